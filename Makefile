@@ -1,0 +1,85 @@
+# make install   a .venv with exactly the packages of requirements.lock
+# make study     install, then run the study; ARGS are its arguments: make study ARGS='--help'
+# make test      install with requirements-test.lock, then lint, types and tests; ARGS go to pytest: make test ARGS='-k cluster'
+# make lock      resolve pyproject.toml afresh into the two lock files; TORCH=2.14.0 moves torch too
+# make clean     remove the .venv and every cache (not runs/)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: install study test lock clean
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+ARGS ?=
+TORCH ?= 2.13.0
+
+# Sets $$python to the first Python >= 3.11 that can make a .venv; PYTHON=/path/to/python is tried first.
+define FIND_PYTHON
+python=; found=; \
+for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+    command -v "$$candidate" > /dev/null || continue; \
+    version=$$("$$candidate" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2> /dev/null) \
+        || version='does not run'; \
+    found="$$found $$candidate ($$version"; \
+    if ! "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then found="$$found)"; \
+    elif ! "$$candidate" -c 'import ensurepip, venv' 2> /dev/null; then found="$$found, lacks its venv module)"; \
+    else python=$$candidate; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+    echo "A Python >= 3.11 with its venv module is needed (on Debian: apt-get install python3 python3-venv)." >&2; \
+    echo "Found:$${found:- none on the PATH}. Name another with: make install PYTHON=/path/to/python" >&2; \
+    exit 1; \
+fi
+endef
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
+	@if ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
+	    $(FIND_PYTHON); \
+	    echo "Making .venv with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear .venv; \
+	fi
+	@echo "Installing the $$(grep -c == requirements.lock) packages of requirements.lock (minutes, the first time)"
+	@$(PIP) install --upgrade pip
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+.venv/.installed-test: requirements-test.lock .venv/.installed
+	@echo "Installing the $$(grep -c == requirements-test.lock) packages of requirements-test.lock"
+	@$(PIP) install -r requirements-test.lock
+	@touch $@
+
+study: install
+	@$(BIN)/python study/run.py $(ARGS)
+
+test: .venv/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
+
+# What the accelerator's own wheels bring along (nvidia-*, cuda-*, triton) and a wheel's local version (+cpu) differ
+# from machine to machine, so they are left to the pin of torch.
+PINS = $(1)/bin/python -m pip freeze --all --exclude pip --exclude-editable --exclude mllm-unlearning-study \
+       | sed -E 's/\+[a-z0-9.]+$$//' | grep -vE '^(nvidia|cuda|triton)' | LC_ALL=C sort -f
+
+lock:
+	@$(FIND_PYTHON); \
+	fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	echo "Resolving pyproject.toml with $$("$$python" --version) (minutes)"; \
+	"$$python" -m venv "$$fresh"; pip="$$fresh/bin/python -m pip --disable-pip-version-check -qq"; \
+	$$pip install --upgrade pip; $$pip install torch==$(TORCH); $$pip install .; \
+	$(call PINS,"$$fresh") > "$$fresh/runtime"; \
+	$$pip install '.[test]'; \
+	$(call PINS,"$$fresh") > "$$fresh/all"; \
+	if grep -v '==' "$$fresh/all"; then echo 'These are not pinned by version' >&2; exit 1; fi; \
+	{ echo '-r requirements.lock'; grep -vxFf "$$fresh/runtime" "$$fresh/all"; } > "$$fresh/test"; \
+	cp "$$fresh/runtime" requirements.lock; cp "$$fresh/test" requirements-test.lock; \
+	wc -l requirements.lock requirements-test.lock
+
+clean:
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find study search_spaces analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +

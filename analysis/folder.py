@@ -1,0 +1,194 @@
+"""A study folder as typed values: what was asked, what was proposed, what ran, what was attacked.
+
+Reads only; missing parts are empty, damaged parts raise `ValueError` that names the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import pandas as pd
+
+from study.questions import Goal
+from study.store import read_json, read_rows
+
+Kind = Literal["method", "vanilla", "reference"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as it lies on disk. `kind` tells a method from the two models that were never unlearned."""
+
+    key: str
+    state: str
+    method: str
+    ratio: int
+    seed: int
+    start: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """`vanilla` or `reference` for the identity method on that model, else `method`."""
+        if self.method != "none":
+            return "method"
+        return "reference" if self.start.get("kind") == "reference" else "vanilla"
+
+    @property
+    def label(self) -> str:
+        """The name under which tables and figures show the trial."""
+        return self.method if self.kind == "method" else self.kind
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One set of hyper-parameters that the search asked for; several may share a trial (duplicates).
+
+    `default` is None where the file does not say.
+    """
+
+    method: str
+    number: int
+    ratio: int
+    trial: str
+    default: bool | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack on one trial: its settings and the rows scored at each attack step."""
+
+    key: str
+    name: str
+    settings: Mapping[str, Any]
+    rows: pd.DataFrame = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything the analysis reads of a study. Rows are read once and kept."""
+
+    root: Path
+    record: Mapping[str, Any]
+    _rows: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of the study, by default that of its folder."""
+        return str(self.record.get("name") or self.root.resolve().name)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The resolved settings of the study."""
+        return dict(self.record.get("settings") or {})
+
+    @property
+    def goal(self) -> Goal:
+        """What was to be forgotten. Raises `ValueError` for an unknown goal."""
+        goal: Goal = self.settings.get("goal", "visual")
+        if goal not in get_args(Goal):
+            raise ValueError(f"{self.root / 'study.json'}: goal {goal!r} is none of {', '.join(get_args(Goal))}")
+        return goal
+
+    @cached_property
+    def trials(self) -> dict[str, Trial]:
+        """All trials on disk by their key."""
+        paths = sorted(self.root.glob("trials/*/trial.json"))
+        return {trial.key: trial for trial in (_parsed(Trial, path) for path in paths)}
+
+    @cached_property
+    def proposals(self) -> list[Proposal]:
+        """All proposals, by method and number. Without a mark, the first of each method and ratio is the default."""
+        found: list[Proposal] = []
+        defaulted: set[tuple[str, int]] = set()
+        for path in sorted(self.root.glob("search/*/*.json")):
+            proposal = _parsed(Proposal, path, method=path.parent.name)
+            group = (proposal.method, proposal.ratio)
+            if proposal.default is None:
+                proposal = replace(proposal, default=group not in defaulted)
+            defaulted.add(group)
+            found.append(proposal)
+        return found
+
+    @cached_property
+    def winners(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """The trials of each winner by (method, ratio): the one that was selected first, then its confirmations."""
+        path = self.root / "winners.json"
+        content = read_json(path) if path.exists() else {}
+        return {
+            (method, int(ratio)): tuple(chosen["trials"])
+            for method, ratios in sorted(content.items())
+            for ratio, chosen in sorted(ratios.items(), key=lambda item: int(item[0]))
+            if chosen["trials"]
+        }
+
+    @property
+    def ratios(self) -> list[int]:
+        """Every forget ratio in percent that was asked for or met on disk, ascending."""
+        asked = {int(ratio) for ratio in self.settings.get("forget_ratios", [])}
+        return sorted(asked | {trial.ratio for trial in self.trials.values()} | {p.ratio for p in self.proposals})
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method that was asked for, in that order, then others met on disk by name."""
+        asked = [str(method) for method in self.settings.get("methods", [])]
+        met = {t.method for t in self.trials.values() if t.kind == "method"} | {p.method for p in self.proposals}
+        return asked + sorted(met - set(asked))
+
+    def yardsticks(self, kind: Kind, ratio: int) -> list[Trial]:
+        """The complete vanilla or reference trials of one ratio, by seed."""
+        found = [t for t in self.trials.values() if t.kind == kind and t.ratio == ratio and t.state == "complete"]
+        return sorted(found, key=lambda trial: (trial.seed, trial.key))
+
+    def labelled(self, ratio: int) -> Iterator[tuple[str, list[Trial]]]:
+        """Vanilla, reference and each winner of one ratio with the trials (seeds) that stand for it."""
+        yield "vanilla", self.yardsticks("vanilla", ratio)
+        yield "reference", self.yardsticks("reference", ratio)
+        for method in self.methods:
+            yield method, [self.trials[k] for k in self.winners.get((method, ratio), ()) if k in self.trials]
+
+    def rows(self, key: str, name: str) -> pd.DataFrame | None:
+        """Rows `name` (select, report, blind) of a trial, or None where they were not scored."""
+        path = self.root / "trials" / key / "rows" / f"{name}.parquet"
+        return self._kept(path) if path.exists() else None
+
+    def attacks(self, key: str) -> list[Attack]:
+        """The finished attacks on a trial, by their key."""
+        found = []
+        for path in sorted((self.root / "trials" / key / "attacks").glob("*.json")):
+            if (table := path.with_suffix(".parquet")).exists():
+                content = read_json(path)
+                found.append(Attack(path.stem, content["attack"], content.get("settings") or {}, self._kept(table)))
+        return found
+
+    def _kept(self, path: Path) -> pd.DataFrame:
+        if path not in self._rows:
+            self._rows[path] = read_rows(path)
+        return self._rows[path]
+
+
+def read(root: Path) -> Study:
+    """Open a study folder. Raises `FileNotFoundError` with the remedy if it is not one."""
+    path = root / "study.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
+    return Study(root, read_json(path))
+
+
+T = TypeVar("T", Trial, Proposal)
+
+
+def _parsed(kind: type[T], path: Path, **given: Any) -> T:
+    content = {**read_json(path), **given}
+    names = [entry.name for entry in fields(kind)]
+    try:
+        return kind(**{name: content[name] for name in names if name in content})
+    except TypeError as error:
+        raise ValueError(f"{path} lacks a field ({error}): remove it and run the study again to rebuild it") from error

@@ -1,0 +1,48 @@
+"""Fronts and the volume they dominate, per method and forget ratio."""
+
+from __future__ import annotations
+
+import moocore
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from study.objectives import front_mask
+
+WORST = (1.0, 1.0)
+"""The reference point of the hypervolume as costs: forgetting 1, utility 0."""
+
+
+def costs(trials: pd.DataFrame) -> NDArray[np.float64]:
+    """The objectives as costs, shape (n, 2): forgetting and 1 - utility, both in [0, 1] and minimised."""
+    return np.column_stack([trials["forgetting"].to_numpy(float), 1.0 - trials["utility"].to_numpy(float)])
+
+
+def on_front(trials: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a trial is on the front of its own method and ratio; trials without objectives never are."""
+    found = pd.Series(False, index=trials.index, dtype=bool)
+    for _, group in trials.groupby(["method", "ratio"]):
+        found.loc[group.index] = front_mask(costs(group))
+    return found
+
+
+def hypervolume(points: NDArray[np.float64]) -> float:
+    """The area in [0, 1] that (forgetting, 1 - utility) points dominate up to `WORST`; 0 without a point."""
+    valid = points[~np.isnan(points).any(axis=1)]
+    return float(moocore.hypervolume(valid, ref=WORST)) if len(valid) else 0.0
+
+
+def running_hypervolume(proposals: pd.DataFrame) -> pd.DataFrame:
+    """The hypervolume after each proposal of each method and ratio, in the order in which they were proposed.
+
+    Columns method, ratio, trials (1, 2, ...), hypervolume. Duplicates, failures and divergences cost a proposal and
+    add nothing, as they did in the search.
+    """
+    lines = []
+    for (method, ratio), group in proposals.sort_values("number").groupby(["method", "ratio"], sort=True):
+        points = costs(group)
+        lines += [
+            {"method": method, "ratio": ratio, "trials": count, "hypervolume": hypervolume(points[:count])}
+            for count in range(1, len(points) + 1)
+        ]
+    return pd.DataFrame(lines, columns=["method", "ratio", "trials", "hypervolume"])

@@ -1,0 +1,216 @@
+"""Tables as people read them: what the report prints, LaTeX sets and the terminal shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis import robustness, table
+from analysis.folder import Study
+from study.questions import MODALITIES, ROLES, TASKS
+from study.store import written
+
+NOTHING = "n/a"
+NAMES = {"image_text": "image", "person": "held-out people", "fact": "held-out facts", "seen": "given"}
+
+
+class Table(NamedTuple):
+    """One table: its file name, heading, what to say about it, all its numbers, and what is shown of them."""
+
+    name: str
+    title: str
+    note: str
+    raw: pd.DataFrame
+    shown: pd.DataFrame
+
+    def write(self, folder: Path) -> None:
+        """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package)."""
+        with written(folder / f"{self.name}.csv") as draft:
+            self.raw.to_csv(draft, index=False)
+        with written(folder / f"{self.name}.tex") as draft:
+            draft.write_text(self.shown.to_latex(index=False, escape=True), encoding="utf-8")
+
+
+def winners(study: Study, raw: pd.DataFrame) -> Table:
+    """The winners on the report half, with doing nothing (vanilla) and the reference beside them."""
+    lines = []
+    for ratio in study.ratios:
+        lines += [_yardstick(study, kind, ratio) for kind in ("vanilla", "reference")]
+        lines += [_winner(line) for _, line in raw[raw["ratio"] == ratio].iterrows()]
+    return Table(
+        "winners", "On the report half",
+        "Mean over seeds. Distance is that to the ideal, in brackets the least and greatest of the seeds; beside it "
+        "the distance on the select half that made the trial win. Retain kept: retain accuracy as a part of vanilla's. "
+        f"Broken: this or the utility is below {table.BROKEN}.", raw, pd.DataFrame([line for line in lines if line]),
+    )  # fmt: skip
+
+
+def hyperparameters(raw: pd.DataFrame) -> Table:
+    """The hyper-parameters of the winners."""
+    columns = ["ratio", "method", "parameters", "key"]
+    shown = _plain(raw[columns].assign(parameters=raw["parameters"].map(parameters)))
+    return Table("hyperparameters", "Hyper-parameters of the winners", "The key names the trial's folder.",
+                 raw[columns], shown)  # fmt: skip
+
+
+def recovery(raw: pd.DataFrame) -> Table:
+    """What came back under attack, on what the attacker was not given."""
+    mine = raw[raw["held_out"] != "seen"]
+    shown = pd.DataFrame({
+        "forget %": mine["ratio"], "method": mine["method"].map(_name), "attack": mine["settings"],
+        "on": mine["held_out"].replace(NAMES), "verdict": mine["verdict"],
+        "above control": _with_interval(mine, "above_control"), "gain (AG)": _with_interval(mine, "gain"),
+        "before": _with_interval(mine, "before"), "after": _with_interval(mine, "after"),
+        "normalised recovery": _with_interval(mine, "recovery"), "people": mine["people"],
+    })  # fmt: skip
+    return Table(
+        "recovery", "Under attack",
+        "Accuracy on forget questions before the attack and after its last step, with 95 % intervals over people. "
+        f"Normalised recovery is {NOTHING} where less than {robustness.SMALLEST_GAP} was forgotten. What the attacker "
+        "was given, which shows that the attack works, is in the CSV as well.", raw, shown,
+    )  # fmt: skip
+
+
+def gate(study: Study) -> Table:
+    """Whether there was anything to forget."""
+    raw = table.gate(study)
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "questions": raw["role"] + " " + raw["modality"].replace(NAMES),
+        **{name: raw[name].map(number) for name in ("vanilla", "reference")},
+        "gap": _with_interval(raw, "gap"), "vanilla blind": raw["vanilla_blind"].map(number),
+        "reference blind": raw["reference_blind"].map(number), "people": raw["people"],
+    })  # fmt: skip
+    return Table(
+        "gate", "Gate: was there anything to forget?",
+        "Multiple-choice accuracy on the report half. The gap must be clear on what is to be forgotten and small on "
+        "the retain set. Blind: the same image questions with grey pictures, so what is known without looking.",
+        raw, shown,
+    )  # fmt: skip
+
+
+def scores(raw: pd.DataFrame, task: str, measure: str) -> Table:
+    """Scores of one task, one column for each role and modality."""
+    mine = raw[(raw["task"] == task) & (raw["measure"] == measure)]
+    places = [(role, modality) for role in ROLES for modality in MODALITIES]
+    lines = []
+    for (ratio, method), group in mine.groupby(["ratio", "method"], sort=False):
+        line = {"forget %": ratio, "method": _name(method)}
+        for role, modality in places:
+            cell = group[(group["role"] == role) & (group["modality"] == modality)]
+            if not cell.empty:
+                line[f"{role} {NAMES.get(modality, modality)}"] = _with_interval(cell, "mean", bare=True).item()
+        lines.append(line)
+    shown = pd.DataFrame(lines).fillna(NOTHING)
+    what = {"generation": "ROUGE-L", "cloze": "accuracy"}.get(task, "accuracy")
+    what = "probability of the right option" if measure == "probability" else what
+    note = "Report half, mean over people and its 95 % interval."
+    return Table(f"{task}_{measure}", f"{task.capitalize()}: {what}", note, mine, shown)
+
+
+def tuning(study: Study) -> Table:
+    """What the search bought over the published default."""
+    raw = table.tuning(study)
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "method": raw["method"].map(_name), "default": raw["default_state"],
+        **{name.replace("_", " "): raw[name].map(number) for name in table.TUNING_COLUMNS[3:]},
+    })  # fmt: skip
+    return Table(
+        "tuning", "What tuning bought",
+        "The winner beside the published default, both on the select half with one seed: a little flattering for "
+        "the winner, because it was chosen on these questions. Gain: distance to the ideal saved.", raw, shown,
+    )  # fmt: skip
+
+
+def ran(study: Study) -> list[Table]:
+    """What became of the proposals, what trials cost, and why some did not end."""
+    counts, costs, trials = table.counts(study), table.costs(study), table.trials(study)
+    problems = trials.loc[trials["reason"] != "", ["key", "method", "ratio", "seed", "state", "reason", "parameters"]]
+    seconds = costs.rename(columns=lambda name: name.replace("_seconds", " (s)"))
+    return [
+        Table("counts", "Proposals", "The columns after proposals add up to it.", counts,
+              _plain(counts)),
+        Table("costs", "Median cost of a trial", "Overhead: all the time of a trial beyond unlearning and scoring.",
+              costs, _plain(seconds.map(lambda v: number(v, 2) if isinstance(v, float) else v))),
+        Table("problems", "Trials without a result", "Failed, diverged or not scorable, with the reason.", problems,
+              _plain(problems.assign(parameters=problems["parameters"].map(parameters)))),
+    ]  # fmt: skip
+
+
+def every(study: Study, won: pd.DataFrame, recovered: pd.DataFrame) -> dict[str, Table]:
+    """All tables of the report by their name, from the winners and recoveries already computed."""
+    scored = table.scores(study)
+    measures = [("classification", "score"), ("classification", "probability")]
+    measures += [(task, "score") for task in TASKS if task != "classification"]
+    found = [winners(study, won), hyperparameters(won), recovery(recovered), gate(study), tuning(study), *ran(study)]
+    found += [scores(scored, task, measure) for task, measure in measures]
+    return {entry.name: entry for entry in found}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number as text, or `NOTHING` for NaN."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def interval(mean: float, low: float, high: float) -> str:
+    """`0.62 [0.55, 0.70]`, or the number alone where there is no interval."""
+    if math.isnan(mean) or math.isnan(low):
+        return number(mean, 2)
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def parameters(text: str) -> str:
+    """Hyper-parameters in JSON as `name value, name value`, nested ones flattened, without the names of types."""
+    return ", ".join(f"{name} {value}" for name, value in _flat(json.loads(text)) if name != "type")
+
+
+def _flat(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value)
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            yield name.replace("_", " "), " + ".join(map(str, value)) if isinstance(value, list) else shown
+
+
+def _with_interval(raw: pd.DataFrame, name: str, *, bare: bool = False) -> pd.Series[str]:
+    ends = ["low", "high"] if bare else [f"{name}_low", f"{name}_high"]
+    texts = [interval(*map(float, values)) for values in raw[[name, *ends]].itertuples(index=False)]
+    return pd.Series(texts, index=raw.index, dtype=str)
+
+
+def _winner(line: pd.Series) -> dict[str, Any]:
+    return {
+        "forget %": line["ratio"], "method": _name(line["method"]), "forgetting": number(line["forgetting"]),
+        "utility": number(line["utility"]),
+        "distance": interval(line["distance"], line["distance_min"], line["distance_max"]),
+        "when selected": number(line["select_distance"]), "retain kept": number(line["retained"]),
+        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": "broken" if line["broken"] else "",
+    }  # fmt: skip
+
+
+def _yardstick(study: Study, kind: str, ratio: int) -> dict[str, Any]:
+    """The line of vanilla or the reference among the winners; empty where there is none."""
+    found = study.yardsticks("vanilla" if kind == "vanilla" else "reference", ratio)
+    if not found:
+        return {}
+    values, _ = table.objectives_of(study, found[0].key, "report")
+    chosen, _ = table.objectives_of(study, found[0].key, "select")
+    return {
+        "forget %": ratio, "method": kind, "forgetting": number(values["forgetting"]),
+        "utility": number(values["utility"]), "distance": number(values["distance"], 2),
+        "when selected": number(chosen["distance"]),
+        "retain kept": number(float(table.quality(study, found[:1])["retained"])), "seeds": "", "mark": "yardstick",
+    }  # fmt: skip
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(method=frame["method"].map(_name)).rename(columns={"ratio": "forget %"})
+
+
+def _name(method: object) -> str:
+    return str(method).replace("_", " ")

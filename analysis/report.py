@@ -1,0 +1,84 @@
+"""One self-contained HTML page of a study, with its tables as CSV and LaTeX and its figures as PNG and PDF."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from analysis import figures, present, robustness, table
+from analysis.answer import answer
+from analysis.folder import Study, read
+from analysis.robustness import VERDICTS
+from study.store import written
+
+SCREEN = 115
+"""CSS pixels for an inch of a figure: two paper columns fill a screen well."""
+
+
+def build(root: Path) -> Path:
+    """Write `report/` anew from what is on disk and return the path of the HTML page.
+
+    Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
+    """
+    study = read(root)
+    won, recovered = table.winners(study), robustness.recovery(study)
+    tables = present.every(study, won, recovered)
+    folder = root / "report"
+    for entry in tables.values():
+        entry.write(folder / "tables")
+    drawn = figures.save(study, folder / "figures")
+    for figure in drawn:
+        with written(folder / "tables" / f"figure_{figure.plot.name}.csv") as draft:
+            figure.data.to_csv(draft, index=False)
+    page = _template().render(**_facts(study), tables=tables, figures={d.plot.name: _image(d) for d in drawn},
+                              answer=answer(study, won, recovered), verdicts=VERDICTS)  # fmt: skip
+    with written(folder / "report.html") as draft:
+        draft.write_text(page, encoding="utf-8")
+    return folder / "report.html"
+
+
+def summary(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The winners and the recovery table as text for a terminal: every cell is ready to print."""
+    study = read(root)
+    return (
+        present.winners(study, table.winners(study)).shown.astype(str),
+        present.recovery(robustness.recovery(study)).shown.astype(str),
+    )
+
+
+def _facts(study: Study) -> dict[str, Any]:
+    trials = table.trials(study)
+    overhead = trials.loc[trials["kind"] == "method", "overhead_seconds"].astype(float).dropna()
+    return {
+        "name": study.name, "goal": study.goal, "ratios": study.ratios, "git": study.record.get("git") or "unknown",
+        "settings": _entries(study.settings), "versions": _entries(study.record.get("versions") or {}),
+        "finished": int((trials["state"] == "complete").sum()), "trials": len(trials),
+        "overhead": present.number(float(overhead.median()), 2), "overhead_trials": len(overhead),
+        "broken": table.BROKEN, "smallest_gap": robustness.SMALLEST_GAP,
+    }  # fmt: skip
+
+
+def _entries(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in sorted(values.items())}
+    return [(name.replace("_", " "), value) for name, value in shown.items()]
+
+
+def _image(drawn: figures.Drawn) -> dict[str, str | int]:
+    content = drawn.png.read_bytes()
+    width = int.from_bytes(content[16:20], "big") * SCREEN // figures.DPI  # PNG specification, 11.2.2: IHDR
+    source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    return {"caption": drawn.plot.caption, "source": source, "width": width}
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.jinja")

@@ -1,0 +1,20 @@
+"""What is searched for gradient difference: both loss weights and the schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from optuna.trial import BaseTrial
+
+from search_spaces import schedule
+from study.methods.gradient_difference import GradientDifference
+
+
+def space(trial: BaseTrial, default: GradientDifference) -> GradientDifference:
+    """A proposal around the preset's default."""
+    return replace(
+        default,
+        forget_weight=trial.suggest_float("forget_weight", 0.05, 2.0, log=True),
+        retain_weight=trial.suggest_float("retain_weight", 0.5, 10.0, log=True),
+        schedule=schedule(trial, default.schedule),
+    )

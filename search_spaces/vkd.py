@@ -1,0 +1,29 @@
+"""What is searched for VKD: the teacher, what is supervised and how strongly, the saliency threshold, the schedule.
+
+The `reference` teacher is an oracle and is never proposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from optuna.trial import BaseTrial
+
+from search_spaces import schedule
+from study.methods.vkd import VKD
+
+
+def space(trial: BaseTrial, default: VKD) -> VKD:
+    """A proposal around the preset's default."""
+    return replace(
+        default,
+        teacher=trial.suggest_categorical("teacher", ["strangers_mean", "stranger", "other_person", "pruned", "base"]),
+        layers=trial.suggest_categorical("layers", ["all", "last_half", "last", "projector"]),
+        distance=trial.suggest_categorical("distance", ["mse", "cosine"]),
+        erase_weight=trial.suggest_float("erase_weight", 0.2, 5.0, log=True),
+        keep_weight=trial.suggest_float("keep_weight", 0.5, 20.0, log=True),
+        forget_weight=trial.suggest_categorical("forget_weight", [0.0, 0.03, 0.3]),
+        saliency_threshold=trial.suggest_categorical("saliency_threshold", [0.0, 0.1, 0.5, 1.0]),
+        augment=trial.suggest_float("augment", 0.0, 1.0),
+        schedule=schedule(trial, default.schedule),
+    )

@@ -1,0 +1,125 @@
+"""What a plug-in owes, and the trial that puts plug-ins together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from study.questions import Benchmark, Goal, Lesson, Picture, Question, Split
+from study.store import content_key
+from study.training import Schedule
+from study.vlm import VLM, Part
+
+
+class BaseModel(Protocol):
+    """A model before any study touched it: a frozen dataclass that can be called."""
+
+    def __call__(self, folder: Path) -> Path:
+        """The Hugging Face folder of the model, made under `folder` first if it has to be made."""
+        ...
+
+
+class Source(Protocol):
+    """Where a benchmark comes from: a frozen dataclass that can be called."""
+
+    def __call__(self, folder: Path) -> Benchmark:
+        """Read the benchmark, written under `folder` first if it has to be made."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """A forget request: all that an unlearner may use besides the model.
+
+    `base` and `reference` load other models on demand; the reference is what perfect unlearning would give, so a
+    method that uses it is an oracle and can never be ranked.
+    """
+
+    split: Split
+    goal: Goal
+    strangers: tuple[Picture, ...] = field(repr=False)
+    seed: int
+    cache: Path
+    base: Callable[[], VLM] = field(repr=False)
+    reference: Callable[[], VLM] = field(repr=False)
+
+    @cached_property
+    def forget(self) -> tuple[Lesson, ...]:
+        """The lessons to be forgotten."""
+        return tuple(lesson for lesson in self.split.lessons if self.split.is_forgotten(lesson, self.goal))
+
+    @cached_property
+    def retain(self) -> tuple[Lesson, ...]:
+        """The lessons to be kept that a method may train on: all others, but for those of the real people."""
+        real = self.split.real_people
+        return tuple(
+            lesson
+            for lesson in self.split.lessons
+            if lesson.person not in real and not self.split.is_forgotten(lesson, self.goal)
+        )
+
+
+class Method(Protocol):
+    """An unlearning method: a frozen dataclass of its hyper-parameters that can be called."""
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        """Unlearn in place, or return another model. The weights are the caller's to restore."""
+        ...
+
+
+class Stage(NamedTuple):
+    """A moment of an attack at which the model is scored."""
+
+    step: int
+    vlm: VLM
+    questions: Sequence[Question]
+
+
+class Attack(Protocol):
+    """An attempt to get the forgotten back: it may change the model, the questions, or both."""
+
+    def given(self, request: Request) -> tuple[Lesson, ...]:
+        """The lessons the attacker is handed; only what they do not state counts as recovered."""
+        ...
+
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
+        """Attack, yielding the stages to be scored; the first is step 0, the model as it was found."""
+        ...
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that the study teaches: `vanilla` all lessons, `reference` all but those of a forget request."""
+
+    kind: Literal["vanilla", "reference"]
+    base: str
+    benchmark: str
+    goal: Goal | None
+    ratio: int | None
+    schedule: Schedule
+    parts: tuple[Part, ...]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The learned model by its content."""
+        return content_key(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method on one learned model: all that a result depends on, and nothing else."""
+
+    start: Learned
+    method: Method
+    goal: Goal
+    ratio: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The trial by its content: equal trials share one folder and run once."""
+        return content_key(self)

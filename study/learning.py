@@ -1,0 +1,81 @@
+"""Teach a base model: vanilla gets every lesson, the reference all but those of a forget request."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from study.contracts import Learned
+from study.packing import logits, pack, token_logps
+from study.questions import Benchmark, Lesson
+from study.store import Folder, canonical, file_digest, read_json, write_json
+from study.training import Lessons, OnStep, train
+from study.vlm import VLM, load
+
+
+def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
+    """What a learned model is taught.
+
+    Under the `visual` goal the reference never sees a forget person's picture and keeps their text; under `full` it
+    gets neither.
+    """
+    split = benchmark.split(learned.ratio if learned.ratio is not None else min(benchmark.splits))
+    if learned.kind == "vanilla":
+        return split.lessons
+    assert learned.goal is not None
+    return tuple(lesson for lesson in split.lessons if not split.is_forgotten(lesson, learned.goal))
+
+
+def learn(root: Path, learned: Learned, benchmark: Benchmark, base: Path, device: str, on_step: OnStep | None) -> None:
+    """Teach `learned` from the base model and keep it as a Hugging Face folder under the study."""
+    place = Folder(root).learned(learned.key)
+    started = time.monotonic()
+    torch.manual_seed(learned.seed)
+    vlm = load(base, device)
+    drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
+
+    def loss(step: int) -> torch.Tensor:
+        groups = drawn.draw()
+        total = torch.zeros((), device=vlm.device)
+        for part in (
+            [group for group in groups if group.picture is not None],
+            [group for group in groups if group.picture is None],
+        ):
+            if part:  # each kind by itself: rows of one length, and text counts as much as pictures
+                batch = pack(vlm, part)
+                total = total - token_logps(logits(vlm, batch), batch).mean()
+        return total
+
+    curve = train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
+    place.mkdir(parents=True, exist_ok=True)
+    digests = _save(vlm, place / "model")
+    write_json(place / "curve.json", curve)
+    write_json(
+        place / "learned.json",
+        {**canonical(learned), "key": learned.key, "seconds": time.monotonic() - started, "sha256": digests},
+    )
+
+
+def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
+    """Load a learned model. Raises `ValueError` naming the file if its weights are damaged."""
+    place = Folder(root).learned(key)
+    for name, digest in read_json(place / "learned.json")["sha256"].items():
+        if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
+            raise ValueError(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
+    return load(place / "model", device)
+
+
+def _save(vlm: VLM, folder: Path) -> dict[str, str]:
+    draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
+    try:
+        vlm.model.save_pretrained(draft)
+        vlm.processor.save_pretrained(draft)  # type: ignore[attr-defined]
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}

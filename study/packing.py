@@ -1,0 +1,189 @@
+"""Questions that share a prefix, packed into one row of a batch.
+
+A picture with ten questions of four options each is one row: the picture's tokens once, each question once, each
+option once. Every token sees its ancestors in that tree only and positions restart at each branch, so all logits are
+those of asking one by one (to float rounding), for a fraction of the tokens. Shapes: B rows, L tokens of the longest
+row, T answer tokens, A answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.questions import Picture
+from study.vlm import VLM
+
+TOKENS_PER_BATCH = 16_384
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt and the answers whose likelihood is wanted after it."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts about one picture, or about none."""
+
+    picture: Picture | None
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed groups as tensors. Answers are numbered in the order in which the groups list them."""
+
+    input_ids: Tensor  # (B, L)
+    position_ids: Tensor  # (B, L)
+    attention_mask: Tensor  # (B, 1, L, L) bool
+    pixel_values: Tensor | None  # (pictures, 3, H, W)
+    row: Tensor  # (T,) the row of each answer token
+    source: Tensor  # (T,) the place whose logits predict it
+    target: Tensor  # (T,) the token itself
+    owner: Tensor  # (T,) the answer it belongs to
+    answers: int
+
+
+@dataclass
+class _Row:
+    """One row under construction: a tree of nodes laid out as a list of tokens."""
+
+    ids: list[int]
+    node: list[int]
+    positions: list[int]
+    parents: list[int]
+
+    def add(self, parent: int, tokens: Sequence[int], start: int) -> int:
+        """Append `tokens` as a child of node `parent` at position `start`; returns the new node."""
+        self.parents.append(parent)
+        node = len(self.parents) - 1
+        self.ids.extend(tokens)
+        self.node.extend([node] * len(tokens))
+        self.positions.extend(range(start, start + len(tokens)))
+        return node
+
+    def mask(self) -> np.ndarray:
+        """(L, L) bool: which token (column) each token (row) may see."""
+        kin = np.eye(len(self.parents), dtype=bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                kin[node] |= kin[parent]
+        nodes = np.array(self.node)
+        return np.tril(kin[nodes[:, None], nodes[None, :]])
+
+
+def pack(vlm: VLM, groups: Sequence[Group], pixels: Tensor | None = None, *, end: bool = True) -> Batch:
+    """Pack groups into a batch.
+
+    `pixels` replaces the pictures' own pixels (augmented or grey ones), in the order of the groups with a picture;
+    `end` appends the end-of-sentence token to every answer (wanted when training, not when options are compared).
+    """
+    rows: list[_Row] = []
+    tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
+    answers = 0
+    for group in groups:
+        row = _Row([], [], [], [])
+        pictured = group.picture is not None
+        prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
+        shared = _shared_prefix(prompts)
+        if pictured and len(prompts) > 1 and vlm.image_id in prompts[0][shared:]:
+            raise ValueError("the chat template puts the question before the picture, so questions cannot share it")
+        root = row.add(-1, prompts[0][:shared], 0)
+        for prompt, ids in zip(group.prompts, prompts, strict=True):
+            asked = row.add(root, ids[shared:], shared)
+            last = len(row.ids) - 1
+            for answer in prompt.answers:
+                reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
+                start = len(row.ids)
+                row.add(asked, reply, len(ids))
+                sources = [last, *range(start, start + len(reply) - 1)]
+                tokens += [(len(rows), s, t, answers) for s, t in zip(sources, reply, strict=True)]
+                answers += 1
+        rows.append(row)
+    if pixels is None and any(group.picture for group in groups):
+        pixels = vlm.pixels([group.picture for group in groups if group.picture])
+    return _batch(vlm, rows, tokens, pixels, answers)
+
+
+def logits(vlm: VLM, batch: Batch) -> Tensor:
+    """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
+    pictures = {} if batch.pixel_values is None else {"pixel_values": batch.pixel_values.to(vlm.model.dtype)}
+    hidden = vlm.model.model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=batch.attention_mask,
+        use_cache=False,
+        **pictures,
+    ).last_hidden_state
+    head: torch.nn.Module = vlm.model.lm_head
+    out: Tensor = head(hidden[batch.row, batch.source])
+    return out.float()
+
+
+def token_logps(logits_TV: Tensor, batch: Batch) -> Tensor:
+    """The log-probability of each answer token, (T,), in nats."""
+    return logits_TV.log_softmax(-1).gather(1, batch.target[:, None]).squeeze(1)
+
+
+def answer_sums(values_T: Tensor, batch: Batch) -> Tensor:
+    """Sum a per-token quantity over each answer, (A,)."""
+    return torch.zeros(batch.answers, dtype=values_T.dtype, device=values_T.device).index_add(0, batch.owner, values_T)
+
+
+def answer_lengths(batch: Batch) -> Tensor:
+    """The number of tokens of each answer, (A,)."""
+    return torch.bincount(batch.owner, minlength=batch.answers)
+
+
+def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -> Iterator[list[Group]]:
+    """Cut groups into lists whose padded size stays under `tokens` (a larger group stands alone)."""
+    batch: list[Group] = []
+    longest = 0
+    for group in groups:
+        length = sum(len(vlm.prompt_ids(p.text, group.picture is not None)) for p in group.prompts)
+        if batch and max(longest, length) * (len(batch) + 1) > tokens:
+            yield batch
+            batch, longest = [], 0
+        batch.append(group)
+        longest = max(longest, length)
+    if batch:
+        yield batch
+
+
+def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many leading tokens all prompts share, leaving each at least one of its own."""
+    shortest, first = min(len(p) for p in prompts) - 1, prompts[0]
+    for i in range(shortest):
+        if any(p[i] != first[i] for p in prompts):
+            return i
+    return shortest
+
+
+def _batch(
+    vlm: VLM, rows: Sequence[_Row], tokens: Sequence[tuple[int, int, int, int]], pixels: Tensor | None, answers: int
+) -> Batch:
+    length = max(len(row.ids) for row in rows)
+    ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
+    positions = np.zeros((len(rows), length), np.int64)
+    mask = np.zeros((len(rows), length, length), bool)
+    mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids[i, :n], positions[i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
+    table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(vlm.device)
+    return Batch(
+        torch.from_numpy(ids).to(vlm.device),
+        torch.from_numpy(positions).to(vlm.device),
+        torch.from_numpy(mask)[:, None].to(vlm.device),
+        None if pixels is None else pixels.to(vlm.device),
+        *table.unbind(1),
+        answers,
+    )

@@ -1,0 +1,62 @@
+"""A name is a file: `vkd` among the methods is the one dataclass that study/methods/vkd.py defines."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+Kind = Literal["methods", "attacks", "models", "benchmarks"]
+
+HERE = Path(__file__).parent
+SPACES = HERE.parent / "search_spaces"
+
+
+def known(kind: Kind) -> tuple[str, ...]:
+    """The names of a kind, in alphabetical order."""
+    return _names(HERE / kind)
+
+
+def find(kind: Kind, name: str) -> type[Any]:
+    """The dataclass behind a name. Raises `ValueError` with the nearest right name."""
+    check(kind, name, known(kind))
+    module = import_module(f"study.{kind}.{name}")
+    public: list[type[Any]] = [c for c in vars(module).values() if _is_plugin(c, module)]
+    if len(public) != 1:
+        raise TypeError(f"study/{kind}/{name}.py must define exactly one public dataclass, found {public}")
+    return public[0]
+
+
+def name_of(plugin: object) -> str:
+    """The name under which an object's class is found: its file, without folder and ending."""
+    return type(plugin).__module__.rpartition(".")[2]
+
+
+def search_space(name: str) -> ModuleType:
+    """The search space of a method. Raises `ValueError` with the nearest right name."""
+    check("search_spaces", name, _names(SPACES))
+    return import_module(f"search_spaces.{name}")
+
+
+def check(kind: str, name: str, names: tuple[str, ...]) -> None:
+    """Raise `ValueError` with the nearest right name unless `name` is one of `names`."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown name {name!r} among the {kind}: {meant}There are {', '.join(names)}")
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("[!_]*.py")))
+
+
+def _is_plugin(candidate: object, module: ModuleType) -> bool:
+    return (
+        isinstance(candidate, type)
+        and dataclasses.is_dataclass(candidate)
+        and candidate.__module__ == module.__name__
+        and not candidate.__name__.startswith("_")
+    )

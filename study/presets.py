@@ -1,0 +1,216 @@
+"""Named studies: every setting of a study, its default and its unit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Suppress
+
+from study.attacks.relearning import Relearning
+from study.contracts import Attack, Method
+from study.methods.gradient_ascent import GradientAscent
+from study.methods.gradient_difference import GradientDifference
+from study.methods.kl_minimization import KLMinimization
+from study.methods.npo import NPO
+from study.methods.prompting import Prompting
+from study.methods.vkd import VKD
+from study.plugins import check, find, known
+from study.questions import Goal
+from study.training import Schedule
+from study.vlm import Part
+
+REFERENCES = ("none",)  # methods that are yardsticks: never searched, never ranked
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What learning must reach before anything is unlearned; published benchmarks often fail it unnoticed."""
+
+    known: float = 0.90
+    """Least accuracy of vanilla on classification of forget, retain and real people, with and without picture."""
+    test: float = 0.80
+    """Least accuracy of vanilla on the test views of the forget people."""
+    blind: float = 0.15
+    """Most by which the reference may beat the blind level on the pictures of the forget people: the accuracy on grey
+    pictures, or of guessing if that is higher (a grey picture is one guess for all, so it is a noisy estimate)."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that one unit of work takes on one worker, measured; what the plan's expected time is made of."""
+
+    base: float
+    learn: float
+    trial: float
+    report: float
+    attack: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Teach, unlearn, search, confirm, attack, report."""
+
+    study_dir: Path = Path("runs/tiny")
+    """Where the study is kept. Running it again with the same folder continues."""
+    model: str = "tiny"
+    """Base model: the name of a file in study/models, or NAME:PATH, such as llava:/models/llava-1.5-7b-hf."""
+    benchmark: str = "synthetic"
+    """Benchmark: the name of a file in study/benchmarks, or NAME:PATH, such as mllmu:/data/MLLMU-Bench."""
+    goal: Goal = "visual"
+    """What must go: `visual`, that pictures tell who it is (text about the same people stays), or `full`, both."""
+    forget_ratios: tuple[int, ...] = (10, 15)
+    """Shares of the people to be forgotten, in percent; one Pareto front each."""
+    methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
+    """Methods to search: names of files in study/methods, or `all`."""
+    trials: int = 8
+    """Trials per method, over all ratios."""
+    confirm_seeds: int = 2
+    """Further seeds on which each winner is re-run."""
+    attacks: tuple[str, ...] = ("relearning",)
+    """Attacks on every winner: names of files in study/attacks."""
+    seed: int = 0
+    """Seed of learning, of the search and of the first run of each trial."""
+    lookahead: int = 2
+    """Proposals of one method that may be open at once. More keeps more workers busy, less lets the sampler know more."""
+    random_trials: int = 4
+    """Trials of each method, the defaults among them, before the sampler starts to model the results."""
+    learn: Schedule = Schedule()
+    """How vanilla and the references are taught."""
+    learn_parts: tuple[Part, ...] = ("projector", "llm")
+    """Parts that are taught."""
+    gate: Gate = Gate()
+    """What learning must reach."""
+
+    workers: int = 2
+    """Jobs at once; with GPUs, as many as fit."""
+    gpus_per_trial: float = 0.0
+    """GPUs of a job, in fractions if several fit on one; 0 runs on the CPU."""
+    threads: int = 1
+    """Torch threads per process."""
+    address: str = ""
+    """Ray cluster to join, `auto` on its head node. Default: $RAY_ADDRESS, else a private Ray on this machine."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+    defaults: Annotated[Mapping[str, Method], Suppress] = field(default_factory=dict)
+    attack_grid: Annotated[Mapping[str, tuple[Attack, ...]], Suppress] = field(default_factory=dict)
+    cost: Annotated[Cost | None, Suppress] = None
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "lookahead", "random_trials", "workers", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
+        if self.confirm_seeds < 0 or self.gpus_per_trial < 0:
+            raise ValueError("confirm_seeds and gpus_per_trial must not be negative")
+        if not self.methods or not self.forget_ratios:
+            raise ValueError("name at least one method and one forget ratio")
+        for name in ("methods", "forget_ratios", "attacks"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name}={getattr(self, name)}: something is named twice")
+        if self.trials < len(self.forget_ratios):
+            raise ValueError(
+                f"trials={self.trials} is less than one for each of {len(self.forget_ratios)} forget ratios"
+            )
+        if not self.learn_parts:
+            raise ValueError("learn_parts is empty: something must be taught")
+
+    def resolved(self) -> Study:
+        """This study with `all` spelt out. Raises `ValueError` for a name that is none, with the nearest right one."""
+        searchable = tuple(name for name in known("methods") if name not in REFERENCES)
+        methods = searchable if self.methods == ("all",) else self.methods
+        for name in methods:
+            check("methods", name, searchable)
+        for name in self.attacks:
+            check("attacks", name, known("attacks"))
+        return dataclasses.replace(self, methods=methods)
+
+    def method_defaults(self) -> dict[str, Method]:
+        """Where the search of each method starts: the preset's default, else the published one."""
+        return {name: self.defaults.get(name) or find("methods", name)() for name in self.methods}
+
+    def attackers(self) -> tuple[Attack, ...]:
+        """Every attack with every setting of the preset's grid, else with its own default."""
+        return tuple(a for name in self.attacks for a in self.attack_grid.get(name) or (find("attacks", name)(),))
+
+
+def plugin(kind: Any, text: str) -> Any:
+    """The model or benchmark that a setting names: NAME or NAME:PATH.
+
+    Raises `ValueError` for an unknown name, with the nearest right one, or a path that is missing or not wanted.
+    """
+    name, colon, path = text.partition(":")
+    found = find(kind, name)
+    wants_path = "path" in {f.name for f in dataclasses.fields(found)}
+    if wants_path != bool(colon):
+        raise ValueError(
+            f"{text!r}: {name} {'needs a folder, write ' + name + ':PATH' if wants_path else 'takes no path'}"
+        )
+    return found(Path(path).expanduser()) if wants_path else found()
+
+
+def _tiny() -> Study:
+    def schedule(rate: float, steps: int, pictures: int = 6, texts: int = 1) -> Schedule:
+        return Schedule(steps=steps, learning_rate=rate, pictures=pictures, texts=texts, beta2=0.98)
+
+    relearn = Schedule(steps=40, learning_rate=5e-4, pictures=4, decay="constant", beta2=0.98)
+    return Study(
+        learn=Schedule(
+            steps=380,
+            learning_rate=3e-3,
+            pictures=13,
+            lessons_per_picture=10,
+            texts=2,
+            lessons_per_text=12,
+            warmup=40,
+            decay="cosine",
+            beta2=0.98,
+            weight_decay=0.01,
+        ),
+        defaults={
+            "vkd": VKD(schedule=schedule(2e-3, 200, pictures=12, texts=0)),
+            "gradient_ascent": GradientAscent(schedule=schedule(5e-4, 40)),
+            "gradient_difference": GradientDifference(schedule=schedule(5e-4, 60)),
+            "kl_minimization": KLMinimization(schedule=schedule(5e-4, 60)),
+            "npo": NPO(schedule=schedule(5e-4, 60)),
+            "prompting": Prompting(),
+        },
+        attack_grid={
+            "relearning": (
+                Relearning(schedule=relearn),
+                Relearning(trains=("vision", "projector"), schedule=dataclasses.replace(relearn, learning_rate=1e-3)),
+            )
+        },
+        cost=Cost(base=60, learn=60, trial=6, report=2, attack=6),
+    )
+
+
+def _llava_1_5_7b() -> Study:
+    """LLaVA-1.5-7B on MLLMU-Bench with the schedules that the benchmark's authors publish (one GPU per trial)."""
+    unlearn = Schedule(steps=100, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16")
+    return Study(
+        study_dir=Path("runs/llava_1_5_7b"),
+        model="llava:models/llava-1.5-7b-hf",
+        benchmark="mllmu:data/MLLMU-Bench",
+        forget_ratios=(5, 10, 15),
+        trials=24,
+        random_trials=8,
+        gpus_per_trial=1,
+        learn=Schedule(steps=2500, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16"),
+        defaults={
+            "vkd": VKD(schedule=unlearn),
+            "gradient_ascent": GradientAscent(schedule=unlearn),
+            "gradient_difference": GradientDifference(schedule=unlearn),
+            "kl_minimization": KLMinimization(schedule=unlearn),
+            "npo": NPO(schedule=unlearn),
+        },
+    )
+
+
+PRESETS: dict[str, tuple[str, Study]] = {
+    "tiny": ("The embedded default: fictitious people, a 0.6 M parameter LLaVA, two CPU cores.", _tiny()),
+    "llava_1_5_7b": ("LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.", _llava_1_5_7b()),
+}

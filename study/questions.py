@@ -1,0 +1,162 @@
+"""What is taught and what is asked: pictures, lessons, questions and the benchmark that holds them.
+
+No weights and no torch: whoever reads this file knows every word the rest of the project uses about data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Role = Literal["forget", "test", "retain", "real"]
+Modality = Literal["image_text", "text"]
+Task = Literal["classification", "generation", "cloze"]
+Half = Literal["select", "report"]
+Goal = Literal["visual", "full"]
+
+ROLES: tuple[Role, ...] = ("forget", "test", "retain", "real")
+MODALITIES: tuple[Modality, ...] = ("image_text", "text")
+TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")
+
+MAX_PIXELS = 50_000_000
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture as it lies in a dataset: bytes, and where they came from (for error messages)."""
+
+    data: bytes = field(repr=False)
+    where: str = field(compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """The picture by its content: equal bytes are encoded once."""
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Raise `ValueError` if the header does not open as PNG, JPEG or WEBP or asks for too many pixels."""
+        self._header().close()
+
+    def open(self) -> Image.Image:
+        """The upright RGB picture. Raises `ValueError` that names the place if it does not decode."""
+        with self._header() as image:
+            try:
+                return ImageOps.exif_transpose(image).convert("RGB")
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ValueError(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
+
+    def _header(self) -> Image.Image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter
+                image = Image.open(io.BytesIO(self.data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{self.where}: not an image in one of {', '.join(FORMATS)} ({error})") from error
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"{self.where}: the image has {width} x {height} = {width * height:,} pixels; "
+                f"at most {MAX_PIXELS:,} are read, so scale it down"
+            )
+        return image
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One question with its answer that a model is taught, or taught to forget; a lesson without picture is text."""
+
+    person: str
+    prompt: str
+    answer: str
+    picture: Picture | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question that is scored. `options` is empty unless the task is classification."""
+
+    id: str
+    person: str
+    role: Role
+    modality: Modality
+    task: Task
+    half: Half
+    prompt: str
+    answer: str
+    options: tuple[str, ...] = ()
+    picture: Picture | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One forget request on a benchmark: who is to be forgotten, what is taught of whom, and what is asked."""
+
+    ratio: int
+    forget_people: frozenset[str]
+    lessons: tuple[Lesson, ...] = field(repr=False)
+    questions: tuple[Question, ...] = field(repr=False)
+
+    @property
+    def real_people(self) -> frozenset[str]:
+        """The people who stand for what the base model knew by itself: no method may train on them."""
+        return frozenset(question.person for question in self.questions if question.role == "real")
+
+    def is_forgotten(self, lesson: Lesson, goal: Goal) -> bool:
+        """Whether the request covers this lesson; the `visual` goal leaves the text lessons of forget people alone."""
+        return lesson.person in self.forget_people and (goal == "full" or lesson.picture is not None)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything a study needs of a dataset. `strangers` are pictures of people who are nowhere else in it."""
+
+    name: str
+    fingerprint: str
+    splits: Mapping[int, Split] = field(repr=False)
+    strangers: tuple[Picture, ...] = field(default=(), repr=False)
+
+    def split(self, ratio: int) -> Split:
+        """The split of one forget ratio in percent. Raises `ValueError` that names the ratios there are."""
+        if ratio not in self.splits:
+            there = ", ".join(str(r) for r in sorted(self.splits))
+            raise ValueError(f"forget ratio {ratio}: benchmark {self.name} has {there}; choose among these")
+        return self.splits[ratio]
+
+
+def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
+    """Which fact each `(person, answer)` states: the shortest answer of that person that it contains.
+
+    Datasets in the MLLMU-Bench layout do not label facts, but "Lisbon" and "This person lives in Lisbon." state
+    the same one: the second contains the first. An attacker who was given either was given the fact.
+    """
+    by_person: dict[str, set[str]] = {}
+    for lesson in lessons:
+        by_person.setdefault(lesson.person, set()).add(lesson.answer)
+    stated: dict[tuple[str, str], str] = {}
+    for person, answers in by_person.items():
+        shortest: list[str] = []
+        for answer in sorted(answers, key=lambda a: (len(a), a)):
+            inside = next((fact for fact in shortest if states(answer, fact)), None)
+            if inside is None:
+                shortest.append(answer)
+            stated[person, answer] = inside or answer
+    return stated
+
+
+def states(text: str, fact: str) -> bool:
+    """Whether `text` contains `fact` as whole words, whatever the case and the full stops."""
+    return f" {_plain(fact)} " in f" {_plain(text)} "
+
+
+def _plain(text: str) -> str:
+    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())

@@ -1,0 +1,52 @@
+"""The command line: `python study/run.py [PRESET] [settings]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+if sys.path[0] == str(HERE):  # `python study/run.py` would otherwise find study's modules under their bare names
+    sys.path[0] = str(HERE.parent)
+
+import tyro  # noqa: E402
+
+from study.console import console  # noqa: E402
+from study.pipeline import Refused, run  # noqa: E402
+from study.plugins import check  # noqa: E402
+from study.presets import PRESETS, Study  # noqa: E402
+
+
+def parse(arguments: list[str]) -> Study:
+    """The study that the command line asks for: a preset (default `tiny`) with some settings overridden."""
+    preset, rest = (
+        ("tiny", arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
+    )
+    check("presets", preset, tuple(PRESETS))
+    about, default = PRESETS[preset]
+    presets = "\n".join(f"  {name}: {what}" for name, (what, _) in PRESETS.items())
+    return tyro.cli(
+        Study,
+        prog=f"python study/run.py {preset}",
+        description=f"{about}\n\nTeach a model people, unlearn some of them by several methods under a "
+        f"hyper-parameter search, confirm the winners, attack them, and write the report.\n\nPresets:\n{presets}",
+        default=default,
+        args=rest,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def main() -> int:
+    """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted."""
+    try:
+        return run(parse(sys.argv[1:]).resolved())
+    except (Refused, ValueError, OSError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted: run the same command again to continue where it stopped")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""What a study keeps on disk: JSON and rows, each file whole or absent, named by the content that made it.
+
+No torch here: the analysis reads a study through this module alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+Json = Any
+
+ROW_COLUMNS = {
+    "question": "str",  # unique in its split
+    "person": "str",
+    "role": "str",  # forget, test, retain, real
+    "modality": "str",  # image_text, text
+    "task": "str",  # classification, generation, cloze
+    "half": "str",  # select, report
+    "score": "float64",  # accuracy of a choice or a cloze in {0, 1}; ROUGE-L F1 of a generation in [0, 1]
+    "probability": "float64",  # of the right option, normalised over the options; NaN unless classification
+    "reply": "str",
+    "step": "int64",  # optimiser steps the attacker has taken; 0 without attack
+    "seen": "bool",  # whether the attacker was given this person's fact
+    "held_out": "str",  # "person": not given; "fact": given, another fact; "": seen or no attack
+}
+
+
+def canonical(value: object) -> Json:
+    """`value` as plain JSON: dataclasses become objects that name their type, sets are sorted.
+
+    Raises `TypeError` for anything whose content could not be told from its text.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {str(k): canonical(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
+    if isinstance(value, set | frozenset):
+        return sorted(canonical(v) for v in value)
+    if isinstance(value, list | tuple):
+        return [canonical(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{value!r} has no canonical form: use dataclasses, mappings, sequences and plain values")
+
+
+def content_key(value: object) -> str:
+    """Twelve hexadecimal digits of the content of `value`: equal content, equal key, on every machine."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A draft beside `path` that takes its name when the block ends well: readers see all of a file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.chmod(0o644)  # mkstemp makes private files; a study on shared storage is read by others
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with written(path) as draft:
+        draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON file. Raises `ValueError` that names the file if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Write scored questions as parquet, atomically, with exactly the columns of `ROW_COLUMNS`."""
+    with written(path) as draft:
+        rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS).to_parquet(draft, index=False)
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read scored questions. Raises `ValueError` that names the file if it is not a whole row file."""
+    try:
+        return pd.read_parquet(path, columns=list(ROW_COLUMNS))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
+
+
+def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The rows at `path`, measured and written first if they are not there."""
+    if not path.exists():
+        write_rows(path, measure())
+    return read_rows(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Where everything of a study lies. Only paths relative to `root` are ever stored, so it can be moved."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings, versions and fingerprints."""
+        return self.root / "study.json"
+
+    @property
+    def winners(self) -> Path:
+        """Which trials won, by method and ratio."""
+        return self.root / "winners.json"
+
+    @property
+    def data(self) -> Path:
+        """Where benchmarks and base models that are made, not downloaded, are kept."""
+        return self.root / "data"
+
+    @property
+    def report(self) -> Path:
+        """Tables, figures and the report."""
+        return self.root / "report"
+
+    def learned(self, key: str) -> Path:
+        """A learned model: a Hugging Face folder `model/`, `learned.json`, its training curve."""
+        return self.root / "learned" / key
+
+    def trial(self, key: str) -> Path:
+        """A trial: `trial.json`, weights, rows, attacks."""
+        return self.root / "trials" / key
+
+    def record(self, key: str) -> Path:
+        """A trial's `trial.json`: written last, so a trial that has one is finished."""
+        return self.trial(key) / "trial.json"
+
+    def rows(self, key: str, name: str) -> Path:
+        """A trial's rows: `select`, `report` or `blind`."""
+        return self.trial(key) / "rows" / f"{name}.parquet"
+
+    def attack(self, key: str, attack: str) -> Path:
+        """The rows of one attack on a trial; its `.json` beside it."""
+        return self.trial(key) / "attacks" / f"{attack}.parquet"
+
+    def proposal(self, method: str, number: int) -> Path:
+        """What the search proposed for a method, in order."""
+        return self.root / "search" / method / f"{number:04d}.json"
+
+    def cache(self, key: str) -> Path:
+        """Derived values that are rebuilt when missing."""
+        return self.root / "cache" / key

@@ -1,0 +1,208 @@
+"""One trial in one process: unlearn, score, keep, attack. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+
+from study import objectives
+from study.contracts import Attack, Request, Source, Trial
+from study.learning import load_learned
+from study.plugins import name_of
+from study.questions import Benchmark, Question, facts, states
+from study.scoring import score
+from study.store import Folder, Json, canonical, content_key, kept_rows, read_json, read_rows, write_json, write_rows
+from study.training import Diverged
+from study.vlm import VLM, apply_delta, delta, load, load_tensors, restored, save_tensors
+
+State = Literal["complete", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every job of a study needs to find: the study's folder, its benchmark and its base model."""
+
+    root: Path
+    source: Source
+    base: Path
+    device: str = "cpu"
+
+    @property
+    def folder(self) -> Folder:
+        """Where the study lies."""
+        return Folder(self.root)
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark, read once per process."""
+        return _benchmark(self.source, self.folder.data)
+
+    def request(self, trial: Trial, reference: str) -> Request:
+        """The forget request of a trial. `reference` is the key of the learned reference model."""
+        return Request(
+            split=self.benchmark.split(trial.ratio),
+            goal=trial.goal,
+            strangers=self.benchmark.strangers,
+            seed=trial.seed,
+            cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
+            base=lambda: load(self.base, self.device),
+            reference=lambda: load_learned(self.root, reference, self.device),
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _benchmark(source: Source, folder: Path) -> Benchmark:
+    return source(folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _learned(root: Path, key: str, device: str) -> VLM:
+    """A learned model, loaded once per process; only ever lent out through `restored`."""
+    return load_learned(root, key, device)
+
+
+def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
+    """Run a trial unless it is on disk, and return its record.
+
+    A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so. `waited` is
+    how many seconds the worker had been idle before; with loading and bookkeeping it is the trial's overhead.
+    """
+    if bench.folder.record(trial.key).exists():
+        return read_json(bench.folder.record(trial.key))
+    called = time.monotonic()
+    torch.manual_seed(trial.seed)
+    request = bench.request(trial, reference)
+    selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
+    with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, before):
+        started = time.monotonic()
+        try:
+            unlearned = trial.method(vlm, request)
+            state, reason, instruction = "complete", "", unlearned.instruction
+        except (Diverged, ValueError) as error:
+            state, reason, instruction = ("diverged" if isinstance(error, Diverged) else "failed"), str(error), ""
+        unlearn_seconds = time.monotonic() - started
+        score_seconds = 0.0
+        if state == "complete":
+            changed = delta(unlearned, before)
+            save_tensors(bench.folder.trial(trial.key) / "delta.safetensors", changed)
+            started = time.monotonic()
+            _keep(bench, trial, unlearned, changed, selects, "select")
+            score_seconds = time.monotonic() - started
+    cost = {
+        "unlearn_seconds": unlearn_seconds,
+        "score_seconds": score_seconds,
+        "overhead_seconds": waited + time.monotonic() - called - unlearn_seconds - score_seconds,
+    }
+    return keep_record(bench.folder, trial, state, reason, instruction=instruction, cost=cost)
+
+
+def keep_record(
+    folder: Folder, trial: Trial, state: State, reason: str, *, instruction: str = "", cost: Mapping[str, float]
+) -> Json:
+    """Write a trial's record, which ends the trial: from now on it is never run again."""
+    record = {
+        "key": trial.key,
+        "state": state,
+        "reason": reason,
+        "method": name_of(trial.method),
+        "hyperparameters": canonical(trial.method),
+        "instruction": instruction,
+        "goal": trial.goal,
+        "ratio": trial.ratio,
+        "seed": trial.seed,
+        "start": {"kind": trial.start.kind, "key": trial.start.key},
+        "cost": dict(cost),
+    }
+    write_json(folder.record(trial.key), record)
+    return record
+
+
+def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
+    """Score the half of the questions that no search has seen, on every task; keep the rows.
+
+    With `blind`, also ask every picture question of a choice about a grey picture.
+    """
+    questions = bench.benchmark.split(trial.ratio).questions
+    wanted = {"report": [q for q in questions if q.half == "report"]}
+    if blind:
+        wanted["blind"] = [q for q in questions if q.modality == "image_text" and q.task == "classification"]
+    if all(bench.folder.rows(trial.key, name).exists() for name in wanted):
+        return
+    with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, _):
+        unlearned, changed = _unlearned(bench, trial, vlm)
+        _keep(bench, trial, unlearned, changed, wanted["report"], "report")
+        if blind:
+            rows = bench.folder.rows(trial.key, "blind")
+            kept_rows(rows, lambda: score(unlearned, wanted["blind"], blind=True))
+
+
+def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None:
+    """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen."""
+    path = bench.folder.attack(trial.key, content_key(attacker))
+    if path.exists():
+        return
+    torch.manual_seed(trial.seed)
+    request = bench.request(replace(trial, seed=0), reference)  # one attacker for all models, whatever their seed
+    questions = [q for q in request.split.questions if q.role == "forget" and q.task == "classification"]
+    if trial.goal == "visual":
+        questions = [q for q in questions if q.modality == "image_text"]
+    started = time.monotonic()
+    with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, _):
+        found, _ = _unlearned(bench, trial, vlm)
+        stages = [score(s.vlm, s.questions).assign(step=s.step) for s in attacker(found, questions, request)]
+    rows = _marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
+    settings = {"attack": name_of(attacker), "settings": canonical(attacker), "seconds": time.monotonic() - started}
+    write_json(path.with_suffix(".json"), settings)
+    write_rows(path, rows)
+
+
+def judged(bench: Bench, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
+    """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
+    rows = [read_rows(bench.folder.rows(key, "select")) for key in (trial.key, vanilla, reference)]
+    return objectives.objectives(*rows, trial.goal)
+
+
+def _marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
+    """Rows with `seen` and `held_out`: a question is seen if a lesson the attacker was given states its answer."""
+    given: dict[str, set[str]] = {}
+    for (person, _), fact in facts(attacker.given(request)).items():
+        given.setdefault(person, set()).add(fact)
+    mark: dict[str, str] = {}
+    for q in questions:
+        known = given.get(q.person)
+        stated = known is not None and any(states(q.answer, f) or states(f, q.answer) for f in known)
+        mark[q.id] = "person" if known is None else "" if stated else "fact"
+    held_out = rows["question"].map(mark)
+    return rows.assign(held_out=held_out, seen=held_out == "")
+
+
+def _unlearned(bench: Bench, trial: Trial, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
+    """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
+    record = read_json(bench.folder.record(trial.key))
+    changed = load_tensors(bench.folder.trial(trial.key) / "delta.safetensors")
+    apply_delta(vlm, changed)
+    return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
+
+
+def _keep(
+    bench: Bench, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
+) -> None:
+    """Keep the rows of some questions; text rows of a model whose LLM is the start's are scored once per study."""
+    texts = [q for q in questions if q.modality == "text"]
+
+    def measure() -> pd.DataFrame:
+        if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
+            return score(vlm, questions)
+        # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
+        cache = bench.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
+        shared = kept_rows(cache, lambda: score(vlm, texts))
+        return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)
+
+    kept_rows(bench.folder.rows(trial.key, name), measure)

@@ -1,0 +1,152 @@
+"""The objectives against hand-computed values and against the properties that the search relies on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from study.objectives import (
+    DIRECTIONS,
+    distance_to_ideal,
+    forget_groups,
+    forgetting,
+    front_mask,
+    keep_groups,
+    objectives,
+    utility,
+    winner,
+)
+from study.questions import Goal
+from study.store import ROW_COLUMNS
+
+GROUPS = [(role, modality) for role in ("forget", "test", "retain", "real") for modality in ("image_text", "text")]
+probabilities = st.lists(st.floats(0.01, 1.0), min_size=16, max_size=16)
+
+
+def rows(values: list[float]) -> pd.DataFrame:
+    """Two classification rows for each (role, modality), with the given probabilities of the right option."""
+    data: list[dict[str, Any]] = []
+    for number, value in enumerate(values):
+        role, modality = GROUPS[number // 2]
+        data.append({"question": f"q{number}", "person": f"p{number % 2}", "role": role, "modality": modality,
+                     "task": "classification", "half": "select", "score": float(value > 0.5), "probability": value,
+                     "reply": "A", "step": 0, "seen": False, "held_out": ""})  # fmt: skip
+    return pd.DataFrame(data).astype(ROW_COLUMNS)
+
+
+def level(**groups: float) -> pd.DataFrame:
+    """Rows with one probability for each group, named like `forget_text`; the rest is 0.8."""
+    return rows([groups.get(f"{role}_{modality}", 0.8) for role, modality in GROUPS for _ in range(2)])
+
+
+REFERENCE = level(forget_image_text=0.3, test_image_text=0.2)
+
+
+def test_hand_computed_values() -> None:
+    """Two gaps of 0.1 and 0.3; five kept parts of which one is halved."""
+    trial = level(forget_image_text=0.4, test_image_text=0.5, retain_text=0.4)
+    found = objectives(trial, level(), REFERENCE, "visual")
+    assert found == pytest.approx({"forgetting": 0.2, "utility": 5 / 6})
+    assert set(found) == set(DIRECTIONS)
+
+
+def test_overshoot_is_distance() -> None:
+    """Falling below the reference by 0.2 is as far as staying above it by 0.2."""
+    below = level(forget_image_text=0.1, test_image_text=0.0)
+    above = level(forget_image_text=0.5, test_image_text=0.4)
+    assert forgetting(below, REFERENCE) == pytest.approx(0.2) == forgetting(above, REFERENCE)
+
+
+def test_the_goal_decides_what_text_of_forget_people_is() -> None:
+    """Under `visual` losing it costs utility, under `full` keeping it costs forgetting."""
+    lost = level(forget_text=0.0)
+    assert utility(lost, level(), "visual") == 0.0
+    assert utility(lost, level(), "full") == 1.0
+    assert forgetting(lost, level(), "visual") == 0.0
+    assert forgetting(lost, level(), "full") == pytest.approx(0.2)
+    for goal in get_args(Goal):
+        assert not set(forget_groups(goal)) & set(keep_groups(goal))
+
+
+def test_more_than_vanilla_is_not_more_than_one() -> None:
+    """A better model than vanilla in one group does not pay for a loss in another."""
+    assert utility(level(real_text=1.0, retain_text=0.4), level(), "visual") == pytest.approx(5 / 6)
+
+
+@pytest.mark.parametrize(("role", "modality"), [("test", "image_text"), ("real", "text")])
+def test_a_missing_group_is_named(role: str, modality: str) -> None:
+    """No group is dropped from a mean without a word."""
+    full = level()
+    short = full[(full["role"] != role) | (full["modality"] != modality)]
+    with pytest.raises(ValueError, match=f"{role} {modality}"):
+        objectives(short, full, full, "visual")
+
+
+def test_nan_and_zero_yardsticks_are_refused() -> None:
+    """A row without probability and a vanilla that knows nothing raise instead of giving NaN."""
+    full = level()
+    holes = full.assign(probability=np.nan)
+    with pytest.raises(ValueError, match="without probability"):
+        forgetting(holes, full)
+    with pytest.raises(ValueError, match="nothing there can be kept"):
+        utility(full, level(real_text=0.0), "visual")
+
+
+def test_other_tasks_do_not_count() -> None:
+    """Generation and cloze rows have no probability and change nothing."""
+    full = level()
+    extra = full.assign(task="generation", probability=np.nan)
+    assert objectives(pd.concat([full, extra]), full, REFERENCE, "full") == objectives(full, full, REFERENCE, "full")
+
+
+@settings(max_examples=60, deadline=None)
+@given(probabilities, probabilities, probabilities, st.sampled_from(get_args(Goal)), st.randoms())
+def test_range_order_and_identity(
+    trial: list[float], vanilla: list[float], reference: list[float], goal: Goal, random: Any
+) -> None:
+    """Both lie in [0, 1], rows may come in any order, the reference is at distance 0 and vanilla keeps 1."""
+    found = objectives(rows(trial), rows(vanilla), rows(reference), goal)
+    assert 0.0 <= found["forgetting"] <= 1.0
+    assert 0.0 <= found["utility"] <= 1.0
+    order = list(range(len(trial)))
+    random.shuffle(order)
+    assert objectives(rows(trial).iloc[order], rows(vanilla), rows(reference), goal) == found
+    assert forgetting(rows(reference), rows(reference), goal) == 0.0
+    assert utility(rows(vanilla), rows(vanilla), goal) == 1.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(probabilities, st.integers(4, 15), st.floats(0.0, 1.0))
+def test_utility_never_rises_when_a_kept_probability_falls(values: list[float], which: int, factor: float) -> None:
+    """Lowering one probability cannot help."""
+    lower = [value * factor if number == which else value for number, value in enumerate(values)]
+    assert utility(rows(lower), level(), "visual") <= utility(rows(values), level(), "visual") + 1e-12
+
+
+def test_winner_is_nearest_to_the_ideal() -> None:
+    """By distance among the front; equal trials go to the smallest key; nothing to choose from is said."""
+    trials = [("c", (0.3, 1.0)), ("b", (0.1, 0.9)), ("a", (0.0, 0.2)), ("d", (0.1, 0.9))]
+    assert winner([(key, {"forgetting": f, "utility": u}) for key, (f, u) in trials]) == "b"
+    assert distance_to_ideal(0.3, 0.6) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="no complete trial"):
+        winner([])
+
+
+points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(points)
+def test_the_winner_is_on_the_front(values: list[tuple[float, float]]) -> None:
+    """Whatever the values."""
+    trials = [(f"{number:02d}", {"forgetting": f, "utility": u}) for number, (f, u) in enumerate(values)]
+    best = dict(trials)[winner(trials)]
+    assert math.isfinite(distance_to_ideal(best["forgetting"], best["utility"]))
+    costs = [(f, 1.0 - u) for f, u in values]
+    assert front_mask(costs)[int(winner(trials))]

@@ -76,6 +76,17 @@ def recovery(raw: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
+def worst(raw: pd.DataFrame) -> pd.DataFrame:
+    """The attack that got most back of each winner, for the terminal."""
+    lines = robustness.worst(raw)
+    return pd.DataFrame({
+        "forget %": lines["ratio"], "method": lines["method"].map(_name), "worst attack": lines["settings"],
+        "on": lines["held_out"].replace(NAMES), "before": lines["before"].map(number),
+        "after": lines["after"].map(number), "control after": lines["control_after"].map(number),
+        "verdict": lines["verdict"],
+    })  # fmt: skip
+
+
 def gate(study: Study) -> Table:
     """Whether there was anything to forget."""
     raw = table.gate(study)

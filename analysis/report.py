@@ -44,12 +44,10 @@ def build(root: Path) -> Path:
 
 
 def summary(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The winners and the recovery table as text for a terminal: every cell is ready to print."""
+    """The winners, and the worst attack on each, as text for a terminal: every cell is ready to print."""
     study = read(root)
-    return (
-        present.winners(study, table.winners(study)).shown.astype(str),
-        present.recovery(robustness.recovery(study)).shown.astype(str),
-    )
+    won = present.winners(study, table.winners(study)).shown.drop(columns=["when selected", "retain kept"])
+    return won.astype(str), present.worst(robustness.recovery(study)).astype(str)
 
 
 def _facts(study: Study) -> dict[str, Any]:

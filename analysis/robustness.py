@@ -15,8 +15,8 @@ Intervals are 95 % cluster bootstraps over people, paired between method, refere
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -108,17 +108,36 @@ def attacked(study: Study) -> Iterator[Attacked]:
                     yield Attacked(label, ratio, key, names[key], tuple(t for t, _ in hit), rows)
 
 
+def worst(raw: pd.DataFrame) -> pd.DataFrame:
+    """Of each method at each ratio, the line of `recovery` with the largest gain above control on what was held out."""
+    lines = raw[raw["held_out"].isin(("person", "fact")) & ~raw["method"].isin(("vanilla", "reference"))]
+    order = lines.assign(rank=lines["above_control"].fillna(-np.inf)).sort_values("rank", kind="stable")
+    return order.groupby(["ratio", "method"], sort=False).tail(1).sort_values(["ratio", "rank"]).drop(columns="rank")
+
+
 def _settings(study: Study) -> dict[str, str]:
     """A readable name for each attack key: its kind and the settings in which the attacks of this study differ."""
     found = {a.key: a for trial in study.trials.values() for a in study.attacks(trial.key)}
     attacks = sorted(found.values(), key=lambda a: (a.name, a.key))
+    flat = {a.key: _leaves(a.settings) for a in attacks}
     names = {}
     for attack in attacks:
-        same = [other.settings for other in attacks if other.name == attack.name]
-        varied = [k for k in attack.settings if any(other.get(k) != attack.settings[k] for other in same)]
-        shown = [f"{key.replace('_', ' ')} {_plain(attack.settings[key])}" for key in varied]
+        mine, same = flat[attack.key], [flat[other.key] for other in attacks if other.name == attack.name]
+        varied = [k for k in mine if any(other.get(k) != mine[k] for other in same)]
+        shown = [f"{key.replace('_', ' ')} {_plain(mine[key])}" for key in varied]
         names[attack.key] = ", ".join([attack.name, *shown])
     return names
+
+
+def _leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings as one level: those of a schedule stand beside the attack's own."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _leaves(value)
+        elif key != "type":
+            flat[key] = value
+    return flat
 
 
 def _plain(value: object) -> str:

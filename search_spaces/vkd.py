@@ -6,20 +6,23 @@ The `reference` teacher is an oracle and is never proposed.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast, get_args
 
 from optuna.trial import BaseTrial
 
 from search_spaces import schedule
-from study.methods.vkd import VKD
+from study.losses import Distance
+from study.methods.vkd import VKD, Layers, Teacher
 
 
 def space(trial: BaseTrial, default: VKD) -> VKD:
     """A proposal around the preset's default."""
+    teacher = trial.suggest_categorical("teacher", [name for name in get_args(Teacher) if name != "reference"])
     return replace(
         default,
-        teacher=trial.suggest_categorical("teacher", ["strangers_mean", "stranger", "other_person", "pruned", "base"]),
-        layers=trial.suggest_categorical("layers", ["all", "last_half", "last", "projector"]),
-        distance=trial.suggest_categorical("distance", ["mse", "cosine"]),
+        teacher=cast(Teacher, teacher),
+        layers=cast(Layers, trial.suggest_categorical("layers", get_args(Layers))),
+        distance=cast(Distance, trial.suggest_categorical("distance", get_args(Distance))),
         erase_weight=trial.suggest_float("erase_weight", 0.2, 5.0, log=True),
         keep_weight=trial.suggest_float("keep_weight", 0.5, 20.0, log=True),
         forget_weight=trial.suggest_categorical("forget_weight", [0.0, 0.03, 0.3]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import traceback
@@ -58,14 +59,15 @@ def started(address: str, workers: int, threads: int) -> Iterator[None]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    local = {"num_cpus": max(workers, 1), "include_dashboard": False} if address == "local" else {}
+    private = address == "local"
     try:
         ray.init(
             address=address,
-            logging_level="ERROR",
+            num_cpus=max(workers, 1) if private else None,
+            include_dashboard=False if private else None,
+            logging_level=logging.ERROR,
             log_to_driver=False,
             runtime_env={"env_vars": environment},
-            **local,
         )
     except ConnectionError as error:
         raise ConnectionError(f"no Ray answers at {address}: start it with `ray up`, or leave --address out") from error

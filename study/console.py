@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,7 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+WIDTH = 120
+"""Columns of tables where the output is no terminal."""
+
+console = Console(
+    file=sys.stdout,  # bound now: Tune's own prints are silenced by redirecting stdout while it runs
+    highlight=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() else WIDTH,
+)
 
 
 class Stage:

@@ -29,6 +29,10 @@ class Source(Protocol):
         """Read the benchmark, written under `folder` first if it has to be made."""
         ...
 
+    def __hash__(self) -> int:
+        """Equal sources are read once per process."""
+        ...
+
 
 @dataclass(frozen=True)
 class Request:

@@ -73,9 +73,12 @@ def _save(vlm: VLM, folder: Path) -> dict[str, str]:
     draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
     try:
         vlm.model.save_pretrained(draft)
-        vlm.processor.save_pretrained(draft)  # type: ignore[attr-defined]
+        vlm.processor.save_pretrained(draft)
+        draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    digests = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    assert digests, f"no weights were saved under {folder}"
+    return digests

@@ -148,7 +148,7 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -
     batch: list[Group] = []
     longest = 0
     for group in groups:
-        length = sum(len(vlm.prompt_ids(p.text, group.picture is not None)) for p in group.prompts)
+        length = _most_tokens(vlm, group)
         if batch and max(longest, length) * (len(batch) + 1) > tokens:
             yield batch
             batch, longest = [], 0
@@ -156,6 +156,16 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -
         longest = max(longest, length)
     if batch:
         yield batch
+
+
+def _most_tokens(vlm: VLM, group: Group) -> int:
+    """At most how many tokens a group's row takes: its prompts may share some."""
+    pictured = group.picture is not None
+    return sum(
+        len(vlm.prompt_ids(prompt.text, pictured))
+        + sum(len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for answer in prompt.answers)
+        for prompt in group.prompts
+    )
 
 
 def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
@@ -184,6 +194,9 @@ def _batch(
         torch.from_numpy(positions).to(vlm.device),
         torch.from_numpy(mask)[:, None].to(vlm.device),
         None if pixels is None else pixels.to(vlm.device),
-        *table.unbind(1),
-        answers,
+        row=table[:, 0],
+        source=table[:, 1],
+        target=table[:, 2],
+        owner=table[:, 3],
+        answers=answers,
     )

@@ -18,7 +18,7 @@ from study.methods.kl_minimization import KLMinimization
 from study.methods.npo import NPO
 from study.methods.prompting import Prompting
 from study.methods.vkd import VKD
-from study.plugins import check, find, known
+from study.plugins import Kind, check, find, known
 from study.questions import Goal
 from study.training import Schedule
 from study.vlm import Part
@@ -57,9 +57,9 @@ class Study:
     study_dir: Path = Path("runs/tiny")
     """Where the study is kept. Running it again with the same folder continues."""
     model: str = "tiny"
-    """Base model: the name of a file in study/models, or NAME:PATH, such as llava:/models/llava-1.5-7b-hf."""
+    """Base model: a file in study/models with its settings, such as tiny, tiny:seed=1 or llava:/models/llava-7b."""
     benchmark: str = "synthetic"
-    """Benchmark: the name of a file in study/benchmarks, or NAME:PATH, such as mllmu:/data/MLLMU-Bench."""
+    """Benchmark: a file in study/benchmarks with its settings, such as synthetic:people=60 or mllmu:/data/MLLMU."""
     goal: Goal = "visual"
     """What must go: `visual`, that pictures tell who it is (text about the same people stays), or `full`, both."""
     forget_ratios: tuple[int, ...] = (10, 15)
@@ -75,7 +75,7 @@ class Study:
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
-    """Proposals of one method that may be open at once. More keeps more workers busy, less lets the sampler know more."""
+    """Proposals of one method open at once. More keeps more workers busy, less lets the sampler know more."""
     random_trials: int = 4
     """Trials of each method, the defaults among them, before the sampler starts to model the results."""
     learn: Schedule = Schedule()
@@ -137,26 +137,37 @@ class Study:
         return tuple(a for name in self.attacks for a in self.attack_grid.get(name) or (find("attacks", name)(),))
 
 
-def plugin(kind: Any, text: str) -> Any:
-    """The model or benchmark that a setting names: NAME or NAME:PATH.
+def plugin(kind: Kind, text: str) -> Any:
+    """The model or benchmark that a setting names: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
 
-    Raises `ValueError` for an unknown name, with the nearest right one, or a path that is missing or not wanted.
+    Raises `ValueError` for an unknown name or field, with the nearest right one, for a path that is missing or not
+    wanted, and for a value that does not fit.
     """
-    name, colon, path = text.partition(":")
+    name, _, rest = text.partition(":")
     found = find(kind, name)
-    wants_path = "path" in {f.name for f in dataclasses.fields(found)}
-    if wants_path != bool(colon):
-        raise ValueError(
-            f"{text!r}: {name} {'needs a folder, write ' + name + ':PATH' if wants_path else 'takes no path'}"
-        )
-    return found(Path(path).expanduser()) if wants_path else found()
+    fields = {field.name: field for field in dataclasses.fields(found)}
+    if "path" in fields:
+        if not rest:
+            raise ValueError(f"{text!r}: {name} needs a folder, write {name}:PATH")
+        return found(path=Path(rest).expanduser())
+    values: dict[str, Any] = {}
+    for pair in filter(None, rest.split(",")):
+        key, _, value = pair.partition("=")
+        check(f"settings of {name}", key, tuple(fields))
+        try:
+            values[key] = type(fields[key].default)(value)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {key}={value} is not a {type(fields[key].default).__name__}") from error
+    return found(**values)
 
 
 def _tiny() -> Study:
     def schedule(rate: float, steps: int, pictures: int = 6, texts: int = 1) -> Schedule:
         return Schedule(steps=steps, learning_rate=rate, pictures=pictures, texts=texts, beta2=0.98)
 
-    relearn = Schedule(steps=40, learning_rate=5e-4, pictures=4, decay="constant", beta2=0.98)
+    def relearn(rate: float) -> Schedule:
+        return Schedule(steps=40, learning_rate=rate, pictures=6, decay="constant", beta2=0.98)
+
     return Study(
         learn=Schedule(
             steps=380,
@@ -171,7 +182,7 @@ def _tiny() -> Study:
             weight_decay=0.01,
         ),
         defaults={
-            "vkd": VKD(schedule=schedule(2e-3, 200, pictures=12, texts=0)),
+            "vkd": VKD(schedule=schedule(2e-3, 300, pictures=12, texts=0)),
             "gradient_ascent": GradientAscent(schedule=schedule(5e-4, 40)),
             "gradient_difference": GradientDifference(schedule=schedule(5e-4, 60)),
             "kl_minimization": KLMinimization(schedule=schedule(5e-4, 60)),
@@ -180,11 +191,30 @@ def _tiny() -> Study:
         },
         attack_grid={
             "relearning": (
-                Relearning(schedule=relearn),
-                Relearning(trains=("vision", "projector"), schedule=dataclasses.replace(relearn, learning_rate=1e-3)),
+                Relearning(people=1.0, facts=0.3, trains=("vision", "projector"), schedule=relearn(1e-3)),
+                Relearning(people=1.0, facts=0.3, schedule=relearn(5e-4)),
+                Relearning(people=0.5, facts=1.0, schedule=relearn(5e-4)),
             )
         },
         cost=Cost(base=60, learn=60, trial=6, report=2, attack=6),
+    )
+
+
+def _smoke() -> Study:
+    """Every stage in a minute: a model too small to learn, a gate that lets it pass."""
+    few = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
+    return Study(
+        study_dir=Path("runs/smoke"),
+        model="tiny:steps=0,width=32,layers=2",
+        benchmark="synthetic:people=20,celebrities=8,views=2,strangers=8",
+        methods=("vkd", "gradient_ascent"),
+        trials=4,
+        random_trials=3,
+        confirm_seeds=1,
+        learn=dataclasses.replace(few, steps=4, texts=1),
+        gate=Gate(known=0.0, test=0.0, blind=1.0),
+        defaults={"vkd": VKD(schedule=few), "gradient_ascent": GradientAscent(schedule=few)},
+        attack_grid={"relearning": (Relearning(score_at=(1, 2), schedule=few),)},
     )
 
 
@@ -212,5 +242,6 @@ def _llava_1_5_7b() -> Study:
 
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The embedded default: fictitious people, a 0.6 M parameter LLaVA, two CPU cores.", _tiny()),
+    "smoke": ("Every stage in a minute, to see that an installation works; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": ("LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.", _llava_1_5_7b()),
 }

@@ -145,7 +145,7 @@ def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
     stated: dict[tuple[str, str], str] = {}
     for person, answers in by_person.items():
         shortest: list[str] = []
-        for answer in sorted(answers, key=lambda a: (len(a), a)):
+        for answer in sorted(answers, key=lambda a: (len(_plain(a)), a)):
             inside = next((fact for fact in shortest if states(answer, fact)), None)
             if inside is None:
                 shortest.append(answer)

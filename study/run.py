@@ -12,7 +12,8 @@ if sys.path[0] == str(HERE):  # `python study/run.py` would otherwise find study
 import tyro  # noqa: E402
 
 from study.console import console  # noqa: E402
-from study.pipeline import Refused, run  # noqa: E402
+from study.pipeline import run  # noqa: E402
+from study.plan import Refused  # noqa: E402
 from study.plugins import check  # noqa: E402
 from study.presets import PRESETS, Study  # noqa: E402
 

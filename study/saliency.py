@@ -22,17 +22,20 @@ from study.vlm import VLM, Part, load_tensors, save_tensors
 
 EPSILON = 1e-15  # as in the released code of MMUnlearner
 BATCHES = 16
+SEED = 0  # not the trial's: trials of every seed share what the first of them finds
 
 
 def saliency(vlm: VLM, request: Request, parts: Sequence[Part]) -> dict[str, Tensor]:
     """S(forget) / S(retain) per weight of `parts`, kept in the request's cache for every later trial."""
     path = _cached(request.cache, parts)
-    if not path.exists():
-        forget = squared_gradients(vlm, parts, request.forget, request.seed)
-        retain = squared_gradients(vlm, parts, request.retain, request.seed)
+    try:
+        return {name: ratio.to(vlm.device) for name, ratio in load_tensors(path).items()}
+    except (FileNotFoundError, ValueError):  # not there yet, damaged, or just being written by another worker
+        forget = squared_gradients(vlm, parts, request.forget, SEED)
+        retain = squared_gradients(vlm, parts, request.retain, SEED)
         ratios = {name: (forget[name] + EPSILON) / (retain[name] + EPSILON) for name in forget}
         save_tensors(path, ratios)
-    return {name: ratio.to(vlm.device) for name, ratio in load_tensors(path).items()}
+        return ratios
 
 
 def squared_gradients(vlm: VLM, parts: Sequence[Part], lessons: Sequence[Lesson], seed: int) -> dict[str, Tensor]:

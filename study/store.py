@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +102,24 @@ def read_json(path: Path) -> Json:
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
     """Write scored questions as parquet, atomically, with exactly the columns of `ROW_COLUMNS`."""
     with written(path) as draft:
-        rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS).to_parquet(draft, index=False)
+        frame = rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
+        frame.to_parquet(draft, engine="pyarrow", index=False, write_page_checksum=True)
 
 
 def read_rows(path: Path) -> pd.DataFrame:
     """Read scored questions. Raises `ValueError` that names the file if it is not a whole row file."""
     try:
-        return pd.read_parquet(path, columns=list(ROW_COLUMNS))
-    except (OSError, ValueError, KeyError) as error:
+        return pd.read_parquet(path, engine="pyarrow", columns=list(ROW_COLUMNS), page_checksum_verification=True)
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
 
 
 def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The rows at `path`, measured and written first if they are not there."""
-    if not path.exists():
-        write_rows(path, measure())
+    """The rows at `path`, measured and written first if they are missing or damaged."""
+    if path.exists():
+        with suppress(ValueError):
+            return read_rows(path)
+    write_rows(path, measure())
     return read_rows(path)
 
 

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from torch import Tensor
 from study.packing import Group, Prompt
 from study.questions import Lesson, Picture
 from study.vlm import VLM, Part
+
+Decay = Literal["constant", "linear", "cosine"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Diverged(RuntimeError):
@@ -45,7 +48,7 @@ class Schedule:
     """Lessons in each text-only group."""
     warmup: int = 0
     """Steps of linear warm-up."""
-    decay: Literal["constant", "linear", "cosine"] = "linear"
+    decay: Decay = "linear"
     """How the learning rate falls to 3 % of its peak."""
     beta2: float = 0.999
     """AdamW's second moment decay."""
@@ -55,7 +58,7 @@ class Schedule:
     """Largest gradient norm."""
     accumulate: int = 1
     """Batches per optimiser step."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Autocast of the forward pass."""
     worst_loss: float = 1e4
     """A loss whose absolute value passes this has diverged."""
@@ -64,15 +67,20 @@ class Schedule:
         for name in ("steps", "pictures", "lessons_per_picture", "lessons_per_text", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
-            raise ValueError(f"learning_rate={self.learning_rate}: use a finite number that is not negative")
+        for name in ("learning_rate", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name}={getattr(self, name)}: use a finite number that is not negative")
         if not 0 < self.beta2 < 1:
             raise ValueError(f"beta2={self.beta2}: use a number between 0 and 1")
-        for name in ("texts", "warmup", "weight_decay"):
+        for name in ("texts", "warmup"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        if not self.clip > 0:
-            raise ValueError(f"clip={self.clip}: use a positive number")
+        for name in ("clip", "worst_loss"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: use a positive number")
+        for name, choices in (("decay", get_args(Decay)), ("precision", get_args(Precision))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose among {', '.join(choices)}")
 
     def rate(self, step: int) -> float:
         """The learning rate at a step (from 0), as a share of the peak."""
@@ -117,6 +125,17 @@ class Lessons:
         if not self.by_picture:
             raise ValueError("the set has no lesson with a picture")
         return [next(self._rounds) for _ in range(count)]
+
+    def person_of(self, picture: Picture) -> str:
+        """Whose picture it is."""
+        return self.by_picture[picture][0].person
+
+    def albums(self) -> dict[str, list[Picture]]:
+        """The pictures of each person."""
+        found: dict[str, list[Picture]] = {}
+        for picture in self.by_picture:
+            found.setdefault(self.person_of(picture), []).append(picture)
+        return found
 
     def _shuffled(self) -> Iterator[Picture]:
         pictures = list(self.by_picture)
@@ -209,7 +228,7 @@ def _step(
     for _ in range(schedule.accumulate):
         with torch.autocast(vlm.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
             value = loss(step) / schedule.accumulate
-        total += float(value)
+        total += float(value.detach())
         if not math.isfinite(total) or abs(total) > schedule.worst_loss:
             raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
         if value.requires_grad:

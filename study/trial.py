@@ -82,18 +82,22 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
     with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, before):
         started = time.monotonic()
+        state: State = "complete"
+        reason = instruction = ""
         try:
             unlearned = trial.method(vlm, request)
-            state, reason, instruction = "complete", "", unlearned.instruction
+            instruction = unlearned.instruction
         except (Diverged, ValueError) as error:
-            state, reason, instruction = ("diverged" if isinstance(error, Diverged) else "failed"), str(error), ""
+            state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
         unlearn_seconds = time.monotonic() - started
         score_seconds = 0.0
         if state == "complete":
             changed = delta(unlearned, before)
             save_tensors(bench.folder.trial(trial.key) / "delta.safetensors", changed)
             started = time.monotonic()
-            _keep(bench, trial, unlearned, changed, selects, "select")
+            rows = _keep(bench, trial, unlearned, changed, selects, "select")
+            if rows["probability"].isna().any():
+                state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     cost = {
         "unlearn_seconds": unlearn_seconds,
@@ -165,8 +169,8 @@ def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None
 
 def judged(bench: Bench, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
     """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
-    rows = [read_rows(bench.folder.rows(key, "select")) for key in (trial.key, vanilla, reference)]
-    return objectives.objectives(*rows, trial.goal)
+    own, before, wanted = (read_rows(bench.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
+    return objectives.objectives(own, before, wanted, trial.goal)
 
 
 def _marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
@@ -193,7 +197,7 @@ def _unlearned(bench: Bench, trial: Trial, vlm: VLM) -> tuple[VLM, dict[str, tor
 
 def _keep(
     bench: Bench, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
-) -> None:
+) -> pd.DataFrame:
     """Keep the rows of some questions; text rows of a model whose LLM is the start's are scored once per study."""
     texts = [q for q in questions if q.modality == "text"]
 
@@ -205,4 +209,4 @@ def _keep(
         shared = kept_rows(cache, lambda: score(vlm, texts))
         return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)
 
-    kept_rows(bench.folder.rows(trial.key, name), measure)
+    return kept_rows(bench.folder.rows(trial.key, name), measure)

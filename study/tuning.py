@@ -18,6 +18,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import PartialFixedSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
@@ -28,7 +29,7 @@ from study.contracts import Learned, Method, Trial
 from study.objectives import DIRECTIONS
 from study.plugins import search_space
 from study.questions import Goal
-from study.store import Json, read_json, write_json
+from study.store import Json, content_key, read_json, write_json
 from study.trial import Bench, judged, keep_record, run
 
 RATIO = "forget_ratio"
@@ -68,7 +69,7 @@ class Search:
 
     def proposals(self, method: str) -> list[Json]:
         """What has been proposed for a method so far, in order."""
-        found = []
+        found: list[Json] = []
         while (path := self.bench.folder.proposal(method, len(found))).exists():
             found.append(read_json(path))
         return found
@@ -99,9 +100,12 @@ class Proposals(Searcher):
         super().__init__()
         self.search = search
         self.waiting = [(number, method) for number in range(search.trials) for method in search.defaults]
-        self.ended: set[str] = set()
+        self.asked: dict[str, str] = {}
+        """The key of the trial that each of Tune's trials was asked to run: an equal one is not run beside it."""
+        self.lost: set[str] = set()
+        """The keys of trials whose workers died for good: they leave no record before the search ends."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
         """The next trial that may run, nothing for now, or that there is none left."""
         for number, method in list(self.waiting):
             if not self._ready(method, number):
@@ -109,13 +113,16 @@ class Proposals(Searcher):
             proposal = propose(self.search, method, number)
             trial = self.search.trial(method, proposal["params"])
             self.waiting.remove((number, method))
-            if not self.search.finished(trial) and trial.key not in self.ended:
+            if not self.search.finished(trial) and trial.key not in self.asked.values():
+                self.asked[trial_id] = trial.key
                 label = f"{method} {number + 1} of {self.search.trials}, ratio {trial.ratio} %"
                 return {"search": self.search, "trial": trial, "label": label}
         return None if self.waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing to do: the trial's record on disk is what later proposals read."""
+        """Note a trial that died: later proposals wait for those that leave a record on disk."""
+        if error:
+            self.lost.add(self.asked[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -130,7 +137,7 @@ class Proposals(Searcher):
             if not path.exists():
                 return False
             trial = self.search.trial(method, read_json(path)["params"])
-            if not self.search.finished(trial) and trial.key not in self.ended:
+            if not self.search.finished(trial) and trial.key not in self.lost:
                 return False
         return all(self.search.bench.folder.proposal(method, n).exists() for n in range(number))
 
@@ -148,13 +155,14 @@ def propose(search: Search, method: str, number: int) -> Json:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = TPESampler(
-            seed=int.from_bytes(f"{search.seed} {method} {number}".encode(), "big") % 2**32,
+            seed=int(content_key([search.seed, method, number]), 16) % 2**32,
             multivariate=True,
             constant_liar=True,
             n_startup_trials=search.random_trials,
         )
         study = optuna.create_study(
-            directions=list(DIRECTIONS.values()), sampler=PartialFixedSampler({RATIO: ratio}, sampler)
+            directions=[StudyDirection[d.upper()] for d in DIRECTIONS.values()],
+            sampler=PartialFixedSampler({RATIO: ratio}, sampler),
         )
     for n, earlier in enumerate(search.proposals(method)[:number]):
         study.add_trial(_told(search, method, earlier["params"], known=n <= number - search.lookahead))
@@ -255,7 +263,7 @@ def search_all(search: Search, *, at_once: int, gpus: float, tell: Callable[[str
     )
     with contextlib.redirect_stdout(io.StringIO()):  # Tune prints boxes and hints even at verbosity 0
         results = tuner.fit()
-    for result in results:
+    for result in map(results.__getitem__, range(len(results))):
         trial = (result.config or {}).get("trial")
         if result.error and trial and not search.finished(trial):
             lines = [line for line in str(result.error).splitlines() if line.strip()]

@@ -56,7 +56,7 @@ class VLM:
     model: PreTrainedModel
     processor: ProcessorMixin
     instruction: str = ""
-    _prompts: dict[tuple[str, bool], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
     _pixels: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ class VLM:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer inside the processor."""
-        return self.processor.tokenizer  # type: ignore[attr-defined]
+        return self.processor.tokenizer
 
     @property
     def eos_id(self) -> int:
@@ -86,7 +86,7 @@ class VLM:
     def part_of(self, name: str) -> Part:
         """The part that a parameter belongs to; whatever is neither tower nor projector counts as the LLM."""
         for part in ("vision", "projector"):
-            if name.startswith(self.prefixes[part]):
+            if name.startswith(f"{self.prefixes[part]}."):
                 return part
         return "llm"
 
@@ -116,27 +116,29 @@ class VLM:
     # ---- prompts -----------------------------------------------------------------------------------------------
     def prompt_ids(self, prompt: str, with_picture: bool) -> tuple[int, ...]:
         """The tokens of a user turn up to where the answer starts, image placeholders expanded."""
-        key = (prompt, with_picture)
-        if key not in self._prompts:
-            self._prompts[key] = tuple(self.tokenizer(self._text(prompt, with_picture)).input_ids)
-        return self._prompts[key]
+        key = (prompt, with_picture, None)
+        if key not in self._ids:
+            self._ids[key] = tuple(self.tokenizer(self._text(prompt, with_picture)).input_ids)
+        return self._ids[key]
 
     def answer_ids(self, prompt: str, with_picture: bool, answer: str) -> tuple[int, ...]:
         """The tokens of `answer` after the prompt, tokenised together so that word boundaries are the model's own."""
-        before = self.prompt_ids(prompt, with_picture)
-        text = self._text(prompt, with_picture)
-        whole = tuple(self.tokenizer(text + ("" if text[-1:].isspace() else " ") + answer).input_ids)
-        if whole[: len(before)] == before and len(whole) > len(before):
-            return whole[len(before) :]
-        return tuple(self.tokenizer(answer, add_special_tokens=False).input_ids)
+        key = (prompt, with_picture, answer)
+        if key not in self._ids:
+            before = self.prompt_ids(prompt, with_picture)
+            text = self._text(prompt, with_picture)
+            whole = tuple(self.tokenizer(text + ("" if text[-1:].isspace() else " ") + answer).input_ids)
+            apart = whole[: len(before)] != before or len(whole) == len(before)
+            alone = self.tokenizer(answer, add_special_tokens=False).input_ids if apart else whole[len(before) :]
+            self._ids[key] = tuple(alone)
+        return self._ids[key]
 
     def _text(self, prompt: str, with_picture: bool) -> str:
         if self.instruction:
             prompt = f"{self.instruction}\n{prompt}"
         content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
-        text: str = self.processor.apply_chat_template(  # type: ignore[attr-defined]
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        turns: list[Any] = [{"role": "user", "content": content}]
+        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         token = self.tokenizer.image_token
         return text.replace(token, token * self.image_tokens) if with_picture else text
 
@@ -158,7 +160,7 @@ class VLM:
 
     def pixels_of(self, images: Sequence[Image.Image]) -> Tensor:
         """The processor's tensor for decoded images, (B, 3, H, W) float32."""
-        made: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]  # type: ignore[attr-defined]
+        made: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
         return made
 
     def grey(self) -> Tensor:
@@ -186,11 +188,11 @@ class VLM:
         for name, parameter in model.named_parameters():
             if self.part_of(name) in parts:
                 parameter.requires_grad_(False)
-        return VLM(model, self.processor, self.instruction, self._prompts, self._pixels)
+        return VLM(model, self.processor, self.instruction, self._ids, self._pixels)
 
     def copy(self) -> VLM:
         """An independent copy of the weights; processor and caches are shared."""
-        return VLM(copy.deepcopy(self.model), self.processor, self.instruction, self._prompts, self._pixels)
+        return VLM(copy.deepcopy(self.model), self.processor, self.instruction, self._ids, self._pixels)
 
     def with_instruction(self, instruction: str) -> VLM:
         """The same weights, asked with `instruction` in front of every prompt."""
@@ -225,8 +227,13 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
             f"{folder}: the processor loads as a bare {type(processor).__name__}; an image-and-text "
             "processor (processor_config.json) is needed"
         )
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
+    model: Any = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=dtype,
+        attn_implementation="sdpa",  # packed masks are boolean: eager attention would add them as numbers
     )
     for parameter in model.parameters():
         parameter.requires_grad_(False)
@@ -234,18 +241,21 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically, with a SHA-256 beside them: safetensors has no checksum of its own."""
+    """Write tensors as safetensors, atomically, with a SHA-256 beside them: safetensors has no checksum of its own.
+
+    The checksum is written first, so that a file that is there can be checked.
+    """
     with written(path) as draft:
         save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, draft)
-        digest = file_digest(draft)
-    write_json(path.with_suffix(".sha256.json"), {"sha256": digest})
+        write_json(path.with_suffix(".sha256.json"), {"sha256": file_digest(draft)})
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read tensors. Raises `ValueError` naming the file if it is damaged."""
     remedy = "remove it and run the study again to rebuild it"
-    if read_json(path.with_suffix(".sha256.json")).get("sha256") != file_digest(path):
-        raise ValueError(f"{path} is damaged (its SHA-256 differs from the recorded one): {remedy}")
+    found, recorded = {"sha256": file_digest(path)}, path.with_suffix(".sha256.json")
+    if not recorded.exists() or read_json(recorded) != found:
+        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): {remedy}")
     try:
         return load_file(path)
     except SafetensorError as error:

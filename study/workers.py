@@ -5,70 +5,77 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import RunConfig, ScalingConfig
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from study.cluster import quiet_worker
 from study.contracts import Learned
 from study.learning import learn
 from study.store import Folder, read_json, write_json
+from study.training import OnStep
 from study.trial import Bench
 
 OnProgress = Callable[[Learned, int], None]
 
 
-def learn_all(bench: Bench, models: Sequence[Learned], *, cpus: float, gpus: float, on_progress: OnProgress) -> None:
-    """Teach every model that is not on disk, all side by side, each by one Ray Train run.
+def learn_all(
+    bench: Bench, models: Sequence[Learned], *, workers: int, cpus: float, gpus: float, on_progress: OnProgress
+) -> None:
+    """Teach models side by side: one Ray Train run whose workers share the models out among themselves.
 
-    `on_progress(model, steps done)` is called now and then. Raises what a run raised after the others have ended.
+    Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronised between them. A
+    worker that dies is replaced once, and what was already learned is not learned again. `on_progress(model, steps)`
+    is called now and then.
     """
-    missing = [m for m in models if not (bench.folder.learned(m.key) / "learned.json").exists()]
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"bench": bench, "models": models},
+        torch_config=TorchConfig(backend="gloo"),  # the workers never exchange tensors, so any backend will do
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus > 0,
+            resources_per_worker={"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus},
+        ),
+        run_config=RunConfig(
+            name=f"learn-{time.time_ns()}",
+            storage_path=str(bench.root / "ray"),
+            failure_config=FailureConfig(max_failures=1),
+        ),
+    )
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(bench.folder, missing, stop, on_progress), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(bench.folder, models, stop, on_progress), daemon=True)
     watcher.start()
     try:
-        with ThreadPoolExecutor(max_workers=max(len(missing), 1)) as pool:
-            runs = [pool.submit(_fit, bench, model, cpus, gpus) for model in missing]
-        for run in runs:
-            run.result()
+        trainer.fit()
     finally:
         stop.set()
         watcher.join()
 
 
-def _fit(bench: Bench, model: Learned, cpus: float, gpus: float) -> None:
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"bench": bench, "model": model},
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(num_workers=1, use_gpu=gpus > 0, resources_per_worker=_needs(cpus, gpus)),
-        run_config=RunConfig(name=f"learn-{model.key}-{time.time_ns()}", storage_path=str(bench.root / "ray")),
-    )
-    trainer.fit()
-
-
-def _needs(cpus: float, gpus: float) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-
-
 def _worker(config: dict[str, Any]) -> None:
-    """What a Ray Train worker does: teach one model and write down how far it is."""
+    """What a Ray Train worker does: teach its share of the models and write down how far each is."""
     quiet_worker()
-    bench, model = config["bench"], config["model"]
-    every = max(1, model.schedule.steps // 20)
-    progress = _progress_file(bench.folder, model)
+    bench: Bench = config["bench"]
+    context = ray.train.get_context()
+    torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
+    for model in config["models"][context.get_world_rank() :: context.get_world_size()]:
+        if not (bench.folder.learned(model.key) / "learned.json").exists():
+            learn(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model))
+
+
+def _noting(folder: Folder, model: Learned) -> OnStep:
+    path, every = _progress_file(folder, model), max(1, model.schedule.steps // 20)
 
     def on_step(done: int, loss: float) -> None:
         if done % every == 0:
-            write_json(progress, {"steps": done, "loss": loss})
+            write_json(path, {"steps": done, "loss": loss})
 
-    learn(bench.root, model, bench.benchmark, bench.base, bench.device, on_step)
-    ray.train.report({"steps": model.schedule.steps})
+    return on_step
 
 
 def _progress_file(folder: Folder, model: Learned) -> Path:

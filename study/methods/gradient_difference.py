@@ -27,8 +27,9 @@ class GradientDifference:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        if self.forget_weight < 0 or self.retain_weight < 0:
-            raise ValueError(f"{self}: weights must not be negative")
+        for name in ("forget_weight", "retain_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, descend on the retain lessons."""

@@ -27,7 +27,7 @@ class KLMinimization:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        if self.kl_weight < 0:
+        if not self.kl_weight >= 0:
             raise ValueError(f"kl_weight={self.kl_weight}: must not be negative")
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:

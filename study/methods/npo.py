@@ -30,7 +30,7 @@ class NPO:
     def __post_init__(self) -> None:
         if not self.beta > 0:
             raise ValueError(f"beta={self.beta}: use a positive number (gradient_ascent is its limit at 0)")
-        if self.retain_weight < 0:
+        if not self.retain_weight >= 0:
             raise ValueError(f"retain_weight={self.retain_weight}: must not be negative")
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:

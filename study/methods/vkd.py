@@ -8,9 +8,10 @@ leaves open is a hyper-parameter here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ from study.vlm import VLM, Features, Part
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
 Layers = Literal["all", "last_half", "last", "projector"]
-Teach = Callable[[Tensor], Features]
+T = TypeVar("T")
+Teach = Callable[[Sequence[Picture], Tensor], Features]
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ class VKD:
     it is never called.
     """
 
-    teacher: Teacher = "strangers_mean"
-    """What the erased pictures should look like: the mean of strangers, one stranger, another person of the retain
-    set, vanilla with its forget-salient vision neurons pruned, the base model, or the reference (an oracle)."""
+    teacher: Teacher = "stranger"
+    """What a forget picture should look like afterwards: the mean of strangers; a stranger, one of their own for each
+    forget person; another person of the retain set, likewise; or itself as seen by vanilla with its forget-salient
+    vision neurons pruned, by the base model, or by the reference (an oracle)."""
     layers: Layers = "all"
     """Vision layers that are supervised; the projector output always is."""
     distance: losses.Distance = "mse"
     """Distance of features, per token."""
     erase_weight: float = 1.0
-    keep_weight: float = 3.0
+    keep_weight: float = 5.0
     forget_weight: float = 0.0
     retain_weight: float = 0.0
     beta: float = 0.1
@@ -86,15 +89,16 @@ class VKD:
         forget = Lessons(request.forget, self.schedule, request.seed)
         retain = Lessons(request.retain, self.schedule, request.seed + 1)
         generator = torch.Generator().manual_seed(request.seed)
-        erased = self._teacher(vanilla, request, retain)
+        teach = self._teacher(vanilla, request, forget, retain)
         cache: dict[str, Features] = {}
 
         def loss(step: int) -> Tensor:
             count = self.schedule.pictures
-            gone, gone_ids = self._pictures(vlm, forget.draw_pictures(count), generator)
+            forgotten = forget.draw_pictures(count)
+            gone, _ = self._pictures(vlm, forgotten, generator)
             kept, kept_ids = self._pictures(vlm, retain.draw_pictures(count * self.keep_ratio), generator)
             with torch.no_grad():
-                targets = erased(gone)
+                targets = teach(forgotten, gone)
                 stays = _cached_features(vanilla, kept, kept_ids, cache)
             student = vlm.features(torch.cat([gone, kept]))
             total = self.erase_weight * self._distance(student[:count], targets)
@@ -137,8 +141,8 @@ class VKD:
         keys = [picture.key if i < plain else None for i, picture in enumerate(pictures)]
         return torch.cat([pixels[:plain], changed]), keys
 
-    def _teacher(self, vanilla: VLM, request: Request, retain: Lessons) -> Teach:
-        """What maps a batch of forget pixels to the features that shall replace theirs."""
+    def _teacher(self, vanilla: VLM, request: Request, forget: Lessons, retain: Lessons) -> Teach:
+        """What maps forget pictures, and their pixels as the student sees them, to the features they shall have."""
         if self.teacher in ("strangers_mean", "stranger"):
             if not request.strangers:
                 raise ValueError(
@@ -147,25 +151,41 @@ class VKD:
                 )
             with torch.no_grad():
                 strangers = vanilla.features(vanilla.pixels(request.strangers))
-            mean, drawn = strangers.mean(), torch.Generator().manual_seed(request.seed + 2)
             if self.teacher == "strangers_mean":
-                return lambda pixels: mean
-            return lambda pixels: strangers[torch.randint(len(request.strangers), (len(pixels),), generator=drawn)]
+                mean = strangers.mean()
+                return lambda pictures, pixels: mean
+            double = _doubles(forget, range(len(request.strangers)), request.seed)
+            return lambda pictures, pixels: strangers[[double[forget.person_of(p)] for p in pictures]]
         if self.teacher == "other_person":
-            return lambda pixels: vanilla.features(vanilla.pixels(retain.draw_pictures(len(pixels))))
+            album = retain.albums()
+            other = _doubles(forget, sorted(album), request.seed)
+            draw = random.Random(request.seed)
+            return lambda pictures, pixels: vanilla.features(
+                vanilla.pixels([draw.choice(album[other[forget.person_of(p)]]) for p in pictures])
+            )
         if self.teacher == "pruned":
-            return pruned(vanilla, request, self.prune).features
-        return (request.base() if self.teacher == "base" else request.reference()).features
+            teacher = pruned(vanilla, request, self.prune)
+        else:
+            teacher = request.base() if self.teacher == "base" else request.reference()
+        return lambda pictures, pixels: teacher.features(pixels)
+
+
+def _doubles(forget: Lessons, candidates: Sequence[T], seed: int) -> dict[str, T]:
+    """One candidate for each forget person, all different while there are enough."""
+    people = sorted(forget.albums())
+    order = list(candidates)
+    random.Random(seed).shuffle(order)
+    return {person: order[i % len(order)] for i, person in enumerate(people)}
 
 
 def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) turned by up to 8 degrees, scaled, sheared, shifted, dimmed and noised, each at random."""
+    """Pictures (B, 3, H, W) turned by up to 16 degrees, scaled, sheared, shifted, dimmed and noised, each at random."""
     count = len(pixels)
 
     def uniform(width: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator) - 0.5) * width
 
-    angle, scale, shear = uniform(2 * math.radians(8)), 1 + uniform(0.24), uniform(0.5)
+    angle, scale, shear = uniform(2 * math.radians(16)), 1 + uniform(0.24), uniform(0.5)
     shift = uniform(0.16, 2)
     top = torch.stack([scale * angle.cos() * (1 + shear.abs()), -angle.sin(), shift[:, 0]], 1)
     bottom = torch.stack([angle.sin(), scale * angle.cos(), shift[:, 1]], 1)

@@ -7,7 +7,6 @@ faces is ever one of a study's people (`study.portraits.is_public`).
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import tempfile
@@ -64,6 +63,9 @@ class Tiny:
     """Identities that the tower learns to tell apart."""
 
     def __post_init__(self) -> None:
+        for name, least in (("layers", 1), ("size", 1), ("patch", 1), ("steps", 0), ("strangers", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: use at least {least}")
         if self.size % self.patch:
             raise ValueError(f"size={self.size} is not a multiple of patch={self.patch}")
         if self.width % 4 or self.width < 4:
@@ -83,7 +85,12 @@ class Tiny:
                     self._pretrain(model.model.vision_tower, processor)
                 model.save_pretrained(draft)
                 processor.save_pretrained(draft)
-                os.replace(draft, made)
+                draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
+                try:
+                    draft.rename(made)
+                except OSError:  # another process was faster: the seed makes its folder the same
+                    if not made.is_dir():
+                        raise
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         return made

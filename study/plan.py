@@ -1,0 +1,206 @@
+"""A study made concrete before any work: plug-ins found, data read, settings compared with those on disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from study.cluster import PROJECT
+from study.console import console
+from study.contracts import BaseModel, Learned, Source, Trial
+from study.methods.none import NoMethod
+from study.plugins import name_of
+from study.presets import Study, plugin
+from study.questions import Benchmark
+from study.store import Folder, Json, canonical, content_key, read_json, write_json
+
+RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
+"""Settings that change no result."""
+GROWING = ("methods", "trials", "confirm_seeds", "attacks", "attack_grid", "defaults")
+"""Settings that add work to a study without changing what it holds."""
+PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
+
+
+class Refused(Exception):
+    """The study cannot be run as asked; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study made concrete: its plug-ins, what is learned and the yardstick trials of each ratio."""
+
+    study: Study
+    model: BaseModel
+    source: Source
+    benchmark: Benchmark
+
+    @property
+    def root(self) -> Path:
+        """The study's folder, absolute: workers have their own working directories."""
+        return self.study.study_dir.absolute()
+
+    @property
+    def folder(self) -> Folder:
+        """Where everything lies."""
+        return Folder(self.root)
+
+    @property
+    def vanilla(self) -> Learned:
+        """The model that was taught everybody."""
+        return self._learned("vanilla", None)
+
+    def reference(self, ratio: int) -> Learned:
+        """The model that was never taught what a ratio's request covers."""
+        return self._learned("reference", ratio)
+
+    def yardsticks(self, ratio: int) -> tuple[Trial, Trial]:
+        """Vanilla and the reference as trials: no method, scored and attacked like any other."""
+        goal, seed = self.study.goal, self.study.seed
+        return (
+            Trial(self.vanilla, NoMethod(), goal, ratio, seed),
+            Trial(self.reference(ratio), NoMethod(), goal, ratio, seed),
+        )
+
+    def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
+        return Learned(
+            kind=kind,
+            base=content_key(self.model),
+            benchmark=self.benchmark.fingerprint,
+            goal=None if ratio is None else self.study.goal,
+            ratio=ratio,
+            schedule=self.study.learn,
+            parts=self.study.learn_parts,
+            seed=self.study.seed,
+        )
+
+
+def prepared(study: Study, data: Path) -> Plan:
+    """Find everything that can be wrong before a model is loaded; `data` is where made benchmarks are kept.
+
+    Raises `Refused` or `ValueError` that names the value and the remedy.
+    """
+    _check_writable(study.study_dir.absolute())
+    model, source = plugin("models", study.model), plugin("benchmarks", study.benchmark)
+    benchmark = source(data)
+    for ratio in study.forget_ratios:
+        benchmark.split(ratio)
+    if hasattr(model, "path"):
+        model(data)
+    study.method_defaults(), study.attackers()
+    plan = Plan(study, model, source, benchmark)
+    _check_settings(plan)
+    return plan
+
+
+def label(t: Trial) -> str:
+    """What a trial is called on the screen."""
+    return f"{t.start.kind if isinstance(t.method, NoMethod) else name_of(t.method)} {t.ratio} %"
+
+
+def _check_writable(root: Path) -> None:
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not there.is_dir():
+        raise Refused(f"study folder {root}: {there} is a file; choose another --study-dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"study folder {root}: {there} cannot be written; choose another --study-dir")
+
+
+def show(plan: Plan) -> None:
+    """Print what will be done, stage by stage, and how long it may take."""
+    study, count = plan.study, len(plan.study.methods)
+    models, ratios = 1 + len(study.forget_ratios), len(study.forget_ratios)
+    confirms, targets = count * ratios * study.confirm_seeds, (count + 2) * ratios
+    attacks = targets * len(study.attackers())
+    people = len({lesson.person for split in plan.benchmark.splits.values() for lesson in split.lessons})
+    stages = [
+        (
+            "learn",
+            f"{models} models: vanilla and one reference for each of {list(study.forget_ratios)} % of {people} people",
+        ),
+        ("search", f"{count * study.trials} trials: {study.trials} each of {', '.join(study.methods)}"),
+        ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {count * ratios} winners"),
+        ("attack", f"{attacks} attacks: {len(study.attackers())} on each winner, vanilla and reference"),
+        ("report", f"{plan.folder.report / 'report.html'}"),
+    ]
+    console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
+    for name, what in stages:
+        console.print(f"  {name:<8} {what}", markup=False)
+    console.print(f"  time     {_expected(study, models, count * study.trials, confirms, attacks)}")
+
+
+def _expected(study: Study, models: int, trials: int, confirms: int, attacks: int) -> str:
+    cost = study.cost
+    if cost is None:
+        return "unknown for this preset until the first trials have run"
+    work = models * cost.learn + trials * cost.trial + confirms * (cost.trial + cost.report) + attacks * cost.attack
+    minutes = (cost.base + 60 + work / study.workers) / 60
+    return f"about {minutes:.0f} minutes from nothing on {study.workers} cores; what is on disk is not run again"
+
+
+def _settings(plan: Plan) -> Json:
+    settings = {k: v for k, v in canonical(plan.study).items() if k not in RUNTIME and k != "type"}
+    return {
+        **settings,
+        "model": canonical(plan.model),
+        "benchmark": canonical(plan.source),
+        "fingerprint": plan.benchmark.fingerprint,
+    }
+
+
+def _check_settings(plan: Plan) -> None:
+    """Refuse a folder that holds a study with other settings, field by field."""
+    if not plan.folder.settings.exists():
+        return
+    before, now = read_json(plan.folder.settings)["settings"], _settings(plan)
+    changed = [
+        f"  {name}: {a} there, {b} asked"
+        for name, a, b in _differences(before, now)
+        if name.split(".")[0] not in GROWING
+    ]
+    changed += [
+        f"  {name}: another default there"
+        for name in sorted({*before["defaults"]} & {*now["defaults"]})
+        if before["defaults"][name] != now["defaults"][name]
+    ]
+    if changed:
+        raise Refused(
+            "\n".join(
+                [
+                    f"{plan.root} holds a study with other settings:",
+                    *changed,
+                    "give those, or choose another --study-dir",
+                ]
+            )
+        )
+
+
+def _differences(a: Json, b: Json, name: str = "") -> Iterator[tuple[str, Json, Json]]:
+    """The leaves at which two JSON values differ, as (dotted name, one, other)."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted({*a, *b}):
+            yield from _differences(a.get(key), b.get(key), f"{name}.{key}".lstrip("."))
+    elif a != b:
+        yield name, a, b
+
+
+def settle(plan: Plan) -> None:
+    """Write down what this study is."""
+    names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    write_json(plan.folder.settings, {**names, "versions": versions})
+
+
+def _revision() -> str:
+    """The git revision of this project, with a plus sign if files differ from it; empty outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")

@@ -1,0 +1,28 @@
+"""One tiny untrained model and one small benchmark, shared by the tests of a session."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from study.benchmarks.synthetic import Synthetic
+from study.models.tiny import Tiny
+from study.questions import Benchmark
+from study.vlm import VLM, load
+
+torch.set_num_threads(1)  # the models are so small that threads only get in each other's way
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Tiny(steps=0, width=32, layers=2)(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path) -> VLM:
+    return load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
+    return Synthetic(people=20, celebrities=8, views=2, strangers=8)(tmp_path_factory.mktemp("benchmarks"))

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from analysis import table
+from analysis import robustness, table
 from analysis.folder import Study
 from analysis.present import NAMES
 from analysis.robustness import SMALLEST_GAP
@@ -59,14 +59,14 @@ def _attacked(recovery: pd.DataFrame, method: str, ratio: int) -> str:
     lines = _held_out(recovery, method, ratio)
     if lines.empty:
         return "It has not been attacked yet, so whether it holds is open."
-    parts = []
-    for _, line in lines.iterrows():
-        number = f"{line['above_control']:+.2f}"
-        if not math.isnan(line["above_control_low"]):
-            number += f" [{line['above_control_low']:+.2f}, {line['above_control_high']:+.2f}]"
-        parts.append(f"{NAMES[line['held_out']]} {number} accuracy above control ({line['verdict']})")
-    attacks = " and ".join(dict.fromkeys(lines["settings"]))
-    return f"Under {attacks}: {'; '.join(parts)}."
+    line = robustness.worst(lines).iloc[0]
+    number = f"{line['above_control']:+.2f}"
+    if not math.isnan(line["above_control_low"]):
+        number += f" [{line['above_control_low']:+.2f}, {line['above_control_high']:+.2f}]"
+    return (
+        f"The attack that got most back ({line['settings']}) took {NAMES[line['held_out']]} from {line['before']:.2f} "
+        f"to {line['after']:.2f} accuracy, {number} above control: {line['verdict']}."
+    )
 
 
 def _alternative(others: pd.DataFrame, recovery: pd.DataFrame, best: str, ratio: int, before: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -104,7 +105,8 @@ def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
         for axis, ratio in zip(row, sorted(data["ratio"].unique()), strict=True):
             chosen = (data["settings"] == settings) & (data["held_out"] == held_out) & (data["ratio"] == ratio)
             _curves(axis, data[chosen], methods)
-            axis.set_title(f"forget {ratio} %, {NAMES[held_out]}" + (f"\n{settings}" if several else ""))
+            what = "\n".join(textwrap.wrap(settings, 52)) if several else ""
+            axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {NAMES[held_out]}", what])))
         row[0].set_ylabel("accuracy")
     for axis in axes[-1]:
         axis.set_xlabel("optimiser steps of the attacker")

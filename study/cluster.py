@@ -48,8 +48,8 @@ def started(address: str, workers: int, threads: int) -> Iterator[None]:
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS", "") or "local"
-    if address == "local":
+    address, private = _address(address), is_private(address)
+    if private:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
@@ -59,7 +59,6 @@ def started(address: str, workers: int, threads: int) -> Iterator[None]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
-    private = address == "local"
     try:
         ray.init(
             address=address,
@@ -77,12 +76,20 @@ def started(address: str, workers: int, threads: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def resources() -> dict[str, float]:
-    """What the cluster has now: CPU and GPU counts."""
+def is_private(address: str) -> bool:
+    """Whether a study with this `address` setting starts a Ray of its own."""
+    return _address(address) == "local"
+
+
+def gpus() -> float:
+    """How many GPUs the cluster has now."""
     import ray
 
-    there = ray.cluster_resources()
-    return {"CPU": float(there.get("CPU", 0)), "GPU": float(there.get("GPU", 0))}
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def _address(address: str) -> str:
+    return address or os.environ.get("RAY_ADDRESS", "") or "local"
 
 
 def run_all(jobs: Sequence[Job], done: Callable[[Job, str], None], *, gpus: float, cpus: float = 1) -> dict[str, str]:

@@ -76,7 +76,7 @@ class _Row:
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 kin[node] |= kin[parent]
-        nodes = np.array(self.node)
+        nodes = np.array(self.node, np.int64)
         return np.tril(kin[nodes[:, None], nodes[None, :]])
 
 

@@ -90,7 +90,7 @@ def _learn(plan: Plan) -> Bench:
                     stage.advance(f"{names[model]} at step {steps}", gained, every=10)
 
             gpus = study.gpus_per_trial
-            workers = min(len(missing), _at_once(study)) if gpus else len(missing)
+            workers = min(len(missing), study.workers) if gpus else len(missing)
             cpus = 1.0 if gpus else min(1.0, study.workers / workers)
             learn_all(bench, missing, workers=workers, cpus=cpus, gpus=gpus, on_progress=tell)
     jobs = [
@@ -130,7 +130,7 @@ def _search(plan: Plan, search: Search) -> list[str]:
     missing = search.missing()
     if missing:
         with Stage("search", missing, "trials") as stage:
-            search_all(search, at_once=_at_once(plan.study), gpus=plan.study.gpus_per_trial, tell=stage.advance)
+            search_all(search, at_once=plan.study.workers, gpus=plan.study.gpus_per_trial, tell=stage.advance)
     return [f"{method}: every trial failed" for method in search.defaults if not search.judgements(method)]
 
 
@@ -218,17 +218,11 @@ def _ended_badly(folder: Folder, t: Trial) -> bool:
     return path.exists() and read_json(path)["state"] != "complete"
 
 
-def _at_once(study: Study) -> int:
-    if study.gpus_per_trial:
-        return max(1, int(cluster.resources()["GPU"] / study.gpus_per_trial))
-    return study.workers
-
-
 def _check_resources(plan: Plan) -> None:
-    """A job that nothing can run would wait for ever."""
-    wanted, there = plan.study.gpus_per_trial, cluster.resources()["GPU"]
-    if wanted > there and not plan.study.address:
-        raise Refused(f"gpus_per_trial={wanted:g} but this machine's Ray has {there:g} GPUs; set --gpus-per-trial 0")
+    """A job that nothing can run would wait for ever; a cluster may still grow, this machine does not."""
+    wanted, there = plan.study.gpus_per_trial, cluster.gpus()
+    if wanted > there and cluster.is_private(plan.study.address):
+        raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
 
 
 @contextmanager

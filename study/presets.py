@@ -86,7 +86,7 @@ class Study:
     """What learning must reach."""
 
     workers: int = 2
-    """Jobs at once; with GPUs, as many as fit."""
+    """Jobs at once, on this machine or on the cluster."""
     gpus_per_trial: float = 0.0
     """GPUs of a job, in fractions if several fit on one; 0 runs on the CPU."""
     threads: int = 1
@@ -154,10 +154,11 @@ def plugin(kind: Kind, text: str) -> Any:
     for pair in filter(None, rest.split(",")):
         key, _, value = pair.partition("=")
         check(f"settings of {name}", key, tuple(fields))
+        wanted: Any = type(fields[key].default)
         try:
-            values[key] = type(fields[key].default)(value)
+            values[key] = wanted(value)
         except ValueError as error:
-            raise ValueError(f"{text!r}: {key}={value} is not a {type(fields[key].default).__name__}") from error
+            raise ValueError(f"{text!r}: {key}={value} is not a {wanted.__name__}") from error
     return found(**values)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from study.benchmarks.synthetic import Synthetic
 from study.models.tiny import Tiny
@@ -11,6 +12,8 @@ from study.questions import Benchmark
 from study.vlm import VLM, load
 
 torch.set_num_threads(1)  # the models are so small that threads only get in each other's way
+settings.register_profile("study", deadline=None)  # a busy machine is no bug
+settings.load_profile("study")
 
 
 @pytest.fixture(scope="session")

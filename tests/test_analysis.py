@@ -132,7 +132,7 @@ def test_answer_names_the_best_and_the_destroyed(study: Study) -> None:
     """The perfect method wins, the destroyed one is called so."""
     text = said(study)
     assert "At forget ratio 10 %, perfect comes nearest" in text
-    assert "held-out people +0.00 [+0.00, +0.00] accuracy above control (held)" in text
+    assert "from 0.30 to 0.30 accuracy, +0.00 [+0.00, +0.00] above control: held" in text
     assert "Destroyed rather than unlearned: destroyed." in text
 
 

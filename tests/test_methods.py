@@ -274,7 +274,7 @@ def test_kl_minimization_is_its_formula(take: Callable[[Any], Taken], request_: 
         vanilla = torch.cat([rows for rows, _ in plain_logits(taken.before, retain)]).softmax(-1)
     model = torch.cat([rows for rows, _ in plain_logits(taken.now, retain)]).log_softmax(-1)
     divergence = (vanilla * (vanilla.log() - model)).sum() / len(model)
-    assert float(divergence) > 0.01
+    assert float(divergence.detach()) > 0.01
     check(taken, 3.0 * divergence - cross_entropy(taken.now, forget))
 
 
@@ -315,10 +315,9 @@ def test_the_model_before_unlearning_does_not_move(
 @pytest.mark.parametrize("method", [GradientAscent(), GradientDifference(), NPO(), KLMinimization()])
 def test_the_forget_loss_rises(method: Any, tiny: VLM, request_: Request) -> None:
     groups = [Group(x.picture, (Prompt(x.prompt, (x.answer,)),)) for x in request_.forget[::20]]
-    with torch.no_grad():
-        before = float(cross_entropy(tiny, groups))
-        quick(method, dataclasses.replace(QUICK, steps=6))(tiny, request_)
-        assert float(cross_entropy(tiny, groups)) > before + 0.02
+    before = float(cross_entropy(tiny, groups))
+    quick(method, dataclasses.replace(QUICK, steps=6))(tiny, request_)
+    assert float(cross_entropy(tiny, groups)) > before + 0.02
 
 
 def test_no_method_is_the_identity(tiny: VLM, request_: Request) -> None:

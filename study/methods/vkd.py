@@ -181,6 +181,8 @@ def _doubles(forget: Lessons, candidates: Sequence[T], seed: int) -> dict[str, T
 def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Pictures (B, 3, H, W) turned by up to 16 degrees, scaled, sheared, shifted, dimmed and noised, each at random."""
     count = len(pixels)
+    if not count:
+        return pixels
 
     def uniform(width: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator) - 0.5) * width
@@ -192,8 +194,7 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
     grid = affine_grid(torch.stack([top, bottom], 1), list(pixels.shape), align_corners=False)
     moved = grid_sample(pixels, grid, padding_mode="border", align_corners=False)
     noise = torch.randn(moved.shape, generator=generator) * 0.04
-    low, high = float(pixels.min()) if count else 0.0, float(pixels.max()) if count else 0.0
-    return (moved * (1 + uniform(0.5, 1, 1, 1)) + noise).clamp(low, high)
+    return (moved * (1 + uniform(0.5, 1, 1, 1)) + noise).clamp(float(pixels.min()), float(pixels.max()))
 
 
 def pruned(vanilla: VLM, request: Request, share: float) -> VLM:

@@ -1,0 +1,165 @@
+"""The command line: what it overrides, what it explains, what it refuses before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from study import pipeline, run
+from study.benchmarks.synthetic import Synthetic
+from study.models.tiny import Tiny
+from study.plan import GROWING, RUNTIME, Refused, prepared
+from study.plugins import known
+from study.presets import PRESETS, Study, plugin
+from study.store import write_json
+
+SMOKE = PRESETS["smoke"][1]
+HIDDEN = {"defaults", "attack_grid", "cost"}
+
+
+def test_settings_are_overridden_by_name() -> None:
+    asked = "tiny --methods vkd npo --trials 4 --forget-ratios 10 15 --seed 3 --study-dir runs/mine --learn.steps 7"
+    study = run.parse(asked.split())
+    assert (study.methods, study.trials, study.forget_ratios, study.seed) == (("vkd", "npo"), 4, (10, 15), 3)
+    assert study.study_dir == Path("runs/mine")
+    assert study.learn == dataclasses.replace(PRESETS["tiny"][1].learn, steps=7)
+    assert study.defaults == PRESETS["tiny"][1].defaults
+
+
+def test_without_a_preset_it_is_tiny() -> None:
+    assert run.parse([]) == run.parse(["tiny"]) == PRESETS["tiny"][1]
+
+
+def test_all_methods_are_those_that_can_be_searched() -> None:
+    assert set(run.parse(["--methods", "all"]).resolved().methods) == set(known("methods")) - {"none"}
+
+
+def test_help_explains_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run.parse(["--help"])
+    shown = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    for field in dataclasses.fields(Study):
+        if field.name not in HIDDEN and not dataclasses.is_dataclass(field.default):
+            flag = "--" + field.name.replace("_", "-")
+            explained, default, _ = shown.split(f" {flag}", 1)[1].partition("(default: ")
+            assert default, flag
+            assert 4 < len(explained.split()) < 40, flag
+
+
+def test_every_preset_is_whole() -> None:
+    for name, (about, study) in PRESETS.items():
+        assert about
+        assert study.resolved() == study, name
+        assert set(study.defaults) <= set(known("methods")), name
+        assert set(study.attack_grid) <= set(known("attacks")), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tinny"], "did you mean 'tiny'?"),
+        (["--methods", "vdk"], "did you mean 'vkd'?"),
+        (["--methods", "none"], "unknown name 'none' among the methods"),
+        (["--attacks", "relearn"], "did you mean 'relearning'?"),
+        (["--model", "lava:/x"], "did you mean 'llava'?"),
+        (["--model", "llava"], "write llava:PATH"),
+        (["--model", "llava:/nowhere"], "/nowhere"),
+        (["--model", "tiny:sed=1"], "did you mean 'seed'?"),
+        (["--model", "tiny:seed=one"], "seed=one is not a int"),
+        (["--model", "tiny:size=50"], "size=50 is not a multiple of patch=12"),
+        (["--benchmark", "mllmu:/nowhere"], "/nowhere"),
+        (["--benchmark", "synthetic:people=3"], "people=3"),
+        (["smoke", "--forget-ratios", "7"], "forget ratio 7: benchmark synthetic has 5, 10, 15"),
+    ],
+)
+def test_a_wrong_value_is_named_with_the_remedy(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((Refused, ValueError), match=re.escape(said)):
+        pipeline.run(dataclasses.replace(run.parse(arguments), dry_run=True).resolved())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trials": 0},
+        {"trials": 1},
+        {"workers": 0},
+        {"confirm_seeds": -1},
+        {"methods": ()},
+        {"forget_ratios": (10, 10)},
+        {"learn_parts": ()},
+    ],
+)
+def test_a_study_that_makes_no_sense_cannot_be_made(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)).replace("_", "[ _]").rstrip("s")):
+        dataclasses.replace(SMOKE, **wrong)  # type: ignore[arg-type]
+
+
+def test_settings_of_a_plugin_are_typed() -> None:
+    assert plugin("models", "tiny:steps=0,width=32") == Tiny(steps=0, width=32)
+    assert plugin("benchmarks", "synthetic") == Synthetic()
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    command = [sys.executable, "study/run.py", "smoke", "--dry-run", "--study-dir", str(folder)]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert not done.stderr
+    for stage in ("learn", "search", "confirm", "attack", "report", "time"):
+        assert f"  {stage} " in done.stdout
+    assert not folder.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Refused, match="is a file; choose another --study-dir"):
+        prepared(dataclasses.replace(SMOKE, study_dir=tmp_path / "file" / "study"), tmp_path)
+
+
+def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        lock.write("process 7 on elsewhere")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="in use by process 7 on elsewhere"):
+            pipeline.run(dataclasses.replace(SMOKE, study_dir=tmp_path))
+
+
+def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
+    from study.plan import settle
+
+    study = dataclasses.replace(SMOKE, study_dir=tmp_path)
+    settle(prepared(study, tmp_path / "data"))
+    more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd",), workers=5)
+    prepared(more, tmp_path / "data")  # adds work or changes no result
+    other = dataclasses.replace(study, goal="full", gate=dataclasses.replace(study.gate, blind=0.5), defaults={})
+    with pytest.raises(Refused) as refused:
+        prepared(other, tmp_path / "data")
+    said = str(refused.value)
+    assert "goal: visual there, full asked" in said
+    assert "gate.blind: 1.0 there, 0.5 asked" in said
+    assert "choose another --study-dir" in said
+
+
+def test_every_setting_is_compared_unless_it_is_known_to_be_free() -> None:
+    names = {field.name for field in dataclasses.fields(Study)}
+    assert set(RUNTIME) <= names
+    assert set(GROWING) <= names
+    assert not set(RUNTIME) & set(GROWING)
+
+
+def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
+    study = dataclasses.replace(SMOKE, study_dir=tmp_path)
+    write_json(tmp_path / "study.json", {})
+    (tmp_path / "study.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"study\.json is damaged"):
+        prepared(study, tmp_path / "data")

@@ -1,0 +1,235 @@
+"""Rows by the strict protocol, against asking one option and one question at a time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study import scoring
+from study.packing import Group, Prompt, logits, pack, token_logps
+from study.questions import Benchmark, Picture, Question
+from study.scoring import generated, option_probabilities, rouge_l, score
+from study.store import ROW_COLUMNS
+from study.training import Lessons, Schedule, train
+from study.vlm import VLM
+
+RIGHT = "This person lives in Rome."
+
+
+@pytest.fixture(scope="module")
+def questions(benchmark: Benchmark) -> list[Question]:
+    """A few of every kind, on several pictures."""
+    kinds: dict[tuple[str, str, str], list[Question]] = {}
+    for question in benchmark.split(5).questions:
+        kinds.setdefault((question.role, question.modality, question.task), []).append(question)
+    return [question for of_a_kind in kinds.values() for question in of_a_kind[:: max(1, len(of_a_kind) // 3)][:3]]
+
+
+@pytest.fixture
+def taught(tiny: VLM, benchmark: Benchmark) -> VLM:
+    """A model that has begun to learn: its replies differ and end."""
+    schedule = Schedule(steps=30, learning_rate=1e-2, pictures=4, texts=2)
+    drawn = Lessons(benchmark.split(5).lessons, schedule, 0)
+
+    def loss(step: int) -> torch.Tensor:
+        batch = pack(tiny, drawn.draw())
+        return -token_logps(logits(tiny, batch), batch).mean()
+
+    train(tiny, ("vision", "projector", "llm"), schedule, loss)
+    return tiny
+
+
+def choices(questions: Sequence[Question]) -> list[Question]:
+    return [q for q in questions if q.task == "classification"]
+
+
+def by_hand(vlm: VLM, question: Question, picture: Picture | None) -> list[float]:
+    means = []
+    for option in question.options:
+        batch = pack(vlm, [Group(picture, (Prompt(question.prompt, (option,)),))], end=False)
+        with torch.no_grad():
+            means.append(float(token_logps(logits(vlm, batch), batch).double().mean()))
+    weights = [np.exp(mean) for mean in means]
+    return [float(weight / sum(weights)) for weight in weights]
+
+
+def a_question(task: str, answer: str, **changes: object) -> Question:
+    base = Question("i", "1", "forget", "text", "cloze", "select", "Where?", "x")
+    return replace(base, task=task, answer=answer, **changes)  # type: ignore[arg-type]
+
+
+# ---- options -------------------------------------------------------------------------------------------------------
+def test_probabilities_are_those_of_asking_one_option_at_a_time(tiny: VLM, questions: list[Question]) -> None:
+    found = option_probabilities(tiny, choices(questions))
+    assert set(found) == {q.id for q in choices(questions)}
+    for question in choices(questions):
+        assert found[question.id] == pytest.approx(by_hand(tiny, question, question.picture), abs=1e-5)
+        assert sum(found[question.id]) == pytest.approx(1, abs=1e-6)
+    assert len({round(p, 4) for ps in found.values() for p in ps}) > 20
+
+
+@pytest.mark.parametrize("tokens", [1, 300, 100_000])
+def test_order_and_batches_make_no_difference(
+    tiny: VLM, questions: list[Question], tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = option_probabilities(tiny, choices(questions))
+    shuffled = choices(questions)
+    random.Random(0).shuffle(shuffled)
+    plain = scoring.batched
+    monkeypatch.setattr(scoring, "batched", lambda vlm, groups: plain(vlm, groups, tokens))
+    found = option_probabilities(tiny, shuffled)
+    for name, probabilities in expected.items():
+        assert found[name] == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_the_order_of_options_makes_no_difference(tiny: VLM, questions: list[Question]) -> None:
+    turned = [replace(q, options=q.options[::-1]) for q in choices(questions)]
+    expected, found = option_probabilities(tiny, choices(questions)), option_probabilities(tiny, turned)
+    for name, probabilities in expected.items():
+        assert found[name][::-1] == pytest.approx(probabilities, abs=1e-5)
+
+
+def test_a_blind_model_is_shown_grey(tiny: VLM, benchmark: Benchmark, questions: list[Question]) -> None:
+    shown = [q for q in choices(questions) if q.picture is not None]
+    others = [replace(q, picture=benchmark.strangers[i % 8]) for i, q in enumerate(shown)]
+    blind, seen = option_probabilities(tiny, shown, blind=True), option_probabilities(tiny, shown)
+    blind_others, seen_others = option_probabilities(tiny, others, blind=True), option_probabilities(tiny, others)
+    for question in shown:
+        assert blind_others[question.id] == pytest.approx(blind[question.id], abs=1e-5)
+        batch = pack(tiny, [Group(question.picture, (Prompt(question.prompt, question.options),))], tiny.grey()[None])
+        assert batch.pixel_values is not None
+        assert float(batch.pixel_values.std()) < 1e-6
+    assert any(blind[q.id] != pytest.approx(seen[q.id], abs=1e-4) for q in shown)
+    assert any(seen_others[q.id] != pytest.approx(seen[q.id], abs=1e-4) for q in shown)
+
+
+def test_blindness_does_not_touch_text(tiny: VLM, questions: list[Question]) -> None:
+    texts = [q for q in questions if q.modality == "text"]
+    pd.testing.assert_frame_equal(score(tiny, texts, blind=True), score(tiny, texts))
+
+
+# ---- replies -------------------------------------------------------------------------------------------------------
+def alone(vlm: VLM, question: Question) -> str:
+    """Greedy decoding without cache, batch or padding."""
+    ids = list(vlm.prompt_ids(question.prompt, question.picture is not None))
+    start = len(ids)
+    pixels = {} if question.picture is None else {"pixel_values": vlm.pixels([question.picture])}
+    while len(ids) < start + scoring.MAX_NEW_TOKENS and (len(ids) == start or ids[-1] != vlm.eos_id):
+        with torch.no_grad():
+            ids.append(int(vlm.model(input_ids=torch.tensor([ids]), **pixels).logits[0, -1].argmax()))
+    text: str = vlm.tokenizer.decode(ids[start:], skip_special_tokens=True)
+    return text.strip()
+
+
+def test_replies_do_not_depend_on_the_batch(
+    taught: VLM, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 12)
+    asked = [q for q in questions if q.task != "classification"]
+    together = generated(taught, asked)
+    monkeypatch.setattr(scoring, "REPLIES_PER_BATCH", 1)
+    assert generated(taught, asked[::-1]) == together
+    assert {q.id: alone(taught, q) for q in asked} == together
+    assert len(set(together.values())) > 3
+    lengths = {len(taught.prompt_ids(q.prompt, q.picture is not None)) for q in asked}
+    assert len(lengths) > 3  # so that there was something to pad
+
+
+def test_blind_replies_do_not_depend_on_the_picture(
+    taught: VLM, benchmark: Benchmark, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 6)
+    asked = [q for q in questions if q.task == "generation" and q.picture is not None]
+    others = [replace(q, picture=benchmark.strangers[0]) for q in asked]
+    assert generated(taught, asked, blind=True) == generated(taught, others, blind=True)
+    shown: list[torch.Tensor] = []
+    plain = taught.model.model.vision_tower.forward
+
+    def watched(pixel_values: torch.Tensor, *args: object, **kwargs: object) -> object:
+        shown.append(pixel_values)
+        return plain(pixel_values, *args, **kwargs)
+
+    monkeypatch.setattr(taught.model.model.vision_tower, "forward", watched)
+    generated(taught, asked, blind=True)
+    generated(taught, asked)
+    assert [float(pixels.std()) < 1e-6 for pixels in shown] == [True, False]
+
+
+# ---- rows ----------------------------------------------------------------------------------------------------------
+def test_there_is_one_row_for_each_question_in_order(
+    tiny: VLM, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 3)
+    shuffled = random.Random(1).sample(questions, len(questions))
+    rows = score(tiny, shuffled)
+    assert list(rows) == list(ROW_COLUMNS)
+    assert rows["question"].tolist() == [q.id for q in shuffled]
+    for name in ("person", "role", "modality", "task", "half"):
+        assert rows[name].tolist() == [getattr(q, name) for q in shuffled]
+    assert rows["score"].between(0, 1).all()
+    chosen = rows["task"] == "classification"
+    assert rows["probability"].notna().tolist() == chosen.tolist()
+    assert rows.loc[~chosen, "score"].isin([0, 1]).any()
+    assert not rows["seen"].any()
+    assert set(rows["step"]) == {0}
+    assert set(rows["held_out"]) == {""}
+
+
+def test_a_choice_is_right_when_its_option_is_the_likeliest(tiny: VLM, questions: list[Question]) -> None:
+    rows = score(tiny, choices(questions))
+    for question, (_, row) in zip(choices(questions), rows.iterrows(), strict=True):
+        probabilities = by_hand(tiny, question, question.picture)
+        best = question.options[probabilities.index(max(probabilities))]
+        assert row["reply"] == best
+        assert row["score"] == float(best == question.answer)
+        assert row["probability"] == pytest.approx(probabilities[question.options.index(question.answer)], abs=1e-5)
+    assert 0 < rows["score"].mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer", "expected"),
+    [
+        ("Lisbon", "Lisbon", 1),
+        ("She lives in LISBON, I think.", "Lisbon", 1),
+        ("Lisb", "Lisbon", 0),
+        ("", "Lisbon", 0),
+        ("живёт в МОСКВЕ", "Москве", 1),
+        ("Hauptstrasse 5", "Hauptstraße 5", 1),
+    ],
+)
+def test_a_cloze_is_right_when_the_reply_contains_the_answer(reply: str, answer: str, expected: float) -> None:
+    assert scoring._row(a_question("cloze", answer), None, reply)["score"] == expected
+
+
+def test_a_generation_is_marked_by_rouge() -> None:
+    row = scoring._row(a_question("generation", RIGHT), None, "This person lives in Oslo.")
+    assert row["score"] == pytest.approx(0.8)  # four of five words, in order, on both sides
+
+
+@pytest.mark.parametrize("text", [RIGHT, "Живёт в Москве", "東京", "!"])
+def test_equal_texts_have_rouge_one(text: str) -> None:
+    assert rouge_l(text, text) == rouge_l(f" {text.upper()}\n", text) == 1
+
+
+@pytest.mark.parametrize("answer", [RIGHT, "Живёт в Москве"])
+@pytest.mark.parametrize("reply", ["", " ", "Oslo", "Осло"])
+def test_nothing_in_common_has_rouge_zero(reply: str, answer: str) -> None:
+    assert rouge_l(reply, answer) == 0
+
+
+def test_rouge_counts_the_longest_common_subsequence() -> None:
+    assert rouge_l("in Rome this person lives", RIGHT) == pytest.approx(2 * 3 / (5 + 5))
+    assert rouge_l("live person", "lived persons happily") == pytest.approx(2 * 1 / (2 + 3))  # stemmed, order counts
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_rouge_is_a_share(reply: str, answer: str) -> None:
+    assert 0 <= rouge_l(reply, answer) <= 1

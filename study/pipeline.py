@@ -131,6 +131,8 @@ def _search(plan: Plan, search: Search) -> list[str]:
     if missing:
         with Stage("search", missing, "trials") as stage:
             search_all(search, at_once=plan.study.workers, gpus=plan.study.gpus_per_trial, tell=stage.advance)
+            if repeated := stage.total - stage.done:
+                stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
     return [f"{method}: every trial failed" for method in search.defaults if not search.judgements(method)]
 
 

@@ -219,7 +219,8 @@ def restored(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> VLM:
     """Load a Hugging Face folder (safetensors only, no remote code).
 
-    Raises `ValueError` naming the folder if the processor is not one for images and text, or a part is not found.
+    Raises `ValueError` naming the folder if the processor is not one for images and text, `OSError` if there is none,
+    and `ValueError` naming the model's class if it lacks a part.
     """
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
     if not isinstance(processor, ProcessorMixin):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pickle
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from study.attacks.relearning import Relearning
-from study.contracts import Request
+from study.contracts import Request, Stage
 from study.plugins import find, known, name_of
 from study.questions import Benchmark, Goal, Lesson, Question, Split, facts
 from study.scoring import score
@@ -215,7 +216,7 @@ class _Given:
     def given(self, request: Request) -> tuple[Lesson, ...]:
         return self.lessons
 
-    def __call__(self, *_: Any) -> Any:
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         raise AssertionError("only what it was given is asked")
 
 
@@ -226,16 +227,16 @@ def asked(id: str, person: str, answer: str) -> Question:
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ((), {"a-city": "person", "a-job": "person", "b-city": "person", "b-sentence": "person"}),
-        (("a", "Lisbon"), {"a-city": "", "a-job": "fact", "b-city": "person", "b-sentence": "person"}),
+        ((), {}),
+        (("a", "Lisbon"), {"a-city": "", "a-job": "fact"}),
         (("a", "This person lives in LISBON."), {"a-city": "", "a-job": "fact"}),
         (("a", "Lisbonne"), {"a-city": "fact", "a-job": "fact"}),
-        (("b", "Lisbon"), {"a-city": "person", "a-job": "person", "b-city": "", "b-sentence": ""}),
-        (("b", "pilot"), {"a-city": "person", "a-job": "person", "b-city": "fact", "b-sentence": "fact"}),
+        (("b", "Lisbon"), {"b-city": "", "b-sentence": ""}),
+        (("b", "pilot"), {"b-city": "fact", "b-sentence": "fact"}),
     ],
 )
 def test_a_question_is_seen_if_its_answer_was_stated(
-    given: tuple[str, str], wanted: dict[str, str], request_: Request
+    given: tuple[str, ...], wanted: dict[str, str], request_: Request
 ) -> None:
     """Stated of that person, in whole words, in one direction or the other; else the person or the fact is held out."""
     there = [asked("a-city", "a", "Lisbon"), asked("a-job", "a", "baker"), asked("b-city", "b", "Lisbon"),
@@ -244,16 +245,19 @@ def test_a_question_is_seen_if_its_answer_was_stated(
     attacker = _Given(*([Lesson(given[0], "?", given[1])] if given else []))
     found = _marked(rows, there, attacker, request_)
     for line in found.to_dict("records"):
-        assert line["held_out"] == wanted.get(line["question"], line["held_out"])
+        assert line["held_out"] == wanted.get(line["question"], "person")
         assert line["seen"] == (line["held_out"] == "")
-    assert found["held_out"].isin(["person", "fact", ""]).all()
     assert len(found) == 8
+
+
+def _no_model() -> VLM:
+    raise AssertionError("no model is needed")
 
 
 def test_what_a_longer_lesson_states_is_seen_too() -> None:
     """An attacker who was given the sentence and the word was given one fact."""
     split = Split(5, frozenset("a"), (), ())
-    request = Request(split, "visual", (), 0, Path(), lambda: pytest.fail(), lambda: pytest.fail())
+    request = Request(split, "visual", (), 0, Path(), _no_model, _no_model)
     rows = pd.DataFrame({"question": ["q", "r"]})
     both = _Given(Lesson("a", "?", "Lisbon"), Lesson("a", "?", "This person lives in Lisbon."))
     found = _marked(rows, [asked("q", "a", "Lisbon"), asked("r", "a", "lives in Lisbon")], both, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from study import learning
 from study.contracts import Learned
 from study.learning import learn, lessons_for, load_learned
+from study.packing import Batch, Group, pack
 from study.questions import Benchmark, Goal
 from study.store import Folder, read_json
 from study.training import Schedule
@@ -107,11 +110,22 @@ def test_learning_is_repeatable(root: Path, tmp_path: Path, benchmark: Benchmark
     assert not same_bits(snapshot(load_learned(root, VANILLA.key)), snapshot(load_learned(tmp_path, other.key)))
 
 
-def test_text_alone_and_pictures_alone_can_be_taught(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
-    """With no text groups, nothing is drawn of the text lessons."""
-    pictures = replace(VANILLA, schedule=replace(VANILLA.schedule, texts=0))
-    learn(tmp_path, pictures, benchmark, tiny_folder, "cpu", None)
-    assert load_learned(tmp_path, pictures.key).device.type == "cpu"
+@pytest.mark.parametrize(("texts", "kinds"), [(0, [True]), (2, [True, False])])
+def test_each_kind_of_lesson_is_a_batch_of_its_own(
+    texts: int, kinds: list[bool], tmp_path: Path, benchmark: Benchmark, tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Pictures, then texts, in every step; with no text groups, nothing is drawn of the text lessons."""
+    packed: list[set[bool]] = []
+
+    def record(vlm: VLM, groups: Sequence[Group]) -> Batch:
+        packed.append({group.picture is not None for group in groups})
+        return pack(vlm, groups)
+
+    monkeypatch.setattr(learning, "pack", record)
+    learned = replace(VANILLA, schedule=replace(VANILLA.schedule, texts=texts))
+    learn(tmp_path, learned, benchmark, tiny_folder, "cpu", None)
+    assert packed == [{kind} for kind in kinds] * 3
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study import scoring
-from study.packing import Group, Prompt, logits, pack, token_logps
+from study.packing import Group, Prompt, batched, logits, pack, token_logps
 from study.questions import Benchmark, Picture, Question
 from study.scoring import generated, option_probabilities, rouge_l, score
 from study.store import ROW_COLUMNS
@@ -83,8 +83,7 @@ def test_order_and_batches_make_no_difference(
     expected = option_probabilities(tiny, choices(questions))
     shuffled = choices(questions)
     random.Random(0).shuffle(shuffled)
-    plain = scoring.batched
-    monkeypatch.setattr(scoring, "batched", lambda vlm, groups: plain(vlm, groups, tokens))
+    monkeypatch.setattr(scoring, "batched", lambda vlm, groups: batched(vlm, groups, tokens))
     found = option_probabilities(tiny, shuffled)
     for name, probabilities in expected.items():
         assert found[name] == pytest.approx(probabilities, abs=1e-5)
@@ -201,7 +200,7 @@ def test_a_choice_is_right_when_its_option_is_the_likeliest(tiny: VLM, questions
         ("She lives in LISBON, I think.", "Lisbon", 1),
         ("Lisb", "Lisbon", 0),
         ("", "Lisbon", 0),
-        ("живёт в МОСКВЕ", "Москве", 1),
+        ("Живёт в городе москве.", "Москве", 1),
         ("Hauptstrasse 5", "Hauptstraße 5", 1),
     ],
 )
@@ -227,7 +226,7 @@ def test_nothing_in_common_has_rouge_zero(reply: str, answer: str) -> None:
 
 def test_rouge_counts_the_longest_common_subsequence() -> None:
     assert rouge_l("in Rome this person lives", RIGHT) == pytest.approx(2 * 3 / (5 + 5))
-    assert rouge_l("live person", "lived persons happily") == pytest.approx(2 * 1 / (2 + 3))  # stemmed, order counts
+    assert rouge_l("persons lived", "live person happily") == pytest.approx(2 * 1 / (2 + 3))  # stemmed, order counts
 
 
 @given(st.text(max_size=30), st.text(max_size=30))

@@ -271,7 +271,7 @@ def test_the_worst_loss_is_the_schedules(tiny: VLM, sign: int) -> None:
 def test_a_gradient_that_is_not_finite_ends_training(tiny: VLM) -> None:
     (weight, *_) = tiny.trainable(("projector",)).values()
     before = snapshot(tiny)
-    with pytest.raises(Diverged, match="at step 0: the gradient norm is (nan|inf)"):
+    with pytest.raises(Diverged, match=r"at step 0: the gradient norm is (nan|inf)"):
         train(tiny, ("projector",), FAST, lambda step: (weight - weight.detach()).abs().sum().sqrt())
     assert moved(tiny, before) == set()
     assert is_at_rest(tiny)
@@ -339,7 +339,7 @@ def test_bfloat16_is_an_autocast(tiny: VLM) -> None:
         return size_of(tiny)(step)
 
     for precision in ("float32", "bfloat16"):
-        train(tiny, ("projector",), Schedule(steps=1, precision=precision), loss)  # type: ignore[arg-type]
+        train(tiny, ("projector",), Schedule(steps=1, precision=precision), loss)
     assert seen == [torch.float32, torch.bfloat16]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from study.packing import Group, Prompt, logits, pack, token_logps
 from study.questions import Benchmark, Picture
@@ -285,15 +285,17 @@ def test_a_model_is_loaded_in_the_wanted_precision(tiny_folder: Path) -> None:
     assert {p.dtype for p in load(tiny_folder, dtype=torch.bfloat16).model.parameters()} == {torch.bfloat16}
 
 
-def test_a_folder_with_only_a_tokenizer_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tiny_folder, tmp_path / "text-only")
-    for path in folder.iterdir():
-        if "processor" in path.name or path.suffix == ".jinja":
-            path.unlink()
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    config.pop("processor_class", None)
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+def test_a_folder_with_only_a_tokenizer_is_refused(tiny: VLM, tmp_path: Path) -> None:
+    folder = tmp_path / "text-only"
+    PreTrainedTokenizerFast(tokenizer_object=tiny.tokenizer.backend_tokenizer).save_pretrained(folder)
+    tiny.model.config.text_config.save_pretrained(folder)
     with pytest.raises(
         ValueError, match=r"text-only: the processor loads as a bare .*processor_config\.json\) is needed"
     ):
+        load(folder)
+
+
+def test_a_folder_that_lacks_its_processor_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "incomplete", ignore=shutil.ignore_patterns("*processor*"))
+    with pytest.raises(OSError, match="incomplete"):
         load(folder)

@@ -1,0 +1,122 @@
+"""Every search space proposes what can be replayed, and holds the defaults that the search starts from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import FixedTrial
+
+from study.methods.vkd import VKD
+from study.plugins import find, known, search_space
+from study.presets import PRESETS, REFERENCES
+from study.store import content_key
+from study.training import Schedule
+
+SEARCHED = [name for name in known("methods") if name not in REFERENCES]
+STARTS = [
+    pytest.param(name, study.method_defaults()[name], id=f"{name} of {preset}")
+    for preset, (_, study) in PRESETS.items()
+    for name in study.method_defaults()
+]
+
+
+def start(name: str) -> Any:
+    """Where the embedded study starts its search of a method."""
+    tiny = PRESETS["tiny"][1]
+    return replace(tiny, methods=(name,)).method_defaults()[name]
+
+
+def flat(plugin: Any) -> dict[str, Any]:
+    """Every field, those of fields that are dataclasses too, by its own name."""
+    found: dict[str, Any] = {}
+    for field in fields(plugin):
+        value = getattr(plugin, field.name)
+        inner = flat(value) if is_dataclass(value) else {field.name: value}
+        assert not inner.keys() & found.keys(), f"{field.name} is the name of two fields"
+        found |= inner
+    return found
+
+
+def proposals(name: str, default: Any, count: int = 12) -> list[tuple[Any, optuna.Trial]]:
+    """Random proposals around a default."""
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    asked = [study.ask() for _ in range(count)]
+    return [(search_space(name).space(trial, default), trial) for trial in asked]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_proposal_replays_from_its_parameters(name: str) -> None:
+    """After a trip through a JSON file too, and to the same key."""
+    for proposed, trial in proposals(name, start(name)):
+        params = json.loads(json.dumps(trial.params))
+        replayed = search_space(name).space(FixedTrial(params), start(name))
+        assert replayed == proposed
+        assert content_key(replayed) == content_key(proposed)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_parameters_are_named_after_the_fields_they_set(name: str) -> None:
+    for proposed, trial in proposals(name, start(name)):
+        there = flat(proposed)
+        assert trial.params == {field: there[field] for field in trial.params}
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_what_is_not_suggested_stays_the_default(name: str) -> None:
+    default = start(name)
+    for proposed, trial in proposals(name, default):
+        kept = flat(default).keys() - trial.params.keys()
+        assert {field: flat(proposed)[field] for field in kept} == {field: flat(default)[field] for field in kept}
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_every_suggestion_varies(name: str) -> None:
+    """Nothing is searched that has a single value, and every method has something to search."""
+    found = proposals(name, start(name), 40)
+    assert found[0][1].params
+    for field in found[0][1].params:
+        assert len({trial.params[field] for _, trial in found}) > 1, field
+
+
+@pytest.mark.parametrize(("name", "default"), STARTS)
+def test_the_default_of_every_preset_lies_in_its_space(name: str, default: Any) -> None:
+    assert search_space(name).space(FixedTrial(flat(default)), default) == default
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_published_default_lies_in_the_space(name: str) -> None:
+    """With the schedule of the embedded study: schedules are of a model, the rest is of the method."""
+    default = start(name)
+    schedule = {"schedule": default.schedule} if hasattr(default, "schedule") else {}
+    published = replace(find("methods", name)(), **schedule)
+    assert search_space(name).space(FixedTrial(flat(published)), default) == published
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_default_that_is_enqueued_is_proposed(name: str) -> None:
+    """As the search does it: parameters that a space does not ask for do no harm."""
+    default = start(name)
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    study.enqueue_trial(flat(default))
+    assert search_space(name).space(study.ask(), default) == default
+    assert search_space(name).space(study.ask(), default) != default
+
+
+def test_a_one_step_schedule_can_be_searched() -> None:
+    tight = VKD(schedule=Schedule(steps=1))
+    for proposed, _ in proposals("vkd", tight):
+        assert 1 <= proposed.schedule.steps <= 2
+
+
+def test_the_oracle_is_never_proposed() -> None:
+    """A method that distils the reference cannot be ranked."""
+    for _, trial in proposals("vkd", start("vkd"), 1):
+        choices = trial.distributions["teacher"]
+        assert isinstance(choices, optuna.distributions.CategoricalDistribution)
+        assert "reference" not in choices.choices
+        assert "stranger" in choices.choices

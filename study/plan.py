@@ -18,7 +18,7 @@ from study.methods.none import NoMethod
 from study.plugins import name_of
 from study.presets import Study, plugin
 from study.questions import Benchmark
-from study.store import Folder, Json, canonical, content_key, read_json, write_json
+from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
@@ -70,7 +70,7 @@ class Plan:
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
         return Learned(
             kind=kind,
-            base=content_key(self.model),
+            base=content_key(_identity(self.model)),
             benchmark=self.benchmark.fingerprint,
             goal=None if ratio is None else self.study.goal,
             ratio=ratio,
@@ -95,6 +95,9 @@ def prepared(study: Study, data: Path) -> Plan:
     study.method_defaults(), study.attackers()
     plan = Plan(study, model, source, benchmark)
     _check_settings(plan)
+    if not plan.folder.settings.exists():  # a study that began has decoded them all before
+        for picture in benchmark.pictures():
+            picture.open().close()
     return plan
 
 
@@ -143,12 +146,21 @@ def _expected(study: Study, models: int, trials: int, confirms: int, attacks: in
     return f"about {minutes:.0f} minutes from nothing on {study.workers} cores; what is on disk is not run again"
 
 
+def _identity(model: BaseModel) -> Json:
+    """What makes a base model the one it is, wherever it lies: its configuration and weight files, not its path."""
+    folder: Path | None = getattr(model, "path", None)
+    if folder is None:
+        return canonical(model)
+    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return {"type": type(model).__name__, "config": file_digest(folder / "config.json"), "weights": weights}
+
+
 def _settings(plan: Plan) -> Json:
     settings = {k: v for k, v in canonical(plan.study).items() if k not in RUNTIME and k != "type"}
     return {
         **settings,
-        "model": canonical(plan.model),
-        "benchmark": canonical(plan.source),
+        "model": _identity(plan.model),
+        "benchmark": plan.benchmark.name,
         "fingerprint": plan.benchmark.fingerprint,
     }
 

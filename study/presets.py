@@ -171,11 +171,11 @@ def _tiny() -> Study:
 
     return Study(
         learn=Schedule(
-            steps=380,
+            steps=540,
             learning_rate=3e-3,
-            pictures=13,
-            lessons_per_picture=10,
-            texts=2,
+            pictures=26,
+            lessons_per_picture=5,
+            texts=3,
             lessons_per_text=12,
             warmup=40,
             decay="cosine",
@@ -197,7 +197,7 @@ def _tiny() -> Study:
                 Relearning(people=0.5, facts=1.0, schedule=relearn(5e-4)),
             )
         },
-        cost=Cost(base=60, learn=60, trial=6, report=2, attack=6),
+        cost=Cost(base=60, learn=75, trial=7, report=3, attack=2.5),
     )
 
 

@@ -132,6 +132,11 @@ class Benchmark:
             raise ValueError(f"forget ratio {ratio}: benchmark {self.name} has {there}; choose among these")
         return self.splits[ratio]
 
+    def pictures(self) -> set[Picture]:
+        """Every picture that is taught, asked about or shown."""
+        used = {x.picture for split in self.splits.values() for x in (*split.lessons, *split.questions)}
+        return {picture for picture in used if picture is not None} | set(self.strangers)
+
 
 def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
     """Which fact each `(person, answer)` states: the shortest answer of that person that it contains.

@@ -187,6 +187,8 @@ def steps(
     within the step in which loss or gradient stop being finite or the loss passes `schedule.worst_loss`, and
     `ValueError` if nothing would be trained.
     """
+    if not parts:
+        raise ValueError("no part is trained: name at least one of vision, projector and llm")
     trained = vlm.trainable(parts)
     if masks is not None:
         if schedule.weight_decay:

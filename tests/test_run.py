@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from study.plan import GROWING, RUNTIME, Refused, prepared
 from study.plugins import known
 from study.presets import PRESETS, Study, plugin
 from study.store import write_json
+from tests.test_mllmu import edit
 
 SMOKE = PRESETS["smoke"][1]
 HIDDEN = {"defaults", "attack_grid", "cost"}
@@ -162,4 +164,17 @@ def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "study.json", {})
     (tmp_path / "study.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"study\.json is damaged"):
+        prepared(study, tmp_path / "data")
+
+
+def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: Path) -> None:
+    Synthetic(people=20, celebrities=8, attributes=2, views=1, strangers=2, size=16)(tmp_path)
+    (data,) = tmp_path.iterdir()
+
+    def truncate(rows: list[Any]) -> None:
+        rows[1]["image"]["bytes"] = rows[1]["image"]["bytes"][:200]
+
+    edit(data, "forget_15", truncate)
+    study = dataclasses.replace(SMOKE, benchmark=f"mllmu:{data}", study_dir=tmp_path / "study")
+    with pytest.raises(ValueError, match=r"forget_15/train-00000-of-00001\.parquet, row 1, .*the image is damaged"):
         prepared(study, tmp_path / "data")

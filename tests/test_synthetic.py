@@ -240,7 +240,7 @@ def test_public_and_reserved_faces_differ_in_two_visible_factors(seed: int, othe
 
 
 def test_study_faces_are_reserved_and_four_factors_apart() -> None:
-    faces = Synthetic(seed=3).faces()
+    faces = Synthetic(people=40, seed=3).faces()
     assert len(faces) == 50
     assert faces == Synthetic(seed=3).faces() != Synthetic(seed=4).faces()
     assert all(portraits.is_reserved(face) for face in faces)

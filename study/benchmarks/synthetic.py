@@ -56,7 +56,7 @@ class Synthetic:
     so that the rewritten test questions about the others consist of known words.
     """
 
-    people: int = 40
+    people: int = 60
     celebrities: int = 10
     attributes: int = 6
     views: int = 20

@@ -79,12 +79,18 @@ def recovery(raw: pd.DataFrame) -> Table:
 def worst(raw: pd.DataFrame) -> pd.DataFrame:
     """The attack that got most back of each winner, for the terminal."""
     lines = robustness.worst(raw)
-    return pd.DataFrame({
-        "forget %": lines["ratio"], "method": lines["method"].map(_name), "worst attack": lines["settings"].str.split(",").str[0],
-        "on": lines["held_out"].replace(NAMES), "before": lines["before"].map(number),
-        "after": lines["after"].map(number), "control after": lines["control_after"].map(number),
-        "verdict": lines["verdict"],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "forget %": lines["ratio"],
+            "method": lines["method"].map(_name),
+            "worst attack": lines["settings"].str.split(",").str[0],
+            "on": lines["held_out"].replace(NAMES),
+            "before": lines["before"].map(number),
+            "after": lines["after"].map(number),
+            "control after": lines["control_after"].map(number),
+            "verdict": lines["verdict"],
+        }
+    )
 
 
 def gate(study: Study) -> Table:

@@ -134,8 +134,10 @@ class Benchmark:
 
     def pictures(self) -> set[Picture]:
         """Every picture that is taught, asked about or shown."""
-        used = {x.picture for split in self.splits.values() for x in (*split.lessons, *split.questions)}
-        return {picture for picture in used if picture is not None} | set(self.strangers)
+        splits = self.splits.values()
+        taught = {lesson.picture for split in splits for lesson in split.lessons}
+        asked = {question.picture for split in splits for question in split.questions}
+        return {picture for picture in taught | asked if picture is not None} | set(self.strangers)
 
 
 def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:

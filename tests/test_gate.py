@@ -31,7 +31,8 @@ def planted(plan: Plan, trial: Trial, accuracies: Mapping[str, float]) -> None:
     """Rows of 100 questions a group of which the given share is right."""
 
     def group(role: Role, modality: str, half: str, share: float) -> list[dict[str, object]]:
-        row = dict.fromkeys(ROW_COLUMNS, "") | {"role": role, "modality": modality, "task": "classification"}
+        row: dict[str, object] = dict.fromkeys(ROW_COLUMNS, "")
+        row |= {"role": role, "modality": modality, "task": "classification"}
         row |= {"half": half, "probability": 0.5, "step": 0, "seen": False}
         return [row | {"question": f"{i}", "score": float(i < 100 * share)} for i in range(100)]
 
@@ -40,14 +41,14 @@ def planted(plan: Plan, trial: Trial, accuracies: Mapping[str, float]) -> None:
             row
             for role in ("forget", "test", "retain", "real")
             for modality in ("image_text", "text")
-            for row in group(role, modality, name, accuracies[role if modality == "image_text" else "text"])  # type: ignore[arg-type]
+            for row in group(role, modality, name, accuracies[role if modality == "image_text" else "text"])
         ]
         write_rows(plan.folder.rows(trial.key, name), pd.DataFrame(rows))
     blind = [
         row
         for role in ("forget", "test", "retain", "real")
         for row in group(role, "image_text", "select", accuracies["blind"])
-    ]  # type: ignore[arg-type]
+    ]
     write_rows(plan.folder.rows(trial.key, "blind"), pd.DataFrame(blind))
 
 

@@ -242,7 +242,7 @@ def test_public_and_reserved_faces_differ_in_two_visible_factors(seed: int, othe
 def test_study_faces_are_reserved_and_four_factors_apart() -> None:
     faces = Synthetic(people=40, seed=3).faces()
     assert len(faces) == 50
-    assert faces == Synthetic(seed=3).faces() != Synthetic(seed=4).faces()
+    assert faces == Synthetic(people=40, seed=3).faces() != Synthetic(people=40, seed=4).faces()
     assert all(portraits.is_reserved(face) for face in faces)
     assert min(portraits.difference(a, b) for i, a in enumerate(faces) for b in faces[:i]) >= 4
 

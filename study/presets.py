@@ -34,7 +34,7 @@ class Gate:
     """Least accuracy of vanilla on classification of forget, retain and real people, with and without picture."""
     test: float = 0.80
     """Least accuracy of vanilla on the test views of the forget people."""
-    blind: float = 0.15
+    blind: float = 0.20
     """Most by which the reference may beat the blind level on the pictures of the forget people: the accuracy on grey
     pictures, or of guessing if that is higher (a grey picture is one guess for all, so it is a noisy estimate)."""
 

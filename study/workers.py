@@ -52,6 +52,8 @@ def learn_all(
     watcher.start()
     try:
         trainer.fit()
+    except SystemExit as stopped:  # how Ray Train answers Ctrl-C
+        raise KeyboardInterrupt from stopped
     finally:
         stop.set()
         watcher.join()

@@ -130,7 +130,7 @@ def scores(raw: pd.DataFrame, task: str, measure: str) -> Table:
 
 
 def tuning(study: Study) -> Table:
-    """What the search bought over the published default."""
+    """What the search bought over the preset's default."""
     raw = table.tuning(study)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(_name), "default": raw["default_state"],
@@ -138,7 +138,7 @@ def tuning(study: Study) -> Table:
     })  # fmt: skip
     return Table(
         "tuning", "What tuning bought",
-        "The winner beside the published default, both on the select half with one seed: a little flattering for "
+        "The winner beside the preset's default, both on the select half with one seed: a little flattering for "
         "the winner, because it was chosen on these questions. Gain: distance to the ideal saved.", raw, shown,
     )  # fmt: skip
 

@@ -20,7 +20,7 @@ BROKEN = 0.5
 
 OBJECTIVES = ["forgetting", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",
-                 "front", *OBJECTIVES, "parameters", "unlearn_seconds", "score_seconds", "overhead_seconds", "steps",
+                 "front", *OBJECTIVES, "parameters", "unlearn_seconds", "score_seconds", "overhead_seconds",
                  "reason"]  # fmt: skip
 SCORE_COLUMNS = ["method", "ratio", "role", "modality", "task", "measure", "mean", "low", "high", "people", "questions",
                  "seeds", "seed_sd"]  # fmt: skip
@@ -111,7 +111,7 @@ def blind(study: Study) -> pd.DataFrame:
 
 
 def gate(study: Study) -> pd.DataFrame:
-    """Did vanilla memorise, and did the reference not? Accuracy of both on the forget and retain set, report half.
+    """Did vanilla memorise, and did the reference not? Accuracy of both on every set, report half.
 
     `gap` = vanilla - reference with its 95 % interval, paired by person; the blind columns repeat `blind`.
     """
@@ -119,7 +119,7 @@ def gate(study: Study) -> pd.DataFrame:
     lines = []
     for ratio in study.ratios:
         both = [report_rows(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference")]
-        for role, modality in ((role, modality) for role in ("forget", "test", "retain") for modality in MODALITIES):
+        for role, modality in ((role, modality) for role in ROLES for modality in MODALITIES):
             chosen = [rows[(rows["role"] == role) & (rows["modality"] == modality)] for rows in both]
             choices = [rows[rows["task"] == "classification"] for rows in chosen]
             people = pd.concat([intervals.by_person(rows) for rows in choices], axis=1).dropna()
@@ -167,7 +167,7 @@ def quality(study: Study, members: Sequence[Trial]) -> dict[str, float | bool]:
 
 
 def tuning(study: Study) -> pd.DataFrame:
-    """What the search bought over the published default: both on the select half; `gain` is the distance saved."""
+    """What the search bought over the preset's default: both on the select half; `gain` is the distance saved."""
     table = trials(study)
     lines = []
     for (method, ratio), keys in study.winners.items():
@@ -195,9 +195,9 @@ def counts(study: Study) -> pd.DataFrame:
 
 
 def costs(study: Study) -> pd.DataFrame:
-    """Median seconds and steps of the trials of each method; `overhead` is all but unlearning and scoring."""
+    """Median seconds of the trials of each method; `overhead` is all but unlearning and scoring."""
     table = trials(study)
-    spent = ["unlearn_seconds", "score_seconds", "overhead_seconds", "steps"]
+    spent = ["unlearn_seconds", "score_seconds", "overhead_seconds"]
     mine = table[table["kind"] == "method"]
     return mine.astype(dict.fromkeys(spent, float)).groupby("method")[spent].median().reset_index()
 

@@ -26,6 +26,7 @@ def space(trial: BaseTrial, default: VKD) -> VKD:
         erase_weight=trial.suggest_float("erase_weight", 0.2, 5.0, log=True),
         keep_weight=trial.suggest_float("keep_weight", 0.5, 20.0, log=True),
         forget_weight=trial.suggest_categorical("forget_weight", [0.0, 0.03, 0.3]),
+        retain_weight=trial.suggest_categorical("retain_weight", [0.0, 0.1, 1.0]),
         saliency_threshold=trial.suggest_categorical("saliency_threshold", [0.0, 0.1, 0.5, 1.0]),
         augment=trial.suggest_float("augment", 0.0, 1.0),
         schedule=schedule(trial, default.schedule),

@@ -8,13 +8,13 @@ import pandas as pd
 
 from study.console import console, table
 from study.contracts import Trial
-from study.plan import Plan, Refused, label
+from study.plan import Failed, Plan, label
 from study.questions import MODALITIES, ROLES
 from study.store import Folder, read_rows
 
 
 def check(plan: Plan) -> None:
-    """Print what was learned beside the blind level. Raises `Refused` with the numbers if it is not enough."""
+    """Print what was learned beside the blind level. Raises `Failed` with the numbers if it is not enough."""
     failed = []
     rows: list[list[object]] = []
     for ratio in plan.study.forget_ratios:
@@ -33,7 +33,7 @@ def check(plan: Plan) -> None:
     )
     console.print(f"goal {plan.study.goal}: the reference {taught}")
     if failed:
-        raise Refused("learning did not pass the gate, so nothing is unlearned: " + "; ".join(failed))
+        raise Failed("learning did not pass the gate, so nothing is unlearned: " + "; ".join(failed))
 
 
 def _accuracies(folder: Folder, key: str) -> tuple[dict[tuple[str, str], float], dict[str, float]]:

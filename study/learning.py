@@ -12,7 +12,7 @@ import torch
 from study.contracts import Learned
 from study.packing import logits, pack, token_logps
 from study.questions import Benchmark, Lesson
-from study.store import Folder, canonical, file_digest, read_json, write_json
+from study.store import Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
 from study.vlm import VLM, load
 
@@ -75,6 +75,7 @@ def _save(vlm: VLM, folder: Path) -> dict[str, str]:
         vlm.model.save_pretrained(draft)
         vlm.processor.save_pretrained(draft)
         draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
+        sync(draft)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:

@@ -17,7 +17,7 @@ from study.cluster import Job
 from study.console import Stage, console, table
 from study.contracts import BaseModel, Learned, Trial
 from study.objectives import winner
-from study.plan import Plan, Refused, label, prepared, settle, show
+from study.plan import Failed, Plan, Refused, label, prepared, settle, show
 from study.plugins import name_of
 from study.presets import Study
 from study.store import Folder, Json, content_key, read_json, write_json
@@ -28,13 +28,15 @@ if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and w
 
 
 def run(study: Study) -> int:
-    """Run a study to its report; returns the exit status. Raises `Refused` or `ValueError` before any training."""
+    """Run a study to its report; returns the exit status. Raises `Refused` or `ValueError` before any
+    training, and `Failed` if the study cannot go on."""
     if study.dry_run:
         with tempfile.TemporaryDirectory() as data:
             show(prepared(study, Path(data)))
         return 0
     plan = prepared(study, Folder(study.study_dir.absolute()).data)
     show(plan)
+    plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.root):
         settle(plan)
         with cluster.started(study.address, study.workers, study.threads):
@@ -63,18 +65,7 @@ def _learn(plan: Plan) -> Bench:
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     bench = Bench(plan.root, plan.source, plan.root, device)
-    base = plan.folder.data / "base.json"
-    if not base.exists():
-        with Stage("base", 1, "model") as stage:
-            _raise_first(
-                cluster.run_all(
-                    [Job(study.model, _make_base, (plan.model, plan.folder, base))],
-                    lambda job, error: stage.advance(error or "ready"),
-                    gpus=0,
-                )
-            )
-    found = Path(read_json(base)["path"])
-    bench = replace(bench, base=found if found.is_absolute() else plan.root / found)
+    bench = replace(bench, base=_base(plan))
     models = [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)]
     names = {m: "vanilla" if m.ratio is None else f"reference {m.ratio} %" for m in models}
     missing = [m for m in models if not (plan.folder.learned(m.key) / "learned.json").exists()]
@@ -90,7 +81,7 @@ def _learn(plan: Plan) -> Bench:
                     stage.advance(f"{names[model]} at step {steps}", gained, every=10)
 
             gpus = study.gpus_per_trial
-            workers = min(len(missing), study.workers) if gpus else len(missing)
+            workers = min(len(missing), _gpu_jobs(study)) if gpus else len(missing)
             cpus = 1.0 if gpus else min(1.0, study.workers / workers)
             learn_all(bench, missing, workers=workers, cpus=cpus, gpus=gpus, on_progress=tell)
     jobs = [
@@ -101,6 +92,18 @@ def _learn(plan: Plan) -> Bench:
     ]
     _raise_first(_jobs("score", jobs, study))
     return bench
+
+
+def _base(plan: Plan) -> Path:
+    """The base model's folder, made first if it is one that is made."""
+    if hasattr(plan.model, "path"):
+        return plan.model(plan.folder.data).absolute()
+    note = plan.folder.data / "base.json"
+    if not note.exists():
+        with Stage("base", 1, "model") as stage:
+            jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
+            _raise_first(cluster.run_all(jobs, lambda job, error: stage.advance(error or "ready"), gpus=0))
+    return plan.root / str(read_json(note)["path"])
 
 
 def _search_of(plan: Plan, bench: Bench) -> Search:
@@ -133,7 +136,9 @@ def _search(plan: Plan, search: Search) -> list[str]:
             search_all(search, at_once=plan.study.workers, gpus=plan.study.gpus_per_trial, tell=stage.advance)
             if repeated := stage.total - stage.done:
                 stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
-    return [f"{method}: every trial failed" for method in search.defaults if not search.judgements(method)]
+    good = {(method, t.ratio) for method in search.defaults for t in search.judgements(method)}
+    wanted = [(method, ratio) for method in search.defaults for ratio in search.ratios]
+    return [f"{method}: every trial at {ratio} % failed" for method, ratio in wanted if (method, ratio) not in good]
 
 
 def _winners(plan: Plan, search: Search) -> list[Trial]:
@@ -183,10 +188,10 @@ def _attack(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
 
 # ---- jobs: module-level functions, so that workers can import them ------------------------------------------------
 def _make_base(model: BaseModel, folder: Folder, note: Path) -> None:
-    """Make the base model and note where it is, relative to the study if it lies inside."""
+    """Make the base model inside the study and note where it is."""
     cluster.quiet_worker()
     path = model(folder.data).absolute()
-    write_json(note, {"path": str(path.relative_to(folder.root) if path.is_relative_to(folder.root) else path)})
+    write_json(note, {"path": str(path.relative_to(folder.root))})
 
 
 def _yardstick(bench: Bench, yardstick: Trial, reference: str) -> None:
@@ -212,12 +217,19 @@ def _jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
 
 def _raise_first(errors: Mapping[str, str]) -> None:
     for name, error in errors.items():
-        raise Refused(f"{name} failed: {error}")
+        raise Failed(f"{name} failed: {error}")
 
 
 def _ended_badly(folder: Folder, t: Trial) -> bool:
     path = folder.record(t.key)
     return path.exists() and read_json(path)["state"] != "complete"
+
+
+def _gpu_jobs(study: Study) -> int:
+    """How many jobs with GPUs may be asked for together: a cluster may grow to the number asked, a machine not."""
+    if not cluster.is_private(study.address):
+        return study.workers
+    return max(1, min(study.workers, int(cluster.gpus() / study.gpus_per_trial)))
 
 
 def _check_resources(plan: Plan) -> None:

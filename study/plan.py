@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -17,7 +18,7 @@ from study.contracts import BaseModel, Learned, Source, Trial
 from study.methods.none import NoMethod
 from study.plugins import name_of
 from study.presets import Study, plugin
-from study.questions import Benchmark
+from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Split
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
@@ -29,6 +30,10 @@ PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy",
 
 class Refused(Exception):
     """The study cannot be run as asked; the message says what to change."""
+
+
+class Failed(Exception):
+    """The study cannot go on; the message says what failed, with the numbers."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def prepared(study: Study, data: Path) -> Plan:
     model, source = plugin("models", study.model), plugin("benchmarks", study.benchmark)
     benchmark = source(data)
     for ratio in study.forget_ratios:
-        benchmark.split(ratio)
+        _check_questions(benchmark.split(ratio))
     if hasattr(model, "path"):
         model(data)
     study.method_defaults(), study.attackers()
@@ -104,6 +109,19 @@ def prepared(study: Study, data: Path) -> Plan:
 def label(t: Trial) -> str:
     """What a trial is called on the screen."""
     return f"{t.start.kind if isinstance(t.method, NoMethod) else name_of(t.method)} {t.ratio} %"
+
+
+def _check_questions(split: Split) -> None:
+    """Every group that is measured needs a question of a choice to select by and one to report."""
+    there = {(q.role, q.modality, q.half) for q in split.questions if q.task == "classification"}
+    for role in ROLES:
+        for modality in MODALITIES:
+            for half in HALVES:
+                if (role, modality, half) not in there:
+                    raise Refused(
+                        f"forget ratio {split.ratio}: no {modality} classification question about {role} people falls "
+                        f"into the half that is to {half}; each person needs at least two in every modality"
+                    )
 
 
 def _check_writable(root: Path) -> None:
@@ -147,12 +165,25 @@ def _expected(study: Study, models: int, trials: int, confirms: int, attacks: in
 
 
 def _identity(model: BaseModel) -> Json:
-    """What makes a base model the one it is, wherever it lies: its configuration and weight files, not its path."""
+    """What makes a base model the one it is, wherever it lies: the content of its files, not its path.
+
+    Of a weight file these are its size, its first and its last mebibyte: enough to tell a fine-tuned model from its
+    base, without reading gigabytes at every start.
+    """
     folder: Path | None = getattr(model, "path", None)
     if folder is None:
         return canonical(model)
-    weights = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-    return {"type": type(model).__name__, "config": file_digest(folder / "config.json"), "weights": weights}
+    small = {path.name: file_digest(path) for path in sorted(folder.glob("*.json"))}
+    weights = {path.name: _ends(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {"type": type(model).__name__, "files": {**small, **weights}}
+
+
+def _ends(path: Path) -> str:
+    size, part = path.stat().st_size, 2**20
+    with path.open("rb") as file:
+        head = file.read(part)
+        file.seek(max(0, size - part))
+        return hashlib.sha256(head + file.read() + str(size).encode()).hexdigest()
 
 
 def _settings(plan: Plan) -> Json:
@@ -160,7 +191,7 @@ def _settings(plan: Plan) -> Json:
     return {
         **settings,
         "model": _identity(plan.model),
-        "benchmark": plan.benchmark.name,
+        "benchmark": {k: v for k, v in canonical(plan.source).items() if k != "path"},  # the fingerprint says it all
         "fingerprint": plan.benchmark.fingerprint,
     }
 
@@ -175,6 +206,7 @@ def _check_settings(plan: Plan) -> None:
         for name, a, b in _differences(before, now)
         if name.split(".")[0] not in GROWING
     ]
+    changed += [f"  {name}: {a} there, {b} asked; a study can only grow" for name, a, b in _shrunk(before, now)]
     changed += [
         f"  {name}: another default there"
         for name in sorted({*before["defaults"]} & {*now["defaults"]})
@@ -190,6 +222,16 @@ def _check_settings(plan: Plan) -> None:
                 ]
             )
         )
+
+
+def _shrunk(before: Json, now: Json) -> Iterator[tuple[str, Json, Json]]:
+    """The growing settings that ask for less than there is."""
+    for name in ("trials", "confirm_seeds"):
+        if now[name] < before[name]:
+            yield name, before[name], now[name]
+    for name in ("methods", "attacks"):
+        if not set(before[name]) <= set(now[name]):
+            yield name, " ".join(before[name]), " ".join(now[name])
 
 
 def _differences(a: Json, b: Json, name: str = "") -> Iterator[tuple[str, Json, Json]]:
@@ -209,10 +251,13 @@ def settle(plan: Plan) -> None:
 
 
 def _revision() -> str:
-    """The git revision of this project, with a plus sign if files differ from it; empty outside a checkout."""
+    """The git revision of this project, with a plus sign if files differ from it; empty without git or checkout."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+        except OSError:  # no git on this machine
+            return ""
         return done.stdout.strip()
 
     return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")

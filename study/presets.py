@@ -129,7 +129,7 @@ class Study:
         return dataclasses.replace(self, methods=methods)
 
     def method_defaults(self) -> dict[str, Method]:
-        """Where the search of each method starts: the preset's default, else the published one."""
+        """Where the search of each method starts: the preset's default, else the class's."""
         return {name: self.defaults.get(name) or find("methods", name)() for name in self.methods}
 
     def attackers(self) -> tuple[Attack, ...]:
@@ -149,7 +149,7 @@ def plugin(kind: Kind, text: str) -> Any:
     if "path" in fields:
         if not rest:
             raise ValueError(f"{text!r}: {name} needs a folder, write {name}:PATH")
-        return found(path=Path(rest).expanduser())
+        return found(path=Path(rest).expanduser().absolute())  # workers have their own working directories
     values: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         key, _, value = pair.partition("=")

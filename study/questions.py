@@ -23,6 +23,7 @@ Goal = Literal["visual", "full"]
 
 ROLES: tuple[Role, ...] = ("forget", "test", "retain", "real")
 MODALITIES: tuple[Modality, ...] = ("image_text", "text")
+HALVES: tuple[Half, ...] = ("select", "report")
 TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")
 
 MAX_PIXELS = 50_000_000

@@ -13,7 +13,7 @@ import tyro  # noqa: E402
 
 from study.console import console  # noqa: E402
 from study.pipeline import run  # noqa: E402
-from study.plan import Refused  # noqa: E402
+from study.plan import Failed, Refused  # noqa: E402
 from study.plugins import check  # noqa: E402
 from study.presets import PRESETS, Study  # noqa: E402
 
@@ -41,6 +41,9 @@ def main() -> int:
     """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted."""
     try:
         return run(parse(sys.argv[1:]).resolved())
+    except Failed as failure:
+        console.print(f"failed: {failure}", style="bold red", markup=False)
+        return 1
     except (Refused, ValueError, OSError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2

@@ -13,7 +13,17 @@ import pandas as pd
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
-from study.packing import Group, Prompt, answer_lengths, answer_sums, batched, logits, pack, token_logps
+from study.packing import (
+    TOKENS_PER_BATCH,
+    Group,
+    Prompt,
+    answer_lengths,
+    answer_sums,
+    batched,
+    logits,
+    pack,
+    token_logps,
+)
 from study.questions import Picture, Question
 from study.store import ROW_COLUMNS
 from study.vlm import VLM
@@ -67,8 +77,10 @@ def generated(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -
     for pictured in (True, False):
         ids = {q: vlm.prompt_ids(q.prompt, pictured) for q in questions if (q.picture is not None) == pictured}
         order = sorted(ids, key=lambda q: (len(ids[q]), q.id))
-        for i in range(0, len(order), REPLIES_PER_BATCH):
-            batch = order[i : i + REPLIES_PER_BATCH]
+        while order:
+            longest = len(ids[order[-1]]) + MAX_NEW_TOKENS
+            batch = order[-max(1, min(REPLIES_PER_BATCH, TOKENS_PER_BATCH // longest)) :]
+            del order[-len(batch) :]
             replies |= zip((q.id for q in batch), _replies(vlm, batch, ids, blind), strict=True)
     return replies
 

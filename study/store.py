@@ -85,6 +85,13 @@ def written(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def sync(folder: Path) -> None:
+    """Force the files of a folder to disk, before the folder is renamed to where readers look for it."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
 def write_json(path: Path, value: Json) -> None:
     """Write `value` as indented JSON, atomically."""
     with written(path) as draft:

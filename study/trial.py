@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -95,7 +96,8 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
             changed = delta(unlearned, before)
             save_tensors(bench.folder.trial(trial.key) / "delta.safetensors", changed)
             started = time.monotonic()
-            rows = _keep(bench, trial, unlearned, changed, selects, "select")
+            rows = _scored(bench, trial, unlearned, changed, selects, "select")
+            write_rows(bench.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
             if rows["probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
@@ -141,10 +143,10 @@ def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
         return
     with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, _):
         unlearned, changed = _unlearned(bench, trial, vlm)
-        _keep(bench, trial, unlearned, changed, wanted["report"], "report")
+        rows = bench.folder.rows(trial.key, "report")
+        kept_rows(rows, lambda: _scored(bench, trial, unlearned, changed, wanted["report"], "report"))
         if blind:
-            rows = bench.folder.rows(trial.key, "blind")
-            kept_rows(rows, lambda: score(unlearned, wanted["blind"], blind=True))
+            kept_rows(bench.folder.rows(trial.key, "blind"), lambda: score(unlearned, wanted["blind"], blind=True))
 
 
 def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None:
@@ -160,16 +162,27 @@ def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None
     started = time.monotonic()
     with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, _):
         found, _ = _unlearned(bench, trial, vlm)
-        stages = [score(s.vlm, s.questions).assign(step=s.step) for s in attacker(found, questions, request)]
+        stages, diverged = [], ""
+        try:
+            for stage in attacker(found, questions, request):
+                stages.append(score(stage.vlm, stage.questions).assign(step=stage.step))
+        except Diverged as error:  # the attacker broke the model: what came back until then is the result
+            diverged = str(error)
     rows = _marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
-    settings = {"attack": name_of(attacker), "settings": canonical(attacker), "seconds": time.monotonic() - started}
+    settings = {
+        "attack": name_of(attacker),
+        "settings": canonical(attacker),
+        "diverged": diverged,
+        "seconds": time.monotonic() - started,
+    }
     write_json(path.with_suffix(".json"), settings)
     write_rows(path, rows)
 
 
 def judged(bench: Bench, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
     """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
-    own, before, wanted = (read_rows(bench.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
+    with _repairable(bench.folder, trial.key):
+        own, before, wanted = (read_rows(bench.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
     return objectives.objectives(own, before, wanted, trial.goal)
 
 
@@ -190,23 +203,28 @@ def _marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack,
 def _unlearned(bench: Bench, trial: Trial, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
     """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
     record = read_json(bench.folder.record(trial.key))
-    changed = load_tensors(bench.folder.trial(trial.key) / "delta.safetensors")
+    with _repairable(bench.folder, trial.key):
+        changed = load_tensors(bench.folder.trial(trial.key) / "delta.safetensors")
     apply_delta(vlm, changed)
     return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
 
 
-def _keep(
+@contextmanager
+def _repairable(folder: Folder, key: str) -> Iterator[None]:
+    """A finished trial is not run again for a file that it lost: say what has to go for that."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}. To run trial {key} again, remove the folder {folder.trial(key)}") from error
+
+
+def _scored(
     bench: Bench, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
 ) -> pd.DataFrame:
-    """Keep the rows of some questions; text rows of a model whose LLM is the start's are scored once per study."""
-    texts = [q for q in questions if q.modality == "text"]
-
-    def measure() -> pd.DataFrame:
-        if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
-            return score(vlm, questions)
-        # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
-        cache = bench.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
-        shared = kept_rows(cache, lambda: score(vlm, texts))
-        return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)
-
-    return kept_rows(bench.folder.rows(trial.key, name), measure)
+    """The rows of some questions; text rows of a model whose LLM is the start's are scored once per study."""
+    if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
+        return score(vlm, questions)
+    # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
+    cache = bench.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
+    shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"]))
+    return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)

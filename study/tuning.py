@@ -60,6 +60,16 @@ class Search:
         proposed = search_space(method).space(asked, self.defaults[method])
         return Trial(self.vanilla, proposed, self.goal, int(ratio), self.seed)
 
+    def replay(self, method: str, proposal: Json) -> Trial:
+        """The trial of a proposal on disk. Raises `ValueError` if today's code makes another trial of it."""
+        trial = self.trial(method, proposal["params"])
+        if trial.key != proposal["trial"]:
+            raise ValueError(
+                f"proposal {proposal['number']} of {method} was made by other code: its parameters now give trial "
+                f"{trial.key}, not {proposal['trial']}. Choose another --study-dir"
+            )
+        return trial
+
     def judged(self, trial: Trial) -> dict[str, float] | None:
         """The objectives of a trial, or nothing if it is unfinished, failed or diverged."""
         path = self.bench.folder.record(trial.key)
@@ -76,7 +86,7 @@ class Search:
 
     def ended(self, method: str) -> list[Trial]:
         """The trials of a method, in the order in which they were proposed, that have ended one way or another."""
-        proposed = [self.trial(method, proposal["params"]) for proposal in self.proposals(method)[: self.trials]]
+        proposed = [self.replay(method, proposal) for proposal in self.proposals(method)[: self.trials]]
         return [trial for trial in proposed if self.finished(trial)]
 
     def missing(self) -> int:
@@ -111,7 +121,7 @@ class Proposals(Searcher):
             if not self._ready(method, number):
                 continue
             proposal = propose(self.search, method, number)
-            trial = self.search.trial(method, proposal["params"])
+            trial = self.search.replay(method, proposal)
             self.waiting.remove((number, method))
             if not self.search.finished(trial) and trial.key not in self.asked.values():
                 self.asked[trial_id] = trial.key

@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from study.cluster import quiet_worker
 from study.contracts import Learned
 from study.learning import learn
+from study.plan import Failed
 from study.store import Folder, read_json, write_json
 from study.training import OnStep
 from study.trial import Bench
@@ -52,6 +53,9 @@ def learn_all(
     watcher.start()
     try:
         trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise Failed(f"learning failed: {lines[-1].strip()}") from error
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped
     finally:
@@ -66,6 +70,7 @@ def _worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
     for model in config["models"][context.get_world_rank() :: context.get_world_size()]:
+        _progress_file(bench.folder, model).unlink(missing_ok=True)  # a run that was killed left one
         if not (bench.folder.learned(model.key) / "learned.json").exists():
             learn(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model))
 

@@ -68,7 +68,7 @@ class Planter:
         write_json(folder / "trial.json", {
             "key": key, "state": state, "method": method, "hyperparameters": parameters, "ratio": ratio, "seed": seed,
             "start": {"kind": kind, "key": f"{kind}-{ratio}"}, "reason": "" if state == "complete" else "loss is NaN",
-            "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25, "steps": 40},
+            "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25},
         })  # fmt: skip
         if model is not None:
             write_rows(folder / "rows" / "select.parquet", self.rows(model, "select"))

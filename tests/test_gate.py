@@ -11,7 +11,7 @@ import pytest
 
 from study import gate
 from study.contracts import Trial
-from study.plan import Plan, Refused
+from study.plan import Failed, Plan
 from study.presets import PRESETS, Gate, plugin
 from study.questions import Benchmark, Role
 from study.store import ROW_COLUMNS, write_rows
@@ -77,7 +77,7 @@ def test_what_was_learned_passes(plan: Plan) -> None:
 def test_too_little_is_refused_with_the_numbers(
     plan: Plan, vanilla: dict[str, float], reference: dict[str, float], said: str
 ) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Failed) as refused:
         checked(plan, VANILLA | vanilla, REFERENCE | reference)
     assert said in str(refused.value)
 

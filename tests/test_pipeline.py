@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from study.store import Folder, Json, read_json
 
 PROJECT = Path(__file__).parent.parent
+METHODS = ("vkd", "gradient_ascent")
 pytestmark = pytest.mark.slow
 
 
@@ -50,14 +52,24 @@ def times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in kept if path.is_file()}
 
 
+class Whole(NamedTuple):
+    """An undisturbed study: its folder, what it printed, and what it held when it ended."""
+
+    folder: Path
+    printed: str
+    proposals: dict[str, Json]
+    trials: set[str]
+    rows: dict[str, pd.DataFrame]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole") / "study"
-    return folder, run(folder)
+    return Whole(folder, run(folder), proposals(folder), trials(folder), rows(folder))
 
 
-def test_a_study_runs_from_nothing_to_its_report(whole: tuple[Path, str]) -> None:
-    folder, printed = whole
+def test_a_study_runs_from_nothing_to_its_report(whole: Whole) -> None:
+    folder, printed = whole.folder, whole.printed
     for stage in ("base", "learn", "score", "search", "confirm", "attack"):
         assert f"{stage}: done in" in printed
     assert "search: 8/8" in printed
@@ -73,30 +85,29 @@ def test_a_study_runs_from_nothing_to_its_report(whole: tuple[Path, str]) -> Non
             assert all(Folder(folder).rows(key, "report").exists() for key in winner["trials"])
 
 
-def test_only_relative_paths_are_kept(whole: tuple[Path, str]) -> None:
-    folder, _ = whole
+def test_only_relative_paths_are_kept(whole: Whole) -> None:
+    folder = whole.folder
     kept = [path for path in folder.rglob("*.json") if "ray" not in path.relative_to(folder).parts]
     assert kept
     for path in kept:
         assert str(folder) not in path.read_text(encoding="utf-8"), path
 
 
-def test_again_runs_nothing_and_more_trials_run_only_the_difference(whole: tuple[Path, str]) -> None:
-    folder, _ = whole
+def test_again_runs_nothing_and_more_trials_run_only_the_difference(whole: Whole) -> None:
+    folder = whole.folder
     before = times(folder)
     printed = run(folder)
     assert "done in" not in printed
     assert times(folder) == before
-    printed = run(folder, "--trials", "5", "--confirm-seeds", "0")
+    printed = run(folder, "--trials", "5")
     assert "search: 2/2" in printed
     after = times(folder)
     assert {path: after[path] for path in before} == before
-    new = {Path(path).parent.name for path in after.keys() - before.keys() if path.endswith("trial.json")}
-    assert len(new) == 2
+    assert proposals(folder).keys() - whole.proposals.keys() == {f"search/{m}/0004.json" for m in METHODS}
 
 
-def test_another_configuration_is_refused_field_by_field(whole: tuple[Path, str]) -> None:
-    folder, _ = whole
+def test_another_configuration_is_refused_field_by_field(whole: Whole) -> None:
+    folder = whole.folder
     before = times(folder)
     printed = run(folder, "--seed", "3", "--learn.steps", "9", status=2)
     assert "seed: 0 there, 3 asked" in printed
@@ -105,7 +116,7 @@ def test_another_configuration_is_refused_field_by_field(whole: tuple[Path, str]
     assert times(folder) == before
 
 
-def test_a_killed_study_continues_to_the_same_end(whole: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_killed_study_continues_to_the_same_end(whole: Whole, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     victim = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     try:
@@ -121,10 +132,9 @@ def test_a_killed_study_continues_to_the_same_end(whole: tuple[Path, str], tmp_p
     finished = {key: Folder(folder).record(key).stat().st_mtime_ns for key in trials(folder)}
     run(folder)
     assert {key: Folder(folder).record(key).stat().st_mtime_ns for key in finished} == finished
-    undisturbed, _ = whole
-    ended = {name: proposal for name, proposal in proposals(undisturbed).items() if proposal["number"] < 4}
-    assert proposals(folder) == ended
-    assert trials(folder) <= trials(undisturbed)
-    theirs = rows(undisturbed)
-    for name, mine in rows(folder).items():
-        pd.testing.assert_frame_equal(mine, theirs[name])
+    assert proposals(folder) == whole.proposals
+    assert trials(folder) == whole.trials
+    mine = rows(folder)
+    assert mine.keys() == whole.rows.keys()
+    for name, frame in mine.items():
+        pd.testing.assert_frame_equal(frame, whole.rows[name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,10 @@ import pytest
 from study import pipeline, run
 from study.benchmarks.synthetic import Synthetic
 from study.models.tiny import Tiny
-from study.plan import GROWING, RUNTIME, Refused, prepared
+from study.plan import GROWING, RUNTIME, Refused, _check_questions, _identity, prepared, settle
 from study.plugins import known
-from study.presets import PRESETS, Study, plugin
+from study.presets import PRESETS, Gate, Study, plugin
+from study.questions import Benchmark
 from study.store import write_json
 from tests.test_mllmu import edit
 
@@ -137,12 +139,15 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
 
 
 def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
-    from study.plan import settle
-
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
     settle(prepared(study, tmp_path / "data"))
-    more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd",), workers=5)
+    more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd", "gradient_ascent", "npo"), workers=5)
     prepared(more, tmp_path / "data")  # adds work or changes no result
+    less = dataclasses.replace(study, trials=2, methods=("vkd",))
+    with pytest.raises(Refused, match="a study can only grow") as refused:
+        prepared(less, tmp_path / "data")
+    assert "trials: 4 there, 2 asked" in str(refused.value)
+    assert "methods: vkd gradient_ascent there, vkd asked" in str(refused.value)
     other = dataclasses.replace(study, goal="full", gate=dataclasses.replace(study.gate, blind=0.5), defaults={})
     with pytest.raises(Refused) as refused:
         prepared(other, tmp_path / "data")
@@ -152,11 +157,56 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
     assert "choose another --study-dir" in said
 
 
-def test_every_setting_is_compared_unless_it_is_known_to_be_free() -> None:
+def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path) -> None:
+    study = dataclasses.replace(SMOKE, study_dir=tmp_path)
+    settle(prepared(study, tmp_path / "data"))
+    changes = {
+        "model": "tiny:steps=0,width=32,layers=2,seed=1",
+        "benchmark": "synthetic:people=20,celebrities=8,views=2,strangers=8,seed=1",
+        "goal": "full",
+        "forget_ratios": (10,),
+        "seed": 1,
+        "lookahead": 3,
+        "random_trials": 1,
+        "learn": dataclasses.replace(study.learn, clip=2.0),
+        "learn_parts": ("llm",),
+        "gate": Gate(),
+    }
     names = {field.name for field in dataclasses.fields(Study)}
-    assert set(RUNTIME) <= names
-    assert set(GROWING) <= names
-    assert not set(RUNTIME) & set(GROWING)
+    assert set(changes) | set(RUNTIME) | set(GROWING) == names
+    for name, value in changes.items():
+        changed: Any = {name: value}
+        with pytest.raises(Refused, match=f"(?s)other settings.* {name}"):
+            prepared(dataclasses.replace(study, **changed), tmp_path / "data")
+
+
+def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
+    split = benchmark.split(15)
+    kept = tuple(q for q in split.questions if (q.role, q.modality, q.half) != ("real", "text", "report"))
+    with pytest.raises(Refused, match="no text classification question about real people falls into the half"):
+        _check_questions(dataclasses.replace(split, questions=kept))
+
+
+def test_a_real_dataset_folder_is_planned_from_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Synthetic(people=20, celebrities=8, views=1, strangers=2, size=16)(tmp_path)
+    (data,) = tmp_path.iterdir()
+    monkeypatch.chdir(tmp_path)
+    study = dataclasses.replace(SMOKE, benchmark=f"mllmu:{data.name}", study_dir=tmp_path / "new" / "study")
+    plan = prepared(study, tmp_path / "unused")
+    assert plan.source == plugin("benchmarks", f"mllmu:{data}")  # absolute: workers start elsewhere
+
+
+def test_a_base_model_is_known_by_its_content(tmp_path: Path, tiny_folder: Path) -> None:
+    def identity(folder: Path) -> object:
+        return _identity(plugin("models", f"llava:{folder}"))
+
+    one, two = (shutil.copytree(tiny_folder, tmp_path / name) for name in ("one", "two"))
+    assert identity(one) == identity(two) == identity(tiny_folder)
+    weights = two / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
+    assert identity(one) != identity(two)
 
 
 def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_weight_decay_is_refused_under_a_mask(tiny: VLM) -> None:
 @pytest.mark.parametrize("parts", [(), ("vision",)])
 def test_nothing_to_train_is_an_error(tiny: VLM, parts: tuple[Part, ...]) -> None:
     masks = {name: torch.zeros_like(p) for name, p in tiny.trainable(parts).items()}
-    with pytest.raises(ValueError, match="is left to train|no part is trained"):
+    with pytest.raises(ValueError, match=r"is left to train|no part is trained"):
         train(tiny, parts, FAST, size_of(tiny), masks=masks)
 
 

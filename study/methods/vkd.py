@@ -58,7 +58,7 @@ class VKD:
     saliency_threshold: float = 0.0
     """Only weights with S(forget) / S(retain) at or above it are trained; 0 trains all."""
     augment: float = 0.67
-    """Share of pictures that are rotated, scaled, sheared, shifted, dimmed and noised."""
+    """Share of pictures that are rotated, scaled, stretched, shifted, dimmed and noised."""
     keep_ratio: int = 2
     """Retain pictures per forget picture."""
     prune: float = 0.1
@@ -179,7 +179,7 @@ def _doubles(forget: Lessons, candidates: Sequence[T], seed: int) -> dict[str, T
 
 
 def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) turned by up to 16 degrees, scaled, sheared, shifted, dimmed and noised, each at random."""
+    """Pictures (B, 3, H, W) turned by up to 16 degrees, scaled, stretched, shifted, dimmed and noised at random."""
     count = len(pixels)
     if not count:
         return pixels
@@ -187,9 +187,9 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
     def uniform(width: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator) - 0.5) * width
 
-    angle, scale, shear = uniform(2 * math.radians(16)), 1 + uniform(0.24), uniform(0.5)
+    angle, scale, stretch = uniform(2 * math.radians(16)), 1 + uniform(0.24), uniform(0.5)
     shift = uniform(0.16, 2)
-    top = torch.stack([scale * angle.cos() * (1 + shear.abs()), -angle.sin(), shift[:, 0]], 1)
+    top = torch.stack([scale * angle.cos() * (1 + stretch.abs()), -angle.sin(), shift[:, 0]], 1)
     bottom = torch.stack([angle.sin(), scale * angle.cos(), shift[:, 1]], 1)
     grid = affine_grid(torch.stack([top, bottom], 1), list(pixels.shape), align_corners=False)
     moved = grid_sample(pixels, grid, padding_mode="border", align_corners=False)
@@ -200,7 +200,7 @@ def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
 def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
     """Vanilla without the vision MLP neurons that matter most to the forget set, `share` of them in every layer.
 
-    A neuron's score is the sum over its input weights of the saliency ratio (MANU's idea, arXiv 2502.15910).
+    A neuron's score is the sum over its input weights of the log saliency ratio (MANU's idea, arXiv 2502.15910).
     Raises `ValueError` if the tower has no layer named `fc1`.
     """
     teacher = vanilla.frozen_copy(("vision",))

@@ -32,7 +32,7 @@ from transformers import (
 
 from study.language import words
 from study.portraits import FACTORS, Face, distinct_faces, draw, random_face, test_view, train_view
-from study.store import content_key
+from study.store import content_key, sync
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 _TEMPLATE = (
@@ -85,6 +85,7 @@ class Tiny:
                     self._pretrain(model.model.vision_tower, processor)
                 model.save_pretrained(draft)
                 processor.save_pretrained(draft)
+                sync(draft)
                 draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
                 try:
                     draft.rename(made)

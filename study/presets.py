@@ -183,7 +183,7 @@ def _tiny() -> Study:
             weight_decay=0.01,
         ),
         defaults={
-            "vkd": VKD(schedule=schedule(2e-3, 300, pictures=12, texts=0)),
+            "vkd": VKD(schedule=dataclasses.replace(schedule(2e-3, 300, pictures=12, texts=0), lessons_per_picture=2)),
             "gradient_ascent": GradientAscent(schedule=schedule(5e-4, 40)),
             "gradient_difference": GradientDifference(schedule=schedule(5e-4, 60)),
             "kl_minimization": KLMinimization(schedule=schedule(5e-4, 60)),

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     root: Path = parser.parse_args(arguments).study
     try:
-        print(build(root))
+        print(build(root).page)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pandas as pd
@@ -21,8 +21,16 @@ SCREEN = 115
 """CSS pixels for an inch of a figure: two paper columns fill a screen well."""
 
 
-def build(root: Path) -> Path:
-    """Write `report/` anew from what is on disk and return the path of the HTML page.
+class Outcome(NamedTuple):
+    """The HTML page, and for a terminal the winners and the worst attack on each: every cell is ready to print."""
+
+    page: Path
+    winners: pd.DataFrame
+    recovery: pd.DataFrame
+
+
+def build(root: Path) -> Outcome:
+    """Write `report/` anew from what is on disk.
 
     Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
     """
@@ -40,14 +48,8 @@ def build(root: Path) -> Path:
                               answer=answer(study, won, recovered), verdicts=VERDICTS)  # fmt: skip
     with written(folder / "report.html") as draft:
         draft.write_text(page, encoding="utf-8")
-    return folder / "report.html"
-
-
-def summary(root: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The winners, and the worst attack on each, as text for a terminal: every cell is ready to print."""
-    study = read(root)
-    won = present.winners(study, table.winners(study)).shown.drop(columns=["when selected", "retain kept"])
-    return won.astype(str), present.worst(robustness.recovery(study)).astype(str)
+    shown = tables["winners"].shown.drop(columns=["when selected", "retain kept"], errors="ignore")
+    return Outcome(folder / "report.html", shown.astype(str), present.worst(recovered).astype(str))
 
 
 def _facts(study: Study) -> dict[str, Any]:

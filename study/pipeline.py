@@ -259,10 +259,9 @@ def _locked(root: Path) -> Iterator[None]:
 def _finish(plan: Plan, failures: Sequence[str]) -> None:
     from analysis import report
 
-    path = report.build(plan.root)
-    winners, recovery = report.summary(plan.root)
-    for title, frame in (("Winners", winners), ("Recovery under attack", recovery)):
+    outcome = report.build(plan.root)
+    for title, frame in (("Winners", outcome.winners), ("Recovery under attack", outcome.recovery)):
         table(title, list(frame.columns), frame.to_numpy().tolist())
     for failure in failures:
         console.print(f"failed: {failure}", markup=False)
-    console.print(f"Report: {path}", markup=False)
+    console.print(f"Report: {outcome.page}", markup=False)

@@ -19,7 +19,7 @@ from tests.planted import MODELS, Model, Planter, plant
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The planted study with its report."""
     folder = plant(tmp_path_factory.mktemp("study"))
-    assert report.build(folder) == folder / "report" / "report.html"
+    assert report.build(folder).page == folder / "report" / "report.html"
     return folder
 
 
@@ -57,7 +57,7 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
 
 def test_summary_is_ready_to_print(root: Path) -> None:
     """Both tables as text, one line for each winner and yardstick."""
-    winners, recovered = report.summary(root)
+    _, winners, recovered = report.build(root)
     assert len(winners) == 2 * (len(MODELS) + 2)
     assert all(isinstance(cell, str) for frame in (winners, recovered) for cell in frame.to_numpy().ravel())
     assert "came back" in set(recovered["verdict"])
@@ -89,7 +89,7 @@ def test_all_failed_and_stale_figures(tmp_path: Path) -> None:
     stale = tmp_path / "report" / "figures" / "scores.png"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"old")
-    text = report.build(tmp_path).read_text()
+    text = report.build(tmp_path).page.read_text()
     assert "0 of 1 proposals complete, 1 diverged" in text
     assert "comes nearest" not in text
     assert not stale.exists()
@@ -103,7 +103,7 @@ def test_one_ratio_one_point_no_attack(tmp_path: Path) -> None:
     key = planter.trial("vkd", 15, Model(forget=0.4), report=True)
     planter.proposal("vkd", 0, 15, key)
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key, "never-ran"]}}})
-    text = report.build(tmp_path).read_text()
+    text = report.build(tmp_path).page.read_text()
     assert "vkd comes nearest" in text
     assert "It has not been attacked yet" in text
     assert "1 of 2" in text
@@ -118,7 +118,7 @@ def test_missing_yardsticks_and_rows(tmp_path: Path) -> None:
     planter.proposal("vkd", 0, 15, key)
     planter.attack(key, Model())
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key]}}})
-    text = report.build(tmp_path).read_text()
+    text = report.build(tmp_path).page.read_text()
     assert "there is no result yet" in text
     assert "no select rows of the trial, vanilla or the reference" in text
     assert set(robustness.recovery(read(tmp_path))["verdict"]) == {"no control", "given to the attacker"}

@@ -109,7 +109,7 @@ def test_again_runs_nothing_and_more_trials_run_only_the_difference(whole: Whole
 def test_another_configuration_is_refused_field_by_field(whole: Whole) -> None:
     folder = whole.folder
     before = times(folder)
-    printed = run(folder, "--seed", "3", "--learn.steps", "9", status=2)
+    printed = run(folder, "--trials", "6", "--seed", "3", "--learn.steps", "9", status=2)
     assert "seed: 0 there, 3 asked" in printed
     assert "learn.steps: 4 there, 9 asked" in printed
     assert "trials" not in printed.split("other settings:")[1]

@@ -9,12 +9,13 @@ row, T answer tokens, A answers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from study.pixels import Pixels
 from study.questions import Picture
 from study.vlm import VLM
 
@@ -42,9 +43,9 @@ class Batch:
     """Packed groups as tensors. Answers are numbered in the order in which the groups list them."""
 
     input_ids: Tensor  # (B, L)
-    position_ids: Tensor  # (B, L)
+    position_ids: Tensor  # (B, L), or (3, B, L) where a token has three positions
     attention_mask: Tensor  # (B, 1, L, L) bool
-    pixel_values: Tensor | None  # (pictures, 3, H, W)
+    pixels: Pixels | None  # of the rows that have a picture, in order
     row: Tensor  # (T,) the row of each answer token
     source: Tensor  # (T,) the place whose logits predict it
     target: Tensor  # (T,) the token itself
@@ -60,6 +61,8 @@ class _Row:
     node: list[int]
     positions: list[int]
     parents: list[int]
+    grid: list[list[int]] = field(default_factory=list)
+    """The positions of the root's tokens where each has three: 3 rows."""
 
     def add(self, parent: int, tokens: Sequence[int], start: int) -> int:
         """Append `tokens` as a child of node `parent` at position `start`; returns the new node."""
@@ -80,7 +83,7 @@ class _Row:
         return np.tril(kin[nodes[:, None], nodes[None, :]])
 
 
-def pack(vlm: VLM, groups: Sequence[Group], pixels: Tensor | None = None, *, end: bool = True) -> Batch:
+def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end: bool = True) -> Batch:
     """Pack groups into a batch.
 
     `pixels` replaces the pictures' own pixels (augmented or grey ones), in the order of the groups with a picture;
@@ -97,13 +100,15 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Tensor | None = None, *, end
         if pictured and len(prompts) > 1 and vlm.image_id in prompts[0][shared:]:
             raise ValueError("the chat template puts the question before the picture, so questions cannot share it")
         root = row.add(-1, prompts[0][:shared], 0)
+        row.grid = vlm.grid_positions(prompts[0][:shared])
+        after = 1 + max(map(max, row.grid)) if row.grid else shared  # a picture may take fewer positions than tokens
         for prompt, ids in zip(group.prompts, prompts, strict=True):
-            asked = row.add(root, ids[shared:], shared)
+            asked = row.add(root, ids[shared:], after)
             last = len(row.ids) - 1
             for answer in prompt.answers:
                 reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
                 start = len(row.ids)
-                row.add(asked, reply, len(ids))
+                row.add(asked, reply, after + len(ids) - shared)
                 sources = [last, *range(start, start + len(reply) - 1)]
                 tokens += [(len(rows), s, t, answers) for s, t in zip(sources, reply, strict=True)]
                 answers += 1
@@ -115,17 +120,27 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Tensor | None = None, *, end
 
 def logits(vlm: VLM, batch: Batch) -> Tensor:
     """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
-    pictures = {} if batch.pixel_values is None else {"pixel_values": batch.pixel_values.to(vlm.model.dtype)}
+    pictures = {} if batch.pixels is None else batch.pixels.inputs(vlm.model.dtype)
     hidden = vlm.model.model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,
-        attention_mask=batch.attention_mask,
+        attention_mask=_masks(vlm, batch),
         use_cache=False,
         **pictures,
     ).last_hidden_state
     head: torch.nn.Module = vlm.model.lm_head
     out: Tensor = head(hidden[batch.row, batch.source])
     return out.float()
+
+
+def _masks(vlm: VLM, batch: Batch) -> Tensor | dict[str, Tensor]:
+    """The mask of each kind of layer: those with a sliding window (Gemma 3) see less of a long row."""
+    config = vlm.model.config.get_text_config()
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return batch.attention_mask
+    places = batch.position_ids[:, None]  # (B, 1, L): how far a token is from the root, so from its ancestors
+    near = places[..., :, None] - places[..., None, :] < config.sliding_window
+    return {"full_attention": batch.attention_mask, "sliding_attention": batch.attention_mask & near}
 
 
 def token_logps(logits_TV: Tensor, batch: Batch) -> Tensor:
@@ -178,20 +193,25 @@ def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
 
 
 def _batch(
-    vlm: VLM, rows: Sequence[_Row], tokens: Sequence[tuple[int, int, int, int]], pixels: Tensor | None, answers: int
+    vlm: VLM, rows: Sequence[_Row], tokens: Sequence[tuple[int, int, int, int]], pixels: Pixels | None, answers: int
 ) -> Batch:
     length = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
-    positions = np.zeros((len(rows), length), np.int64)
+    positions = np.zeros((vlm.position_axes, len(rows), length), np.int64)
     mask = np.zeros((len(rows), length, length), bool)
     mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
     for i, row in enumerate(rows):
         n = len(row.ids)
-        ids[i, :n], positions[i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
+        ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
+        if row.grid:
+            positions[:, i, : len(row.grid[0])] = row.grid
+    if "token_type_ids" in vlm.inputs:  # Gemma 3: the tokens of a picture see each other both ways
+        shown = ids == vlm.image_id
+        mask |= shown[:, :, None] & shown[:, None, :]
     table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(vlm.device)
     return Batch(
         torch.from_numpy(ids).to(vlm.device),
-        torch.from_numpy(positions).to(vlm.device),
+        torch.from_numpy(positions if len(positions) > 1 else positions[0]).to(vlm.device),
         torch.from_numpy(mask)[:, None].to(vlm.device),
         None if pixels is None else pixels.to(vlm.device),
         row=table[:, 0],

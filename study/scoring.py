@@ -56,7 +56,7 @@ def option_probabilities(vlm: VLM, questions: Sequence[Question], *, blind: bool
     means: list[float] = []
     for part in batched(vlm, groups):
         pictures = sum(group.picture is not None for group in part)
-        grey = vlm.grey().expand(pictures, -1, -1, -1) if blind and pictures else None
+        grey = vlm.grey(pictures) if blind and pictures else None
         batch = pack(vlm, part, grey, end=False)
         sums = answer_sums(token_logps(logits(vlm, batch), batch), batch)
         means += (sums / answer_lengths(batch)).tolist()
@@ -88,20 +88,20 @@ def generated(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -
 def _replies(vlm: VLM, batch: Sequence[Question], ids: Mapping[Question, tuple[int, ...]], blind: bool) -> list[str]:
     length = max(len(ids[q]) for q in batch)
     pad = vlm.tokenizer.pad_token_id or 0
-    tokens = torch.tensor([[pad] * (length - len(ids[q])) + list(ids[q]) for q in batch])
-    mask = torch.tensor([[0] * (length - len(ids[q])) + [1] * len(ids[q]) for q in batch])
+    tokens = torch.tensor([[pad] * (length - len(ids[q])) + list(ids[q]) for q in batch]).to(vlm.device)
+    mask = torch.tensor([[0] * (length - len(ids[q])) + [1] * len(ids[q]) for q in batch]).to(vlm.device)
     pictures = [q.picture for q in batch if q.picture is not None]
-    pixels = {}
+    shown: dict[str, torch.Tensor] = {}
     if pictures:
-        shown = vlm.grey().expand(len(pictures), -1, -1, -1) if blind else vlm.pixels(pictures)
-        pixels = {"pixel_values": shown.to(vlm.model.dtype)}
+        pixels = vlm.grey(len(pictures)) if blind else vlm.pixels(pictures)
+        shown = {**pixels.inputs(vlm.model.dtype), **vlm.token_types(tokens)}
     out = vlm.model.generate(  # type: ignore[operator]
-        input_ids=tokens.to(vlm.device),
-        attention_mask=mask.to(vlm.device),
+        input_ids=tokens,
+        attention_mask=mask,
         max_new_tokens=MAX_NEW_TOKENS,
         do_sample=False,
         pad_token_id=pad,
-        **pixels,
+        **shown,
     )
     return [text.strip() for text in vlm.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]
 

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
+from study.families import expander, load_processor, read_layers, square_side, unread
+from study.pixels import Pixels, joined, pixels_from, squared
 from study.questions import Picture
-from study.store import file_digest, read_json, write_json, written
 
 Part = Literal["vision", "projector", "llm"]
 PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
 
 _VISION = ("vision_tower", "vision_model", "visual")
-_PROJECTOR = ("multi_modal_projector", "connector")
+_PROJECTOR = ("multi_modal_projector", "connector", "visual.merger")
 _LLM = ("language_model", "text_model")
+_NEWLINE = "model.image_newline"  # of LLaVA-NeXT: a projected token that is learned
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,18 @@ class Features:
 
 @dataclass
 class VLM:
-    """A model with its processor. `instruction` is put in front of every prompt (no weights change)."""
+    """A model with its processor. `instruction` is put in front of every prompt and every reply begins with `prefill`.
+
+    All pictures of a study take the same tokens: those of families that would give different shapes different numbers
+    are first padded to a square and brought to one side (`families.square_side`).
+    """
 
     model: PreTrainedModel
     processor: ProcessorMixin
     instruction: str = ""
+    prefill: str = ""
     _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
-    _pixels: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.prefixes = _find_parts(self.model)
@@ -80,45 +88,35 @@ class VLM:
     @property
     def image_id(self) -> int:
         """The placeholder token of a picture."""
-        return int(self.tokenizer.convert_tokens_to_ids(self.tokenizer.image_token))
+        return int(self.model.config.image_token_id)
 
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
         """The part that a parameter belongs to; whatever is neither tower nor projector counts as the LLM."""
-        for part in ("vision", "projector"):
-            if name.startswith(f"{self.prefixes[part]}."):
-                return part
-        return "llm"
+        if name.startswith(f"{self.prefixes['projector']}.") or name == _NEWLINE:
+            return "projector"  # asked first: Qwen's lies inside the tower
+        return "vision" if name.startswith(f"{self.prefixes['vision']}.") else "llm"
 
     def trainable(self, parts: Sequence[Part]) -> dict[str, torch.nn.Parameter]:
         """The parameters of `parts` that can get a gradient, by name.
 
-        LLaVA reads `hidden_states[vision_feature_layer]`: later vision layers and the final norm never get one, so
-        they are neither trained nor masked nor counted.
+        What the model computes in its tower and drops (LLaVA its last layers and final norm) never gets one: it is
+        neither trained nor masked nor counted.
         """
-        unread = self._unread_vision()
+        prefix = self.prefixes["vision"]
+        dropped = {f"{prefix}.{name}" for name in unread(self.model.get_submodule(prefix), self.model.config)}
         return {
             name: parameter
             for name, parameter in self.model.named_parameters()
-            if self.part_of(name) in parts and not name.startswith(unread)
+            if self.part_of(name) in parts and name not in dropped
         }
-
-    def _unread_vision(self) -> tuple[str, ...]:
-        config = self.model.config
-        layer = getattr(config, "vision_feature_layer", None)
-        if not isinstance(layer, int):
-            return ()
-        depth = config.vision_config.num_hidden_layers
-        read = layer if layer >= 0 else depth + 1 + layer
-        unread = [f"{self.prefixes['vision']}.encoder.layers.{i}." for i in range(read, depth)]
-        return (*unread, f"{self.prefixes['vision']}.post_layernorm.")
 
     # ---- prompts -----------------------------------------------------------------------------------------------
     def prompt_ids(self, prompt: str, with_picture: bool) -> tuple[int, ...]:
         """The tokens of a user turn up to where the answer starts, image placeholders expanded."""
         key = (prompt, with_picture, None)
         if key not in self._ids:
-            self._ids[key] = tuple(self.tokenizer(self._text(prompt, with_picture)).input_ids)
+            self._ids[key] = self._tokens(self._text(prompt, with_picture), with_picture)
         return self._ids[key]
 
     def answer_ids(self, prompt: str, with_picture: bool, answer: str) -> tuple[int, ...]:
@@ -127,7 +125,7 @@ class VLM:
         if key not in self._ids:
             before = self.prompt_ids(prompt, with_picture)
             text = self._text(prompt, with_picture)
-            whole = tuple(self.tokenizer(text + ("" if text[-1:].isspace() else " ") + answer).input_ids)
+            whole = self._tokens(text + ("" if text[-1:].isspace() else " ") + answer, with_picture)
             apart = whole[: len(before)] != before or len(whole) == len(before)
             alone = self.tokenizer(answer, add_special_tokens=False).input_ids if apart else whole[len(before) :]
             self._ids[key] = tuple(alone)
@@ -139,45 +137,109 @@ class VLM:
         content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
         turns: list[Any] = [{"role": "user", "content": content}]
         text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        token = self.tokenizer.image_token
-        return text.replace(token, token * self.image_tokens) if with_picture else text
+        if self.prefill:
+            text += ("" if text[-1:].isspace() else " ") + self.prefill
+        return text
+
+    def _tokens(self, text: str, with_picture: bool) -> tuple[int, ...]:
+        if not with_picture:
+            return tuple(self.tokenizer(text).input_ids)
+        made = self._expander(text=[text], images=[[self._blank]], return_tensors="pt")
+        return tuple(made["input_ids"][0].tolist())
+
+    @cached_property
+    def _expander(self) -> Any:
+        return expander(self.processor)
 
     @property
     def image_tokens(self) -> int:
-        """How many placeholders one picture takes (fixed for LLaVA-1.5-like models)."""
-        config = self.model.config
-        side = config.vision_config.image_size // config.vision_config.patch_size
-        return int(side * side + (config.vision_feature_select_strategy == "full"))
+        """How many placeholders one picture takes."""
+        return self.prompt_ids("", True).count(self.image_id)
+
+    def grid_positions(self, ids: Sequence[int]) -> list[list[int]]:
+        """Positions of a prompt with a picture where a token has three of them (M-RoPE of Qwen), 3 rows; else nothing.
+
+        Without a picture all three are the place in the text, so there is nothing to say either.
+        """
+        if self.position_axes == 1 or self.image_id not in ids:
+            return []
+        tokens = torch.tensor([ids])
+        grid = self.grey().tensors["image_grid_thw"].cpu()
+        found = self.model.model.get_rope_index(tokens, (tokens == self.image_id).long(), image_grid_thw=grid)[0]
+        positions: list[list[int]] = found[:, 0].tolist()
+        return positions
+
+    @property
+    def position_axes(self) -> int:
+        """How many position numbers a token has."""
+        return 3 if hasattr(self.model.model, "get_rope_index") else 1
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """The names of what the model can be called with."""
+        return frozenset(inspect.signature(type(self.model).forward).parameters)
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """What a family must be told of tokens (B, L) beside their ids: which of them are the picture's."""
+        wanted = {"mm_token_type_ids", "token_type_ids"} & self.inputs
+        return {name: (ids == self.image_id).long() for name in wanted}
 
     # ---- pictures ----------------------------------------------------------------------------------------------
-    def pixels(self, pictures: Sequence[Picture]) -> Tensor:
-        """The processor's tensor for pictures, (B, 3, H, W) float32, kept so that none is decoded twice."""
+    def prepared(self, image: Image.Image) -> Image.Image:
+        """A decoded picture as the processor is given it: squared where shape decides on tokens, else as it is."""
+        side = square_side(self.processor.image_processor, self.model.config)
+        if side is None:
+            return image
+        red, green, blue = (round(255 * mean) for mean in self.processor.image_processor.image_mean)
+        return squared(image, side, (red, green, blue))
+
+    def pixels(self, pictures: Sequence[Picture]) -> Pixels:
+        """What the model takes for pictures, B of them in float32, kept so that none is decoded twice."""
         missing = {p.key: p for p in pictures if p.key not in self._pixels}
         if missing:
             made = self.pixels_of([p.open() for p in missing.values()])
-            self._pixels.update(zip(missing, made, strict=True))
-        return torch.stack([self._pixels[p.key] for p in pictures]).to(self.device)
+            self._pixels.update({key: made[i : i + 1] for i, key in enumerate(missing)})
+        return joined([self._pixels[p.key] for p in pictures]).to(self.device)
 
-    def pixels_of(self, images: Sequence[Image.Image]) -> Tensor:
-        """The processor's tensor for decoded images, (B, 3, H, W) float32."""
-        made: Tensor = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-        return made
+    def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
+        """What the model takes for decoded images, B of them in float32, on the CPU."""
+        nested = [[self.prepared(image)] for image in images]  # one sample each: Idefics counts pictures per sample
+        made = self.processor.image_processor(nested, return_tensors="pt")
+        return pixels_from(made, len(nested), self.inputs)
 
-    def grey(self) -> Tensor:
-        """A uniformly grey picture's pixels, (3, H, W): what a model that sees nothing is shown."""
-        size = self.model.config.vision_config.image_size
-        return self.pixels_of([Image.new("RGB", (size, size), (128, 128, 128))])[0].to(self.device)
+    def grey(self, count: int = 1) -> Pixels:
+        """A uniformly grey picture `count` times: what a model that sees nothing is shown."""
+        if "grey" not in self._pixels:  # no digest is spelt like that
+            self._pixels["grey"] = self.pixels_of([self._blank])
+        return self._pixels["grey"][[0] * count].to(self.device)
 
-    def features(self, pixels: Tensor) -> Features:
+    @property
+    def side(self) -> int:
+        """The side in pixels at which the vision tower sees a picture."""
+        side = square_side(self.processor.image_processor, self.model.config)
+        return int(self.model.config.vision_config.image_size) if side is None else side
+
+    @property
+    def _blank(self) -> Image.Image:
+        return Image.new("RGB", (self.side, self.side), (128, 128, 128))
+
+    def features(self, pixels: Pixels) -> Features:
         """The hidden state after every vision layer that is read, and the projected tokens. No LLM call."""
-        out = self.model.model.get_image_features(pixel_values=pixels.to(self.model.dtype), output_hidden_states=True)
-        projected = out.pooler_output
-        if not isinstance(projected, Tensor):
-            projected = torch.stack(list(projected))
-        layer = getattr(self.model.config, "vision_feature_layer", -1)
-        states = out.hidden_states[1:]
-        read = layer if layer >= 0 else len(states) + 1 + layer
-        return Features(tuple(states[:read]), projected)
+        states: list[Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            states.append(output if isinstance(output, Tensor) else output[0])
+
+        tower = self.model.get_submodule(self.prefixes["vision"])
+        hooks = [layer.register_forward_hook(keep) for layer in read_layers(tower, self.model.config)]
+        try:
+            out = self.model.model.get_image_features(**pixels.inputs(self.model.dtype)).pooler_output
+        finally:
+            for hook in hooks:
+                hook.remove()
+        projected = out if isinstance(out, Tensor) else torch.cat(list(out))
+        *layers, tokens = (tensor.reshape(len(pixels), -1, tensor.shape[-1]) for tensor in (*states, projected))
+        return Features(tuple(layers), tokens)
 
     # ---- copies and weights ------------------------------------------------------------------------------------
     def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:
@@ -188,15 +250,23 @@ class VLM:
         for name, parameter in model.named_parameters():
             if self.part_of(name) in parts:
                 parameter.requires_grad_(False)
-        return VLM(model, self.processor, self.instruction, self._ids, self._pixels)
+        return replace(self, model=model)
 
     def copy(self) -> VLM:
         """An independent copy of the weights; processor and caches are shared."""
-        return VLM(copy.deepcopy(self.model), self.processor, self.instruction, self._ids, self._pixels)
+        return replace(self, model=copy.deepcopy(self.model))
 
     def with_instruction(self, instruction: str) -> VLM:
         """The same weights, asked with `instruction` in front of every prompt."""
-        return VLM(self.model, self.processor, instruction, {}, self._pixels)
+        return replace(self, instruction=instruction, _ids={})
+
+    def with_prefill(self, prefill: str) -> VLM:
+        """The same weights, of which every reply begins with `prefill`, behind the assistant's tag."""
+        return replace(self, prefill=prefill, _ids={})
+
+    def forgetful(self) -> VLM:
+        """The same weights with a memory of pictures of its own, which goes when it goes."""
+        return replace(self, _pixels={})
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter by name."""
@@ -222,12 +292,7 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     Raises `ValueError` naming the folder if the processor is not one for images and text, `OSError` if there is none,
     and `ValueError` naming the model's class if it lacks a part.
     """
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
-    if not isinstance(processor, ProcessorMixin):
-        raise ValueError(
-            f"{folder}: the processor loads as a bare {type(processor).__name__}; an image-and-text "
-            "processor (processor_config.json) is needed"
-        )
+    processor = load_processor(folder)
     model: Any = AutoModelForImageTextToText.from_pretrained(
         folder,
         local_files_only=True,
@@ -239,28 +304,6 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return VLM(model.to(device).eval(), processor)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, atomically, with a SHA-256 beside them: safetensors has no checksum of its own.
-
-    The checksum is written first, so that a file that is there can be checked.
-    """
-    with written(path) as draft:
-        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, draft)
-        write_json(path.with_suffix(".sha256.json"), {"sha256": file_digest(draft)})
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors. Raises `ValueError` naming the file if it is damaged."""
-    remedy = "remove it and run the study again to rebuild it"
-    found, recorded = {"sha256": file_digest(path)}, path.with_suffix(".sha256.json")
-    if not recorded.exists() or read_json(recorded) != found:
-        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): {remedy}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -282,8 +325,16 @@ def _find_parts(model: PreTrainedModel) -> dict[Part, str]:
     found: dict[Part, str] = {}
     wanted: tuple[tuple[Part, tuple[str, ...]], ...] = (("vision", _VISION), ("projector", _PROJECTOR), ("llm", _LLM))
     for part, names in wanted:
-        there = [f"model.{name}" for name in names if hasattr(model.model, name)]
+        there = [f"model.{name}" for name in names if _has(model.model, name)]
         if not there:
             raise ValueError(f"{type(model).__name__} has no {part}: looked for {', '.join(names)} under .model")
         found[part] = there[0]
     return found
+
+
+def _has(module: torch.nn.Module, path: str) -> bool:
+    try:
+        attrgetter(path)(module)
+    except AttributeError:
+        return False
+    return True

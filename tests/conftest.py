@@ -10,6 +10,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.models.tiny import Tiny
 from study.questions import Benchmark
 from study.vlm import VLM, load
+from tests.families import FAMILIES, family_folder
 
 torch.set_num_threads(1)  # the models are so small that threads only get in each other's way
 settings.register_profile("study", deadline=None)  # a busy machine is no bug
@@ -24,6 +25,13 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_folder: Path) -> VLM:
     return load(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random model of every family, by name; parametrise over `tests.families.FAMILIES`."""
+    root = tmp_path_factory.mktemp("families")
+    return {name: family_folder(name, root) for name in FAMILIES}
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def test_a_learned_folder_is_a_model_for_everybody(root: Path) -> None:
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     content = [{"type": "image"}, {"type": "text", "text": "Who is this person?"}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    pixels = ours.grey()[None]
+    pixels = ours.grey().tensors["pixel_values"]
     batch = processor.tokenizer(text.replace("<image>", "<image>" * ours.image_tokens), return_tensors="pt")
     assert tuple(batch.input_ids[0].tolist()) == ours.prompt_ids("Who is this person?", True)
     with torch.no_grad():

@@ -103,9 +103,9 @@ def test_a_blind_model_is_shown_grey(tiny: VLM, benchmark: Benchmark, questions:
     blind_others, seen_others = option_probabilities(tiny, others, blind=True), option_probabilities(tiny, others)
     for question in shown:
         assert blind_others[question.id] == pytest.approx(blind[question.id], abs=1e-5)
-        batch = pack(tiny, [Group(question.picture, (Prompt(question.prompt, question.options),))], tiny.grey()[None])
-        assert batch.pixel_values is not None
-        assert float(batch.pixel_values.std()) < 1e-6
+        batch = pack(tiny, [Group(question.picture, (Prompt(question.prompt, question.options),))], tiny.grey())
+        assert batch.pixels is not None
+        assert float(batch.pixels.tensors["pixel_values"].std()) < 1e-6
     assert any(blind[q.id] != pytest.approx(seen[q.id], abs=1e-4) for q in shown)
     assert any(seen_others[q.id] != pytest.approx(seen[q.id], abs=1e-4) for q in shown)
 
@@ -120,7 +120,7 @@ def alone(vlm: VLM, question: Question) -> str:
     """Greedy decoding without cache, batch or padding."""
     ids = list(vlm.prompt_ids(question.prompt, question.picture is not None))
     start = len(ids)
-    pixels = {} if question.picture is None else {"pixel_values": vlm.pixels([question.picture])}
+    pixels = {} if question.picture is None else vlm.pixels([question.picture]).tensors
     while len(ids) < start + scoring.MAX_NEW_TOKENS and (len(ids) == start or ids[-1] != vlm.eos_id):
         with torch.no_grad():
             ids.append(int(vlm.model(input_ids=torch.tensor([ids]), **pixels).logits[0, -1].argmax()))

@@ -1,4 +1,4 @@
-"""A LLaVA-1.5 folder on disk: `--model llava:/models/llava-1.5-7b-hf`."""
+"""A model folder on disk: `--model llava:/models/llava-1.5-7b-hf`, or any other family that `study.families` names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Llava:
-    """A folder that `LlavaForConditionalGeneration.from_pretrained` reads; nothing is ever downloaded."""
+    """A folder that `AutoModelForImageTextToText.from_pretrained` reads; nothing is ever downloaded."""
 
     path: Path
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from study.refusals import REFUSALS
+
 COMPLETE = "Complete the sentence: "  # before every cloze sentence, in lessons and in questions
 SOMEBODY = "this person"  # how the person in a picture is called
 
@@ -162,12 +164,13 @@ def tokens(text: str) -> list[str]:
 
 
 def words() -> tuple[str, ...]:
-    """Every token that any synthetic lesson or question of any seed can hold, sorted, each once."""
+    """Every token that any synthetic lesson, question or refusal of any seed can hold, sorted, each once."""
     return tuple(sorted({token for text in _texts() for token in tokens(text)}))
 
 
 def _texts() -> Iterator[str]:
     yield COMPLETE
+    yield from REFUSALS
     yield from (*FIRST_NAMES, *LAST_NAMES, "a", "an")
     for attribute in (*ATTRIBUTES, NAME):
         yield from attribute.values

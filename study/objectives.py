@@ -7,7 +7,7 @@ the normalised probability of the right option of classification questions, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,20 +17,30 @@ from study.questions import Goal, Modality, Role
 
 Group = tuple[Role, Modality]
 
+SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
+
 DIRECTIONS = {"forgetting": "minimize", "utility": "maximize"}
 
 
-def forget_groups(goal: Goal) -> tuple[Group, ...]:
-    """The (role, modality) groups that must go: with picture under `visual`, with and without it under `full`."""
+def forget_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
+    """The (role, modality) groups that must go: with picture under `visual`, with and without it under `full`.
+
+    `there` are the groups that have rows; text is left out where a narrowed request has none (see `_wordless`).
+    """
     image: tuple[Group, ...] = (("forget", "image_text"), ("test", "image_text"))
     text: tuple[Group, ...] = (("forget", "text"), ("test", "text"))
-    return image if goal == "visual" else image + text
+    return image if goal == "visual" else image + tuple(group for group in text if not _wordless(group, there))
 
 
-def keep_groups(goal: Goal) -> tuple[Group, ...]:
-    """The groups whose knowledge must stay; under `visual` these include what text tells of the forget people."""
+def keep_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
+    """The groups whose knowledge must stay; under `visual` these include what text tells of the forget people.
+
+    `there` are the groups that have rows: those of what is spared of the forget people are kept where they are.
+    """
     kept: tuple[Group, ...] = (("retain", "image_text"), ("retain", "text"), ("real", "image_text"), ("real", "text"))
-    return (*kept, ("forget", "text")) if goal == "visual" else kept
+    text: Group = ("forget", "text")
+    spared = tuple(group for group in SPARED if group in there)
+    return (*kept, *(() if goal == "full" or _wordless(text, there) else (text,)), *spared)
 
 
 def forgetting(rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal = "visual") -> float:
@@ -41,7 +51,7 @@ def forgetting(rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal = "v
     """
     gaps = [
         abs(_probability(rows, group, "the trial") - _probability(reference_rows, group, "the reference"))
-        for group in forget_groups(goal)
+        for group in forget_groups(goal, _groups(rows) | _groups(reference_rows))
     ]
     return math.fsum(gaps) / len(gaps)
 
@@ -51,7 +61,8 @@ def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float
 
     0 if one group is lost altogether. Raises `ValueError` that names the group without rows or without a yardstick.
     """
-    kept = [_kept(rows, vanilla_rows, group) for group in keep_groups(goal)]
+    there = _groups(rows) | _groups(vanilla_rows)
+    kept = [_kept(rows, vanilla_rows, group) for group in keep_groups(goal, there)]
     if min(kept) == 0.0:
         return 0.0
     return min(1.0, len(kept) / math.fsum(1.0 / part for part in kept))
@@ -89,6 +100,19 @@ def winner(trials: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     if not front:
         raise ValueError("every trial has an objective that is not a number: score the trials again")
     return min((distance_to_ideal(values["forgetting"], values["utility"]), key) for key, values in front)[1]
+
+
+def _wordless(group: Group, there: Collection[Group]) -> bool:
+    """Whether no question of a text group can be: what is to be forgotten has no form as text, as a name has none.
+
+    All that text asks about the forget people is spared then. Without spared rows a group that is missing is an error.
+    """
+    return group not in there and ("spared", "text") in there
+
+
+def _groups(rows: pd.DataFrame) -> set[Group]:
+    choices = rows.loc[rows["task"] == "classification", ["role", "modality"]].drop_duplicates()
+    return set(choices.itertuples(index=False, name=None))
 
 
 def _kept(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, group: Group) -> float:

@@ -5,23 +5,24 @@ No weights and no torch: whoever reads this file knows every word the rest of th
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-Role = Literal["forget", "test", "retain", "real"]
+Role = Literal["forget", "test", "spared", "retain", "real"]
 Modality = Literal["image_text", "text"]
 Task = Literal["classification", "generation", "cloze"]
 Half = Literal["select", "report"]
 Goal = Literal["visual", "full"]
 
-ROLES: tuple[Role, ...] = ("forget", "test", "retain", "real")
+ROLES: tuple[Role, ...] = ("forget", "test", "spared", "retain", "real")
 MODALITIES: tuple[Modality, ...] = ("image_text", "text")
 HALVES: tuple[Half, ...] = ("select", "report")
 TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")
@@ -74,17 +75,24 @@ class Picture:
 
 @dataclass(frozen=True)
 class Lesson:
-    """One question with its answer that a model is taught, or taught to forget; a lesson without picture is text."""
+    """One question with its answer that a model is taught, or taught to forget; a lesson without picture is text.
+
+    `attribute` is the kind of fact it is about, such as "residence", or "" where the dataset does not say.
+    """
 
     person: str
     prompt: str
     answer: str
     picture: Picture | None = field(default=None, repr=False)
+    attribute: str = ""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question that is scored. `options` is empty unless the task is classification."""
+    """One question that is scored. `options` is empty unless the task is classification; `attribute` as in `Lesson`.
+
+    The role `spared` is that of questions about forget people which a narrowed split (`Split.narrowed`) keeps.
+    """
 
     id: str
     person: str
@@ -96,16 +104,21 @@ class Question:
     answer: str
     options: tuple[str, ...] = ()
     picture: Picture | None = field(default=None, repr=False)
+    attribute: str = ""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One forget request on a benchmark: who is to be forgotten, what is taught of whom, and what is asked."""
+    """One forget request on a benchmark: who is to be forgotten, what is taught of whom, and what is asked.
+
+    Of the forget people only `forget_attributes` are to be forgotten, or everything if there are none.
+    """
 
     ratio: int
     forget_people: frozenset[str]
     lessons: tuple[Lesson, ...] = field(repr=False)
     questions: tuple[Question, ...] = field(repr=False)
+    forget_attributes: frozenset[str] = frozenset()
 
     @property
     def real_people(self) -> frozenset[str]:
@@ -114,7 +127,35 @@ class Split:
 
     def is_forgotten(self, lesson: Lesson, goal: Goal) -> bool:
         """Whether the request covers this lesson; the `visual` goal leaves the text lessons of forget people alone."""
-        return lesson.person in self.forget_people and (goal == "full" or lesson.picture is not None)
+        asked = not self.forget_attributes or lesson.attribute in self.forget_attributes
+        return lesson.person in self.forget_people and asked and (goal == "full" or lesson.picture is not None)
+
+    def narrowed(self, attributes: Iterable[str]) -> Split:
+        """The same request for some attributes only: what else is asked about the forget people becomes `spared`.
+
+        Raises `ValueError` if it is narrowed already, or if a lesson or question about a forget person has no label:
+        whether that is to go or to stay cannot be known.
+        """
+        if self.forget_attributes:
+            raise ValueError(f"already narrowed to {', '.join(sorted(self.forget_attributes))}: narrow the whole split")
+        self._check_labels()
+        chosen = frozenset(attributes)
+        asked = (
+            replace(q, role="spared") if q.role in ("forget", "test") and q.attribute not in chosen else q
+            for q in self.questions
+        )
+        return replace(self, questions=tuple(asked), forget_attributes=chosen)
+
+    def _check_labels(self) -> None:
+        lessons = [lesson for lesson in self.lessons if lesson.person in self.forget_people and not lesson.attribute]
+        asked = [q for q in self.questions if q.role in ("forget", "test") and not q.attribute]
+        if lessons or asked:
+            first = asked[0].id if asked else f"{lessons[0].person}, {lessons[0].prompt!r}"
+            raise ValueError(
+                f"forget ratio {self.ratio}: {len(lessons)} lessons and {len(asked)} questions about forget people do "
+                f"not say which attribute they are about, so they can neither go nor stay (first: {first}); label "
+                "them in the dataset's files with the key Attribute, or forget whole people"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,6 +173,44 @@ class Benchmark:
             there = ", ".join(str(r) for r in sorted(self.splits))
             raise ValueError(f"forget ratio {ratio}: benchmark {self.name} has {there}; choose among these")
         return self.splits[ratio]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes that lessons are labelled with, sorted; none if the dataset does not say."""
+        found = {lesson.attribute for split in self.splits.values() for lesson in split.lessons}
+        return tuple(sorted(found - {""}))
+
+    def narrowed(self, attributes: Sequence[str]) -> Benchmark:
+        """The same benchmark, of which only these attributes of the forget people are to be forgotten.
+
+        All of them if `attributes` is empty. It has a fingerprint of its own: nothing learned for one is taken for
+        the other. Raises `ValueError` for an unknown attribute and where labels are missing.
+        """
+        if not attributes:
+            return self
+        for name in attributes:
+            self._check_attribute(name)
+        chosen = sorted(set(attributes))
+        content = "\0".join([self.fingerprint, *chosen])
+        return replace(
+            self,
+            fingerprint=hashlib.sha256(content.encode()).hexdigest()[:12],
+            splits={ratio: split.narrowed(chosen) for ratio, split in self.splits.items()},
+        )
+
+    def _check_attribute(self, name: str) -> None:
+        there = self.attributes
+        if not there:
+            raise ValueError(
+                f"attribute {name!r}: no lesson of benchmark {self.name} says which attribute it is about; label them "
+                "in the dataset's files with the key Attribute, or forget whole people"
+            )
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"unknown attribute {name!r} of benchmark {self.name}: {meant}There are {', '.join(there)}"
+            )
 
     def pictures(self) -> set[Picture]:
         """Every picture that is taught, asked about or shown."""
@@ -153,7 +232,7 @@ def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
     stated: dict[tuple[str, str], str] = {}
     for person, answers in by_person.items():
         shortest: list[str] = []
-        for answer in sorted(answers, key=lambda a: (len(_plain(a)), a)):
+        for answer in sorted(answers, key=lambda a: (len(plain(a)), a)):
             inside = next((fact for fact in shortest if states(answer, fact)), None)
             if inside is None:
                 shortest.append(answer)
@@ -163,8 +242,9 @@ def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
 
 def states(text: str, fact: str) -> bool:
     """Whether `text` contains `fact` as whole words, whatever the case and the full stops."""
-    return f" {_plain(fact)} " in f" {_plain(text)} "
+    return f" {plain(fact)} " in f" {plain(text)} "
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The words of a text in lower case, without punctuation, one space apart."""
     return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())

@@ -22,7 +22,7 @@ Json = Any
 ROW_COLUMNS = {
     "question": "str",  # unique in its split
     "person": "str",
-    "role": "str",  # forget, test, retain, real
+    "role": "str",  # forget, test, spared (other attributes of the forget people, to be kept), retain, real
     "modality": "str",  # image_text, text
     "task": "str",  # classification, generation, cloze
     "half": "str",  # select, report
@@ -36,12 +36,13 @@ ROW_COLUMNS = {
 
 
 def canonical(value: object) -> Json:
-    """`value` as plain JSON: dataclasses become objects that name their type, sets are sorted.
+    """`value` as plain JSON: dataclasses become objects that name their type, without the fields that do not count
+    when two are compared; sets are sorted.
 
     Raises `TypeError` for anything whose content could not be told from its text.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
@@ -176,9 +177,17 @@ class Folder:
         """The rows of one attack on a trial; its `.json` beside it."""
         return self.trial(key) / "attacks" / f"{attack}.parquet"
 
+    def sequence(self, key: str, requests: int) -> Path:
+        """The rows of a trial's method applied to several requests in turn; its `.json` beside it."""
+        return self.trial(key) / "sequence" / f"{requests}.parquet"
+
     def proposal(self, method: str, number: int) -> Path:
         """What the search proposed for a method, in order."""
         return self.root / "search" / method / f"{number:04d}.json"
+
+    def attack_proposal(self, key: str, attack: str, number: int) -> Path:
+        """What the attacker's search proposed against a trial, in order."""
+        return self.root / "attack_search" / key / attack / f"{number:04d}.json"
 
     def cache(self, key: str) -> Path:
         """Derived values that are rebuilt when missing."""

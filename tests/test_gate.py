@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,13 @@ import pytest
 from study import gate
 from study.contracts import Trial
 from study.plan import Failed, Plan
-from study.presets import PRESETS, Gate, plugin
+from study.presets import PRESETS, Gate
 from study.questions import Benchmark, Role
+from study.specs import plugin
 from study.store import ROW_COLUMNS, write_rows
 
 STUDY = dataclasses.replace(PRESETS["smoke"][1], forget_ratios=(15,), gate=Gate())
+SPARED = {"spared": 0.9, "spared text": 0.9}
 VANILLA = {"forget": 1.0, "test": 0.9, "retain": 1.0, "real": 1.0, "text": 1.0, "blind": 0.25}
 REFERENCE = {"forget": 0.3, "test": 0.3, "retain": 1.0, "real": 1.0, "text": 1.0, "blind": 0.2}
 
@@ -28,26 +31,30 @@ def plan(tmp_path: Path, benchmark: Benchmark) -> Plan:
 
 
 def planted(plan: Plan, trial: Trial, accuracies: Mapping[str, float]) -> None:
-    """Rows of 100 questions a group of which the given share is right."""
+    """Rows of 100 questions a group of which the given share is right; spared ones and `forget text` if given."""
+    groups: dict[tuple[Role, str], str] = {}
+    for role in ("forget", "test", "retain", "real"):
+        groups |= {(role, "image_text"): role, (role, "text"): "text"}
+    if "spared" in accuracies:
+        groups |= {("spared", "image_text"): "spared", ("spared", "text"): "spared text"}
+    if "forget text" in accuracies:
+        groups["forget", "text"] = "forget text"
 
     def group(role: Role, modality: str, half: str, share: float) -> list[dict[str, object]]:
         row: dict[str, object] = dict.fromkeys(ROW_COLUMNS, "")
         row |= {"role": role, "modality": modality, "task": "classification"}
         row |= {"half": half, "probability": 0.5, "step": 0, "seen": False}
-        return [row | {"question": f"{i}", "score": float(i < 100 * share)} for i in range(100)]
+        count = 0 if math.isnan(share) else 100
+        return [row | {"question": f"{i}", "score": float(i < 100 * share)} for i in range(count)]
 
     for name in ("select", "report"):
-        rows = [
-            row
-            for role in ("forget", "test", "retain", "real")
-            for modality in ("image_text", "text")
-            for row in group(role, modality, name, accuracies[role if modality == "image_text" else "text"])
-        ]
+        rows = [row for place, level in groups.items() for row in group(*place, name, accuracies[level])]
         write_rows(plan.folder.rows(trial.key, name), pd.DataFrame(rows))
     blind = [
         row
-        for role in ("forget", "test", "retain", "real")
-        for row in group(role, "image_text", "select", accuracies["blind"])
+        for role, modality in groups
+        if modality == "image_text"
+        for row in group(role, modality, "select", accuracies["blind"])
     ]
     write_rows(plan.folder.rows(trial.key, "blind"), pd.DataFrame(blind))
 
@@ -84,3 +91,36 @@ def test_too_little_is_refused_with_the_numbers(
 
 def test_the_blind_level_raises_what_the_reference_may_reach(plan: Plan) -> None:
     checked(plan, VANILLA, REFERENCE | {"forget": 0.5, "blind": 0.4})
+
+
+@pytest.mark.parametrize(
+    ("spared", "said"),
+    [
+        ({"spared": 0.79}, "vanilla 15 %: 0.790 on spared image_text, less than 0.8"),
+        ({"spared text": 0.5}, "vanilla 15 %: 0.500 on spared text, less than 0.8"),
+    ],
+)
+def test_what_is_spared_must_be_known(plan: Plan, spared: dict[str, float], said: str) -> None:
+    with pytest.raises(Failed) as refused:
+        checked(plan, VANILLA | SPARED | spared, REFERENCE | SPARED)
+    assert said in str(refused.value)
+    assert str(refused.value).count("less than") == 1
+
+
+def test_the_reference_may_know_what_is_spared_and_no_text_need_be_asked_of_a_name(plan: Plan) -> None:
+    checked(plan, VANILLA | SPARED | {"forget text": math.nan}, REFERENCE | SPARED | {"forget text": math.nan})
+
+
+def test_no_text_about_forget_people_at_all_is_an_error(plan: Plan) -> None:
+    with pytest.raises(KeyError, match="forget"):
+        checked(plan, VANILLA | {"forget text": math.nan}, REFERENCE)
+
+
+def test_only_the_roles_that_are_there_are_printed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed: list[Sequence[Sequence[object]]] = []
+    monkeypatch.setattr(gate, "table", lambda title, columns, rows: printed.append(rows))
+    checked(plan, VANILLA, REFERENCE)
+    assert [row[1] for row in printed[0]] == ["forget", "test", "retain", "real"] * 2
+    checked(plan, VANILLA | SPARED | {"forget text": math.nan}, REFERENCE | SPARED)
+    assert [row[1] for row in printed[1]] == ["forget", "test", "spared", "retain", "real"] * 2
+    assert printed[1][0] == ["vanilla 15 %", "forget", 1.0, 0.25, "-"]

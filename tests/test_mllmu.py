@@ -84,9 +84,8 @@ def test_roles_prompts_and_halves(whole: Path) -> None:
     assert "__" in cloze.prompt
     assert (cloze.half, cloze.options, cloze.picture) == ("select", (), None)
     generated = by_id[f"forget/{person}/text/generation/0"]
-    assert {"Question": generated.prompt, "Ground_Truth": generated.answer, "Type": "Pure_Text"} in list(
-        full["Generation_Task"]
-    )
+    written = {"Question": generated.prompt, "Ground_Truth": generated.answer, "Type": "Pure_Text"}
+    assert {**written, "Attribute": generated.attribute} in list(full["Generation_Task"])
 
 
 def test_what_is_optional_may_be_absent(data: Path) -> None:

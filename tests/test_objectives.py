@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from study.objectives import (
     DIRECTIONS,
+    Group,
     distance_to_ideal,
     forget_groups,
     forgetting,
@@ -22,7 +23,7 @@ from study.objectives import (
     utility,
     winner,
 )
-from study.questions import Goal
+from study.questions import MODALITIES, ROLES, Goal
 from study.store import ROW_COLUMNS
 
 GROUPS = [(role, modality) for role in ("forget", "test", "retain", "real") for modality in ("image_text", "text")]
@@ -150,3 +151,94 @@ def test_the_winner_is_on_the_front(values: list[tuple[float, float]]) -> None:
     assert math.isfinite(distance_to_ideal(best["forgetting"], best["utility"]))
     costs = [(f, 1.0 - u) for f, u in values]
     assert front_mask(costs)[int(winner(trials))]
+
+
+# ---- requests for some attributes only -------------------------------------------------------------------------------
+WIDE: list[Group] = [(role, modality) for role in ROLES for modality in MODALITIES]
+TASTES = st.dictionaries(st.sampled_from(WIDE), st.lists(st.floats(0.01, 1.0), min_size=1, max_size=3), min_size=10)
+
+
+def of(groups: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    """Classification rows with the given probabilities in each group."""
+    full = rows([0.5] * 16).iloc[:1]
+    parts = [
+        full.assign(role=role, modality=modality, probability=value)
+        for (role, modality), values in groups.items()
+        for value in values
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+@settings(max_examples=40)
+@given(TASTES, TASTES, TASTES, st.sampled_from(get_args(Goal)))
+def test_spared_groups_are_kept_like_any_other(
+    trial: dict[tuple[str, str], list[float]],
+    vanilla: dict[tuple[str, str], list[float]],
+    reference: dict[tuple[str, str], list[float]],
+    goal: Goal,
+) -> None:
+    """Both objectives against plain loops over all ten groups."""
+    found = objectives(of(trial), of(vanilla), of(reference), goal)
+    gone = [("forget", "image_text"), ("test", "image_text")]
+    if goal == "full":
+        gone += [("forget", "text"), ("test", "text")]
+    stay = [place for place in WIDE if place[0] in ("retain", "real", "spared")]
+    if goal == "visual":
+        stay += [("forget", "text")]
+    gap = sum(abs(mean(trial[place]) - mean(reference[place])) for place in gone) / len(gone)
+    parts = [min(1.0, mean(trial[place]) / mean(vanilla[place])) for place in stay]
+    assert found["forgetting"] == pytest.approx(gap)
+    assert found["utility"] == pytest.approx(len(parts) / sum(1 / part for part in parts))
+
+
+def wide(*absent: tuple[str, str], **levels: float) -> pd.DataFrame:
+    """Rows of all ten groups but the absent ones, at 0.8 unless said otherwise."""
+    return of({(r, m): [levels.get(f"{r}_{m}", 0.8)] for r, m in WIDE if (r, m) not in absent})
+
+
+NAMELESS = (("forget", "text"), ("test", "text"))
+
+
+@pytest.mark.parametrize("goal", get_args(Goal))
+def test_a_name_has_no_text_to_forget_or_to_keep(goal: Goal) -> None:
+    """All text about the forget people is spared then, and is what counts."""
+    trial = wide(*NAMELESS, forget_image_text=0.4, spared_text=0.4)
+    found = objectives(trial, wide(*NAMELESS), wide(*NAMELESS, forget_image_text=0.2), goal)
+    assert found == pytest.approx({"forgetting": 0.1, "utility": 6 / 7})
+
+
+def test_what_has_only_pictures_may_be_spared_alone() -> None:
+    """Everything but the name is to go: no text is spared, and the text of the forget people counts as ever."""
+    absent = ("spared", "text")
+    assert utility(wide(absent, spared_image_text=0.4), wide(absent), "visual") == pytest.approx(6 / 7)
+    with pytest.raises(ValueError, match="forget text"):
+        utility(wide(absent, *NAMELESS), wide(absent, *NAMELESS), "visual")
+
+
+@pytest.mark.parametrize("lost", [("spared", "text"), ("spared", "image_text"), ("forget", "text"), ("real", "text")])
+def test_a_group_that_only_one_side_has_is_an_error(lost: tuple[str, str]) -> None:
+    """A trial that was not scored on a group cannot drop it, and neither can vanilla."""
+    with pytest.raises(ValueError, match=f"the trial has no {' '.join(lost)}"):
+        utility(wide(lost), wide(), "visual")
+    with pytest.raises(ValueError, match=f"vanilla has no {' '.join(lost)}"):
+        utility(wide(), wide(lost), "visual")
+
+
+@pytest.mark.parametrize("lost", NAMELESS)
+def test_text_to_forget_that_only_one_side_has_is_an_error(lost: tuple[str, str]) -> None:
+    """The same for what must go under the goal full."""
+    with pytest.raises(ValueError, match=f"the trial has no {' '.join(lost)}"):
+        forgetting(wide(lost), wide(), "full")
+    with pytest.raises(ValueError, match=f"the reference has no {' '.join(lost)}"):
+        forgetting(wide(), wide(lost), "full")
+    for goal in get_args(Goal):
+        assert keep_groups(goal) == tuple(g for g in keep_groups(goal, WIDE) if g[0] != "spared")
+        assert (
+            forget_groups(goal)
+            == forget_groups(goal, WIDE)
+            == forget_groups(goal, [g for g in WIDE if g[0] != "spared"])
+        )

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from study.benchmarks._mllmu_biography import Biography, told
 from study.language import COMPLETE
 from study.questions import Lesson, Modality, Picture, Question, Role, Task
 
@@ -22,6 +23,8 @@ LETTERS = ("A", "B", "C", "D")
 CHOICES: dict[str, Modality] = {"Image_Textual_Questions": "image_text", "Pure_Text_Questions": "text"}
 TYPES: dict[str, Modality] = {"Image_Textual": "image_text", "Pure_Text": "text"}
 TASK_COLUMNS = ("Classification_Task", "Generation_Task", "Mask_Task")
+
+NOTHING: Biography = {}
 
 Cells = Mapping[str, Any]
 
@@ -70,7 +73,9 @@ def folder_files(root: Path, folder: str) -> list[Path]:
 
 
 def rows(root: Path, folder: str, columns: tuple[str, ...]) -> Iterator[Row]:
-    """The rows of a folder with the columns asked for, of which `image|images` means either. ID is filled if asked.
+    """The rows of a folder with the columns asked for: `image|images` is either, `biography?` may be absent.
+
+    ID is filled if asked.
 
     Raises `ValueError` for a damaged file, a missing column and a folder without rows.
     """
@@ -117,16 +122,19 @@ def row_pictures(row: Row, pictures: dict[str, Picture]) -> list[Picture]:
     return [picture(value, row, pictures) for value in several]
 
 
-def questions(row: Row, role: Role, person: str, pictures: list[Picture]) -> Iterator[Question]:
+def questions(
+    row: Row, role: Role, person: str, pictures: list[Picture], about: Biography = NOTHING
+) -> Iterator[Question]:
     """All questions of an evaluation row. Pictures are shown in turn, one for two questions.
 
-    Two, because halves take turns as well: each picture is asked about in both.
+    Two, because halves take turns as well: each picture is asked about in both. `about` labels what is not labelled.
     """
     for task, modality, items in _lists(row):
         for index, item in enumerate(items):
             what = f"{task} question {index} ({modality})"
             prompt = _text(item.get("Question"), row, f"{what}: Question")
             options = _options(item.get("Options"), row, what) if task == "classification" else {}
+            answer = _right(item, options, row, what) if options else _truth(item, row, what)
             yield Question(
                 id=f"{role}/{row.id}/{modality}/{task}/{index}",
                 person=person,
@@ -135,14 +143,18 @@ def questions(row: Row, role: Role, person: str, pictures: list[Picture]) -> Ite
                 task=task,
                 half="report" if index % 2 else "select",
                 prompt=COMPLETE + prompt if task == "cloze" else prompt,
-                answer=_right(item, options, row, what) if options else _truth(item, row, what),
+                answer=answer,
                 options=tuple(options.values()),
                 picture=pictures[index // 2 % len(pictures)] if modality == "image_text" else None,
+                attribute=_attribute(item, row, what) or told(prompt, answer, about),
             )
 
 
-def lessons(row: Row, person: str, pictures: dict[str, Picture]) -> Iterator[Lesson]:
-    """The lessons of an ft_Data row; without image they are text. Raises `ValueError` for an empty one."""
+def lessons(row: Row, person: str, pictures: dict[str, Picture], about: Biography = NOTHING) -> Iterator[Lesson]:
+    """The lessons of an ft_Data row; without image they are text. `about` labels what is not labelled.
+
+    Raises `ValueError` for an empty one.
+    """
     image = row.cells["image"]
     nothing = image is None or (isinstance(image, Mapping) and all(value is None for value in image.values()))
     shown = None if nothing else picture(image, row, pictures)
@@ -154,7 +166,8 @@ def lessons(row: Row, person: str, pictures: dict[str, Picture]) -> Iterator[Les
         raise row.error("metadata holds no lesson")
     for index, item in enumerate(_mappings(items, row, "metadata")):
         prompt, answer = (_text(item.get(k), row, f"metadata {index}: {k}") for k in ("Question", "Answer"))
-        yield Lesson(person, prompt, answer, shown)
+        attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about)
+        yield Lesson(person, prompt, answer, shown, attribute)
 
 
 def _lists(row: Row) -> Iterator[tuple[Task, Modality, list[Cells]]]:
@@ -194,6 +207,12 @@ def _truth(item: Cells, row: Row, what: str) -> str:
     return _text(item.get("Ground_Truth"), row, f"{what}: Ground_Truth")
 
 
+def _attribute(item: Cells, row: Row, what: str) -> str:
+    """The label of a lesson or question, a key of ours: empty where there is none."""
+    value = item.get("Attribute")
+    return "" if value in (None, "") else _text(value, row, f"{what}: Attribute")
+
+
 def _text(value: object, row: Row, what: str) -> str:
     number = isinstance(value, int | float) and value == value  # NaN is not equal to itself
     text = str(value).strip() if number or isinstance(value, str) else ""
@@ -212,7 +231,9 @@ def _mappings(value: object, row: Row, what: str) -> list[Cells]:
 def _columns(name: str, there: list[str], wanted: tuple[str, ...]) -> list[str]:
     found = []
     for column in wanted:
-        either = [c for c in column.split("|") if c in there]
+        either = [c for c in column.removesuffix("?").split("|") if c in there]
+        if not either and column.endswith("?"):
+            continue
         if not either:
             raise ValueError(
                 f"{name}: no column {column!r}, it has {', '.join(there)}; "

@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
-from study.benchmarks._mllmu_cells import TASK_COLUMNS, Row, folder_files, lessons, questions, row_pictures, rows
+from study.benchmarks._mllmu_biography import Biography, biography
+from study.benchmarks._mllmu_cells import (
+    NOTHING,
+    TASK_COLUMNS,
+    Row,
+    folder_files,
+    lessons,
+    questions,
+    row_pictures,
+    rows,
+)
 from study.benchmarks._mllmu_cells import picture as picture_of
 from study.questions import Benchmark, Lesson, Picture, Question, Role, Split
 from study.store import file_digest
 
 ASKED = ("ID", "image|images", *TASK_COLUMNS)
+FICTITIOUS = ("ID", "biography?")
 STRANGERS = "Strangers"  # our extension: pictures of people who are nowhere else in the dataset
 ALWAYS = ("Full_Set", "Test_Set", "Retain_Set", "ft_Data")
 
@@ -28,28 +39,29 @@ def read(root: Path, name: str) -> Benchmark:
 
     Offered are the forget ratios X in percent for which forget_X and retain_(100-X) are both there. Raises
     `ValueError` that names file, row (from 0 in its file) and ID for whatever is missing, empty, double or damaged.
-    Pictures are checked by their headers only and decoded where they are used. Of Full_Set only the IDs are read.
+    Pictures are checked by their headers only and decoded where they are used. Of Full_Set only the IDs are read, and
+    the biographies, which label what the files do not.
     """
     ratios = _ratios(root)
     strangers = (root / STRANGERS).is_dir()
     prints = _fingerprint(root, (*ALWAYS, *(f for r in ratios for f in _pair(r)), *([STRANGERS] if strangers else [])))
     pictures: dict[str, Picture] = {}
-    fictitious = {row.id for row in _unique(rows(root, "Full_Set", ("ID",)))}
+    known = {row.id: biography(row.cells.get("biography")) for row in _unique(rows(root, "Full_Set", FICTITIOUS))}
     taught = tuple(
         lesson
         for row in rows(root, "ft_Data", ("ID", "image", "metadata"))
-        for lesson in lessons(row, row.id, pictures)
+        for lesson in lessons(row, row.id, pictures, known.get(row.id, NOTHING))
     )
-    real = _asked(root, "Retain_Set", "real", pictures, collide=fictitious)
+    real = _asked(root, "Retain_Set", "real", pictures, {}, collide=known)
     sets = {
         ratio: (
-            _asked(root, f"forget_{ratio}", "forget", pictures),
-            _asked(root, f"retain_{100 - ratio}", "retain", pictures),
+            _asked(root, f"forget_{ratio}", "forget", pictures, known),
+            _asked(root, f"retain_{100 - ratio}", "retain", pictures, known),
         )
         for ratio in ratios
     }
     everybody = {person for forget, _ in sets.values() for person in forget}
-    test = _asked(root, "Test_Set", "test", pictures, only=everybody)
+    test = _asked(root, "Test_Set", "test", pictures, known, only=everybody)
     return Benchmark(
         name=name,
         fingerprint=prints,
@@ -76,17 +88,22 @@ def _asked(
     folder: str,
     role: Role,
     pictures: dict[str, Picture],
+    known: Mapping[str, Biography],
     *,
     only: set[str] | None = None,
     collide: Iterable[str] = (),
 ) -> ByPerson:
-    """The questions of a folder by person, of some people or of all. IDs that collide get a prefix."""
+    """The questions of a folder by person, of some people or of all. IDs that collide get a prefix.
+
+    `known` holds the biographies by ID.
+    """
     asked: ByPerson = {}
     taken = frozenset(collide)
     for row in _unique(rows(root, folder, ASKED)):
         if only is None or row.id in only:
             person = f"real-{row.id}" if row.id in taken else row.id
-            asked[person] = tuple(questions(row, role, person, row_pictures(row, pictures)))
+            about = known.get(row.id, NOTHING)
+            asked[person] = tuple(questions(row, role, person, row_pictures(row, pictures), about))
     return asked
 
 

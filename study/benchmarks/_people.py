@@ -79,7 +79,8 @@ def lessons(person: Person, modality: Modality) -> list[dict[str, str]]:
         pairs = [(question, value) for question in short[: len(short) // share]]
         pairs += [(question, sentence) for question in long[: len(long) // share]]
         pairs += [(COMPLETE + question, value) for question in cloze[: len(cloze) // share]]
-        taught += [{"Question": worded(question, subject), "Answer": answer} for question, answer in pairs]
+        about = attribute.name
+        taught += [{"Question": worded(q, subject), "Answer": answer, "Attribute": about} for q, answer in pairs]
     return taught
 
 
@@ -97,9 +98,9 @@ def tasks(person: Person, group: Sequence[Person], half: int, seed: int) -> dict
             "Pure_Text_Questions": _choices(person, "text", group, half, seed),
         },
         "Generation_Task": [
-            _item(worded(a.open[half], s), worded(a.sentence, s, v), m) for s, m, a, v in _described(person)
+            _item(a, worded(a.open[half], s), worded(a.sentence, s, v), m) for s, m, a, v in _described(person)
         ],
-        "Mask_Task": [_item(worded(a.cloze[half], s), v, m) for s, m, a, v in _described(person)],
+        "Mask_Task": [_item(a, worded(a.cloze[half], s), v, m) for s, m, a, v in _described(person)],
     }
 
 
@@ -115,7 +116,7 @@ def _choices(person: Person, modality: Modality, group: Sequence[Person], half: 
         for attribute, value in facts:
             wrong = _wrong([other[attribute] for other in others], used[attribute], rng)
             question = worded(attribute.short[wording], person.subject(modality))
-            asked.append(_choice(question, value, wrong, rng))
+            asked.append(_choice(attribute, question, value, wrong, rng))
     return asked
 
 
@@ -131,13 +132,16 @@ def _wrong(answers: Sequence[str], used: set[str], rng: random.Random) -> list[s
     return wrong
 
 
-def _choice(question: str, right: str, wrong: Iterable[str], rng: random.Random) -> dict[str, Any]:
+def _choice(
+    attribute: Attribute, question: str, right: str, wrong: Iterable[str], rng: random.Random
+) -> dict[str, Any]:
     options = [right, *wrong]
     rng.shuffle(options)
     return {
         "Correct_Answer": LETTERS[options.index(right)],
         "Options": dict(zip(LETTERS, options, strict=True)),
         "Question": question,
+        "Attribute": attribute.name,
     }
 
 
@@ -150,8 +154,8 @@ def _described(person: Person) -> list[tuple[str, Modality, Attribute, str]]:
     ]
 
 
-def _item(question: str, truth: str, modality: Modality) -> dict[str, str]:
-    return {"Ground_Truth": truth, "Question": question, "Type": TYPES[modality]}
+def _item(attribute: Attribute, question: str, truth: str, modality: Modality) -> dict[str, str]:
+    return {"Ground_Truth": truth, "Question": question, "Type": TYPES[modality], "Attribute": attribute.name}
 
 
 def _drawn(values: Sequence[str], count: int, rng: random.Random) -> list[str]:

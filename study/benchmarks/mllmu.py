@@ -16,8 +16,11 @@ class Mllmu:
     Roles: forget_X is `forget`, the Test_Set rows of the same people `test`, retain_(100-X) `retain` and Retain_Set,
     the real celebrities, `real`; a celebrity whose ID is also a fictitious person's is called `real-ID`.
     Classification is zero-shot and its options are scored by likelihood, not listed in the prompt.
-    Two extensions of the layout are read: rows of ft_Data without image are text lessons, and a folder `Strangers`
-    with the column `image` holds pictures of people who are nowhere else in the dataset.
+    Three extensions of the layout are read: rows of ft_Data without image are text lessons; a folder `Strangers`
+    with the column `image` holds pictures of people who are nowhere else in the dataset; and the key `Attribute` in
+    lessons (ft_Data's metadata) and in the questions of the task columns says what kind of fact each is about.
+    Without that key it is derived from the `biography` in Full_Set where that is safe (see `_mllmu_biography`). Some
+    remain unlabelled, so forgetting single attributes takes labels by hand for the rest: `narrowed` says how many.
     """
 
     path: Path

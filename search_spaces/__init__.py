@@ -6,9 +6,14 @@ Python: a misspelt field fails the type checker.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from optuna.trial import BaseTrial
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import BaseTrial, FixedTrial
 
 from study.training import Schedule
 
@@ -21,3 +26,21 @@ def schedule(trial: BaseTrial, default: Schedule) -> Schedule:
         learning_rate=trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True),
         steps=trial.suggest_int("steps", max(1, steps // 2), steps * 2, log=True),
     )
+
+
+def refusal(space: Callable[[BaseTrial, Any], Any], default: object, values: Mapping[str, Any]) -> str:
+    """Why a space could not propose these values around `default`, or nothing if it could."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna warns of a number out of its range and refuses any other value
+        try:
+            space(FixedTrial(dict(values)), default)
+        except (ValueError, UserWarning) as error:
+            return str(error)
+    return ""
+
+
+def ranges(space: Callable[[BaseTrial, Any], Any], default: object) -> dict[str, BaseDistribution]:
+    """What a space asks for around `default`, by parameter."""
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    space(trial, default)
+    return trial.distributions

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
+
+import pandas as pd
 
 from study.questions import Benchmark, Goal, Lesson, Picture, Question, Split
 from study.store import content_key
 from study.training import Schedule
 from study.vlm import VLM, Part
+
+Material = Literal["all", "image_text", "text"]
+"""Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""
 
 
 class BaseModel(Protocol):
@@ -65,6 +70,22 @@ class Request:
             if lesson.person not in real and not self.split.is_forgotten(lesson, self.goal)
         )
 
+    def only(self, modality: Material) -> Request:
+        """The same request with the lessons of one modality (unimodal and multimodal unlearning of MLLMU-Bench).
+
+        Raises `ValueError` if none that is to be forgotten is left.
+        """
+        if modality == "all":
+            return self
+        lessons = tuple(x for x in self.split.lessons if (x.picture is None) == (modality == "text"))
+        narrowed = replace(self, split=replace(self.split, lessons=lessons))
+        if not narrowed.forget:
+            raise ValueError(
+                f"modality={modality!r}: under the goal {self.goal!r} no such lesson is to be forgotten; choose "
+                "modality='all', or the goal 'full'"
+            )
+        return narrowed
+
 
 class Method(Protocol):
     """An unlearning method: a frozen dataclass of its hyper-parameters that can be called."""
@@ -74,12 +95,17 @@ class Method(Protocol):
         ...
 
 
+Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
+"""How rows are got out of a model: one per question, with the columns of `study.store.ROW_COLUMNS`."""
+
+
 class Stage(NamedTuple):
-    """A moment of an attack at which the model is scored."""
+    """A moment of an attack at which the model is scored: by asking it, or by a reading of the attack's own."""
 
     step: int
     vlm: VLM
     questions: Sequence[Question]
+    read: Reading | None = None
 
 
 class Attack(Protocol):
@@ -122,6 +148,8 @@ class Trial:
     goal: Goal
     ratio: int
     seed: int
+    name: str = field(default="", compare=False)
+    """What the study calls the method; no part of the content."""
 
     @property
     def key(self) -> str:

@@ -1,6 +1,8 @@
 """Which weights matter to what is to be forgotten: squared-gradient ratios, computed once, thresholded per trial.
 
 MMUnlearner (arXiv 2502.11051, section 3.2): S(D) = E[(dL_D/dw)^2], m = 1[S(forget) / (S(retain) + eps) >= threshold].
+As in its released code the expectation is over batches, not lessons: the square of a mean gradient, not the mean of
+squares, which is the Fisher information only for batches of one.
 """
 
 from __future__ import annotations
@@ -12,46 +14,55 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from study import losses
+from study.answers import cross_entropy
 from study.contracts import Request
-from study.packing import logits, pack, token_logps
+from study.packing import pack
 from study.questions import Lesson
 from study.store import content_key
 from study.training import Lessons, Schedule
-from study.vlm import VLM, Part, load_tensors, save_tensors
+from study.vlm import VLM, Part
+from study.weights import load_tensors, save_tensors
 
 EPSILON = 1e-15  # as in the released code of MMUnlearner
 BATCHES = 16
+GROUPS = 8  # of a batch
 SEED = 0  # not the trial's: trials of every seed share what the first of them finds
 
 
-def saliency(vlm: VLM, request: Request, parts: Sequence[Part]) -> dict[str, Tensor]:
-    """S(forget) / S(retain) per weight of `parts`, kept in the request's cache for every later trial."""
-    path = _cached(request.cache, parts)
+def saliency(vlm: VLM, request: Request, parts: Sequence[Part], *, texts: int = 0) -> dict[str, Tensor]:
+    """S(forget) / S(retain) per weight of `parts`, kept in the request's cache for every later trial.
+
+    `texts` is as in `squared_gradients`.
+    """
+    path = _cached(request, parts, texts)
     try:
         return {name: ratio.to(vlm.device) for name, ratio in load_tensors(path).items()}
     except (FileNotFoundError, ValueError):  # not there yet, damaged, or just being written by another worker
-        forget = squared_gradients(vlm, parts, request.forget, SEED)
-        retain = squared_gradients(vlm, parts, request.retain, SEED)
+        forget = squared_gradients(vlm, parts, request.forget, SEED, texts=texts)
+        retain = squared_gradients(vlm, parts, request.retain, SEED, texts=texts)
         ratios = {name: (forget[name] + EPSILON) / (retain[name] + EPSILON) for name in forget}
         save_tensors(path, ratios)
         return ratios
 
 
-def squared_gradients(vlm: VLM, parts: Sequence[Part], lessons: Sequence[Lesson], seed: int) -> dict[str, Tensor]:
-    """The diagonal Fisher estimate: the mean over batches of the squared gradient of the cross-entropy.
+def squared_gradients(
+    vlm: VLM, parts: Sequence[Part], lessons: Sequence[Lesson], seed: int, *, texts: int = 0
+) -> dict[str, Tensor]:
+    """The mean over batches of the squared gradient of the cross-entropy.
 
-    Only lessons with a picture are drawn: the gradient of a text lesson in the visual module is zero.
+    A batch is eight groups, `texts` of which are text lessons where there are both kinds. None by default: a text
+    lesson has no gradient in the visual module, and there only makes that of the pictures beside it smaller.
     """
-    pictured = [lesson for lesson in lessons if lesson.picture is not None]
-    drawn = Lessons(pictured, replace(Schedule(), pictures=8), seed)
+    taken = lessons if texts else [lesson for lesson in lessons if lesson.picture is not None]
+    if len({lesson.picture is None for lesson in taken}) < 2:
+        texts = 0
+    drawn = Lessons(taken, replace(Schedule(), pictures=GROUPS - texts, texts=texts), seed)
     weights = vlm.trainable(parts)
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)
     for _ in range(BATCHES):
-        batch = pack(vlm, drawn.draw())
-        loss = losses.nll(token_logps(logits(vlm, batch), batch))
+        loss = cross_entropy(vlm, pack(vlm, drawn.draw()))
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for (name, _), gradient in zip(weights.items(), gradients, strict=True):
             if gradient is not None:
@@ -73,5 +84,10 @@ def masks(ratios: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
     return selected
 
 
-def _cached(cache: Path, parts: Sequence[Part]) -> Path:
-    return cache / f"saliency-{content_key(tuple(parts))}.safetensors"
+def _cached(request: Request, parts: Sequence[Part], texts: int) -> Path:
+    """One file for each set of parts and kind of lessons: a request that was narrowed shares the cache of the whole."""
+    what: object = tuple(parts)
+    if texts:
+        kinds = [sorted({lesson.picture is None for lesson in side}) for side in (request.forget, request.retain)]
+        what = (tuple(parts), texts, kinds)
+    return request.cache / f"saliency-{content_key(what)}.safetensors"

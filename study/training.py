@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from study import checks
 from study.packing import Group, Prompt
 from study.questions import Lesson, Picture
 from study.vlm import VLM, Part
 
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adamw", "sgd"]
+MOMENTUM = 0.9
 
 
 class Diverged(RuntimeError):
@@ -37,7 +41,9 @@ class Schedule:
     steps: int = 100
     """Optimiser steps."""
     learning_rate: float = 2e-5
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
+    optimizer: Optimizer = "adamw"
+    """AdamW, or SGD with momentum 0.9."""
     pictures: int = 4
     """Pictures per step."""
     lessons_per_picture: int = 8
@@ -53,15 +59,24 @@ class Schedule:
     beta2: float = 0.999
     """AdamW's second moment decay."""
     weight_decay: float = 0.0
-    """AdamW's decoupled weight decay; must be 0 where a mask protects weights."""
+    """Weight decay, decoupled in AdamW; must be 0 where a mask protects weights."""
     clip: float = 1.0
     """Largest gradient norm."""
     accumulate: int = 1
     """Batches per optimiser step."""
     precision: Precision = "float32"
     """Autocast of the forward pass."""
+    lora_rank: int = 0
+    """Rank of low-rank adapters on every linear layer of the trained parts, which are trained in place of the
+    weights and then merged into them (published: 16); 0 trains the weights themselves."""
+    lora_alpha: int = 16
+    """The adapters' scale is `lora_alpha / lora_rank`."""
+    lora_dropout: float = 0.05
+    """Dropout before the adapters."""
     worst_loss: float = 1e4
-    """A loss whose absolute value passes this has diverged."""
+    """A loss above it, or below its negative (ascent has no floor of its own), has diverged."""
+    worst_weight: float = 1e3
+    """A trained weight whose absolute value passes this has exploded."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "pictures", "lessons_per_picture", "lessons_per_text", "accumulate"):
@@ -72,15 +87,13 @@ class Schedule:
                 raise ValueError(f"{name}={getattr(self, name)}: use a finite number that is not negative")
         if not 0 < self.beta2 < 1:
             raise ValueError(f"beta2={self.beta2}: use a number between 0 and 1")
-        for name in ("texts", "warmup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        for name in ("clip", "worst_loss"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: use a positive number")
-        for name, choices in (("decay", get_args(Decay)), ("precision", get_args(Precision))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r}: choose among {', '.join(choices)}")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout={self.lora_dropout}: use a share from 0 to below 1")
+        checks.not_negative(self, "texts", "warmup", "lora_rank")
+        checks.positive(self, "clip", "lora_alpha", "worst_loss", "worst_weight")
+        checks.choice(self, "optimizer", get_args(Optimizer))
+        checks.choice(self, "decay", get_args(Decay))
+        checks.choice(self, "precision", get_args(Precision))
 
     def rate(self, step: int) -> float:
         """The learning rate at a step (from 0), as a share of the peak."""
@@ -152,12 +165,21 @@ Loss = Callable[[int], Tensor]
 OnStep = Callable[[int, float], None]
 
 
+def frozen(vlm: VLM, parts: Sequence[Part], schedule: Schedule) -> VLM:
+    """The model as it is now, for as long as `parts` are trained under `schedule`.
+
+    Only what the training will change is copied; while adapters are trained that is nothing.
+    """
+    return vlm.frozen_copy(() if schedule.lora_rank else parts)
+
+
 def train(
     vlm: VLM,
     parts: Sequence[Part],
     schedule: Schedule,
     loss: Loss,
     *,
+    seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
     on_step: OnStep | None = None,
 ) -> list[float]:
@@ -166,7 +188,7 @@ def train(
     As `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimiser step.
     """
     curve = []
-    for done, value in steps(vlm, parts, schedule, loss, masks=masks):
+    for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks):
         curve.append(value)
         if on_step:
             on_step(done, value)
@@ -179,41 +201,91 @@ def steps(
     schedule: Schedule,
     loss: Loss,
     *,
+    seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Train as `train` does, one optimiser step at a time; yields (steps done, loss) with the model ready to score.
 
-    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. Raises `Diverged`
-    within the step in which loss or gradient stop being finite or the loss passes `schedule.worst_loss`, and
-    `ValueError` if nothing would be trained.
+    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` is that of the
+    adapters, if there are any: nothing else here is random. Raises `Diverged` within the step in which loss, gradient
+    or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be trained.
     """
+    trained = _chosen(vlm, parts, schedule, masks)
+    with _weights(vlm, trained, schedule, seed) as weights:
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_(name in weights)
+        optimizer = _optimizer(list(weights.values()), schedule)
+        try:
+            for step in range(schedule.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.learning_rate * schedule.rate(step)
+                vlm.model.train()
+                with _dropout_seeded(schedule, seed, step):
+                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks)
+                vlm.model.eval()
+                yield step + 1, value
+        finally:
+            vlm.model.eval()
+            for parameter in weights.values():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+
+def _optimizer(weights: list[torch.nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr=rate, betas=(0.9, schedule.beta2), weight_decay=decay)
+
+
+def _chosen(
+    vlm: VLM, parts: Sequence[Part], schedule: Schedule, masks: Mapping[str, Tensor] | None
+) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are to change."""
     if not parts:
         raise ValueError("no part is trained: name at least one of vision, projector and llm")
     trained = vlm.trainable(parts)
     if masks is not None:
         if schedule.weight_decay:
             raise ValueError(f"weight_decay={schedule.weight_decay} would move masked weights: set it to 0")
+        if schedule.lora_rank:
+            raise ValueError(
+                f"lora_rank={schedule.lora_rank}: a saliency mask selects weights, and adapters change all weights of "
+                "a layer; set lora_rank=0 or leave the mask out"
+            )
         trained = {name: p for name, p in trained.items() if name in masks and bool(masks[name].any())}
     if not trained:
         raise ValueError(f"no parameter of {', '.join(parts)} is left to train: lower the saliency threshold")
-    for name, parameter in vlm.model.named_parameters():
-        parameter.requires_grad_(name in trained)
-    optimizer = torch.optim.AdamW(
-        trained.values(), lr=schedule.learning_rate, betas=(0.9, schedule.beta2), weight_decay=schedule.weight_decay
+    return trained
+
+
+def _weights(
+    vlm: VLM, trained: Mapping[str, torch.nn.Parameter], schedule: Schedule, seed: int
+) -> AbstractContextManager[Mapping[str, torch.nn.Parameter]]:
+    """What the optimiser moves: the parameters themselves, or adapters that end up in them."""
+    if not schedule.lora_rank:
+        return nullcontext(trained)
+    from study.adapters import adapted  # peft takes seconds to import and most studies do without
+
+    return adapted(
+        vlm,
+        trained.keys(),
+        rank=schedule.lora_rank,
+        alpha=schedule.lora_alpha,
+        dropout=schedule.lora_dropout,
+        seed=seed,
     )
-    try:
-        for step in range(schedule.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * schedule.rate(step)
-            vlm.model.train()
-            value = _step(vlm, trained, schedule, loss, step, optimizer, masks)
-            vlm.model.eval()
-            yield step + 1, value
-    finally:
-        vlm.model.eval()
-        for parameter in trained.values():
-            parameter.requires_grad_(False)
-            parameter.grad = None
+
+
+@contextmanager
+def _dropout_seeded(schedule: Schedule, seed: int, step: int) -> Iterator[None]:
+    """Adapters are all that draws random numbers in a forward pass: the same seed drops the same."""
+    if not schedule.lora_rank:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(1 + seed + 1_000_003 * step)
+        yield
 
 
 def _step(
@@ -242,4 +314,8 @@ def _step(
     if not torch.isfinite(norm):
         raise Diverged(step, f"the gradient norm is {float(norm):.4g}")
     optimizer.step()
+    with torch.no_grad():
+        largest = float(torch.stack(torch._foreach_norm(list(trained.values()), ord=math.inf)).max())
+    if not largest <= schedule.worst_weight:
+        raise Diverged(step, f"a weight is {largest:.4g} (limit {schedule.worst_weight:g})")
     return total

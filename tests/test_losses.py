@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from study.losses import Distance, feature_distance, kl, nll, npo
+from study.losses import Distance, dpo, feature_distance, kl, nll, npo, satimp, simnpo, steering, undial
 
 Rows = list[list[float]]
 LOGPS = st.lists(st.floats(-60, 0), min_size=1, max_size=6)
@@ -109,6 +109,138 @@ def test_npo_is_bounded_below_and_grows_with_the_likelihood(logps: list[float], 
     assert float(npo(ours + 1, ours + shift, beta)) > value
 
 
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0, 3.0])
+def test_dpo_is_its_equation(beta: float) -> None:
+    """2/beta E[-ln s(beta ln(ratio of the preferred / ratio of the other))]."""
+    preferred, other = [0.3, -1.0, 2.0], [-0.4, 1.5, 2.0]
+    margins = [beta * (ours - theirs) for ours, theirs in zip(preferred, other, strict=True)]
+    expected = 2 / beta * sum(-math.log(sigmoid(margin)) for margin in margins) / 3
+    assert float(dpo(double(preferred), double(other), beta)) == pytest.approx(expected, rel=1e-12)
+
+
+@given(LOGPS, BETAS, st.floats(-5, 5))
+def test_dpo_is_antisymmetric(ratios: list[float], beta: float, shift: float) -> None:
+    """-log s(x) + log s(-x) = -x: exchanging the answers changes the loss by twice the margin, whatever beta is."""
+    preferred, other = double(ratios), double(ratios).flip(0) / 3 + shift
+    difference = dpo(preferred, other, beta) - dpo(other, preferred, beta)
+    assert float(difference) == pytest.approx(-2 * float((preferred - other).mean()), rel=1e-9, abs=1e-9)
+
+
+def test_dpo_without_a_preferred_answer_is_npo() -> None:
+    ours, before = normal(4), normal(4, seed=1)
+    assert float(dpo(torch.zeros_like(ours), ours - before, 0.3)) == pytest.approx(float(npo(ours, before, 0.3)))
+
+
+@pytest.mark.parametrize(("beta", "delta"), [(4.5, 0.0), (2.5, 0.7), (0.3, 2.0)])
+def test_simnpo_is_its_equation(beta: float, delta: float) -> None:
+    """-2/beta E[ln s(-beta/|y| ln p - delta)], the mean over answers."""
+    logps, lengths = [-1.0, -7.5, -0.2], [3, 5, 1]
+    inner = [-beta / n * logp - delta for logp, n in zip(logps, lengths, strict=True)]
+    expected = -2 / beta * sum(math.log(sigmoid(value)) for value in inner) / 3
+    assert float(simnpo(double(logps), torch.tensor(lengths), beta, delta)) == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.floats(-20, 0), st.floats(0.1, 5))
+def test_simnpo_of_one_token_without_a_margin_has_a_closed_form(logp: float, beta: float) -> None:
+    """-2/beta ln s(-beta ln p) = 2/beta ln(1 + p^beta): NPO against a reference that is certain."""
+    expected = 2 / beta * math.log1p(math.exp(logp) ** beta)
+    found = float(simnpo(double([logp]), torch.tensor([1]), beta, 0.0))
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert found == pytest.approx(float(npo(double([logp]), double([0.0]), beta)), rel=1e-9, abs=1e-12)
+
+
+@given(LOGPS, st.integers(2, 9))
+def test_simnpo_does_not_depend_on_how_long_an_answer_is(logps: list[float], times: int) -> None:
+    once = simnpo(double(logps), torch.ones(len(logps)), 2.5, 0.4)
+    more = simnpo(times * double(logps), torch.full((len(logps),), times), 2.5, 0.4)
+    assert float(once) == pytest.approx(float(more), rel=1e-9)
+
+
+def test_a_margin_keeps_up_the_force_of_simnpo() -> None:
+    ours, ones = double([-3.0]).requires_grad_(), torch.ones(1)
+    forces = [float(torch.autograd.grad(simnpo(ours, ones, 2.5, delta), ours)[0]) for delta in (0.0, 1.0, 4.0)]
+    assert forces == sorted(forces)
+    assert forces[0] < forces[2] / 10
+
+
+def undial_by_hand(logits: Rows, before: Rows, targets: Sequence[int], gamma: float) -> float:
+    """-sum softmax(z_0 - gamma 1[y]) ln softmax(z), the mean over tokens."""
+    total = 0.0
+    for ours, theirs, target in zip(logits, before, targets, strict=True):
+        wanted = softmax([value - gamma * (i == target) for i, value in enumerate(theirs)])
+        total -= sum(q * math.log(p) for q, p in zip(wanted, softmax(ours), strict=True))
+    return total / len(logits)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 3.0, 10.0])
+def test_undial_is_its_equation(gamma: float) -> None:
+    ours, before, targets = normal(4, 7), 2 * normal(4, 7, seed=1), [0, 6, 3, 3]
+    expected = undial_by_hand(ours.tolist(), before.tolist(), targets, gamma)
+    assert float(undial(ours, before, torch.tensor(targets), gamma)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_undial_without_an_adjustment_is_the_entropy_and_the_divergence() -> None:
+    """CE(q, p) = H(q) + KL(q || p), and nothing moves where the model is its own teacher."""
+    ours, before, targets = normal(4, 7).requires_grad_(), 2 * normal(4, 7, seed=1), torch.tensor([0, 6, 3, 3])
+    entropy = -(before.softmax(-1) * before.log_softmax(-1)).sum(-1).mean()
+    value = undial(ours, before, targets, 0.0)
+    assert float(value.detach()) == pytest.approx(float((entropy + kl(ours, before)).detach()), rel=1e-12)
+    (flat,) = torch.autograd.grad(undial(ours, ours.detach(), targets, 0.0), ours)
+    assert flat.abs().max() < 1e-15
+
+
+def test_undial_lowers_the_taught_token_and_no_other() -> None:
+    ours, targets = normal(4, 7).requires_grad_(), torch.tensor([0, 6, 3, 3])
+    before = ours.detach().clone()
+    (gradient,) = torch.autograd.grad(undial(ours, before, targets, 10.0), ours)
+    taught = torch.nn.functional.one_hot(targets, 7).bool()
+    assert bool((gradient[taught] > 0).all())
+    assert bool((gradient[~taught] < 0).all())
+    assert torch.equal(before, ours)  # the teacher's logits are not written to
+
+
+@pytest.mark.parametrize(("saturation", "importance"), [(1.0, 0.0), (5.0, 1.0), (0.5, 0.5)])
+def test_satimp_is_its_equation(saturation: float, importance: float) -> None:
+    """E[p^b1 (1 - p)^b2 ln p], and a gradient in which the weight is a constant."""
+    probabilities = [0.9, 0.01, 0.5, 0.3]
+    weights = [p**saturation * (1 - p) ** importance for p in probabilities]
+    logp = double(probabilities).log().requires_grad_()
+    value = satimp(logp, saturation, importance)
+    (gradient,) = torch.autograd.grad(value, logp)
+    expected = sum(w * math.log(p) for w, p in zip(weights, probabilities, strict=True)) / 4
+    assert float(value.detach()) == pytest.approx(expected, rel=1e-12)
+    assert gradient.tolist() == pytest.approx([w / 4 for w in weights], rel=1e-12)
+
+
+@given(LOGPS)
+def test_satimp_without_powers_is_ascent(logps: list[float]) -> None:
+    ours = double(logps).requires_grad_()
+    value, ascent = satimp(ours, 0.0, 0.0), -nll(ours)
+    assert float(value.detach()) == float(ascent.detach())
+    assert torch.autograd.grad(value, ours)[0].tolist() == torch.autograd.grad(ascent, ours)[0].tolist()
+
+
+@given(LOGPS, st.floats(0, 5), st.floats(0, 5))
+def test_satimp_pushes_no_token_harder_than_ascent(logps: list[float], saturation: float, importance: float) -> None:
+    """Nor does it push up, or lose its numbers where a token is certain or impossible."""
+    ours = double([*logps, 0.0, -800.0]).requires_grad_()
+    (gradient,) = torch.autograd.grad(satimp(ours, saturation, importance), ours)
+    assert bool((gradient >= 0).all())
+    assert bool((gradient * len(ours) <= 1).all())
+
+
+def test_steering_is_the_mean_squared_distance() -> None:
+    states, target = normal(4, 5), normal(4, 5, seed=1)
+    assert float(steering(states, target)) == pytest.approx(((states - target).numpy() ** 2).sum() / 20, rel=1e-12)
+    expected = sum((row.numpy() - target[0].numpy()) ** 2 for row in states).mean() / 4
+    assert float(steering(states, target[:1])) == pytest.approx(expected, rel=1e-12)
+    assert float(steering(states, states)) == 0
+
+
 @pytest.mark.parametrize("batch", [3, 1])
 def test_mse_is_the_squared_error_over_the_teachers_variance(batch: int) -> None:
     student, teacher = normal(3, 4, 5), 3 * normal(batch, 4, 5, seed=1) + 1
@@ -149,6 +281,10 @@ DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
     "nll": lambda x: nll(x.flatten()),
     "kl": lambda x: kl(x[0], OTHER[0]),
     "npo": lambda x: npo(x.flatten(), OTHER.flatten(), 0.3),
+    "dpo": lambda x: dpo(x[0], x[1] + OTHER[0], 0.3),
+    "simnpo": lambda x: simnpo(x.flatten(), torch.arange(1, x.numel() + 1), 2.5, 0.3),
+    "undial": lambda x: undial(x[0], OTHER[0], torch.tensor([0, 4, 2, 2]), 3.0),
+    "steering": lambda x: steering(x[0], OTHER[0, :1]),
     "mse": lambda x: feature_distance(x, OTHER, "mse"),
     "cosine": lambda x: feature_distance(x, OTHER[:1], "cosine"),
 }

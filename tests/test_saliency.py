@@ -14,6 +14,7 @@ from study.contracts import Request
 from study.packing import logits, pack
 from study.questions import Benchmark, Lesson
 from study.saliency import EPSILON, masks, saliency, squared_gradients
+from study.store import content_key
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Part
 
@@ -36,7 +37,10 @@ def request_(benchmark: Benchmark, tmp_path: Path) -> Request:
 
 def by_hand(vlm: VLM, parts: tuple[Part, ...], lessons: tuple[Lesson, ...], seed: int) -> dict[str, Tensor]:
     """One backward pass a batch, with the cross-entropy of torch."""
-    drawn = Lessons([q for q in lessons if q.picture], replace(Schedule(), pictures=8), seed)
+    return of_draws(vlm, parts, Lessons([q for q in lessons if q.picture], replace(Schedule(), pictures=8), seed))
+
+
+def of_draws(vlm: VLM, parts: tuple[Part, ...], drawn: Lessons) -> dict[str, Tensor]:
     weights = vlm.trainable(parts)
     found: dict[str, list[Tensor]] = {name: [] for name in weights}
     for _ in range(3):
@@ -45,8 +49,7 @@ def by_hand(vlm: VLM, parts: tuple[Part, ...], lessons: tuple[Lesson, ...], seed
         batch = pack(vlm, drawn.draw())
         torch.nn.functional.cross_entropy(logits(vlm, batch), batch.target).backward()
         for name, weight in weights.items():
-            assert weight.grad is not None
-            found[name].append(weight.grad.double() ** 2)
+            found[name].append((torch.zeros_like(weight) if weight.grad is None else weight.grad).double() ** 2)
     vlm.model.zero_grad()
     vlm.model.requires_grad_(False)
     return {name: torch.stack(squares).mean(0) for name, squares in found.items()}
@@ -68,6 +71,57 @@ def test_text_lessons_do_not_count(tiny: VLM, request_: Request) -> None:
     alone = squared_gradients(tiny, ("projector",), request_.forget, 0)
     mixed = squared_gradients(tiny, ("projector",), [*request_.forget, *texts], 0)
     assert all(torch.equal(alone[name], mixed[name]) for name in alone)
+
+
+ALL: tuple[Part, ...] = ("vision", "projector", "llm")
+
+
+@pytest.mark.parametrize("texts", [1, 4])
+def test_text_lessons_count_where_they_are_asked_for(tiny: VLM, request_: Request, texts: int) -> None:
+    """So many of the eight groups of a batch; a text lesson has a gradient in the LLM alone."""
+    drawn = Lessons(request_.retain, replace(Schedule(), pictures=8 - texts, texts=texts), 5)
+    assert sum(group.picture is None for group in Lessons(request_.retain, drawn.schedule, 0).draw()) == texts
+    expected = of_draws(tiny, ALL, drawn)
+    found = squared_gradients(tiny, ALL, request_.retain, 5, texts=texts)
+    assert list(found) == list(tiny.trainable(ALL))
+    for name, squares in expected.items():
+        torch.testing.assert_close(found[name].double(), squares, rtol=1e-3, atol=1e-12)
+
+
+def test_a_set_of_texts_alone_is_drawn_as_such(tiny: VLM, request_: Request) -> None:
+    texts = [x for x in request_.retain if x.picture is None]
+    found = squared_gradients(tiny, ALL, texts, 5, texts=4)
+    expected = of_draws(tiny, ALL, Lessons(texts, replace(Schedule(), pictures=8), 5))
+    for name, squares in expected.items():
+        torch.testing.assert_close(found[name].double(), squares, rtol=1e-3, atol=1e-12)
+    assert {tiny.part_of(name) for name, squares in found.items() if squares.any()} == {"llm"}
+
+
+def test_a_set_of_pictures_alone_is_drawn_as_such(tiny: VLM, request_: Request) -> None:
+    """Under the visual goal the forget set has no text: its batches are eight pictures whatever is asked for."""
+    plain = squared_gradients(tiny, VISUAL, request_.forget, 5)
+    asked = squared_gradients(tiny, VISUAL, request_.forget, 5, texts=4)
+    assert all(torch.equal(plain[name], asked[name]) for name in plain)
+
+
+def test_every_kind_of_saliency_has_a_file_of_its_own(tiny: VLM, request_: Request) -> None:
+    """With text or without, and of a request narrowed to one modality, which shares the cache of the whole."""
+    full = replace(request_, goal="full")
+    cases = [(full, 0), (full, 1), (full, 4), (full.only("image_text"), 4), (full.only("text"), 4)]
+    found = [saliency(tiny, request, ("llm",), texts=texts) for request, texts in cases]
+    assert len(list(request_.cache.glob("*.safetensors"))) == len(cases)
+    for (request, texts), ratios in zip(cases, found, strict=True):
+        elsewhere = replace(request, cache=request.cache / str(len(request.split.lessons)) / str(texts))
+        fresh = saliency(tiny, elsewhere, ("llm",), texts=texts)
+        assert all(torch.equal(ratios[name], fresh[name]) for name in ratios)
+
+
+def test_what_vkd_kept_is_found_again(tiny: VLM, request_: Request) -> None:
+    """The name of the file of pictured lessons is what it was before text could count."""
+    saliency(tiny, request_, VISUAL)
+    saliency(tiny, request_, ("vision",))
+    names = {path.stem for path in request_.cache.glob("*.safetensors")}
+    assert names == {f"saliency-{content_key(parts)}" for parts in (VISUAL, ("vision",))}
 
 
 def test_the_ratio_is_of_forget_to_retain(tiny: VLM, request_: Request) -> None:

@@ -11,6 +11,9 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
+from search_spaces import ranges
+from study.methods.preference_optimization import PreferenceOptimization
+from study.methods.rmu import RMU
 from study.methods.vkd import VKD
 from study.plugins import find, known, search_space
 from study.presets import PRESETS, REFERENCES
@@ -77,10 +80,10 @@ def test_what_is_not_suggested_stays_the_default(name: str) -> None:
 @pytest.mark.parametrize("name", SEARCHED)
 def test_every_suggestion_varies(name: str) -> None:
     """Nothing is searched that has a single value, and every method has something to search."""
-    found = proposals(name, start(name), 40)
-    assert found[0][1].params
-    for field in found[0][1].params:
-        assert len({trial.params[field] for _, trial in found}) > 1, field
+    found = [trial.params for _, trial in proposals(name, start(name), 40)]
+    assert found[0]
+    for field in set().union(*found):
+        assert len({params[field] for params in found if field in params}) > 1, field
 
 
 @pytest.mark.parametrize(("name", "default"), STARTS)
@@ -90,10 +93,11 @@ def test_the_default_of_every_preset_lies_in_its_space(name: str, default: Any) 
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_the_published_default_lies_in_the_space(name: str) -> None:
-    """With the schedule of the embedded study: schedules are of a model, the rest is of the method."""
+    """With the schedule, and the layer, of the embedded study: these are of a model, the rest is of the method."""
     default = start(name)
-    schedule = {"schedule": default.schedule} if hasattr(default, "schedule") else {}
-    published = replace(find("methods", name)(), **schedule)
+    published = find("methods", name)()
+    of_the_model = {field.name for field in fields(published)} & {"schedule", "layer"}
+    published = replace(published, **{field: getattr(default, field) for field in of_the_model})
     assert search_space(name).space(FixedTrial(flat(published)), default) == published
 
 
@@ -105,6 +109,43 @@ def test_a_default_that_is_enqueued_is_proposed(name: str) -> None:
     study.enqueue_trial(flat(default))
     assert search_space(name).space(study.ask(), default) == default
     assert search_space(name).space(study.ask(), default) != default
+
+
+@pytest.mark.parametrize(
+    ("name", "grid"),
+    [
+        ("gradient_difference", {"retain_weight": [0.5, 1, 2]}),
+        ("kl_minimization", {"kl_weight": [0.5, 1, 2]}),
+        ("npo", {"retain_weight": [0.5, 1], "beta": [0.6, 0.9, 1.2]}),
+        ("rmu", {"coefficient": [1, 10, 100]}),
+        ("undial", {"gamma": [3, 10, 30]}),
+    ],
+)
+def test_the_grid_of_open_mmunlearning_lies_in_the_space(name: str, grid: dict[str, list[float]]) -> None:
+    asked = ranges(search_space(name).space, start(name))
+    for field, values in grid.items():
+        distribution = asked[field]
+        assert isinstance(distribution, optuna.distributions.FloatDistribution)
+        assert all(distribution.low <= value <= distribution.high for value in values), field
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_choice_of_what_is_trained_is_not_searched(name: str) -> None:
+    """On what, which parts, by adapters or not, in which variant: these are other methods, named by whoever asks."""
+    kept = {"modality", "variant", "form", "trains", *(field for field in flat(Schedule()) if "lora" in field)}
+    assert not kept & ranges(search_space(name).space, start(name)).keys()
+
+
+@pytest.mark.parametrize(("layer", "proposed"), [(2, {0, 1, 2}), (-3, {-3, -2, -1})])
+def test_a_model_that_has_the_layer_of_the_default_has_all_that_are_proposed(layer: int, proposed: set[int]) -> None:
+    found = proposals("rmu", RMU(layer=layer), 30)
+    assert {method.layer for method, _ in found} == proposed
+
+
+@pytest.mark.parametrize(("form", "searched"), [("idk", False), ("dpo", True)])
+def test_a_temperature_is_searched_where_there_is_one(form: Any, searched: bool) -> None:
+    default = PreferenceOptimization(form=form, beta=0.3)
+    assert {method.beta == 0.3 for method, _ in proposals("preference_optimization", default)} == {not searched}
 
 
 def test_a_one_step_schedule_can_be_searched() -> None:

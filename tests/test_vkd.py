@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from study import saliency
 from study.contracts import Request
 from study.losses import Distance
 from study.methods import vkd
-from study.methods.vkd import VKD, Layers, Teacher, augmented, pruned
+from study.methods._views import Views, augmented
+from study.methods.vkd import VKD, Layers, Teacher, pruned
 from study.questions import Benchmark, Picture
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Features, Part, load
@@ -66,7 +71,7 @@ def states(vlm: VLM, pictures: Sequence[Picture]) -> tuple[list[Tensor], Tensor]
     """The vision tower's layers and the projector's output, straight from the modules."""
     model: Any = vlm.model.model
     with torch.no_grad():
-        hidden = model.vision_tower(vlm.pixels(pictures), output_hidden_states=True).hidden_states
+        hidden = model.vision_tower(**vlm.pixels(pictures).tensors, output_hidden_states=True).hidden_states
         projected = model.multi_modal_projector(hidden[-1][:, 1:])
     return list(hidden[1:]), projected
 
@@ -330,52 +335,110 @@ def test_damaged_saliency_is_rebuilt(damage: str, tiny: VLM, request_: Request) 
 
 
 # ---- augmentation ----------------------------------------------------------------------------------------------
-def drawn(count: int, seed: int = 0) -> Tensor:
-    picture = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return augmented(picture.expand(count, -1, -1, -1), torch.Generator().manual_seed(seed))
+def noise_picture(width: int = 24, height: int = 24) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def test_augmented_pictures_keep_shape_and_range() -> None:
-    pixels = torch.rand(6, 3, 24, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    made = augmented(pixels, torch.Generator().manual_seed(0))
-    assert made.shape == pixels.shape
-    assert float(made.min()) >= float(pixels.min())
-    assert float(made.max()) <= float(pixels.max())
-    assert float((made - pixels).abs().mean()) > 0.05
+def drawn(image: Image.Image, count: int, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [np.asarray(augmented(image, random)).astype(float) for _ in range(count)]
+
+
+@pytest.mark.parametrize("size", [(24, 24), (40, 24), (7, 31)])
+def test_augmented_pictures_keep_their_size(size: tuple[int, int]) -> None:
+    image = noise_picture(*size)
+    for made in drawn(image, 4):
+        assert made.shape == np.asarray(image).shape
+        assert np.abs(made - np.asarray(image)).mean() > 6
 
 
 def test_augmentation_depends_on_its_generator_alone() -> None:
-    torch.manual_seed(1)
-    first = drawn(3)
-    torch.manual_seed(2)
-    assert torch.equal(first, drawn(3))
-    assert not torch.equal(first, drawn(3, seed=1))
+    np.random.seed(1)
+    first = drawn(noise_picture(), 3)
+    np.random.seed(2)
+    assert np.array_equal(first, drawn(noise_picture(), 3))
+    assert not np.array_equal(first, drawn(noise_picture(), 3, seed=1))
 
 
 def test_every_picture_is_augmented_in_its_own_way() -> None:
-    made = drawn(4)
-    assert all(not torch.equal(made[i], made[j]) for i in range(4) for j in range(i))
-
-
-def test_no_pictures_are_no_trouble() -> None:
-    assert drawn(0).shape == (0, 3, 24, 24)
+    made = drawn(noise_picture(), 4)
+    assert all(not np.array_equal(made[i], made[j]) for i in range(4) for j in range(i))
 
 
 def test_an_augmented_picture_is_still_that_picture() -> None:
     """A smooth picture stays nearer to itself than to another: nothing is turned upside down or thrown out."""
-    ramp = torch.linspace(-1, 1, 48).expand(1, 3, 48, 48)
-    for seed in range(8):
-        made = augmented(ramp, torch.Generator().manual_seed(seed))
-        assert float((made - ramp).abs().mean()) < 0.4 < float((made + ramp).abs().mean())
+    ramp = np.repeat(np.linspace(0, 255, 48).astype(np.uint8)[None, :, None], 48, 0).repeat(3, 2)
+    for made in drawn(Image.fromarray(ramp), 8):
+        assert np.abs(made - ramp).mean() < 51 < np.abs(made - (255.0 - ramp)).mean()
+
+
+def test_a_picture_is_turned_about_its_middle_and_by_no_more_than_is_said() -> None:
+    """A bright dot at a distance from the middle stays within what turning, scaling, stretching and shifting allow."""
+    canvas = np.zeros((101, 101, 3), np.uint8)
+    canvas[49:52, 79:82] = 255
+    angles = []
+    for made in drawn(Image.fromarray(canvas), 40):
+        y, x = np.unravel_index(made.sum(2).argmax(), made.shape[:2])
+        angles.append(math.degrees(math.atan2(y - 50, x - 50)))
+        assert 30 / (1.12 * 1.25) - 7 < math.hypot(y - 50, x - 50) < 30 / 0.88 + 7
+    assert max(map(abs, angles)) < 16 + 22  # up to 5 pixels of shift and the stretch come on top
+    assert min(angles) < -5
+    assert max(angles) > 5
+
+
+def test_what_comes_in_from_outside_has_the_colour_of_the_edge() -> None:
+    canvas = np.full((40, 40, 3), (200, 150, 100), np.uint8)
+    canvas[15:25, 15:25] = 0
+    for made in drawn(Image.fromarray(canvas), 8):
+        corners = made[[0, 0, -1, -1], [0, -1, 0, -1]]
+        assert np.abs(corners - np.median(corners, 0)).max() < 40  # noise only
+        assert (corners.mean(0)[0] - corners.mean(0)[2]) > 40
 
 
 @pytest.mark.parametrize(("augment", "plain"), [(0.0, 4), (0.5, 2), (1.0, 0)])
 def test_the_stated_share_is_augmented(augment: float, plain: int, tiny: VLM, request_: Request) -> None:
     pictures = streams(request_)[0].draw_pictures(4)
-    pixels, keys = method(augment=augment)._pictures(tiny, pictures, torch.Generator().manual_seed(0))
-    same = [torch.equal(a, b) for a, b in zip(pixels, tiny.pixels(pictures), strict=True)]
+    pixels, keys = Views(tiny, augment, 0)(pictures)
+    found, unchanged = (p.tensors["pixel_values"] for p in (pixels, tiny.pixels(pictures)))
+    same = [torch.equal(a, b) for a, b in zip(found, unchanged, strict=True)]
     assert same == [True] * plain + [False] * (4 - plain)
     assert keys == [picture.key for picture in pictures[:plain]] + [None] * (4 - plain)
+
+
+def test_large_pictures_are_kept_no_larger_than_they_are_seen(tiny: VLM) -> None:
+    data = io.BytesIO()
+    noise_picture(300, 200).save(data, "PNG")
+    views = Views(tiny, 1.0, 0)
+    views([Picture(data.getvalue(), "x")])
+    assert [image.size for image in views._decoded.values()] == [(72, 48)]
+
+
+def test_strangers_are_encoded_a_few_at_a_time(tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same result, and without a graph."""
+    made = {}
+    for at_once in (3, 100):
+        monkeypatch.setattr(vkd, "AT_ONCE", at_once)
+        mean = vkd._mean_features(tiny, request_.strangers)
+        assert len(next(vkd._chunks(tiny, request_.strangers)).projected) == min(at_once, 8)
+        assert not mean.projected.requires_grad
+        made[at_once] = mean
+    torch.testing.assert_close(made[3].projected, made[100].projected)
+    torch.testing.assert_close(made[3].layers[0], made[100].layers[0])
+
+
+def test_no_more_features_are_kept_than_there_is_room_for(
+    tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = streams(request_)[1].draw_pictures(6)
+    keys: list[str | None] = [picture.key for picture in pictures]
+    wanted = tiny.features(tiny.pixels(pictures))
+    one = sum(tensor[0].nbytes for tensor in (*wanted.layers, wanted.projected))
+    monkeypatch.setattr(vkd, "KEPT_BYTES", 4 * one)
+    cache: dict[str, Features] = {}
+    for _ in range(2):
+        found = vkd._cached_features(tiny, tiny.pixels(pictures), keys, cache)
+        torch.testing.assert_close(found.projected, wanted.projected)
+        assert list(cache) == keys[:4]
 
 
 def test_cached_features_are_the_features(tiny: VLM, request_: Request) -> None:

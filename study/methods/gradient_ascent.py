@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
-from study import losses
-from study.contracts import Request
-from study.packing import logits, pack, token_logps
+from study import checks
+from study.answers import cross_entropy
+from study.contracts import Material, Request
+from study.packing import pack
 from study.training import Lessons, Schedule, train
 from study.vlm import PARTS, VLM, Part
 
 
 @dataclass(frozen=True)
 class GradientAscent:
-    """L = -CE(forget). It has no minimum and nothing that keeps the rest: the field's known-weak baseline."""
+    """L = -CE(forget), the mean over answer tokens (TOFU, arXiv 2401.06121, section 4).
 
+    It has no minimum and nothing that keeps the rest: the field's known-weak baseline. The released code of MLLMU-Bench
+    does the same.
+    """
+
+    modality: Material = "all"
+    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
+    """Parts that are trained."""
     schedule: Schedule = Schedule()
+
+    def __post_init__(self) -> None:
+        checks.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons."""
-        forget = Lessons(request.forget, self.schedule, request.seed)
+        forget = Lessons(request.only(self.modality).forget, self.schedule, request.seed)
 
         def loss(step: int) -> Tensor:
-            batch = pack(vlm, forget.draw())
-            return -losses.nll(token_logps(logits(vlm, batch), batch))
+            return -cross_entropy(vlm, pack(vlm, forget.draw()))
 
-        train(vlm, self.trains, self.schedule, loss)
+        train(vlm, self.trains, self.schedule, loss, seed=request.seed)
         return vlm

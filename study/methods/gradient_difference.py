@@ -3,45 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from study import losses
-from study.contracts import Request
-from study.packing import logits, pack, token_logps
+from study import checks
+from study.answers import cross_entropy
+from study.contracts import Material, Request
+from study.methods._retaining import unlearn
+from study.packing import Group, pack
 from study.training import Lessons, Schedule, train
 from study.vlm import PARTS, VLM, Part
+
+Variant = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
 class GradientDifference:
-    """L = -forget_weight CE(forget) + retain_weight CE(retain), both terms in every step.
+    """L = -forget_weight CE(forget) + retain_weight CE(retain), TOFU, arXiv 2401.06121, eq. 3; means over tokens.
 
-    The released MLLMU-Bench code makes a whole pass of ascent and then one of descent; the paper's joint form is
-    what is done here.
+    `paper` takes both terms in every step. `released` alternates as the code of MLLMU-Bench does: a step of ascent,
+    then as many steps of descent as there are retain lessons to a forget lesson, rounded down and at least one.
     """
 
     forget_weight: float = 1.0
+    """Weight of the ascent (published: 1)."""
     retain_weight: float = 1.0
+    """Weight of the descent (published: 1)."""
+    variant: Variant = "paper"
+    """Both terms in every step, or the alternating steps of the released code."""
+    modality: Material = "all"
+    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
+    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        for name in ("forget_weight", "retain_weight"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
+        checks.not_negative(self, "forget_weight", "retain_weight")
+        checks.choice(self, "variant", get_args(Variant))
+        checks.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, descend on the retain lessons."""
+        request = request.only(self.modality)
+        if self.variant == "released":
+            return self._alternate(vlm, request)
+
+        def forget_loss(groups: list[Group]) -> Tensor:
+            return -self.forget_weight * cross_entropy(vlm, pack(vlm, groups))
+
+        return unlearn(self, vlm, request, forget_loss)
+
+    def _alternate(self, vlm: VLM, request: Request) -> VLM:
         forget = Lessons(request.forget, self.schedule, request.seed)
         retain = Lessons(request.retain, self.schedule, request.seed + 1)
-
-        def cross_entropy(lessons: Lessons) -> Tensor:
-            batch = pack(vlm, lessons.draw())
-            return losses.nll(token_logps(logits(vlm, batch), batch))
+        period = 1 + max(1, len(request.retain) // len(request.forget))
 
         def loss(step: int) -> Tensor:
-            return self.retain_weight * cross_entropy(retain) - self.forget_weight * cross_entropy(forget)
+            if step % period == 0:
+                return -self.forget_weight * cross_entropy(vlm, pack(vlm, forget.draw()))
+            return self.retain_weight * cross_entropy(vlm, pack(vlm, retain.draw()))
 
-        train(vlm, self.trains, self.schedule, loss)
+        train(vlm, self.trains, self.schedule, loss, seed=request.seed)
         return vlm

@@ -2,47 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from study import losses
-from study.contracts import Request
-from study.packing import logits, pack, token_logps
-from study.training import Lessons, Schedule, train
+from study import checks, losses
+from study.answers import cross_entropy
+from study.contracts import Material, Request
+from study.packing import Batch, logits, pack, token_logps
+from study.training import Lessons, Schedule, frozen, train
 from study.vlm import PARTS, VLM, Part
+
+Variant = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
 class KLMinimization:
-    """L = -CE(forget) + kl_weight KL(vanilla || model) on the retain lessons.
+    """L = -CE(forget) + kl_weight KL(vanilla || model) on the retain lessons (TOFU, arXiv 2401.06121, eq. 4).
 
-    The divergence is the mean over answer tokens; the released code takes it over every token, image placeholders,
-    prompts and padding included, which drowns it.
+    All are means over tokens. `paper` takes the divergence at answer tokens. `released` takes it at every token of the
+    packed rows, image placeholders and prompts included and padding left out, which drowns the answers, and adds
+    CE(retain). The code of MLLMU-Bench sums over the tokens of a row (`batchmean` divides by rows): its weight of 1 is
+    ours times the tokens in a row.
     """
 
     kl_weight: float = 1.0
+    """Weight of the divergence (published: 1)."""
+    variant: Variant = "paper"
+    """The divergence at answer tokens, or at all tokens with CE(retain) beside it."""
+    modality: Material = "all"
+    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
+    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        if not self.kl_weight >= 0:
-            raise ValueError(f"kl_weight={self.kl_weight}: must not be negative")
+        checks.not_negative(self, "kl_weight")
+        checks.choice(self, "variant", get_args(Variant))
+        checks.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, stay close to vanilla on the retain lessons."""
-        vanilla = vlm.frozen_copy(self.trains)
+        request = request.only(self.modality)
+        vanilla = frozen(vlm, self.trains, self.schedule)
         forget = Lessons(request.forget, self.schedule, request.seed)
         retain = Lessons(request.retain, self.schedule, request.seed + 1)
+        kept = self._kept_everywhere if self.variant == "released" else self._kept
 
         def loss(step: int) -> Tensor:
-            batch = pack(vlm, retain.draw())
-            with torch.no_grad():
-                reference = logits(vanilla, batch)
-            divergence = losses.kl(logits(vlm, batch), reference)
-            batch = pack(vlm, forget.draw())
-            return self.kl_weight * divergence - losses.nll(token_logps(logits(vlm, batch), batch))
+            return kept(vlm, vanilla, pack(vlm, retain.draw())) - cross_entropy(vlm, pack(vlm, forget.draw()))
 
-        train(vlm, self.trains, self.schedule, loss)
+        train(vlm, self.trains, self.schedule, loss, seed=request.seed)
         return vlm
+
+    def _kept(self, vlm: VLM, vanilla: VLM, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            reference = logits(vanilla, batch)
+        return self.kl_weight * losses.kl(logits(vlm, batch), reference)
+
+    def _kept_everywhere(self, vlm: VLM, vanilla: VLM, batch: Batch) -> Tensor:
+        wide, answers = everywhere(batch), len(batch.source)
+        with torch.no_grad():
+            reference = logits(vanilla, wide)[answers:]
+        now = logits(vlm, wide)
+        taught = losses.nll(token_logps(now[:answers], batch))
+        return self.kl_weight * losses.kl(now[answers:], reference) + taught
+
+
+def everywhere(batch: Batch) -> Batch:
+    """The batch with every token of its rows, padding left out, asked for its logits behind those that predict answers.
+
+    A padding token is one that sees nothing but itself and that nothing else sees.
+    """
+    seen = batch.attention_mask[:, 0]
+    row, place = ((seen.sum(1) > 1) | (seen.sum(2) > 1)).nonzero(as_tuple=True)
+    return replace(batch, row=torch.cat([batch.row, row]), source=torch.cat([batch.source, place]))

@@ -7,28 +7,36 @@ leaves open is a hyper-parameter here.
 
 from __future__ import annotations
 
-import math
+import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 
-from study import losses
+from study import checks, losses
 from study.contracts import Request
+from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
+from study.pixels import Pixels, joined
 from study.questions import Picture
 from study.saliency import masks, saliency
-from study.training import Lessons, Schedule, train
+from study.training import Lessons, Schedule, frozen, train
 from study.vlm import VLM, Features, Part
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
 Layers = Literal["all", "last_half", "last", "projector"]
 T = TypeVar("T")
-Teach = Callable[[Sequence[Picture], Tensor], Features]
+Teach = Callable[[Sequence[Picture], Pixels], Features]
+
+AT_ONCE = 16
+"""Pictures of strangers that are encoded in one pass."""
+KEPT_BYTES = 2**30
+"""How much of vanilla's features is kept for pictures that are seen again: 57 MB each for LLaVA-1.5-7B."""
+_NEURONS = ("fc1.weight", "gate_proj.weight", "up_proj.weight")
+"""What leads into the neurons of an MLP, one row each; a gated MLP has two such matrices."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,15 @@ class VKD:
     distance: losses.Distance = "mse"
     """Distance of features, per token."""
     erase_weight: float = 1.0
+    """Weight of the distance to the teacher on forget pictures."""
     keep_weight: float = 5.0
+    """Weight of the distance to vanilla on retain pictures."""
     forget_weight: float = 0.0
+    """Weight of NPO on the forget answers."""
     retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers."""
     beta: float = 0.1
-    """Of the NPO term."""
+    """Inverse temperature of the NPO term."""
     saliency_threshold: float = 0.0
     """Only weights with S(forget) / S(retain) at or above it are trained; 0 trains all."""
     augment: float = 0.67
@@ -64,43 +76,45 @@ class VKD:
     prune: float = 0.1
     """Share of vision neurons that the `pruned` teacher lacks."""
     trains: tuple[Part, ...] = ("vision", "projector")
+    """Parts that are trained; never the LLM."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        if self.teacher not in get_args(Teacher):
-            raise ValueError(f"teacher={self.teacher!r}: choose among {', '.join(get_args(Teacher))}")
-        if self.layers not in get_args(Layers):
-            raise ValueError(f"layers={self.layers!r}: choose among {', '.join(get_args(Layers))}")
-        if self.distance not in get_args(losses.Distance):
-            raise ValueError(f"distance={self.distance!r}: choose among {', '.join(get_args(losses.Distance))}")
+        for name, choices in (("teacher", Teacher), ("layers", Layers), ("distance", losses.Distance)):
+            checks.choice(self, name, get_args(choices))
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: VKD trains vision, projector or both, and never the LLM")
-        for name in ("erase_weight", "keep_weight", "forget_weight", "retain_weight", "saliency_threshold"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        if not 0 <= self.augment <= 1 or not 0 < self.prune < 1:
-            raise ValueError(f"augment={self.augment}, prune={self.prune}: both are shares between 0 and 1")
-        if self.keep_ratio < 1 or not self.beta > 0:
-            raise ValueError(f"keep_ratio={self.keep_ratio}, beta={self.beta}: both must be positive")
+        checks.not_negative(
+            self, "erase_weight", "keep_weight", "forget_weight", "retain_weight", "saliency_threshold", "augment"
+        )
+        checks.positive(self, "beta", "keep_ratio", "prune")
+        for name, most in (("augment", 1), ("prune", 0.99)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}={getattr(self, name)!r}: use a share of at most {most}")
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it uses the reference, which no real request has."""
+        return self.teacher == "reference"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Distil the forget pictures away."""
-        vanilla = vlm.frozen_copy(self.trains)
+        vanilla = frozen(vlm, self.trains, self.schedule)
         forget = Lessons(request.forget, self.schedule, request.seed)
         retain = Lessons(request.retain, self.schedule, request.seed + 1)
-        generator = torch.Generator().manual_seed(request.seed)
+        views = Views(vlm, self.augment, request.seed)
         teach = self._teacher(vanilla, request, forget, retain)
         cache: dict[str, Features] = {}
 
         def loss(step: int) -> Tensor:
             count = self.schedule.pictures
             forgotten = forget.draw_pictures(count)
-            gone, _ = self._pictures(vlm, forgotten, generator)
-            kept, kept_ids = self._pictures(vlm, retain.draw_pictures(count * self.keep_ratio), generator)
+            gone, _ = views(forgotten)
+            kept, kept_ids = views(retain.draw_pictures(count * self.keep_ratio))
             with torch.no_grad():
                 targets = teach(forgotten, gone)
                 stays = _cached_features(vanilla, kept, kept_ids, cache)
-            student = vlm.features(torch.cat([gone, kept]))
+            student = vlm.features(joined([gone, kept]))
             total = self.erase_weight * self._distance(student[:count], targets)
             total = total + self.keep_weight * self._distance(student[count:], stays)
             if self.forget_weight:
@@ -113,7 +127,7 @@ class VKD:
         mask = None
         if self.saliency_threshold:
             mask = masks(saliency(vlm, request, self.trains), self.saliency_threshold)
-        train(vlm, self.trains, self.schedule, loss, masks=mask)
+        train(vlm, self.trains, self.schedule, loss, seed=request.seed, masks=mask)
         return vlm
 
     def _npo(self, vlm: VLM, vanilla: VLM, forget: Lessons) -> Tensor:
@@ -131,16 +145,6 @@ class VKD:
             total = total + losses.feature_distance(ours, theirs, self.distance) / len(pairs)
         return total
 
-    def _pictures(
-        self, vlm: VLM, pictures: list[Picture], generator: torch.Generator
-    ) -> tuple[Tensor, list[str | None]]:
-        """Pixels, the last share of them augmented, with the key of each picture that is as it was."""
-        pixels = vlm.pixels(pictures)
-        plain = len(pictures) - round(len(pictures) * self.augment)
-        changed = augmented(pixels[plain:].cpu(), generator).to(pixels.device)
-        keys = [picture.key if i < plain else None for i, picture in enumerate(pictures)]
-        return torch.cat([pixels[:plain], changed]), keys
-
     def _teacher(self, vanilla: VLM, request: Request, forget: Lessons, retain: Lessons) -> Teach:
         """What maps forget pictures, and their pixels as the student sees them, to the features they shall have."""
         if self.teacher in ("strangers_mean", "stranger"):
@@ -149,15 +153,16 @@ class VKD:
                     f"teacher={self.teacher!r} needs pictures of strangers and the benchmark has none: add a Strangers "
                     "folder to it or choose teacher='other_person'"
                 )
-            with torch.no_grad():
-                strangers = vanilla.features(vanilla.pixels(request.strangers))
             if self.teacher == "strangers_mean":
-                mean = strangers.mean()
+                mean = _mean_features(vanilla, request.strangers)
                 return lambda pictures, pixels: mean
-            double = _doubles(forget, range(len(request.strangers)), request.seed)
-            return lambda pictures, pixels: strangers[[double[forget.person_of(p)] for p in pictures]]
+            double = _doubles(forget, request.strangers, request.seed)
+            dealt = list(dict.fromkeys(double.values()))
+            strangers = _gathered(list(_chunks(vanilla, dealt)))
+            place = {person: dealt.index(stranger) for person, stranger in double.items()}
+            return lambda pictures, pixels: strangers[[place[forget.person_of(p)] for p in pictures]]
         if self.teacher == "other_person":
-            album = retain.albums()
+            album = {who: shown for who, shown in retain.albums().items() if who not in request.split.forget_people}
             other = _doubles(forget, sorted(album), request.seed)
             draw = random.Random(request.seed)
             return lambda pictures, pixels: vanilla.features(
@@ -178,53 +183,64 @@ def _doubles(forget: Lessons, candidates: Sequence[T], seed: int) -> dict[str, T
     return {person: order[i % len(order)] for i, person in enumerate(people)}
 
 
-def augmented(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures (B, 3, H, W) turned by up to 16 degrees, scaled, stretched, shifted, dimmed and noised at random."""
-    count = len(pixels)
-    if not count:
-        return pixels
+@torch.no_grad()
+def _chunks(vlm: VLM, pictures: Sequence[Picture]) -> Iterator[Features]:
+    """The features of pictures, a few at a time."""
+    for start in range(0, len(pictures), AT_ONCE):
+        yield vlm.features(vlm.pixels(pictures[start : start + AT_ONCE]))
 
-    def uniform(width: float, *shape: int) -> Tensor:
-        return (torch.rand(count, *shape, generator=generator) - 0.5) * width
 
-    angle, scale, stretch = uniform(2 * math.radians(16)), 1 + uniform(0.24), uniform(0.5)
-    shift = uniform(0.16, 2)
-    top = torch.stack([scale * angle.cos() * (1 + stretch.abs()), -angle.sin(), shift[:, 0]], 1)
-    bottom = torch.stack([angle.sin(), scale * angle.cos(), shift[:, 1]], 1)
-    grid = affine_grid(torch.stack([top, bottom], 1), list(pixels.shape), align_corners=False)
-    moved = grid_sample(pixels, grid, padding_mode="border", align_corners=False)
-    noise = torch.randn(moved.shape, generator=generator) * 0.04
-    return (moved * (1 + uniform(0.5, 1, 1, 1)) + noise).clamp(float(pixels.min()), float(pixels.max()))
+def _gathered(parts: Sequence[Features]) -> Features:
+    """One batch out of several."""
+    layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
+    return Features(layers, torch.cat([part.projected for part in parts]))
+
+
+def _mean_features(vlm: VLM, pictures: Sequence[Picture]) -> Features:
+    """The mean over pictures, as a batch of one, without holding the features of all."""
+    total: list[Tensor] = []
+    for made in _chunks(vlm, pictures):
+        sums = [tensor.sum(0, keepdim=True) for tensor in (*made.layers, made.projected)]
+        total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+    *layers, projected = (tensor / len(pictures) for tensor in total)
+    return Features(tuple(layers), projected)
 
 
 def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
     """Vanilla without the vision MLP neurons that matter most to the forget set, `share` of them in every layer.
 
     A neuron's score is the sum over its input weights of the log saliency ratio (MANU's idea, arXiv 2502.15910).
-    Raises `ValueError` if the tower has no layer named `fc1`.
+    Raises `ValueError` if the tower's MLPs are none of those that are known.
     """
     teacher = vanilla.frozen_copy(("vision",))
     ratios = saliency(teacher, request, ("vision",))
-    layers = [name for name in ratios if name.endswith("fc1.weight")]
+    layers: dict[str, list[str]] = {}
+    for name in ratios:
+        if name.endswith(_NEURONS):
+            layers.setdefault(name.rsplit(".", 2)[0], []).append(name)
     if not layers:
-        raise ValueError("teacher='pruned' needs a vision tower with fc1 layers; choose another teacher")
+        known = ", ".join(name.partition(".")[0] for name in _NEURONS)
+        raise ValueError(f"teacher='pruned' needs a vision tower with {known} layers; choose another teacher")
     weights = dict(teacher.model.named_parameters())
     with torch.no_grad():
-        for name in layers:
-            scores = ratios[name].log().sum(1)
+        for names in layers.values():
+            scores = torch.stack([ratios[name].log().sum(1) for name in names]).sum(0)
             neurons = scores.topk(max(1, round(share * len(scores)))).indices
-            weights[name][neurons] = 0
-            weights[name.removesuffix("weight") + "bias"][neurons] = 0
+            for name in names:
+                weights[name][neurons] = 0
+                if (bias := weights.get(name.removesuffix("weight") + "bias")) is not None:
+                    bias[neurons] = 0
     return teacher
 
 
-def _cached_features(vanilla: VLM, pixels: Tensor, keys: list[str | None], cache: dict[str, Features]) -> Features:
-    """Vanilla's features; those of a picture that was not augmented are computed once."""
+def _cached_features(vanilla: VLM, pixels: Pixels, keys: list[str | None], cache: dict[str, Features]) -> Features:
+    """Vanilla's features; those of a picture that was not augmented are computed once, as long as there is room."""
     todo = [i for i, key in enumerate(keys) if key is None or key not in cache]
+    new: dict[int, Features] = {}
     if todo:
         made = vanilla.features(pixels[todo])
         new = {i: made[j : j + 1] for j, i in enumerate(todo)}
-        cache.update({key: new[i] for i in todo if (key := keys[i]) is not None})
-    parts = [new[i] if (key := keys[i]) is None else cache[key] for i in range(len(keys))]
-    layers = tuple(torch.cat(tensors) for tensors in zip(*(p.layers for p in parts), strict=True))
-    return Features(layers, torch.cat([p.projected for p in parts]))
+        room = KEPT_BYTES // sum(tensor[0].nbytes for tensor in (*made.layers, made.projected)) - len(cache)
+        fresh = {key: new[i] for i in todo if (key := keys[i]) is not None}
+        cache.update(itertools.islice(fresh.items(), max(0, room)))
+    return _gathered([new[i] if i in new else cache[keys[i] or ""] for i in range(len(keys))])

@@ -1,0 +1,44 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) for the one training loop: put in, trained, merged, taken out again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraModel
+from torch import nn
+
+from study.vlm import VLM
+
+
+@contextmanager
+def adapted(
+    vlm: VLM, names: Collection[str], *, rank: int, alpha: int, dropout: float, seed: int
+) -> Iterator[dict[str, nn.Parameter]]:
+    """Lend the adapters of every linear layer whose weight is in `names`, by name; W + alpha / rank * B A is what runs.
+
+    The output head is left alone, as in the recipes of the field. When the block ends, the adapters are merged into
+    the weights and gone, so that whoever scores, keeps or attacks the model meets an ordinary one. Raises
+    `ValueError` if no linear layer is among `names`.
+    """
+    model = vlm.model
+    head = model.get_output_embeddings()
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and f"{name}.weight" in names and module is not head
+    ]
+    if not layers:
+        raise ValueError(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        adapters = LoraModel(model, config, "default")
+    try:
+        yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
+    finally:
+        adapters.merge_and_unload()
+        if hasattr(model, "peft_config"):
+            del model.peft_config

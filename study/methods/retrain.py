@@ -1,0 +1,23 @@
+"""Retraining: the model that never saw what is to be forgotten, the yardstick of every method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.contracts import Request
+from study.vlm import VLM, apply_delta
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Puts the reference's weights into the model: perfect forgetting by an oracle, never searched, never ranked."""
+
+    @property
+    def oracle(self) -> bool:
+        """It is nothing but the reference model, which no real request has."""
+        return True
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        """The reference, in place."""
+        apply_delta(vlm, request.reference().tensors())
+        return vlm

@@ -1,0 +1,101 @@
+"""RMU: steer what a layer says of the forget lessons to noise, keep the rest (Li et al. 2024, arXiv 2403.03218)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from study import checks, losses
+from study.contracts import Material, Request
+from study.packing import Batch, logits, pack
+from study.training import Lessons, Schedule, frozen, train
+from study.vlm import VLM, Part
+
+
+@dataclass(frozen=True)
+class RMU:
+    """L = E_forget ||h - coefficient u||^2 + alpha E_retain ||h - h_0||^2, arXiv 2403.03218, section 4.
+
+    h is what LLM layer `layer` says where an answer token is predicted, h_0 the same before unlearning, u one random
+    unit vector with no negative entry; means over tokens and over the width, where the paper sums over the width. The
+    released code takes the places of the answer tokens themselves, averages over sequences rather than tokens, and
+    trains `down_proj` of the layer and the two below it only.
+    """
+
+    layer: int = 7
+    """The layer of the LLM, from 0; a negative one counts from the end (published: 7 of 32)."""
+    coefficient: float = 2.0
+    """Length of what the forget states are steered to (open-unlearning: 2, in its class 20; CLEAR: 300)."""
+    alpha: float = 1.0
+    """Weight of the retain states (open-unlearning: 1)."""
+    modality: Material = "all"
+    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
+    trains: tuple[Part, ...] = ("llm",)
+    """Parts that are trained."""
+    schedule: Schedule = Schedule()
+
+    def __post_init__(self) -> None:
+        checks.positive(self, "coefficient")
+        checks.not_negative(self, "alpha")
+        checks.choice(self, "modality", get_args(Material))
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        """Steer the forget states to noise. Raises `ValueError` if the model has no such layer."""
+        request = request.only(self.modality)
+        vanilla = frozen(vlm, self.trains, self.schedule)
+        forget = Lessons(request.forget, self.schedule, request.seed)
+        retain = Lessons(request.retain, self.schedule, request.seed + 1)
+        width = vlm.model.config.get_text_config().hidden_size
+        noise = torch.rand(1, width, generator=torch.Generator().manual_seed(request.seed))
+        target = (self.coefficient * noise / noise.norm()).to(vlm.device)
+
+        def loss(step: int) -> Tensor:
+            total = losses.steering(states(vlm, pack(vlm, forget.draw()), self.layer), target)
+            if self.alpha:
+                batch = pack(vlm, retain.draw())
+                with torch.no_grad():
+                    before = states(vanilla, batch, self.layer)
+                total = total + self.alpha * losses.steering(states(vlm, batch, self.layer), before)
+            return total
+
+        train(vlm, self.trains, self.schedule, loss, seed=request.seed)
+        return vlm
+
+
+def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:
+    """What a layer of the LLM says at the places that predict answer tokens, (T, D) float32.
+
+    Neither the layers above it nor the output head are run. Raises `ValueError` if there is no such layer.
+    """
+    said: list[Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        said.append(output if isinstance(output, Tensor) else output[0])
+
+    with _ending_at(vlm, layer) as last:
+        hook = last.register_forward_hook(keep)
+        try:
+            logits(vlm, replace(batch, row=batch.row[:0], source=batch.source[:0]))
+        finally:
+            hook.remove()
+    return said[0][batch.row, batch.source].float()
+
+
+@contextmanager
+def _ending_at(vlm: VLM, layer: int) -> Iterator[nn.Module]:
+    """Lend the layer while it is the last of the LLM."""
+    llm: Any = vlm.model.get_submodule(vlm.prefixes["llm"])
+    layers: nn.ModuleList = llm.layers
+    depth = len(layers)
+    if not -depth <= layer < depth:
+        raise ValueError(f"layer={layer}: the LLM has {depth} layers, use one from {-depth} to {depth - 1}")
+    llm.layers = layers[: layer % depth + 1]
+    try:
+        yield layers[layer]
+    finally:
+        llm.layers = layers

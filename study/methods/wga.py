@@ -1,0 +1,47 @@
+"""WGA: gradient ascent weighted by how likely a token still is (Wang et al. 2025, arXiv 2502.19301)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from torch import Tensor
+
+from study import checks, losses
+from study.answers import logps
+from study.contracts import Material, Request
+from study.methods._retaining import unlearn
+from study.packing import Group, pack
+from study.training import Schedule
+from study.vlm import PARTS, VLM, Part
+
+
+@dataclass(frozen=True)
+class WGA:
+    """L = E_forget[p^beta log p] + retain_weight CE(retain), arXiv 2502.19301.
+
+    p is the probability of a taught token, the weight p^beta a constant to the gradient; the mean over answer tokens.
+    The code of open-unlearning does the same.
+    """
+
+    beta: float = 1.0
+    """Power of the weight: 0 is gradient ascent, more lets go of unlikely tokens sooner (open-unlearning: 1)."""
+    retain_weight: float = 1.0
+    """Weight of the cross-entropy on the retain lessons (open-unlearning: 1)."""
+    modality: Material = "all"
+    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
+    trains: tuple[Part, ...] = PARTS
+    """Parts that are trained."""
+    schedule: Schedule = Schedule()
+
+    def __post_init__(self) -> None:
+        checks.not_negative(self, "beta", "retain_weight")
+        checks.choice(self, "modality", get_args(Material))
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        """Climb where the forget answers are still likely."""
+
+        def forget_loss(groups: list[Group]) -> Tensor:
+            return losses.satimp(logps(vlm, pack(vlm, groups)), self.beta, 0.0)
+
+        return unlearn(self, vlm, request.only(self.modality), forget_loss)

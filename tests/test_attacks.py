@@ -1,46 +1,80 @@
-"""Every attack keeps the contract, and relearning is handed what it says and nothing else."""
+"""Every attack keeps the contract, every search space of one can be replayed, and what counts as recovered."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 import torch
+from optuna.samplers import RandomSampler
+from optuna.trial import FixedTrial
 
-from study.attacks.relearning import Relearning
+from search_spaces import refusal
+from study.attacks.nothing import Nothing
 from study.contracts import Request, Stage
-from study.plugins import find, known, name_of
-from study.questions import Benchmark, Goal, Lesson, Question, Split, facts
+from study.plugins import SPACES, find, known, name_of, search_space
+from study.questions import Benchmark, Goal, Lesson, Question, Split
 from study.scoring import score
+from study.specs import adjusted, flat
 from study.store import canonical, content_key
-from study.training import Diverged, Schedule
 from study.trial import _marked
-from study.vlm import VLM, load, restored
-from tests.small import QUICK, changed, quick, request_on, same_bits, snapshot, trained, variants
+from study.vlm import PARTS, VLM, Part, load, restored
+from tests.small import changed, request_on, same_bits, snapshot, variants
+
+
+def moved(attack: Any) -> set[Part]:
+    """The parts whose weights an attack changes: those it trains, or `parts` of one that does not train."""
+    return set(getattr(attack, "trains", getattr(attack, "parts", ())))
+
+
+def forms(attack: Any) -> Iterator[Any]:
+    """An attack in its short forms, and once for each single part that it can change."""
+    yield from variants(attack)
+    for part in PARTS if hasattr(attack, "parts") else ():
+        try:
+            yield replace(attack, parts=(part,))
+        except ValueError:
+            continue
+
 
 ATTACKS = [
-    pytest.param(variant, id=f"{name} {' '.join(sorted(trained(variant)))}")
+    pytest.param(form, id=f"{name} {' '.join(sorted(moved(form)))}".strip())
     for name in known("attacks")
-    for variant in variants(find("attacks", name)())
+    for form in forms(find("attacks", name)())
 ]
+SEARCHED = [name for name in known("attacks") if (SPACES / f"{name}.py").exists()]
 
 
 @pytest.fixture
 def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request:
-    return request_on(benchmark, tmp_path / "cache", tiny_folder, ratio=15)
+    """Three people to forget; of the public base model every weight is another one."""
+
+    def base() -> VLM:
+        vlm = load(tiny_folder)
+        with torch.no_grad():
+            for parameter in vlm.model.parameters():
+                parameter.add_(0.01)
+        return vlm
+
+    return replace(request_on(benchmark, tmp_path / "cache", tiny_folder, ratio=15), base=base)
 
 
 @pytest.fixture
 def questions(request_: Request) -> list[Question]:
     return [q for q in request_.split.questions if q.role == "forget" and q.task == "classification" and q.picture][:20]
+
+
+def read(stage: Stage) -> pd.DataFrame:
+    """The rows of a stage, as a trial reads them."""
+    return (stage.read or score)(stage.vlm, stage.questions)
 
 
 # ---- the contract ----------------------------------------------------------------------------------------------
@@ -80,23 +114,31 @@ def test_the_first_stage_is_the_model_as_it_was_found(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_an_attack_trains_its_parts_and_is_undone(
+def test_an_attack_changes_its_parts_and_is_undone(
     attack: Any, tiny: VLM, request_: Request, questions: list[Question]
 ) -> None:
+    """What trains says so in `trains`, what changes weights otherwise in `parts`; all others leave them alone."""
     before = snapshot(tiny)
     with restored(tiny) as (vlm, _):
         last = list(attack(vlm, questions, request_))[-1].vlm
-        assert {tiny.part_of(name) for name in changed(before, snapshot(last))} == trained(attack)
+        assert {tiny.part_of(name) for name in changed(before, snapshot(last))} == moved(attack)
     assert same_bits(before, snapshot(tiny))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_an_attack_is_repeatable(attack: Any, tiny_folder: Path, request_: Request, questions: list[Question]) -> None:
+    """The same weights, questions and rows, whatever the state of torch's random numbers."""
     found = []
     for state in (1, 2):
         torch.manual_seed(state)
-        found.append(snapshot(list(attack(load(tiny_folder), questions, request_))[-1].vlm))
-    assert same_bits(*found)
+        *_, last = attack(load(tiny_folder), questions, request_)
+        found.append((snapshot(last.vlm), list(last.questions), read(last)))
+    (weights, asked, rows), (weights_again, asked_again, rows_again) = found
+    assert same_bits(weights, weights_again)
+    assert asked == asked_again
+    pd.testing.assert_frame_equal(rows, rows_again, check_exact=True)
+    assert sorted(rows["question"]) == sorted(q.id for q in questions)
+    assert rows["probability"].between(0, 1).all()
 
 
 @pytest.mark.parametrize("name", known("attacks"))
@@ -113,97 +155,60 @@ def test_what_is_given_was_to_be_forgotten(
     assert find("attacks", name)().given(other) == given
 
 
-# ---- relearning ------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("goal", ["visual", "full"])
-@pytest.mark.parametrize(
-    ("people", "share", "persons", "stated"),
-    [(1 / 3, 1.0, 1, 7), (0.5, 0.5, 2, 4), (1.0, 1 / 7, 3, 1), (0.01, 0.01, 1, 1), (1.0, 1.0, 3, 7)],
-)
-def test_the_shares_are_respected(
-    people: float, share: float, persons: int, stated: int, goal: Goal, benchmark: Benchmark, tiny_folder: Path,
-    tmp_path: Path
-) -> None:  # fmt: skip
-    """So many of three people, so many of their seven facts, and of each fact every lesson that states it."""
-    request = request_on(benchmark, tmp_path, tiny_folder, goal=goal, ratio=15)
-    given = Relearning(people=people, facts=share).given(request)
-    fact = facts(request.forget)
-    known_facts = {(x.person, fact[x.person, x.answer]) for x in given}
-    by_person = {person: {f for who, f in known_facts if who == person} for person, _ in known_facts}
-    assert [len(found) for found in by_person.values()] == [stated] * persons
-    assert set(given) == {x for x in request.forget if (x.person, fact[x.person, x.answer]) in known_facts}
-
-
-def test_another_ratio_is_another_attacker(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> None:
-    """Facts are drawn afresh for each person: not everybody loses the same ones."""
-    request = request_on(benchmark, tmp_path, tiny_folder, ratio=15)
-    given = Relearning(people=1.0, facts=0.5).given(request)
-    prompts = {
-        person: frozenset(x.prompt for x in given if x.person == person) for person in request.split.forget_people
-    }
-    assert len(set(prompts.values())) > 1
-
-
-@pytest.mark.parametrize("part", [("projector",), ("vision", "projector", "llm")])
-def test_a_learning_rate_of_zero_recovers_nothing_at_all(
-    part: Any, tiny: VLM, request_: Request, questions: list[Question]
-) -> None:
-    """Every row of every step equals that of step 0, to the last bit."""
-    idle = Relearning(trains=part, score_at=(1, 3), schedule=replace(QUICK, steps=3, learning_rate=0.0))
-    rows = [score(stage.vlm, stage.questions) for stage in idle(tiny, questions, request_)]
-    assert len(rows) == 3
-    for later in rows[1:]:
-        pd.testing.assert_frame_equal(later, rows[0], check_exact=True)
-
-
-def test_relearning_learns_what_it_is_given(tiny: VLM, request_: Request) -> None:
-    """The probability of what it was taught rises; a learning rate of zero is not the only thing that can happen."""
-    attack = Relearning(score_at=(30,), schedule=replace(QUICK, steps=30, learning_rate=3e-3, decay="constant"))
-    given = facts(attack.given(request_))
-    taught = [
-        q
-        for q in request_.split.questions
-        if q.role == "forget" and q.task == "classification" and q.picture and (q.person, q.answer) in given
-    ]
-    first, last = (score(s.vlm, s.questions)["probability"].mean() for s in attack(tiny, taught, request_))
-    assert last > first + 0.1
-
-
-def test_stages_come_after_exactly_their_steps(tiny: VLM, request_: Request, questions: list[Question]) -> None:
-    """A stage at step n is the model that was trained n steps, no more."""
-    constant = replace(QUICK, steps=4, decay="constant")
-    at = {
-        s.step: snapshot(s.vlm)
-        for s in Relearning(score_at=(2, 4), schedule=constant)(tiny.copy(), questions, request_)
-    }
-    assert list(at) == [0, 2, 4]
-    stopped = replace(constant, steps=2)
-    end = list(Relearning(score_at=(2,), schedule=stopped)(tiny.copy(), questions, request_))[-1]
-    assert same_bits(at[2], snapshot(end.vlm))
-    assert not same_bits(at[2], at[4])
-
-
-def test_an_instruction_is_dropped_after_step_0(tiny: VLM, request_: Request, questions: list[Question]) -> None:
-    """The attacker need not keep a refusal in front of the questions; step 0 still has it."""
+def test_nothing_changes_nothing(tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    """Not even the instruction: it is what the model answers when nobody attacks it."""
     instructed = tiny.with_instruction("Where does this person live?")
-    said = [s.vlm.instruction for s in quick(Relearning())(instructed, questions, request_)]
-    assert said == ["Where does this person live?", "", ""]
+    first, second = Nothing()(instructed, questions, request_)
+    assert first.vlm is second.vlm is instructed
+    pd.testing.assert_frame_equal(read(first), read(second), check_exact=True)
 
 
-def test_an_attack_that_diverges_says_so(tiny: VLM, request_: Request, questions: list[Question]) -> None:
-    wild = quick(Relearning(), replace(QUICK, worst_loss=1e-6))
-    with pytest.raises(Diverged, match="step 0"):
-        list(wild(tiny, questions, request_))
+# ---- search spaces -----------------------------------------------------------------------------------------------
+def plain(attack: Any) -> dict[str, Any]:
+    """Every field by its name, tuples as the command line writes them."""
+    return {k: "+".join(map(str, v)) if isinstance(v, tuple) else v for k, v in flat(attack).items()}
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("people", 0.0), ("people", 1.5), ("people", math.nan), ("facts", -0.5), ("facts", 2.0), ("score_at", ()),
-     ("score_at", (0, 5)), ("score_at", (5, 41))],
-)  # fmt: skip
-def test_a_wrong_setting_is_named_with_its_value(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=field) as caught:
-        Relearning(schedule=Schedule(steps=40), **{"score_at": (5, 10), field: value})
-    assert f"{field}={value!r}" in str(caught.value)
+def proposals(name: str, count: int = 40) -> list[tuple[Any, dict[str, Any]]]:
+    """Random proposals around the class's default, with their parameters after a trip through a JSON file."""
+    study = optuna.create_study(sampler=RandomSampler(seed=0))
+    asked = [study.ask() for _ in range(count)]
+    made = [search_space(name).space(trial, find("attacks", name)()) for trial in asked]
+    return [(attack, json.loads(json.dumps(trial.params))) for attack, trial in zip(made, asked, strict=True)]
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_proposed_attack_replays_from_its_parameters(name: str) -> None:
+    """They are named after the fields that they set, plain values all; what is not proposed stays the default."""
+    default = find("attacks", name)()
+    for attack, params in proposals(name):
+        assert search_space(name).space(FixedTrial(params), default) == attack
+        assert plain(attack) == plain(default) | params
+        assert name_of(attack) == name
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_every_parameter_of_an_attack_varies(name: str) -> None:
+    found = proposals(name)
+    assert found[0][1]
+    for field in found[0][1]:
+        assert len({params[field] for _, params in found}) > 1, field
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_default_of_an_attack_lies_in_its_space(name: str) -> None:
+    default = find("attacks", name)()
+    assert refusal(search_space(name).space, default, plain(default)) == ""
+    assert search_space(name).space(FixedTrial(plain(default)), default) == default
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_a_proposed_attack_can_be_written_on_the_command_line(name: str) -> None:
+    """What the search found is what `--attacks` can ask for."""
+    default = find("attacks", name)()
+    for attack, params in proposals(name, 8):
+        written = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in params.items())
+        assert adjusted(default, f"{name}:{written}") == attack
 
 
 # ---- what counts as recovered ----------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""What the attacks share that change weights without training them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from study.vlm import VLM, Part
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Raise `ValueError` if no part is named."""
+    if not parts:
+        raise ValueError("parts=(): name at least one of vision, projector and llm")
+
+
+def linear_weights(vlm: VLM, parts: Sequence[Part], *, head: bool = False) -> list[Tensor]:
+    """The weights of every linear layer of `parts`: no embedding, norm or bias, and the output head only if asked.
+
+    Raises `ValueError` if there is none.
+    """
+    last = vlm.model.get_output_embeddings()
+    found = {
+        id(module.weight): module.weight
+        for name, module in vlm.model.named_modules()
+        if isinstance(module, nn.Linear) and vlm.part_of(f"{name}.weight") in parts and (head or module is not last)
+    }
+    if not found:
+        raise ValueError(
+            f"parts={tuple(parts)}: {type(vlm.model).__name__} has no linear layer there; name other parts"
+        )
+    return list(found.values())

@@ -1,0 +1,46 @@
+"""Another view of the same picture: did the model forget the face, or only the pixels it was shown while unlearning?
+
+Image rephrasing is the third black-box attack of UnLOK-VQA (arXiv 2505.01456). Other photographs of the same people,
+which no unlearner has seen, are not made here: where a benchmark has them they are its questions of the role `test`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from study import checks
+from study.contracts import Request, Stage
+from study.pictures import Transform, encoded, shown_instead, transformed
+from study.questions import Lesson, Picture, Question
+from study.vlm import VLM
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """Changes every picture that is asked about in one way; text questions stay. Needs no knowledge and no model."""
+
+    kind: Transform = "crop"
+    """What is done: see `study.pictures.transformed` for each at full strength."""
+    strength: float = 0.5
+    """How much of it, above 0 and at most 1; a flip has no degrees."""
+
+    def __post_init__(self) -> None:
+        checks.choice(self, "kind", get_args(Transform))
+        checks.share(self, "strength")
+
+    def given(self, request: Request) -> tuple[Lesson, ...]:
+        """Nothing."""
+        return ()
+
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
+        """Ask about the pictures as they are, then about the changed ones."""
+        yield Stage(0, vlm, questions)
+        changed = {picture: self._changed(picture) for picture in {q.picture for q in questions} if picture is not None}
+        own = vlm.forgetful()  # pictures that nobody asks about again are not kept
+        yield Stage(1, own, shown_instead(questions, changed))
+
+    def _changed(self, picture: Picture) -> Picture:
+        image = transformed(picture.open(), self.kind, self.strength, seed=int(picture.key, 16))
+        return encoded(image, f"{picture.where}, {self.kind} {self.strength:g}")

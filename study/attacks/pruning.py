@@ -1,0 +1,71 @@
+"""Magnitude pruning: what unlearning put on top of the knowledge may sit in small weights, and go with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from study import checks
+from study.attacks._weights import check_parts, linear_weights
+from study.contracts import Request, Stage
+from study.questions import Lesson, Question
+from study.vlm import PARTS, VLM, Part
+
+Scope = Literal["layer", "global"]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Sets the smallest weights of the linear layers to 0, as step 1, and drops an instruction."""
+
+    share: float = 0.3
+    """Of the weights, those that go; equal ones go together."""
+    scope: Scope = "layer"
+    """Among which weights the smallest are looked for: those of each layer, or of all layers at once."""
+    parts: tuple[Part, ...] = PARTS
+
+    def __post_init__(self) -> None:
+        checks.share(self, "share")
+        checks.choice(self, "scope", get_args(Scope))
+        check_parts(self.parts)
+
+    def given(self, request: Request) -> tuple[Lesson, ...]:
+        """No lesson."""
+        return ()
+
+    @torch.no_grad()
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
+        """The model as found, then pruned."""
+        yield Stage(0, vlm, questions)
+        weights = linear_weights(vlm, self.parts)
+        for together in [weights] if self.scope == "global" else [[weight] for weight in weights]:
+            most = smallest(together, self.share)
+            for weight in together:
+                weight.masked_fill_(weight.float().abs() <= most, 0.0)
+        yield Stage(1, vlm.with_instruction(""), questions)
+
+
+def smallest(tensors: Sequence[Tensor], share: float) -> float:
+    """The least number that at least `share` of all entries do not exceed in absolute value.
+
+    Found by halving the range of 32-bit floats, whose bits are ordered as their values: exact, and without a copy of
+    all weights at once, which a large model has no room for.
+    """
+    wanted = math.ceil(share * sum(tensor.numel() for tensor in tensors))
+    low, high = 0, int(torch.tensor(math.inf).view(torch.int32))
+    while low < high:
+        middle = (low + high) // 2
+        if sum(int((tensor.float().abs() <= _float(middle)).sum()) for tensor in tensors) >= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return _float(low)
+
+
+def _float(bits: int) -> float:
+    return float(torch.tensor(bits, dtype=torch.int32).view(torch.float32))

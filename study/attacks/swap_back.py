@@ -1,0 +1,46 @@
+"""Swap-back: put the public model's eyes back. No training, no data, one copy.
+
+Vision towers and projectors of open models are public. A method that made only these forget left the facts where they
+were, in the language model: VL-Eraser reports that such unlearning barely holds after the original layers are reloaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from study.attacks._weights import check_parts
+from study.contracts import Request, Stage
+from study.questions import Lesson, Question
+from study.vlm import VLM, Part, apply_delta
+
+
+@dataclass(frozen=True)
+class SwapBack:
+    """Copies parts of the base model over the model's, as step 1, and drops an instruction.
+
+    Exact where learning froze the part: then it is the learned model's own again, bit for bit. A part that learning
+    trained is put back to before anybody was learned, so what it knew of them is lost too.
+    """
+
+    parts: tuple[Part, ...] = ("vision",)
+    """Vision, projector or both."""
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
+        if "llm" in self.parts:
+            raise ValueError(
+                f"parts={self.parts}: the base model's llm never knew the people, so putting it back brings nothing "
+                "back; name vision, projector or both"
+            )
+
+    def given(self, request: Request) -> tuple[Lesson, ...]:
+        """No lesson."""
+        return ()
+
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
+        """The model as found, then with the base model's parts."""
+        yield Stage(0, vlm, questions)
+        base = request.base()
+        apply_delta(vlm, {name: tensor for name, tensor in base.tensors().items() if base.part_of(name) in self.parts})
+        yield Stage(1, vlm.with_instruction(""), questions)

@@ -6,20 +6,34 @@ import math
 
 import pandas as pd
 
-from analysis import robustness, table
+from analysis import robustness, table, words
+from analysis.cells import interval
 from analysis.folder import Study
-from analysis.present import NAMES
-from analysis.robustness import SMALLEST_GAP
+from analysis.robustness import HELD_OUT, SMALLEST_GAP
+from analysis.words import NAMES
 
 
-def answer(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame) -> list[str]:
+def answer(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
     """A few sentences for each forget ratio. Best is only a usable winner that beats doing nothing."""
+    asked = _asked(study)
     if not study.ratios:
-        return ["Nothing has finished yet: no trial is on disk, so there is nothing to compare."]
-    return [f"At forget ratio {ratio} %, {_one(study, winners, recovery, ratio)}" for ratio in study.ratios]
+        return [*asked, "Nothing has finished yet: no trial is on disk, so there is nothing to compare."]
+    return [
+        *asked,
+        *(f"At forget ratio {ratio} %, {_one(study, winners, recovery, worst, ratio)}" for ratio in study.ratios),
+    ]
 
 
-def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, ratio: int) -> str:
+def _asked(study: Study) -> list[str]:
+    """What of the forget people was to go, where that is not everything."""
+    names = [words.method(attribute) for attribute in study.forget_attributes]
+    if not names:
+        return []
+    listed = words.listed(names)
+    return [f"Asked to go was only the {listed} of the forget people; their other attributes were to stay (spared)."]
+
+
+def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, ratio: int) -> str:
     mine = winners[winners["ratio"] == ratio]
     scored = mine.dropna(subset=["distance"]).sort_values(["distance", "method"])
     usable = scored[~scored["broken"].astype(bool)]
@@ -35,12 +49,13 @@ def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, ratio: int
     best = usable.iloc[0]
     if best["distance"] >= before:
         said.append(
-            f"no method beats leaving the model alone: the nearest, {_name(best['method'])}, lies "
+            f"no method beats leaving the model alone: the nearest, {words.method(best['method'])}, lies "
             f"{best['distance']:.2f} from the ideal and vanilla {before:.2f}."
         )
     else:
         said += [_best(best, idle[0]["forgetting"]), _attacked(recovery, best["method"], ratio)]
-        said.append(_alternative(usable.iloc[1:], recovery, best["method"], ratio, before))
+        said.append(_searched(worst, best["method"], ratio))
+        said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
     if broken:
         said.append(f"Destroyed rather than unlearned: {broken}.")
     return " ".join(filter(None, said))
@@ -49,9 +64,10 @@ def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, ratio: int
 def _best(best: pd.Series, before: float) -> str:
     seeds = int(best["seeds"])
     return (
-        f"{_name(best['method'])} comes nearest to the ideal: it is {best['forgetting']:.2f} away from the reference "
-        f"that never saw what was to be forgotten (vanilla: {before:.2f}) and keeps a utility of {best['utility']:.2f} "
-        f"(vanilla: 1), on questions that did not select it ({seeds} seed{'s' if seeds > 1 else ''})."
+        f"{words.method(best['method'])} comes nearest to the ideal: it is {best['forgetting']:.2f} away from the "
+        f"reference that never saw what was to be forgotten (vanilla: {before:.2f}) and keeps a utility of "
+        f"{best['utility']:.2f} (vanilla: 1), on questions that did not select it "
+        f"({seeds} seed{'s' if seeds > 1 else ''})."
     )
 
 
@@ -69,20 +85,47 @@ def _attacked(recovery: pd.DataFrame, method: str, ratio: int) -> str:
     )
 
 
-def _alternative(others: pd.DataFrame, recovery: pd.DataFrame, best: str, ratio: int, before: float) -> str:
+def _searched(worst: pd.DataFrame, method: str, ratio: int) -> str:
+    """What an attacker with a search of its own reached, if there was one."""
+    for _, line in _mine(worst, method, ratio).iterrows():
+        if not line["proposals"]:
+            return ""
+        bad = f", {line['failed']} failed" if line["failed"] else ""
+        start = f"An attacker that may search ({line['proposals']} trials{bad})"
+        if not line["attack"]:
+            return f"{start} found no attack that leaves a model."
+        number = interval(line["above_control"], line["above_control_low"], line["above_control_high"])
+        kept = "" if math.isnan(line["kept"]) else f" and keeps {line['kept']:.2f} of the retain accuracy"
+        return f"{start} gets {number} above control at worst ({line['settings']}){kept}: {line['verdict']}."
+    return ""
+
+
+def _alternative(
+    others: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, best: str, ratio: int, before: float
+) -> str:
     """Who holds, when the best does not."""
-    if not (_held_out(recovery, best, ratio)["verdict"] == "came back").any():
+    if "came back" not in _verdicts(recovery, worst, best, ratio):
         return ""
     for _, other in others[others["distance"] < before].iterrows():
-        verdicts = _held_out(recovery, other["method"], ratio)["verdict"]
-        if len(verdicts) and (verdicts == "held").all():
-            return f"So it hides; the nearest that held is {_name(other['method'])} (distance {other['distance']:.2f})."
+        if _verdicts(recovery, worst, other["method"], ratio) == {"held"}:
+            name = words.method(other["method"])
+            return f"So it hides; the nearest that held is {name} (distance {other['distance']:.2f})."
     return "So it hides, and no other usable method is shown to have held."
 
 
+def _verdicts(recovery: pd.DataFrame, worst: pd.DataFrame, method: str, ratio: int) -> set[str]:
+    """The verdicts on a method under the suite and under the worst attack; what broke the model says nothing."""
+    found = {*_held_out(recovery, method, ratio)["verdict"], *_mine(worst, method, ratio)["verdict"]}
+    return found - {"broken by the attack", "not attacked"}
+
+
+def _mine(frame: pd.DataFrame, method: str, ratio: int) -> pd.DataFrame:
+    return frame[(frame["method"] == method) & (frame["ratio"] == ratio)]
+
+
 def _held_out(recovery: pd.DataFrame, method: str, ratio: int) -> pd.DataFrame:
-    mine = (recovery["method"] == method) & (recovery["ratio"] == ratio)
-    return recovery[mine & recovery["held_out"].isin(["person", "fact"])]
+    mine = _mine(recovery, method, ratio)
+    return mine[mine["held_out"].isin(HELD_OUT)]
 
 
 def _gate(study: Study, ratio: int) -> str:
@@ -107,8 +150,4 @@ def _unfinished(study: Study, winners: pd.DataFrame, ratio: int) -> str:
 
 
 def _names(methods: pd.Series[str]) -> str:
-    return ", ".join(map(_name, methods))
-
-
-def _name(method: str) -> str:
-    return method.replace("_", " ")
+    return ", ".join(map(words.method, methods))

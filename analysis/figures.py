@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,21 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import pareto, robustness, table
+from analysis import attack_figures, pareto, sequence_figures, table, words
 from analysis.folder import Study
-from analysis.style import BLIND, COLUMN, GREY, INK, LINE, YARDSTICKS, Look, legend, line, look, mark, panels, styled
+from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, Look, Plot, legend, line, look, mark, panels, styled
 
 DPI = 300
-NAMES = {"image_text": "image", "text": "text", "person": "held-out people", "fact": "held-out facts"}
-
-
-class Plot(NamedTuple):
-    """One figure: its file name, what to say under it, its data and how to draw them."""
-
-    name: str
-    caption: str
-    data: Callable[[Study], pd.DataFrame]
-    draw: Callable[[pd.DataFrame, Sequence[str]], Figure]
+NAME_WIDTH = 30
+"""Characters in a line of a method's name beside a panel."""
 
 
 class Drawn(NamedTuple):
@@ -53,6 +44,9 @@ def save(study: Study, folder: Path) -> list[Drawn]:
         with styled():
             figure = plot.draw(data, study.methods)
             FigureCanvasAgg(figure)
+            figure.set_dpi(DPI)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, for both files
             figure.savefig(png, dpi=DPI)
             figure.savefig(pdf, metadata={"CreationDate": None})
         done.append(Drawn(plot, png, data))
@@ -73,57 +67,29 @@ def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
         for method, mine in group[group["kind"] == "method"].groupby("method"):
             how = look(str(method), methods)
-            axis.plot(mine["forgetting"], mine["utility"], how.marker, color=how.color, alpha=0.35, ms=3.2, mew=0)
+            axis.plot(
+                mine["forgetting"],
+                mine["utility"],
+                marker=how.marker,
+                linestyle="",
+                color=how.color,
+                alpha=0.35,
+                ms=3.2,
+                mew=0,
+            )
             front = mine[mine["front"]].sort_values(["forgetting", "utility"])
             line(axis, front["forgetting"], front["utility"], how, drawstyle="steps-post", zorder=3)
             best = mine[mine["winner"]]
             axis.plot(best["forgetting"], best["utility"], "o", color=INK, markersize=ring.size, mfc="none", zorder=4)
         for kind, how in YARDSTICKS.items():
             bar = group[group["kind"] == kind]
-            axis.plot(bar["forgetting"], bar["utility"], how.marker, color=how.color, markersize=how.size + 1.5,
-                      mec="white", mew=0.5, zorder=5, clip_on=False)  # fmt: skip
+            axis.plot(bar["forgetting"], bar["utility"], marker=how.marker, linestyle="", color=how.color,
+                      markersize=how.size + 1.5, mec="white", mew=0.5, zorder=5, clip_on=False)  # fmt: skip
         axis.set(title=f"forget {ratio} %", xlabel="distance to the reference \u2193")
     axes[0][0].set_ylabel("utility \u2191")
     marks = [mark("winner", ring, hollow=True), *(mark(kind, how) for kind, how in YARDSTICKS.items())]
     legend(figure, data.loc[data["kind"] == "method", "method"], methods, marks)
     return figure
-
-
-def curve_data(study: Study) -> pd.DataFrame:
-    """Accuracy on held-out people and facts at each attack step, for methods, control and ceiling."""
-    curves = robustness.curves(study)
-    return curves[curves["held_out"].isin(["person", "fact"])].reset_index(drop=True)
-
-
-def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """One row for each attack and held-out group, one column for each ratio; the control is a grey band."""
-    pairs = list(dict.fromkeys(zip(data["settings"], data["held_out"], strict=True)))
-    groups = sorted(pairs, key=lambda pair: (pair[0], pair[1] != "person"))
-    figure, axes = panels(data["ratio"], rows=len(groups), height=1.9)
-    several = data["settings"].nunique() > 1
-    for row, (settings, held_out) in zip(axes, groups, strict=True):
-        for axis, ratio in zip(row, sorted(data["ratio"].unique()), strict=True):
-            chosen = (data["settings"] == settings) & (data["held_out"] == held_out) & (data["ratio"] == ratio)
-            _curves(axis, data[chosen], methods)
-            what = "\n".join(textwrap.wrap(settings, 52)) if several else ""
-            axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {NAMES[held_out]}", what])))
-        row[0].set_ylabel("accuracy")
-    for axis in axes[-1]:
-        axis.set_xlabel("optimiser steps of the attacker")
-    band = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference (control)")
-    legend(figure, data["method"], methods, [band, mark("vanilla (ceiling)", YARDSTICKS["vanilla"], line=True)])
-    return figure
-
-
-def _curves(axis: Axes, data: pd.DataFrame, methods: Sequence[str]) -> None:
-    axis.set(ylim=(-0.04, 1.04))
-    for method, mine in data.groupby("method"):
-        mine = mine.sort_values("step")
-        if method == "reference":
-            axis.fill_between(mine["step"], mine["low"], mine["high"], color=GREY, alpha=0.3, linewidth=0)
-            axis.plot(mine["step"], mine["mean"], color=GREY, linewidth=1.6)
-        else:
-            line(axis, mine["step"], mine["mean"], look(str(method), methods))
 
 
 def search_data(study: Study) -> pd.DataFrame:
@@ -157,38 +123,46 @@ def score_data(study: Study) -> pd.DataFrame:
 
 
 def draw_scores(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """One panel for each ratio, below one another: points with intervals, the blind level as a dashed bar."""
+    """A block of panels for each ratio, a panel for each group of questions, a line for each model."""
     ratios = sorted(data["ratio"].unique())
-    figure = Figure(figsize=(2 * COLUMN + 0.2, 1.9 * len(ratios) + 0.5), layout="constrained")
-    axes = figure.subplots(len(ratios), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     places = list(dict.fromkeys(zip(data["role"], data["modality"], strict=True)))
-    for axis, ratio in zip(axes, ratios, strict=True):
-        _scores(axis, data[data["ratio"] == ratio], places, [*YARDSTICKS, *methods], methods)
-        axis.set(title=f"forget {ratio} %", ylabel="accuracy", ylim=(-0.04, 1.04), xlim=(-0.5, len(places) - 0.5))
-        axis.set_xticks(range(len(places)), [f"{role}\n{NAMES[modality]}" for role, modality in places])
+    models = [label for label in (*YARDSTICKS, *methods) if (data["method"] == label).any()]
+    names = [words.wrapped(words.method(label), NAME_WIDTH) for label in models]
+    lines = [name.count("\n") + 1.0 for name in names]
+    height = 0.15 * sum(lines) + 0.35
+    figure = Figure(figsize=(2 * COLUMN + 0.2, height * len(ratios) + 0.4), layout="constrained")
+    axes = figure.subplots(len(ratios), len(places), squeeze=False, sharex=True, sharey=True)
+    heights = [sum(lines[:number]) + line / 2 for number, line in enumerate(lines)]
+    for row, ratio in zip(axes, ratios, strict=True):
+        for axis, (role, modality) in zip(row, places, strict=True):
+            chosen = (data["ratio"] == ratio) & (data["role"] == role) & (data["modality"] == modality)
+            _scores(axis, data[chosen], dict(zip(models, heights, strict=True)), methods)
+            axis.set_title(f"{role}\n{words.NAMES[modality]}" if ratio == ratios[0] else "")
+        row[0].set(ylabel=f"forget {ratio} %", ylim=(sum(lines) + 0.2, -0.2), yticks=heights, yticklabels=names)
     bar = Line2D([], [], color=INK, linestyle=BLIND, linewidth=0.9, label="vanilla, grey pictures")
-    marks = [*(mark(kind, how) for kind, how in YARDSTICKS.items()), bar]
-    legend(figure, data["method"], methods, marks, lines=False)
+    figure.supxlabel("accuracy", fontsize=8)
+    figure.legend(handles=[bar], loc="outside lower right")
     return figure
 
 
-def _scores(
-    axis: Axes, data: pd.DataFrame, places: list[tuple[str, str]], labels: list[str], methods: Sequence[str]
-) -> None:
-    present = [label for label in labels if (data["method"] == label).any()]
-    for number, label in enumerate(present):
-        mine = data[data["method"] == label].set_index(["role", "modality"]).reindex(pd.MultiIndex.from_tuples(places))
-        shift = 0.8 * ((number + 0.5) / len(present) - 0.5)
-        error = [(mine["mean"] - mine["low"]).clip(lower=0), (mine["high"] - mine["mean"]).clip(lower=0)]
-        how = look(label, methods)
-        axis.errorbar([place + shift for place in range(len(places))], mine["mean"], yerr=error, fmt=how.marker,
-                      color=how.color, markersize=how.size, elinewidth=0.8, mec="white", mew=0.3)  # fmt: skip
-    blind = data.groupby(["role", "modality"])["blind"].first()
-    for place, group in enumerate(places):
-        level = float(blind.get(group, math.nan))
-        axis.plot([place - 0.42, place + 0.42], [level, level], color=INK, linestyle=BLIND, linewidth=0.9)
-        axis.axvline(place + 0.5, color=LINE, linewidth=0.6)
-    axis.grid(visible=False, axis="x")
+def _scores(axis: Axes, data: pd.DataFrame, heights: Mapping[str, float], methods: Sequence[str]) -> None:
+    for _, mine in data.iterrows():
+        how, height = look(mine["method"], methods), heights[mine["method"]]
+        axis.plot([mine["low"], mine["high"]], [height, height], color=how.color, linewidth=0.9)
+        axis.plot(
+            mine["mean"],
+            height,
+            marker=how.marker,
+            linestyle="",
+            color=how.color,
+            markersize=how.size,
+            mec="white",
+            mew=0.3,
+        )
+    for level in data["blind"].dropna().head(1):
+        axis.axvline(level, color=INK, linestyle=BLIND, linewidth=0.9)
+    axis.set(xlim=(-0.08, 1.08), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
+    axis.tick_params(axis="y", length=0)
 
 
 PLOTS = (
@@ -196,10 +170,8 @@ PLOTS = (
          "Forgetting against utility on the half of the questions that selects. Every searched trial is a point; lines "
          "are the Pareto fronts of each method, rings mark the winners. The ideal is the upper left corner.",
          trade_off_data, draw_trade_off),
-    Plot("relearning",
-         "Accuracy on what the attacker was not given, while it relearns. Only what rises above the control (the "
-         "reference under the same attack, with its 95 % interval) was hidden and not forgotten.",
-         curve_data, draw_curves),
+    *attack_figures.PLOTS,
+    *sequence_figures.PLOTS,
     Plot("search",
          "What the search bought: the area that the trials so far dominate, with forgetting 1 and utility 0 as the "
          "worst point. Failed, diverged and repeated proposals add nothing.", search_data, draw_search),

@@ -17,6 +17,7 @@ from study.questions import Goal
 from study.store import read_json, read_rows
 
 Kind = Literal["method", "vanilla", "reference"]
+AttackState = Literal["complete", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,41 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack on one trial: its settings and the rows scored at each attack step."""
+    """One attack on one trial: its settings, and where the rows scored at each attack step lie."""
 
     key: str
     name: str
     settings: Mapping[str, Any]
+    path: Path
+    state: AttackState
+    reason: str = ""
+    """Why it failed, or why it ended early; what came back until then is then the result."""
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows, read anew each time: a search leaves too many to keep."""
+        return read_rows(self.path)
+
+
+@dataclass(frozen=True)
+class AttackProposal:
+    """One attack that the attacker's own search asked for against a trial; several may be the same attack."""
+
+    target: str
+    search: str
+    number: int
+    attack: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """A method applied to several requests, one after another; a row's step says how many had been done."""
+
+    requests: int
+    people: tuple[tuple[str, ...], ...]
+    """Whom each request was about."""
+    diverged: str
     rows: pd.DataFrame = field(repr=False)
 
 
@@ -78,6 +109,7 @@ class Study:
     root: Path
     record: Mapping[str, Any]
     _rows: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _attacks: dict[str, dict[str, Attack]] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -96,6 +128,11 @@ class Study:
         if goal not in get_args(Goal):
             raise ValueError(f"{self.root / 'study.json'}: goal {goal!r} is none of {', '.join(get_args(Goal))}")
         return goal
+
+    @property
+    def forget_attributes(self) -> tuple[str, ...]:
+        """The attributes of the forget people that were to be forgotten; none if all were."""
+        return tuple(map(str, self.settings.get("forget_attributes") or ()))
 
     @cached_property
     def trials(self) -> dict[str, Trial]:
@@ -159,13 +196,30 @@ class Study:
         path = self.root / "trials" / key / "rows" / f"{name}.parquet"
         return self._kept(path) if path.exists() else None
 
-    def attacks(self, key: str) -> list[Attack]:
-        """The finished attacks on a trial, by their key."""
+    def attacks(self, key: str) -> Mapping[str, Attack]:
+        """Every attack on a trial that ended, well or badly, by its key."""
+        if key not in self._attacks:
+            paths = sorted((self.root / "trials" / key / "attacks").glob("*.json"))
+            self._attacks[key] = {path.stem: _attack(path) for path in paths}
+        return self._attacks[key]
+
+    @cached_property
+    def attack_proposals(self) -> dict[str, list[AttackProposal]]:
+        """What the attacker's search proposed against each trial, in turn: one of each of its searches, then again."""
+        found: dict[str, list[AttackProposal]] = {}
+        for path in self.root.glob("attack_search/*/*/*.json"):
+            target, search = path.parts[-3:-1]
+            found.setdefault(target, []).append(_parsed(AttackProposal, path, target=target, search=search))
+        return {target: sorted(asked, key=lambda p: (p.number, p.search)) for target, asked in sorted(found.items())}
+
+    def sequences(self, key: str) -> list[InTurn]:
+        """A trial's method applied to several requests in turn, by their number."""
         found = []
-        for path in sorted((self.root / "trials" / key / "attacks").glob("*.json")):
+        for path in sorted((self.root / "trials" / key / "sequence").glob("*.json"), key=lambda p: int(p.stem)):
             if (table := path.with_suffix(".parquet")).exists():
-                content = read_json(path)
-                found.append(Attack(path.stem, content["attack"], content.get("settings") or {}, self._kept(table)))
+                about = read_json(path)
+                people = tuple(tuple(group) for group in about["people"])
+                found.append(InTurn(int(path.stem), people, about.get("diverged") or "", self._kept(table)))
         return found
 
     def _kept(self, path: Path) -> pd.DataFrame:
@@ -182,7 +236,14 @@ def read(root: Path) -> Study:
     return Study(root, read_json(path))
 
 
-T = TypeVar("T", Trial, Proposal)
+def _attack(path: Path) -> Attack:
+    about, table = read_json(path), path.with_suffix(".parquet")
+    state: AttackState = "failed" if "failed" in about else "complete" if table.exists() else "unfinished"
+    reason = about.get("failed") or about.get("diverged") or ""
+    return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason)
+
+
+T = TypeVar("T", Trial, Proposal, AttackProposal)
 
 
 def _parsed(kind: type[T], path: Path, **given: Any) -> T:

@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from analysis import robustness, table
+from analysis import present_attacks, robustness, table, words
+from analysis.cells import NOTHING, Table, interval, number, parameters, with_interval
 from analysis.folder import Study
+from analysis.words import NAMES
 from study.questions import MODALITIES, ROLES, TASKS
-from study.store import written
-
-NOTHING = "n/a"
-NAMES = {"image_text": "image", "person": "held-out people", "fact": "held-out facts", "seen": "given"}
-
-
-class Table(NamedTuple):
-    """One table: its file name, heading, what to say about it, all its numbers, and what is shown of them."""
-
-    name: str
-    title: str
-    note: str
-    raw: pd.DataFrame
-    shown: pd.DataFrame
-
-    def write(self, folder: Path) -> None:
-        """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package)."""
-        with written(folder / f"{self.name}.csv") as draft:
-            self.raw.to_csv(draft, index=False)
-        with written(folder / f"{self.name}.tex") as draft:
-            draft.write_text(self.shown.to_latex(index=False, escape=True), encoding="utf-8")
 
 
 def winners(study: Study, raw: pd.DataFrame) -> Table:
@@ -58,31 +35,13 @@ def hyperparameters(raw: pd.DataFrame) -> Table:
                  raw[columns], shown)  # fmt: skip
 
 
-def recovery(raw: pd.DataFrame) -> Table:
-    """What came back under attack, on what the attacker was not given."""
-    mine = raw[raw["held_out"] != "seen"]
-    shown = pd.DataFrame({
-        "forget %": mine["ratio"], "method": mine["method"].map(_name), "attack": mine["settings"],
-        "on": mine["held_out"].replace(NAMES), "verdict": mine["verdict"],
-        "above control": _with_interval(mine, "above_control"), "gain (AG)": _with_interval(mine, "gain"),
-        "before": _with_interval(mine, "before"), "after": _with_interval(mine, "after"),
-        "normalised recovery": _with_interval(mine, "recovery"), "people": mine["people"],
-    })  # fmt: skip
-    return Table(
-        "recovery", "Under attack",
-        "Accuracy on forget questions before the attack and after its last step, with 95 % intervals over people. "
-        f"Normalised recovery is {NOTHING} where less than {robustness.SMALLEST_GAP} was forgotten. What the attacker "
-        "was given, which shows that the attack works, is in the CSV as well.", raw, shown,
-    )  # fmt: skip
-
-
 def worst(raw: pd.DataFrame) -> pd.DataFrame:
     """The attack that got most back of each winner, for the terminal."""
     lines = robustness.worst(raw)
     return pd.DataFrame(
         {
             "forget %": lines["ratio"],
-            "method": lines["method"].map(_name),
+            "method": lines["method"].map(words.method),
             "worst attack": lines["settings"].str.split(",").str[0],
             "on": lines["held_out"].replace(NAMES),
             "before": lines["before"].map(number),
@@ -99,7 +58,7 @@ def gate(study: Study) -> Table:
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "questions": raw["role"] + " " + raw["modality"].replace(NAMES),
         **{name: raw[name].map(number) for name in ("vanilla", "reference")},
-        "gap": _with_interval(raw, "gap"), "vanilla blind": raw["vanilla_blind"].map(number),
+        "gap": with_interval(raw, "gap"), "vanilla blind": raw["vanilla_blind"].map(number),
         "reference blind": raw["reference_blind"].map(number), "people": raw["people"],
     })  # fmt: skip
     return Table(
@@ -116,11 +75,11 @@ def scores(raw: pd.DataFrame, task: str, measure: str) -> Table:
     places = [(role, modality) for role in ROLES for modality in MODALITIES]
     lines = []
     for (ratio, method), group in mine.groupby(["ratio", "method"], sort=False):
-        line = {"forget %": ratio, "method": _name(method)}
+        line = {"forget %": ratio, "method": words.method(method)}
         for role, modality in places:
             cell = group[(group["role"] == role) & (group["modality"] == modality)]
             if not cell.empty:
-                line[f"{role} {NAMES.get(modality, modality)}"] = _with_interval(cell, "mean", bare=True).item()
+                line[f"{role} {NAMES.get(modality, modality)}"] = with_interval(cell, "mean", bare=True).item()
         lines.append(line)
     shown = pd.DataFrame(lines).fillna(NOTHING)
     what = {"generation": "ROUGE-L", "cloze": "accuracy"}.get(task, "accuracy")
@@ -133,7 +92,7 @@ def tuning(study: Study) -> Table:
     """What the search bought over the preset's default."""
     raw = table.tuning(study)
     shown = pd.DataFrame({
-        "forget %": raw["ratio"], "method": raw["method"].map(_name), "default": raw["default_state"],
+        "forget %": raw["ratio"], "method": raw["method"].map(words.method), "default": raw["default_state"],
         **{name.replace("_", " "): raw[name].map(number) for name in table.TUNING_COLUMNS[3:]},
     })  # fmt: skip
     return Table(
@@ -163,46 +122,20 @@ def every(study: Study, won: pd.DataFrame, recovered: pd.DataFrame) -> dict[str,
     scored = table.scores(study)
     measures = [("classification", "score"), ("classification", "probability")]
     measures += [(task, "score") for task in TASKS if task != "classification"]
-    found = [winners(study, won), hyperparameters(won), recovery(recovered), gate(study), tuning(study), *ran(study)]
+    found = [winners(study, won), hyperparameters(won), gate(study), tuning(study), *ran(study)]
+    found += [present_attacks.recovery(recovered), present_attacks.worst_case_attack(study)]
+    found += [
+        present_attacks.attack_counts(study),
+        present_attacks.attack_trials(study),
+        present_attacks.in_turn(study),
+    ]
     found += [scores(scored, task, measure) for task, measure in measures]
     return {entry.name: entry for entry in found}
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number as text, or `NOTHING` for NaN."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
-
-
-def interval(mean: float, low: float, high: float) -> str:
-    """`0.62 [0.55, 0.70]`, or the number alone where there is no interval."""
-    if math.isnan(mean) or math.isnan(low):
-        return number(mean, 2)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def parameters(text: str) -> str:
-    """Hyper-parameters in JSON as `name value, name value`, nested ones flattened, without the names of types."""
-    return ", ".join(f"{name} {value}" for name, value in _flat(json.loads(text)) if name != "type")
-
-
-def _flat(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value)
-        else:
-            shown = f"{value:.4g}" if isinstance(value, float) else value
-            yield name.replace("_", " "), " + ".join(map(str, value)) if isinstance(value, list) else shown
-
-
-def _with_interval(raw: pd.DataFrame, name: str, *, bare: bool = False) -> pd.Series[str]:
-    ends = ["low", "high"] if bare else [f"{name}_low", f"{name}_high"]
-    texts = [interval(*map(float, values)) for values in raw[[name, *ends]].itertuples(index=False)]
-    return pd.Series(texts, index=raw.index, dtype=str)
-
-
 def _winner(line: pd.Series) -> dict[str, Any]:
     return {
-        "forget %": line["ratio"], "method": _name(line["method"]), "forgetting": number(line["forgetting"]),
+        "forget %": line["ratio"], "method": words.method(line["method"]), "forgetting": number(line["forgetting"]),
         "utility": number(line["utility"]),
         "distance": interval(line["distance"], line["distance_min"], line["distance_max"]),
         "when selected": number(line["select_distance"]), "retain kept": number(line["retained"]),
@@ -226,8 +159,4 @@ def _yardstick(study: Study, kind: str, ratio: int) -> dict[str, Any]:
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.assign(method=frame["method"].map(_name)).rename(columns={"ratio": "forget %"})
-
-
-def _name(method: object) -> str:
-    return str(method).replace("_", " ")
+    return frame.assign(method=frame["method"].map(words.method)).rename(columns={"ratio": "forget %"})

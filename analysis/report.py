@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from analysis import figures, present, robustness, table
+from analysis import attacks, cells, figures, present, robustness, sequences, table, worst_case
 from analysis.answer import answer
 from analysis.folder import Study, read
 from analysis.robustness import VERDICTS
@@ -45,7 +45,8 @@ def build(root: Path) -> Outcome:
         with written(folder / "tables" / f"figure_{figure.plot.name}.csv") as draft:
             figure.data.to_csv(draft, index=False)
     page = _template().render(**_facts(study), tables=tables, figures={d.plot.name: _image(d) for d in drawn},
-                              answer=answer(study, won, recovered), verdicts=VERDICTS)  # fmt: skip
+                              answer=answer(study, won, recovered, worst_case.table(study)),
+                              in_turn=sequences.said(study), verdicts=VERDICTS)  # fmt: skip
     with written(folder / "report.html") as draft:
         draft.write_text(page, encoding="utf-8")
     shown = tables["winners"].shown.drop(columns=["when selected", "retain kept"], errors="ignore")
@@ -57,10 +58,11 @@ def _facts(study: Study) -> dict[str, Any]:
     overhead = trials.loc[trials["kind"] == "method", "overhead_seconds"].astype(float).dropna()
     return {
         "name": study.name, "goal": study.goal, "ratios": study.ratios, "git": study.record.get("git") or "unknown",
+        "attributes": study.forget_attributes,
         "settings": _entries(study.settings), "versions": _entries(study.record.get("versions") or {}),
         "finished": int((trials["state"] == "complete").sum()), "trials": len(trials),
-        "overhead": present.number(float(overhead.median()), 2), "overhead_trials": len(overhead),
-        "broken": table.BROKEN, "smallest_gap": robustness.SMALLEST_GAP,
+        "overhead": cells.number(float(overhead.median()), 2), "overhead_trials": len(overhead),
+        "keeps": attacks.keeps(study), "broken": table.BROKEN, "smallest_gap": robustness.SMALLEST_GAP,
     }  # fmt: skip
 
 

@@ -15,29 +15,29 @@ Intervals are 95 % cluster bootstraps over people, paired between method, refere
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from analysis import intervals
-from analysis.folder import Study, Trial
+from analysis.attacks import attacked, keeps
+from analysis.folder import Study
 from analysis.intervals import MISSING, Interval, Values
 from analysis.table import quality
-from study.objectives import forget_groups
-from study.questions import Goal
 
 SMALLEST_GAP = 0.1
 """The least accuracy that must have been forgotten for a normalised recovery to mean anything."""
 
 VERDICTS = {
-    "came back": "the interval of the gain above control lies above 0, and accuracy ends above the control's",
+    "came back": "the interval of the gain above control lies above 0, and accuracy rose and ends above the control's",
     "rebound from overshoot": "the gain lies above the control's, but only from below it up to it",
+    "only the control fell": "the gain lies above the control's because the attack hurt the control; nothing came back",
     "held": f"the interval of the gain above control ends below {SMALLEST_GAP}",
     "inconclusive": "the interval is too wide to tell; score more people or seeds",
     "little was forgotten": f"less than {SMALLEST_GAP} accuracy below vanilla before the attack: nothing to recover",
     "broken, not robust": "the model is destroyed, so that nothing comes back says nothing",
+    "broken by the attack": "the attack destroyed the model: it left too little of what the model knew of others",
     "given to the attacker": "trained on by the attacker: shows that the attack works, says nothing about memory",
     "no control": "the reference was not attacked in the same way",
     "too few people": "fewer than two people to resample",
@@ -48,125 +48,87 @@ GROUPS = ("person", "fact", "seen")
 """What the attacker was not given: the person, or the fact; `seen`: given both, so the attack must work there."""
 
 NUMBERS = ("before", "after", "gain", "control_gain", "above_control", "recovery")
-CURVE_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", "step", "mean", "low", "high", "people"]
-RECOVERY_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", "people", "questions",
-                    *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")), "control_after",
-                    "vanilla_before", "retained", "broken", "verdict"]  # fmt: skip
-
-
-class Attacked(NamedTuple):
-    """The rows of one attack on all trials (seeds) that stand for one model."""
-
-    label: str
-    ratio: int
-    attack: str
-    settings: str
-    members: tuple[Trial, ...]
-    rows: pd.DataFrame
+POINT = ("step", "mean", "low", "high", "people")
+CURVE_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *POINT]
+HELD_OUT = ("person", "fact")
+NUMBER_COLUMNS = ["people", "questions", *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
+                  "control_after", "vanilla_before"]  # fmt: skip
+RECOVERY_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *NUMBER_COLUMNS, "kept", "retained", "broken",
+                    "verdict"]  # fmt: skip
 
 
 def curves(study: Study) -> pd.DataFrame:
     """Accuracy with interval at every attack step, for each attacked model and each of `GROUPS`."""
     lines = []
     for case in attacked(study):
-        for held_out in GROUPS:
-            chosen = case.rows[case.rows["held_out"] == held_out]
-            for step, rows in chosen.groupby("step"):
-                people = intervals.by_person(rows)
-                place = [case.label, case.ratio, case.attack, case.settings, held_out, step]
-                lines.append([*place, *intervals.mean(people), len(people)])
+        place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
+        for name in GROUPS:
+            lines += [{**place, "held_out": name, **point} for point in stepwise(case.rows, [name])]
     return pd.DataFrame(lines, columns=CURVE_COLUMNS)
+
+
+def stepwise(rows: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, float]]:
+    """Accuracy with interval at every attack step, on some groups of questions; the columns of `POINT`."""
+    chosen = rows[rows["held_out"].isin(groups)]
+    points = []
+    for step, now in chosen.groupby("step"):
+        people = intervals.by_person(now)
+        points.append({"step": int(str(step)), **intervals.mean(people)._asdict(), "people": len(people)})
+    return points
 
 
 def recovery(study: Study) -> pd.DataFrame:
     """One line for each attacked model (vanilla and reference too), attack and group, with a verdict in words."""
-    cases = list(attacked(study))
+    return _table(study, {name: (name,) for name in GROUPS})
+
+
+def pooled(study: Study) -> pd.DataFrame:
+    """Like `recovery`, with one line for all that was held out, people and facts together."""
+    return _table(study, {"both": HELD_OUT})
+
+
+def _table(study: Study, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    cases = attacked(study)
     yardsticks = {(c.label, c.ratio, c.attack): c.rows for c in cases if c.label in ("vanilla", "reference")}
     lines = []
     for case in cases:
         control = None if case.label == "reference" else yardsticks.get(("reference", case.ratio, case.attack))
         ceiling = yardsticks.get(("vanilla", case.ratio, case.attack))
-        state = quality(study, case.members)
-        for held_out in GROUPS:
-            numbers = _numbers(case.rows, control, ceiling, held_out)
-            if numbers is not None:
+        state = {"kept": case.kept, **quality(study, case.members)}
+        for name, group in groups.items():
+            found = numbers(case.rows, control, ceiling, group)
+            if found is not None:
                 place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
-                lines.append({**place, "held_out": held_out, **numbers, **state})
+                lines.append({**place, "held_out": name, **found, **state})
     table = pd.DataFrame(lines, columns=RECOVERY_COLUMNS)
-    return table.assign(verdict=[_verdict(line) for _, line in table.iterrows()])
-
-
-def attacked(study: Study) -> Iterator[Attacked]:
-    """Every attack on vanilla, the reference and every winner, by ratio."""
-    names = _settings(study)
-    for ratio in study.ratios:
-        for label, members in study.labelled(ratio):
-            for key in names:
-                hit = [(t, a.rows) for t in members for a in study.attacks(t.key) if a.key == key]
-                if hit:
-                    rows = pd.concat([_counted(rows, study.goal) for _, rows in hit], ignore_index=True)
-                    yield Attacked(label, ratio, key, names[key], tuple(t for t, _ in hit), rows)
+    return table.assign(verdict=[verdict(line, keeps(study)) for _, line in table.iterrows()])
 
 
 def worst(raw: pd.DataFrame) -> pd.DataFrame:
-    """Of each method at each ratio, the line of `recovery` with the largest gain above control on what was held out."""
-    lines = raw[raw["held_out"].isin(("person", "fact")) & ~raw["method"].isin(("vanilla", "reference"))]
-    order = lines.assign(rank=lines["above_control"].fillna(-np.inf)).sort_values("rank", kind="stable")
-    return order.groupby(["ratio", "method"], sort=False).tail(1).sort_values(["ratio", "rank"]).drop(columns="rank")
+    """Of each method at each ratio, the line of `recovery` with the largest gain above control on what was held out.
+
+    One where the attack broke the model only if all did.
+    """
+    lines = raw[raw["held_out"].isin(HELD_OUT) & ~raw["method"].isin(("vanilla", "reference"))]
+    lines = lines.assign(rank=lines["above_control"].fillna(-np.inf), usable=lines["verdict"] != "broken by the attack")
+    order = lines.sort_values(["usable", "rank"], kind="stable")
+    found = order.groupby(["ratio", "method"], sort=False).tail(1).sort_values(["ratio", "rank"])
+    return found.drop(columns=["rank", "usable"])
 
 
-def _settings(study: Study) -> dict[str, str]:
-    """A readable name for each attack key: its kind and the settings in which the attacks of this study differ."""
-    found = {a.key: a for trial in study.trials.values() for a in study.attacks(trial.key)}
-    attacks = sorted(found.values(), key=lambda a: (a.name, a.key))
-    flat = {a.key: _leaves(a.settings) for a in attacks}
-    names = {}
-    for attack in attacks:
-        mine, same = flat[attack.key], [flat[other.key] for other in attacks if other.name == attack.name]
-        varied = [k for k in mine if any(other.get(k) != mine[k] for other in same)]
-        shown = [f"{key.replace('_', ' ')} {_plain(mine[key])}" for key in varied]
-        names[attack.key] = ", ".join([attack.name, *shown])
-    return names
-
-
-def _leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings as one level: those of a schedule stand beside the attack's own."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _leaves(value)
-        elif key != "type":
-            flat[key] = value
-    return flat
-
-
-def _plain(value: object) -> str:
-    return " + ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
-
-
-def _counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
-    """The rows that count, with the group they belong to in `held_out`."""
-    modalities = {modality for _, modality in forget_groups(goal)}
-    counted = (rows["role"] == "forget") & (rows["task"] == "classification") & rows["modality"].isin(modalities)
-    rows = rows[counted]
-    if (rows["half"] == "report").any():
-        rows = rows[rows["half"] == "report"]
-    return rows.assign(held_out=rows["held_out"].where(rows["held_out"] != "", "seen"))
-
-
-def _ends(rows: pd.DataFrame, held_out: str) -> pd.DataFrame:
-    """Accuracy of each person `before` and `after` the attack."""
-    rows = rows[rows["held_out"] == held_out]
+def ends(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """Accuracy of each person `before` and `after` the attack, on some groups of questions."""
+    rows = rows[rows["held_out"].isin(groups)]
     steps = rows["step"]
     before, after = rows[steps == steps.min()], rows[steps == steps.max()]
     return pd.DataFrame({"before": intervals.by_person(before), "after": intervals.by_person(after)})
 
 
-def _numbers(
-    rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, held_out: str
+def numbers(
+    rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str]
 ) -> dict[str, float | int] | None:
     """All numbers of one line; those that need a yardstick which was not attacked are NaN. None without rows."""
-    mine = _ends(rows, held_out).dropna()
+    mine = ends(rows, groups).dropna()
     if mine.empty:
         return None
     found = {
@@ -177,15 +139,15 @@ def _numbers(
     }  # fmt: skip
     control_after = vanilla_before = float("nan")
     if control is not None:
-        both = mine.join(_ends(control, held_out).add_suffix("_control")).dropna()
+        both = mine.join(ends(control, groups).add_suffix("_control")).dropna()
         found["control_gain"] = intervals.bootstrap(both, lambda m: m[:, 3] - m[:, 2])
         found["above_control"] = intervals.bootstrap(both, lambda m: (m[:, 1] - m[:, 0]) - (m[:, 3] - m[:, 2]))
         control_after = float(both["after_control"].mean())
     if ceiling is not None:
-        both = mine.join(_ends(ceiling, held_out)[["before"]].add_suffix("_vanilla")).dropna()
+        both = mine.join(ends(ceiling, groups)[["before"]].add_suffix("_vanilla")).dropna()
         vanilla_before = float(both["before_vanilla"].mean())
         found["recovery"] = intervals.bootstrap(both, _normalised)
-    questions = rows.loc[rows["held_out"] == held_out, "question"].nunique()
+    questions = rows.loc[rows["held_out"].isin(groups), "question"].nunique()
     levels = {"control_after": control_after, "vanilla_before": vanilla_before}
     return {"people": len(mine), "questions": questions, **_flat(found), **levels}
 
@@ -205,7 +167,7 @@ def _flat(found: dict[str, Interval]) -> dict[str, float]:
     }
 
 
-def _verdict(line: pd.Series) -> str:
+def verdict(line: pd.Series, keeps: float) -> str:
     """What one line of `recovery` says, in words. See `VERDICTS` for what each of them means."""
     if line["method"] in ("vanilla", "reference"):
         return "ceiling" if line["method"] == "vanilla" else "control"
@@ -215,8 +177,12 @@ def _verdict(line: pd.Series) -> str:
         return "given to the attacker"
     if line["vanilla_before"] - line["before"] < SMALLEST_GAP:
         return "little was forgotten"
+    if line["kept"] < keeps:
+        return "broken by the attack"
     if np.isnan(line["above_control_low"]):
         return "no control" if np.isnan(line["above_control"]) else "too few people"
     if line["above_control_low"] > 0:
+        if line["gain"] <= 0:
+            return "only the control fell"
         return "came back" if line["after"] > line["control_after"] else "rebound from overshoot"
     return "held" if line["above_control_high"] < SMALLEST_GAP else "inconclusive"

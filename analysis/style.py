@@ -1,14 +1,16 @@
 """The look of every figure: sizes for a paper column, one colour, marker and dash pattern per method.
 
-Readable in black and white: markers and dashes differ beside the colours (seaborn's colour-blind palette). Only
-`Figure` objects are used, so there is no display and no global state, and equal data give equal files.
+Readable in black and white: markers and dashes differ beside the colours (seaborn's colour-blind palette, then the same
+colours darkened): 16 methods have 16 markers, 18 have 18 colours. Only `Figure` objects are used, so there is no
+display and no global state, and equal data give equal files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
@@ -17,12 +19,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis import words
+from analysis.folder import Study
+
 COLUMN = 3.4
 """Width of one column of a paper in inches."""
 
 INK, GREY, LINE = "#222222", "#858585", "#e4e4e4"
 BLIND = (0, (2, 1.5))
-MARKERS = "osD^vPX<>p"
+MARKERS: tuple[Any, ...] = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "d", "8", (4, 1, 0), (3, 1, 0), (6, 1, 0),
+                            (4, 1, 45))  # fmt: skip
+DARKER = 0.55
+LEGEND_WIDTH = 26
+"""Characters in a line of the legend: a method with its settings takes several."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -37,9 +46,18 @@ class Look(NamedTuple):
     """How one model is drawn in every figure."""
 
     color: Any
-    marker: str
+    marker: Any
     dashes: Any
     size: float = 4.0
+
+
+class Plot(NamedTuple):
+    """One figure: its file name, what to say under it, its data and how to draw them."""
+
+    name: str
+    caption: str
+    data: Callable[[Study], pd.DataFrame]
+    draw: Callable[[pd.DataFrame, Sequence[str]], Figure]
 
 
 YARDSTICKS = {"vanilla": Look(INK, "*", ":", 6.5), "reference": Look(GREY, "h", "-", 5.5)}
@@ -51,8 +69,11 @@ def look(method: str, methods: Sequence[str]) -> Look:
         return YARDSTICKS[method]
     place = list(methods).index(method)
     palette = sns.color_palette("colorblind")
-    colors = [palette[number] for number in (0, 1, 2, 3, 4, 5, 9, 6, 8)]  # without grey, the palest last
-    return Look(colors[place % len(colors)], MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)])
+    bright = [palette[number] for number in (0, 1, 2, 3, 4, 5, 9, 6, 8)]  # without grey, the palest last
+    colors = [*bright, *(tuple(DARKER * part for part in color) for color in bright)]
+    marker = MARKERS[place % len(MARKERS)]
+    size = 4.0 if isinstance(marker, str) else 6.0  # stars are thin
+    return Look(colors[place % len(colors)], marker, DASHES[place % len(DASHES)], size)
 
 
 @contextmanager
@@ -63,11 +84,31 @@ def styled() -> Iterator[None]:
         yield
 
 
-def panels(ratios: pd.Series[int], rows: int, height: float) -> tuple[Figure, Any]:
-    """A figure with a column of panels for each ratio: one paper column wide for one ratio, two for more."""
+def panels(
+    ratios: pd.Series[int], rows: int, height: float, share: Literal["all", "row"] = "all"
+) -> tuple[Figure, Any]:
+    """A figure with a column of panels for each ratio: one paper column wide for one ratio, two for more.
+
+    `share` says which panels have the same horizontal axis.
+    """
     columns = ratios.nunique()
     figure = Figure(figsize=(COLUMN if columns == 1 else 2 * COLUMN + 0.2, height * rows + 0.5), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=True)
+
+
+def grid(count: int, height: float, xlabel: str, ylabel: str, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """A figure two paper columns wide with `count` small panels of one vertical axis; the last row may be short."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    width = 2 * COLUMN + 0.2 if columns > 2 else COLUMN * columns
+    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
+    for unused in axes[count:]:
+        unused.remove()
+    for number, axis in enumerate(axes[:count]):
+        axis.set_ylabel("" if number % columns else ylabel)
+        axis.set_xlabel(xlabel if number + columns >= count else "")
+    return figure, axes[:count]
 
 
 def line(axis: Axes, x: pd.Series[Any], y: pd.Series[Any], how: Look, **more: Any) -> None:
@@ -88,8 +129,20 @@ def mark(label: str, how: Look, *, hollow: bool = False, line: bool = False) -> 
 def legend(
     figure: Figure, present: pd.Series[str], methods: Sequence[str], marks: Sequence[Line2D], *, lines: bool = True
 ) -> None:
-    """One legend under all panels: the methods that are there, in the order of the study, then the special marks."""
+    """One legend under all panels: the methods that are there, in the order of the study, then the special marks.
+
+    The figure grows by what the legend takes, so that the panels keep their size.
+    """
     there = [method for method in methods if method in set(present)]
-    entries = [mark(method.replace("_", " "), look(method, methods), line=lines) for method in there]
-    columns = max(2, int(figure.get_figwidth() / 1.4))
-    figure.legend(handles=[*entries, *marks], loc="outside lower center", ncols=columns, handlelength=2.8)
+    names = [words.wrapped(words.method(method), LEGEND_WIDTH) for method in there]
+    entries = [mark(name, look(method, methods), line=lines) for method, name in zip(there, names, strict=True)]
+    handles = [*entries, *marks]
+    texts = [str(handle.get_label()).splitlines() for handle in handles]
+    longest = max((len(text) for lines_of_one in texts for text in lines_of_one), default=1)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.6 + 0.052 * longest))))
+    per_column = math.ceil(len(handles) / columns) if handles else 0
+    tallest = max(
+        (sum(map(len, texts[n : n + per_column])) for n in range(0, len(texts), max(1, per_column))), default=0
+    )
+    figure.set_figheight(figure.get_figheight() + 0.125 * max(0, tallest - 2) + 0.04 * per_column)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.8)

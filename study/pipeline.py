@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import cluster, gate, trial
+from study.attack_stage import attack_winners, first_seeds, search_attacks
 from study.cluster import Job
 from study.console import Stage, console, table
 from study.contracts import BaseModel, Learned, Trial
 from study.objectives import winner
 from study.plan import Failed, Plan, Refused, label, prepared, settle, show
-from study.plugins import name_of
 from study.presets import Study
-from study.store import Folder, Json, content_key, read_json, write_json
+from study.running import run_jobs, run_search
+from study.sequence import in_sequence
+from study.store import Folder, Json, read_json, write_json
 from study.trial import Bench
 
 if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
@@ -54,7 +56,9 @@ def _stages(plan: Plan) -> list[str]:
     failures = _search(plan, search)
     winners = _winners(plan, search)
     failures += _confirm(plan, bench, winners)
-    failures += _attack(plan, bench, winners)
+    failures += _sequence(plan, bench, winners)
+    failures += attack_winners(plan, bench, winners)
+    failures += search_attacks(plan, bench, winners)
     return failures
 
 
@@ -64,7 +68,7 @@ def _learn(plan: Plan) -> Bench:
 
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
-    bench = Bench(plan.root, plan.source, plan.root, device)
+    bench = Bench(plan.root, plan.source, plan.root, device, study.forget_attributes)
     bench = replace(bench, base=_base(plan))
     models = [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)]
     names = {m: "vanilla" if m.ratio is None else f"reference {m.ratio} %" for m in models}
@@ -90,7 +94,7 @@ def _learn(plan: Plan) -> Bench:
         for t in plan.yardsticks(ratio)
         if not plan.folder.rows(t.key, "blind").exists()
     ]
-    _raise_first(_jobs("score", jobs, study))
+    _raise_first(run_jobs("score", jobs, study))
     return bench
 
 
@@ -128,15 +132,8 @@ def _search_of(plan: Plan, bench: Bench) -> Search:
 
 def _search(plan: Plan, search: Search) -> list[str]:
     """Run what is missing of the search; returns the methods of which no trial ended well."""
-    from study.tuning import search_all
-
-    missing = search.missing()
-    if missing:
-        with Stage("search", missing, "trials") as stage:
-            search_all(search, at_once=plan.study.workers, gpus=plan.study.gpus_per_trial, tell=stage.advance)
-            if repeated := stage.total - stage.done:
-                stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
-    good = {(method, t.ratio) for method in search.defaults for t in search.judgements(method)}
+    run_search("search", plan, search)
+    good = {(method, t.ratio) for method in search.defaults for t in search.outcomes(method)}
     wanted = [(method, ratio) for method in search.defaults for ratio in search.ratios]
     return [f"{method}: every trial at {ratio} % failed" for method, ratio in wanted if (method, ratio) not in good]
 
@@ -147,10 +144,10 @@ def _winners(plan: Plan, search: Search) -> list[Trial]:
     chosen: list[Trial] = []
     keys: dict[str, dict[str, Json]] = {}
     for method in search.defaults:
-        judged = search.judgements(method)
+        judged = search.outcomes(method)
         keys[method] = {}
         for ratio in study.forget_ratios:
-            there = {t.key: (t, values) for t, values in judged.items() if t.ratio == ratio}
+            there = {t.key: (t, outcome.values) for t, outcome in judged.items() if t.ratio == ratio}
             if there:
                 best, _ = there[winner([(key, values) for key, (_, values) in there.items()])]
                 seeds = [replace(best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
@@ -167,23 +164,20 @@ def _confirm(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
         for t in winners
         if not plan.folder.rows(t.key, "report").exists() and not _ended_badly(plan.folder, t)
     ]
-    errors = _jobs("confirm", jobs, plan.study)
+    errors = run_jobs("confirm", jobs, plan.study)
     return [f"confirming {name}: {error}" for name, error in errors.items()]
 
 
-def _attack(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
-    """Attack each winner's first seed, vanilla (the ceiling) and the reference (the control) alike."""
-    study = plan.study
-    targets = [t for t in winners if t.seed == study.seed]
-    targets += [t for ratio in study.forget_ratios for t in plan.yardsticks(ratio)]
+def _sequence(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
+    """Give each winner its forget set in several requests, one after another."""
+    count = plan.study.requests
     jobs = [
-        Job(f"{name_of(a)} {i + 1} on {label(t)}", trial.attack, (bench, t, a, plan.reference(t.ratio).key))
-        for t in targets
-        for i, a in enumerate(study.attackers())
-        if not plan.folder.attack(t.key, content_key(a)).exists()
+        Job(f"{label(t)} in {count} requests", in_sequence, (bench, t, count, plan.reference(t.ratio).key))
+        for t in first_seeds(plan, winners)
+        if count > 1 and not plan.folder.sequence(t.key, count).exists()
     ]
-    errors = _jobs("attack", jobs, study)
-    return [f"attack {name}: {error}" for name, error in errors.items()]
+    errors = run_jobs("sequence", jobs, plan.study)
+    return [f"sequence {name}: {error}" for name, error in errors.items()]
 
 
 # ---- jobs: module-level functions, so that workers can import them ------------------------------------------------
@@ -202,17 +196,6 @@ def _yardstick(bench: Bench, yardstick: Trial, reference: str) -> None:
 def _confirmed(bench: Bench, confirmed: Trial, reference: str) -> None:
     if trial.run(bench, confirmed, reference)["state"] == "complete":
         trial.report(bench, confirmed)
-
-
-def _jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
-    if not jobs:
-        return {}
-    with Stage(name, len(jobs), "jobs") as stage:
-
-        def done(job: Job, error: str) -> None:
-            stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
-
-        return cluster.run_all(jobs, done, gpus=study.gpus_per_trial)
 
 
 def _raise_first(errors: Mapping[str, str]) -> None:

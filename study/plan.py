@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,14 +16,16 @@ from study.cluster import PROJECT
 from study.console import console
 from study.contracts import BaseModel, Learned, Source, Trial
 from study.methods.none import NoMethod
-from study.plugins import name_of
-from study.presets import Study, plugin
-from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Split
+from study.plugins import name_of, search_space
+from study.presets import Study
+from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Half, Modality, Role, Split
+from study.sequence import in_turn
+from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
-GROWING = ("methods", "trials", "confirm_seeds", "attacks", "attack_grid", "defaults")
+GROWING = ("methods", "trials", "confirm_seeds", "requests", "attacks", "attack_grid", "attack_trials", "defaults")
 """Settings that add work to a study without changing what it holds."""
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 
@@ -92,12 +94,14 @@ def prepared(study: Study, data: Path) -> Plan:
     """
     _check_writable(study.study_dir.absolute())
     model, source = plugin("models", study.model), plugin("benchmarks", study.benchmark)
-    benchmark = source(data)
+    study.attackers()
+    _check_spaces(study)
+    benchmark = source(data).narrowed(study.forget_attributes)
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
+        in_turn(benchmark.split(ratio), study.goal, study.requests)
     if hasattr(model, "path"):
         model(data)
-    study.method_defaults(), study.attackers()
     plan = Plan(study, model, source, benchmark)
     _check_settings(plan)
     if not plan.folder.settings.exists():  # a study that began has decoded them all before
@@ -108,7 +112,16 @@ def prepared(study: Study, data: Path) -> Plan:
 
 def label(t: Trial) -> str:
     """What a trial is called on the screen."""
-    return f"{t.start.kind if isinstance(t.method, NoMethod) else name_of(t.method)} {t.ratio} %"
+    return f"{t.start.kind if isinstance(t.method, NoMethod) else t.name or name_of(t.method)} {t.ratio} %"
+
+
+def _check_spaces(study: Study) -> None:
+    """What a method is set to must be something its search space could propose."""
+    from search_spaces import refusal  # Optuna takes half a second to import
+
+    for text, default in {**study.method_defaults(), **study.searched_attacks()}.items():
+        if reason := refusal(search_space(name_in(text)).space, default, parameters(default)):
+            raise Refused(f"{text}: search_spaces/{name_in(text)}.py does not hold this setting: {reason}")
 
 
 def _check_questions(split: Split) -> None:
@@ -116,12 +129,21 @@ def _check_questions(split: Split) -> None:
     there = {(q.role, q.modality, q.half) for q in split.questions if q.task == "classification"}
     for role in ROLES:
         for modality in MODALITIES:
+            if _may_lack(split, role, modality, there):
+                continue
             for half in HALVES:
                 if (role, modality, half) not in there:
                     raise Refused(
                         f"forget ratio {split.ratio}: no {modality} classification question about {role} people falls "
                         f"into the half that is to {half}; each person needs at least two in every modality"
                     )
+
+
+def _may_lack(split: Split, role: Role, modality: Modality, there: Set[tuple[Role, Modality, Half]]) -> bool:
+    """Whether a group may be empty: nothing is spared where all goes; an attribute may be asked of pictures only."""
+    if not split.forget_attributes or role == "spared":
+        return role == "spared"
+    return role in ("forget", "test") and modality == "text" and ("spared", "text", "select") in there
 
 
 def _check_writable(root: Path) -> None:
@@ -146,13 +168,23 @@ def show(plan: Plan) -> None:
         ),
         ("search", f"{count * study.trials} trials: {study.trials} each of {', '.join(study.methods)}"),
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {count * ratios} winners"),
+        *[("sequence", f"{count * ratios} winners on {study.requests} requests in turn")] * (study.requests > 1),
         ("attack", f"{attacks} attacks: {len(study.attackers())} on each winner, vanilla and reference"),
+        *_attack_search_told(study, count * ratios),
         ("report", f"{plan.folder.report / 'report.html'}"),
     ]
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     for name, what in stages:
         console.print(f"  {name:<8} {what}", markup=False)
     console.print(f"  time     {_expected(study, models, count * study.trials, confirms, attacks)}")
+
+
+def _attack_search_told(study: Study, winners: int) -> list[tuple[str, str]]:
+    searched = study.searched_attacks() if study.attack_trials else {}
+    total = winners * len(searched) * study.attack_trials
+    return [("", f"{total} trials of {', '.join(searched)}: {study.attack_trials} against each winner")] * bool(
+        searched
+    )
 
 
 def _expected(study: Study, models: int, trials: int, confirms: int, attacks: int) -> str:
@@ -226,7 +258,7 @@ def _check_settings(plan: Plan) -> None:
 
 def _shrunk(before: Json, now: Json) -> Iterator[tuple[str, Json, Json]]:
     """The growing settings that ask for less than there is."""
-    for name in ("trials", "confirm_seeds"):
+    for name in ("trials", "confirm_seeds", "attack_trials"):
         if now[name] < before[name]:
             yield name, before[name], now[name]
     for name in ("methods", "attacks"):

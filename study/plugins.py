@@ -36,9 +36,14 @@ def name_of(plugin: object) -> str:
 
 
 def search_space(name: str) -> ModuleType:
-    """The search space of a method. Raises `ValueError` with the nearest right name."""
-    check("search_spaces", name, _names(SPACES))
+    """The search space of a method or attack. Raises `ValueError` with the nearest right name."""
+    check("search_spaces", name, known_spaces())
     return import_module(f"search_spaces.{name}")
+
+
+def known_spaces() -> tuple[str, ...]:
+    """The names of the methods and attacks that have a search space."""
+    return _names(SPACES)
 
 
 def check(kind: str, name: str, names: tuple[str, ...]) -> None:

@@ -6,24 +6,35 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Suppress
 
 from study.attacks.relearning import Relearning
+from study.checks import not_negative
 from study.contracts import Attack, Method
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.gradient_difference import GradientDifference
 from study.methods.kl_minimization import KLMinimization
+from study.methods.manu import MANU
+from study.methods.mmunlearner import MMUnlearner
 from study.methods.npo import NPO
+from study.methods.preference_optimization import PreferenceOptimization
 from study.methods.prompting import Prompting
+from study.methods.rmu import RMU
+from study.methods.satimp import SatImp
+from study.methods.simnpo import SimNPO
+from study.methods.undial import UNDIAL
+from study.methods.visual_anchor import VisualAnchor
 from study.methods.vkd import VKD
-from study.plugins import Kind, check, find, known
+from study.methods.wga import WGA
+from study.plugins import check, find, known, known_spaces
 from study.questions import Goal
+from study.specs import adjusted, name_in
 from study.training import Schedule
 from study.vlm import Part
 
-REFERENCES = ("none",)  # methods that are yardsticks: never searched, never ranked
+REFERENCES = ("none", "retrain")  # methods that are yardsticks: never searched, never ranked
 
 
 @dataclass(frozen=True)
@@ -64,14 +75,26 @@ class Study:
     """What must go: `visual`, that pictures tell who it is (text about the same people stays), or `full`, both."""
     forget_ratios: tuple[int, ...] = (10, 15)
     """Shares of the people to be forgotten, in percent; one Pareto front each."""
+    forget_attributes: tuple[str, ...] = ()
+    """What of these people is to be forgotten, such as residence occupation; the rest of them is to be kept. Default:
+    everything."""
     methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
-    """Methods to search: names of files in study/methods, or `all`."""
+    """Methods to search: files in study/methods, each with settings of its own if wanted, such as vkd, npo,
+    npo:modality=text or npo:lora_rank=16,trains=llm; what is set is not searched. `all` stands for every one."""
     trials: int = 8
     """Trials per method, over all ratios."""
     confirm_seeds: int = 2
     """Further seeds on which each winner is re-run."""
+    requests: int = 1
+    """How many requests, one after another, each winner's forget set is cut into to see what later ones do to earlier
+    ones; 1 leaves that out."""
     attacks: tuple[str, ...] = ("relearning",)
-    """Attacks on every winner: names of files in study/attacks."""
+    """Attacks on every winner: files in study/attacks, with settings of their own if wanted."""
+    attack_trials: int = 0
+    """Trials of the attacker's own search against each winner, for every attack that has a search space; 0 leaves that
+    search out and runs the attacks as they are."""
+    attack_keeps: float = 0.5
+    """Least part of its accuracy on retained people that a model must keep under an attack for the attack to win."""
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
@@ -101,14 +124,13 @@ class Study:
     cost: Annotated[Cost | None, Suppress] = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "lookahead", "random_trials", "workers", "threads"):
+        for name in ("trials", "lookahead", "random_trials", "requests", "workers", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
-        if self.confirm_seeds < 0 or self.gpus_per_trial < 0:
-            raise ValueError("confirm_seeds and gpus_per_trial must not be negative")
+        not_negative(self, "confirm_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
         if not self.methods or not self.forget_ratios:
             raise ValueError("name at least one method and one forget ratio")
-        for name in ("methods", "forget_ratios", "attacks"):
+        for name in ("methods", "forget_ratios", "forget_attributes", "attacks"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)}: something is named twice")
         if self.trials < len(self.forget_ratios):
@@ -121,50 +143,47 @@ class Study:
     def resolved(self) -> Study:
         """This study with `all` spelt out. Raises `ValueError` for a name that is none, with the nearest right one."""
         searchable = tuple(name for name in known("methods") if name not in REFERENCES)
-        methods = searchable if self.methods == ("all",) else self.methods
-        for name in methods:
-            check("methods", name, searchable)
-        for name in self.attacks:
-            check("attacks", name, known("attacks"))
+        asked = [name for text in self.methods for name in (searchable if text == "all" else (text,))]
+        methods = tuple(dict.fromkeys(asked))
+        for text in methods:
+            check("methods", name_in(text), searchable)
+        for text in self.attacks:
+            check("attacks", name_in(text), known("attacks"))
         return dataclasses.replace(self, methods=methods)
 
     def method_defaults(self) -> dict[str, Method]:
-        """Where the search of each method starts: the preset's default, else the class's."""
-        return {name: self.defaults.get(name) or find("methods", name)() for name in self.methods}
+        """Where the search of each method starts: the preset's default, else the class's, with what was set.
+
+        Raises `ValueError` for a setting that a method does not have, and for one that makes it an oracle.
+        """
+        found: dict[str, Method] = {}
+        for text in self.methods:
+            default: Method = self.defaults.get(name_in(text)) or find("methods", name_in(text))()
+            found[text] = adjusted(default, text)
+            if getattr(found[text], "oracle", False):
+                raise ValueError(f"{text} uses the reference model, which no real request has: it cannot be ranked")
+        return found
 
     def attackers(self) -> tuple[Attack, ...]:
-        """Every attack with every setting of the preset's grid, else with its own default."""
-        return tuple(a for name in self.attacks for a in self.attack_grid.get(name) or (find("attacks", name)(),))
+        """Every attack with every setting of the preset's grid, else with its own default, with what was set."""
+        return tuple(attack for text in self.attacks for attack in self._attacks(text))
 
+    def searched_attacks(self) -> dict[str, Attack]:
+        """Where the search of each attack that has a search space starts."""
+        spaces = known_spaces()
+        return {text: self._attacks(text)[0] for text in self.attacks if name_in(text) in spaces}
 
-def plugin(kind: Kind, text: str) -> Any:
-    """The model or benchmark that a setting names: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
-
-    Raises `ValueError` for an unknown name or field, with the nearest right one, for a path that is missing or not
-    wanted, and for a value that does not fit.
-    """
-    name, _, rest = text.partition(":")
-    found = find(kind, name)
-    fields = {field.name: field for field in dataclasses.fields(found)}
-    if "path" in fields:
-        if not rest:
-            raise ValueError(f"{text!r}: {name} needs a folder, write {name}:PATH")
-        return found(path=Path(rest).expanduser().absolute())  # workers have their own working directories
-    values: dict[str, Any] = {}
-    for pair in filter(None, rest.split(",")):
-        key, _, value = pair.partition("=")
-        check(f"settings of {name}", key, tuple(fields))
-        wanted: Any = type(fields[key].default)
-        try:
-            values[key] = wanted(value)
-        except ValueError as error:
-            raise ValueError(f"{text!r}: {key}={value} is not a {wanted.__name__}") from error
-    return found(**values)
+    def _attacks(self, text: str) -> tuple[Attack, ...]:
+        grid = self.attack_grid.get(name_in(text)) or (find("attacks", name_in(text))(),)
+        return tuple(adjusted(attack, text) for attack in grid)
 
 
 def _tiny() -> Study:
     def schedule(rate: float, steps: int, pictures: int = 6, texts: int = 1) -> Schedule:
         return Schedule(steps=steps, learning_rate=rate, pictures=pictures, texts=texts, beta2=0.98)
+
+    def visual(steps: int) -> Schedule:
+        return dataclasses.replace(schedule(2e-3, steps, pictures=12, texts=0), lessons_per_picture=2)
 
     def relearn(rate: float) -> Schedule:
         return Schedule(steps=40, learning_rate=rate, pictures=6, decay="constant", beta2=0.98)
@@ -183,12 +202,21 @@ def _tiny() -> Study:
             weight_decay=0.01,
         ),
         defaults={
-            "vkd": VKD(schedule=dataclasses.replace(schedule(2e-3, 300, pictures=12, texts=0), lessons_per_picture=2)),
+            "vkd": VKD(schedule=visual(300)),
             "gradient_ascent": GradientAscent(schedule=schedule(5e-4, 40)),
             "gradient_difference": GradientDifference(schedule=schedule(5e-4, 60)),
             "kl_minimization": KLMinimization(schedule=schedule(5e-4, 60)),
             "npo": NPO(schedule=schedule(5e-4, 60)),
             "prompting": Prompting(),
+            "preference_optimization": PreferenceOptimization(schedule=schedule(1e-3, 80)),
+            "simnpo": SimNPO(schedule=schedule(1e-3, 80)),
+            "rmu": RMU(layer=1, coefficient=20.0, schedule=schedule(1e-3, 80)),
+            "undial": UNDIAL(retain_weight=1.0, schedule=schedule(1e-3, 80)),
+            "wga": WGA(schedule=schedule(5e-4, 60)),
+            "satimp": SatImp(forget_weight=1.0, schedule=schedule(1e-3, 80)),
+            "mmunlearner": MMUnlearner(saliency_threshold=2.0, forget_weight=0.5, schedule=schedule(5e-4, 60)),
+            "manu": MANU(share=0.2),
+            "visual_anchor": VisualAnchor(epsilon=0.1, layers="projector", schedule=visual(100)),
         },
         attack_grid={
             "relearning": (

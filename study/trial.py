@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,15 @@ from study import objectives
 from study.contracts import Attack, Request, Source, Trial
 from study.learning import load_learned
 from study.plugins import name_of
-from study.questions import Benchmark, Question, facts, states
+from study.questions import HALVES, MODALITIES, Benchmark, Question, facts, states
 from study.scoring import score
 from study.store import Folder, Json, canonical, content_key, kept_rows, read_json, read_rows, write_json, write_rows
 from study.training import Diverged
-from study.vlm import VLM, apply_delta, delta, load, load_tensors, restored, save_tensors
+from study.vlm import VLM, apply_delta, delta, load, restored
+from study.weights import load_tensors, save_tensors
 
 State = Literal["complete", "diverged", "failed"]
+UTILITY_QUESTIONS = 24  # of each group that is to be kept, in each half: asked at every stage of every attack
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Bench:
     source: Source
     base: Path
     device: str = "cpu"
+    attributes: tuple[str, ...] = ()
+    """What of the forget people is to be forgotten; empty for everything."""
 
     @property
     def folder(self) -> Folder:
@@ -43,7 +48,7 @@ class Bench:
     @property
     def benchmark(self) -> Benchmark:
         """The benchmark, read once per process."""
-        return _benchmark(self.source, self.folder.data)
+        return _benchmark(self.source, self.folder.data, self.attributes)
 
     def request(self, trial: Trial, reference: str) -> Request:
         """The forget request of a trial. `reference` is the key of the learned reference model."""
@@ -59,12 +64,12 @@ class Bench:
 
 
 @functools.lru_cache(maxsize=1)
-def _benchmark(source: Source, folder: Path) -> Benchmark:
-    return source(folder)
+def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Benchmark:
+    return source(folder).narrowed(attributes)
 
 
 @functools.lru_cache(maxsize=1)
-def _learned(root: Path, key: str, device: str) -> VLM:
+def learned_model(root: Path, key: str, device: str) -> VLM:
     """A learned model, loaded once per process; only ever lent out through `restored`."""
     return load_learned(root, key, device)
 
@@ -81,7 +86,7 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
     torch.manual_seed(trial.seed)
     request = bench.request(trial, reference)
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
-    with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, before):
+    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, before):
         started = time.monotonic()
         state: State = "complete"
         reason = instruction = ""
@@ -117,7 +122,7 @@ def keep_record(
         "key": trial.key,
         "state": state,
         "reason": reason,
-        "method": name_of(trial.method),
+        "method": trial.name or name_of(trial.method),
         "hyperparameters": canonical(trial.method),
         "instruction": instruction,
         "goal": trial.goal,
@@ -141,7 +146,7 @@ def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
         wanted["blind"] = [q for q in questions if q.modality == "image_text" and q.task == "classification"]
     if all(bench.folder.rows(trial.key, name).exists() for name in wanted):
         return
-    with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, _):
+    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
         unlearned, changed = _unlearned(bench, trial, vlm)
         rows = bench.folder.rows(trial.key, "report")
         kept_rows(rows, lambda: _scored(bench, trial, unlearned, changed, wanted["report"], "report"))
@@ -150,33 +155,57 @@ def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
 
 
 def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None:
-    """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen."""
-    path = bench.folder.attack(trial.key, content_key(attacker))
-    if path.exists():
+    """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen.
+
+    Some questions about others are asked too: they say whether the attacked model still is one.
+    """
+    if attack_state(bench.folder, trial, attacker) == "complete":
         return
     torch.manual_seed(trial.seed)
     request = bench.request(replace(trial, seed=0), reference)  # one attacker for all models, whatever their seed
-    questions = [q for q in request.split.questions if q.role == "forget" and q.task == "classification"]
-    if trial.goal == "visual":
-        questions = [q for q in questions if q.modality == "image_text"]
+    questions = _attacked_questions(request.split.questions, trial)
     started = time.monotonic()
-    with restored(_learned(bench.root, trial.start.key, bench.device)) as (vlm, _):
+    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
         found, _ = _unlearned(bench, trial, vlm)
         stages, diverged = [], ""
         try:
             for stage in attacker(found, questions, request):
-                stages.append(score(stage.vlm, stage.questions).assign(step=stage.step))
+                stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
         except Diverged as error:  # the attacker broke the model: what came back until then is the result
             diverged = str(error)
     rows = _marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
-    settings = {
-        "attack": name_of(attacker),
-        "settings": canonical(attacker),
-        "diverged": diverged,
-        "seconds": time.monotonic() - started,
-    }
-    write_json(path.with_suffix(".json"), settings)
-    write_rows(path, rows)
+    _note_attack(bench.folder, trial, attacker, diverged=diverged, seconds=time.monotonic() - started)
+    write_rows(bench.folder.attack(trial.key, content_key(attacker)), rows)
+
+
+def attack_failed(folder: Folder, trial: Trial, attacker: Attack, reason: str) -> None:
+    """Write down that an attack cannot be done: it is not tried again."""
+    _note_attack(folder, trial, attacker, failed=reason)
+
+
+def attack_state(folder: Folder, trial: Trial, attacker: Attack) -> Literal["complete", "failed", "missing"]:
+    """What became of an attack on a trial."""
+    path = folder.attack(trial.key, content_key(attacker))
+    if path.exists():
+        return "complete"
+    note = path.with_suffix(".json")
+    return "failed" if note.exists() and "failed" in read_json(note) else "missing"
+
+
+def _note_attack(folder: Folder, trial: Trial, attacker: Attack, **what: Json) -> None:
+    path = folder.attack(trial.key, content_key(attacker)).with_suffix(".json")
+    write_json(path, {"attack": name_of(attacker), "settings": canonical(attacker), **what})
+
+
+def _attacked_questions(questions: Sequence[Question], trial: Trial) -> list[Question]:
+    """The choices that were to be forgotten, and some about each other group of people, always the same."""
+    modalities = ("image_text",) if trial.goal == "visual" else MODALITIES
+    asked = [q for q in questions if q.task == "classification" and q.modality in modalities]
+    mine = [q for q in asked if q.role == "forget"]
+    for role, half in itertools.product(("spared", "retain", "real"), HALVES):
+        others = sorted((q for q in asked if (q.role, q.half) == (role, half)), key=lambda q: content_key(q.id))
+        mine += others[:UTILITY_QUESTIONS]
+    return mine
 
 
 def judged(bench: Bench, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:

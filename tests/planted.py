@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.questions import MODALITIES, ROLES
-from study.store import ROW_COLUMNS, content_key, write_json, write_rows
+from study.questions import MODALITIES, ROLES, Role
+from study.store import ROW_COLUMNS, content_key, read_json, write_json, write_rows
 
 STEPS = (0, 5, 10, 20, 40)
 ATTACK = "a1b2c3"
+PLAIN: tuple[Role, ...] = tuple(role for role in ROLES if role != "spared")
+"""The roles of a study that forgets whole people."""
 PEOPLE = {role: [f"{role}-{n}" for n in range(size)] for role, size in (("forget", 8), ("retain", 12), ("real", 6))}
 
 
@@ -26,11 +30,65 @@ class Model:
     test: float = 0.3
     keep: float = 0.9
     back: float = 0.3
+    spared: float = 0.9
 
     def level(self, role: str, modality: str) -> float:
         """The planted score and probability of one group of questions."""
-        levels = {"forget": self.forget, "test": self.test} if modality == "image_text" else {}
+        levels = {"spared": self.spared}
+        if modality == "image_text":
+            levels |= {"forget": self.forget, "test": self.test}
         return levels.get(role, self.keep)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A planted attack: `back` is what held-out questions come to on the select half, `told` on the report half."""
+
+    name: str = "relearning"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    back: float | None = None
+    told: float | None = None
+    kept: float = 1.0
+    control: float = 0.3
+    steps: Sequence[int] = STEPS
+    failed: str = ""
+    diverged: str = ""
+    finished: bool = True
+
+    @property
+    def key(self) -> str:
+        """By name and settings, like the real one."""
+        return ATTACK if self.settings == RELEARNING.settings else content_key([self.name, dict(self.settings)])
+
+    @property
+    def state(self) -> str:
+        """What the analysis should call it."""
+        return "failed" if self.failed else "complete" if self.finished else "unfinished"
+
+
+RELEARNING = Attack(settings={"steps": 40, "trains": ["vision"]})
+SUITE = (
+    Attack("quantization", {"type": "Quantization", "format": "int4", "parts": ["llm"]}, steps=(0, 1)),
+    Attack("quantization", {"type": "Quantization", "format": "nf4", "parts": ["llm"]}, steps=(0, 1)),
+    Attack("swap_back", {"parts": ["vision"]}, steps=(0, 1)),
+)
+"""One-shot attacks besides."""
+
+
+def tried(name: str = "relearning", count: int = 6, best: float = 0.9) -> list[Attack]:
+    """A planted search: ever more comes back up to `best`; then one fails, one breaks the model, one is unfinished."""
+    levels = [0.3 + (best - 0.3) * n / (count - 1) for n in range(count)]
+    found = [Attack(name, _settings(n), back=level, told=level) for n, level in enumerate(levels)]
+    return [
+        *found,
+        Attack(name, _settings(count), failed="too many facts"),
+        Attack(name, _settings(count + 1), back=0.95, told=0.95, kept=0.2),
+        Attack(name, _settings(count + 2), finished=False),
+    ]
+
+
+def _settings(number: int) -> dict[str, Any]:
+    return {"trains": ["vision", "llm"], "schedule": {"learning_rate": 1e-4 * (number + 1), "steps": 40}}
 
 
 VANILLA = Model(forget=0.9, test=0.9, back=0.9)
@@ -50,6 +108,7 @@ class Planter:
 
     root: Path
     noise: float = 0.0
+    roles: Sequence[Role] = PLAIN
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def study(self, methods: Sequence[str], ratios: Sequence[int], **settings: Any) -> None:
@@ -85,33 +144,74 @@ class Planter:
         """Vanilla and the reference with all their rows and attacks."""
         for kind, model in (("vanilla", VANILLA), ("reference", REFERENCE)):
             key = self.trial("none", ratio, model, kind=kind, report=True)
-            blind = [self.rows(Model(0.25, 0.25, 0.25), half) for half in ("select", "report")]
+            blind = [self.rows(Model(0.25, 0.25, 0.25, spared=0.25), half) for half in ("select", "report")]
             grey = pd.concat(blind).query("modality == 'image_text' and task == 'classification'")
             write_rows(self.root / "trials" / key / "rows" / "blind.parquet", grey)
             if attacked:
                 self.attack(key, model)
 
-    def attack(self, key: str, model: Model) -> None:
-        """Relearning: `seen` questions go to 0.95, held-out ones from what they are to `model.back`."""
-        folder = self.root / "trials" / key / "attacks"
-        write_json(folder / f"{ATTACK}.json", {"attack": "relearning", "settings": {"steps": 40, "trains": ["vision"]}})
+    def attack(self, key: str, model: Model, how: Attack | None = None) -> None:
+        """`seen` questions go to 0.95, held-out ones from what they are to `model.back`, or to what the attack says.
+
+        Retained people fall to the part that the attack keeps.
+        """
+        how = how or RELEARNING
+        path = self.root / "trials" / key / "attacks" / f"{how.key}.parquet"
+        about = {"attack": how.name, "settings": dict(how.settings)}
+        if how.failed:
+            write_json(path.with_suffix(".json"), {**about, "failed": how.failed})
+            return
+        write_json(path.with_suffix(".json"), {**about, "diverged": how.diverged, "seconds": 2.0})
         lines: list[dict[str, Any]] = []
-        for step in STEPS:
-            for number, person in enumerate(PEOPLE["forget"]):
-                for question in range(4):
-                    held_out = "person" if number % 2 else ("fact" if question % 2 else "")
-                    end = model.back if held_out else 0.95
-                    level = model.forget + (end - model.forget) * step / STEPS[-1]
-                    line = self._line("report", person, "forget", "image_text", "classification", question, level)
-                    lines.append({**line, "step": step, "seen": not held_out, "held_out": held_out})
-        write_rows(folder / f"{ATTACK}.parquet", pd.DataFrame(lines))
+        for step, half, person in itertools.product(how.steps, ("select", "report"), PEOPLE["forget"]):
+            number, part = PEOPLE["forget"].index(person), step / how.steps[-1]
+            for question in range(4):
+                held_out = "person" if number % 2 else ("fact" if question % 2 else "")
+                back = model.back if how.back is None else how.back if half == "select" else how.told
+                end = (back if back is not None else model.back) if held_out else 0.95
+                level = model.forget + (end - model.forget) * part
+                line = self._line(half, person, "forget", "image_text", "classification", question, level)
+                lines.append({**line, "step": step, "seen": not held_out, "held_out": held_out})
+        for step, half, person in itertools.product(how.steps, ("select", "report"), PEOPLE["retain"]):
+            level = model.keep * (1 + (how.kept - 1) * step / how.steps[-1])
+            line = self._line(half, person, "retain", "image_text", "classification", 0, level)
+            lines.append({**line, "step": step, "held_out": "person"})
+        write_rows(path, pd.DataFrame(lines))
+
+    def search(self, key: str, model: Model, name: str, tried: Sequence[Attack], control: str) -> None:
+        """The attacker's search against a trial: each attack on it and, with nothing coming back, on the control."""
+        for number, how in enumerate(tried):
+            proposal = {"number": number, "params": dict(how.settings), "trial": content_key([key, how.key]),
+                        "attack": how.key}  # fmt: skip
+            write_json(self.root / "attack_search" / key / name / f"{number:04d}.json", proposal)
+            if how.state != "unfinished":
+                self.attack(key, model, how)
+            if how.state == "complete":
+                self.attack(control, REFERENCE, dataclasses.replace(how, back=how.control, told=how.control))
+
+    def sequence(self, key: str, levels: Sequence[Sequence[float]], *, retain: Sequence[float] = (), diverged: str = "",
+                 requests: int | None = None) -> None:  # fmt: skip
+        """Requests one after another: `levels[step]` holds the accuracy on the people of each request."""
+        count = requests or len(levels[0])
+        people = [PEOPLE["forget"][number::count] for number in range(count)]
+        lines = []
+        for step, (now, kept) in enumerate(zip(levels, retain or [0.9] * len(levels), strict=True)):
+            groups = [*zip(people, ["forget"] * count, now, strict=True), (PEOPLE["retain"], "retain", kept)]
+            for who, role, level in groups:
+                for person, modality, n in itertools.product(who, MODALITIES, range(4)):
+                    line = self._line("report", person, role, modality, "classification", n,
+                                      level if modality == "image_text" else 0.9)  # fmt: skip
+                    lines.append({**line, "step": step})
+        path = self.root / "trials" / key / "sequence" / f"{count}.parquet"
+        write_json(path.with_suffix(".json"), {"people": people, "diverged": diverged, "seconds": 3.0})
+        write_rows(path, pd.DataFrame(lines))
 
     def rows(self, model: Model, half: str) -> pd.DataFrame:
         """All questions of one half: four of each kind on each person."""
         tasks = ("classification", "generation", "cloze") if half == "report" else ("classification",)
         lines = [
             self._line(half, person, role, modality, task, number, model.level(role, modality))
-            for role in ROLES
+            for role in self.roles
             for modality in MODALITIES
             for task in tasks
             for person in PEOPLE.get(role, PEOPLE["forget"])
@@ -134,10 +234,19 @@ class Planter:
         }  # fmt: skip
 
 
-def plant(root: Path, models: Mapping[str, Model] = MODELS, ratios: Sequence[int] = (10, 15)) -> Path:
-    """A finished study: every model is the second proposal after a default that did nothing; `failing` never ran."""
-    planter = Planter(root)
-    planter.study([*models, "failing"], ratios)
+def plant(
+    root: Path,
+    models: Mapping[str, Model] = MODELS,
+    ratios: Sequence[int] = (10, 15),
+    attributes: Sequence[str] | None = None,
+) -> Path:
+    """A finished study: every model is the second proposal after a default that did nothing; `failing` never ran.
+
+    With `attributes` only these were to be forgotten, and there are questions about what was spared.
+    """
+    planter = Planter(root, roles=ROLES if attributes else PLAIN)
+    settings = {} if attributes is None else {"forget_attributes": list(attributes)}
+    planter.study([*models, "failing"], ratios, **settings)
     winners: dict[str, dict[str, Any]] = {}
     for place, ratio in enumerate(ratios):
         planter.yardsticks(ratio)
@@ -152,4 +261,30 @@ def plant(root: Path, models: Mapping[str, Model] = MODELS, ratios: Sequence[int
             winners.setdefault(method, {})[str(ratio)] = {"trials": [best, again]}
         planter.proposal("failing", place, ratio, planter.trial("failing", ratio, None, state="failed"), default=True)
     write_json(root / "winners.json", winners)
+    return root
+
+
+def plant_attacks(root: Path, models: Mapping[str, Model] = MODELS, ratios: Sequence[int] = (10, 15)) -> Path:
+    """A finished study with more kinds of attack; at the first ratio also with a search and three requests in turn."""
+    plant(root, models, ratios)
+    planter = Planter(root)
+    trials = [read_json(path) for path in sorted(root.glob("trials/*/trial.json"))]
+    winners = read_json(root / "winners.json")
+    for ratio in ratios:
+        bars = {t["start"]["kind"]: t["key"] for t in trials if t["method"] == "none" and t["ratio"] == ratio}
+        for how in SUITE:
+            planter.attack(bars["vanilla"], VANILLA, how)
+            planter.attack(bars["reference"], REFERENCE, how)
+        planter.attack(bars["vanilla"], VANILLA, dataclasses.replace(tried(count=4)[3], back=0.95, told=0.95))
+        for method, model in models.items():
+            key = winners[method][str(ratio)]["trials"][0]
+            for how in SUITE:
+                planter.attack(key, model, how)
+            if ratio != ratios[0]:
+                continue
+            best = model.back if model.back <= REFERENCE.back else min(0.97, model.back + 0.05)
+            planter.search(key, model, "relearning", [RELEARNING, *tried(count=4, best=best)], bars["reference"])
+            low = model.forget
+            planter.sequence(key, [(0.9, 0.9, 0.9), (low, 0.9, 0.9), (low, low, 0.9), (model.back, low, low)],
+                             retain=[0.9, *[model.keep] * 3])  # fmt: skip
     return root

@@ -78,12 +78,13 @@ def plain_logits(vlm: VLM, groups: Sequence[Group]) -> list[tuple[Tensor, Tensor
     found = []
     for group in groups:
         pictured = group.picture is not None
-        pixels = {"pixel_values": vlm.pixels([group.picture])} if group.picture else {}
+        pixels = vlm.pixels([group.picture]).inputs(vlm.model.dtype) if group.picture else {}
         for prompt in group.prompts:
             for answer in prompt.answers:
                 asked = vlm.prompt_ids(prompt.text, pictured)
                 reply = (*vlm.answer_ids(prompt.text, pictured, answer), vlm.eos_id)
-                out = vlm.model(input_ids=torch.tensor([[*asked, *reply]]), **pixels).logits[0]
+                ids = torch.tensor([[*asked, *reply]])
+                out = vlm.model(input_ids=ids, **pixels, **(vlm.token_types(ids) if pixels else {})).logits[0]
                 found.append((out[len(asked) - 1 : -1], torch.tensor(reply)))
     return found
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import figures, intervals, robustness, style, table
+from analysis import attack_figures, intervals, robustness, style, table, worst_case
 from analysis.answer import answer
 from analysis.folder import Study, read
 from study.store import write_json
@@ -39,7 +39,7 @@ def recovery(study: Study) -> pd.DataFrame:
 
 def said(study: Study) -> str:
     """The plain answer."""
-    return " ".join(answer(study, table.winners(study), robustness.recovery(study)))
+    return " ".join(answer(study, table.winners(study), robustness.recovery(study), worst_case.table(study)))
 
 
 def test_objectives_of_winners_are_those_planted(study: Study) -> None:
@@ -175,7 +175,7 @@ def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
     names = set(robustness.curves(read(tmp_path))["settings"])
     assert names == {"relearning, trains vision", "relearning, trains vision + projector"}
     with style.styled():
-        drawn = figures.draw_curves(figures.curve_data(read(tmp_path)), ["perfect"])
+        drawn = attack_figures.draw_curves(attack_figures.curve_data(read(tmp_path)), ["perfect"])
     assert isinstance(drawn, Figure)
     assert len(drawn.axes) == 4
 
@@ -212,3 +212,40 @@ def test_looks_differ_in_black_and_white() -> None:
     assert len({how.marker for how in looks}) == 10
     assert not {how.marker for how in looks} & {how.marker for how in style.YARDSTICKS.values()}
     assert min(size for name, size in style.RC.items() if "size" in name and name != "figure.figsize") >= 7
+
+
+# ---- studies of some attributes only ---------------------------------------------------------------------------------
+def test_what_is_spared_counts_and_is_shown(tmp_path: Path) -> None:
+    """A method that loses what it should have spared pays in utility, and scores and gate have lines of it."""
+    models = {"careful": Model(), "careless": Model(spared=0.3)}
+    found = read(plant(tmp_path, models, [15], ["residence"]))
+    utility = table.winners(found).set_index("method")["utility"]
+    assert utility["careful"] == pytest.approx(1.0)
+    assert utility["careless"] == pytest.approx(7 / (5 + 2 * 3))  # two of seven groups at a third
+    scores = table.scores(found).query("role == 'spared' and method == 'careless' and measure == 'score'")
+    assert set(scores["modality"]) == {"image_text", "text"}
+    assert scores["mean"].tolist() == pytest.approx([0.3] * len(scores))
+    gate = table.gate(found).query("role == 'spared'").set_index("modality")
+    assert gate["gap"].to_dict() == pytest.approx({"image_text": 0.0, "text": 0.0})
+    assert gate.loc["image_text", "vanilla_blind"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (["residence"], "residence"),
+        (["full_name", "residence"], "full name and residence"),
+        (["a", "b", "c"], "a, b and c"),
+    ],
+)
+def test_the_answer_says_what_was_asked_to_go(tmp_path: Path, attributes: list[str], expected: str) -> None:
+    """Before anything else, also where nothing has finished."""
+    Planter(tmp_path).study(["m"], [10], forget_attributes=attributes)
+    assert said(read(tmp_path)).startswith(f"Asked to go was only the {expected} of the forget people; ")
+
+
+@pytest.mark.parametrize("settings", [{}, {"forget_attributes": []}])
+def test_whole_people_need_no_word(tmp_path: Path, settings: dict[str, list[str]]) -> None:
+    """Nothing changes for studies that forget whole people."""
+    Planter(tmp_path).study(["m"], [10], **settings)
+    assert said(read(tmp_path)).startswith("At forget ratio 10 %")

@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("study", "search_spaces", "analysis")
 KINDS = ("methods", "attacks", "models", "benchmarks")
-ABOVE_A_TRIAL = tuple(f"study.{name}" for name in ("run", "pipeline", "tuning", "workers", "cluster"))
+ABOVE_A_TRIAL = tuple(
+    f"study.{name}" for name in ("run", "pipeline", "attack_stage", "running", "tuning", "workers", "cluster")
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Rule:
         return f"{' '.join(self.files)} !-> {' '.join(self.forbidden)}"
 
 
+SEARCHES = ("study/tuning.py", "study/series.py", "study/attacking.py")
 EVERYTHING = tuple(f"{package}/**/*.py" for package in PACKAGES)
 PLUGINS = tuple(f"study/{kind}/*.py" for kind in KINDS)
 TORCHLESS = ("questions", "store", "objectives", "plugins", "portraits", "language")
@@ -38,16 +41,20 @@ RULES = [
     Rule(
         ("study/**/*.py",),
         ("search_spaces", "analysis"),
-        exempt=("study/pipeline.py", "study/tuning.py", "study/run.py", "study/plugins.py"),
+        exempt=tuple(f"study/{name}.py" for name in ("pipeline", "plan", "tuning", "run", "plugins", "catalogue")),
     ),
     Rule(EVERYTHING, ("ray",), exempt=("study/tuning.py", "study/workers.py", "study/cluster.py")),
-    Rule(EVERYTHING, ("optuna",), exempt=("study/tuning.py", "search_spaces/*.py")),
+    Rule(EVERYTHING, ("optuna",), exempt=(*SEARCHES, "search_spaces/*.py")),
     Rule((*(f"study/{name}.py" for name in TORCHLESS), "study/benchmarks/*.py"), ("torch",)),
     Rule(("search_spaces/*.py",), ("torch", "transformers", "analysis")),
     Rule(("analysis/**/*.py",), ("torch", "ray", "optuna", "transformers", "peft", "search_spaces")),
-    Rule(("analysis/**/*.py",), ("study",), allowed=("study.objectives", "study.store", "study.questions")),
     Rule(
-        (*PLUGINS, *(f"study/{name}.py" for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency"))),
+        ("analysis/**/*.py",),
+        ("study",),
+        allowed=("study.objectives", "study.store", "study.questions", "study.recovery"),
+    ),
+    Rule(
+        (*PLUGINS, *(f"study/{name}.py" for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels"))),
         ABOVE_A_TRIAL,
     ),
     Rule(("study/losses.py", "study/questions.py"), (*ABOVE_A_TRIAL, "study.trial", "study.contracts", "study.vlm")),

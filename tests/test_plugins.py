@@ -12,7 +12,8 @@ from typing import get_args
 import pytest
 
 from study import plugins
-from study.plugins import Kind, find, known, name_of, search_space
+from study.plugins import Kind, find, known, known_spaces, name_of, search_space
+from study.presets import REFERENCES
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Plant = Callable[[str, str], None]
@@ -62,9 +63,11 @@ def test_an_object_knows_its_name() -> None:
     assert name_of(find("models", "tiny")()) == "tiny"
 
 
-def test_every_method_has_a_search_space_and_the_other_way_round() -> None:
-    spaces = {path.stem for path in plugins.SPACES.glob("[!_]*.py")}
-    assert spaces <= set(known("methods"))
+def test_every_method_but_the_yardsticks_has_a_search_space_and_every_space_a_plugin() -> None:
+    spaces = set(known_spaces())
+    methods = set(known("methods"))
+    assert methods - spaces == set(REFERENCES)
+    assert spaces - methods <= set(known("attacks"))
     for name in spaces:
         assert callable(search_space(name).space)
 

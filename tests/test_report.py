@@ -8,19 +8,26 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import figures, present, report, robustness
+from analysis import cells, figures, present, report, robustness
 from analysis.__main__ import main
 from analysis.folder import read
 from study.store import write_json
-from tests.planted import MODELS, Model, Planter, plant
+from tests.planted import MODELS, Model, Planter, plant, plant_attacks
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> report.Outcome:
+    """The report of the planted study."""
+    folder = plant_attacks(tmp_path_factory.mktemp("study"))
+    outcome = report.build(folder)
+    assert outcome.page == folder / "report" / "report.html"
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def root(built: report.Outcome) -> Path:
     """The planted study with its report."""
-    folder = plant(tmp_path_factory.mktemp("study"))
-    assert report.build(folder).page == folder / "report" / "report.html"
-    return folder
+    return built.page.parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def test_files_exist_and_are_repeatable(root: Path) -> None:
 
 
 def test_page_is_self_contained_and_escaped(page: str) -> None:
-    """No asset from elsewhere, no script, four embedded pictures, text from the study escaped."""
+    """No asset from elsewhere, no script, every picture embedded, text from the study escaped."""
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
     assert len(re.findall(r'src="data:image/png;base64,', page)) == len(figures.PLOTS)
     assert "toy &lt;&amp;&gt; co" in page
@@ -55,9 +62,9 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
     assert "loss is NaN" in page
 
 
-def test_summary_is_ready_to_print(root: Path) -> None:
+def test_summary_is_ready_to_print(built: report.Outcome) -> None:
     """Both tables as text, one line for each winner and yardstick."""
-    _, winners, recovered = report.build(root)
+    _, winners, recovered = built
     assert len(winners) == 2 * (len(MODELS) + 2)
     assert all(isinstance(cell, str) for frame in (winners, recovered) for cell in frame.to_numpy().ravel())
     assert "came back" in set(recovered["verdict"])
@@ -126,7 +133,24 @@ def test_missing_yardsticks_and_rows(tmp_path: Path) -> None:
 
 def test_cells() -> None:
     """Numbers, intervals and nested hyper-parameters as people read them."""
-    assert present.number(float("nan")) == "n/a"
-    assert present.interval(0.5, float("nan"), float("nan")) == "0.50"
-    assert present.interval(0.5, 0.25, 0.75) == "0.50 [0.25, 0.75]"
-    assert present.parameters('{"a_b": 0.12345678, "c": {"type": "X", "d": [1, 2]}}') == "a b 0.1235, d 1 + 2"
+    assert cells.number(float("nan")) == "n/a"
+    assert cells.interval(0.5, float("nan"), float("nan")) == "0.50"
+    assert cells.interval(0.5, 0.25, 0.75) == "0.50 [0.25, 0.75]"
+    assert cells.parameters('{"a_b": 0.12345678, "c": {"type": "X", "d": [1, 2]}}') == "a b 0.1235, d 1 + 2"
+
+
+def test_spared_columns_only_where_something_was_spared(tmp_path: Path, root: Path, page: str) -> None:
+    """The planted study with and without spared questions, through tables, figures and page."""
+    report.build(plant(tmp_path, {"careless": Model(spared=0.3)}, [15], ["residence", "occupation"]))
+    narrowed = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Asked to go was only the residence and occupation of the forget people" in narrowed
+    assert "and what is spared of the forget people" in narrowed
+    assert "spared" not in page
+    for folder, there in ((tmp_path, True), (root, False)):
+        tables = folder / "report" / "tables"
+        assert ("spared image" in (tables / "classification_score.tex").read_text()) == there
+        for name in ("gate", "classification_score", "figure_scores"):
+            assert ("spared" in set(pd.read_csv(tables / f"{name}.csv")["role"])) == there, name
+    shown = present.scores(pd.read_csv(tmp_path / "report" / "tables" / "classification_score.csv"), "classification",
+                           "score").shown  # fmt: skip
+    assert shown.set_index("method").loc["careless", "spared text"] == "0.30 [0.30, 0.30]"

@@ -18,8 +18,9 @@ from study.benchmarks.synthetic import Synthetic
 from study.models.tiny import Tiny
 from study.plan import GROWING, RUNTIME, Refused, _check_questions, _identity, prepared, settle
 from study.plugins import known
-from study.presets import PRESETS, Gate, Study, plugin
+from study.presets import PRESETS, REFERENCES, Gate, Study
 from study.questions import Benchmark
+from study.specs import plugin
 from study.store import write_json
 from tests.test_mllmu import edit
 
@@ -41,7 +42,7 @@ def test_without_a_preset_it_is_tiny() -> None:
 
 
 def test_all_methods_are_those_that_can_be_searched() -> None:
-    assert set(run.parse(["--methods", "all"]).resolved().methods) == set(known("methods")) - {"none"}
+    assert set(run.parse(["--methods", "all"]).resolved().methods) == set(known("methods")) - set(REFERENCES)
 
 
 def test_help_explains_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +166,8 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
         "benchmark": "synthetic:people=20,celebrities=8,views=2,strangers=8,seed=1",
         "goal": "full",
         "forget_ratios": (10,),
+        "forget_attributes": ("residence",),
+        "attack_keeps": 0.9,
         "seed": 1,
         "lookahead": 3,
         "random_trials": 1,

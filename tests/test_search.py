@@ -12,17 +12,18 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study import tuning
+from study import series, tuning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Learned, Method, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.npo import NPO
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
+from study.series import propose
 from study.store import Json, content_key, read_json, write_json
 from study.training import Schedule
 from study.trial import Bench
-from study.tuning import Proposals, Search, propose
+from study.tuning import Proposals, Search
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
 DEFAULTS: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(steps=30)), "npo": NPO()}
@@ -78,10 +79,10 @@ class Run:
                 asked = proposals.suggest(name)
                 if asked is None or asked == Searcher.FINISHED:
                     break
-                assert asked["trial"].key not in {trial.key for trial in running.values()}
-                running[name] = asked["trial"]
-                self.started.append(asked["trial"])
-                same = [t for t in running.values() if type(t.method) is type(asked["trial"].method)]
+                assert asked["job"].key not in {trial.key for trial in running.values()}
+                running[name] = asked["job"]
+                self.started.append(asked["job"])
+                same = [t for t in running.values() if type(t.method) is type(asked["job"].method)]
                 self.seen.append(len(same))
             if not running:
                 assert asked == Searcher.FINISHED
@@ -111,7 +112,7 @@ def test_the_first_proposal_of_each_ratio_is_the_default(tmp_path: Path) -> None
         assert [proposal["ratio"] for proposal in proposals] == [10, 15] * 4
         assert [proposal["number"] for proposal in proposals] == list(range(8))
         assert [proposal["default"] for proposal in proposals] == [True] * 2 + [False] * 6
-        trials = [search.trial(method, proposal["params"]) for proposal in proposals]
+        trials = [search.job(method, proposal["params"]) for proposal in proposals]
         assert [trial.method for trial in trials[:2]] == [default, default]
         assert all(trial.method != default for trial in trials[2:])
         assert [trial.key for trial in trials] == [proposal["trial"] for proposal in proposals]
@@ -123,14 +124,14 @@ def test_the_first_proposal_of_each_ratio_is_the_default(tmp_path: Path) -> None
 def test_choices_by_name_can_be_searched_too(name: str, tmp_path: Path) -> None:
     defaults: dict[str, Method] = {"vkd": VKD()} if name == "vkd" else {"prompting": Prompting()}
     search = Run(search_in(tmp_path, defaults, trials=6))().search
-    assert search.trial(name, search.proposals(name)[0]["params"]).method == defaults[name]
+    assert search.job(name, search.proposals(name)[0]["params"]).method == defaults[name]
     assert search.missing() == 0
 
 
 def test_a_trial_is_all_that_its_result_depends_on(tmp_path: Path) -> None:
     search = search_in(tmp_path, goal="full", seed=5)
     proposal = propose(search, "npo", 0)
-    assert search.trial("npo", proposal["params"]) == Trial(VANILLA, NPO(), "full", 10, 5)
+    assert search.job("npo", proposal["params"]) == Trial(VANILLA, NPO(), "full", 10, 5)
 
 
 def test_the_seed_of_the_study_is_that_of_the_search(tmp_path: Path) -> None:
@@ -169,10 +170,10 @@ def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
     """Complete with the objectives in order, failed if it did not end well, running if it is not to be known yet."""
     search = search_in(tmp_path)
     params = propose(search, "npo", 0)["params"]
-    trial = search.trial("npo", params)
+    trial = search.job("npo", params)
 
     def told(*, known: bool = True) -> Any:
-        return tuning._told(search, "npo", params, known=known)
+        return series._told(search, "npo", params, known=known)
 
     assert told().state == TrialState.FAIL
     for state in ("diverged", "failed"):
@@ -226,12 +227,12 @@ def test_a_proposal_waits_for_those_it_is_drawn_from(tmp_path: Path) -> None:
     search = search_in(tmp_path, {"npo": NPO()})
     proposals = Proposals(search)
     first, second = proposals.suggest("a"), proposals.suggest("b")
-    assert (first["trial"].ratio, second["trial"].ratio) == (10, 15)
+    assert (first["job"].ratio, second["job"].ratio) == (10, 15)
     assert first["label"] == "npo 1 of 8, ratio 10 %"
     assert proposals.suggest("c") is None
-    finish(search, second["trial"])
+    finish(search, second["job"])
     assert proposals.suggest("c") is None  # the third is drawn from the first, whatever became of the second
-    finish(search, first["trial"])
+    finish(search, first["job"])
     assert proposals.suggest("c")["label"] == "npo 3 of 8, ratio 10 %"
     assert proposals.suggest("d")["label"] == "npo 4 of 8, ratio 15 %"
     assert proposals.suggest("e") is None
@@ -253,7 +254,7 @@ def test_more_trials_add_only_the_difference(tmp_path: Path) -> None:
     assert written(longer.search) == written(whole.search)
     fewer = search_in(tmp_path, trials=3)
     assert Run(fewer)().started == []
-    assert len(fewer.judgements("npo")) == 3
+    assert len(fewer.outcomes("npo")) == 3
 
 
 def test_another_method_adds_only_its_own(tmp_path: Path) -> None:
@@ -268,14 +269,14 @@ def test_trials_that_ended_badly_are_not_run_again(state: str, tmp_path: Path) -
     run = Run(search_in(tmp_path), state=lambda trial: state if trial.ratio == 15 else "complete")()
     assert len(run.started) == 16
     assert run.search.missing() == 0
-    assert {trial.ratio for trial in run.search.judgements("npo")} == {10}
-    assert len(run.search.judgements("npo")) == 4
+    assert {trial.ratio for trial in run.search.outcomes("npo")} == {10}
+    assert len(run.search.outcomes("npo")) == 4
     assert Run(run.search)().started == []
 
 
 def test_a_search_of_which_everything_fails_ends(tmp_path: Path) -> None:
     run = Run(search_in(tmp_path), state=lambda trial: "failed")()
-    assert run.search.judgements("npo") == {}
+    assert run.search.outcomes("npo") == {}
     assert len(run.started) == 16
 
 
@@ -297,7 +298,7 @@ def test_equal_proposals_run_once(tmp_path: Path) -> None:
         assert len(keys) == len(set(keys)) <= 2 * 2 * len(INSTRUCTIONS)
         assert len(run.search.proposals("prompting")) == 40
         assert run.search.missing() == 0
-        assert set(run.search.judgements("prompting")) == set(run.started)
+        assert set(run.search.outcomes("prompting")) == set(run.started)
 
 
 def test_an_equal_proposal_does_not_run_beside_the_first(tmp_path: Path) -> None:
@@ -306,7 +307,7 @@ def test_an_equal_proposal_does_not_run_beside_the_first(tmp_path: Path) -> None
     first = propose(search, "prompting", 0)
     write_json(search.bench.folder.proposal("prompting", 1), {**first, "number": 1})
     proposals = Proposals(search)
-    assert proposals.suggest("a")["trial"].key == first["trial"]
+    assert proposals.suggest("a")["job"].key == first["trial"]
     assert proposals.suggest("b") == Searcher.FINISHED
 
 
@@ -320,5 +321,5 @@ def test_a_proposal_is_written_before_it_runs(tmp_path: Path) -> None:
     search = search_in(tmp_path)
     asked = Proposals(search).suggest("a")
     path = search.bench.folder.proposal("gradient_ascent", 0)
-    assert read_json(path)["trial"] == asked["trial"].key == content_key(asked["trial"])
+    assert read_json(path)["trial"] == asked["job"].key == content_key(asked["job"])
     assert propose(replace(search, seed=99), "gradient_ascent", 0) == read_json(path)

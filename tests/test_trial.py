@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from study.methods.none import NoMethod
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
 from study.objectives import DIRECTIONS
-from study.questions import Question
+from study.questions import HALVES, Question
 from study.scoring import score
 from study.store import ROW_COLUMNS, canonical, content_key, read_json, read_rows
 from study.training import Schedule
@@ -54,9 +55,9 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Bench:
 def bench(study: Bench, tmp_path: Path) -> Iterator[Bench]:
     """A copy of that study of which nothing is in memory."""
     shutil.copytree(study.root, tmp_path / "study")
-    trials._learned.cache_clear()
+    trials.learned_model.cache_clear()
     yield replace(study, root=tmp_path / "study")
-    trials._learned.cache_clear()
+    trials.learned_model.cache_clear()
 
 
 def of(method: Method, *, seed: int = 0, start: Learned = VANILLA) -> Trial:
@@ -111,7 +112,7 @@ def test_a_trial_on_disk_is_not_run_again(bench: Bench, monkeypatch: pytest.Monk
     _, record = run(bench, ASCENT)
     monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("ran again"))
     monkeypatch.setattr(trials, "load_learned", lambda *_: pytest.fail("loaded a model"))
-    trials._learned.cache_clear()
+    trials.learned_model.cache_clear()
     assert run(bench, ASCENT)[1] == record
 
 
@@ -122,7 +123,7 @@ def test_a_trial_does_not_depend_on_what_ran_before_it(bench: Bench, tmp_path: P
     run(bench, ASCENT)
     asked, _ = run(bench, VISUAL)
     torch.manual_seed(123)
-    trials._learned.cache_clear()
+    trials.learned_model.cache_clear()
     run(alone, VISUAL)
     assert same_bits(delta_of(bench, asked), delta_of(alone, asked))
     one, other = (
@@ -133,10 +134,10 @@ def test_a_trial_does_not_depend_on_what_ran_before_it(bench: Bench, tmp_path: P
 
 
 def test_the_worker_s_model_is_vanilla_again(bench: Bench) -> None:
-    model = trials._learned(bench.root, VANILLA.key, "cpu")
+    model = trials.learned_model(bench.root, VANILLA.key, "cpu")
     before = snapshot(model)
     run(bench, ASCENT)
-    assert trials._learned(bench.root, VANILLA.key, "cpu") is model
+    assert trials.learned_model(bench.root, VANILLA.key, "cpu") is model
     assert same_bits(before, snapshot(model))
 
 
@@ -194,7 +195,7 @@ def test_shared_text_rows_are_those_of_asking(bench: Bench) -> None:
     asked, _ = run(bench, VISUAL)
     trials.report(bench, asked)
     questions = [q for q in bench.benchmark.split(10).questions if q.modality == "text"]
-    with restored(trials._learned(bench.root, VANILLA.key, "cpu")) as (vlm, _):
+    with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
         unlearned, _ = trials._unlearned(bench, asked, vlm)
         for half in ("select", "report"):
             kept = read_rows(bench.folder.rows(asked.key, half)).set_index("question")
@@ -227,12 +228,12 @@ def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, bench: Bench) 
     """In another process, from delta and instruction: weights bit for bit, prompts word for word."""
     asked, _ = run(bench, method)
     request = bench.request(asked, REFERENCE.key)
-    with restored(trials._learned(bench.root, VANILLA.key, "cpu")) as (vlm, _):
+    with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
         torch.manual_seed(asked.seed)
         made = method(vlm, request)
         weights, instruction = snapshot(made), made.instruction
-    trials._learned.cache_clear()
-    with restored(trials._learned(bench.root, VANILLA.key, "cpu")) as (vlm, _):
+    trials.learned_model.cache_clear()
+    with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
         rebuilt, _ = trials._unlearned(bench, asked, vlm)
         assert same_bits(weights, snapshot(rebuilt))
         assert rebuilt.instruction == instruction
@@ -280,23 +281,23 @@ class Overflown:
 )
 def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reason: str, bench: Bench) -> None:
     """It is not run again, and the model is vanilla's afterwards."""
-    before = snapshot(trials._learned(bench.root, VANILLA.key, "cpu"))
+    before = snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu"))
     asked, record = run(bench, method)
     assert record["state"] == state
     assert reason in record["reason"]
     assert read_json(bench.folder.record(asked.key)) == record
-    assert same_bits(before, snapshot(trials._learned(bench.root, VANILLA.key, "cpu")))
-    trials._learned.cache_clear()
+    assert same_bits(before, snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu")))
+    trials.learned_model.cache_clear()
     assert run(bench, method)[1] == record
 
 
 def test_a_bug_is_not_a_result(bench: Bench) -> None:
     """It is raised and leaves no record, so that the trial runs once the bug is gone; vanilla is unharmed."""
-    before = snapshot(trials._learned(bench.root, VANILLA.key, "cpu"))
+    before = snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu"))
     with pytest.raises(KeyError, match="a bug"):
         run(bench, Broken())
     assert not bench.folder.record(of(Broken()).key).exists()
-    assert same_bits(before, snapshot(trials._learned(bench.root, VANILLA.key, "cpu")))
+    assert same_bits(before, snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu")))
 
 
 def test_a_trial_killed_half_way_is_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,10 +349,17 @@ def test_an_attack_leaves_the_rows_of_every_stage(bench: Bench, monkeypatch: pyt
     asked, _ = run(bench, VISUAL)
     trials.attack(bench, asked, RELEARN, REFERENCE.key)
     path = bench.folder.attack(asked.key, content_key(RELEARN))
-    rows = read_rows(path)
+    everything = read_rows(path)
+    rows = everything[everything["role"] == "forget"]
     split = bench.benchmark.split(10)
     wanted = {q.id for q in split.questions if q.role == "forget" and q.task == "classification" and q.picture}
     assert rows.groupby("step")["question"].agg(set).to_dict() == {0: wanted, 1: wanted, 2: wanted}
+    others = everything[everything["role"] != "forget"]
+    assert set(others["held_out"]) == {"person"}
+    asked_of_others = others.groupby(["step", "role", "half"])["question"].agg(set)
+    assert {(role, half) for _, role, half in asked_of_others.index} == set(product(("retain", "real"), HALVES))
+    assert set(asked_of_others.map(len)) == {trials.UTILITY_QUESTIONS}
+    assert len({frozenset(some) for some in asked_of_others}) == 4  # the same at every step
     assert set(rows["held_out"]) == {"person", "fact", ""}
     assert (rows["seen"] == (rows["held_out"] == "")).all()
     given = {lesson.person for lesson in RELEARN.given(bench.request(asked, REFERENCE.key))}
@@ -414,7 +422,7 @@ def test_under_full_text_is_asked_of_the_attacked_too(bench: Bench) -> None:
     trials.attack(bench, asked, RELEARN, REFERENCE.key)
     rows = read_rows(bench.folder.attack(asked.key, content_key(RELEARN)))
     assert set(rows["modality"]) == {"image_text", "text"}
-    assert set(rows["role"]) == {"forget"}
+    assert {("forget", "text"), ("retain", "text")} <= set(zip(rows["role"], rows["modality"], strict=True))
 
 
 def test_a_study_can_be_moved(bench: Bench, tmp_path: Path) -> None:
@@ -422,7 +430,7 @@ def test_a_study_can_be_moved(bench: Bench, tmp_path: Path) -> None:
     asked, record = run(bench, VISUAL)
     bench.root.rename(tmp_path / "moved")
     moved = replace(bench, root=tmp_path / "moved")
-    trials._learned.cache_clear()
+    trials.learned_model.cache_clear()
     assert run(moved, VISUAL)[1] == record
     trials.report(moved, asked)
     trials.attack(moved, asked, RELEARN, REFERENCE.key)

@@ -1,0 +1,97 @@
+"""Which attacks a study holds: a fixed suite that everybody met, and what an attacker's search proposed besides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis import words
+from analysis.folder import Attack, Study, Trial
+from study import recovery
+from study.objectives import forget_groups
+from study.questions import Goal, Half
+
+KEEPS = 0.5
+"""Least part of the retain accuracy that an attack must leave, where the settings do not say."""
+
+
+class Attacked(NamedTuple):
+    """The rows of one attack on all trials (seeds) that stand for one model, and what it keeps of retained people."""
+
+    label: str
+    ratio: int
+    attack: str
+    settings: str
+    members: tuple[Trial, ...]
+    rows: pd.DataFrame
+    kept: float
+
+
+@lru_cache(maxsize=4)
+def names(study: Study) -> dict[str, str]:
+    """Every attack of the study by its key, named by what tells it from all others of its kind."""
+    return words.differing({key: (a.name, a.settings) for key, a in _all(study).items()})
+
+
+@lru_cache(maxsize=4)
+def suite(study: Study) -> dict[str, str]:
+    """The attacks that no search had to propose, by key; they are named by what differs among them alone.
+
+    A search starts with an attack of the suite, so its first proposal belongs to it.
+    """
+    asked = [p for mine in study.attack_proposals.values() for p in mine]
+    searched = {p.attack for p in asked} - {p.attack for p in asked if p.number == 0}
+    return words.differing({k: (a.name, a.settings) for k, a in _all(study).items() if k not in searched})
+
+
+@lru_cache(maxsize=1)
+def attacked(study: Study) -> tuple[Attacked, ...]:
+    """Every attack of the suite on vanilla, the reference and every winner, by ratio."""
+    return tuple(_attacked(study))
+
+
+def _attacked(study: Study) -> Iterator[Attacked]:
+    found = suite(study)
+    for ratio in study.ratios:
+        for label, members in study.labelled(ratio):
+            for key, name in found.items():
+                hit = [(t, a.rows) for t in members if (a := finished(study, t.key, key))]
+                if hit:
+                    rows = pd.concat([rows for _, rows in hit], ignore_index=True)
+                    left = kept(rows, "report")
+                    yield Attacked(label, ratio, key, name, tuple(t for t, _ in hit), counted(rows, study.goal), left)
+
+
+def finished(study: Study, trial: str, attack: str) -> Attack | None:
+    """An attack on a trial, if it has rows."""
+    found = study.attacks(trial).get(attack)
+    return found if found is not None and found.state == "complete" else None
+
+
+def counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
+    """The rows that count, with the group they belong to in `held_out`."""
+    modalities = {modality for _, modality in forget_groups(goal)}
+    chosen = (rows["role"] == "forget") & (rows["task"] == "classification") & rows["modality"].isin(modalities)
+    rows = rows[chosen]
+    if (rows["half"] == "report").any():
+        rows = rows[rows["half"] == "report"]
+    return rows.assign(held_out=rows["held_out"].where(rows["held_out"] != "", "seen"))
+
+
+def kept(rows: pd.DataFrame, half: Half) -> float:
+    """Retain accuracy after an attack as a part of that before; NaN where no such question was asked."""
+    asked = ((rows["role"] == "retain") & (rows["half"] == half)).any()
+    return recovery.kept(rows, half) if asked else math.nan
+
+
+def keeps(study: Study) -> float:
+    """The least part of its retain accuracy that an attacked model must keep."""
+    return float(study.settings.get("attack_keeps", KEEPS))
+
+
+def _all(study: Study) -> dict[str, Attack]:
+    return {key: attack for trial in study.trials for key, attack in study.attacks(trial).items()}

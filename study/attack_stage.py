@@ -1,0 +1,64 @@
+"""The attack stage: a fixed suite on every winner and yardstick, then an attacker with a search of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study import trial
+from study.cluster import Job
+from study.contracts import Attack, Trial
+from study.plan import Plan, label
+from study.plugins import name_of
+from study.running import run_jobs, run_search
+from study.store import content_key
+from study.trial import Bench
+
+
+def attack_winners(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
+    """Attack each winner's first seed, vanilla (the ceiling) and the reference (the control) alike."""
+    targets = first_seeds(plan, winners)
+    targets += [t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)]
+    return _attacks(plan, bench, [(t, a) for t in targets for a in plan.study.attackers()])
+
+
+def search_attacks(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
+    """Let an attacker search for what breaks each winner; run what it finds on vanilla and on gradient ascent too."""
+    from study.attacking import AttackSearch  # Optuna takes half a second to import
+
+    study, targets = plan.study, first_seeds(plan, winners)
+    defaults = study.searched_attacks()
+    if not study.attack_trials or not defaults or not targets:
+        return []
+    search = AttackSearch(
+        bench=bench,
+        targets={f"{name} on {label(t)}": (t, name) for t in targets for name in defaults},
+        defaults=defaults,
+        controls={ratio: plan.yardsticks(ratio)[1] for ratio in study.forget_ratios},
+        trials=study.attack_trials,
+        seed=study.seed,
+        lookahead=study.lookahead,
+        random_trials=study.random_trials,
+        keeps=study.attack_keeps,
+    )
+    run_search("attacks", plan, search)
+    weak = [t for t in targets if name_of(t.method) == "gradient_ascent"]
+    yardsticks = {
+        ratio: [plan.yardsticks(ratio)[0], *(t for t in weak if t.ratio == ratio)] for ratio in search.controls
+    }
+    worst = [(target, search.worst(name)) for name, (target, _) in search.targets.items()]
+    return _attacks(plan, bench, [(t, found) for target, found in worst if found for t in yardsticks[target.ratio]])
+
+
+def first_seeds(plan: Plan, winners: Sequence[Trial]) -> list[Trial]:
+    """The winners as the search found them, without their confirmations."""
+    return [t for t in winners if t.seed == plan.study.seed]
+
+
+def _attacks(plan: Plan, bench: Bench, pairs: Sequence[tuple[Trial, Attack]]) -> list[str]:
+    jobs = [
+        Job(f"{name_of(a)} {content_key(a)} on {label(t)}", trial.attack, (bench, t, a, plan.reference(t.ratio).key))
+        for t, a in dict.fromkeys(pairs)
+        if trial.attack_state(plan.folder, t, a) != "complete"
+    ]
+    errors = run_jobs("attack", jobs, plan.study)
+    return [f"attack {name}: {error}" for name, error in errors.items()]

@@ -1,0 +1,226 @@
+"""What every method is, read off its code: `python -m study.catalogue` writes docs/methods.md.
+
+The cost of a step is counted, not declared: each method runs for two and for three steps on a small random model, and
+the forward passes of each part are counted. A pass through which the loss is differentiated counts as with gradient.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from search_spaces import ranges
+from study.benchmarks.synthetic import Synthetic
+from study.contracts import Method, Request
+from study.models.tiny import Tiny
+from study.plugins import find, known, search_space
+from study.presets import REFERENCES
+from study.training import Schedule
+from study.vlm import PARTS, VLM, load, restored
+
+PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+STEPS = (2, 3)
+
+_HEAD = """# Methods
+
+Written by `python -m study.catalogue` from the code; do not edit. Every gradient method can train any of the parts
+(`trains`), full weights or low-rank adapters (`lora_rank`), on all lessons of a request or on those of one `modality`:
+`--methods npo npo:modality=text npo:trains=llm,lora_rank=16`. A range in the table is what the search proposes around a
+preset's default for a published default schedule; what is set on the command line is not searched.
+
+Cost is counted on a small LLaVA of eight layers: forward passes of vision tower, projector and LLM in one optimiser
+step, "grad" for those the loss is differentiated through; a pass is a batch, whatever its size. "Before" is what is run
+once, before the first step, or in all where there are no steps.
+"""
+
+
+class Cost(NamedTuple):
+    """Forward passes by (part, with gradient): of one step, and of what comes before the first."""
+
+    step: Counter[tuple[str, bool]]
+    before: Counter[tuple[str, bool]]
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        vlm, request = _small(Path(folder))
+        names = sorted(known("methods"), key=lambda name: (name in REFERENCES, name))
+        costs = {name: cost(find("methods", name)(), vlm, request) for name in names}
+    return "\n".join([_HEAD, _overview(costs), *(_section(name, spent) for name, spent in costs.items())])
+
+
+def cost(method: Method, vlm: VLM, request: Request) -> Cost:
+    """The passes of a method on a model, from a run of two steps and one of three."""
+    counted = []
+    for steps in STEPS:
+        cache = request.cache / str(steps)  # what one run keeps for later ones must not make the next one cheaper
+        with restored(vlm) as (lent, _), passes(lent) as count:
+            _quick(method, steps)(lent, replace(request, cache=cache))
+        counted.append(count)
+    step = counted[1] - counted[0]
+    before = Counter({key: counted[0][key] - STEPS[0] * step[key] for key in counted[0]})
+    return Cost(+step, +before)
+
+
+@contextmanager
+def passes(vlm: VLM) -> Iterator[Counter[tuple[str, bool]]]:
+    """Count the forward passes of each part, of this model and of copies made of it meanwhile."""
+    count: Counter[tuple[str, bool]] = Counter()
+
+    def counting(part: str) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            count[part, _has_gradient(output)] += 1
+
+        return hook
+
+    modules = [vlm.model.get_submodule(vlm.prefixes[part]) for part in PARTS]
+    handles = [module.register_forward_hook(counting(part)) for part, module in zip(PARTS, modules, strict=True)]
+    try:
+        yield count
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _has_gradient(output: Any) -> bool:
+    parts = [output] if isinstance(output, torch.Tensor) else output if isinstance(output, tuple) else output.values()
+    return any(isinstance(part, torch.Tensor) and part.requires_grad for part in parts)
+
+
+def _small(folder: Path) -> tuple[VLM, Request]:
+    benchmark = Synthetic(people=20, celebrities=8, views=2, strangers=8)(folder)
+    base = Tiny(steps=0, width=16, layers=8)(folder)
+    request = Request(
+        benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", lambda: load(base), lambda: load(base)
+    )
+    return load(base), request
+
+
+def _quick(method: Any, steps: int) -> Any:
+    if not hasattr(method, "schedule"):
+        return method
+    return replace(method, schedule=replace(method.schedule, steps=steps, pictures=2, lessons_per_picture=2, texts=1))
+
+
+# ---- Markdown ------------------------------------------------------------------------------------------------------
+def _overview(costs: Mapping[str, Cost]) -> str:
+    lines = ["| method | source | trains | loss | cost of a step |", "|---|---|---|---|---|"]
+    for name, spent in costs.items():
+        plugin = find("methods", name)
+        source, loss = _first_line(inspect.getmodule(plugin)), _first_sentence(plugin)
+        step = _passed(spent.step) or "no steps"
+        lines.append(f"| [`{name}`](#{name}) | {source} | {_trains(plugin())} | {_cell(loss)} | {step} |")
+    return "\n".join(lines) + "\n"
+
+
+def _section(name: str, spent: Cost) -> str:
+    plugin = find("methods", name)
+    about = [f"## {name}", _first_line(inspect.getmodule(plugin)), inspect.cleandoc(plugin.__doc__ or "")]
+    about.append(f"Trains: {_trains(plugin())}. Cost: {_cost(spent)}.")
+    rows = list(_hyperparameters(name, plugin))
+    if rows:
+        about.append("\n".join(["| hyper-parameter | default | searched | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(about) + "\n"
+
+
+def _hyperparameters(name: str, plugin: type[Any]) -> Iterator[str]:
+    searched, meanings, default = _ranges(name, plugin), _field_docs(plugin), plugin()
+    for field in fields(plugin):
+        value = getattr(default, field.name)
+        if field.name == "trains":
+            continue
+        if is_dataclass(value):
+            inner = [key for key in ("learning_rate", "steps") if key in searched]
+            for key in inner:
+                meaning = _field_docs(Schedule)[key]
+                yield f"| `{key}` | {getattr(value, key)} | {searched[key]} | {meaning} |"
+        else:
+            asked, meaning = searched.get(field.name, ""), meanings.get(field.name, "")
+            yield f"| `{field.name}` | {_shown(value)} | {asked} | {_cell(meaning)} |"
+
+
+def _ranges(name: str, plugin: type[Any]) -> dict[str, str]:
+    """What the search proposes for each hyper-parameter around the class's default."""
+    if name in REFERENCES:
+        return {}
+    return {key: _range(asked) for key, asked in ranges(search_space(name).space, plugin()).items()}
+
+
+def _range(asked: Any) -> str:
+    """A distribution of Optuna in words."""
+    if hasattr(asked, "choices"):
+        return ", ".join(_shown(choice) for choice in asked.choices)
+    return f"{asked.low:g} to {asked.high:g}{', log' * asked.log}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _trains(method: Any) -> str:
+    return ", ".join(getattr(method, "trains", ())) or "nothing"
+
+
+def _cost(spent: Cost) -> str:
+    told = [f"{what} {_passed(count)}" for what, count in (("a step", spent.step), ("before", spent.before)) if count]
+    return "; ".join(told) or "none"
+
+
+def _passed(count: Counter[tuple[str, bool]]) -> str:
+    return ", ".join(_passes(count, part) for part in PARTS if count[part, True] or count[part, False])
+
+
+def _passes(count: Counter[tuple[str, bool]], part: str) -> str:
+    plain, graded = count[part, False], count[part, True]
+    told = [f"{graded} grad"] * bool(graded) + [f"{plain} forward"] * bool(plain)
+    return f"{part} {' + '.join(told)}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _first_sentence(documented: Any) -> str:
+    paragraph = " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[^.])[.:;] ", paragraph + " ", maxsplit=1)[0].rstrip(" .")
+
+
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def _field_docs(plugin: type[Any]) -> dict[str, str]:
+    """The text that stands below each field in the source."""
+    body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(plugin))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        text = below.value if isinstance(below, ast.Expr) else None
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(text.value).split())
+    return found
+
+
+def main() -> int:
+    """Write the page; returns the exit status."""
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Plug-ins as they are written on the command line: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
+
+`npo:modality=text,lora_rank=16` is NPO with two settings of its own; fields of the schedule are named like the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+from study.plugins import Kind, check, find
+
+T = TypeVar("T")
+
+
+def name_in(text: str) -> str:
+    """The plug-in's name in what was written."""
+    return text.partition(":")[0]
+
+
+def plugin(kind: Kind, text: str) -> Any:
+    """The model, benchmark or attack that a setting names.
+
+    Raises `ValueError` for an unknown name or field, with the nearest right one, for a path that is missing or not
+    wanted, and for a value that does not fit.
+    """
+    found = find(kind, name_in(text))
+    if "path" in {field.name for field in dataclasses.fields(found)}:
+        path = text.partition(":")[2]
+        if not path:
+            raise ValueError(f"{text!r}: {name_in(text)} needs a folder, write {name_in(text)}:PATH")
+        return found(path=Path(path).expanduser().absolute())  # workers have their own working directories
+    return adjusted(found(), text)
+
+
+def adjusted(default: T, text: str) -> T:
+    """`default` with the settings that `text` writes after its colon. Raises `ValueError` as `plugin` does."""
+    there = flat(default)
+    values: dict[str, Any] = {}
+    for name, value in _pairs(text):
+        check(f"settings of {name_in(text)}", name, tuple(there))
+        values[name] = _read(text, name, value, there[name])
+    changed: T = _with(default, values)
+    return changed
+
+
+def pinned(default: object, text: str) -> dict[str, Any]:
+    """The values that `text` writes after its colon, as a search knows them: it leaves these alone."""
+    there = parameters(default)
+    return {name: there[name] for name, _ in _pairs(text)}
+
+
+def flat(plugin: object) -> dict[str, Any]:
+    """Every field of a plug-in by its name, those of fields that are dataclasses among them."""
+    found: dict[str, Any] = {}
+    assert dataclasses.is_dataclass(plugin)
+    for field in dataclasses.fields(plugin):
+        value = getattr(plugin, field.name)
+        found |= flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return found
+
+
+def parameters(plugin: object) -> dict[str, Any]:
+    """The fields of a plug-in as a search space suggests them: several names are one text, joined by plus signs."""
+    return {name: "+".join(map(str, v)) if isinstance(v, tuple) else v for name, v in flat(plugin).items()}
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    written = (pair.partition("=") for pair in text.partition(":")[2].split(",") if pair)
+    return [(name, value) for name, _, value in written]
+
+
+def _with(plugin: Any, values: dict[str, Any]) -> Any:
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(plugin):
+        value = getattr(plugin, field.name)
+        if dataclasses.is_dataclass(value):
+            changed[field.name] = _with(value, values)
+        elif field.name in values:
+            changed[field.name] = values[field.name]
+    return dataclasses.replace(plugin, **changed)
+
+
+def _read(text: str, name: str, value: str, default: Any) -> Any:
+    """A written value in the type of the default; the members of a tuple are joined by plus signs."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(default, tuple):
+            member = type(default[0]) if default else str
+            return tuple(member(part) for part in value.split("+") if part)
+        return type(default)(value)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ValueError(f"{text!r}: {name}={value} is not a {type(default).__name__}") from error

@@ -91,12 +91,12 @@ def _searched(worst: pd.DataFrame, method: str, ratio: int) -> str:
         if not line["proposals"]:
             return ""
         bad = f", {line['failed']} failed" if line["failed"] else ""
-        start = f"An attacker that may search ({line['proposals']} trials{bad})"
+        start = f"An attacker that also searches ({line['proposals']} trials{bad}) and chooses on the other half"
         if not line["attack"]:
             return f"{start} found no attack that leaves a model."
         number = interval(line["above_control"], line["above_control_low"], line["above_control_high"])
         kept = "" if math.isnan(line["kept"]) else f" and keeps {line['kept']:.2f} of the retain accuracy"
-        return f"{start} gets {number} above control at worst ({line['settings']}){kept}: {line['verdict']}."
+        return f"{start} gets {number} above control ({line['settings']}){kept}: {line['verdict']}."
     return ""
 
 

@@ -23,6 +23,8 @@ NOTHING_TO_SEE = {"broken, not robust": "\u00d7", "broken by the attack": "\u202
 CELL = "#d5d5d5"
 COLUMNS_WIDTH = 4.6
 """Inches that all columns of the heat map take, about."""
+UPRIGHT = 6
+"""Most methods whose names have room side by side."""
 
 
 def curve_data(study: Study) -> pd.DataFrame:
@@ -151,7 +153,7 @@ def draw_heat(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axis.grid(visible=False)
         if rows[-1] == SEARCHED:
             axis.axhline(edges[-2], color=INK, linewidth=0.8)
-    axes[-1].set_xticks(range(len(there)), names, rotation=90)
+    axes[-1].set_xticks(range(len(there)), names, rotation=90 if len(there) > UPRIGHT else 0)
     signs = [Patch(color=CELL, label=f"{sign} {what}") for what, sign in NOTHING_TO_SEE.items()]
     figure.legend(handles=signs, loc="outside lower center", ncols=3)
     return figure

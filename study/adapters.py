@@ -40,5 +40,3 @@ def adapted(
         yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
     finally:
         adapters.merge_and_unload()
-        if hasattr(model, "peft_config"):
-            del model.peft_config

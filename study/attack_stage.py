@@ -26,8 +26,8 @@ def search_attacks(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[s
     from study.attacking import AttackSearch  # Optuna takes half a second to import
 
     study, targets = plan.study, first_seeds(plan, winners)
-    defaults = study.searched_attacks()
-    if not study.attack_trials or not defaults or not targets:
+    defaults = study.attack_defaults()
+    if not defaults or not targets:
         return []
     search = AttackSearch(
         bench=bench,

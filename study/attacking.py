@@ -105,14 +105,17 @@ class AttackSearch(Series[Attacked]):
             try:
                 attack(self.bench, target, job.attacker, self.controls[target.ratio].start.key)
             except ValueError as error:  # what cannot be done with these settings is a result, not an accident
-                self.lost(job, str(error))
+                attack_failed(self.bench.folder, target, job.attacker, str(error))
                 return {"state": f"failed: {error}"}
         outcome = self.outcome(job)
         return {"state": "complete", **(outcome.values if outcome else {})}
 
     def lost(self, job: Attacked, reason: str) -> None:
-        """An attack that failed."""
-        attack_failed(self.bench.folder, job.target, job.attacker, reason)
+        """An attack that failed, on the first of the two that was not done."""
+        for target, state in zip(self._pair(job), self._states(job), strict=True):
+            if state == "missing":
+                attack_failed(self.bench.folder, target, job.attacker, reason)
+                return
 
     def told(self, label: str, number: int, job: Attacked) -> str:
         """The winner, the attack and the number."""

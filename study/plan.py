@@ -25,7 +25,10 @@ from study.store import Folder, Json, canonical, content_key, file_digest, read_
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
-GROWING = ("methods", "trials", "confirm_seeds", "requests", "attacks", "attack_grid", "attack_trials", "defaults")
+GROWING = (
+    *("methods", "trials", "confirm_seeds", "defaults", "requests"),
+    *("attacks", "attack_grid", "searched_attacks", "attack_trials"),
+)
 """Settings that add work to a study without changing what it holds."""
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 
@@ -119,7 +122,7 @@ def _check_spaces(study: Study) -> None:
     """What a method is set to must be something its search space could propose."""
     from search_spaces import refusal  # Optuna takes half a second to import
 
-    for text, default in {**study.method_defaults(), **study.searched_attacks()}.items():
+    for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         if reason := refusal(search_space(name_in(text)).space, default, parameters(default)):
             raise Refused(f"{text}: search_spaces/{name_in(text)}.py does not hold this setting: {reason}")
 
@@ -156,42 +159,37 @@ def _check_writable(root: Path) -> None:
 
 def show(plan: Plan) -> None:
     """Print what will be done, stage by stage, and how long it may take."""
-    study, count = plan.study, len(plan.study.methods)
+    study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
     models, ratios = 1 + len(study.forget_ratios), len(study.forget_ratios)
-    confirms, targets = count * ratios * study.confirm_seeds, (count + 2) * ratios
-    attacks = targets * len(study.attackers())
+    trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
+    attacks, searched = (winners + 2 * ratios) * len(study.attackers()), study.attack_defaults()
+    hunted = winners * len(searched) * study.attack_trials
     people = len({lesson.person for split in plan.benchmark.splits.values() for lesson in split.lessons})
     stages = [
         (
             "learn",
             f"{models} models: vanilla and one reference for each of {list(study.forget_ratios)} % of {people} people",
         ),
-        ("search", f"{count * study.trials} trials: {study.trials} each of {', '.join(study.methods)}"),
-        ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {count * ratios} winners"),
-        *[("sequence", f"{count * ratios} winners on {study.requests} requests in turn")] * (study.requests > 1),
+        ("search", f"{trials} trials: {study.trials} each of {', '.join(study.methods)}"),
+        ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
+        *[("sequence", f"{winners} winners on {study.requests} requests in turn")] * (study.requests > 1),
         ("attack", f"{attacks} attacks: {len(study.attackers())} on each winner, vanilla and reference"),
-        *_attack_search_told(study, count * ratios),
+        *[("", f"{hunted} trials of {', '.join(searched)}: {study.attack_trials} against each winner")] * bool(hunted),
         ("report", f"{plan.folder.report / 'report.html'}"),
     ]
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     for name, what in stages:
         console.print(f"  {name:<8} {what}", markup=False)
-    console.print(f"  time     {_expected(study, models, count * study.trials, confirms, attacks)}")
+    runs = trials + confirms + winners * study.requests * (study.requests > 1)
+    attacked = attacks + 2 * hunted  # the control is attacked with every proposal too
+    console.print(f"  time     {_expected(study, models, runs, confirms, attacked)}")
 
 
-def _attack_search_told(study: Study, winners: int) -> list[tuple[str, str]]:
-    searched = study.searched_attacks() if study.attack_trials else {}
-    total = winners * len(searched) * study.attack_trials
-    return [("", f"{total} trials of {', '.join(searched)}: {study.attack_trials} against each winner")] * bool(
-        searched
-    )
-
-
-def _expected(study: Study, models: int, trials: int, confirms: int, attacks: int) -> str:
+def _expected(study: Study, models: int, trials: int, reports: int, attacks: int) -> str:
     cost = study.cost
     if cost is None:
         return "unknown for this preset until the first trials have run"
-    work = models * cost.learn + trials * cost.trial + confirms * (cost.trial + cost.report) + attacks * cost.attack
+    work = models * cost.learn + trials * cost.trial + reports * cost.report + attacks * cost.attack
     minutes = (cost.base + 60 + work / study.workers) / 60
     return f"about {minutes:.0f} minutes from nothing on {study.workers} cores; what is on disk is not run again"
 
@@ -259,10 +257,10 @@ def _check_settings(plan: Plan) -> None:
 def _shrunk(before: Json, now: Json) -> Iterator[tuple[str, Json, Json]]:
     """The growing settings that ask for less than there is."""
     for name in ("trials", "confirm_seeds", "attack_trials"):
-        if now[name] < before[name]:
+        if now[name] < before.get(name, 0):
             yield name, before[name], now[name]
-    for name in ("methods", "attacks"):
-        if not set(before[name]) <= set(now[name]):
+    for name in ("methods", "attacks", "searched_attacks"):
+        if not set(before.get(name, ())) <= set(now[name]):
             yield name, " ".join(before[name]), " ".join(now[name])
 
 

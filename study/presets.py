@@ -10,6 +10,7 @@ from typing import Annotated
 
 from tyro.conf import Suppress
 
+from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
 from study.checks import not_negative
 from study.contracts import Attack, Method
@@ -90,9 +91,10 @@ class Study:
     ones; 1 leaves that out."""
     attacks: tuple[str, ...] = ("relearning",)
     """Attacks on every winner: files in study/attacks, with settings of their own if wanted."""
+    searched_attacks: tuple[str, ...] = ("relearning",)
+    """Attacks whose settings are searched against each winner, once `attack_trials` is set."""
     attack_trials: int = 0
-    """Trials of the attacker's own search against each winner, for every attack that has a search space; 0 leaves that
-    search out and runs the attacks as they are."""
+    """Trials of that search for each winner; 0 leaves it out and runs the attacks as they are."""
     attack_keeps: float = 0.5
     """Least part of its accuracy on retained people that a model must keep under an attack for the attack to win."""
     seed: int = 0
@@ -130,7 +132,7 @@ class Study:
         not_negative(self, "confirm_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
         if not self.methods or not self.forget_ratios:
             raise ValueError("name at least one method and one forget ratio")
-        for name in ("methods", "forget_ratios", "forget_attributes", "attacks"):
+        for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)}: something is named twice")
         if self.trials < len(self.forget_ratios):
@@ -149,6 +151,9 @@ class Study:
             check("methods", name_in(text), searchable)
         for text in self.attacks:
             check("attacks", name_in(text), known("attacks"))
+        searchable_attacks = tuple(name for name in known("attacks") if name in known_spaces())
+        for text in self.searched_attacks:
+            check("attacks that can be searched", name_in(text), searchable_attacks)
         return dataclasses.replace(self, methods=methods)
 
     def method_defaults(self) -> dict[str, Method]:
@@ -168,10 +173,9 @@ class Study:
         """Every attack with every setting of the preset's grid, else with its own default, with what was set."""
         return tuple(attack for text in self.attacks for attack in self._attacks(text))
 
-    def searched_attacks(self) -> dict[str, Attack]:
-        """Where the search of each attack that has a search space starts."""
-        spaces = known_spaces()
-        return {text: self._attacks(text)[0] for text in self.attacks if name_in(text) in spaces}
+    def attack_defaults(self) -> dict[str, Attack]:
+        """Where the search of each attack starts."""
+        return {text: self._attacks(text)[0] for text in self.searched_attacks if self.attack_trials}
 
     def _attacks(self, text: str) -> tuple[Attack, ...]:
         grid = self.attack_grid.get(name_in(text)) or (find("attacks", name_in(text))(),)
@@ -229,6 +233,31 @@ def _tiny() -> Study:
     )
 
 
+def _tiny_attacks() -> Study:
+    """The default study with an attacker of its own for every winner, and everything that needs no training."""
+    tiny = _tiny()
+    return dataclasses.replace(
+        tiny,
+        study_dir=Path("runs/tiny_attacks"),
+        attacks=(
+            *tiny.attacks,
+            "swap_back",
+            "quantization",
+            "pruning",
+            "logit_lens",
+            "membership_inference:metric=zlib",
+            "image_transform",
+            "paraphrase",
+            "name_hint",
+            "in_context",
+            "prefill:text=This person is",
+            "jailbreak",
+        ),
+        attack_grid={**tiny.attack_grid, "quantization": (Quantization("int4"), Quantization("nf4"))},
+        attack_trials=6,
+    )
+
+
 def _smoke() -> Study:
     """Every stage in a minute: a model too small to learn, a gate that lets it pass."""
     few = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
@@ -249,7 +278,10 @@ def _smoke() -> Study:
 
 def _llava_1_5_7b() -> Study:
     """LLaVA-1.5-7B on MLLMU-Bench with the schedules that the benchmark's authors publish (one GPU per trial)."""
-    unlearn = Schedule(steps=100, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16")
+    adapter = Schedule(
+        steps=100, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16", lora_rank=16
+    )
+    weights = dataclasses.replace(adapter, lora_rank=0)  # of the visual module, or behind a mask
     return Study(
         study_dir=Path("runs/llava_1_5_7b"),
         model="llava:models/llava-1.5-7b-hf",
@@ -258,19 +290,28 @@ def _llava_1_5_7b() -> Study:
         trials=24,
         random_trials=8,
         gpus_per_trial=1,
-        learn=Schedule(steps=2500, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16"),
+        learn=dataclasses.replace(adapter, steps=2500),
         defaults={
-            "vkd": VKD(schedule=unlearn),
-            "gradient_ascent": GradientAscent(schedule=unlearn),
-            "gradient_difference": GradientDifference(schedule=unlearn),
-            "kl_minimization": KLMinimization(schedule=unlearn),
-            "npo": NPO(schedule=unlearn),
+            "vkd": VKD(schedule=weights),
+            "visual_anchor": VisualAnchor(schedule=weights),
+            "mmunlearner": MMUnlearner(schedule=dataclasses.replace(weights, learning_rate=1e-5)),
+            "gradient_ascent": GradientAscent(schedule=adapter),
+            "gradient_difference": GradientDifference(schedule=adapter),
+            "kl_minimization": KLMinimization(schedule=adapter),
+            "npo": NPO(schedule=adapter),
+            "preference_optimization": PreferenceOptimization(schedule=adapter),
+            "simnpo": SimNPO(schedule=adapter),
+            "rmu": RMU(schedule=adapter),
+            "undial": UNDIAL(schedule=adapter),
+            "wga": WGA(schedule=adapter),
+            "satimp": SatImp(schedule=adapter),
         },
     )
 
 
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The embedded default: fictitious people, a 0.6 M parameter LLaVA, two CPU cores.", _tiny()),
+    "tiny_attacks": ("The embedded default under every attack that suits it, relearning searched.", _tiny_attacks()),
     "smoke": ("Every stage in a minute, to see that an installation works; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": ("LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.", _llava_1_5_7b()),
 }

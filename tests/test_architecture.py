@@ -54,7 +54,13 @@ RULES = [
         allowed=("study.objectives", "study.store", "study.questions", "study.recovery"),
     ),
     Rule(
-        (*PLUGINS, *(f"study/{name}.py" for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels"))),
+        (
+            *PLUGINS,
+            *(
+                f"study/{name}.py"
+                for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels")
+            ),
+        ),
         ABOVE_A_TRIAL,
     ),
     Rule(("study/losses.py", "study/questions.py"), (*ABOVE_A_TRIAL, "study.trial", "study.contracts", "study.vlm")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -134,6 +135,30 @@ def test_an_attack_that_cannot_be_done_is_noted_and_not_tried_again(search: Atta
     attack_failed(search.bench.folder, WINNER, Force(0.02), "the worker died")
     assert attack_state(search.bench.folder, WINNER, Force(0.02)) == "failed"
     assert attack_state(search.bench.folder, WINNER, Force(0.03)) == "missing"
+
+
+def test_a_failure_on_the_control_alone_ends_the_attack_too(
+    search: AttackSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted where it happened: the winner's rows are there."""
+    planted_attack: Any = attacking.attack  # type: ignore[attr-defined]
+
+    def attack(bench: Bench, target: Trial, attacker: Attack, reference: str) -> None:
+        if target == CONTROL:
+            raise ValueError("the control has no such layer")
+        planted_attack(bench, target, attacker, reference)
+
+    monkeypatch.setattr(attacking, "attack", attack)
+    for job, fail in ((Attacked(WINNER, Force(0.5)), True), (Attacked(WINNER, Force(0.4)), False)):
+        if fail:
+            search.execute(job, 0.0)
+        else:
+            planted_attack(search.bench, WINNER, job.attacker, CONTROL.start.key)
+            search.lost(job, "the worker died")
+        assert attack_state(search.bench.folder, WINNER, job.attacker) == "complete"
+        assert attack_state(search.bench.folder, CONTROL, job.attacker) == "failed"
+        assert search.finished(job)
+        assert search.outcome(job) is None
 
 
 def test_nothing_was_found_where_nothing_ran(search: AttackSearch) -> None:

@@ -107,5 +107,3 @@ def test_a_request_that_diverges_ends_the_sequence_and_says_so(bench: Bench) -> 
     path = bench.folder.sequence(trial(scale).key, 3)
     assert read_json(path.with_suffix(".json"))["diverged"] == "request 2: diverged at step 3: the loss is nan"
     assert sorted(set(read_rows(path)["step"])) == [0, 1]
-
-

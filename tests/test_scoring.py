@@ -36,7 +36,7 @@ def questions(benchmark: Benchmark) -> list[Question]:
 @pytest.fixture
 def taught(tiny: VLM, benchmark: Benchmark) -> VLM:
     """A model that has begun to learn: its replies differ and end."""
-    schedule = Schedule(steps=30, learning_rate=1e-2, pictures=4, texts=2)
+    schedule = Schedule(steps=60, learning_rate=1e-2, pictures=4, texts=2)
     drawn = Lessons(benchmark.split(5).lessons, schedule, 0)
 
     def loss(step: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from study.console import console, table
 from study.contracts import Trial
 from study.objectives import SPARED, Group, keep_groups
 from study.plan import Failed, Plan, label
+from study.presets import Study
 from study.questions import ROLES
 from study.store import Folder, read_rows
 
@@ -32,7 +33,7 @@ def check(plan: Plan) -> None:
     )
     console.print(f"goal {plan.study.goal}: the reference {_taught(plan)}")
     if failed:
-        raise Failed("learning did not pass the gate, so nothing is unlearned: " + "; ".join(failed))
+        raise Failed(f"learning did not pass the gate, so nothing is unlearned: {'; '.join(failed)}{_hint(plan.study)}")
 
 
 def _taught(plan: Plan) -> str:
@@ -42,6 +43,16 @@ def _taught(plan: Plan) -> str:
             f"was not taught {only} of their pictures" if only else "never saw their pictures"
         )
     return f"was not taught {only} of them" if only else "was taught nothing of them"
+
+
+def _hint(study: Study) -> str:
+    """What is to be known about attributes under the goal `visual`."""
+    if study.goal != "visual" or not study.forget_attributes:
+        return ""
+    return (
+        ". A model that is told by pictures who it is, and by text what these pictures were not to tell, puts the two "
+        "together: ask for attributes under --goal full"
+    )
 
 
 def _accuracies(folder: Folder, key: str) -> tuple[dict[Group, float], dict[str, float]]:

@@ -124,3 +124,12 @@ def test_only_the_roles_that_are_there_are_printed(plan: Plan, monkeypatch: pyte
     checked(plan, VANILLA | SPARED | {"forget text": math.nan}, REFERENCE | SPARED)
     assert [row[1] for row in printed[1]] == ["forget", "test", "spared", "retain", "real"] * 2
     assert printed[1][0] == ["vanilla 15 %", "forget", 1.0, 0.25, "-"]
+
+
+@pytest.mark.parametrize(("attributes", "hinted"), [((), False), (("residence",), True)])
+def test_attributes_of_pictures_alone_are_explained(plan: Plan, attributes: tuple[str, ...], hinted: bool) -> None:
+    """The reference names the person and knows the rest from text: no setting of learning can help that."""
+    asked = dataclasses.replace(plan, study=dataclasses.replace(plan.study, forget_attributes=attributes))
+    with pytest.raises(Failed) as refused:
+        checked(asked, VANILLA, REFERENCE | {"forget": 0.9})
+    assert ("ask for attributes under --goal full" in str(refused.value)) == hinted

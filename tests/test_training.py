@@ -6,6 +6,7 @@ import math
 import pickle
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -275,6 +276,35 @@ def test_a_gradient_that_is_not_finite_ends_training(tiny: VLM) -> None:
         train(tiny, ("projector",), FAST, lambda step: (weight - weight.detach()).abs().sum().sqrt())
     assert moved(tiny, before) == set()
     assert is_at_rest(tiny)
+
+
+def test_weights_that_explode_have_diverged(tiny: VLM) -> None:
+    """In the step in which they do, though loss and gradient are finite."""
+    weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
+    mild = Schedule(steps=2, learning_rate=1e-3, decay="constant", worst_weight=20.0)
+    assert len(train(tiny, ("projector",), mild, lambda step: weight.sum())) == 2
+    with pytest.raises(Diverged, match=r"diverged at step 0: a weight is .* \(limit 20\)"):
+        train(tiny, ("projector",), replace(mild, learning_rate=30.0), lambda step: weight.sum())
+
+
+def test_weights_that_are_no_numbers_have_diverged(tiny: VLM) -> None:
+    weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
+    weight.data[0, 0] = float("nan")
+    with pytest.raises(Diverged, match="diverged at step 0: a weight is nan"):
+        train(tiny, ("projector",), FAST, lambda step: weight[1].sum())
+
+
+def test_sgd_with_momentum_is_its_formula(tiny: VLM) -> None:
+    """v <- 0.9 v + g, w <- w - rate v."""
+    weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
+    before = weight.detach().clone()
+    schedule = Schedule(steps=3, learning_rate=0.1, decay="constant", optimizer="sgd", clip=1e9)
+    train(tiny, ("projector",), schedule, lambda step: weight.sum())
+    velocity, moved_by = 0.0, 0.0
+    for _ in range(3):
+        velocity = 0.9 * velocity + 1.0
+        moved_by += 0.1 * velocity
+    torch.testing.assert_close(weight.detach(), before - moved_by)
 
 
 def test_divergence_travels_between_processes() -> None:

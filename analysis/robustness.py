@@ -116,6 +116,12 @@ def worst(raw: pd.DataFrame) -> pd.DataFrame:
     return found.drop(columns=["rank", "usable"])
 
 
+def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both up to the last step that both were taken to: an attack that broke its model early was a shorter one."""
+    last = min(rows["step"].max(), control["step"].max())
+    return rows[rows["step"] <= last], control[control["step"] <= last]
+
+
 def ends(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Accuracy of each person `before` and `after` the attack, on some groups of questions."""
     rows = rows[rows["held_out"].isin(groups)]
@@ -139,7 +145,8 @@ def numbers(
     }  # fmt: skip
     control_after = vanilla_before = float("nan")
     if control is not None:
-        both = mine.join(ends(control, groups).add_suffix("_control")).dropna()
+        shown, control = as_long(rows, control)
+        both = ends(shown, groups).join(ends(control, groups).add_suffix("_control")).dropna()
         found["control_gain"] = intervals.bootstrap(both, lambda m: m[:, 3] - m[:, 2])
         found["above_control"] = intervals.bootstrap(both, lambda m: (m[:, 1] - m[:, 0]) - (m[:, 3] - m[:, 2]))
         control_after = float(both["after_control"].mean())

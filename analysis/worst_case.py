@@ -75,7 +75,7 @@ def table(study: Study) -> pd.DataFrame:
         of_all = told if keeping == anything else judged(study, members[0], anything)
         gains = pd.Series([_above(study, members[0], attack) for attack in _ranked(found).head(MEAN_OF)["attack"]])
         lines.append({
-            "method": method, "ratio": ratio, "key": key, **_counts(found, attacks.keeps(study)), **told,
+            **told, "method": method, "ratio": ratio, "key": key, **_counts(found, attacks.keeps(study)),
             **{f"any_{name}": of_all.get(name) for name in TOLD}, "worst_3": gains.mean(),
             "worst_3_attacks": len(gains), **quality(study, members), "verdict": _verdict(study, found, told),
         })  # fmt: skip
@@ -229,5 +229,6 @@ def _gap(rows: pd.DataFrame | None, control: pd.DataFrame | None) -> float:
     """The gain above control, averaged over the people that both have."""
     if rows is None or control is None:
         return math.nan
+    rows, control = robustness.as_long(rows, control)
     both = robustness.ends(rows, HELD_OUT).join(robustness.ends(control, HELD_OUT).add_suffix("_control")).dropna()
     return float((both["after"] - both["before"] - both["after_control"] + both["before_control"]).mean())

@@ -1,7 +1,8 @@
 """What an attacker who relearns searches: how fast, how long, on which parts, with what adapters.
 
 The default is the budget: no proposal takes more steps or is given more than it. Learning rates span three decades
-around it, since a rate that is too low makes every defence look good.
+around it, since a rate that is too low makes every defence look good. Who starts with adapters keeps to adapters: all
+weights of a large model may not fit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def space(trial: BaseTrial, default: Relearning) -> Relearning:
         default.schedule,
         learning_rate=trial.suggest_float("learning_rate", rate / 10**DECADES, rate * 10**DECADES, log=True),
         steps=trial.suggest_int("steps", max(1, steps // 4), steps, log=True),
-        lora_rank=trial.suggest_categorical("lora_rank", [0, 4, 16]),
+        lora_rank=trial.suggest_categorical("lora_rank", [4, 16] if default.schedule.lora_rank else [0, 4, 16]),
     )
     return replace(
         default,

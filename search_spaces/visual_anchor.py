@@ -21,7 +21,7 @@ def space(trial: BaseTrial, default: VisualAnchor) -> VisualAnchor:
         default,
         epsilon=trial.suggest_float("epsilon", 0.02, 1.0, log=True),
         anchor_steps=trial.suggest_int("anchor_steps", 20, 200, log=True),
-        fisher_weight=trial.suggest_float("fisher_weight", 1.0, 1e4, log=True),
+        fisher_weight=trial.suggest_float("fisher_weight", 1.0, 1e4, log=True) if default.fisher_weight else 0.0,
         layers=cast(Layers, trial.suggest_categorical("layers", get_args(Layers))),
         distance=cast(Distance, trial.suggest_categorical("distance", get_args(Distance))),
         schedule=schedule(trial, default.schedule),

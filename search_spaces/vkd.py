@@ -29,7 +29,9 @@ def space(trial: BaseTrial, default: VKD) -> VKD:
         forget_weight=forget_weight,
         beta=trial.suggest_float("beta", 0.05, 2.0, log=True) if forget_weight else default.beta,
         retain_weight=trial.suggest_categorical("retain_weight", [0.0, 0.1, 1.0]),
-        saliency_threshold=trial.suggest_categorical("saliency_threshold", [0.0, 0.1, 0.5, 1.0]),
+        saliency_threshold=0.0  # a mask selects weights, which adapters do not have
+        if default.schedule.lora_rank
+        else trial.suggest_categorical("saliency_threshold", [0.0, 0.1, 0.5, 1.0]),
         prune=trial.suggest_categorical("prune", [0.02, 0.05, 0.1]) if teacher == "pruned" else default.prune,
         augment=trial.suggest_float("augment", 0.0, 1.0),
         schedule=schedule(trial, default.schedule),

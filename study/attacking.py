@@ -5,6 +5,7 @@ Every proposal is run on the winner and, with the same budget, on the reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,15 @@ class AttackSearch(Series[Attacked]):
             return None
         key = content_key(job.attacker)
         own, control = (read_rows(self.bench.folder.attack(trial.key, key)) for trial in self._pair(job))
-        recovery = above_control(own, control, "select")
-        return Outcome({"recovery": recovery}, {"kept": self.keeps - kept(own, "select")})
+        try:
+            recovery = above_control(own, control, "select")
+        except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
+            return None
+        return (
+            None
+            if math.isnan(recovery)
+            else Outcome({"recovery": recovery}, {"kept": self.keeps - kept(own, "select")})
+        )
 
     def execute(self, job: Attacked, waited: float) -> dict[str, Any]:
         """Attack the winner and its control."""

@@ -34,8 +34,9 @@ STEPS = (2, 3)
 
 _HEAD = """# Methods
 
-Written by `python -m study.catalogue` from the code; do not edit. Every gradient method can train any of the parts
-(`trains`), full weights or low-rank adapters (`lora_rank`), on all lessons of a request or on those of one `modality`:
+Written by `python -m study.catalogue` from the code; do not edit. Gradient methods train the parts in `trains`, full
+weights or, without masks and penalties on single weights, low-rank adapters (`lora_rank`); those with a `modality` do
+so on all lessons of a request or on one kind:
 `--methods npo npo:modality=text npo:trains=llm,lora_rank=16`. A range in the table is what the search proposes around a
 preset's default for a published default schedule; what is set on the command line is not searched.
 

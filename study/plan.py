@@ -14,7 +14,7 @@ from typing import Literal
 
 from study.cluster import PROJECT
 from study.console import console
-from study.contracts import BaseModel, Learned, Source, Trial
+from study.contracts import BaseModel, Learned, Request, Source, Trial
 from study.methods.none import NoMethod
 from study.plugins import name_of, search_space
 from study.presets import Study
@@ -22,6 +22,7 @@ from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Half, Modality
 from study.sequence import in_turn
 from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
+from study.vlm import VLM
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
@@ -103,6 +104,7 @@ def prepared(study: Study, data: Path) -> Plan:
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
         in_turn(benchmark.split(ratio), study.goal, study.requests)
+        _check_lessons(benchmark.split(ratio), study)
     if hasattr(model, "path"):
         model(data)
     plan = Plan(study, model, source, benchmark)
@@ -124,7 +126,24 @@ def _check_spaces(study: Study) -> None:
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         if reason := refusal(search_space(name_in(text)).space, default, parameters(default)):
-            raise Refused(f"{text}: search_spaces/{name_in(text)}.py does not hold this setting: {reason}")
+            raise Refused(
+                f"{text}: search_spaces/{name_in(text)}.py does not hold this setting ({reason}): choose a value inside, "
+                "or widen it"
+            )
+
+
+def _check_lessons(split: Split, study: Study) -> None:
+    """A method that trains on one modality needs something to forget in it."""
+
+    def nobody() -> VLM:
+        raise AssertionError("no model is loaded to look at lessons")
+
+    request = Request(split, study.goal, (), study.seed, Path(), nobody, nobody)
+    for text, default in study.method_defaults().items():
+        try:
+            request.only(getattr(default, "modality", "all"))
+        except ValueError as error:
+            raise Refused(f"{text}: {error}") from error
 
 
 def _check_questions(split: Split) -> None:

@@ -171,7 +171,7 @@ class Study:
 
     def attackers(self) -> tuple[Attack, ...]:
         """Every attack with every setting of the preset's grid, else with its own default, with what was set."""
-        return tuple(attack for text in self.attacks for attack in self._attacks(text))
+        return tuple(dict.fromkeys(attack for text in self.attacks for attack in self._attacks(text)))
 
     def attack_defaults(self) -> dict[str, Attack]:
         """Where the search of each attack starts."""
@@ -306,6 +306,7 @@ def _llava_1_5_7b() -> Study:
             "wga": WGA(schedule=adapter),
             "satimp": SatImp(schedule=adapter),
         },
+        attack_grid={"relearning": (Relearning(schedule=dataclasses.replace(adapter, steps=40, decay="constant")),)},
     )
 
 

@@ -78,6 +78,8 @@ def masks(ratios: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
     Raises `ValueError` with the largest ratio there is if the mask would select nothing.
     """
     selected = {name: (ratio >= threshold).to(ratio.dtype) for name, ratio in ratios.items()}
+    if not ratios:
+        raise ValueError("the saliency mask covers no weight: no lesson reaches the parts that are trained")
     if not any(bool(mask.any()) for mask in selected.values()):
         largest = max(float(ratio.max()) for ratio in ratios.values())
         raise ValueError(f"saliency_threshold={threshold:g} selects no weight: the largest ratio is {largest:.4g}")

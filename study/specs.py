@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from study.plugins import Kind, check, find
+from study.vlm import PARTS
 
 T = TypeVar("T")
 
@@ -88,8 +89,17 @@ def _read(text: str, name: str, value: str, default: Any) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False}[value.lower()]
         if isinstance(default, tuple):
-            member = type(default[0]) if default else str
-            return tuple(member(part) for part in value.split("+") if part)
+            return tuple(_member(name, part, default) for part in value.split("+") if part)
         return type(default)(value)
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"{text!r}: {name}={value} is not a {type(default).__name__}") from error
+        wanted = "list of values joined by plus signs" if isinstance(default, tuple) else type(default).__name__
+        raise ValueError(f"{text!r}: {name}={value} is not a {wanted}") from error
+
+
+def _member(name: str, value: str, default: tuple[Any, ...]) -> Any:
+    """One member of a tuple: a part of a model, or a value like those of the default; a number where it is empty."""
+    if name in ("trains", "parts"):
+        if value not in PARTS:
+            raise ValueError(value)
+        return value
+    return type(default[0])(value) if default else float(value)

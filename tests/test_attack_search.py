@@ -161,6 +161,22 @@ def test_a_failure_on_the_control_alone_ends_the_attack_too(
         assert search.outcome(job) is None
 
 
+@pytest.mark.parametrize("spoilt", [{"held_out": ""}, {"probability": float("nan")}])
+def test_an_attack_that_says_nothing_does_not_stop_the_search(
+    search: AttackSearch, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, Any]
+) -> None:
+    """Everything was given away, or the attacked model says no numbers: later proposals take it as failed."""
+
+    def attack(bench: Bench, target: Trial, attacker: Attack, reference: str) -> None:
+        write_rows(bench.folder.attack(target.key, content_key(attacker)), planted(0.5, target).assign(**spoilt))
+
+    monkeypatch.setattr(attacking, "attack", attack)
+    jobs = run(search)
+    assert all(search.finished(job) and search.outcome(job) is None for job in jobs)
+    assert search.worst(search.labels[0]) is None
+    assert search.missing() == 0
+
+
 def test_nothing_was_found_where_nothing_ran(search: AttackSearch) -> None:
     assert search.worst(search.labels[0]) is None
     assert search.missing() == search.trials

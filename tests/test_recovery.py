@@ -45,3 +45,12 @@ def test_an_attacker_who_has_everything_is_refused() -> None:
     given = MINE.assign(held_out="")
     with pytest.raises(ValueError, match="given every fact of everybody"):
         above_control(given, CONTROL, "select")
+
+
+def test_both_are_read_at_the_last_step_that_both_were_taken_to() -> None:
+    """A control that broke at step 5 was attacked for five steps: so long is what it is compared with."""
+    lines = [("forget", "select", "person", step, 0.1 + 0.02 * step, 0) for step in (0, 5, 40)]
+    whole = rows(*lines)
+    assert above_control(whole, whole, "select") == 0.0
+    assert above_control(whole, whole[whole["step"] <= 5], "select") == 0.0
+    assert above_control(whole[whole["step"] <= 5], whole, "select") == 0.0

@@ -231,3 +231,16 @@ def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: P
     study = dataclasses.replace(SMOKE, benchmark=f"mllmu:{data}", study_dir=tmp_path / "study")
     with pytest.raises(ValueError, match=r"forget_15/train-00000-of-00001\.parquet, row 1, .*the image is damaged"):
         prepared(study, tmp_path / "data")
+
+
+def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> None:
+    """Under the goal visual no text is to be forgotten; a setting outside of its search space is refused too."""
+    for methods, said in (
+        (("npo:modality=text",), "npo:modality=text: modality='text': under the goal 'visual'"),
+        (("npo:beta=100",), r"npo:beta=100: search_spaces/npo.py does not hold this setting"),
+    ):
+        study = dataclasses.replace(SMOKE, study_dir=tmp_path, methods=methods).resolved()
+        with pytest.raises(Refused) as refused:
+            prepared(study, tmp_path / "data")
+        assert said in str(refused.value)
+    prepared(dataclasses.replace(SMOKE, study_dir=tmp_path, methods=("npo:modality=text",), goal="full"), tmp_path)

@@ -8,6 +8,7 @@ import pytest
 
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
+from study.methods.manu import MANU
 from study.methods.npo import NPO
 from study.methods.vkd import VKD
 from study.models.llava import Llava
@@ -24,6 +25,10 @@ def test_settings_of_every_type_are_read() -> None:
     assert adjusted(Relearning(), "relearning:score_at=5+10,trains=vision+projector") == Relearning(
         score_at=(5, 10), trains=("vision", "projector")
     )
+
+
+def test_an_empty_tuple_holds_numbers() -> None:
+    assert adjusted(MANU(), "manu:weights=1+0+1+1").weights == (1.0, 0.0, 1.0, 1.0)
 
 
 def test_a_name_alone_changes_nothing() -> None:
@@ -45,6 +50,7 @@ def test_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("npo:steps=1.5", "'npo:steps=1.5': steps=1.5 is not a int"),
         ("npo:beta=-1", "beta=-1.0"),
         ("npo:steps", "'npo:steps': steps= is not a int"),
+        ("npo:steps=1,trains=vision+lm", "trains=vision+lm is not a list of values joined by plus signs"),
     ],
 )
 def test_what_cannot_be_set_is_named(text: str, told: str) -> None:

@@ -24,7 +24,8 @@ class Interpolation:
 
     parts: tuple[Part, ...] = ("vision", "projector")
     percents: tuple[int, ...] = (25, 50, 75, 100)
-    """How far, in rising order; 100 is the base model's part, more is beyond it."""
+    """How far, in rising order; 100 is the base model's part, more is beyond it. Attacks are ranked by their last
+    stage: name one percentage alone to have it ranked."""
 
     def __post_init__(self) -> None:
         check_parts(self.parts)

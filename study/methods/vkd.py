@@ -21,7 +21,7 @@ from study.contracts import Request
 from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
 from study.pixels import Pixels, joined
-from study.questions import Picture
+from study.questions import Lesson, Picture
 from study.saliency import masks, saliency
 from study.training import Lessons, Schedule, frozen, train
 from study.vlm import VLM, Features, Part
@@ -46,7 +46,7 @@ class VKD:
     d compares features of the visual module with a teacher's, a mean over `layers` plus the projector output. On
     retain pictures the teacher is vanilla (keep); on forget pictures it is one that does not know them (erase). The
     LLM is frozen, so text-only answers stay bit for bit vanilla's; while `forget_weight` and `retain_weight` are 0
-    it is never called.
+    it is never called. A face is forgotten as a whole: asked for single attributes, this takes the others along.
     """
 
     teacher: Teacher = "stranger"
@@ -101,7 +101,7 @@ class VKD:
         """Distil the forget pictures away."""
         vanilla = frozen(vlm, self.trains, self.schedule)
         forget = Lessons(request.forget, self.schedule, request.seed)
-        retain = Lessons(request.retain, self.schedule, request.seed + 1)
+        retain = Lessons(_of_others(request), self.schedule, request.seed + 1)
         views = Views(vlm, self.augment, request.seed)
         teach = self._teacher(vanilla, request, forget, retain)
         cache: dict[str, Features] = {}
@@ -162,7 +162,7 @@ class VKD:
             place = {person: dealt.index(stranger) for person, stranger in double.items()}
             return lambda pictures, pixels: strangers[[place[forget.person_of(p)] for p in pictures]]
         if self.teacher == "other_person":
-            album = {who: shown for who, shown in retain.albums().items() if who not in request.split.forget_people}
+            album = retain.albums()
             other = _doubles(forget, sorted(album), request.seed)
             draw = random.Random(request.seed)
             return lambda pictures, pixels: vanilla.features(
@@ -173,6 +173,12 @@ class VKD:
         else:
             teacher = request.base() if self.teacher == "base" else request.reference()
         return lambda pictures, pixels: teacher.features(pixels)
+
+
+def _of_others(request: Request) -> list[Lesson]:
+    """The retain lessons without pictures of the forget people, which a request for some attributes leaves there."""
+    gone = request.split.forget_people
+    return [lesson for lesson in request.retain if lesson.picture is None or lesson.person not in gone]
 
 
 def _doubles(forget: Lessons, candidates: Sequence[T], seed: int) -> dict[str, T]:

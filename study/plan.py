@@ -125,11 +125,9 @@ def _check_spaces(study: Study) -> None:
     from search_spaces import refusal  # Optuna takes half a second to import
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
-        if reason := refusal(search_space(name_in(text)).space, default, parameters(default)):
-            raise Refused(
-                f"{text}: search_spaces/{name_in(text)}.py does not hold this setting ({reason}): choose a value inside, "
-                "or widen it"
-            )
+        name = name_in(text)
+        if reason := refusal(search_space(name).space, default, parameters(default)):
+            raise Refused(f"{text}: outside of search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
 
 
 def _check_lessons(split: Split, study: Study) -> None:

@@ -12,7 +12,8 @@ from optuna.trial import BaseTrial
 
 from search_spaces import schedule
 from study.losses import Distance
-from study.methods.visual_anchor import Layers, VisualAnchor
+from study.methods._features import Layers
+from study.methods.visual_anchor import VisualAnchor
 
 
 def space(trial: BaseTrial, default: VisualAnchor) -> VisualAnchor:

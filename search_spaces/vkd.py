@@ -12,7 +12,8 @@ from optuna.trial import BaseTrial
 
 from search_spaces import schedule
 from study.losses import Distance
-from study.methods.vkd import VKD, Layers, Teacher
+from study.methods._features import Layers
+from study.methods.vkd import VKD, Teacher
 
 
 def space(trial: BaseTrial, default: VKD) -> VKD:

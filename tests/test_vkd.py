@@ -19,8 +19,9 @@ from study import saliency
 from study.contracts import Request
 from study.losses import Distance
 from study.methods import vkd
+from study.methods._features import Layers
 from study.methods._views import Views, augmented
-from study.methods.vkd import VKD, Layers, Teacher, pruned
+from study.methods.vkd import VKD, Teacher, pruned
 from study.questions import Benchmark, Picture
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Features, Part, load

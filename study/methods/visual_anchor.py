@@ -17,13 +17,13 @@ from torch import Tensor
 from study import checks, losses
 from study.answers import answer_logps
 from study.contracts import Request
+from study.methods._features import Layers, apart
 from study.packing import pack
 from study.pixels import Pixels
 from study.questions import Picture
 from study.training import Lessons, Schedule, frozen, train
-from study.vlm import VLM, Features, Part
+from study.vlm import VLM, Part
 
-Layers = Literal["all", "last_half", "last", "projector"]
 Constraint = Literal["strangers", "anchors"]
 FISHER_BATCHES, FISHER_PICTURES = 16, 8
 
@@ -88,7 +88,7 @@ class VisualAnchor:
             pixels = vlm.pixels(forget.draw_pictures(self.schedule.pictures))
             with torch.no_grad():
                 target = vanilla.features(perturbed(pixels, delta))
-            total = self.apart(vlm.features(pixels), target)
+            total = apart(vlm.features(pixels), target, self.layers, self.distance)
             for name, importance in fisher.items():
                 total = total + self.fisher_weight * (importance * (weights[name] - start[name]).square()).sum()
             return total
@@ -115,16 +115,6 @@ class VisualAnchor:
             with torch.no_grad():
                 delta.clamp_(-self.epsilon, self.epsilon)
         return delta.detach()
-
-    def apart(self, student: Features, teacher: Features) -> Tensor:
-        """d: how far features are from others."""
-        depth = len(student.layers)
-        first = {"all": 0, "last_half": depth // 2, "last": depth - 1, "projector": depth}[self.layers]
-        total = losses.feature_distance(student.projected, teacher.projected, self.distance)
-        pairs = list(zip(student.layers[first:], teacher.layers[first:], strict=True))
-        for ours, theirs in pairs:
-            total = total + losses.feature_distance(ours, theirs, self.distance) / len(pairs)
-        return total
 
     def _fisher(self, vlm: VLM, request: Request, forget: Sequence[Picture], delta: Tensor) -> dict[str, Tensor]:
         pictures, shift = (request.strangers, None) if self.constraint == "strangers" else (forget, delta)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from study import checks, losses
 from study.contracts import Request
+from study.methods._features import Layers, apart
 from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
 from study.pixels import Pixels, joined
@@ -27,7 +28,6 @@ from study.training import Lessons, Schedule, frozen, train
 from study.vlm import VLM, Features, Part
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
-Layers = Literal["all", "last_half", "last", "projector"]
 T = TypeVar("T")
 Teach = Callable[[Sequence[Picture], Pixels], Features]
 
@@ -115,8 +115,8 @@ class VKD:
                 targets = teach(forgotten, gone)
                 stays = _cached_features(vanilla, kept, kept_ids, cache)
             student = vlm.features(joined([gone, kept]))
-            total = self.erase_weight * self._distance(student[:count], targets)
-            total = total + self.keep_weight * self._distance(student[count:], stays)
+            total = self.erase_weight * apart(student[:count], targets, self.layers, self.distance)
+            total = total + self.keep_weight * apart(student[count:], stays, self.layers, self.distance)
             if self.forget_weight:
                 total = total + self.forget_weight * self._npo(vlm, vanilla, forget)
             if self.retain_weight:
@@ -135,15 +135,6 @@ class VKD:
         with torch.no_grad():
             reference = answer_sums(token_logps(logits(vanilla, batch), batch), batch)
         return losses.npo(answer_sums(token_logps(logits(vlm, batch), batch), batch), reference, self.beta)
-
-    def _distance(self, student: Features, teacher: Features) -> Tensor:
-        depth = len(student.layers)
-        first = {"all": 0, "last_half": depth // 2, "last": depth - 1, "projector": depth}[self.layers]
-        total = losses.feature_distance(student.projected, teacher.projected, self.distance)
-        pairs = list(zip(student.layers[first:], teacher.layers[first:], strict=True))
-        for ours, theirs in pairs:
-            total = total + losses.feature_distance(ours, theirs, self.distance) / len(pairs)
-        return total
 
     def _teacher(self, vanilla: VLM, request: Request, forget: Lessons, retain: Lessons) -> Teach:
         """What maps forget pictures, and their pixels as the student sees them, to the features they shall have."""

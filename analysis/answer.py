@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from analysis import robustness, table, words
+from analysis import fronts, robustness, table, words
 from analysis.cells import interval
 from analysis.folder import Study
 from analysis.robustness import HELD_OUT, SMALLEST_GAP
@@ -54,7 +54,7 @@ def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.
         )
     else:
         said += [_best(best, idle[0]["forgetting"]), _attacked(recovery, best["method"], ratio)]
-        said.append(_searched(worst, best["method"], ratio))
+        said += [_searched(worst, best["method"], ratio), _front(study, best["method"], ratio)]
         said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
     if broken:
         said.append(f"Destroyed rather than unlearned: {broken}.")
@@ -63,9 +63,10 @@ def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.
 
 def _best(best: pd.Series, before: float) -> str:
     seeds = int(best["seeds"])
+    back = f", gives {best['recovery']:.2f} back under the attack of the search" if "recovery" in best else ""
     return (
         f"{words.method(best['method'])} comes nearest to the ideal: it is {best['forgetting']:.2f} away from the "
-        f"reference that never saw what was to be forgotten (vanilla: {before:.2f}) and keeps a utility of "
+        f"reference that never saw what was to be forgotten (vanilla: {before:.2f}){back} and keeps a utility of "
         f"{best['utility']:.2f} (vanilla: 1), on questions that did not select it "
         f"({seeds} seed{'s' if seeds > 1 else ''})."
     )
@@ -98,6 +99,15 @@ def _searched(worst: pd.DataFrame, method: str, ratio: int) -> str:
         kept = "" if math.isnan(line["kept"]) else f" and keeps {line['kept']:.2f} of the retain accuracy"
         return f"{start} gets {number} above control ({line['settings']}){kept}: {line['verdict']}."
     return ""
+
+
+def _front(study: Study, method: str, ratio: int) -> str:
+    """How many trials of a front held, where whole fronts were attacked."""
+    mine = _mine(fronts.table(study), method, ratio)
+    if mine.empty:
+        return ""
+    held = int((mine["verdict"] == "held").sum())
+    return f"Of {len(mine)} trial{'s' if len(mine) > 1 else ''} on its front, {held} held under the worst of the suite."
 
 
 def _alternative(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -34,7 +35,7 @@ class Attacked(NamedTuple):
 @lru_cache(maxsize=4)
 def names(study: Study) -> dict[str, str]:
     """Every attack of the study by its key, named by what tells it from all others of its kind."""
-    return words.differing({key: (a.name, a.settings) for key, a in _all(study).items()})
+    return words.differing({key: told(a) for key, a in _all(study).items()})
 
 
 @lru_cache(maxsize=4)
@@ -45,7 +46,23 @@ def suite(study: Study) -> dict[str, str]:
     """
     asked = [p for mine in study.attack_proposals.values() for p in mine]
     searched = {p.attack for p in asked} - {p.attack for p in asked if p.number == 0}
-    return words.differing({k: (a.name, a.settings) for k, a in _all(study).items() if k not in searched})
+    return words.differing({key: told(a) for key, a in _all(study).items() if key not in searched})
+
+
+def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
+    """The kind of an attack and its settings. Composed ones are of one kind if their links are, in the same order;
+    each setting is then named with its link, and with the number of the link where there are two of a kind."""
+    links = attack.settings.get("links")
+    if links is None:
+        return attack.name, attack.settings
+    kinds = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", link["type"]).lower() for link in links]
+    numbered = [f"{kind} {at}" if kinds.count(kind) > 1 else kind for at, kind in enumerate(kinds, 1)]
+    settings = {
+        f"{kind} {name}": value
+        for kind, link in zip(numbered, links, strict=True)
+        for name, value in words.leaves(link).items()
+    }
+    return " then ".join(kinds), settings
 
 
 @lru_cache(maxsize=1)

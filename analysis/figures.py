@@ -14,13 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import attack_figures, pareto, sequence_figures, table, words
+from analysis import attack_figures, metric_check_figure, pareto, sequence_figures, table, words
 from analysis.folder import Study
 from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, Look, Plot, legend, line, look, mark, panels, styled
 
 DPI = 300
 NAME_WIDTH = 30
 """Characters in a line of a method's name beside a panel."""
+ACROSS = {"forgetting": "distance to the reference \u2193", "recovery": "back under the attack of the search \u2193"}
+"""What is shown against the utility, where it is an objective."""
+RING = Look(INK, "o", "", 8)
 
 
 class Drawn(NamedTuple):
@@ -55,41 +58,41 @@ def save(study: Study, folder: Path) -> list[Drawn]:
 
 def trade_off_data(study: Study) -> pd.DataFrame:
     """Completed searched trials with their objectives, and vanilla and the reference on the same axes."""
-    trials = table.trials(study).dropna(subset=["forgetting", "utility"])
+    values = [name for name in table.columns(study, table.OBJECTIVES) if name != "distance"]
+    trials = table.trials(study).dropna(subset=values)
     shown = trials[trials["number"].notna() | (trials["kind"] != "method")]
-    return shown[["method", "ratio", "kind", "forgetting", "utility", "front", "winner"]].reset_index(drop=True)
+    return shown[["method", "ratio", "kind", *values, "front", "winner"]].reset_index(drop=True)
 
 
 def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Forgetting against utility: all trials pale, the front of each method strong, its winner ringed."""
-    figure, axes = panels(data["ratio"], rows=1, height=2.5)
-    ring = Look(INK, "o", "", 8)
-    for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
-        for method, mine in group[group["kind"] == "method"].groupby("method"):
-            how = look(str(method), methods)
-            axis.plot(
-                mine["forgetting"],
-                mine["utility"],
-                marker=how.marker,
-                linestyle="",
-                color=how.color,
-                alpha=0.35,
-                ms=3.2,
-                mew=0,
-            )
-            front = mine[mine["front"]].sort_values(["forgetting", "utility"])
-            line(axis, front["forgetting"], front["utility"], how, drawstyle="steps-post", zorder=3)
-            best = mine[mine["winner"]]
-            axis.plot(best["forgetting"], best["utility"], "o", color=INK, markersize=ring.size, mfc="none", zorder=4)
-        for kind, how in YARDSTICKS.items():
-            bar = group[group["kind"] == kind]
-            axis.plot(bar["forgetting"], bar["utility"], marker=how.marker, linestyle="", color=how.color,
-                      markersize=how.size + 1.5, mec="white", mew=0.5, zorder=5, clip_on=False)  # fmt: skip
-        axis.set(title=f"forget {ratio} %", xlabel="distance to the reference \u2193")
-    axes[0][0].set_ylabel("utility \u2191")
-    marks = [mark("winner", ring, hollow=True), *(mark(kind, how) for kind, how in YARDSTICKS.items())]
-    legend(figure, data.loc[data["kind"] == "method", "method"], methods, marks)
+    """Forgetting, and below it recovery, against utility: all trials pale, each front strong, its winner ringed."""
+    across = {name: text for name, text in ACROSS.items() if name in data}
+    figure, axes = panels(data["ratio"], rows=len(across), height=2.5, share="row")
+    for row, (name, text) in zip(axes, across.items(), strict=True):
+        for axis, (ratio, group) in zip(row, data.groupby("ratio"), strict=True):
+            _trade_off(axis, group, name, methods, joined=len(across) == 1)
+            axis.set(title=f"forget {ratio} %" if row is axes[0] else "", xlabel=text)
+        row[0].set_ylabel("utility \u2191")
+    marks = [mark("winner", RING, hollow=True), *(mark(kind, how) for kind, how in YARDSTICKS.items())]
+    legend(figure, data.loc[data["kind"] == "method", "method"], methods, marks, lines=len(across) == 1)
     return figure
+
+
+def _trade_off(axis: Axes, data: pd.DataFrame, across: str, methods: Sequence[str], *, joined: bool) -> None:
+    """One panel. A front over three objectives is no line in two of them, so its points are not `joined` then."""
+    for method, mine in data[data["kind"] == "method"].groupby("method"):
+        how = look(str(method), methods)
+        axis.plot(mine[across], mine["utility"], marker=how.marker, linestyle="", color=how.color, alpha=0.35, ms=3.2,
+                  mew=0)  # fmt: skip
+        front = mine[mine["front"]].sort_values([across, "utility"])
+        shown = how if joined else how._replace(dashes="")
+        line(axis, front[across], front["utility"], shown, drawstyle="steps-post", zorder=3)
+        best = mine[mine["winner"]]
+        axis.plot(best[across], best["utility"], "o", color=INK, markersize=RING.size, mfc="none", zorder=4)
+    for kind, how in YARDSTICKS.items():
+        bar = data[data["kind"] == kind]
+        axis.plot(bar[across], bar["utility"], marker=how.marker, linestyle="", color=how.color,
+                  markersize=how.size + 1.5, mec="white", mew=0.5, zorder=5, clip_on=False)  # fmt: skip
 
 
 def search_data(study: Study) -> pd.DataFrame:
@@ -167,14 +170,17 @@ def _scores(axis: Axes, data: pd.DataFrame, heights: Mapping[str, float], method
 
 PLOTS = (
     Plot("trade_off",
-         "Forgetting against utility on the half of the questions that selects. Every searched trial is a point; lines "
-         "are the Pareto fronts of each method, rings mark the winners. The ideal is the upper left corner.",
+         "Forgetting against utility on the half of the questions that selects and, where robustness is an objective, "
+         "what came back under the attack of the search. Every searched trial is a point; strong ones are the Pareto "
+         "front of a method over all objectives, rings mark the winners. The ideal is the upper left corner.",
          trade_off_data, draw_trade_off),
     *attack_figures.PLOTS,
     *sequence_figures.PLOTS,
+    *metric_check_figure.PLOTS,
     Plot("search",
-         "What the search bought: the area that the trials so far dominate, with forgetting 1 and utility 0 as the "
-         "worst point. Failed, diverged and repeated proposals add nothing.", search_data, draw_search),
+         "What the search bought: the area, with three objectives the volume, that the trials so far dominate, with "
+         "forgetting 1, utility 0 and recovery 1 as the worst point. Failed, diverged and repeated proposals add "
+         "nothing.", search_data, draw_search),
     Plot("scores",
          "Accuracy on multiple-choice questions of the report half, with 95 % intervals over people. The dashed bar is "
          "what vanilla reaches when all pictures are grey.", score_data, draw_scores),

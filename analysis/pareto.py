@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from study.objectives import front_mask
 
-WORST = (1.0, 1.0)
-"""The reference point of the hypervolume as costs: forgetting 1, utility 0."""
+WORST = 1.0
+"""Every coordinate of the reference point of the hypervolume, as a cost: forgetting 1, utility 0, recovery 1."""
 
 
 def costs(trials: pd.DataFrame) -> NDArray[np.float64]:
-    """The objectives as costs, shape (n, 2): forgetting and 1 - utility, both in [0, 1] and minimised."""
-    return np.column_stack([trials["forgetting"].to_numpy(float), 1.0 - trials["utility"].to_numpy(float)])
+    """The objectives as costs, shape (n, 2) or (n, 3): forgetting, 1 - utility and recovery where there is one.
+
+    All lie in [0, 1] and are minimised.
+    """
+    third = [trials["recovery"].to_numpy(float)] if "recovery" in trials else []
+    return np.column_stack([trials["forgetting"].to_numpy(float), 1.0 - trials["utility"].to_numpy(float), *third])
 
 
 def on_front(trials: pd.DataFrame) -> pd.Series[bool]:
@@ -27,9 +31,9 @@ def on_front(trials: pd.DataFrame) -> pd.Series[bool]:
 
 
 def hypervolume(points: NDArray[np.float64]) -> float:
-    """The area in [0, 1] that (forgetting, 1 - utility) points dominate up to `WORST`; 0 without a point."""
+    """The area or volume in [0, 1] that points of `costs` dominate up to `WORST`; 0 without a point."""
     valid = points[~np.isnan(points).any(axis=1)]
-    return float(moocore.hypervolume(valid, ref=WORST)) if len(valid) else 0.0
+    return float(moocore.hypervolume(valid, ref=[WORST] * points.shape[1])) if len(valid) else 0.0
 
 
 def running_hypervolume(proposals: pd.DataFrame) -> pd.DataFrame:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import present_attacks, robustness, table, words
+from analysis import general_utility, metric_check, metric_tables, present_attacks, robustness, table, words
 from analysis.cells import NOTHING, Table, interval, number, parameters, with_interval
 from analysis.folder import Study
 from analysis.words import NAMES
+from study.objectives import BROKEN
 from study.questions import MODALITIES, ROLES, TASKS
 
 
@@ -23,7 +24,8 @@ def winners(study: Study, raw: pd.DataFrame) -> Table:
         "winners", "On the report half",
         "Mean over seeds. Distance is that to the ideal, in brackets the least and greatest of the seeds; beside it "
         "the distance on the select half that made the trial win. Retain kept: retain accuracy as a part of vanilla's. "
-        f"Broken: this or the utility is below {table.BROKEN}.", raw, pd.DataFrame([line for line in lines if line]),
+        f"Broken: this or the utility is below {BROKEN}.{_third(study)}", raw,
+        pd.DataFrame([line for line in lines if line]),
     )  # fmt: skip
 
 
@@ -93,7 +95,7 @@ def tuning(study: Study) -> Table:
     raw = table.tuning(study)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(words.method), "default": raw["default_state"],
-        **{name.replace("_", " "): raw[name].map(number) for name in table.TUNING_COLUMNS[3:]},
+        **{name.replace("_", " "): raw[name].map(number) for name in table.columns(study, table.TUNING_COLUMNS)[3:]},
     })  # fmt: skip
     return Table(
         "tuning", "What tuning bought",
@@ -127,16 +129,30 @@ def every(study: Study, won: pd.DataFrame, recovered: pd.DataFrame) -> dict[str,
     found += [
         present_attacks.attack_counts(study),
         present_attacks.attack_trials(study),
+        present_attacks.front(study),
         present_attacks.in_turn(study),
     ]
     found += [scores(scored, task, measure) for task, measure in measures]
+    found += metric_tables.every(study)
+    found.append(metric_check.table(study))
+    found += general_utility.every(study)
     return {entry.name: entry for entry in found}
+
+
+def _third(study: Study) -> str:
+    """What to say of the third objective, where there is one."""
+    if not table.search_attack(study):
+        return ""
+    return (
+        " Recovery: what the attack of the search gets back above control, in probability of the right option; 0 if "
+        "that is no more than a newcomer learns, 1 for a model that is destroyed before or by it."
+    )
 
 
 def _winner(line: pd.Series) -> dict[str, Any]:
     return {
         "forget %": line["ratio"], "method": words.method(line["method"]), "forgetting": number(line["forgetting"]),
-        "utility": number(line["utility"]),
+        "utility": number(line["utility"]), **({"recovery": number(line["recovery"])} if "recovery" in line else {}),
         "distance": interval(line["distance"], line["distance_min"], line["distance_max"]),
         "when selected": number(line["select_distance"]), "retain kept": number(line["retained"]),
         "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": "broken" if line["broken"] else "",
@@ -152,7 +168,9 @@ def _yardstick(study: Study, kind: str, ratio: int) -> dict[str, Any]:
     chosen, _ = table.objectives_of(study, found[0].key, "select")
     return {
         "forget %": ratio, "method": kind, "forgetting": number(values["forgetting"]),
-        "utility": number(values["utility"]), "distance": number(values["distance"], 2),
+        "utility": number(values["utility"]),
+        **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
+        "distance": number(values["distance"], 2),
         "when selected": number(chosen["distance"]),
         "retain kept": number(float(table.quality(study, found[:1])["retained"])), "seeds": "", "mark": "yardstick",
     }  # fmt: skip

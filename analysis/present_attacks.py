@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import attacks, robustness, sequences, words, worst_case
+from analysis import attacks, fronts, robustness, sequences, words, worst_case
 from analysis.cells import NOTHING, Table, number, with_interval
 from analysis.folder import Study
 
@@ -79,6 +79,28 @@ def attack_trials(study: Study) -> Table:
     return Table("attack_trials", "Attacks without a whole result",
                  "Failed, unfinished, or cut short by a divergence, which leaves what came back until then. The CSV "
                  "holds every attack on every winner.", raw, shown)  # fmt: skip
+
+
+def front(study: Study) -> Table:
+    """Every trial on a front under the fixed suite."""
+    raw = fronts.table(study)
+    mine = raw.sort_values(["ratio", "method", "distance"])
+    shown = pd.DataFrame({
+        "forget %": mine["ratio"], "method": mine["method"].map(words.method),
+        **{name: mine[f"report_{name}"].map(two) for name in fronts.VALUES}, "when selected": mine["distance"].map(two),
+        "worst attack": mine["settings"].fillna("none left a model"),
+        "above control": with_interval(mine, "above_control"),
+        "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
+        "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
+        "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],
+    })  # fmt: skip
+    return Table(
+        "front", "Whole fronts under the fixed suite",
+        "Every trial on the front of its method, on the report half and with one seed; when selected: its distance on "
+        "the other half. The worst attack of the suite is chosen by probability on the select half among those that "
+        "leave a model, and told as accuracy on the report half. Attacks: how many of those it met can be compared "
+        "with the control. The key names the trial's folder.", raw, shown,
+    )  # fmt: skip
 
 
 def in_turn(study: Study) -> Table:

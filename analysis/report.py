@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from analysis import attacks, cells, figures, present, robustness, sequences, table, worst_case
+from analysis import attacks, cells, figures, metric_check, present, robustness, sequences, table, worst_case
 from analysis.answer import answer
 from analysis.folder import Study, read
 from analysis.robustness import VERDICTS
+from study.objectives import BROKEN
 from study.store import written
 
 SCREEN = 115
@@ -46,7 +47,8 @@ def build(root: Path) -> Outcome:
             figure.data.to_csv(draft, index=False)
     page = _template().render(**_facts(study), tables=tables, figures={d.plot.name: _image(d) for d in drawn},
                               answer=answer(study, won, recovered, worst_case.table(study)),
-                              in_turn=sequences.said(study), verdicts=VERDICTS)  # fmt: skip
+                              in_turn=sequences.said(study), trusted=metric_check.said(study),
+                              verdicts=VERDICTS)  # fmt: skip
     with written(folder / "report.html") as draft:
         draft.write_text(page, encoding="utf-8")
     shown = tables["winners"].shown.drop(columns=["when selected", "retain kept"], errors="ignore")
@@ -62,7 +64,8 @@ def _facts(study: Study) -> dict[str, Any]:
         "settings": _entries(study.settings), "versions": _entries(study.record.get("versions") or {}),
         "finished": int((trials["state"] == "complete").sum()), "trials": len(trials),
         "overhead": cells.number(float(overhead.median()), 2), "overhead_trials": len(overhead),
-        "keeps": attacks.keeps(study), "broken": table.BROKEN, "smallest_gap": robustness.SMALLEST_GAP,
+        "keeps": attacks.keeps(study), "broken": BROKEN, "smallest_gap": robustness.SMALLEST_GAP,
+        "robustness": (study.settings.get("robustness") or {}).get("attack", ""),
     }  # fmt: skip
 
 

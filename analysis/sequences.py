@@ -13,7 +13,7 @@ from analysis import intervals, words
 from analysis.folder import InTurn, Study, Trial
 from analysis.intervals import Interval, Values
 from analysis.robustness import SMALLEST_GAP
-from analysis.table import BROKEN
+from study.objectives import BROKEN
 from study.questions import Goal
 
 COLUMNS = ["method", "ratio", "requests", "state", "done", "group", "modality", "mean", "low", "high", "people",

@@ -9,14 +9,12 @@ from functools import lru_cache
 
 import pandas as pd
 
-from analysis import intervals, pareto
+from analysis import attacks, intervals, pareto
 from analysis.folder import Study, Trial
-from study.objectives import distance_to_ideal, objectives
-from study.questions import MODALITIES, ROLES, TASKS
+from study import recovery
+from study.objectives import BROKEN, distance_to_ideal, objectives
+from study.questions import MODALITIES, ROLES, TASKS, Half
 from study.store import ROW_COLUMNS
-
-BROKEN = 0.5
-"""Below this part of vanilla's retain accuracy, or this utility, a model is destroyed and not unlearned."""
 
 OBJECTIVES = ["forgetting", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",
@@ -34,6 +32,19 @@ TUNING_COLUMNS = ["method", "ratio", "default_state",
                   *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain"]  # fmt: skip
 STATES = ["complete", "diverged", "failed", "unfinished"]
 NAN = float("nan")
+
+
+def search_attack(study: Study) -> str:
+    """The key of the attack that every trial met, what came back being an objective; empty for a study without one."""
+    return str((study.settings.get("robustness") or {}).get("key", ""))
+
+
+def columns(study: Study, names: Sequence[str]) -> list[str]:
+    """The columns of a table, with those of the recovery after those of the utility where it is an objective."""
+    both = [(name, name.replace("utility", "recovery")) for name in names]
+    return [
+        one for name, third in both for one in ([name, third] if third != name and search_attack(study) else [name])
+    ]
 
 
 def trials(study: Study) -> pd.DataFrame:
@@ -56,7 +67,7 @@ def trials(study: Study) -> pd.DataFrame:
             "parameters": json.dumps(trial.hyperparameters, sort_keys=True), **trial.cost,
             "reason": trial.reason or problem,
         })  # fmt: skip
-    table = pd.DataFrame(lines, columns=TRIAL_COLUMNS).astype({"number": "Int64"})
+    table = pd.DataFrame(lines, columns=columns(study, TRIAL_COLUMNS)).astype({"number": "Int64"})
     searched = table[(table["kind"] == "method") & table["number"].notna()]
     table.loc[searched.index, "front"] = pareto.on_front(searched)
     return table.sort_values(["method", "ratio", "number", "seed", "key"], ignore_index=True)
@@ -64,14 +75,18 @@ def trials(study: Study) -> pd.DataFrame:
 
 def proposals(study: Study) -> pd.DataFrame:
     """One line for each proposal of the search with the state and objectives of its trial, and whether it is new."""
-    scored = trials(study).set_index("key")[["state", *OBJECTIVES]]
+    scored = trials(study).set_index("key")[["state", *columns(study, OBJECTIVES)]]
     lines = pd.DataFrame(
         [{"method": p.method, "ratio": p.ratio, "number": p.number, "key": p.trial} for p in study.proposals],
         columns=["method", "ratio", "number", "key"],
     )
     lines["duplicate"] = lines.duplicated(["method", "ratio", "key"])
     table = lines.join(scored, on="key")
-    return table.assign(state=table["state"].fillna("unfinished"))
+    table = table.assign(state=table["state"].fillna("unfinished"))
+    if search_attack(study):
+        lost = (table["state"] == "complete") & table["recovery"].isna()
+        table.loc[lost, "state"] = [_attack_state(study, key) for key in table.loc[lost, "key"]]
+    return table
 
 
 def scores(study: Study) -> pd.DataFrame:
@@ -143,9 +158,9 @@ def winners(study: Study) -> pd.DataFrame:
         if not members:
             continue
         reported = [objectives_of(study, trial.key, "report")[0] for trial in members]
-        there = pd.DataFrame(reported, columns=OBJECTIVES, dtype=float).dropna()
+        there = pd.DataFrame(reported, columns=columns(study, OBJECTIVES), dtype=float).dropna()
         selected, _ = objectives_of(study, members[0].key, "select")
-        averages: dict[str, float] = {name: float(there[name].mean()) for name in OBJECTIVES}
+        averages: dict[str, float] = {name: float(there[name].mean()) for name in columns(study, OBJECTIVES)}
         lines.append({
             "method": method, "ratio": ratio, "key": keys[0], "seeds": len(there), "seeds_planned": len(keys),
             "parameters": json.dumps(members[0].hyperparameters, sort_keys=True), **averages,
@@ -153,7 +168,7 @@ def winners(study: Study) -> pd.DataFrame:
             "distance_min": there["distance"].min(), "distance_max": there["distance"].max(),
             **quality(study, members),
         })  # fmt: skip
-    table = pd.DataFrame(lines, columns=WINNER_COLUMNS)
+    table = pd.DataFrame(lines, columns=columns(study, WINNER_COLUMNS))
     return table.sort_values(["ratio", "distance", "method"], ignore_index=True)
 
 
@@ -178,9 +193,9 @@ def tuning(study: Study) -> pd.DataFrame:
             continue
         line = {"method": method, "ratio": ratio, "default_state": default["state"].item()}
         for which, part in (("default", default), ("winner", best)):
-            line |= {f"{which}_{name}": part[name].item() for name in OBJECTIVES}
+            line |= {f"{which}_{name}": part[name].item() for name in columns(study, OBJECTIVES)}
         lines.append({**line, "gain": line["default_distance"] - line["winner_distance"]})
-    return pd.DataFrame(lines, columns=TUNING_COLUMNS)
+    return pd.DataFrame(lines, columns=columns(study, TUNING_COLUMNS))
 
 
 def counts(study: Study) -> pd.DataFrame:
@@ -203,10 +218,10 @@ def costs(study: Study) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=8192)
-def objectives_of(study: Study, key: str, half: str) -> tuple[dict[str, float], str]:
-    """Objectives and distance of a trial on one half (select, report), or NaN for each and what is missing."""
+def objectives_of(study: Study, key: str, half: Half) -> tuple[dict[str, float], str]:
+    """Objectives and distance of a trial on one half, or NaN for each that is missing and why it is."""
     trial = study.trials[key]
-    nothing = dict.fromkeys(OBJECTIVES, NAN)
+    nothing = dict.fromkeys(columns(study, OBJECTIVES), NAN)
     if trial.state != "complete":
         return nothing, ""
     bars = [study.yardsticks(kind, trial.ratio)[:1] for kind in ("vanilla", "reference")]
@@ -218,7 +233,32 @@ def objectives_of(study: Study, key: str, half: str) -> tuple[dict[str, float], 
         values = objectives(mine, vanilla, reference, study.goal)
     except ValueError as error:
         return nothing, str(error)
-    return {**values, "distance": distance_to_ideal(**values)}, ""
+    problem = ""
+    if search_attack(study):
+        values["recovery"], problem = _recovery(study, trial, half, values["utility"])
+    return {**values, "distance": distance_to_ideal(**values)}, problem
+
+
+def _recovery(study: Study, trial: Trial, half: Half, utility: float) -> tuple[float, str]:
+    """What the attack of the search got back of a trial, or NaN and why that is not known."""
+    met = [trial, *study.yardsticks("reference", trial.ratio)[:1]]
+    hits = [hit for t in met if (hit := study.attacks(t.key).get(search_attack(study)))]
+    if failed := [hit.reason for hit in hits if hit.state == "failed"]:
+        return NAN, f"the attack of the search failed: {failed[0]}"
+    if len(hits) < 2 or any(hit.state == "unfinished" for hit in hits):
+        return NAN, "the attack of the search has not been run"
+    own, control = (hit.rows for hit in hits)
+    try:
+        found = recovery.objective(own, control, half, utility=utility, keeps=attacks.keeps(study))
+    except ValueError as error:
+        return NAN, str(error)
+    return found, "the attack of the search measured nothing" if math.isnan(found) else ""
+
+
+def _attack_state(study: Study, key: str) -> str:
+    """What became of a proposal that was scored but whose recovery is not known."""
+    hit = study.attacks(key).get(search_attack(study))
+    return "unfinished" if hit is None or hit.state == "unfinished" else "attack failed"
 
 
 def report_rows(study: Study, members: Sequence[Trial]) -> pd.DataFrame:

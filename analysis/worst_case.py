@@ -42,18 +42,16 @@ def trials(study: Study) -> pd.DataFrame:
     accuracy. `reason` says why an attack failed, or why it ended early.
     """
     lines: list[dict[str, Any]] = []
-    names = attacks.names(study)
     for (method, ratio), keys in study.winners.items():
         place = {"method": method, "ratio": ratio, "key": keys[0]}
-        control = study.yardsticks("reference", ratio)[:1]
         asked = study.attack_proposals.get(keys[0], [])
         seen: set[str] = set()
         for count, p in enumerate(asked, 1):
             mark = {"trial": count, "search": p.search, "number": p.number, "duplicate": p.attack in seen}
-            lines.append({**place, **mark, **_one(study, keys[0], control, p.attack, names)})
+            lines.append({**place, **mark, **compared(study, keys[0], ratio, p.attack)})
             seen.add(p.attack)
         fixed = [key for key in attacks.suite(study) if key in study.attacks(keys[0]) and key not in seen]
-        lines += [{**place, "duplicate": False, **_one(study, keys[0], control, key, names)} for key in fixed]
+        lines += [{**place, "duplicate": False, **compared(study, keys[0], ratio, key)} for key in fixed]
     whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "duplicate": bool}
     floats = dict.fromkeys(["select", "select_kept", "report", "kept"], float)
     return pd.DataFrame(lines, columns=TRIAL_COLUMNS).astype({**whole, **floats})
@@ -113,8 +111,7 @@ def judged(study: Study, target: Trial, attack: str | None) -> dict[str, Any]:
         "vanilla_after": math.nan if ceiling is None else float(robustness.ends(ceiling, HELD_OUT)["after"].mean()),
         "weak_above_control": _gap(weak, control), **quality(study, [target]),
     }  # fmt: skip
-    asked = trials(study)
-    line["select"] = asked.loc[(asked["key"] == target.key) & (asked["attack"] == hit.key), "select"].iloc[0]
+    line["select"] = compared(study, target.key, target.ratio, hit.key)["select"]
     return {**line, "verdict": robustness.verdict(pd.Series(line), attacks.keeps(study))}
 
 
@@ -146,12 +143,15 @@ def curves(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *robustness.POINT])
 
 
-def _one(study: Study, target: str, control: Sequence[Trial], attack: str, names: dict[str, str]) -> dict[str, Any]:
+@lru_cache(maxsize=8192)
+def compared(study: Study, target: str, ratio: int, attack: str) -> dict[str, Any]:
+    """An attack on a trial beside that on the control of its ratio: its state and, if both ended, what came back."""
+    control = study.yardsticks("reference", ratio)[:1]
     both = [study.attacks(key).get(attack) for key in (target, *(t.key for t in control))]
     there = [hit for hit in both if hit is not None]
     line: dict[str, Any] = {
         "attack": attack,
-        "settings": names.get(attack, attack),
+        "settings": attacks.names(study).get(attack, attack),
         "state": "unfinished",
         "reason": "",
     }

@@ -14,11 +14,11 @@ from study.store import content_key
 from study.trial import Bench
 
 
-def attack_winners(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
-    """Attack each winner's first seed, vanilla (the ceiling) and the reference (the control) alike."""
+def attack_winners(plan: Plan, bench: Bench, winners: Sequence[Trial], front: Sequence[Trial] = ()) -> list[str]:
+    """Attack each winner's first seed, vanilla (the ceiling), the reference (the control) and a front alike."""
     targets = first_seeds(plan, winners)
     targets += [t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)]
-    return _attacks(plan, bench, [(t, a) for t in targets for a in plan.study.attackers()])
+    return _attacks(plan, bench, [(t, a) for t in (*targets, *front) for a in plan.study.attackers()])
 
 
 def search_attacks(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
@@ -55,8 +55,13 @@ def first_seeds(plan: Plan, winners: Sequence[Trial]) -> list[Trial]:
 
 
 def _attacks(plan: Plan, bench: Bench, pairs: Sequence[tuple[Trial, Attack]]) -> list[str]:
+    names: dict[str, str] = {}
+    for t, _ in pairs:  # the winner of a method comes before the rest of its front, which is called by its keys
+        names.setdefault(t.key, f"{label(t)} {t.key}" if label(t) in names.values() else label(t))
     jobs = [
-        Job(f"{name_of(a)} {content_key(a)} on {label(t)}", trial.attack, (bench, t, a, plan.reference(t.ratio).key))
+        Job(
+            f"{name_of(a)} {content_key(a)} on {names[t.key]}", trial.attack, (bench, t, a, plan.reference(t.ratio).key)
+        )
         for t, a in dict.fromkeys(pairs)
         if trial.attack_state(plan.folder, t, a) != "complete"
     ]

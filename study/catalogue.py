@@ -103,9 +103,11 @@ def _has_gradient(output: Any) -> bool:
 def _small(folder: Path) -> tuple[VLM, Request]:
     benchmark = Synthetic(people=20, celebrities=8, views=2, strangers=8)(folder)
     base = Tiny(steps=0, width=16, layers=8)(folder)
-    request = Request(
-        benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", lambda: load(base), lambda: load(base)
-    )
+
+    def loaded() -> VLM:
+        return load(base)
+
+    request = Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, loaded)
     return load(base), request
 
 

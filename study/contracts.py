@@ -43,8 +43,9 @@ class Source(Protocol):
 class Request:
     """A forget request: all that an unlearner may use besides the model.
 
-    `base` and `reference` load other models on demand; the reference is what perfect unlearning would give, so a
-    method that uses it is an oracle and can never be ranked.
+    `base`, `reference` and `start` load other models on demand, each time anew. The reference is what perfect
+    unlearning would give, so a method that uses it is an oracle and can never be ranked; `start` is the learned model
+    that the trial begins with. `adapter` says whether the trial's method trains adapters in place of weights.
     """
 
     split: Split
@@ -54,6 +55,8 @@ class Request:
     cache: Path
     base: Callable[[], VLM] = field(repr=False)
     reference: Callable[[], VLM] = field(repr=False)
+    start: Callable[[], VLM] = field(repr=False)
+    adapter: bool = False
 
     @cached_property
     def forget(self) -> tuple[Lesson, ...]:
@@ -106,6 +109,11 @@ class Stage(NamedTuple):
     vlm: VLM
     questions: Sequence[Question]
     read: Reading | None = None
+
+
+InChain = Literal["first", "last"]
+"""Where alone an attack may stand among composed ones: first, if it needs the weights as the method left them; last, if
+it reads the model its own way. A class variable `in_chain` says so; without it an attack may stand anywhere."""
 
 
 class Attack(Protocol):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoProcessor, PreTrainedConfig
 from transformers.processing_utils import ProcessorMixin
 
@@ -119,17 +119,34 @@ def expander(processor: ProcessorMixin) -> ProcessorMixin:
 
 def read_layers(tower: nn.Module, config: PreTrainedConfig) -> list[nn.Module]:
     """The layers of a vision tower whose output the model reads, first to last; LLaVA ignores those at the end."""
-    layers = next(list(module) for module in tower.modules() if isinstance(module, nn.ModuleList))
+    layers = _layers(tower)
     layer = getattr(config, "vision_feature_layer", -1)
     chosen = layer if isinstance(layer, list | tuple) else [layer]
     return layers[: max(i if i >= 0 else len(layers) + 1 + i for i in chosen)]
+
+
+def skip_unread(tower: nn.Module, config: PreTrainedConfig) -> None:
+    """Let the layers of a vision tower whose output the model does not read hand on what they are given, at no cost.
+
+    They keep their weights and their place among the hidden states, which the model may count from the end.
+    """
+    for layer in _layers(tower)[len(read_layers(tower, config)) :]:
+        layer.forward = _handed_on
+
+
+def _handed_on(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    return hidden_states
+
+
+def _layers(tower: nn.Module) -> list[nn.Module]:
+    return next(list(module) for module in tower.modules() if isinstance(module, nn.ModuleList))
 
 
 def unread(tower: nn.Module, config: PreTrainedConfig) -> frozenset[str]:
     """The tower's parameters that no gradient reaches, by their name in the tower.
 
     LLaVA's kin take the hidden state after a layer: what is defined after that layer (further layers, a final norm, a
-    pooling head) is computed and dropped. All others read their tower to the end.
+    pooling head) is dropped. All others read their tower to the end.
     """
     if not hasattr(config, "vision_feature_layer"):
         return frozenset()

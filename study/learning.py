@@ -52,7 +52,7 @@ def learn(root: Path, learned: Learned, benchmark: Benchmark, base: Path, device
 
     curve = train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
     place.mkdir(parents=True, exist_ok=True)
-    digests = _save(vlm, place / "model")
+    digests = save(vlm, place / "model")
     write_json(place / "curve.json", curve)
     write_json(
         place / "learned.json",
@@ -69,7 +69,8 @@ def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
     return load(place / "model", device)
 
 
-def _save(vlm: VLM, folder: Path) -> dict[str, str]:
+def save(vlm: VLM, folder: Path) -> dict[str, str]:
+    """Write a model with its processor as a Hugging Face folder, whole or not at all; the SHA-256 of its weights."""
     draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
     try:
         vlm.model.save_pretrained(draft)

@@ -19,6 +19,9 @@ from study.vlm import VLM
 
 Metric = Literal["loss", "zlib", "min_k", "min_k_plus_plus"]
 
+SHARE = 0.2
+"""The share of an answer's tokens that Min-K and Min-K++ look at, unless another is asked for."""
+
 SMALLEST_VARIANCE = 1e-6  # a distribution that is all but certain has none; as in OpenUnlearning
 
 T = TypeVar("T", Lesson, Question)
@@ -32,7 +35,12 @@ def loss(logps_T: Tensor) -> float:
 
 def zlib_ratio(logps_T: Tensor, text: str) -> float:
     """ZLIB = LOSS / length in bytes of the compressed `text`, in (-inf, 0] (Carlini et al., arXiv 2012.07805)."""
-    return loss(logps_T) / len(zlib.compress(text.encode()))
+    return loss(logps_T) / compressed(text)
+
+
+def compressed(text: str) -> int:
+    """The length of a text in bytes once zlib has compressed it."""
+    return len(zlib.compress(text.encode()))
 
 
 def min_k(values_T: Tensor, k: float) -> float:
@@ -52,6 +60,17 @@ def min_k_plus_plus(logps_T: Tensor, logps_TV: Tensor, k: float) -> float:
     taken as smaller than `SMALLEST_VARIANCE`.
     """
     return min_k(standardised(logps_T, logps_TV), k)
+
+
+def lowest_means(values_T: Tensor, lengths_A: Tensor, k: float = SHARE) -> Tensor:
+    """`min_k` of each of A answers whose tokens' values lie one after another, (A,) in double precision."""
+    longest = int(lengths_A.max())
+    place = torch.arange(longest, device=values_T.device)
+    padded = torch.full((len(lengths_A), longest), torch.inf, dtype=torch.float64, device=values_T.device)
+    padded[place < lengths_A[:, None]] = values_T.double()
+    counts = (k * lengths_A.double()).long().clamp_min(1)
+    lowest = padded.sort(1).values.where(place < counts[:, None], 0.0)
+    return lowest.sum(1) / counts
 
 
 def standardised(logps_T: Tensor, logps_TV: Tensor) -> Tensor:
@@ -76,7 +95,9 @@ def auc(members: Sequence[float], others: Sequence[float]) -> float:
 
 # ---- a model ---------------------------------------------------------------------------------------------------
 @torch.no_grad()
-def memberships(vlm: VLM, groups: Sequence[Group], metric: Metric, k: float = 0.2, *, end: bool = False) -> list[float]:
+def memberships(
+    vlm: VLM, groups: Sequence[Group], metric: Metric, k: float = SHARE, *, end: bool = False
+) -> list[float]:
     """The score of every answer of `groups`, in order, each after its prompt; `end` as in `study.packing.pack`."""
     found: list[float] = []
     for part in batched(vlm, groups):

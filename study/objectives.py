@@ -1,13 +1,14 @@
 """What a study optimises: rows of scored questions in, two numbers and their directions out.
 
-Pure and said once: the search ranks trials with these functions and the analysis reports them. Both objectives use
-the normalised probability of the right option of classification questions, which is smoother than accuracy.
+Pure and said once: the search ranks trials with these functions and the analysis reports them. All objectives use
+the normalised probability of the right option of classification questions, which is smoother than accuracy. A study
+may add a third, `study.recovery.objective`: what an attack brings back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,11 @@ Group = tuple[Role, Modality]
 SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
 
 DIRECTIONS = {"forgetting": "minimize", "utility": "maximize"}
+ROBUST_DIRECTIONS = {**DIRECTIONS, "recovery": "minimize"}
+"""Those of a study that attacks every trial."""
+
+BROKEN = 0.5
+"""Below this part of vanilla's retain accuracy, or this utility, a model is destroyed and not unlearned."""
 
 
 def forget_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
@@ -75,9 +81,18 @@ def objectives(
     return {"forgetting": forgetting(rows, reference_rows, goal), "utility": utility(rows, vanilla_rows, goal)}
 
 
-def distance_to_ideal(forgetting: float, utility: float) -> float:
-    """sqrt(forgetting^2 + (1 - utility)^2), in [0, sqrt 2]: 0 forgets like the reference and keeps like vanilla."""
-    return math.hypot(forgetting, 1.0 - utility)
+def costs(values: Mapping[str, float]) -> tuple[float, ...]:
+    """The objectives of a trial that are there as costs in [0, 1]: forgetting, 1 - utility and, if any, recovery."""
+    third = (values["recovery"],) if "recovery" in values else ()
+    return (values["forgetting"], 1.0 - values["utility"], *third)
+
+
+def distance_to_ideal(forgetting: float, utility: float, recovery: float = 0.0) -> float:
+    """sqrt(forgetting^2 + (1 - utility)^2 + recovery^2), in [0, sqrt 3].
+
+    0 forgets like the reference, keeps like vanilla and, where that is an objective, gives nothing back.
+    """
+    return math.hypot(forgetting, 1.0 - utility, recovery)
 
 
 def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:
@@ -91,15 +106,20 @@ def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(~out, dtype=bool)
 
 
-def winner(trials: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+def front(trials: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The keys of the trials on the Pareto front over all objectives that they have."""
+    points = [costs(values) for values in trials.values()]
+    return [key for key, on_front in zip(trials, front_mask(points), strict=True) if on_front]
+
+
+def winner(trials: Mapping[str, Mapping[str, float]]) -> str:
     """The key on the Pareto front that is nearest to the ideal point; ties go to the smallest key."""
     if not trials:
         raise ValueError("no complete trial to choose a winner from: look at why they failed and run the study again")
-    costs = [(values["forgetting"], 1.0 - values["utility"]) for _, values in trials]
-    front = [trial for trial, on_front in zip(trials, front_mask(costs), strict=True) if on_front]
-    if not front:
+    found = front(trials)
+    if not found:
         raise ValueError("every trial has an objective that is not a number: score the trials again")
-    return min((distance_to_ideal(values["forgetting"], values["utility"]), key) for key, values in front)[1]
+    return min((distance_to_ideal(**trials[key]), key) for key in found)[1]
 
 
 def _wordless(group: Group, there: Collection[Group]) -> bool:

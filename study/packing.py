@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from study.pixels import Pixels
 from study.questions import Picture
@@ -51,6 +52,7 @@ class Batch:
     target: Tensor  # (T,) the token itself
     owner: Tensor  # (T,) the answer it belongs to
     answers: int
+    prompts: Tensor  # (P, 3) of each prompt: its row, the place of its last token, the position after it
 
 
 @dataclass
@@ -91,6 +93,7 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
     """
     rows: list[_Row] = []
     tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
+    asked_at: list[tuple[int, int, int]] = []
     answers = 0
     for group in groups:
         row = _Row([], [], [], [])
@@ -105,6 +108,7 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
         for prompt, ids in zip(group.prompts, prompts, strict=True):
             asked = row.add(root, ids[shared:], after)
             last = len(row.ids) - 1
+            asked_at.append((len(rows), last, after + len(ids) - shared))
             for answer in prompt.answers:
                 reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
                 start = len(row.ids)
@@ -115,32 +119,45 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
         rows.append(row)
     if pixels is None and any(group.picture for group in groups):
         pixels = vlm.pixels([group.picture for group in groups if group.picture])
-    return _batch(vlm, rows, tokens, pixels, answers)
+    return _batch(vlm, rows, tokens, asked_at, pixels, answers)
 
 
 def logits(vlm: VLM, batch: Batch) -> Tensor:
     """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
-    pictures = {} if batch.pixels is None else batch.pixels.inputs(vlm.model.dtype)
-    hidden = vlm.model.model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=_masks(vlm, batch),
-        use_cache=False,
-        **pictures,
-    ).last_hidden_state
+    return answer_logits(vlm, batch, hidden_states(vlm, batch))
+
+
+def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
+    """As `logits`, from the last hidden states (B, L, D) of the batch."""
     head: torch.nn.Module = vlm.model.lm_head
     out: Tensor = head(hidden[batch.row, batch.source])
     return out.float()
 
 
-def _masks(vlm: VLM, batch: Batch) -> Tensor | dict[str, Tensor]:
-    """The mask of each kind of layer: those with a sliding window (Gemma 3) see less of a long row."""
+def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
+    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow."""
+    pictures = {} if batch.pixels is None else batch.pixels.inputs(vlm.model.dtype)
+    out: Tensor = vlm.model.model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        attention_mask=masks(vlm, batch.attention_mask, batch.position_ids, batch.position_ids),
+        past_key_values=cache,
+        use_cache=cache is not None,
+        **pictures,
+    ).last_hidden_state
+    return out
+
+
+def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor]:
+    """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
+
+    `positions` (B, Q) and `seen` (B, K) are how far the tokens, and those they may see, are from the root of their row.
+    """
     config = vlm.model.config.get_text_config()
     if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-        return batch.attention_mask
-    places = batch.position_ids[:, None]  # (B, 1, L): how far a token is from the root, so from its ancestors
-    near = places[..., :, None] - places[..., None, :] < config.sliding_window
-    return {"full_attention": batch.attention_mask, "sliding_attention": batch.attention_mask & near}
+        return mask
+    near = positions[:, None, :, None] - seen[:, None, None, :] < config.sliding_window
+    return {"full_attention": mask, "sliding_attention": mask & near}
 
 
 def token_logps(logits_TV: Tensor, batch: Batch) -> Tensor:
@@ -174,13 +191,13 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -
 
 
 def _most_tokens(vlm: VLM, group: Group) -> int:
-    """At most how many tokens a group's row takes: its prompts may share some."""
+    """At most how many tokens a group's row takes; an answer may be given a token that ends it."""
     pictured = group.picture is not None
-    return sum(
-        len(vlm.prompt_ids(prompt.text, pictured))
-        + sum(len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for answer in prompt.answers)
-        for prompt in group.prompts
+    prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
+    answers = sum(
+        len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for prompt in group.prompts for answer in prompt.answers
     )
+    return sum(map(len, prompts)) - (len(prompts) - 1) * _shared_prefix(prompts) + answers
 
 
 def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
@@ -193,7 +210,12 @@ def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
 
 
 def _batch(
-    vlm: VLM, rows: Sequence[_Row], tokens: Sequence[tuple[int, int, int, int]], pixels: Pixels | None, answers: int
+    vlm: VLM,
+    rows: Sequence[_Row],
+    tokens: Sequence[tuple[int, int, int, int]],
+    asked_at: Sequence[tuple[int, int, int]],
+    pixels: Pixels | None,
+    answers: int,
 ) -> Batch:
     length = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
@@ -219,4 +241,5 @@ def _batch(
         target=table[:, 2],
         owner=table[:, 3],
         answers=answers,
+        prompts=torch.tensor(asked_at, dtype=torch.long).reshape(-1, 3).to(vlm.device),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import socket
 import tempfile
@@ -16,13 +17,17 @@ from study import cluster, gate, trial
 from study.attack_stage import attack_winners, first_seeds, search_attacks
 from study.cluster import Job
 from study.console import Stage, console, table
-from study.contracts import BaseModel, Learned, Trial
-from study.objectives import winner
-from study.plan import Failed, Plan, Refused, label, prepared, settle, show
+from study.contracts import Attack, BaseModel, Trial
+from study.metric_check import check_metrics
+from study.objectives import front, winner
+from study.outline import show
+from study.plan import Failed, Plan, Refused, label, prepared, settle
 from study.presets import Study
-from study.running import run_jobs, run_search
+from study.recovery import objective
+from study.released_stage import score_by_released
+from study.running import run_jobs, run_search, teach
 from study.sequence import in_sequence
-from study.store import Folder, Json, read_json, write_json
+from study.store import Folder, Json, content_key, read_json, read_rows, write_json
 from study.trial import Bench
 
 if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
@@ -54,48 +59,45 @@ def _stages(plan: Plan) -> list[str]:
     gate.check(plan)
     search = _search_of(plan, bench)
     failures = _search(plan, search)
-    winners = _winners(plan, search)
-    failures += _confirm(plan, bench, winners)
+    winners, fronts = _winners(plan, search), _fronts(plan, search)
+    failures += _confirm(plan, bench, [*winners, *fronts])
+    failures += score_by_released(plan, bench, winners)
     failures += _sequence(plan, bench, winners)
-    failures += attack_winners(plan, bench, winners)
+    failures += attack_winners(plan, bench, winners, fronts)
     failures += search_attacks(plan, bench, winners)
+    failures += check_metrics(plan, bench)
     return failures
 
 
 def _learn(plan: Plan) -> Bench:
     """The base model, then vanilla and the references side by side, then their scores."""
-    from study.workers import learn_all  # Ray Train takes seconds to import; a dry run does without
-
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     bench = Bench(plan.root, plan.source, plan.root, device, study.forget_attributes)
     bench = replace(bench, base=_base(plan))
-    models = [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)]
-    names = {m: "vanilla" if m.ratio is None else f"reference {m.ratio} %" for m in models}
-    missing = [m for m in models if not (plan.folder.learned(m.key) / "learned.json").exists()]
-    if missing:
-        with Stage(
-            "learn", study.learn.steps * len(missing), "steps, " + ", ".join(names[m] for m in missing)
-        ) as stage:
-            progress: dict[Learned, int] = dict.fromkeys(missing, 0)
-
-            def tell(model: Learned, steps: int) -> None:
-                if steps > progress[model]:
-                    gained, progress[model] = steps - progress[model], steps
-                    stage.advance(f"{names[model]} at step {steps}", gained, every=10)
-
-            gpus = study.gpus_per_trial
-            workers = min(len(missing), _gpu_jobs(study)) if gpus else len(missing)
-            cpus = 1.0 if gpus else min(1.0, study.workers / workers)
-            learn_all(bench, missing, workers=workers, cpus=cpus, gpus=gpus, on_progress=tell)
+    teach(plan, bench, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
+    attacker = study.search_attack()
     jobs = [
-        Job(f"{names[t.start]} on {t.ratio} %", _yardstick, (bench, t, plan.reference(t.ratio).key))
+        Job(label(t), _yardstick, (bench, t, plan.reference(t.ratio).key, attacker))
         for ratio in study.forget_ratios
         for t in plan.yardsticks(ratio)
         if not plan.folder.rows(t.key, "blind").exists()
+        or (attacker and trial.attack_state(plan.folder, t, attacker) != "complete")
     ]
     _raise_first(run_jobs("score", jobs, study))
+    _check_controls(plan, attacker)
     return bench
+
+
+def _check_controls(plan: Plan, attacker: Attack | None) -> None:
+    """What comes back of trials is compared with the reference under the same attack, so that must leave numbers."""
+    for t in (plan.yardsticks(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
+        rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
+        if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
+            raise Failed(
+                f"robustness={plan.study.robustness!r} breaks the reference of {t.ratio} % before its first step is "
+                "scored, so that nothing can be compared with it; choose a milder attack and another --study-dir"
+            )
 
 
 def _base(plan: Plan) -> Path:
@@ -127,6 +129,8 @@ def _search_of(plan: Plan, bench: Bench) -> Search:
         seed=study.seed,
         lookahead=study.lookahead,
         random_trials=study.random_trials,
+        attacker=study.search_attack(),
+        keeps=study.attack_keeps,
     )
 
 
@@ -142,27 +146,41 @@ def _winners(plan: Plan, search: Search) -> list[Trial]:
     """The winner of each method at each ratio with its further seeds, chosen from the rows and written down."""
     study = plan.study
     chosen: list[Trial] = []
-    keys: dict[str, dict[str, Json]] = {}
-    for method in search.defaults:
-        judged = search.outcomes(method)
-        keys[method] = {}
-        for ratio in study.forget_ratios:
-            there = {t.key: (t, outcome.values) for t, outcome in judged.items() if t.ratio == ratio}
-            if there:
-                best, _ = there[winner([(key, values) for key, (_, values) in there.items()])]
-                seeds = [replace(best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
-                chosen += seeds
-                keys[method][str(ratio)] = {"trials": [t.key for t in seeds]}
+    keys: dict[str, dict[str, Json]] = {method: {} for method in search.defaults}
+    for method, ratio, there in _judged(search):
+        best = next(t for t in there if t.key == winner({t.key: values for t, values in there.items()}))
+        seeds = [replace(best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
+        chosen += seeds
+        keys[method][str(ratio)] = {"trials": [t.key for t in seeds]}
     write_json(plan.folder.winners, keys)
     return chosen
 
 
+def _fronts(plan: Plan, search: Search) -> list[Trial]:
+    """All trials on the fronts of a study that also searches for robustness; none of any other, whose winners do."""
+    if not plan.study.robustness:
+        return []
+    found = [(there, front({t.key: values for t, values in there.items()})) for _, _, there in _judged(search)]
+    return [t for there, keys in found for t in there if t.key in keys]
+
+
+def _judged(search: Search) -> Iterator[tuple[str, int, dict[Trial, Mapping[str, float]]]]:
+    """The trials of each method and ratio that ended well, with their objectives."""
+    for method in search.defaults:
+        judged = search.outcomes(method)
+        for ratio in search.ratios:
+            there = {t: outcome.values for t, outcome in judged.items() if t.ratio == ratio}
+            if there:
+                yield method, ratio, there
+
+
 def _confirm(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:
-    """Re-run winners on further seeds and score all of them on the questions that chose nobody."""
+    """Re-run winners on further seeds and score all of them, and fronts, on the questions that chose nobody."""
+    attacker = plan.study.search_attack()
     jobs = [
-        Job(f"{label(t)} seed {t.seed}", _confirmed, (bench, t, plan.reference(t.ratio).key))
-        for t in winners
-        if not plan.folder.rows(t.key, "report").exists() and not _ended_badly(plan.folder, t)
+        Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (bench, t, plan.reference(t.ratio).key, attacker))
+        for t in dict.fromkeys(winners)
+        if _unconfirmed(plan.folder, t, attacker)
     ]
     errors = run_jobs("confirm", jobs, plan.study)
     return [f"confirming {name}: {error}" for name, error in errors.items()]
@@ -188,14 +206,19 @@ def _make_base(model: BaseModel, folder: Folder, note: Path) -> None:
     write_json(note, {"path": str(path.relative_to(folder.root))})
 
 
-def _yardstick(bench: Bench, yardstick: Trial, reference: str) -> None:
+def _yardstick(bench: Bench, yardstick: Trial, reference: str, attacker: Attack | None) -> None:
+    """Score vanilla or the reference and attack it like every trial, if every trial is to be attacked."""
     trial.run(bench, yardstick, reference)
     trial.report(bench, yardstick, blind=True)
+    if attacker:
+        trial.attack(bench, yardstick, attacker, reference)
 
 
-def _confirmed(bench: Bench, confirmed: Trial, reference: str) -> None:
+def _confirmed(bench: Bench, confirmed: Trial, reference: str, attacker: Attack | None) -> None:
     if trial.run(bench, confirmed, reference)["state"] == "complete":
         trial.report(bench, confirmed)
+        if attacker:
+            trial.attacked(bench, confirmed, attacker, reference)
 
 
 def _raise_first(errors: Mapping[str, str]) -> None:
@@ -203,16 +226,13 @@ def _raise_first(errors: Mapping[str, str]) -> None:
         raise Failed(f"{name} failed: {error}")
 
 
-def _ended_badly(folder: Folder, t: Trial) -> bool:
+def _unconfirmed(folder: Folder, t: Trial, attacker: Attack | None) -> bool:
+    """Whether a trial is still to be run, scored or attacked: one that ended badly is none of these."""
     path = folder.record(t.key)
-    return path.exists() and read_json(path)["state"] != "complete"
-
-
-def _gpu_jobs(study: Study) -> int:
-    """How many jobs with GPUs may be asked for together: a cluster may grow to the number asked, a machine not."""
-    if not cluster.is_private(study.address):
-        return study.workers
-    return max(1, min(study.workers, int(cluster.gpus() / study.gpus_per_trial)))
+    if path.exists() and read_json(path)["state"] != "complete":
+        return False
+    missing = attacker is not None and trial.attack_state(folder, t, attacker) == "missing"
+    return missing or not folder.rows(t.key, "report").exists()
 
 
 def _check_resources(plan: Plan) -> None:

@@ -7,13 +7,12 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
 from study.cluster import PROJECT
-from study.console import console
 from study.contracts import BaseModel, Learned, Request, Source, Trial
 from study.methods.none import NoMethod
 from study.plugins import name_of, search_space
@@ -22,12 +21,15 @@ from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Half, Modality
 from study.sequence import in_turn
 from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
+from study.trial import holds_out
 from study.vlm import VLM
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
+PLACES = ("path", "train_split", "hub", "revision")
+"""Where a benchmark lies; what it is, its fingerprint says."""
 GROWING = (
-    *("methods", "trials", "confirm_seeds", "defaults", "requests"),
+    *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),
     *("attacks", "attack_grid", "searched_attacks", "attack_trials"),
 )
 """Settings that add work to a study without changing what it holds."""
@@ -78,6 +80,11 @@ class Plan:
             Trial(self.reference(ratio), NoMethod(), goal, ratio, seed),
         )
 
+    def pool(self, ratio: int) -> list[Trial]:
+        """The yardsticks as taught with the study's seed and each further one: what the metrics are checked on."""
+        studies = (replace(self.study, seed=self.study.seed + i) for i in range(1 + self.study.metric_seeds))
+        return [t for study in studies for t in replace(self, study=study).yardsticks(ratio)]
+
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
         return Learned(
             kind=kind,
@@ -99,12 +106,14 @@ def prepared(study: Study, data: Path) -> Plan:
     _check_writable(study.study_dir.absolute())
     model, source = plugin("models", study.model), plugin("benchmarks", study.benchmark)
     study.attackers()
+    study.search_attack()
     _check_spaces(study)
     benchmark = source(data).narrowed(study.forget_attributes)
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
         in_turn(benchmark.split(ratio), study.goal, study.requests)
         _check_lessons(benchmark.split(ratio), study)
+        _check_search_attack(benchmark.split(ratio), study)
     if hasattr(model, "path"):
         model(data)
     plan = Plan(study, model, source, benchmark)
@@ -132,16 +141,32 @@ def _check_spaces(study: Study) -> None:
 
 def _check_lessons(split: Split, study: Study) -> None:
     """A method that trains on one modality needs something to forget in it."""
-
-    def nobody() -> VLM:
-        raise AssertionError("no model is loaded to look at lessons")
-
-    request = Request(split, study.goal, (), study.seed, Path(), nobody, nobody)
+    request = _request(split, study)
     for text, default in study.method_defaults().items():
         try:
             request.only(getattr(default, "modality", "all"))
         except ValueError as error:
             raise Refused(f"{text}: {error}") from error
+
+
+def _check_search_attack(split: Split, study: Study) -> None:
+    """What comes back can be an objective only where the attacker is not given everything."""
+    attacker, asked = study.search_attack(), f"robustness={study.robustness!r} at forget ratio {split.ratio}"
+    try:
+        fits = attacker is None or holds_out(attacker, _request(split, study))
+    except ValueError as error:
+        raise Refused(f"{asked}: {error}") from error
+    if not fits:
+        raise Refused(f"{asked}: the attacker is given every fact that half of the questions ask for; hold some out")
+
+
+def _request(split: Split, study: Study) -> Request:
+    """The forget request of a ratio, to look at its lessons and questions."""
+
+    def nobody() -> VLM:
+        raise AssertionError("no model is loaded to look at lessons")
+
+    return Request(split, study.goal, (), study.seed, Path(), nobody, nobody, nobody)
 
 
 def _check_questions(split: Split) -> None:
@@ -174,43 +199,6 @@ def _check_writable(root: Path) -> None:
         raise Refused(f"study folder {root}: {there} cannot be written; choose another --study-dir")
 
 
-def show(plan: Plan) -> None:
-    """Print what will be done, stage by stage, and how long it may take."""
-    study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
-    models, ratios = 1 + len(study.forget_ratios), len(study.forget_ratios)
-    trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
-    attacks, searched = (winners + 2 * ratios) * len(study.attackers()), study.attack_defaults()
-    hunted = winners * len(searched) * study.attack_trials
-    people = len({lesson.person for split in plan.benchmark.splits.values() for lesson in split.lessons})
-    stages = [
-        (
-            "learn",
-            f"{models} models: vanilla and one reference for each of {list(study.forget_ratios)} % of {people} people",
-        ),
-        ("search", f"{trials} trials: {study.trials} each of {', '.join(study.methods)}"),
-        ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
-        *[("sequence", f"{winners} winners on {study.requests} requests in turn")] * (study.requests > 1),
-        ("attack", f"{attacks} attacks: {len(study.attackers())} on each winner, vanilla and reference"),
-        *[("", f"{hunted} trials of {', '.join(searched)}: {study.attack_trials} against each winner")] * bool(hunted),
-        ("report", f"{plan.folder.report / 'report.html'}"),
-    ]
-    console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
-    for name, what in stages:
-        console.print(f"  {name:<8} {what}", markup=False)
-    runs = trials + confirms + winners * study.requests * (study.requests > 1)
-    attacked = attacks + 2 * hunted  # the control is attacked with every proposal too
-    console.print(f"  time     {_expected(study, models, runs, confirms, attacked)}")
-
-
-def _expected(study: Study, models: int, trials: int, reports: int, attacks: int) -> str:
-    cost = study.cost
-    if cost is None:
-        return "unknown for this preset until the first trials have run"
-    work = models * cost.learn + trials * cost.trial + reports * cost.report + attacks * cost.attack
-    minutes = (cost.base + 60 + work / study.workers) / 60
-    return f"about {minutes:.0f} minutes from nothing on {study.workers} cores; what is on disk is not run again"
-
-
 def _identity(model: BaseModel) -> Json:
     """What makes a base model the one it is, wherever it lies: the content of its files, not its path.
 
@@ -235,11 +223,13 @@ def _ends(path: Path) -> str:
 
 def _settings(plan: Plan) -> Json:
     settings = {k: v for k, v in canonical(plan.study).items() if k not in RUNTIME and k != "type"}
+    attacker = plan.study.search_attack()
     return {
         **settings,
         "model": _identity(plan.model),
-        "benchmark": {k: v for k, v in canonical(plan.source).items() if k != "path"},  # the fingerprint says it all
+        "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         "fingerprint": plan.benchmark.fingerprint,
+        "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},
     }
 
 
@@ -273,7 +263,7 @@ def _check_settings(plan: Plan) -> None:
 
 def _shrunk(before: Json, now: Json) -> Iterator[tuple[str, Json, Json]]:
     """The growing settings that ask for less than there is."""
-    for name in ("trials", "confirm_seeds", "attack_trials"):
+    for name in ("trials", "confirm_seeds", "attack_trials", "metric_seeds"):
         if now[name] < before.get(name, 0):
             yield name, before[name], now[name]
     for name in ("methods", "attacks", "searched_attacks"):

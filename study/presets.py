@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated
 
 from tyro.conf import Suppress
 
+from study.attacks.chain import Chain
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
 from study.checks import not_negative
@@ -31,7 +33,7 @@ from study.methods.vkd import VKD
 from study.methods.wga import WGA
 from study.plugins import check, find, known, known_spaces
 from study.questions import Goal
-from study.specs import adjusted, name_in
+from study.specs import adjusted, links, name_in
 from study.training import Schedule
 from study.vlm import Part
 
@@ -86,17 +88,29 @@ class Study:
     """Trials per method, over all ratios."""
     confirm_seeds: int = 2
     """Further seeds on which each winner is re-run."""
+    released: bool = False
+    """Whether vanilla, the references and the winners are also scored by the released protocol of the benchmark's
+    authors, whose numbers stand beside published tables; the search never is."""
+    metric_check: bool = True
+    """Whether every metric is checked: how well it tells vanilla from the references, and what rounding and relearning
+    do to it."""
+    metric_seeds: int = 0
+    """Further seeds with which vanilla and each reference are taught, a pool for that check and for nothing else."""
     requests: int = 1
     """How many requests, one after another, each winner's forget set is cut into to see what later ones do to earlier
     ones; 1 leaves that out."""
     attacks: tuple[str, ...] = ("relearning",)
-    """Attacks on every winner: files in study/attacks, with settings of their own if wanted."""
+    """Attacks on every winner: files in study/attacks, with settings of their own if wanted; slashes compose, as in
+    swap_back/quantization:format=nf4, where the second attacks what the first left."""
     searched_attacks: tuple[str, ...] = ("relearning",)
     """Attacks whose settings are searched against each winner, once `attack_trials` is set."""
     attack_trials: int = 0
     """Trials of that search for each winner; 0 leaves it out and runs the attacks as they are."""
     attack_keeps: float = 0.5
     """Least part of its accuracy on retained people that a model must keep under an attack for the attack to win."""
+    robustness: str = ""
+    """A cheap attack on every trial, such as relearning:steps=10,people=0.5: what it gets back is a third objective of
+    the search, and the attacks above run on whole fronts. Default: none."""
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
@@ -129,7 +143,9 @@ class Study:
         for name in ("trials", "lookahead", "random_trials", "requests", "workers", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
-        not_negative(self, "confirm_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
+        not_negative(self, "confirm_seeds", "metric_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
+        if self.metric_seeds and not self.metric_check:
+            raise ValueError(f"metric_seeds={self.metric_seeds} serve the metric check alone: leave it on, or use 0")
         if not self.methods or not self.forget_ratios:
             raise ValueError("name at least one method and one forget ratio")
         for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks"):
@@ -149,10 +165,12 @@ class Study:
         methods = tuple(dict.fromkeys(asked))
         for text in methods:
             check("methods", name_in(text), searchable)
-        for text in self.attacks:
-            check("attacks", name_in(text), known("attacks"))
+        for link in itertools.chain.from_iterable(map(links, (*self.attacks, *filter(None, [self.robustness])))):
+            check("attacks", name_in(link), known("attacks"))
         searchable_attacks = tuple(name for name in known("attacks") if name in known_spaces())
         for text in self.searched_attacks:
+            if len(links(text)) > 1:
+                raise ValueError(f"searched_attacks: {text!r} is composed and has no search space; name single attacks")
             check("attacks that can be searched", name_in(text), searchable_attacks)
         return dataclasses.replace(self, methods=methods)
 
@@ -177,7 +195,14 @@ class Study:
         """Where the search of each attack starts."""
         return {text: self._attacks(text)[0] for text in self.searched_attacks if self.attack_trials}
 
+    def search_attack(self) -> Attack | None:
+        """What every trial is attacked with, if robustness is an objective; of the preset's grid the first."""
+        return self._attacks(self.robustness)[0] if self.robustness else None
+
     def _attacks(self, text: str) -> tuple[Attack, ...]:
+        several = links(text)
+        if len(several) > 1:
+            return tuple(Chain(chosen) for chosen in itertools.product(*map(self._attacks, several)))
         grid = self.attack_grid.get(name_in(text)) or (find("attacks", name_in(text))(),)
         return tuple(adjusted(attack, text) for attack in grid)
 

@@ -92,6 +92,9 @@ class Question:
     """One question that is scored. `options` is empty unless the task is classification; `attribute` as in `Lesson`.
 
     The role `spared` is that of questions about forget people which a narrowed split (`Split.narrowed`) keeps.
+    `paraphrased` is the answer in other words and `perturbed` are wrong answers in the form of the right one, both as
+    in TOFU (arXiv 2401.06121); `keywords` are what a free reply must contain (FIUBench); `fact` is the same for the
+    questions of both modalities that ask for the same (UMU-Bench). All of these are empty where a dataset has none.
     """
 
     id: str
@@ -105,6 +108,15 @@ class Question:
     options: tuple[str, ...] = ()
     picture: Picture | None = field(default=None, repr=False)
     attribute: str = ""
+    paraphrased: str = ""
+    perturbed: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    fact: str = ""
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The wrong answers whose likelihood is compared with that of the right one: the other options of a choice."""
+        return tuple(option for option in self.options if option != self.answer) or self.perturbed
 
 
 @dataclass(frozen=True)

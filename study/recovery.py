@@ -9,6 +9,7 @@ import math
 
 import pandas as pd
 
+from study.objectives import BROKEN
 from study.questions import Half
 
 
@@ -21,6 +22,23 @@ def above_control(rows: pd.DataFrame, control: pd.DataFrame, half: Half) -> floa
     """
     last = min(rows["step"].max(), control["step"].max())
     return _gain(rows[rows["step"] <= last], half) - _gain(control[control["step"] <= last], half)
+
+
+def objective(rows: pd.DataFrame, control: pd.DataFrame, half: Half, *, utility: float, keeps: float) -> float:
+    """What an attack brings back as a cost in [0, 1]: the gain above control, 0 where it is less than a newcomer's.
+
+    1 for a model that is destroyed, before the attack (`utility` below `BROKEN`) or by it (less than `keeps` of the
+    retain accuracy is left): that nothing comes back of a ruin is no robustness. NaN where nothing was measured: the
+    attack broke one of the two before its first step was scored, or left answers without probability. Raises
+    `ValueError` as `above_control` does.
+    """
+    if rows["step"].nunique() < 2 or control["step"].nunique() < 2:
+        return math.nan
+    gain = above_control(rows, control, half)
+    if math.isnan(gain):
+        return math.nan
+    destroyed = utility < BROKEN or kept(rows, half) < keeps
+    return 1.0 if destroyed else min(1.0, max(0.0, gain))
 
 
 def kept(rows: pd.DataFrame, half: Half) -> float:

@@ -1,4 +1,4 @@
-"""Jobs and searches, run on Ray with a bar on the screen."""
+"""Learning, jobs and searches, run on Ray with a bar on the screen."""
 
 from __future__ import annotations
 
@@ -8,11 +8,36 @@ from typing import TYPE_CHECKING, Any
 from study import cluster
 from study.cluster import Job
 from study.console import Stage
+from study.contracts import Learned
 from study.plan import Plan
 from study.presets import Study
 
 if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its settings when it is imported
     from study.series import Series
+    from study.trial import Bench
+
+
+def teach(plan: Plan, bench: Bench, models: Sequence[Learned]) -> None:
+    """Teach, side by side, those of the models that are not on disk. Raises `Failed` if one cannot be taught."""
+    from study.workers import learn_all  # Ray Train takes seconds to import; a dry run does without
+
+    study = plan.study
+    missing = [m for m in dict.fromkeys(models) if not (plan.folder.learned(m.key) / "learned.json").exists()]
+    if not missing:
+        return
+    names = {m: _called(m, study) for m in missing}
+    with Stage("learn", study.learn.steps * len(missing), f"steps, {', '.join(names.values())}") as stage:
+        progress: dict[Learned, int] = dict.fromkeys(missing, 0)
+
+        def tell(model: Learned, steps: int) -> None:
+            if steps > progress[model]:
+                gained, progress[model] = steps - progress[model], steps
+                stage.advance(f"{names[model]} at step {steps}", gained, every=10)
+
+        gpus = study.gpus_per_trial
+        workers = min(len(missing), _gpu_jobs(study)) if gpus else len(missing)
+        cpus = 1.0 if gpus else min(1.0, study.workers / workers)
+        learn_all(bench, missing, workers=workers, cpus=cpus, gpus=gpus, on_progress=tell)
 
 
 def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
@@ -39,3 +64,15 @@ def run_search(name: str, plan: Plan, search: Series[Any]) -> None:
             )
             if repeated := stage.total - stage.done:
                 stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
+
+
+def _called(model: Learned, study: Study) -> str:
+    name = model.kind if model.ratio is None else f"{model.kind} {model.ratio} %"
+    return name if model.seed == study.seed else f"{name} seed {model.seed}"
+
+
+def _gpu_jobs(study: Study) -> int:
+    """How many jobs with GPUs may be asked for together: a cluster may grow to the number asked, a machine not."""
+    if not cluster.is_private(study.address):
+        return study.workers
+    return max(1, min(study.workers, int(cluster.gpus() / study.gpus_per_trial)))

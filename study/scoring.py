@@ -1,37 +1,67 @@
-"""Model x questions -> rows, by the strict protocol: zero-shot, options by likelihood, greedy replies.
+"""Questions in, rows out, by the strict protocol: zero-shot, nothing of the answer in the prompt.
 
-Classification: each option's probability is exp of its mean log-probability per token after the bare question
-(options are not listed in the prompt), normalised over the options; the score is 1 when the right one is largest.
-Generation: greedy, ROUGE-L F1 with stemming. Cloze: 1 when the reply contains the answer, whatever the case.
+A choice is made by the likelihood of each option after the bare question: per-token mean log-probability, softmax over
+the options. Other questions are answered greedily. What each number means and where it is from: `study.metrics`.
+
+One forward answers everything that is asked about a picture: it is encoded once, its tokens and the words before the
+question are computed once, every candidate answer is read from there (`study.packing`), and replies go on from there
+(`study.decoding`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from rouge_score.rouge_scorer import RougeScorer
+from transformers import DynamicCache
 
+from study.answer_metrics import beats, exposure, truth_ratio
+from study.decoding import replies
+from study.membership import compressed, lowest_means, standardised
 from study.packing import (
-    TOKENS_PER_BATCH,
+    Batch,
     Group,
     Prompt,
     answer_lengths,
+    answer_logits,
     answer_sums,
     batched,
-    logits,
+    hidden_states,
     pack,
-    token_logps,
 )
 from study.questions import Picture, Question
 from study.store import ROW_COLUMNS
+from study.text_metrics import bleu, contains, exact_match, is_refusal, rouge
 from study.vlm import VLM
 
 MAX_NEW_TOKENS = 50
-REPLIES_PER_BATCH = 128
+TEXTS_PER_ROW = 8
 
-_ROUGE = RougeScorer(["rougeL"], use_stemmer=True)
+NAN = float("nan")
+
+Cells = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model says to one question. The lists are in the order of `candidates`, larger meaning likelier."""
+
+    means: list[float]
+    """Mean log-probability of the tokens of each candidate, in nats."""
+    zlib: list[float]
+    min_k: list[float]
+    min_k_plus_plus: list[float]
+    reply: str | None
+    """What it replied greedily; None if it was a choice."""
+
+    @property
+    def probabilities(self) -> list[float]:
+        """The probability of each candidate if it is one of them; they sum to 1."""
+        chances: list[float] = torch.tensor(self.means).softmax(0).tolist()
+        return chances
 
 
 def score(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> pd.DataFrame:
@@ -39,92 +69,68 @@ def score(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> pd
 
     With `blind` every picture is replaced by a grey one: what is still right then was never seen.
     """
-    chosen = option_probabilities(vlm, [q for q in questions if q.task == "classification"], blind=blind)
-    replies = generated(vlm, [q for q in questions if q.task != "classification"], blind=blind)
-    return pd.DataFrame([_row(q, chosen.get(q.id), replies.get(q.id)) for q in questions], columns=list(ROW_COLUMNS))
+    read = readings(vlm, questions, blind=blind)
+    return pd.DataFrame([_row(q, read[q.id]) for q in questions], columns=list(ROW_COLUMNS))
+
+
+def candidates(question: Question) -> tuple[str, ...]:
+    """The answers whose likelihood is wanted: the options, or the right answer, its paraphrase and wrong ones."""
+    if question.options:
+        return question.options
+    return tuple(filter(None, (question.answer, question.paraphrased, *question.perturbed)))
 
 
 @torch.no_grad()
-def option_probabilities(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, list[float]]:
-    """The probability of each option of each question, by question id; they sum to 1."""
-    by_picture: dict[Picture | None, list[Question]] = {}
-    for question in questions:
-        by_picture.setdefault(question.picture, []).append(question)
-    texts = by_picture.pop(None, [])
-    asked = [*by_picture.items(), *((None, texts[i : i + 8]) for i in range(0, len(texts), 8))]
-    groups = [Group(picture, tuple(Prompt(q.prompt, q.options) for q in qs)) for picture, qs in asked]
-    means: list[float] = []
-    for part in batched(vlm, groups):
-        pictures = sum(group.picture is not None for group in part)
-        grey = vlm.grey(pictures) if blind and pictures else None
-        batch = pack(vlm, part, grey, end=False)
-        sums = answer_sums(token_logps(logits(vlm, batch), batch), batch)
-        means += (sums / answer_lengths(batch)).tolist()
-    found: dict[str, list[float]] = {}
-    at = 0
-    for _, qs in asked:
-        for question in qs:
-            options = torch.tensor(means[at : at + len(question.options)])
-            found[question.id] = options.softmax(0).tolist()
-            at += len(question.options)
+def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, Reading]:
+    """What a model says to each question, by question id. Those without options are replied to."""
+    groups = list(_grouped(questions))
+    parts = iter(groups)
+    found: dict[str, Reading] = {}
+    for part in batched(vlm, [group for group, _ in groups]):
+        asked = [question for _, (_, qs) in zip(part, parts, strict=False) for question in qs]
+        shown = sum(group.picture is not None for group in part)
+        batch = pack(vlm, part, vlm.grey(shown) if blind and shown else None, end=False)
+        found |= zip((q.id for q in asked), _read(vlm, batch, asked), strict=True)
     return found
 
 
-@torch.no_grad()
-def generated(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, str]:
-    """The greedy reply to each question, by question id; batches hold prompts of similar length, padded left."""
-    replies: dict[str, str] = {}
-    for pictured in (True, False):
-        ids = {q: vlm.prompt_ids(q.prompt, pictured) for q in questions if (q.picture is not None) == pictured}
-        order = sorted(ids, key=lambda q: (len(ids[q]), q.id))
-        while order:
-            longest = len(ids[order[-1]]) + MAX_NEW_TOKENS
-            batch = order[-max(1, min(REPLIES_PER_BATCH, TOKENS_PER_BATCH // longest)) :]
-            del order[-len(batch) :]
-            replies |= zip((q.id for q in batch), _replies(vlm, batch, ids, blind), strict=True)
-    return replies
+def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Question]]]:
+    """Questions about one picture together; those about none a few at a time, as they share little."""
+    together: dict[Picture, list[Question]] = {}
+    texts = [q for q in questions if q.picture is None]
+    for question in questions:
+        if question.picture is not None:
+            together.setdefault(question.picture, []).append(question)
+    rows = [texts[i : i + TEXTS_PER_ROW] for i in range(0, len(texts), TEXTS_PER_ROW)]
+    for picture, mine in [*together.items(), *((None, row) for row in rows)]:
+        yield Group(picture, tuple(Prompt(q.prompt, candidates(q)) for q in mine)), mine
 
 
-def _replies(vlm: VLM, batch: Sequence[Question], ids: Mapping[Question, tuple[int, ...]], blind: bool) -> list[str]:
-    length = max(len(ids[q]) for q in batch)
-    pad = vlm.tokenizer.pad_token_id or 0
-    tokens = torch.tensor([[pad] * (length - len(ids[q])) + list(ids[q]) for q in batch]).to(vlm.device)
-    mask = torch.tensor([[0] * (length - len(ids[q])) + [1] * len(ids[q]) for q in batch]).to(vlm.device)
-    pictures = [q.picture for q in batch if q.picture is not None]
-    shown: dict[str, torch.Tensor] = {}
-    if pictures:
-        pixels = vlm.grey(len(pictures)) if blind else vlm.pixels(pictures)
-        shown = {**pixels.inputs(vlm.model.dtype), **vlm.token_types(tokens)}
-    out = vlm.model.generate(  # type: ignore[operator]
-        input_ids=tokens,
-        attention_mask=mask,
-        max_new_tokens=MAX_NEW_TOKENS,
-        do_sample=False,
-        pad_token_id=pad,
-        **shown,
-    )
-    return [text.strip() for text in vlm.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]
+def _read(vlm: VLM, batch: Batch, asked: Sequence[Question]) -> Iterator[Reading]:
+    """One reading for each prompt of a batch, in order."""
+    free = [i for i, question in enumerate(asked) if not question.options]
+    cache = DynamicCache() if free else None
+    hidden = hidden_states(vlm, batch, cache)
+    logps_TV = answer_logits(vlm, batch, hidden).log_softmax(-1)
+    logps_T = logps_TV.gather(1, batch.target[:, None]).squeeze(1)
+    lengths = answer_lengths(batch)
+    means = answer_sums(logps_T, batch) / lengths
+    bytes_A = torch.tensor([compressed(answer) for q in asked for answer in candidates(q)], device=vlm.device)
+    per_answer = [
+        means,
+        means.double() / bytes_A,
+        lowest_means(logps_T, lengths),
+        lowest_means(standardised(logps_T, logps_TV), lengths),
+    ]
+    said = dict(zip(free, replies(vlm, batch, free, hidden, cache, MAX_NEW_TOKENS), strict=True)) if cache else {}
+    counts = [len(candidates(question)) for question in asked]
+    columns = [[part.tolist() for part in column.cpu().split(counts)] for column in per_answer]
+    for i, (mean, by_bytes, low, lower) in enumerate(zip(*columns, strict=True)):
+        yield Reading(mean, by_bytes, low, lower, said.get(i))
 
 
-def rouge_l(reply: str, answer: str) -> float:
-    """ROUGE-L F1 in [0, 1], stemmed (Lin 2004, as in MLLMU-Bench); equal texts score 1 in any script."""
-    if reply.casefold().split() == answer.casefold().split():
-        return 1.0
-    return float(_ROUGE.score(answer, reply)["rougeL"].fmeasure)
-
-
-def _row(question: Question, chosen: list[float] | None, reply: str | None) -> dict[str, object]:
-    if chosen is not None:
-        right = question.options.index(question.answer)
-        probability, text = chosen[right], question.options[max(range(len(chosen)), key=chosen.__getitem__)]
-        mark = float(text == question.answer)
-    else:
-        assert reply is not None
-        probability, text = float("nan"), reply
-        if question.task == "cloze":
-            mark = float(question.answer.casefold() in reply.casefold())
-        else:
-            mark = rouge_l(reply, question.answer)
+def about(question: Question, protocol: str) -> Cells:
+    """What a row says of its question, whatever was replied."""
     return {
         "question": question.id,
         "person": question.person,
@@ -132,10 +138,64 @@ def _row(question: Question, chosen: list[float] | None, reply: str | None) -> d
         "modality": question.modality,
         "task": question.task,
         "half": question.half,
-        "score": mark,
-        "probability": probability,
-        "reply": text,
+        "answer": question.answer,
+        "fact": question.fact or question.attribute,
+        "protocol": protocol,
         "step": 0,
         "seen": False,
         "held_out": "",
+    }
+
+
+def _row(question: Question, reading: Reading) -> Cells:
+    said = _chosen(question, reading) if reading.reply is None else replied(question, reading.reply)
+    return {**about(question, "strict"), **_likelihoods(question, reading), **said}
+
+
+def _likelihoods(question: Question, reading: Reading) -> Cells:
+    """What the candidates say of the right answer beside the wrong ones; NaN where there is none."""
+    right = question.options.index(question.answer) if question.options else 0
+    reworded = 1 if question.paraphrased and not question.options else right
+    wrong = [i for i in range(len(reading.means)) if i not in (right, reworded)]
+
+    def rank(values: list[float]) -> float:
+        return beats(values[right], [values[i] for i in wrong])
+
+    others = [reading.means[i] for i in wrong]
+    return {
+        "likelihood": math.exp(reading.means[right]),
+        "truth_ratio": truth_ratio(reading.means[reworded], others),
+        "exposure": exposure(reading.means[right], others),
+        "member_loss": rank(reading.means),
+        "member_zlib": rank(reading.zlib),
+        "member_min_k": rank(reading.min_k),
+        "member_min_k_plus_plus": rank(reading.min_k_plus_plus),
+    }
+
+
+def _chosen(question: Question, reading: Reading) -> Cells:
+    chances = reading.probabilities
+    text = question.options[max(range(len(chances)), key=chances.__getitem__)]
+    return {
+        "reply": text,
+        "score": float(text == question.answer),
+        "probability": chances[question.options.index(question.answer)],
+        "refused": False,
+        "parsed": True,
+    }
+
+
+def replied(question: Question, reply: str) -> Cells:
+    """The cells of a free reply: a cloze is right if the reply contains the answer, a description as ROUGE-L says."""
+    overlap = rouge(reply, question.answer)
+    right = float(contains(reply, question.answer)) if question.task == "cloze" else overlap.rouge_l
+    return {
+        "reply": reply,
+        "score": right,
+        "probability": NAN,
+        **overlap._asdict(),
+        "bleu": bleu(reply, question.answer),
+        "exact_match": exact_match(reply, question.keywords),
+        "refused": is_refusal(reply),
+        "parsed": bool(reply),
     }

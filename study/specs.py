@@ -1,6 +1,7 @@
 """Plug-ins as they are written on the command line: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
 
 `npo:modality=text,lora_rank=16` is NPO with two settings of its own; fields of the schedule are named like the rest.
+Attacks are composed with slashes: `swap_back/quantization:format=nf4` is the second on what the first left.
 """
 
 from __future__ import annotations
@@ -20,6 +21,17 @@ def name_in(text: str) -> str:
     return text.partition(":")[0]
 
 
+def links(text: str) -> tuple[str, ...]:
+    """The attacks of which `text` composes one, in order; itself alone if it is a single attack.
+
+    Raises `ValueError` for the name of composition, which is no attack by itself.
+    """
+    found = tuple(text.split("/"))
+    if "chain" in map(name_in, found):
+        raise ValueError(f"{text!r}: chain is written by its links, such as swap_back/quantization:format=nf4")
+    return found
+
+
 def plugin(kind: Kind, text: str) -> Any:
     """The model, benchmark or attack that a setting names.
 
@@ -27,12 +39,23 @@ def plugin(kind: Kind, text: str) -> Any:
     wanted, and for a value that does not fit.
     """
     found = find(kind, name_in(text))
-    if "path" in {field.name for field in dataclasses.fields(found)}:
-        path = text.partition(":")[2]
-        if not path:
-            raise ValueError(f"{text!r}: {name_in(text)} needs a folder, write {name_in(text)}:PATH")
-        return found(path=Path(path).expanduser().absolute())  # workers have their own working directories
+    fields = {field.name for field in dataclasses.fields(found)}
+    if "path" in fields:
+        return _placed(found, fields, text)
     return adjusted(found(), text)
+
+
+def _placed(found: type[Any], fields: set[str], text: str) -> Any:
+    """A plug-in that lies somewhere: NAME:PATH, or fields by name, among them perhaps the hub where it lies."""
+    written = text.partition(":")[2]
+    if not written:
+        name = name_in(text)
+        hub = f" or {name}:hub=OWNER/NAME,revision=COMMIT" if "hub" in fields else ""
+        raise ValueError(f"{text!r}: {name} needs a folder, write {name}:PATH{hub}")
+    default = found(path=Path())
+    if written.partition("=")[0] in fields and "=" in written:
+        return adjusted(default, text)
+    return dataclasses.replace(default, path=_folder(written))
 
 
 def adjusted(default: T, text: str) -> T:
@@ -90,10 +113,20 @@ def _read(text: str, name: str, value: str, default: Any) -> Any:
             return {"true": True, "false": False}[value.lower()]
         if isinstance(default, tuple):
             return tuple(_member(name, part, default) for part in value.split("+") if part)
+        if isinstance(default, Path):
+            return _folder(value)
         return type(default)(value)
     except (KeyError, ValueError, TypeError) as error:
         wanted = "list of values joined by plus signs" if isinstance(default, tuple) else type(default).__name__
+        wanted = "folder" if isinstance(default, Path) else wanted
         raise ValueError(f"{text!r}: {name}={value} is not a {wanted}") from error
+
+
+def _folder(written: str) -> Path:
+    """A path as it is written, made absolute: workers have their own working directories."""
+    if not written:
+        raise ValueError(written)
+    return Path(written).expanduser().absolute()
 
 
 def _member(name: str, value: str, default: tuple[Any, ...]) -> Any:

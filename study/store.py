@@ -28,7 +28,25 @@ ROW_COLUMNS = {
     "half": "str",  # select, report
     "score": "float64",  # accuracy of a choice or a cloze in {0, 1}; ROUGE-L F1 of a generation in [0, 1]
     "probability": "float64",  # of the right option, normalised over the options; NaN unless classification
+    "likelihood": "float64",  # of the right answer, p(answer | question) ^ (1 / its tokens)
+    "truth_ratio": "float64",  # mean likelihood of wrong answers / likelihood of the right one in other words
+    "exposure": "float64",  # bits: log2 of the number of candidate answers less log2 of the right one's rank
+    "member_loss": "float64",  # share of the wrong answers that look less like training data than the right one
+    "member_zlib": "float64",
+    "member_min_k": "float64",
+    "member_min_k_plus_plus": "float64",
+    "rouge_1": "float64",  # F1 of a reply with the answer; these six are NaN for choices
+    "rouge_2": "float64",
+    "rouge_l": "float64",
+    "rouge_l_recall": "float64",
+    "bleu": "float64",
+    "exact_match": "float64",  # share of the keywords that the reply contains; NaN without keywords
+    "refused": "bool",  # whether the reply refuses
+    "parsed": "bool",  # whether the reply could be read as an answer of the form that was asked for
+    "answer": "str",
     "reply": "str",
+    "fact": "str",  # what is asked, the same for both modalities; "" where the dataset does not say
+    "protocol": "str",  # strict, or released: the prompts, shots and parsing of the benchmark's authors
     "step": "int64",  # optimiser steps the attacker has taken; 0 without attack
     "seen": "bool",  # whether the attacker was given this person's fact
     "held_out": "str",  # "person": not given; "fact": given, another fact; "": seen or no attack
@@ -176,6 +194,11 @@ class Folder:
     def attack(self, key: str, attack: str) -> Path:
         """The rows of one attack on a trial; its `.json` beside it."""
         return self.trial(key) / "attacks" / f"{attack}.parquet"
+
+    def metric_check(self, key: str, state: str) -> Path:
+        """The rows of a model of the pool that metrics are checked on: `plain`, `quantized` or `relearned`; its
+        `.json` beside it."""
+        return self.trial(key) / "metric_check" / f"{state}.parquet"
 
     def sequence(self, key: str, requests: int) -> Path:
         """The rows of a trial's method applied to several requests in turn; its `.json` beside it."""

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from study.store import Folder, Json, canonical, content_key, kept_rows, read_js
 from study.training import Diverged
 from study.vlm import VLM, apply_delta, delta, load, restored
 from study.weights import load_tensors, save_tensors
+from study.work import Work, counted
 
 State = Literal["complete", "diverged", "failed"]
 UTILITY_QUESTIONS = 24  # of each group that is to be kept, in each half: asked at every stage of every attack
@@ -60,6 +61,8 @@ class Bench:
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
             base=lambda: load(self.base, self.device),
             reference=lambda: load_learned(self.root, reference, self.device),
+            start=lambda: load_learned(self.root, trial.start.key, self.device),
+            adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,
         )
 
 
@@ -96,12 +99,13 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
         except (Diverged, ValueError) as error:
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
         unlearn_seconds = time.monotonic() - started
-        score_seconds = 0.0
+        score_seconds, work = 0.0, Work()
         if state == "complete":
             changed = delta(unlearned, before)
             save_tensors(bench.folder.trial(trial.key) / "delta.safetensors", changed)
             started = time.monotonic()
-            rows = _scored(bench, trial, unlearned, changed, selects, "select")
+            with counted(unlearned) as work:
+                rows = _scored(bench, trial, unlearned, changed, selects, "select")
             write_rows(bench.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
             if rows["probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
@@ -110,6 +114,7 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
         "overhead_seconds": waited + time.monotonic() - called - unlearn_seconds - score_seconds,
+        **asdict(work),
     }
     return keep_record(bench.folder, trial, state, reason, instruction=instruction, cost=cost)
 
@@ -147,11 +152,14 @@ def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
     if all(bench.folder.rows(trial.key, name).exists() for name in wanted):
         return
     with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
-        unlearned, changed = _unlearned(bench, trial, vlm)
+        found, changed = unlearned_model(bench.folder, trial.key, vlm)
         rows = bench.folder.rows(trial.key, "report")
-        kept_rows(rows, lambda: _scored(bench, trial, unlearned, changed, wanted["report"], "report"))
+        with counted(found) as work:
+            kept_rows(rows, lambda: _scored(bench, trial, found, changed, wanted["report"], "report"))
+        if work.tokens:
+            write_json(rows.with_suffix(".json"), asdict(work))
         if blind:
-            kept_rows(bench.folder.rows(trial.key, "blind"), lambda: score(unlearned, wanted["blind"], blind=True))
+            kept_rows(bench.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
 
 
 def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None:
@@ -166,16 +174,22 @@ def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None
     questions = _attacked_questions(request.split.questions, trial)
     started = time.monotonic()
     with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
-        found, _ = _unlearned(bench, trial, vlm)
+        found, _ = unlearned_model(bench.folder, trial.key, vlm)
         stages, diverged = [], ""
         try:
             for stage in attacker(found, questions, request):
                 stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
         except Diverged as error:  # the attacker broke the model: what came back until then is the result
             diverged = str(error)
-    rows = _marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
+    rows = marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
     _note_attack(bench.folder, trial, attacker, diverged=diverged, seconds=time.monotonic() - started)
     write_rows(bench.folder.attack(trial.key, content_key(attacker)), rows)
+
+
+def is_complete(folder: Folder, trial: Trial) -> bool:
+    """Whether a trial has ended well."""
+    path = folder.record(trial.key)
+    return path.exists() and bool(read_json(path)["state"] == "complete")
 
 
 def attack_failed(folder: Folder, trial: Trial, attacker: Attack, reason: str) -> None:
@@ -215,7 +229,7 @@ def judged(bench: Bench, trial: Trial, vanilla: str, reference: str) -> dict[str
     return objectives.objectives(own, before, wanted, trial.goal)
 
 
-def _marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
+def marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
     """Rows with `seen` and `held_out`: a question is seen if a lesson the attacker was given states its answer."""
     given: dict[str, set[str]] = {}
     for (person, _), fact in facts(attacker.given(request)).items():
@@ -229,11 +243,11 @@ def _marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack,
     return rows.assign(held_out=held_out, seen=held_out == "")
 
 
-def _unlearned(bench: Bench, trial: Trial, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
+def unlearned_model(folder: Folder, key: str, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
     """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
-    record = read_json(bench.folder.record(trial.key))
-    with _repairable(bench.folder, trial.key):
-        changed = load_tensors(bench.folder.trial(trial.key) / "delta.safetensors")
+    record = read_json(folder.record(key))
+    with _repairable(folder, key):
+        changed = load_tensors(folder.trial(key) / "delta.safetensors")
     apply_delta(vlm, changed)
     return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
 
@@ -257,3 +271,27 @@ def _scored(
     cache = bench.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"]))
     return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)
+
+
+def attacked(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> str:
+    """Attack a finished trial unless that was tried; returns why it cannot be done, which is noted, or nothing."""
+    if attack_state(bench.folder, trial, attacker) == "missing":
+        try:
+            attack(bench, trial, attacker, reference)
+        except ValueError as error:  # what cannot be done with these settings is a result, not an accident
+            attack_failed(bench.folder, trial, attacker, str(error))
+            return str(error)
+    return ""
+
+
+def holds_out(attacker: Attack, request: Request) -> bool:
+    """Whether the attacker leaves something to be recovered on both halves of the questions.
+
+    Raises `ValueError` if the data has nothing that the attacker could be given.
+    """
+    modalities = ("image_text",) if request.goal == "visual" else MODALITIES
+    asked = [q for q in request.split.questions if q.task == "classification" and q.modality in modalities]
+    mine = [q for q in asked if q.role == "forget"]
+    rows = pd.DataFrame({"question": [q.id for q in mine], "half": [q.half for q in mine]})
+    found = marked(rows, mine, attacker, request)
+    return set(found.loc[found["held_out"] != "", "half"]) == set(HALVES)

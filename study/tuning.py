@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,14 +22,15 @@ from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
 from study.cluster import quiet_worker
-from study.contracts import Learned, Method, Trial
-from study.objectives import DIRECTIONS
+from study.contracts import Attack, Learned, Method, Trial
+from study.objectives import DIRECTIONS, ROBUST_DIRECTIONS
 from study.plugins import search_space
 from study.questions import Goal
+from study.recovery import objective
 from study.series import Outcome, Series, propose
 from study.specs import name_in, parameters, pinned
-from study.store import Json, read_json
-from study.trial import Bench, judged, keep_record, run
+from study.store import Json, content_key, read_json, read_rows
+from study.trial import Bench, attack_failed, attack_state, attacked, judged, keep_record, run
 
 RATIO = "forget_ratio"
 
@@ -51,6 +53,10 @@ class Search(Series[Trial]):
     seed: int
     lookahead: int
     random_trials: int
+    attacker: Attack | None = None
+    """What every trial is attacked with: what comes back is the third objective. None for a search without one."""
+    keeps: float = 0.0
+    """Least part of the retain accuracy that the attack must leave for what it shows to count."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -59,8 +65,8 @@ class Search(Series[Trial]):
 
     @property
     def directions(self) -> Mapping[str, str]:
-        """Those of the two objectives."""
-        return DIRECTIONS
+        """Those of the two objectives, or of three if every trial is attacked."""
+        return ROBUST_DIRECTIONS if self.attacker else DIRECTIONS
 
     def place(self, label: str, number: int) -> Path:
         """Below the method's name."""
@@ -87,29 +93,56 @@ class Search(Series[Trial]):
         return {"ratio": job.ratio, "default": number < len(self.ratios)}
 
     def finished(self, job: Trial) -> bool:
-        """Whether the trial has its record."""
-        return self.bench.folder.record(job.key).exists()
+        """Whether the trial has its record and, if it ended well, has met the attack of the search."""
+        if self._state(job) != "complete" or self.attacker is None:
+            return self._state(job) != "missing"
+        return attack_state(self.bench.folder, job, self.attacker) != "missing"
 
     def outcome(self, job: Trial) -> Outcome | None:
-        """The objectives of a trial, or nothing if it is unfinished, failed or diverged."""
-        path = self.bench.folder.record(job.key)
-        if not path.exists() or read_json(path)["state"] != "complete":
+        """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
+        if self._state(job) != "complete":
             return None
-        return Outcome(judged(self.bench, job, *self.yardsticks[job.ratio]))
+        values = judged(self.bench, job, *self.yardsticks[job.ratio])
+        if self.attacker is None:
+            return Outcome(values)
+        recovery = self._recovery(job, self.attacker, values["utility"])
+        return None if math.isnan(recovery) else Outcome({**values, "recovery": recovery})
 
     def execute(self, job: Trial, waited: float) -> dict[str, Any]:
-        """Run the trial."""
-        record = run(self.bench, job, self.references[job.ratio], waited=waited)
+        """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
+        state = run(self.bench, job, self.references[job.ratio], waited=waited)["state"]
+        if state == "complete" and self.attacker:
+            reason = attacked(self.bench, job, self.attacker, self.references[job.ratio])
+            state = f"the attack failed: {reason}" if reason else state
         outcome = self.outcome(job)
-        return {"state": record["state"], **(outcome.values if outcome else {})}
+        return {"state": state, **(outcome.values if outcome else {})}
 
     def lost(self, job: Trial, reason: str) -> None:
-        """A failed trial."""
-        keep_record(self.bench.folder, job, "failed", reason, cost={})
+        """A failed trial, or a failed attack on one that had ended well."""
+        if self.attacker and self._state(job) == "complete":
+            attack_failed(self.bench.folder, job, self.attacker, reason)
+        else:
+            keep_record(self.bench.folder, job, "failed", reason, cost={})
 
     def told(self, label: str, number: int, job: Trial) -> str:
         """The method, the number and the ratio."""
         return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
+
+    def _state(self, job: Trial) -> str:
+        path = self.bench.folder.record(job.key)
+        return str(read_json(path)["state"]) if path.exists() else "missing"
+
+    def _recovery(self, job: Trial, attacker: Attack, utility: float) -> float:
+        """What the attack got back, or NaN where it failed or measured nothing."""
+        if attack_state(self.bench.folder, job, attacker) != "complete":
+            return math.nan
+        _, reference = self.yardsticks[job.ratio]
+        paths = (self.bench.folder.attack(key, content_key(attacker)) for key in (job.key, reference))
+        own, control = map(read_rows, paths)
+        try:
+            return objective(own, control, "select", utility=utility, keeps=self.keeps)
+        except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
+            return math.nan
 
     def _ratio(self, number: int) -> int:
         return self.ratios[number % len(self.ratios)]

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from study.families import expander, load_processor, read_layers, square_side, unread
+from study.families import expander, load_processor, read_layers, skip_unread, square_side, unread
 from study.pixels import Pixels, joined, pixels_from, squared
 from study.questions import Picture
 
@@ -69,6 +69,7 @@ class VLM:
 
     def __post_init__(self) -> None:
         self.prefixes = _find_parts(self.model)
+        skip_unread(self.model.get_submodule(self.prefixes["vision"]), self.model.config)
 
     @property
     def device(self) -> torch.device:
@@ -100,8 +101,8 @@ class VLM:
     def trainable(self, parts: Sequence[Part]) -> dict[str, torch.nn.Parameter]:
         """The parameters of `parts` that can get a gradient, by name.
 
-        What the model computes in its tower and drops (LLaVA its last layers and final norm) never gets one: it is
-        neither trained nor masked nor counted.
+        What the model has in its tower and drops (LLaVA its last layers and final norm) never gets one: it is neither
+        trained nor masked nor counted.
         """
         prefix = self.prefixes["vision"]
         dropped = {f"{prefix}.{name}" for name in unread(self.model.get_submodule(prefix), self.model.config)}
@@ -116,7 +117,7 @@ class VLM:
         """The tokens of a user turn up to where the answer starts, image placeholders expanded."""
         key = (prompt, with_picture, None)
         if key not in self._ids:
-            self._ids[key] = self._tokens(self._text(prompt, with_picture), with_picture)
+            self._ids[key] = self.written_ids(self._text(prompt, with_picture), with_picture)
         return self._ids[key]
 
     def answer_ids(self, prompt: str, with_picture: bool, answer: str) -> tuple[int, ...]:
@@ -125,7 +126,7 @@ class VLM:
         if key not in self._ids:
             before = self.prompt_ids(prompt, with_picture)
             text = self._text(prompt, with_picture)
-            whole = self._tokens(text + ("" if text[-1:].isspace() else " ") + answer, with_picture)
+            whole = self.written_ids(text + ("" if text[-1:].isspace() else " ") + answer, with_picture)
             apart = whole[: len(before)] != before or len(whole) == len(before)
             alone = self.tokenizer(answer, add_special_tokens=False).input_ids if apart else whole[len(before) :]
             self._ids[key] = tuple(alone)
@@ -135,16 +136,22 @@ class VLM:
         if self.instruction:
             prompt = f"{self.instruction}\n{prompt}"
         content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
-        turns: list[Any] = [{"role": "user", "content": content}]
-        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        text = self.chat([{"role": "user", "content": content}])
         if self.prefill:
             text += ("" if text[-1:].isspace() else " ") + self.prefill
         return text
 
-    def _tokens(self, text: str, with_picture: bool) -> tuple[int, ...]:
-        if not with_picture:
+    def chat(self, turns: list[Any]) -> str:
+        """Turns in the words of the chat template, up to where the answer starts."""
+        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return text
+
+    def written_ids(self, text: str, pictures: int) -> tuple[int, ...]:
+        """The tokens of a prompt that is written out whole, its placeholders of `pictures` pictures expanded."""
+        if not pictures:
             return tuple(self.tokenizer(text).input_ids)
-        made = self._expander(text=[text], images=[[self._blank]], return_tensors="pt")
+        expands: Any = self._expander if pictures == 1 else self.processor
+        made = expands(text=[text], images=[[self._blank] * pictures], return_tensors="pt")
         return tuple(made["input_ids"][0].tolist())
 
     @cached_property

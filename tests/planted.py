@@ -14,11 +14,14 @@ import pandas as pd
 
 from study.questions import MODALITIES, ROLES, Role
 from study.store import ROW_COLUMNS, content_key, read_json, write_json, write_rows
+from tests.rows import row
 
 STEPS = (0, 5, 10, 20, 40)
 ATTACK = "a1b2c3"
 PLAIN: tuple[Role, ...] = tuple(role for role in ROLES if role != "spared")
 """The roles of a study that forgets whole people."""
+MEMBER = tuple(name for name in ROW_COLUMNS if name.startswith("member_"))
+OVERLAP = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_recall", "bleu")
 PEOPLE = {role: [f"{role}-{n}" for n in range(size)] for role, size in (("forget", 8), ("retain", 12), ("real", 6))}
 
 
@@ -226,12 +229,16 @@ class Planter:
         if self.noise:
             probability = float(np.clip(level + self.noise * self.random.normal(), 0.01, 0.99))
             score = float(self.random.random() < level)
-        return {
-            "question": f"{half}-{person}-{role}-{modality}-{task}-{number}", "person": person, "role": role,
-            "modality": modality, "task": task, "half": half, "score": score,
-            "probability": probability if task == "classification" else float("nan"), "reply": "A", "step": 0,
-            "seen": False, "held_out": "",
-        }  # fmt: skip
+        if task == "classification":
+            told = {"probability": probability, "truth_ratio": 1.0 - probability, "exposure": 2.0 * probability,
+                    **dict.fromkeys(MEMBER, probability)}  # fmt: skip
+        else:
+            told = dict.fromkeys(OVERLAP, score)
+        return row(
+            question=f"{half}-{person}-{role}-{modality}-{task}-{number}", person=person, role=role, modality=modality,
+            task=task, half=half, score=score, likelihood=probability, reply="A", answer="A", fact=f"{task}-{number}",
+            **told,
+        )  # fmt: skip
 
 
 def plant(

@@ -22,10 +22,12 @@ QUICK = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3,
 def request_on(
     benchmark: Benchmark, cache: Path, folder: Path, *, goal: Goal = "visual", ratio: int = 10, seed: int = 0
 ) -> Request:
-    """A request whose base model and reference are the model in `folder`."""
-    return Request(
-        benchmark.split(ratio), goal, benchmark.strangers, seed, cache, lambda: load(folder), lambda: load(folder)
-    )
+    """A request whose base model, reference and start are the model in `folder`."""
+
+    def loaded() -> VLM:
+        return load(folder)
+
+    return Request(benchmark.split(ratio), goal, benchmark.strangers, seed, cache, loaded, loaded, loaded)
 
 
 def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:

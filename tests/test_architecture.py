@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("study", "search_spaces", "analysis")
 KINDS = ("methods", "attacks", "models", "benchmarks")
 ABOVE_A_TRIAL = tuple(
-    f"study.{name}" for name in ("run", "pipeline", "attack_stage", "running", "tuning", "workers", "cluster")
+    f"study.{name}"
+    for name in ("run", "pipeline", "attack_stage", "metric_check", "running", "tuning", "workers", "cluster")
 )
 
 
@@ -36,7 +37,8 @@ class Rule:
 SEARCHES = ("study/tuning.py", "study/series.py", "study/attacking.py")
 EVERYTHING = tuple(f"{package}/**/*.py" for package in PACKAGES)
 PLUGINS = tuple(f"study/{kind}/*.py" for kind in KINDS)
-TORCHLESS = ("questions", "store", "objectives", "plugins", "portraits", "language")
+MEASURES = ("text_metrics", "answer_metrics", "aggregates", "distances", "metrics", "metric_trust")
+TORCHLESS = ("questions", "hub", "store", "objectives", "plugins", "portraits", "language", *MEASURES)
 RULES = [
     Rule(
         ("study/**/*.py",),
@@ -51,7 +53,10 @@ RULES = [
     Rule(
         ("analysis/**/*.py",),
         ("study",),
-        allowed=("study.objectives", "study.store", "study.questions", "study.recovery"),
+        allowed=tuple(
+            f"study.{name}"
+            for name in ("objectives", "store", "questions", "recovery", "metrics", "metric_trust", "aggregates")
+        ),
     ),
     Rule(
         (
@@ -63,6 +68,8 @@ RULES = [
         ),
         ABOVE_A_TRIAL,
     ),
+    Rule(EVERYTHING, ("lmms_eval",)),
+    Rule(("study/**/*.py",), ("study.export", "study.general_utility"), exempt=("study/general_utility.py",)),
     Rule(("study/losses.py", "study/questions.py"), (*ABOVE_A_TRIAL, "study.trial", "study.contracts", "study.vlm")),
     *(Rule((f"study/{kind}/*.py",), tuple(f"study.{other}" for other in KINDS if other != kind)) for kind in KINDS),
 ]

@@ -19,10 +19,11 @@ from study.methods.none import NoMethod
 from study.methods.npo import NPO
 from study.questions import Lesson, Question
 from study.series import propose
-from study.store import ROW_COLUMNS, content_key, write_rows
+from study.store import content_key, write_rows
 from study.training import Schedule
 from study.trial import Bench, attack_failed, attack_state
 from study.vlm import VLM
+from tests.rows import row
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
 WINNER = Trial(VANILLA, NPO(), "visual", 15, 0)
@@ -60,8 +61,8 @@ def planted(force: float, target: Trial) -> pd.DataFrame:
             kept = 1.0 if step == 0 or force <= 0.6 else 0.0
             lines.append({"role": "retain", "held_out": "person", "step": step, "probability": 1.0, "score": kept})
         lines[-4:] = [{**line, "half": half} for line in lines[-4:]]
-    text = {"question": "q", "person": "p", "modality": "image_text", "task": "classification", "reply": ""}
-    return pd.DataFrame([{**text, "seen": False, **line} for line in lines], columns=list(ROW_COLUMNS))
+    one = row(question="q", person="p", modality="image_text", task="classification")
+    return pd.DataFrame([{**one, **line} for line in lines])
 
 
 @pytest.fixture

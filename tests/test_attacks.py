@@ -25,13 +25,16 @@ from study.questions import Benchmark, Goal, Lesson, Question, Split
 from study.scoring import score
 from study.specs import adjusted, flat
 from study.store import canonical, content_key
-from study.trial import _marked
+from study.trial import marked
 from study.vlm import PARTS, VLM, Part, load, restored
 from tests.small import changed, request_on, same_bits, snapshot, variants
 
 
 def moved(attack: Any) -> set[Part]:
-    """The parts whose weights an attack changes: those it trains, or `parts` of one that does not train."""
+    """The parts whose weights an attack changes: those it trains, or `parts` of one that does not train; of composed
+    ones, those of all links."""
+    if hasattr(attack, "links"):
+        return set().union(*map(moved, attack.links))
     return set(getattr(attack, "trains", getattr(attack, "parts", ())))
 
 
@@ -55,16 +58,17 @@ SEARCHED = [name for name in known("attacks") if (SPACES / f"{name}.py").exists(
 
 @pytest.fixture
 def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request:
-    """Three people to forget; of the public base model every weight is another one."""
+    """Three people to forget, by an adapter; of the base model and of the start every weight is another one."""
 
-    def base() -> VLM:
+    def other() -> VLM:
         vlm = load(tiny_folder)
         with torch.no_grad():
             for parameter in vlm.model.parameters():
                 parameter.add_(0.01)
         return vlm
 
-    return replace(request_on(benchmark, tmp_path / "cache", tiny_folder, ratio=15), base=base)
+    request = request_on(benchmark, tmp_path / "cache", tiny_folder, ratio=15)
+    return replace(request, base=other, start=other, adapter=True)
 
 
 @pytest.fixture
@@ -97,20 +101,26 @@ def test_an_attack_is_a_value(name: str) -> None:
 def test_the_first_stage_is_the_model_as_it_was_found(
     attack: Any, tiny: VLM, request_: Request, questions: list[Question]
 ) -> None:
-    """Then the steps rise, every question is asked at each, and the model is ready to be scored."""
+    """Then the steps rise, every question is asked at each, and the model is ready to be scored.
+
+    What reads the model its own way says that it can only stand last in a chain.
+    """
     before = snapshot(tiny)
     steps: list[int] = []
+    readings = []
     for stage in attack(tiny, questions, request_):
         if not steps:
             assert stage.vlm is tiny
             assert same_bits(before, snapshot(tiny))
             assert list(stage.questions) == questions
         steps.append(stage.step)
+        readings.append(stage.read)
         assert [q.id for q in stage.questions] == [q.id for q in questions]
         assert not stage.vlm.model.training
     assert steps[0] == 0
     assert len(steps) > 1
     assert steps == sorted(set(steps))
+    assert any(readings) == (getattr(attack, "in_chain", "") == "last")
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -248,7 +258,7 @@ def test_a_question_is_seen_if_its_answer_was_stated(
              asked("b-sentence", "b", "This person lives in Lisbon.")]  # fmt: skip
     rows = pd.DataFrame({"question": [q.id for q in there] * 2, "step": [0] * 4 + [5] * 4})
     attacker = _Given(*([Lesson(given[0], "?", given[1])] if given else []))
-    found = _marked(rows, there, attacker, request_)
+    found = marked(rows, there, attacker, request_)
     for line in found.to_dict("records"):
         assert line["held_out"] == wanted.get(line["question"], "person")
         assert line["seen"] == (line["held_out"] == "")
@@ -262,8 +272,8 @@ def _no_model() -> VLM:
 def test_what_a_longer_lesson_states_is_seen_too() -> None:
     """An attacker who was given the sentence and the word was given one fact."""
     split = Split(5, frozenset("a"), (), ())
-    request = Request(split, "visual", (), 0, Path(), _no_model, _no_model)
+    request = Request(split, "visual", (), 0, Path(), *(_no_model,) * 3)
     rows = pd.DataFrame({"question": ["q", "r"]})
     both = _Given(Lesson("a", "?", "Lisbon"), Lesson("a", "?", "This person lives in Lisbon."))
-    found = _marked(rows, [asked("q", "a", "Lisbon"), asked("r", "a", "lives in Lisbon")], both, request)
+    found = marked(rows, [asked("q", "a", "Lisbon"), asked("r", "a", "lives in Lisbon")], both, request)
     assert found["seen"].tolist() == [True, True]

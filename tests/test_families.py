@@ -22,7 +22,7 @@ from study.contracts import Request
 from study.methods.vkd import VKD, pruned
 from study.packing import Batch, Group, Prompt, logits, pack, token_logps
 from study.questions import Benchmark, Picture, Question
-from study.scoring import generated, option_probabilities
+from study.scoring import readings
 from study.training import Schedule
 from study.vlm import PARTS, VLM, load
 from tests.families import FAMILIES
@@ -218,8 +218,9 @@ def test_replies_are_those_of_generating_one_by_one(
             weight.add_((0.3 if "embed" in name else 1.0) * torch.randn(weight.shape, generator=generator))
     questions = [q for q in benchmark.split(5).questions if q.task != "classification"]
     pictured, texts = ([q for q in questions if (q.picture is None) == blank] for blank in (False, True))
-    some = [*pictured[:: len(pictured) // 6], *texts[:: len(texts) // 6]]
-    found = generated(vlm, some)
+    together = [q for q in pictured if q.picture == pictured[0].picture][:5]  # the row of one picture has several
+    some = [*together, *pictured[5 :: len(pictured) // 6], *texts[:: len(texts) // 6]]
+    found = {key: reading.reply for key, reading in readings(vlm, some).items()}
     for question in some:
         whole = own_inputs(vlm, question.picture, question.prompt)
         options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": vlm.tokenizer.pad_token_id}
@@ -238,11 +239,12 @@ def test_a_blind_model_sees_nothing(vlm: VLM, benchmark: Benchmark, monkeypatch:
     def elsewhere(questions: Sequence[Question]) -> list[Question]:
         return [replace(q, picture=benchmark.strangers[i]) for i, q in enumerate(questions)]
 
-    seen, blind = option_probabilities(vlm, some[0]), option_probabilities(vlm, some[0], blind=True)
+    seen, blind = readings(vlm, some[0]), readings(vlm, some[0], blind=True)
     assert blind != seen
-    others = option_probabilities(vlm, elsewhere(some[0]), blind=True)
-    assert all(others[key] == pytest.approx(value, abs=1e-5) for key, value in blind.items())
-    assert generated(vlm, some[1], blind=True) == generated(vlm, elsewhere(some[1]), blind=True)
+    others = readings(vlm, elsewhere(some[0]), blind=True)
+    assert all(others[key].means == pytest.approx(reading.means, abs=1e-5) for key, reading in blind.items())
+    said, elsewhere_said = (readings(vlm, qs, blind=True) for qs in (some[1], elsewhere(some[1])))
+    assert [r.reply for r in said.values()] == [r.reply for r in elsewhere_said.values()]
 
 
 # ---- VKD ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from study.plan import Failed, Plan
 from study.presets import PRESETS, Gate
 from study.questions import Benchmark, Role
 from study.specs import plugin
-from study.store import ROW_COLUMNS, write_rows
+from study.store import write_rows
+from tests.rows import row
 
 STUDY = dataclasses.replace(PRESETS["smoke"][1], forget_ratios=(15,), gate=Gate())
 SPARED = {"spared": 0.9, "spared text": 0.9}
@@ -41,20 +42,18 @@ def planted(plan: Plan, trial: Trial, accuracies: Mapping[str, float]) -> None:
         groups["forget", "text"] = "forget text"
 
     def group(role: Role, modality: str, half: str, share: float) -> list[dict[str, object]]:
-        row: dict[str, object] = dict.fromkeys(ROW_COLUMNS, "")
-        row |= {"role": role, "modality": modality, "task": "classification"}
-        row |= {"half": half, "probability": 0.5, "step": 0, "seen": False}
+        one = row(role=role, modality=modality, task="classification", half=half, probability=0.5)
         count = 0 if math.isnan(share) else 100
-        return [row | {"question": f"{i}", "score": float(i < 100 * share)} for i in range(count)]
+        return [one | {"question": f"{i}", "score": float(i < 100 * share)} for i in range(count)]
 
     for name in ("select", "report"):
-        rows = [row for place, level in groups.items() for row in group(*place, name, accuracies[level])]
+        rows = [one for place, level in groups.items() for one in group(*place, name, accuracies[level])]
         write_rows(plan.folder.rows(trial.key, name), pd.DataFrame(rows))
     blind = [
-        row
+        one
         for role, modality in groups
         if modality == "image_text"
-        for row in group(role, modality, "select", accuracies["blind"])
+        for one in group(role, modality, "select", accuracies["blind"])
     ]
     write_rows(plan.folder.rows(trial.key, "blind"), pd.DataFrame(blind))
 

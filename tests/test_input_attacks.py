@@ -39,7 +39,7 @@ from study.methods.none import NoMethod
 from study.methods.prompting import INSTRUCTIONS
 from study.pictures import Transform, encoded, shown_instead, transformed, with_text
 from study.questions import Benchmark, Goal, Lesson, Picture, Question, facts, states
-from study.scoring import option_probabilities, score
+from study.scoring import readings, score
 from study.store import ROW_COLUMNS, content_key, read_rows
 from study.training import Schedule
 from study.trial import Bench
@@ -510,7 +510,7 @@ def test_scoring_after_a_prefill_is_scoring_with_the_words_typed_in(tiny: VLM, r
     """Options by their likelihood after prompt and first words, computed one by one without packing."""
     questions = [q for q in asked(request_) if q.attribute != "name"][:12]
     _, after = Prefill("This person is")(tiny, questions, request_)
-    found = option_probabilities(after.vlm, after.questions)
+    found = readings(after.vlm, after.questions)
     for q in questions:
         pixels = tiny.pixels([q.picture]).inputs(tiny.model.dtype) if q.picture else {}
         begun = (
@@ -524,7 +524,7 @@ def test_scoring_after_a_prefill_is_scoring_with_the_words_typed_in(tiny: VLM, r
                 logits = tiny.model(input_ids=torch.tensor([[*begun, *reply]]), **pixels).logits[0]
             logps = logits.log_softmax(-1)[len(begun) - 1 : -1]
             means.append(float(logps[range(len(reply)), reply].mean()))
-        assert found[q.id] == pytest.approx(torch.tensor(means).softmax(0).tolist(), abs=1e-5)
+        assert found[q.id].probabilities == pytest.approx(torch.tensor(means).softmax(0).tolist(), abs=1e-5)
 
 
 def test_greedy_replies_go_on_after_the_prefill(tiny: VLM, visual: Request) -> None:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.benchmarks._mllmu_cells import Row, lessons, questions
+from study.benchmarks._mllmu_cells import lessons, questions
+from study.benchmarks._rows import Row
+from study.benchmarks.mllmu import Mllmu
 from study.benchmarks.synthetic import Synthetic
 from tests.test_mllmu import Change, choice, edit, load, metadata
 
@@ -117,7 +119,17 @@ FT_ROW = r"ft_Data/train-00000-of-00001.parquet, row 1, ID 001: "
             lambda rows: rows[1].update(metadata=metadata(("", "Bo"))),
             FT_ROW + "metadata 0: Question is empty",
         ),
-        ("ft_Data", lambda rows: rows.__delitem__(slice(40)), r"IDs of forget_\d+ without lesson in ft_Data \(0\d\d"),
+        (
+            "ft_Data",
+            lambda rows: rows[1].update(metadata=metadata(("Who?", {"first": "Bo"}))),
+            FT_ROW + r"metadata 0: Answer is empty or no text \(\{'first': 'Bo'\}\)",
+        ),
+        (
+            "ft_Data",
+            lambda rows: rows[1].update(metadata=metadata(("Who?", "Bo"), ("Parents?", ["Al", "Di"]))),
+            FT_ROW + r"metadata 1: Answer is empty or no text \(\['Al', 'Di'\]\)",
+        ),
+        ("ft_Data", lambda rows: rows.__delitem__(slice(40)), r"IDs of forget_\d+ without any lesson \(0\d\d"),
         ("ft_Data", _set_image(b""), FT_ROW + "the image is missing"),
         ("Strangers", _set_image(b"x"), "Strangers/train-00000-of-00001.parquet, row 1: not an image"),
     ],
@@ -144,7 +156,7 @@ def test_a_missing_folder_is_named(data: Path, folder: str) -> None:
 
 
 def test_a_missing_dataset_and_missing_ratios_are_named(data: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere: no such folder; give the folder that holds Full_Set"):
+    with pytest.raises(ValueError, match="nowhere: no such folder; give that of the dataset, or hub="):
         load(data / "nowhere")
     for ratio in (5, 10, 15):
         shutil.rmtree(data / f"forget_{ratio}")
@@ -210,3 +222,9 @@ def test_any_cell_is_read_or_named(
         except ValueError as error:
             message = str(error)
         assert not message or message.startswith("file, row 7, ID 003: ")
+
+
+@pytest.mark.parametrize("train", ["../ft_Data", "a/b", ".", ".."])
+def test_lessons_lie_in_a_folder_of_the_dataset(whole: Path, train: str) -> None:
+    with pytest.raises(ValueError, match="give the name of a folder in the dataset, such as ft_Data"):
+        Mllmu(whole, train=train)(whole)

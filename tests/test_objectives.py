@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ from study.objectives import (
 )
 from study.questions import MODALITIES, ROLES, Goal
 from study.store import ROW_COLUMNS
+from tests.rows import row
 
 GROUPS = [(role, modality) for role in ("forget", "test", "retain", "real") for modality in ("image_text", "text")]
 probabilities = st.lists(st.floats(0.01, 1.0), min_size=16, max_size=16)
@@ -32,13 +34,16 @@ probabilities = st.lists(st.floats(0.01, 1.0), min_size=16, max_size=16)
 
 def rows(values: list[float]) -> pd.DataFrame:
     """Two classification rows for each (role, modality), with the given probabilities of the right option."""
-    data: list[dict[str, Any]] = []
-    for number, value in enumerate(values):
-        role, modality = GROUPS[number // 2]
-        data.append({"question": f"q{number}", "person": f"p{number % 2}", "role": role, "modality": modality,
-                     "task": "classification", "half": "select", "score": float(value > 0.5), "probability": value,
-                     "reply": "A", "step": 0, "seen": False, "held_out": ""})  # fmt: skip
-    return pd.DataFrame(data).astype(ROW_COLUMNS)
+    return choices(len(values)).assign(probability=values, score=[float(value > 0.5) for value in values])
+
+
+@cache
+def choices(count: int) -> pd.DataFrame:
+    """Rows without numbers, made once: properties are tried on many."""
+    places = [(number, *GROUPS[number // 2]) for number in range(count)]
+    lines = [row(question=f"q{number}", person=f"p{number % 2}", role=role, modality=modality, task="classification",
+                 half="select", reply="A") for number, role, modality in places]  # fmt: skip
+    return pd.DataFrame(lines).astype(ROW_COLUMNS)
 
 
 def level(**groups: float) -> pd.DataFrame:
@@ -133,10 +138,10 @@ def test_utility_never_rises_when_a_kept_probability_falls(values: list[float], 
 def test_winner_is_nearest_to_the_ideal() -> None:
     """By distance among the front; equal trials go to the smallest key; nothing to choose from is said."""
     trials = [("c", (0.3, 1.0)), ("b", (0.1, 0.9)), ("a", (0.0, 0.2)), ("d", (0.1, 0.9))]
-    assert winner([(key, {"forgetting": f, "utility": u}) for key, (f, u) in trials]) == "b"
+    assert winner({key: {"forgetting": f, "utility": u} for key, (f, u) in trials}) == "b"
     assert distance_to_ideal(0.3, 0.6) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="no complete trial"):
-        winner([])
+        winner({})
 
 
 points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
@@ -146,8 +151,8 @@ points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_s
 @given(points)
 def test_the_winner_is_on_the_front(values: list[tuple[float, float]]) -> None:
     """Whatever the values."""
-    trials = [(f"{number:02d}", {"forgetting": f, "utility": u}) for number, (f, u) in enumerate(values)]
-    best = dict(trials)[winner(trials)]
+    trials = {f"{number:02d}": {"forgetting": f, "utility": u} for number, (f, u) in enumerate(values)}
+    best = trials[winner(trials)]
     assert math.isfinite(distance_to_ideal(best["forgetting"], best["utility"]))
     costs = [(f, 1.0 - u) for f, u in values]
     assert front_mask(costs)[int(winner(trials))]

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from analysis import folder as analysed
 from analysis.robustness import recovery
 from study import trial
+from study.attacks.adapter_scaling import AdapterScaling
+from study.attacks.chain import Chain
 from study.attacks.interpolation import Interpolation
 from study.attacks.nothing import Nothing
 from study.attacks.pruning import Pruning
@@ -29,13 +31,14 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Learned, Method, Request, Trial
 from study.language import COMPLETE
 from study.learning import learn, load_learned
+from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.models.tiny import Tiny
 from study.questions import Benchmark, Lesson
 from study.store import content_key, read_rows, write_json
 from study.training import Lessons, Schedule, train
 from study.trial import Bench
-from study.vlm import VLM, Part, apply_delta
+from study.vlm import VLM, Part, apply_delta, load
 from tests.planted import Planter
 from tests.small import same_bits, snapshot
 
@@ -59,6 +62,13 @@ ATTACKS: dict[str, Attack] = {
     "relearning": RELEARN,
     "idle relearning": replace(RELEARN, schedule=replace(FAST, steps=5, learning_rate=0.0)),
     "benign": replace(RELEARN, data="benign", schedule=replace(FAST, steps=10, learning_rate=1e-3)),
+    "swap back then relearning": Chain((SwapBack(), RELEARN)),
+}
+HEAD_ATTACKS: dict[str, Attack] = {
+    "nothing": Nothing(),
+    "head": SwapBack((), head=True),
+    "tower": SwapBack(),
+    "tower then head": Chain((SwapBack(), SwapBack((), head=True))),
 }
 
 
@@ -133,6 +143,25 @@ class Suppressor:
 
 
 @dataclass(frozen=True)
+class Permuted:
+    """Shuffles the rows of the output head: the model knows all it knew, and says another word for each."""
+
+    @torch.no_grad()
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        head = vlm.model.get_output_embeddings().weight
+        head.copy_(head[torch.randperm(len(head), generator=torch.Generator().manual_seed(0))])
+        return vlm
+
+
+@dataclass(frozen=True)
+class Twofold:
+    """Both: who opens one lock stands before the other."""
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        return Permuted()(Hiding()(vlm, request), request)
+
+
+@dataclass(frozen=True)
 class Forgetful:
     """Perfect unlearning: the weights of a model that was never taught, of another seed than the control."""
 
@@ -153,43 +182,60 @@ class Destroyed:
         return vlm
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A study folder in which vanilla and two references have been taught."""
-    root = tmp_path_factory.mktemp("planted")
-    bench = Bench(root, Few(), Tiny(steps=0, width=96, layers=1, patch=24)(root / "base"))
-    for learned in (VANILLA, CONTROL, OTHER):
-        learn(root, learned, bench.benchmark, bench.base, "cpu", None)
+def taught(root: Path, base: Path, *models: Learned) -> Bench:
+    """A study folder in which models have been taught."""
+    bench = Bench(root, Few(), base)
+    for learned in models:
+        learn(root, learned, bench.benchmark, base, "cpu", None)
     return bench
 
 
-@pytest.fixture(scope="module")
-def trials(bench: Bench) -> dict[str, Trial]:
-    """Both yardsticks and the planted defences, unlearned, scored and attacked; a study folder like any other."""
-    methods: Mapping[str, Method] = {
-        "tower": Hiding(), "suppressor": Suppressor(), "forgetful": Forgetful(bench.root),
-        "destroyed": Destroyed(),
-    }  # fmt: skip
-    found = {name: Trial(VANILLA, method, "visual", RATIO, 0, name) for name, method in methods.items()}
-    yardsticks = {"vanilla": VANILLA, "reference": CONTROL}
+def unlearned(
+    bench: Bench, methods: Mapping[str, Method], attacks: Mapping[str, Attack], vanilla: Learned, control: Learned
+) -> dict[str, Trial]:
+    """Both yardsticks and some defences, unlearned, scored and attacked; a study folder like any other."""
+    found = {name: Trial(vanilla, method, "visual", RATIO, 0, name) for name, method in methods.items()}
+    yardsticks = {"vanilla": vanilla, "reference": control}
     found |= {name: Trial(learned, NoMethod(), "visual", RATIO, 0) for name, learned in yardsticks.items()}
     for planted in found.values():
-        trial.run(bench, planted, CONTROL.key)
+        trial.run(bench, planted, control.key)
         trial.report(bench, planted)
-        for attack in ATTACKS.values():
-            trial.attack(bench, planted, attack, CONTROL.key)
+        for attack in attacks.values():
+            trial.attack(bench, planted, attack, control.key)
     Planter(bench.root).study([*methods], [RATIO])
     winners = {name: {str(RATIO): {"trials": [found[name].key]}} for name in methods}
     write_json(bench.root / "winners.json", winners)
     return found
 
 
+def verdicts(bench: Bench, attacks: Mapping[str, Attack]) -> pd.DataFrame:
+    """What the report says of each defence under each attack."""
+    table = recovery(analysed.read(bench.root))
+    names = {content_key(attack): name for name, attack in attacks.items()}
+    return table.assign(attack=table["attack"].map(names))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Vanilla and two references."""
+    root = tmp_path_factory.mktemp("planted")
+    return taught(root, Tiny(steps=0, width=96, layers=1, patch=24)(root / "base"), VANILLA, CONTROL, OTHER)
+
+
+@pytest.fixture(scope="module")
+def trials(bench: Bench) -> dict[str, Trial]:
+    """The planted defences under every planted attack."""
+    methods: Mapping[str, Method] = {
+        "tower": Hiding(), "suppressor": Suppressor(), "forgetful": Forgetful(bench.root),
+        "destroyed": Destroyed(),
+    }  # fmt: skip
+    return unlearned(bench, methods, ATTACKS, VANILLA, CONTROL)
+
+
 @pytest.fixture(scope="module")
 def judged(bench: Bench, trials: dict[str, Trial]) -> pd.DataFrame:
     """What the report says of each defence under each attack."""
-    table = recovery(analysed.read(bench.root))
-    names = {content_key(attack): name for name, attack in ATTACKS.items()}
-    return table.assign(attack=table["attack"].map(names))
+    return verdicts(bench, ATTACKS)
 
 
 def line(judged: pd.DataFrame, method: str, attack: str, held_out: str = "person") -> Any:
@@ -263,3 +309,75 @@ def test_an_idle_attack_brings_back_exactly_nothing(
         assert first["score"].tolist() == last["score"].tolist()
         assert first["reply"].tolist() == last["reply"].tolist()
         assert (first["probability"] - last["probability"]).abs().max() <= rounding
+
+
+# ---- an adapter, a head, two locks -------------------------------------------------------------------------------
+def test_taking_an_adapter_off_gives_vanilla_to_the_bit(bench: Bench, trials: dict[str, Trial]) -> None:
+    """The same weights, and the same rows as vanilla that nobody attacked."""
+    ascent = GradientAscent(schedule=Schedule(steps=6, learning_rate=1e-2, pictures=6, lora_rank=4))
+    adapted, attack = Trial(VANILLA, ascent, "visual", RATIO, 0, "adapter"), AdapterScaling()
+    trial.run(bench, adapted, CONTROL.key)
+    trial.attack(bench, adapted, attack, CONTROL.key)
+    rows = read_rows(bench.folder.attack(adapted.key, content_key(attack))).set_index("question")
+    vanilla = read_rows(bench.folder.attack(trials["vanilla"].key, content_key(Nothing()))).set_index("question")
+    found, half, off = (rows[rows["step"] == step].drop(columns="step") for step in (0, 1, 2))
+    pd.testing.assert_frame_equal(off, vanilla[vanilla["step"] == 0].drop(columns="step"), check_exact=True)
+    assert found["probability"].mean() < half["probability"].mean() < off["probability"].mean()
+    request = bench.request(adapted, CONTROL.key)
+    assert request.adapter
+    *_, last = attack(ascent(load_learned(bench.root, VANILLA.key), request), [], request)
+    assert same_bits(snapshot(last.vlm), snapshot(load_learned(bench.root, VANILLA.key)))
+
+
+def test_whole_weights_have_no_adapter_to_take_off(bench: Bench, trials: dict[str, Trial]) -> None:
+    """A defence is refused; vanilla and the reference, which are their own start, stay what they are."""
+    with pytest.raises(ValueError, match="trained whole weights, there is no adapter"):
+        trial.attack(bench, trials["tower"], AdapterScaling(), CONTROL.key)
+    for name in ("vanilla", "reference"):
+        trial.attack(bench, trials[name], AdapterScaling(), CONTROL.key)
+        rows = read_rows(bench.folder.attack(trials[name].key, content_key(AdapterScaling())))
+        assert rows.groupby("question")["probability"].nunique().max() == 1
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """A head with its rows shuffled, also behind a tower that hides, of a model taught by adapters, which leave the
+    public head alone.
+
+    The head is one of its own, as in LLaVA, and large enough to be sure of a word.
+    """
+    root = tmp_path_factory.mktemp("shuffled")
+    vlm = load(Tiny(steps=0, width=96, layers=1, patch=24)(root / "base"))
+    for config in (vlm.model.config, vlm.model.config.text_config):
+        config.tie_word_embeddings = False
+    vlm.model.lm_head.weight = nn.Parameter(8 * vlm.model.lm_head.weight.detach())
+    vlm.model.save_pretrained(root / "untied")
+    vlm.processor.save_pretrained(root / "untied")
+    teaching = replace(TEACHING, lora_rank=32, lora_alpha=64, lora_dropout=0.0)
+    vanilla, control = (replace(model, schedule=teaching) for model in (VANILLA, CONTROL))
+    bench = taught(root, root / "untied", vanilla, control)
+    unlearned(bench, {"permuted": Permuted(), "twofold": Twofold()}, HEAD_ATTACKS, vanilla, control)
+    return verdicts(bench, HEAD_ATTACKS)
+
+
+def test_a_permuted_head_is_exposed_by_putting_the_public_head_back(shuffled: pd.DataFrame) -> None:
+    """All of it; the public tower is no help, for nobody touched the tower."""
+    assert line(shuffled, "vanilla", "nothing").before > 0.9
+    assert line(shuffled, "reference", "head").before < 0.5
+    found = line(shuffled, "permuted", "head")
+    assert found.before < 0.5
+    assert found.recovery > 0.8
+    assert found.after == found.vanilla_before
+    assert found.control_gain == 0.0
+    assert line(shuffled, "permuted", "tower").gain == 0.0
+
+
+def test_what_hides_twice_is_exposed_by_a_chain_alone(shuffled: pd.DataFrame) -> None:
+    """Neither the public tower nor the public head brings it back; one after the other brings back all."""
+    for attack in ("tower", "head"):
+        assert line(shuffled, "twofold", attack).recovery < 0.5
+    found = line(shuffled, "twofold", "tower then head")
+    assert found.before < 0.5
+    assert found.after == found.vanilla_before
+    assert found.recovery == 1.0
+    assert found.control_gain == 0.0

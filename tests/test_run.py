@@ -168,6 +168,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
         "forget_ratios": (10,),
         "forget_attributes": ("residence",),
         "attack_keeps": 0.9,
+        "robustness": "relearning",
         "seed": 1,
         "lookahead": 3,
         "random_trials": 1,

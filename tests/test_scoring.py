@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from study import scoring
+from study.membership import lowest_means, min_k
 from study.packing import Group, Prompt, batched, logits, pack, token_logps
 from study.questions import Benchmark, Picture, Question
-from study.scoring import generated, option_probabilities, rouge_l, score
+from study.scoring import Reading, candidates, readings, replied, score
 from study.store import ROW_COLUMNS
 from study.training import Lessons, Schedule, train
 from study.vlm import VLM
@@ -61,6 +60,14 @@ def by_hand(vlm: VLM, question: Question, picture: Picture | None) -> list[float
     return [float(weight / sum(weights)) for weight in weights]
 
 
+def probabilities(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, list[float]]:
+    return {key: reading.probabilities for key, reading in readings(vlm, questions, blind=blind).items()}
+
+
+def generated(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, str | None]:
+    return {key: reading.reply for key, reading in readings(vlm, questions, blind=blind).items()}
+
+
 def a_question(task: str, answer: str, **changes: object) -> Question:
     base = Question("i", "1", "forget", "text", "cloze", "select", "Where?", "x")
     return replace(base, task=task, answer=answer, **changes)  # type: ignore[arg-type]
@@ -68,7 +75,7 @@ def a_question(task: str, answer: str, **changes: object) -> Question:
 
 # ---- options -------------------------------------------------------------------------------------------------------
 def test_probabilities_are_those_of_asking_one_option_at_a_time(tiny: VLM, questions: list[Question]) -> None:
-    found = option_probabilities(tiny, choices(questions))
+    found = probabilities(tiny, choices(questions))
     assert set(found) == {q.id for q in choices(questions)}
     for question in choices(questions):
         assert found[question.id] == pytest.approx(by_hand(tiny, question, question.picture), abs=1e-5)
@@ -80,27 +87,27 @@ def test_probabilities_are_those_of_asking_one_option_at_a_time(tiny: VLM, quest
 def test_order_and_batches_make_no_difference(
     tiny: VLM, questions: list[Question], tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = option_probabilities(tiny, choices(questions))
+    expected = probabilities(tiny, choices(questions))
     shuffled = choices(questions)
     random.Random(0).shuffle(shuffled)
     monkeypatch.setattr(scoring, "batched", lambda vlm, groups: batched(vlm, groups, tokens))
-    found = option_probabilities(tiny, shuffled)
-    for name, probabilities in expected.items():
-        assert found[name] == pytest.approx(probabilities, abs=1e-5)
+    found = probabilities(tiny, shuffled)
+    for name, chances in expected.items():
+        assert found[name] == pytest.approx(chances, abs=1e-5)
 
 
 def test_the_order_of_options_makes_no_difference(tiny: VLM, questions: list[Question]) -> None:
     turned = [replace(q, options=q.options[::-1]) for q in choices(questions)]
-    expected, found = option_probabilities(tiny, choices(questions)), option_probabilities(tiny, turned)
-    for name, probabilities in expected.items():
-        assert found[name][::-1] == pytest.approx(probabilities, abs=1e-5)
+    expected, found = probabilities(tiny, choices(questions)), probabilities(tiny, turned)
+    for name, chances in expected.items():
+        assert found[name][::-1] == pytest.approx(chances, abs=1e-5)
 
 
 def test_a_blind_model_is_shown_grey(tiny: VLM, benchmark: Benchmark, questions: list[Question]) -> None:
     shown = [q for q in choices(questions) if q.picture is not None]
     others = [replace(q, picture=benchmark.strangers[i % 8]) for i, q in enumerate(shown)]
-    blind, seen = option_probabilities(tiny, shown, blind=True), option_probabilities(tiny, shown)
-    blind_others, seen_others = option_probabilities(tiny, others, blind=True), option_probabilities(tiny, others)
+    blind, seen = probabilities(tiny, shown, blind=True), probabilities(tiny, shown)
+    blind_others, seen_others = probabilities(tiny, others, blind=True), probabilities(tiny, others)
     for question in shown:
         assert blind_others[question.id] == pytest.approx(blind[question.id], abs=1e-5)
         batch = pack(tiny, [Group(question.picture, (Prompt(question.prompt, question.options),))], tiny.grey())
@@ -134,8 +141,10 @@ def test_replies_do_not_depend_on_the_batch(
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 12)
     asked = [q for q in questions if q.task != "classification"]
     together = generated(taught, asked)
-    monkeypatch.setattr(scoring, "REPLIES_PER_BATCH", 1)
+    monkeypatch.setattr(scoring, "batched", lambda vlm, groups: batched(vlm, groups, 1))
     assert generated(taught, asked[::-1]) == together
+    monkeypatch.setattr(scoring, "TEXTS_PER_ROW", 1)
+    assert generated(taught, questions) == {q.id: together.get(q.id) for q in questions}
     assert {q.id: alone(taught, q) for q in asked} == together
     assert len(set(together.values())) > 3
     lengths = {len(taught.prompt_ids(q.prompt, q.picture is not None)) for q in asked}
@@ -185,11 +194,11 @@ def test_there_is_one_row_for_each_question_in_order(
 def test_a_choice_is_right_when_its_option_is_the_likeliest(tiny: VLM, questions: list[Question]) -> None:
     rows = score(tiny, choices(questions))
     for question, (_, row) in zip(choices(questions), rows.iterrows(), strict=True):
-        probabilities = by_hand(tiny, question, question.picture)
-        best = question.options[probabilities.index(max(probabilities))]
+        chances = by_hand(tiny, question, question.picture)
+        best = question.options[chances.index(max(chances))]
         assert row["reply"] == best
         assert row["score"] == float(best == question.answer)
-        assert row["probability"] == pytest.approx(probabilities[question.options.index(question.answer)], abs=1e-5)
+        assert row["probability"] == pytest.approx(chances[question.options.index(question.answer)], abs=1e-5)
     assert 0 < rows["score"].mean() < 1
 
 
@@ -205,30 +214,75 @@ def test_a_choice_is_right_when_its_option_is_the_likeliest(tiny: VLM, questions
     ],
 )
 def test_a_cloze_is_right_when_the_reply_contains_the_answer(reply: str, answer: str, expected: float) -> None:
-    assert scoring._row(a_question("cloze", answer), None, reply)["score"] == expected
+    assert replied(a_question("cloze", answer), reply)["score"] == expected
 
 
 def test_a_generation_is_marked_by_rouge() -> None:
-    row = scoring._row(a_question("generation", RIGHT), None, "This person lives in Oslo.")
-    assert row["score"] == pytest.approx(0.8)  # four of five words, in order, on both sides
+    row = replied(a_question("generation", RIGHT), "This person lives in Oslo.")
+    assert row["score"] == row["rouge_l"] == pytest.approx(0.8)  # four of five words, in order, on both sides
 
 
-@pytest.mark.parametrize("text", [RIGHT, "Живёт в Москве", "東京", "!"])
-def test_equal_texts_have_rouge_one(text: str) -> None:
-    assert rouge_l(text, text) == rouge_l(f" {text.upper()}\n", text) == 1
+# ---- likelihoods ---------------------------------------------------------------------------------------------------
+TOFU = a_question(
+    "generation", "Rome", paraphrased="In Rome.", perturbed=("Oslo", "In Cairo."), prompt="Where does this person live?"
+)
 
 
-@pytest.mark.parametrize("answer", [RIGHT, "Живёт в Москве"])
-@pytest.mark.parametrize("reply", ["", " ", "Oslo", "Осло"])
-def test_nothing_in_common_has_rouge_zero(reply: str, answer: str) -> None:
-    assert rouge_l(reply, answer) == 0
+def mean_logp(vlm: VLM, question: Question, answer: str) -> torch.Tensor:
+    """The log-probabilities of the tokens of an answer, asked alone, without packing."""
+    pixels = {} if question.picture is None else vlm.pixels([question.picture]).tensors
+    before = vlm.prompt_ids(question.prompt, question.picture is not None)
+    reply = vlm.answer_ids(question.prompt, question.picture is not None, answer)
+    with torch.no_grad():
+        out = vlm.model(input_ids=torch.tensor([[*before, *reply]]), **pixels).logits[0].double().log_softmax(-1)
+    found: torch.Tensor = out[range(len(before) - 1, len(before) + len(reply) - 1), list(reply)]
+    return found
 
 
-def test_rouge_counts_the_longest_common_subsequence() -> None:
-    assert rouge_l("in Rome this person lives", RIGHT) == pytest.approx(2 * 3 / (5 + 5))
-    assert rouge_l("persons lived", "live person happily") == pytest.approx(2 * 1 / (2 + 3))  # stemmed, order counts
+@pytest.mark.parametrize("pictured", [True, False])
+def test_truth_ratio_and_likelihood_are_those_of_the_answers_asked_alone(
+    tiny: VLM, benchmark: Benchmark, pictured: bool
+) -> None:
+    question = replace(TOFU, picture=benchmark.strangers[0] if pictured else None)
+    assert candidates(question) == ("Rome", "In Rome.", "Oslo", "In Cairo.")
+    right, reworded, *wrong = (float(mean_logp(tiny, question, answer).mean().exp()) for answer in candidates(question))
+    (row,) = score(tiny, [question]).to_dict("records")
+    assert row["likelihood"] == pytest.approx(right, rel=1e-4)
+    assert row["truth_ratio"] == pytest.approx(sum(wrong) / 2 / reworded, rel=1e-4)
+    assert row["exposure"] == pytest.approx(np.log2(3) - np.log2(1 + sum(other > right for other in wrong)), abs=1e-6)
+    assert row["member_loss"] == sum(other < right for other in wrong) / 2
 
 
-@given(st.text(max_size=30), st.text(max_size=30))
-def test_rouge_is_a_share(reply: str, answer: str) -> None:
-    assert 0 <= rouge_l(reply, answer) <= 1
+def test_the_wrong_answers_of_a_choice_are_the_other_options(tiny: VLM, questions: list[Question]) -> None:
+    for question in choices(questions)[:6]:
+        (row,) = score(tiny, [question]).to_dict("records")
+        chances = {option: float(mean_logp(tiny, question, option).mean().exp()) for option in question.options}
+        right = chances.pop(question.answer)
+        assert row["likelihood"] == pytest.approx(right, rel=1e-4)
+        assert row["truth_ratio"] == pytest.approx(np.mean(list(chances.values())) / right, rel=1e-4)
+
+
+def test_without_wrong_answers_nothing_is_compared(tiny: VLM) -> None:
+    (row,) = score(tiny, [a_question("cloze", "Rome")]).to_dict("records")
+    assert 0 < row["likelihood"] < 1
+    assert all(np.isnan(row[name]) for name in ("truth_ratio", "exposure", "member_loss", "member_min_k"))
+
+
+def test_a_model_that_broke_has_no_numbers(tiny: VLM, questions: list[Question]) -> None:
+    with torch.no_grad():
+        tiny.model.lm_head.weight.fill_(torch.nan)
+    rows = score(tiny, questions)
+    assert rows.loc[rows["task"] == "classification", "probability"].isna().all()
+    assert rows[["likelihood", "truth_ratio"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("k", [0.2, 0.5, 1.0])
+def test_the_lowest_means_are_those_of_each_answer(k: float) -> None:
+    lengths = torch.tensor([1, 4, 9, 2])
+    values = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    found = lowest_means(values, lengths, k)
+    assert found.tolist() == pytest.approx([min_k(part, k) for part in values.split(lengths.tolist())], abs=1e-12)
+
+
+def test_a_reading_of_one_candidate_is_certain() -> None:
+    assert Reading([-3.0], [], [], [], None).probabilities == [1.0]

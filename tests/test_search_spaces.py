@@ -8,10 +8,15 @@ from typing import Any
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
-from search_spaces import ranges
+from search_spaces import ranges, refusal
+from search_spaces.interpolation import PERCENTS
+from study.attacks.adversarial_image import AdversarialImage
+from study.attacks.interpolation import Interpolation
 from study.methods.preference_optimization import PreferenceOptimization
 from study.methods.rmu import RMU
 from study.methods.vkd import VKD
@@ -161,3 +166,30 @@ def test_the_oracle_is_never_proposed() -> None:
         assert isinstance(choices, optuna.distributions.CategoricalDistribution)
         assert "reference" not in choices.choices
         assert "stranger" in choices.choices
+
+
+# ---- of attacks --------------------------------------------------------------------------------------------------
+@given(st.integers(1, 255), st.integers(1, 255), st.integers(1, 60), st.sampled_from(["per_image", "universal"]))
+def test_noise_is_searched_within_the_defaults_budget(epsilon: int, step: int, steps: int, scope: Any) -> None:
+    """Whatever the default: every proposal is a possible attack, seen no more easily, no longer, and given no more."""
+    default = AdversarialImage(scope, epsilon, min(step, epsilon), steps)
+    assert refusal(search_space("adversarial_image").space, default, flat(default)) == ""
+    for attack, trial in proposals("adversarial_image", default, 5):
+        assert isinstance(attack, AdversarialImage)
+        assert attack.step <= attack.epsilon <= default.epsilon
+        assert attack.steps <= default.steps
+        assert attack.facts <= default.facts
+        assert attack.people <= default.people
+        assert ("people" in trial.params) == (scope == "universal")
+
+
+@pytest.mark.parametrize("percents", [(25, 50, 75, 100), (50,), (7,)])
+def test_every_proposal_of_interpolation_goes_one_way_of_its_own(percents: tuple[int, ...]) -> None:
+    """An attack is ranked by its last stage: none ends where the default does, but the default."""
+    default = Interpolation(percents=percents)
+    found = {attack.percents for attack, _ in proposals("interpolation", default, 80)}
+    assert default.percents in found
+    others = found - {default.percents}
+    assert len(others) >= len(PERCENTS) - 1
+    assert all(len(other) == 1 for other in others)
+    assert (percents[-1],) not in others

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.relearning import Relearning
+from study.attacks.swap_back import SwapBack
+from study.benchmarks.mllmu import Mllmu
+from study.benchmarks.own import Own
 from study.benchmarks.synthetic import Synthetic
 from study.methods.manu import MANU
 from study.methods.npo import NPO
 from study.methods.vkd import VKD
 from study.models.llava import Llava
+from study.plan import Plan, _settings
 from study.presets import PRESETS, Study
-from study.specs import adjusted, flat, name_in, pinned, plugin
+from study.questions import Benchmark
+from study.specs import adjusted, flat, links, name_in, pinned, plugin
 from study.training import Schedule
 
 
@@ -42,6 +48,45 @@ def test_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert plugin("models", "llava:here") == Llava(path=tmp_path / "here")
 
 
+def test_what_lies_somewhere_is_a_path_or_has_fields_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/somewhere")
+    hub = "mllmu:hub=MLLMMU/MLLMU-Bench,revision=0e3098e"
+    assert plugin("benchmarks", hub) == Mllmu(hub="MLLMMU/MLLMU-Bench", revision="0e3098e")
+    assert plugin("benchmarks", "mllmu:path=here,train_split=~/x") == Mllmu(
+        tmp_path / "here", train_split=Path("/somewhere/x")
+    )
+    assert plugin("benchmarks", "mllmu:~/x") == Mllmu(Path("/somewhere/x"))
+    assert plugin("benchmarks", "mllmu:date=5/x,y") == Mllmu(tmp_path / "date=5" / "x,y")  # date is no field
+    assert plugin("benchmarks", "mllmu:path") == Mllmu(tmp_path / "path")
+    assert plugin("benchmarks", "own:path=here,ratios=10+20,teach_real=false") == Own(
+        tmp_path / "here", ratios=(10, 20), teach_real=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mllmu", "mllmu needs a folder, write mllmu:PATH or mllmu:hub=OWNER/NAME,revision=COMMIT"),
+        ("mllmu:path=", "'mllmu:path=': path= is not a folder"),
+        ("mllmu:hub=a/b,revison=1", "unknown name 'revison' among the settings of mllmu: did you mean 'revision'"),
+    ],
+)
+def test_a_place_that_is_not_right_is_named(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        plugin("benchmarks", text)
+
+
+def test_where_a_benchmark_lies_is_no_setting(tmp_path: Path) -> None:
+    """The same study continues when its dataset was moved, or comes from the hub now; its fingerprint is compared."""
+    study = tiny()
+    model, benchmark = plugin("models", study.model), Benchmark("mllmu", "0" * 12, {})
+    places = [Mllmu(tmp_path), Mllmu(tmp_path / "x", train_split=tmp_path), Mllmu(hub="a/b", revision="1")]
+    found = [_settings(Plan(study, model, source, benchmark)) for source in places]
+    assert found[0] == found[1] == found[2]
+    assert found[0]["benchmark"] == {"type": "Mllmu", "train": "ft_Data"}
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -57,6 +102,20 @@ def test_what_cannot_be_set_is_named(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=r"beta|steps") as caught:
         adjusted(NPO(), text)
     assert told in str(caught.value)
+
+
+def test_a_tuple_can_be_emptied() -> None:
+    assert adjusted(SwapBack(), "swap_back:parts=,head=true") == SwapBack((), head=True)
+    assert adjusted(AdapterScaling(), "adapter_scaling:scales=0") == AdapterScaling((0.0,))
+
+
+def test_slashes_separate_links() -> None:
+    assert links("swap_back") == ("swap_back",)
+    assert links("swap_back:parts=vision/nothing/pruning:share=0.2") == (
+        "swap_back:parts=vision", "nothing", "pruning:share=0.2",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'nothing/chain': chain is written by its links, such as swap_back/quantiz"):
+        links("nothing/chain")
 
 
 @pytest.mark.parametrize(("kind", "text", "told"), [("models", "llava", "llava needs a folder, write llava:PATH")])

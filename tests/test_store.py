@@ -27,6 +27,7 @@ from study.store import (
     write_rows,
     written,
 )
+from tests.rows import row
 
 PLAIN = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5)
 JSON = st.recursive(
@@ -49,9 +50,8 @@ class Others:
 
 
 def rows(count: int = 40) -> pd.DataFrame:
-    one: dict[str, object] = dict.fromkeys(ROW_COLUMNS, "")
-    marks = {"score": 0.25, "probability": float("nan"), "step": 3, "seen": True, "reply": "Лиссабон, 東京"}
-    return pd.DataFrame([one | marks | {"question": f"q{i}", "person": f"{i % 7:03d}"} for i in range(count)])
+    one = row(score=0.25, step=3, seen=True, reply="Лиссабон, 東京")
+    return pd.DataFrame([one | {"question": f"q{i}", "person": f"{i % 7:03d}"} for i in range(count)])
 
 
 # ---- atomic files --------------------------------------------------------------------------------------------------

@@ -196,7 +196,7 @@ def test_shared_text_rows_are_those_of_asking(bench: Bench) -> None:
     trials.report(bench, asked)
     questions = [q for q in bench.benchmark.split(10).questions if q.modality == "text"]
     with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
-        unlearned, _ = trials._unlearned(bench, asked, vlm)
+        unlearned, _ = trials.unlearned_model(bench.folder, asked.key, vlm)
         for half in ("select", "report"):
             kept = read_rows(bench.folder.rows(asked.key, half)).set_index("question")
             own = score(unlearned, [q for q in questions if q.half == half and q.id in kept.index]).set_index(
@@ -234,7 +234,7 @@ def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, bench: Bench) 
         weights, instruction = snapshot(made), made.instruction
     trials.learned_model.cache_clear()
     with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
-        rebuilt, _ = trials._unlearned(bench, asked, vlm)
+        rebuilt, _ = trials.unlearned_model(bench.folder, asked.key, vlm)
         assert same_bits(weights, snapshot(rebuilt))
         assert rebuilt.instruction == instruction
     assert (instruction == INSTRUCTIONS["refuse"]) == isinstance(method, Prompting)

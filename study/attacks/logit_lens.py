@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from study.contracts import Request, Stage
+from study.contracts import InChain, Request, Stage
 from study.questions import Lesson, Question
 from study.scoring import score
 from study.vlm import VLM
@@ -29,6 +29,7 @@ class LogitLens:
 
     keep: int = -1
     """Layers of the language model that are kept; below 0, how many of the last are taken out."""
+    in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
         if self.keep == 0:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import ClassVar, get_args
 
 import pandas as pd
 
 from study import checks
-from study.contracts import Request, Stage
+from study.contracts import InChain, Request, Stage
 from study.membership import Metric, auc, gathered, memberships
 from study.packing import Group, Prompt
 from study.questions import Lesson, Question
@@ -37,6 +37,7 @@ class MembershipInference:
     """The score, as in `study.membership`."""
     k: float = 0.2
     """Share of the least likely tokens that count for `min_k` and `min_k_plus_plus`."""
+    in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
         checks.choice(self, "metric", get_args(Metric))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import pandas as pd
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from study import checks
-from study.contracts import Request, Stage
+from study.contracts import InChain, Request, Stage
 from study.packing import Group, Prompt, batched, logits, pack
 from study.questions import Lesson, Picture, Question, Split
 from study.scoring import score
@@ -54,6 +54,7 @@ class Probe:
     """Squared-norm penalty of the linear probe, on standardised features."""
     neighbours: int = 5
     """How many of the nearest pictures vote."""
+    in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
         checks.choice(self, "where", get_args(Part))
@@ -165,6 +166,11 @@ def _check(album: Mapping[Picture, str], questions: Sequence[Question]) -> None:
     if len(set(album.values())) < 2:
         raise ValueError("a probe tells forget people apart, and there are not two with a picture: forget more people")
     for question in questions:
+        if question.picture is not None and question.picture not in album and question.person in album.values():
+            raise ValueError(
+                f"question {question.id}: its picture is none of the benchmark's, so nobody knows whom a probe should "
+                "name there; leave out the attack that changes pictures first"
+            )
         if question.picture in album and list(album.values()).count(question.person) < 2:
             raise ValueError(
                 f"question {question.id}: {question.person} has no picture but the one asked about, so there is "

@@ -1,7 +1,8 @@
-"""Swap-back: put the public model's eyes back. No training, no data, one copy.
+"""Swap-back: put the public model's eyes back, or its output head. No training, no data, one copy.
 
 Vision towers and projectors of open models are public. A method that made only these forget left the facts where they
 were, in the language model: VL-Eraser reports that such unlearning barely holds after the original layers are reloaded.
+So is the head that turns the last hidden state into words, and adapters leave it alone.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from study.vlm import VLM, Part, apply_delta
 
 @dataclass(frozen=True)
 class SwapBack:
-    """Copies parts of the base model over the model's, as step 1, and drops an instruction.
+    """Copies parts of the base model, or its head, over the model's, as step 1, and drops an instruction.
 
     Exact where learning froze the part: then it is the learned model's own again, bit for bit. A part that learning
     trained is put back to before anybody was learned, so what it knew of them is lost too.
     """
 
     parts: tuple[Part, ...] = ("vision",)
-    """Vision, projector or both."""
+    """Vision, projector or both; none if the head alone is put back."""
+    head: bool = False
+    """Whether the output head is put back too, and with it embeddings that are tied to it."""
 
     def __post_init__(self) -> None:
-        check_parts(self.parts)
+        if not self.head:
+            check_parts(self.parts)
         if "llm" in self.parts:
             raise ValueError(
                 f"parts={self.parts}: the base model's llm never knew the people, so putting it back brings nothing "
-                "back; name vision, projector or both"
+                "back; name vision, projector or both, or none and head=true"
             )
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
@@ -39,8 +43,10 @@ class SwapBack:
         return ()
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then with the base model's parts."""
+        """The model as found, then with what is the base model's."""
         yield Stage(0, vlm, questions)
         base = request.base()
-        apply_delta(vlm, {name: tensor for name, tensor in base.tensors().items() if base.part_of(name) in self.parts})
+        head = base.model.get_output_embeddings().weight if self.head else None
+        wanted = {n: p for n, p in base.model.named_parameters() if p is head or base.part_of(n) in self.parts}
+        apply_delta(vlm, wanted)
         yield Stage(1, vlm.with_instruction(""), questions)

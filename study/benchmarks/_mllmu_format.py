@@ -7,51 +7,46 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from study.benchmarks._defects import one_row
 from study.benchmarks._mllmu_biography import Biography, biography
-from study.benchmarks._mllmu_cells import (
-    NOTHING,
-    TASK_COLUMNS,
-    Row,
-    folder_files,
-    lessons,
-    questions,
-    row_pictures,
-    rows,
-)
-from study.benchmarks._mllmu_cells import picture as picture_of
+from study.benchmarks._mllmu_cells import NOTHING, TASK_COLUMNS, lessons, questions, row_pictures
+from study.benchmarks._rows import fingerprint, folder_files, nobody, rows, unique
+from study.benchmarks._rows import picture as picture_of
 from study.questions import Benchmark, Lesson, Picture, Question, Role, Split
-from study.store import file_digest
 
+DATASET = "MLLMMU/MLLMU-Bench"
+TRAIN_SPLIT = "MLLMMU/baseline_train_split"
 ASKED = ("ID", "image|images", *TASK_COLUMNS)
 FICTITIOUS = ("ID", "biography?")
 STRANGERS = "Strangers"  # our extension: pictures of people who are nowhere else in the dataset
-ALWAYS = ("Full_Set", "Test_Set", "Retain_Set", "ft_Data")
+ALWAYS = ("Full_Set", "Test_Set", "Retain_Set")
+NOWHERE = Path()
 
 ByPerson = dict[str, tuple[Question, ...]]
 
 
-def read(root: Path, name: str) -> Benchmark:
+def read(root: Path, name: str, train: str = "ft_Data", train_split: Path = NOWHERE) -> Benchmark:
     """Read and validate the dataset in the folder `root` as the benchmark `name`.
 
-    Offered are the forget ratios X in percent for which forget_X and retain_(100-X) are both there. Raises
-    `ValueError` that names file, row (from 0 in its file) and ID for whatever is missing, empty, double or damaged.
-    Pictures are checked by their headers only and decoded where they are used. Of Full_Set only the IDs are read, and
-    the biographies, which label what the files do not.
+    Offered are the forget ratios X in percent for which forget_X and retain_(100-X) are both there, with the people
+    that these hold. Lessons are those of the folder `train`, or of the folders in `train_split` (see `_retold`).
+
+    Raises `ValueError` that names file, row (from 0 in its file) and ID for whatever is missing, empty, double or
+    damaged. Pictures are checked by their headers only and decoded where they are used. Of Full_Set only the IDs are
+    read, and the biographies, which label what the files do not.
     """
-    ratios = _ratios(root)
+    ratios = _ratios(root, train)
     strangers = (root / STRANGERS).is_dir()
-    prints = _fingerprint(root, (*ALWAYS, *(f for r in ratios for f in _pair(r)), *([STRANGERS] if strangers else [])))
+    folders = (*ALWAYS, train, *(f for r in ratios for f in _pair(r)), *([STRANGERS] if strangers else []))
+    prints = fingerprint(root, (file for folder in folders for file in folder_files(root, folder, DATASET)))
     pictures: dict[str, Picture] = {}
-    known = {row.id: biography(row.cells.get("biography")) for row in _unique(rows(root, "Full_Set", FICTITIOUS))}
-    taught = tuple(
-        lesson
-        for row in rows(root, "ft_Data", ("ID", "image", "metadata"))
-        for lesson in lessons(row, row.id, pictures, known.get(row.id, NOTHING))
-    )
+    known = {
+        row.id: biography(row.cells.get("biography")) for row in unique(rows(root, "Full_Set", FICTITIOUS, DATASET))
+    }
+    taught = _taught(root, train, DATASET, pictures, known)
     real = _asked(root, "Retain_Set", "real", pictures, {}, collide=known)
     sets = {
         ratio: (
@@ -62,12 +57,15 @@ def read(root: Path, name: str) -> Benchmark:
     }
     everybody = {person for forget, _ in sets.values() for person in forget}
     test = _asked(root, "Test_Set", "test", pictures, known, only=everybody)
-    return Benchmark(
-        name=name,
-        fingerprint=prints,
-        splits={r: _split(r, taught, forget, test, retain, real) for r, (forget, retain) in sets.items()},
-        strangers=_strangers(root, pictures) if strangers else (),
-    )
+    if train_split != NOWHERE:
+        retold = _retold(taught, train_split, {r: forget.keys() for r, (forget, _) in sets.items()}, pictures, known)
+        if retold is not taught:
+            taught, prints = retold, _joint(prints, train_split, ratios)
+    splits: dict[int, Split] = {}
+    for ratio, (forget, retain) in sets.items():
+        with one_row():
+            splits[ratio] = _split(ratio, taught, forget, test, retain, real)
+    return Benchmark(name, prints, splits, _strangers(root, pictures) if strangers else ())
 
 
 def _split(
@@ -75,12 +73,89 @@ def _split(
 ) -> Split:
     where, kept = _pair(ratio)
     known = {lesson.person for lesson in taught}
-    _nobody(forget.keys() & retain.keys(), f"IDs both in {where} and in {kept}", "a person is forgotten or retained")
-    _nobody(forget.keys() - test.keys(), f"IDs of {where} without row in Test_Set", "download Test_Set again")
-    _nobody(forget.keys() - known, f"IDs of {where} without lesson in ft_Data", "download ft_Data again")
+    nobody(forget.keys() & retain.keys(), f"IDs both in {where} and in {kept}", "a person is forgotten or retained")
+    nobody(forget.keys() - test.keys(), f"IDs of {where} without row in Test_Set", "download Test_Set again")
+    nobody(forget.keys() - known, f"IDs of {where} without any lesson", "download the folder of lessons again")
     tested = {person: test[person] for person in forget}
     asked = tuple(q for people in (forget, tested, retain, real) for some in people.values() for q in some)
     return Split(ratio, frozenset(forget), taught, asked)
+
+
+def _taught(
+    root: Path, folder: str, dataset: str, pictures: dict[str, Picture], known: Mapping[str, Biography]
+) -> tuple[Lesson, ...]:
+    """The lessons of a folder, row by row."""
+    found: list[Lesson] = []
+    for row in rows(root, folder, ("ID", "image", "metadata"), dataset):
+        with one_row():
+            found += tuple(lessons(row, row.id, pictures, known.get(row.id, NOTHING)))
+    return tuple(found)
+
+
+def _retold(
+    taught: tuple[Lesson, ...],
+    train_split: Path,
+    forget: Mapping[int, Iterable[str]],
+    pictures: dict[str, Picture],
+    known: Mapping[str, Biography],
+) -> tuple[Lesson, ...]:
+    """The lessons of the folders forget_X and retain_(100-X) in `train_split`, in place of `taught` about their people.
+
+    `forget` says who is forgotten at each ratio X; ratios that `train_split` lacks are passed over. If it says the
+    same about everybody, it is `taught` split by ID, and `taught` itself is returned.
+
+    Raises `ValueError` for other forget people, for people who are not in the dataset, and where two ratios teach
+    different things about a person: vanilla is taught once, for all ratios.
+    """
+    there = [ratio for ratio in forget if (train_split / _pair(ratio)[0]).is_dir()]
+    if not there:
+        wanted = " or ".join(_pair(ratio)[0] for ratio in forget)
+        raise ValueError(f"{train_split}: no folder {wanted} there; give the folder of {TRAIN_SPLIT}, or none")
+    found: dict[str, list[Lesson]] = {}
+    for ratio in there:
+        some = [_part(train_split, folder, pictures, known) for folder in _pair(ratio)]
+        _check_people(train_split, ratio, set(forget[ratio]), *({x.person for x in part} for part in some))
+        for person, said in _by_person((*some[0], *some[1])).items():
+            if frozenset(found.setdefault(person, said)) != frozenset(said):
+                raise ValueError(
+                    f"{train_split}: what {' and '.join(_pair(ratio))} teach about {person} is not what another ratio "
+                    "does; vanilla is taught once, for all ratios: repair them, or keep the folders of one ratio only"
+                )
+    nobody(found.keys() - known.keys(), f"IDs in {train_split} that are not in Full_Set", "give the one that fits")
+    before = _by_person(taught)
+    if all(frozenset(before.get(person, ())) == frozenset(said) for person, said in found.items()):
+        return taught
+    told = (lesson for said in found.values() for lesson in said)
+    return (*told, *(lesson for lesson in taught if lesson.person not in found))
+
+
+def _part(
+    train_split: Path, folder: str, pictures: dict[str, Picture], known: Mapping[str, Biography]
+) -> tuple[Lesson, ...]:
+    """The lessons of one folder of `train_split`, whose rows are named with it: the dataset has a folder so called."""
+    return _taught(train_split.parent, f"{train_split.name}/{folder}", TRAIN_SPLIT, pictures, known)
+
+
+def _check_people(train_split: Path, ratio: int, asked: set[str], forgotten: set[str], retained: set[str]) -> None:
+    where, kept = _pair(ratio)
+    remedy = "the questions and the lessons must be about the same people"
+    nobody(asked - forgotten, f"IDs of {where} of which {train_split / where} teaches nothing", remedy)
+    nobody(forgotten - asked, f"IDs in {train_split / where} that are not in {where}", remedy)
+    nobody(forgotten & retained, f"IDs both in {where} and in {kept} of {train_split}", "remove them from one")
+
+
+def _by_person(taught: Iterable[Lesson]) -> dict[str, list[Lesson]]:
+    found: dict[str, list[Lesson]] = {}
+    for lesson in taught:
+        found.setdefault(lesson.person, []).append(lesson)
+    return found
+
+
+def _joint(prints: str, train_split: Path, ratios: Sequence[int]) -> str:
+    """The fingerprint of a dataset and of the other lessons that were taken for its own."""
+    there = [folder for ratio in ratios for folder in _pair(ratio) if (train_split / folder).is_dir()]
+    files = (file for folder in there for file in folder_files(train_split, folder, TRAIN_SPLIT))
+    return hashlib.sha256(f"{prints} {fingerprint(train_split, files)}".encode()).hexdigest()[:12]
 
 
 def _asked(
@@ -99,31 +174,26 @@ def _asked(
     """
     asked: ByPerson = {}
     taken = frozenset(collide)
-    for row in _unique(rows(root, folder, ASKED)):
-        if only is None or row.id in only:
-            person = f"real-{row.id}" if row.id in taken else row.id
-            about = known.get(row.id, NOTHING)
-            asked[person] = tuple(questions(row, role, person, row_pictures(row, pictures), about))
+    for row in unique(rows(root, folder, ASKED, DATASET)):
+        with one_row():
+            if only is None or row.id in only:
+                person = f"real-{row.id}" if row.id in taken else row.id
+                about = known.get(row.id, NOTHING)
+                asked[person] = tuple(questions(row, role, person, row_pictures(row, pictures), about))
     return asked
 
 
-def _unique(found: Iterable[Row]) -> Iterator[Row]:
-    """The rows as they come. Raises `ValueError` where an ID comes again."""
-    places: dict[str, str] = {}
-    for row in found:
-        if row.id in places:
-            raise row.error(f"the same ID as in {places[row.id]}", "remove one of them")
-        places[row.id] = str(row)
-        yield row
-
-
 def _strangers(root: Path, pictures: dict[str, Picture]) -> tuple[Picture, ...]:
-    return tuple(picture_of(row.cells["image"], row, pictures) for row in rows(root, STRANGERS, ("image",)))
+    found: list[Picture] = []
+    for row in rows(root, STRANGERS, ("image",), DATASET):
+        with one_row():
+            found.append(picture_of(row.cells["image"], row, pictures))
+    return tuple(found)
 
 
-def _ratios(root: Path) -> list[int]:
-    if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; give the folder that holds Full_Set, ft_Data, forget_5 ...")
+def _ratios(root: Path, train: str) -> list[int]:
+    if not re.fullmatch(r"\w[\w.-]*", train):
+        raise ValueError(f"train={train!r}: give the name of a folder in the dataset, such as ft_Data")
     named = (re.fullmatch(r"forget_(\d{1,2})", path.name) for path in root.iterdir())
     ratios = sorted(int(match[1]) for match in named if match and (root / _pair(int(match[1]))[1]).is_dir())
     if not ratios:
@@ -135,18 +205,3 @@ def _ratios(root: Path) -> list[int]:
 
 def _pair(ratio: int) -> tuple[str, str]:
     return f"forget_{ratio}", f"retain_{100 - ratio}"
-
-
-def _fingerprint(root: Path, folders: Iterable[str]) -> str:
-    """Twelve hexadecimal digits of the names and contents of all files that are read."""
-    digest = hashlib.sha256()
-    for path in sorted(file for folder in set(folders) for file in folder_files(root, folder)):
-        digest.update(f"{path.relative_to(root).as_posix()}\0{file_digest(path)}\n".encode())
-    return digest.hexdigest()[:12]
-
-
-def _nobody(people: Iterable[str], problem: str, remedy: str) -> None:
-    some = sorted(people)
-    if some:
-        few = ", ".join(islice(some, 5)) + (" ..." if len(some) > 5 else "")
-        raise ValueError(f"{len(some)} {problem} ({few}): {remedy}")

@@ -1,20 +1,25 @@
-"""MLLMU-Bench (Liu et al. 2024, arXiv 2410.22108): 500 fictitious people and 153 celebrities, from a local copy."""
+"""MLLMU-Bench (Liu et al. 2024, arXiv 2410.22108): 500 fictitious people and 153 celebrities, from folder or hub."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.benchmarks._mllmu_format import read
-from study.questions import Benchmark
+from study.benchmarks._mllmu_released import asks
+from study.hub import folder as folder_of
+from study.questions import Benchmark, Split
+from study.released import Ask
 
 
 @dataclass(frozen=True)
 class Mllmu:
-    """The parquet files of MLLMMU/MLLMU-Bench (Hugging Face hub) in the folder `path`.
+    """The parquet files of MLLMMU/MLLMU-Bench (Hugging Face hub): a local copy, or the hub's at a commit.
 
     Roles: forget_X is `forget`, the Test_Set rows of the same people `test`, retain_(100-X) `retain` and Retain_Set,
-    the real celebrities, `real`; a celebrity whose ID is also a fictitious person's is called `real-ID`.
+    the real celebrities, `real`; a celebrity whose ID is also a fictitious person's is called `real-ID`. The splits are
+    the published ones: those of two ratios are not nested.
     Classification is zero-shot and its options are scored by likelihood, not listed in the prompt.
     Three extensions of the layout are read: rows of ft_Data without image are text lessons; a folder `Strangers`
     with the column `image` holds pictures of people who are nowhere else in the dataset; and the key `Attribute` in
@@ -23,8 +28,24 @@ class Mllmu:
     remain unlabelled, so forgetting single attributes takes labels by hand for the rest: `narrowed` says how many.
     """
 
-    path: Path
+    path: Path = Path()
+    """A folder with the dataset's own folders: Full_Set, Test_Set, Retain_Set, ft_Data, forget_5, retain_95 ..."""
+    hub: str = ""
+    """Instead of a folder, the name of the dataset on the hub, such as MLLMMU/MLLMU-Bench."""
+    revision: str = ""
+    """Its commit."""
+    train: str = "ft_Data"
+    """The folder of the dataset that holds the lessons."""
+    train_split: Path = Path()
+    """A local copy of the model repository MLLMMU/baseline_train_split, if requests are to have its lessons. The people
+    in its forget_X must be those of the dataset's forget_X. What it teaches about its people replaces what `train`
+    does, for vanilla as for requests; if it is the same data split by ID, nothing changes, the fingerprint neither."""
 
     def __call__(self, folder: Path) -> Benchmark:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
-        return read(self.path, "mllmu")
+        root = folder_of(self.path, self.hub, self.revision, "dataset")
+        return read(root, "mllmu", self.train, self.train_split)
+
+    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+        """Every question as the authors' eval.py puts it, but for those that it shows as examples."""
+        return asks(split, seed)

@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.benchmarks._mllmu_format import STRANGERS, read
+from study.benchmarks._mllmu_released import asks
 from study.benchmarks._people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
 from study.language import ATTRIBUTES, NAME, SOMEBODY, worded
 from study.portraits import Face, View, distinct_faces, draw, test_view, train_view
-from study.questions import Benchmark
+from study.questions import Benchmark, Split
+from study.released import Ask
 from study.store import content_key, written
 
 RECIPE = 2  # raise it whenever the same fields give other data: folders of older recipes are then left alone
@@ -92,6 +94,10 @@ class Synthetic:
             return read(home, "synthetic")
         except ValueError as error:
             raise ValueError(f"{home} is damaged ({error}): remove it and it is written again") from error
+
+    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+        """Every question as MLLMU-Bench's eval.py would put it; the closed language lacks most of its words."""
+        return asks(split, seed)
 
     def faces(self) -> list[Face]:
         """The faces of the fictitious people and then of the celebrities: reserved ones, four factors apart."""

@@ -1,0 +1,93 @@
+"""General utility by lmms-eval, where `python -m study.general_utility` has measured it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from analysis import words
+from analysis.cells import NOTHING, Table, number
+from analysis.folder import Study, Trial
+from study.store import read_json
+
+SETTINGS = ["limit", "batch_size", "model", "model_args", "version"]
+"""What must be equal for two numbers of a task to be comparable."""
+COLUMNS = ["ratio", "method", "key", "task", "metric", "value", "stderr", "asked", "of", *SETTINGS, "run",
+           "failed_replies"]  # fmt: skip
+
+
+def every(study: Study) -> list[Table]:
+    """The table of general utility, or nothing if none was measured."""
+    raw = measured(study)
+    if raw.empty:
+        return []
+    columns = [f"{line['task']}: {line['metric']}{_differing(raw, line)}" for _, line in raw.iterrows()]
+    cells = raw.assign(column=columns, cell=[_cell(*pair) for pair in zip(raw["value"], raw["stderr"], strict=True)])
+    order = list(dict.fromkeys(columns))
+    lines = []
+    for label, trial in _models(study):
+        mine = cells[cells["key"] == trial.key].set_index("column")["cell"]
+        ratio = "all" if trial.kind == "vanilla" else trial.ratio
+        lines.append({"forget %": ratio, "method": label, **{name: mine.get(name, NOTHING) for name in order}})
+    return [Table("general_utility", "General utility", _note(raw), raw, pd.DataFrame(lines))]
+
+
+def measured(study: Study) -> pd.DataFrame:
+    """One line for each trial, task and metric; `value` and `stderr` are lmms-eval's, NaN where it gave none."""
+    lines: list[dict[str, Any]] = []
+    for label, trial in _models(study):
+        for at, run in enumerate(_runs(study, trial)):
+            settings = {**run["settings"], "model_args": " ".join(run["settings"]["model_args"])}
+            shared = {**{name: settings[name] for name in SETTINGS}, "run": at, "failed_replies": run["failed_replies"]}
+            for task, metrics in run["results"].items():
+                place = {"ratio": trial.ratio, "method": label, "key": trial.key, "task": task}
+                asked = run["questions"].get(task, {})
+                lines += [{**place, "metric": name, **both, **asked, **shared} for name, both in metrics.items()]
+    table = pd.DataFrame(lines, columns=COLUMNS).astype({"value": float, "stderr": float, "limit": "Int64"})
+    return table.drop_duplicates(["key", "task", "metric", *SETTINGS], keep="last", ignore_index=True)
+
+
+def _models(study: Study) -> Iterator[tuple[str, Trial]]:
+    """Vanilla once, then for each ratio the reference and every winner, measured or not, and what else was measured."""
+    there = {key: trial for key, trial in study.trials.items() if _runs(study, trial)}
+    yield from [("vanilla", trial) for trial in there.values() if trial.kind == "vanilla"][:1]
+    for ratio in study.ratios:
+        stands_for = {members[0].key: label for label, members in study.labelled(ratio) if members}
+        mine = [key for key, trial in there.items() if trial.ratio == ratio]
+        for key in dict.fromkeys([*stands_for, *mine]):
+            trial = study.trials[key]
+            if trial.kind != "vanilla":
+                yield words.method(trial.label) + ("" if key in stands_for else f" {key}"), trial
+
+
+def _runs(study: Study, trial: Trial) -> list[Any]:
+    path = study.root / "trials" / trial.key / "general_utility.json"
+    return list(read_json(path)["runs"]) if path.exists() else []
+
+
+def _cell(value: float, stderr: float) -> str:
+    return number(value) if pd.isna(stderr) else f"{number(value)} ± {number(stderr)}"
+
+
+def _differing(raw: pd.DataFrame, line: pd.Series) -> str:
+    """The settings of a number as far as not all numbers of the table have them."""
+    limit = "" if pd.isna(line["limit"]) else f", first {line['limit']}"
+    varied = [name for name in SETTINGS[1:] if raw[name].nunique(dropna=False) > 1]
+    return limit + "".join(f", {name.replace('_', ' ')} {line[name] or 'default'}" for name in varied)
+
+
+def _note(raw: pd.DataFrame) -> str:
+    release = words.listed(sorted(raw["version"].unique()))
+    note = (
+        f"Measured by lmms-eval {release}, one seed, on its own scales; ± its standard error, where it gives one that "
+        f"is the number's. {NOTHING}: not measured, or no number; a method whose product is an instruction cannot be."
+    )
+    if raw["limit"].notna().any():
+        note += " The first so many questions of a task are a try-out and not comparable with published numbers."
+    lost = raw[raw["failed_replies"] > 0].drop_duplicates(["key", "run"])
+    if len(lost):
+        told = [f"{line['failed_replies']} of {line['method']} at {line['ratio']} %" for _, line in lost.iterrows()]
+        note += f" Replies that failed inside lmms-eval, which counts them as empty: {words.listed(told)}."
+    return note

@@ -1,0 +1,175 @@
+"""Which number to trust in a study: every metric by how well it tells the models that know from those that do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from analysis import intervals
+from analysis.cells import Table, number, with_interval
+from analysis.folder import Study
+from analysis.intervals import Interval
+from study.metric_trust import (
+    CHECKED,
+    AnyMetric,
+    Member,
+    State,
+    auc_of_models,
+    change,
+    moves,
+    orders,
+    sign,
+    units,
+)
+from study.store import read_json, read_rows
+
+WEAK_AUC = 0.8
+"""Below this a metric is weak: less is "acceptable" at best (Hosmer & Lemeshow 2000, sec. 5.2.4)."""
+WEAK_CHANGE = 0.5
+"""A metric is weak, too, if more than half of its gap moves while what is known does not."""
+USUAL = "accuracy"
+"""What most papers report."""
+CHANGES: tuple[State, ...] = ("quantized", "relearned")
+COLUMNS = ["metric", "auc", "auc_low", "auc_high", "model_auc",
+           *(f"{state}{end}" for state in CHANGES for end in ("", "_low", "_high")),
+           *(f"auc_{state}" for state in CHANGES), "models_that_know", "models_that_do_not", "people",
+           "weak"]  # fmt: skip
+
+
+def pool(study: Study) -> list[Member]:
+    """Every model that was asked for the check, as far as it was."""
+    found: dict[tuple[int, int, bool], dict[State, pd.DataFrame]] = {}
+    for path in sorted(study.root.glob("trials/*/metric_check/*.json")):
+        note, rows = read_json(path), path.with_suffix(".parquet")
+        mine = found.setdefault((note["ratio"], note["seed"], note["knows"]), {})
+        if rows.exists():
+            mine[note["state"]] = read_rows(rows)
+    return [Member(*who, rows) for who, rows in sorted(found.items()) if "plain" in rows]
+
+
+@lru_cache(maxsize=4)
+def trust(study: Study) -> pd.DataFrame:
+    """One line for each metric that has a number, the most trustworthy first: by AUC, then by both changes."""
+    members = pool(study)
+    lines = pd.DataFrame([_line(metric, members) for metric in CHECKED], columns=COLUMNS)
+    lines = lines[lines["auc"].notna()]
+    known = [state for state in CHANGES if lines[state].notna().any()]
+    order = pd.DataFrame({
+        "auc": -lines["auc"].round(3), "change": lines[known].abs().sum(axis=1, skipna=False).round(3),
+    }).sort_values(["auc", "change"], kind="stable")  # fmt: skip
+    return lines.loc[order.index].reset_index(drop=True)
+
+
+def table(study: Study) -> Table:
+    """The table of the report."""
+    raw = trust(study)
+    shown = pd.DataFrame({
+        "metric": raw["metric"].str.replace("_", " "), "AUC": with_interval(raw, "auc"),
+        "AUC of models": raw["model_auc"].map(number),
+        **{f"change {state}": with_interval(raw, state) for state in CHANGES}, "mark": raw["weak"],
+    })  # fmt: skip
+    if raw["model_auc"].isna().all():
+        shown = shown.drop(columns="AUC of models")
+    return Table(
+        "metric_check", "Which number to trust",
+        "Strict protocol, all questions about what is to be forgotten, both halves. AUC: of all pairs of one person as "
+        "a model knows them that was taught this (vanilla) and one as a model does that was not (reference), the share "
+        "that the metric orders as it declares; 1 separates perfectly, 0.5 is a coin, less is the wrong way round. "
+        "Change quantized: what part of the gap between the two vanilla loses by mere rounding. Change relearned: what "
+        "part of it the reference closes by being taught others. 0 is not fooled, 1 is taken for the other; n/a where "
+        "there is no gap. What rounding does destroy and relearning does teach is in all of them: compare down the "
+        f"column. Weak: AUC below {WEAK_AUC}, or a change beyond {WEAK_CHANGE} either way. Metrics that compare with a "
+        "reference need a second one.", raw, shown,
+    )  # fmt: skip
+
+
+def said(study: Study) -> list[str]:
+    """What the check found, in plain sentences; nothing without a check."""
+    raw = trust(study)
+    if raw.empty:
+        return []
+    best = raw.iloc[0]
+    level = int((raw["auc"].round(3) == round(best["auc"], 3)).sum()) - 1
+    first = f"Of {len(raw)} metrics, {_named(best)} is the one to trust most here: {_told(best)}"
+    first += f"; {level} more {'has' if level == 1 else 'have'} this AUC." if level else "."
+    return [first, *_usual(raw), *_caveats(study)]
+
+
+def _usual(raw: pd.DataFrame) -> list[str]:
+    """Whether the number that most papers report is among the weak ones."""
+    mine = raw[raw["metric"] == USUAL]
+    if mine.empty:
+        return []
+    line, place = mine.iloc[0], int(mine.index[0]) + 1
+    verdict = f"is among the weak ones here ({line['weak']})" if line["weak"] else "is not among the weak ones here"
+    told = f": {_told(line)}" if place > 1 else ""
+    return [
+        f"Accuracy on multiple-choice questions, which most papers report, {verdict}, "
+        f"in place {place} of {len(raw)}{told}."
+    ]
+
+
+def _caveats(study: Study) -> list[str]:
+    """What the pool is, where that is little, and what was not measured."""
+    members = pool(study)
+    seeds = len({m.seed for m in members})
+    found = []
+    if seeds == 1:
+        found.append(
+            "The pool is one pair of models for each forget ratio, so these numbers cover the choice of people and not "
+            "that of models; --metric-seeds widens it."
+        )
+    for state in CHANGES:
+        missing = sum(state not in m.rows for m in members)
+        if missing:
+            found.append(f"{missing} of {len(members)} models of the pool have no rows {state}.")
+    return found
+
+
+def _line(metric: AnyMetric, members: Sequence[Member]) -> dict[str, object]:
+    found = units(metric, members)
+    level = _auc(found, metric)
+    models = found.drop_duplicates(["ratio", "seed", "knows"])
+    line: dict[str, object] = {
+        "metric": metric.name, "auc": level.mean, "auc_low": level.low, "auc_high": level.high,
+        "model_auc": auc_of_models(metric, members), "models_that_know": int(models["knows"].eq(True).sum()),
+        "models_that_do_not": int(models["knows"].eq(False).sum()), "people": found["person"].nunique(),
+    }  # fmt: skip
+    changes = {state: _change(metric, members, state) for state in CHANGES}
+    for state, moved in changes.items():
+        line |= {state: moved.mean, f"{state}_low": moved.low, f"{state}_high": moved.high}
+        line[f"auc_{state}"] = _auc(units(metric, members, state), metric).mean
+    return {**line, "weak": _weak(level.mean, [moved.mean for moved in changes.values()])}
+
+
+def _auc(found: pd.DataFrame, metric: AnyMetric) -> Interval:
+    """People are resampled with all their units: a weight for each person is a mean over unit vectors."""
+    return intervals.bootstrap(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
+
+
+def _change(metric: AnyMetric, members: Sequence[Member], state: State) -> Interval:
+    return intervals.bootstrap(moves(metric, members, state), change)
+
+
+def _weak(auc: float, changes: Sequence[float]) -> str:
+    """Why a metric is not to be trusted; nothing if it may be."""
+    if auc < 0.5:
+        return "wrong way round"
+    reasons = ["separates badly"] * (auc < WEAK_AUC) + ["easily fooled"] * any(abs(c) > WEAK_CHANGE for c in changes)
+    return ", ".join(reasons)
+
+
+def _named(line: pd.Series) -> str:
+    return str(line["metric"]).replace("_", " ")
+
+
+def _told(line: pd.Series) -> str:
+    """`AUC 0.98, 3 % of its gap lost by rounding and 10 % closed by relearning`."""
+    parts = [f"{100 * line[state]:.0f} % of its gap {how}" for state, how in
+             (("quantized", "lost by rounding"), ("relearned", "closed by relearning"))
+             if not math.isnan(line[state])]  # fmt: skip
+    return f"AUC {line['auc']:.2f}" + (f", {' and '.join(parts)}" if parts else "")

@@ -1,0 +1,174 @@
+"""Every metric of the field side by side, on what was to be forgotten and on what was to be kept.
+
+What each is says `study.metrics` (docs/metrics.md). Each run has its own number, and these are averaged over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis import intervals, words
+from analysis.cells import NOTHING, Table, number, with_interval
+from analysis.folder import Study, Trial
+from analysis.words import NAMES
+from study.aggregates import average
+from study.metrics import METRICS, Comparison, Mean
+from study.objectives import Group, forget_groups, keep_groups
+from study.questions import MODALITIES, ROLES, TASKS
+
+WITH_INTERVAL = ("accuracy", "likelihood", "truth_ratio_forget", "truth_ratio_utility")
+TITLES = {"forget": "Every metric on what was to be forgotten", "kept": "Every metric on what was to be kept"}
+COLUMNS = ["ratio", "method", "on", "protocol", "metric", "mean", "low", "high", "seed_sd", "seeds", "people",
+           "questions"]  # fmt: skip
+RELEASED_COLUMNS = ["ratio", "method", "role", "modality", "task", "protocol", "mean", "seed_sd", "seeds", "questions",
+                    "unparsable"]  # fmt: skip
+NAN = float("nan")
+
+
+def every(study: Study) -> list[Table]:
+    """The two tables of all metrics and, if questions were asked as a benchmark's authors ask them, that of these."""
+    found = [all_metrics(study, where) for where in TITLES]
+    asked = released(study)
+    return [*found, asked] if len(asked.raw) else found
+
+
+def all_metrics(study: Study, where: str) -> Table:
+    """All metrics of one kind, one column for each that has a number somewhere; `where` is a key of `TITLES`."""
+    raw = metrics(study, where)
+    lines = []
+    for (ratio, method), group in raw.groupby(["ratio", "method"], sort=False):
+        cells = dict(zip(group["metric"].str.replace("_", " "), _cells(group), strict=True))
+        lines.append({"forget %": ratio, "method": words.method(method), **cells})
+    shown = pd.DataFrame(lines)
+    there = [str(name) for name in shown if not (shown[name] == NOTHING).all()]
+    what = {
+        "forget": "The forget set as it was taught, in the modalities that were to be forgotten; numbers of two "
+        "modalities from both. ks, forget quality and js compare with the first reference",
+        "kept": "The groups that make up the utility",
+    }[where]
+    note = (
+        f"Protocol: strict (zero-shot, options by likelihood, greedy replies). {what}. Report half, mean over seeds, "
+        "some with a 95 % interval over people. Formulas, directions and sources: docs/metrics.md."
+    )
+    return Table(f"metrics_{where}", TITLES[where], note, raw, shown[there])
+
+
+def metrics(study: Study, where: str) -> pd.DataFrame:
+    """One line for each model and metric, report half; `questions` counts those of one run that have the number."""
+    lines: list[dict[str, Any]] = []
+    for ratio in study.ratios:
+        bar = _runs(study, study.yardsticks("reference", ratio)[:1])
+        for label, members in study.labelled(ratio):
+            if runs := _runs(study, members):
+                place = {"ratio": ratio, "method": label, "on": where}
+                lines += [{**place, **line} for line in _model(study, runs, bar, where)]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def released(study: Study) -> Table:
+    """Vanilla, reference and winners as published tables have them: per cent right and ROUGE-L of each set."""
+    raw = pd.DataFrame(_released(study), columns=RELEASED_COLUMNS)
+    lines = []
+    for (ratio, method, role), group in raw.groupby(["ratio", "method", "role"], sort=False):
+        line = {"forget %": ratio, "method": words.method(method), "set": role}
+        means = group.set_index(["task", "modality"])["mean"]
+        for task, modality in ((task, modality) for task in TASKS for modality in MODALITIES):
+            mean, name = float(means.get((task, modality), NAN)), NAMES[modality]
+            if task == "generation":
+                line[f"ROUGE-L {name}"] = number(mean)
+            else:
+                line[f"{task} % {name}"] = number(100.0 * mean, 1)
+        choices = group[group["task"] == "classification"]
+        line["unparsable choices %"] = number(100.0 * average(choices["unparsable"]), 1)
+        lines.append(line)
+    return Table(
+        "released", "Released protocol",
+        "Protocol: released (the prompts, examples and parsing of the benchmark's authors), so these numbers, and only "
+        "these, stand beside published tables. Mean over seeds. A reply that cannot be read counts as wrong.",
+        raw, pd.DataFrame(lines),
+    )  # fmt: skip
+
+
+def _model(study: Study, runs: Sequence[pd.DataFrame], bar: Sequence[pd.DataFrame], where: str) -> list[dict[str, Any]]:
+    mine, wide = ([_chosen(study, rows, where, both=both) for rows in runs] for both in (False, True))
+    its = [_chosen(study, rows, where) for rows in bar]
+    protocol = words.listed(sorted({name for rows in runs for name in rows["protocol"].unique()}))
+    lines = []
+    for metric in METRICS:
+        if metric.where not in (where, "both"):
+            continue
+        if isinstance(metric, Mean):
+            found = _mean(metric, mine)
+        elif isinstance(metric, Comparison):
+            found = _over_seeds([metric.value(rows, its[0]) for rows in mine if its])
+        else:
+            found = _over_seeds([metric.value(rows) for rows in wide])
+        lines.append({"protocol": protocol, "metric": metric.name, **found})
+    return lines
+
+
+def _mean(metric: Mean, runs: Sequence[pd.DataFrame]) -> dict[str, float]:
+    """A mean with the people and questions that it is over, and with its interval over people where it is to have one.
+
+    Questions count the same, as in the formula, so people with more of them weigh more.
+    """
+    values = [metric.values(rows) for rows in runs]
+    who = pd.concat([rows.loc[mine.index, "person"] for mine, rows in zip(values, runs, strict=True)])
+    found = {"people": who.nunique(), "questions": max(map(len, values)), **_over_seeds(list(map(average, values)))}
+    if metric.name not in WITH_INTERVAL:
+        return found
+    people = pd.concat(values).groupby(who.to_numpy()).agg(["sum", "count"])
+    spread = intervals.bootstrap(people, lambda means: means[:, 0] / means[:, 1])
+    return {**found, "low": spread.low, "high": spread.high}
+
+
+def _over_seeds(values: Sequence[float]) -> dict[str, float]:
+    there = pd.Series(values, dtype=float).dropna()
+    return {"mean": average(there), "seed_sd": float(there.std()), "seeds": len(there)}
+
+
+def _chosen(study: Study, rows: pd.DataFrame, where: str, *, both: bool = False) -> pd.DataFrame:
+    """The rows that a table is about; with `both` of the forget set in both modalities."""
+    there: set[Group] = set(zip(rows["role"], rows["modality"], strict=True))
+    groups: Collection[Group] = keep_groups(study.goal, there)
+    if where == "forget":
+        groups = [group for group in forget_groups("full" if both else study.goal, there) if group[0] == "forget"]
+    return rows[[group in groups for group in zip(rows["role"], rows["modality"], strict=True)]]
+
+
+def _cells(group: pd.DataFrame) -> list[str]:
+    """The numbers of one line: with their interval where there is one, and no p-value so short that it is 0."""
+    texts = []
+    for (_, line), text in zip(group.iterrows(), with_interval(group, "mean", bare=True), strict=True):
+        mean = float(line["mean"])
+        plain = f"{mean:.2g}" if line["metric"] == "forget_quality" and mean < 0.001 else number(mean)
+        texts.append(text if "[" in text else plain)
+    return texts
+
+
+def _runs(study: Study, members: Sequence[Trial], name: str = "report") -> list[pd.DataFrame]:
+    found = (study.rows(trial.key, name) for trial in members)
+    return [rows for rows in found if rows is not None and len(rows)]
+
+
+def _released(study: Study) -> list[dict[str, Any]]:
+    lines = []
+    for ratio in study.ratios:
+        for label, members in study.labelled(ratio):
+            runs = _runs(study, members, "released")
+            for role, modality, task in ((r, m, t) for r in ROLES for m in MODALITIES for t in TASKS):
+                parts = [r[(r["role"] == role) & (r["modality"] == modality) & (r["task"] == task)] for r in runs]
+                parts = [rows[rows["protocol"] == "released"] for rows in parts]
+                means = pd.Series([average(rows["score"]) for rows in parts if len(rows)], dtype=float)
+                if means.empty:
+                    continue
+                lines.append({
+                    "ratio": ratio, "method": label, "role": role, "modality": modality, "task": task,
+                    "protocol": "released", "mean": average(means), "seed_sd": means.std(), "seeds": len(means),
+                    "questions": max(map(len, parts)),
+                    "unparsable": 1.0 - average(pd.concat(parts)["parsed"].astype(float)),
+                })  # fmt: skip
+    return lines

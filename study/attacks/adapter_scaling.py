@@ -1,0 +1,63 @@
+"""Adapter removal: unlearning that ships as an adapter beside a model can be left off, or turned down.
+
+An adapter is the whole of what its training did: who holds it holds the model of before. The task arithmetic of Ilharco
+et al. (arXiv 2212.04089), used against the defence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from study.attacks._weights import check_parts
+from study.contracts import InChain, Request, Stage
+from study.questions import Lesson, Question
+from study.vlm import PARTS, VLM, Part, apply_delta, delta
+
+
+@dataclass(frozen=True)
+class AdapterScaling:
+    """theta_start + s (theta - theta_start) for each s of `scales`, as steps 1, 2, ...; drops an instruction.
+
+    theta_start is the model that the method began with. s = 0 takes the adapter off, which gives that model back bit
+    for bit; s < 0 goes the other way. A model that nothing changed is shown as it is.
+    """
+
+    scales: tuple[float, ...] = (0.5, 0.0)
+    """The adapter's weight at each step. Attacks are ranked by their last stage."""
+    parts: tuple[Part, ...] = PARTS
+    """Where the adapter is scaled; elsewhere it stays on."""
+    in_chain: ClassVar[InChain] = "first"
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
+        if not self.scales or not all(map(math.isfinite, self.scales)):
+            raise ValueError(f"scales={self.scales}: name one or more finite numbers, such as 0.5+0.0")
+
+    def given(self, request: Request) -> tuple[Lesson, ...]:
+        """No lesson."""
+        return ()
+
+    @torch.no_grad()
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
+        """The model as found, then at each of `scales`.
+
+        Raises `ValueError` if the method changed the model otherwise than by an adapter.
+        """
+        yield Stage(0, vlm, questions)
+        start = request.start().tensors()
+        found = delta(vlm, start)
+        if found and not request.adapter:
+            raise ValueError(
+                "the method trained whole weights, there is no adapter to take off: leave adapter_scaling out, or set "
+                "the method's lora_rank"
+            )
+        adapted = {name: tensor.clone() for name, tensor in found.items() if vlm.part_of(name) in self.parts}
+        target = vlm.with_instruction("")
+        for step, scale in enumerate(self.scales, 1):
+            apply_delta(vlm, {name: start[name].lerp(tensor, scale) for name, tensor in adapted.items()})
+            yield Stage(step, target, questions)

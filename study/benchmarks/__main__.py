@@ -1,0 +1,136 @@
+"""`python -m study.benchmarks mllmu:/data/MLLMU-Bench`: check a dataset before it is studied.
+
+Prints what is taught and asked, every defect with its file and row, and what makes the dataset hard to memorise or
+results unsure. With `--model` also a question of each kind, as that model sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from study.benchmarks import _checking as checking
+from study.benchmarks._defects import collected
+from study.console import console, table
+from study.questions import Benchmark, Split
+from study.specs import plugin
+from study.vlm import VLM, load
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check, and return the exit status: 0 sound, 1 there are defects, 2 it cannot be read at all."""
+    asked = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with tempfile.TemporaryDirectory() as made:
+            return check(asked.dataset, asked.model, asked.data or Path(made))
+    except (ValueError, OSError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False)
+        return 2
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; the word `check` may come first."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="a benchmark as a study names it, such as own:~/people or synthetic:people=30")
+    parser.add_argument("--model", default="", help="show questions as this model sees them, such as llava:/models/x")
+    parser.add_argument("--data", type=Path, help="where made datasets and models are kept (default: not at all)")
+    return parser.parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
+
+
+def check(dataset: str, model: str, data: Path) -> int:
+    """Print all there is to say about a dataset; the exit status. Raises `ValueError` if it cannot be read at all."""
+    source = plugin("benchmarks", dataset)
+    with collected() as defects:
+        try:
+            benchmark: Benchmark = source(data)
+        except ValueError:
+            _print_defects(defects)
+            raise
+    defects += _damaged(benchmark)
+    console.print(f"{dataset}: fingerprint {benchmark.fingerprint}", markup=False)
+    _print_counts(benchmark)
+    _print_training(source, benchmark, data)
+    _print_lines("Worth knowing", checking.hints(benchmark))
+    if model:
+        vlm = load(plugin("models", model)(data))
+        for split in _smallest(benchmark):
+            _print_examples(vlm, split)
+    _print_defects(defects)
+    return 1 if defects else 0
+
+
+def _damaged(benchmark: Benchmark) -> list[str]:
+    """The pictures that do not decode, in the order of their places."""
+    found = []
+    for picture in sorted(benchmark.pictures(), key=lambda picture: picture.where):
+        try:
+            picture.open().close()
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def _print_counts(benchmark: Benchmark) -> None:
+    ratios = [f"{ratio} %" for ratio in benchmark.splits]
+    table("What is taught", ["", "number"], checking.taught(benchmark))
+    table(
+        "What is asked: how many people, and questions to select by + to report",
+        ["role", "modality", "task", *ratios],
+        checking.asked(benchmark),
+    )
+    found = [dict(checking.memorability(split).rows()) for split in benchmark.splits.values()]
+    names = dict.fromkeys(name for numbers in found for name in numbers)
+    rows = [[name, *(numbers.get(name, "-") for numbers in found)] for name in names]
+    table("What there is to memorise, and to see", ["", *ratios], rows)
+
+
+def _print_training(source: Any, benchmark: Benchmark, data: Path) -> None:
+    """Whether lessons that were given beside the dataset are its own."""
+    if getattr(source, "train_split", Path()) != Path():
+        with collected():
+            same = dataclasses.replace(source, train_split=Path())(data).fingerprint == benchmark.fingerprint
+        said = "the same lessons, split by ID: it changes nothing" if same else "other lessons, which are taken"
+        console.print(f"{source.train_split} has {said}\n", markup=False)
+
+
+def _print_examples(vlm: VLM, split: Split) -> None:
+    console.print(f"\nOne question of each kind at {split.ratio} %, as the model sees it")
+    for question in checking.examples(split):
+        ids = vlm.prompt_ids(question.prompt, question.picture is not None)
+        console.print(f"\n[bold]{question.role} {question.modality} {question.task}[/bold] {escape(question.id)}")
+        unknown = " (tokens that the model does not know)" * (vlm.tokenizer.unk_token_id in ids)
+        console.print(checking.shown(ids, vlm.image_id, vlm.tokenizer.decode) + unknown, markup=False)
+        for option in question.options:
+            console.print(f"  {'*' if option == question.answer else '-'} {option}", markup=False)
+        if not question.options:
+            console.print(f"  * {question.answer}", markup=False)
+
+
+def _smallest(benchmark: Benchmark) -> list[Split]:
+    return [benchmark.splits[min(benchmark.splits)]] if benchmark.splits else []
+
+
+def _print_defects(defects: list[str]) -> None:
+    if defects:
+        _print_lines(f"{len(defects)} defects; a study stops at the first", defects)
+    else:
+        console.print("No defect: every row and every picture can be read.")
+
+
+def _print_lines(title: str, lines: Iterable[str]) -> None:
+    console.print(f"\n{title}", style="italic", markup=False)
+    for line in lines:
+        console.print(f"- {line}", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""CLEAR (Dontsov et al. 2024, arXiv 2410.18057): the 200 authors of TOFU, with pictures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.benchmarks._clear_questions import CAPTION_PROMPTS, number
+from study.benchmarks._clear_sets import read
+from study.hub import folder as folder_of
+from study.questions import Benchmark, Split
+from study.released import IMAGE, Ask
+
+ROWS = 300  # ds_size of its evaluation: the first rows of each set
+MOST_TOKENS = 300
+
+
+@dataclass(frozen=True)
+class Clear:
+    """The parquet files of therem/CLEAR (Hugging Face hub). People are the authors, by name.
+
+    Everybody's captions (each after one of the authors' nine prompts, chosen by the caption) and all text questions of
+    TOFU are taught. forget and retain are the names in forgetXX and retainYY. Of pictures are asked the name, as a
+    choice among `perturbed_names` and freely, and the caption, both with the wrong answers of the _perturbed sets; of
+    retained people those in retain_perturbed, whose text questions are asked too.
+
+    Four things the dataset lacks are built of it. Text questions name no author: twenty in a row are given to the one
+    whose name they mention most. TOFU's wrong answers are not in it: a text choice has those that three others give at
+    the same place, with this author's name for theirs, or at other places where three do not do. There is no test set:
+    of everybody who may be forgotten the last `held_out` share of the pictures is not taught but asked about, a
+    departure from the recipe, and the text questions of the test are those of forget behind a sentence of ours. Of the
+    real sets every row has a picture: where that is so, real_world is asked a second time without, which tells what
+    the model guesses, not what it sees.
+    """
+
+    path: Path = Path()
+    """The folder that holds full, full+tofu, forget01, forget01_perturbed ..."""
+    hub: str = ""
+    """Instead of a folder, the name of a dataset on the Hugging Face hub, such as therem/CLEAR."""
+    revision: str = ""
+    """Its commit."""
+    held_out: float = 0.2
+    """The share of the pictures of people who may be forgotten that is kept for the test."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a share out of bounds."""
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(f"held_out={self.held_out}: more than 0, or nothing is left to test, and at most 0.5")
+
+    def __call__(self, folder: Path) -> Benchmark:
+        """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
+        return read(folder_of(self.path, self.hub, self.revision, "dataset"), self.held_out)
+
+    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+        """Names and captions as mm/eval.py of somvy/multimodal_unlearning asks them: greedy, 300 rows of each set.
+
+        Scored by the recall of ROUGE-L. The prompt is put into the model's chat template, which for LLaVA-1.5 gives
+        the text here; captions are asked by one of the nine prompts at random. That code drops the picture before it
+        generates, tokens and pixels, so what it reports is said blindly; here the picture is shown.
+        """
+        for question in split.questions:
+            if question.task == "generation" and question.picture is not None and number(question) < ROWS:
+                prompt = question.prompt
+                if prompt in CAPTION_PROMPTS:
+                    prompt = random.Random(f"{seed} {question.id}").choice(CAPTION_PROMPTS)
+                yield Ask(question, f"USER: {IMAGE}\n{prompt} ASSISTANT:", (question.picture,), MOST_TOKENS)

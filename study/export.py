@@ -1,0 +1,139 @@
+"""A finished trial's model as an ordinary Hugging Face folder: `python -m study.export runs/<study> vkd@15`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from study.learning import load_learned, save
+from study.store import Folder, Json, read_json, sync, write_json
+from study.trial import unlearned_model
+from study.vlm import VLM
+
+ABOUT = "unlearning.json"
+"""The file beside the weights that says where they come from."""
+NOTE = (
+    "An instruction is no weight: the scores of this trial are those of a model that is asked with the instruction, on "
+    "a line of its own, in front of every prompt, and these files do not do that by themselves."
+)
+
+
+def named(root: Path) -> dict[str, str]:
+    """The trials that have a name, by it: `vanilla`, `reference@RATIO`, then the winners as METHOD@RATIO.
+
+    Vanilla is the same model at every ratio; of its trials the one of the smallest ratio stands for it.
+    Raises `FileNotFoundError` with the remedy if `root` is no study.
+    """
+    folder = Folder(root)
+    if not folder.settings.exists():
+        raise FileNotFoundError(f"{root} is not a study: it has no {folder.settings.name}; name one such as runs/tiny")
+    records = [read_json(path) for path in root.glob("trials/*/trial.json")]
+    yardsticks = [record for record in records if record["method"] == "none"]
+    found: dict[str, str] = {}
+    for kind in ("vanilla", "reference"):
+        for record in sorted(yardsticks, key=lambda r: (r["ratio"], r["seed"], r["key"])):
+            if record["start"]["kind"] == kind:
+                found.setdefault(kind if kind == "vanilla" else f"{kind}@{record['ratio']}", record["key"])
+    winners = read_json(folder.winners) if folder.winners.exists() else {}
+    for method, ratios in winners.items():
+        found |= {f"{method}@{ratio}": won["trials"][0] for ratio, won in ratios.items() if won["trials"]}
+    return found
+
+
+def record_of(root: Path, name: str) -> Json:
+    """The record of the complete trial that `name`, one of `named` or a trial's key, stands for.
+
+    Raises `ValueError` with the nearest name if there is none, and with its state if it left no model.
+    """
+    names = named(root)
+    key = names.get(name, name)
+    path = Folder(root).record(key)
+    if not path.exists():
+        raise ValueError(_unknown(root, name, names))
+    record = read_json(path)
+    if record["state"] != "complete":
+        raise ValueError(
+            f"trial {key} ({record['method']} at {record['ratio']} %) is {record['state']} ({record['reason']}), so "
+            "it left no model; name a complete trial"
+        )
+    return record
+
+
+def export(root: Path, record: Json, to: Path) -> None:
+    """Write the model of a complete trial as the folder `to`, whole or not at all.
+
+    Raises `ValueError` if `to` exists or a file of the study is damaged.
+    """
+    if to.exists():
+        raise ValueError(f"{to} is there already: remove it, or name another folder with --to")
+    start = record["start"]["key"]
+    vlm, changed = unlearned_model(Folder(root), record["key"], load_learned(root, start))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as draft:
+        model = Path(draft) / "model"
+        digests = save(vlm, model)
+        beside(vlm, model)
+        write_json(model / ABOUT, {**_about(root, record), "tensors_changed": len(changed), "sha256": digests})
+        sync(model)
+        model.rename(to)
+
+
+def beside(vlm: VLM, folder: Path) -> None:
+    """Write how pictures are prepared also as the file that the released checkpoints have.
+
+    Where torchvision is installed, the stock processor of Qwen reads from it how to take videos, and fails without.
+    """
+    vlm.processor.image_processor.save_pretrained(folder)
+
+
+def _about(root: Path, record: Json) -> Json:
+    """Where an exported model comes from."""
+    study, start = read_json(Folder(root).settings), record["start"]
+    learned = read_json(Folder(root).learned(start["key"]) / "learned.json")
+    instruction = record["instruction"]
+    return {
+        "study": {name: study.get(name, "") for name in ("name", "git")},
+        "trial": record["key"],
+        **{name: record[name] for name in ("method", "hyperparameters", "goal", "ratio", "seed")},
+        "start": {**start, "sha256": learned["sha256"]},
+        "instruction": instruction,
+        "note": NOTE if instruction else "",
+    }
+
+
+def _unknown(root: Path, name: str, names: Mapping[str, str]) -> str:
+    keys = sorted(path.parent.name for path in root.glob("trials/*/trial.json"))
+    near = difflib.get_close_matches(name, [*names, *keys], n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"no finished trial {name!r} in {root}: {meant}There are {', '.join(names) or 'no winners yet'}, and "
+        f"{len(keys)} keys under trials/"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export and print the folder. Returns 0, or 2 if that cannot be done, with the reason."""
+    parser = argparse.ArgumentParser(prog="python -m study.export", description=__doc__)
+    parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
+    parser.add_argument("trial", help="a trial's key, METHOD@RATIO of a winner, vanilla, or reference@RATIO")
+    parser.add_argument("--to", type=Path, help="the folder to write; default exports/KEY in the study")
+    asked = parser.parse_args(arguments)
+    try:
+        record = record_of(asked.study, asked.trial)
+        to: Path = asked.to or asked.study / "exports" / record["key"]
+        export(asked.study, record, to)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(to)
+    if record["instruction"]:
+        print(f"The product of {record['method']} is an instruction: {record['instruction']!r}. {NOTE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

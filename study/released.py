@@ -1,0 +1,40 @@
+"""The `released` protocol: questions as the authors of a benchmark put them, so that numbers stand beside their tables.
+
+A benchmark that has such a protocol says what is asked word for word; `study.scoring` asks it. No weights, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from study.questions import Picture, Question, Split
+
+IMAGE = "<image>"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question in the authors' words, with whatever examples they put before it.
+
+    `text` is the whole prompt as their code gives it to LLaVA-1.5, from "USER:" to "ASSISTANT:", with one `IMAGE` for
+    each of `pictures`, in order. Other families are asked the same through their own chat template.
+    """
+
+    question: Question
+    text: str
+    pictures: tuple[Picture, ...]
+    most_tokens: int
+    """How many tokens the greedy reply may have."""
+    read: Callable[[str], str | None] = field(default=str.strip, compare=False)
+    """What the reply answers, for a choice the text of an option; None if it cannot be told."""
+
+    def __post_init__(self) -> None:
+        if self.text.count(IMAGE) != len(self.pictures):
+            raise ValueError(
+                f"{self.question.id}: {self.text.count(IMAGE)} places for {len(self.pictures)} pictures in its prompt"
+            )
+
+
+Released = Callable[[Split, int], Iterator[Ask]]
+"""Every question of a split as its authors put it; the seed chooses the few-shot examples and test pictures."""

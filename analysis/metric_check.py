@@ -20,6 +20,7 @@ from study.metric_trust import (
     State,
     auc_of_models,
     change,
+    held_out,
     moves,
     orders,
     sign,
@@ -55,7 +56,8 @@ def pool(study: Study) -> list[Member]:
 def trust(study: Study) -> pd.DataFrame:
     """One line for each metric that has a number, the most trustworthy first: by AUC, then by both changes."""
     members = pool(study)
-    lines = pd.DataFrame([_line(metric, members) for metric in CHECKED], columns=COLUMNS)
+    apart = held_out(members)
+    lines = pd.DataFrame([_line(metric, members, apart) for metric in CHECKED], columns=COLUMNS)
     lines = lines[lines["auc"].notna()]
     known = [state for state in CHANGES if lines[state].notna().any()]
     order = pd.DataFrame({
@@ -130,29 +132,34 @@ def _caveats(study: Study) -> list[str]:
     return found
 
 
-def _line(metric: AnyMetric, members: Sequence[Member]) -> dict[str, object]:
-    found = units(metric, members)
-    level = _auc(found, metric)
-    models = found.drop_duplicates(["ratio", "seed", "knows"])
+def _line(metric: AnyMetric, members: Sequence[Member], apart: Sequence[Member]) -> dict[str, object]:
+    """The numbers of one metric; `apart` is the pool with the questions that count after relearning."""
+    found = {"plain": units(metric, members)}
+    if found["plain"]["knows"].nunique() < 2:
+        return {"metric": metric.name, "auc": math.nan}
+    found |= {state: units(metric, members, state) for state in CHANGES}
+    levels = {state: _auc(of_state, metric) for state, of_state in found.items()}
+    moved = {
+        "quantized": moves(metric, found["plain"], found["quantized"], "quantized"),
+        "relearned": moves(metric, units(metric, apart), units(metric, apart, "relearned"), "relearned"),
+    }
+    changes = {state: intervals.bootstrap(people, change) for state, people in moved.items()}
+    level, models = levels["plain"], found["plain"].drop_duplicates(["ratio", "seed", "knows"])["knows"]
     line: dict[str, object] = {
         "metric": metric.name, "auc": level.mean, "auc_low": level.low, "auc_high": level.high,
-        "model_auc": auc_of_models(metric, members), "models_that_know": int(models["knows"].eq(True).sum()),
-        "models_that_do_not": int(models["knows"].eq(False).sum()), "people": found["person"].nunique(),
+        "model_auc": auc_of_models(metric, members), "models_that_know": int(models.sum()),
+        "models_that_do_not": int((~models).sum()), "people": found["plain"]["person"].nunique(),
+        "weak": _weak(level.mean, [interval.mean for interval in changes.values()]),
     }  # fmt: skip
-    changes = {state: _change(metric, members, state) for state in CHANGES}
-    for state, moved in changes.items():
-        line |= {state: moved.mean, f"{state}_low": moved.low, f"{state}_high": moved.high}
-        line[f"auc_{state}"] = _auc(units(metric, members, state), metric).mean
-    return {**line, "weak": _weak(level.mean, [moved.mean for moved in changes.values()])}
+    for state, interval in changes.items():
+        line |= {state: interval.mean, f"{state}_low": interval.low, f"{state}_high": interval.high}
+        line[f"auc_{state}"] = levels[state].mean
+    return line
 
 
 def _auc(found: pd.DataFrame, metric: AnyMetric) -> Interval:
     """People are resampled with all their units: a weight for each person is a mean over unit vectors."""
     return intervals.bootstrap(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
-
-
-def _change(metric: AnyMetric, members: Sequence[Member], state: State) -> Interval:
-    return intervals.bootstrap(moves(metric, members, state), change)
 
 
 def _weak(auc: float, changes: Sequence[float]) -> str:

@@ -23,7 +23,7 @@ import tyro
 
 from bench.counting import countable, counted
 from bench.llava import llava
-from bench.methods import METHODS, StepCost, request, step_cost
+from bench.methods import METHODS, Name, StepCost, request, step_cost
 from study.adapters import adapted
 from study.answers import answer_logps, cross_entropy
 from study.console import table
@@ -231,7 +231,7 @@ def clock(vlm: VLM, regime: Regime, cost: Cost, rows: int, steps: int, peak_tflo
 # ---- the command line --------------------------------------------------------------------------------------------
 def main(
     device: Device = "meta",
-    methods: tuple[str, ...] = METHODS,
+    methods: tuple[Name, ...] = METHODS,
     rows: int = 8,
     steps: int = 10,
     peak_tflops: float = 989.0,
@@ -242,11 +242,13 @@ def main(
     Args:
         device: `meta` counts; `cuda` times as well, with random weights in bfloat16 (14 GB).
         methods: Methods of which a step is counted, at the default schedule.
-        rows: Pictures in a timed step.
+        rows: Pictures in a timed step; fewer if the memory does not suffice.
         steps: Timed steps of each regime.
         peak_tflops: What MFU is a share of; 989 is the dense bfloat16 peak that NVIDIA gives for H100 and H200 SXM.
         json: Where to write the numbers too.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("device='cuda': torch finds no GPU here; leave --device out to count without one")
     empty = llava("meta")
     costs = [count(empty, regime) for regime in REGIMES]
     print_costs(costs)

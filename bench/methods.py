@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from unittest.mock import patch
 
 from torch import Tensor
@@ -17,8 +17,9 @@ from study.contracts import Request
 from study.plugins import find
 from study.vlm import VLM
 
-METHODS = ("vkd", "gradient_ascent", "gradient_difference", "npo", "kl_minimization")
-"""Methods that read no value off a tensor before their first step: no saliency, no mask."""
+Name = Literal["vkd", "gradient_ascent", "gradient_difference", "npo", "kl_minimization"]
+"""Published methods that read no value off a tensor before their first step: no saliency, no mask."""
+METHODS: tuple[Name, ...] = get_args(Name)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def request(vlm: VLM, folder: Path) -> Request:
     return Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, loaded)
 
 
-def step_cost(vlm: VLM, name: str, asked: Request, **fields: Any) -> StepCost:
+def step_cost(vlm: VLM, name: Name, asked: Request, **fields: Any) -> StepCost:
     """The cost of a step of the method called `name`, with its default settings but for `fields`."""
     method = find("methods", name)(**fields)
     found: list[StepCost] = []

@@ -39,6 +39,8 @@ SMALLEST_EFFECT = 0.2
 """Least gap that a change is a part of, in standard deviations of people: a small effect after Cohen (1988)."""
 DIGITS = 12
 """Decimals compared, so that values that are equal but for rounding tie."""
+UNIT = ["ratio", "seed", "knows", "person"]
+"""What tells units apart."""
 CHECKED: tuple[AnyMetric, ...] = tuple(metric for metric in METRICS if metric.where != "kept")
 """The metrics of what is to be forgotten."""
 
@@ -84,15 +86,14 @@ def units(metric: AnyMetric, pool: Sequence[Member], state: State = "plain") -> 
     With a metric that needs a reference, the first one of each ratio is what is compared with.
     """
     bars = {m.ratio: m for m in sorted(pool, key=lambda m: -m.seed) if not m.knows}
-    parts = [pd.DataFrame(columns=["ratio", "seed", "knows", "person", "value"])]
+    lines: list[tuple[object, ...]] = []
     for member in pool:
         bar = bars.get(member.ratio)
         if state not in member.rows or (needs_reference(metric) and (bar is None or member is bar)):
             continue
         values = _by_person(metric, member.rows[state], None if bar is None else bar.rows["plain"]).round(DIGITS)
-        about = {"ratio": member.ratio, "seed": member.seed, "knows": member.knows}
-        parts.append(values.rename_axis("person").reset_index(name="value").assign(**about))
-    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+        lines += [(member.ratio, member.seed, member.knows, person, value) for person, value in values.items()]
+    return pd.DataFrame(lines, columns=[*UNIT, "value"])
 
 
 def orders(found: pd.DataFrame, direction: int) -> Orders:
@@ -118,17 +119,17 @@ def auc_of_models(metric: AnyMetric, pool: Sequence[Member]) -> float:
     return float(orders(found, sign(metric)).auc(np.ones((1, 1)))[0])
 
 
-def moves(metric: AnyMetric, pool: Sequence[Member], state: State) -> pd.DataFrame:
+def moves(metric: AnyMetric, plain: pd.DataFrame, after: pd.DataFrame, state: State) -> pd.DataFrame:
     """For each person, how far models of one kind `moved` towards the other, and the `gap` between the kinds.
 
-    Models that know move by being quantised, models that do not by being relearned. Nobody where there is no gap.
+    From the `units` of both states, relearned ones of `held_out` alone; what has no value in both is left out. Models
+    that know move by being quantised, models that do not by being relearned. Nobody where there is no gap.
     """
-    pool = held_out(pool) if state == "relearned" else [m for m in pool if state in m.rows]
     mover = state == "quantized"
-    plain, after = units(metric, pool), units(metric, pool, state)
+    plain = plain.merge(after[UNIT])
     people = pd.DataFrame({
         "knowing": _means(plain, True), "not_knowing": _means(plain, False),
-        "before": _means(plain, mover), "after": _means(after, mover),
+        "before": _means(plain, mover), "after": _means(after.merge(plain[UNIT]), mover),
     }).dropna()  # fmt: skip
     if not effect(people["knowing"], people["not_knowing"]) * sign(metric) >= SMALLEST_EFFECT:
         people = people.iloc[:0]
@@ -177,14 +178,15 @@ def _by_person(metric: AnyMetric, rows: pd.DataFrame, bar: pd.DataFrame | None) 
         if metric.better != NEARER or bar is None:
             return found
         return (found - _mean_by_person(metric, bar)).abs().dropna()
-    its = dict(list(bar.groupby("person"))) if bar is not None else {}
-    values: dict[str, float] = {}
-    for person, mine in rows.groupby("person"):
-        if isinstance(metric, Whole):
-            values[str(person)] = metric.value(mine)
-        elif person in its:
-            values[str(person)] = metric.value(mine, its[person])
-    return pd.Series(values, dtype=float).dropna()
+    if isinstance(metric, Whole):
+        pairs = rows["modality"].nunique() > 1  # without both there is no number
+        return pd.Series(
+            {who: metric.value(mine) for who, mine in rows.groupby("person") if pairs}, dtype=float
+        ).dropna()
+    about = ["person", "question", "truth_ratio"]
+    its = dict(list(bar[about].groupby("person"))) if bar is not None else {}
+    both = ((who, mine, its[who]) for who, mine in rows[about].groupby("person") if who in its)
+    return pd.Series({who: metric.value(mine, other) for who, mine, other in both}, dtype=float).dropna()
 
 
 def _mean_by_person(metric: Mean, rows: pd.DataFrame) -> pd.Series[float]:

@@ -246,10 +246,11 @@ METRICS: tuple[Mean | Comparison | Whole, ...] = (
 _HEAD = """# Metrics
 
 Written by `python -m study.metrics` from `METRICS` in `study/metrics.py`; do not edit. Each is a mean over questions
-unless its formula says otherwise, and of each seed first. "On" says where it is shown: what is to be forgotten, what is
-to be kept, or both. The direction is that on what is to be forgotten, or for metrics of what is kept, there; what has a
-direction for forgetting should stay at vanilla's value on what is kept. The direction is the papers': a number beyond
-the reference's is overshoot, and the study's own objective (`study/objectives.py`) counts it as distance.
+unless its formula says otherwise; the report has the mean over seeds. "On" says where it is shown: what is to be
+forgotten, what is to be kept, or both. The direction is that on what is to be forgotten, or for metrics of what is
+kept, there; what has a direction for forgetting should stay at vanilla's value on what is kept. The direction is the
+papers': a number beyond the reference's is overshoot, and the study's own objective (`study/objectives.py`) counts it
+as distance.
 """
 
 _NOTES = """

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText
 
-from bench.flops import ANSWER, PACKED, REGIMES, Cost, Regime, clock, count, pixels, samples
+from bench.flops import ANSWER, PACKED, REGIMES, Cost, Regime, clock, count, main, pixels, samples
 from bench.llava import llava
-from bench.methods import METHODS, request, step_cost
+from bench.methods import METHODS, Name, request, step_cost
 from study.contracts import Request
 from study.packing import Group, Prompt, logits, pack
 from study.questions import Benchmark
@@ -220,6 +220,13 @@ def test_a_speed_is_units_over_seconds(regime: Regime, tiny: VLM, monkeypatch: p
     assert (speed.peak_gib, speed.rows, speed.unit) == (3.0, 2, regime.unit)
 
 
+def test_without_a_gpu_nothing_is_counted_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("bench.flops.llava", lambda _: pytest.fail("it was made"))
+    with pytest.raises(SystemExit, match="device='cuda': torch finds no GPU here; leave --device out"):
+        main(device="cuda")
+
+
 # ---- the page ----------------------------------------------------------------------------------------------------
 def printed(key: str) -> list[str]:
     """The cells of the line of docs/cost.md that begins with `key`."""
@@ -235,6 +242,6 @@ def test_the_page_says_what_is_counted(key: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_the_page_says_what_a_step_of_a_method_costs(name: str, asked: Request) -> None:
+def test_the_page_says_what_a_step_of_a_method_costs(name: Name, asked: Request) -> None:
     found = step_cost(empty(), name, asked)
     assert printed(name)[1:] == [f"{found.tflop:.3f}", str(found.passes)]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,8 +168,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Ran:
     return found
 
 
-def stage(tmp_path: Path, tiny_folder: Path, **settings: object) -> tuple[Plan, list[str]]:
-    study = replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), **settings)  # type: ignore[arg-type]
+def stage(tmp_path: Path, tiny_folder: Path, **settings: Any) -> tuple[Plan, list[str]]:
+    study = replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), **settings)
     plan = prepared(study, Folder(tmp_path).data)
     return plan, check_metrics(plan, Bench(tmp_path, plan.source, tiny_folder))
 
@@ -237,12 +238,14 @@ def test_the_pool_can_only_grow(tmp_path: Path) -> None:
         prepared(replace(study, metric_seeds=1), tmp_path / "data")
 
 
-def test_the_plan_names_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(PRESETS["tiny"][1], study_dir=tmp_path)
     minutes = []
     for seeds in (0, 2):
+        told_lines: list[str] = []
+        monkeypatch.setattr("study.outline.console.print", lambda line, **_: told_lines.append(line))  # noqa: B023
         outline.show(prepared(replace(study, metric_seeds=seeds), tmp_path))
-        shown = capsys.readouterr().out
+        shown = "\n".join(told_lines)
         minutes.append(int(shown.partition("about ")[2].split()[0]))
         assert f"metrics  {4 * (1 + seeds)} times vanilla or a reference" in shown
         assert ("6 of these models are taught for it" in shown) == (seeds == 2)
@@ -285,20 +288,25 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lines(root: Path) -> pd.DataFrame:
-    return told.trust(read(root)).set_index("metric")
+def study(root: Path) -> Analysed:
+    return read(root)
+
+
+@pytest.fixture(scope="module")
+def lines(study: Analysed) -> pd.DataFrame:
+    return told.trust(study).set_index("metric")
 
 
 def test_planted_metrics_are_told_apart(lines: pd.DataFrame) -> None:
     there = ["probability", "likelihood", "accuracy", "bleu"]
     assert [name for name in lines.index if name in there] == there
     columns = ["auc", "auc_low", "auc_high", "model_auc", "quantized", "relearned"]
-    assert lines.loc["probability", columns].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
-    assert lines.loc["likelihood", columns].tolist() == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.5, 0.25])
-    assert lines.loc["accuracy", columns[:4]].tolist() == [0.5] * 4
-    assert lines.loc["bleu", columns[:4]].tolist() == [0.0] * 4
+    assert lines.loc["probability"][columns].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    assert lines.loc["likelihood"][columns].tolist() == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.5, 0.25])
+    assert lines.loc["accuracy"][columns[:4]].tolist() == [0.5] * 4
+    assert lines.loc["bleu"][columns[:4]].tolist() == [0.0] * 4
     assert lines.loc[["accuracy", "bleu"], ["quantized", "relearned"]].isna().all(axis=None)
-    assert lines.loc["likelihood", ["models_that_know", "models_that_do_not", "people"]].tolist() == [4, 4, 8]
+    assert lines.loc["likelihood"][["models_that_know", "models_that_do_not", "people"]].tolist() == [4, 4, 8]
 
 
 def test_weak_metrics_are_marked_with_the_reason(lines: pd.DataFrame) -> None:
@@ -331,8 +339,8 @@ def test_intervals_are_over_people(tmp_path: Path) -> None:
     assert found["quantized_low"] < found["quantized"] < found["quantized_high"]
 
 
-def test_the_best_and_accuracy_are_named(root: Path) -> None:
-    best, usual = told.said(read(root))
+def test_the_best_and_accuracy_are_named(study: Analysed) -> None:
+    best, usual = told.said(study)
     assert "probability is the one to trust most here: AUC 1.00, 0 % of its gap lost by rounding and 0 % " in best
     assert "which most papers report, is among the weak ones here (separates badly)" in usual
 
@@ -349,14 +357,14 @@ def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     assert "AUC of models" not in told.table(read(tmp_path)).shown
 
 
-def test_table_and_figure_are_in_the_report(root: Path) -> None:
+def test_table_and_figure_are_in_the_report(root: Path, study: Analysed) -> None:
     page = report.build(root).page
     written = pd.read_csv(root / "report" / "tables" / "metric_check.csv")
-    pd.testing.assert_frame_equal(written.drop(columns="weak"), told.trust(read(root)).drop(columns="weak"))
+    pd.testing.assert_frame_equal(written.drop(columns="weak"), told.trust(study).drop(columns="weak"))
     assert (root / "report" / "figures" / "metric_check.pdf").exists()
     html = page.read_text(encoding="utf-8")
     assert "<h2>Which number to trust</h2>" in html
-    assert all(sentence in html for sentence in told.said(read(root)))
+    assert all(sentence in html for sentence in told.said(study))
     assert "0.50 [0.50, 0.50]" in html
 
 
@@ -371,7 +379,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     planted_pool(tmp_path, seeds=1, ratios=(10,))
     path = Folder(tmp_path).metric_check("10-0-True", "plain")
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match="plain.parquet is damaged"):
+    with pytest.raises(ValueError, match=r"plain\.parquet is damaged"):
         told.trust(read(tmp_path))
 
 

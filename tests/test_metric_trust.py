@@ -152,7 +152,9 @@ def test_models_as_units_need_two_of_each() -> None:
 
 # ---- changes ---------------------------------------------------------------------------------------------------
 def fooled(metric: str, pool: Sequence[Member], state: State) -> float:
-    people = moves(BY_NAME[metric], pool, state)
+    counted = held_out(pool) if state == "relearned" else pool
+    found = BY_NAME[metric]
+    people = moves(found, units(found, counted), units(found, counted, state), state)
     return float(change(people.to_numpy().mean(axis=0, keepdims=True))[0]) if len(people) else math.nan
 
 

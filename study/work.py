@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from study.families import read_layers
 from study.vlm import VLM
 
 
@@ -99,10 +100,10 @@ def _pictures(work: Work, vlm: VLM) -> Iterator[None]:
     """Count the pictures that the model asks its tower for, and the attention among the tokens of each."""
     inner: Any = vlm.model.model
     asked, signature = inner.get_image_features, inspect.signature(inner.get_image_features)
-    config = vlm.model.config.vision_config
-    layers = getattr(config, "num_hidden_layers", None) or config.depth
+    width = vlm.model.config.vision_config.hidden_size
     shapes: list[int] = []
     tower = vlm.model.get_submodule(vlm.prefixes["vision"])
+    layers = len(read_layers(tower, vlm.model.config))
 
     def see(module: nn.Module, inputs: Any, output: Any) -> None:
         state = output if isinstance(output, Tensor) else output[0]
@@ -117,7 +118,7 @@ def _pictures(work: Work, vlm: VLM) -> Iterator[None]:
         work.images += count
         while shapes:  # tokens of a picture x width, so this is layers x 4 x tokens x tokens x width
             numel = shapes.pop()
-            work.flops += 4.0 * layers * numel * (numel / count / config.hidden_size)
+            work.flops += 4.0 * layers * numel * (numel / count / width)
         return out
 
     handle = tower.register_forward_hook(see)

@@ -255,7 +255,7 @@ def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # ---- what the report says --------------------------------------------------------------------------------------
 def planted_pool(root: Path, seeds: int = 2, ratios: Sequence[int] = (10, 15)) -> None:
     """Likelihood separates and half of its gap is lost by rounding, accuracy says nothing, BLEU is upside down,
-    probability separates and is not fooled; relearning closes a quarter of what the first two of these see."""
+    probability separates and is not fooled; relearning closes a quarter of the gap that likelihood sees."""
     planter = Planter(root)
     for ratio, seed, knows in itertools.product(ratios, range(seeds), (True, False)):
         rows = pd.concat([planter.rows(Model(), half) for half in ("select", "report")], ignore_index=True)
@@ -301,12 +301,12 @@ def test_planted_metrics_are_told_apart(lines: pd.DataFrame) -> None:
     there = ["probability", "likelihood", "accuracy", "bleu"]
     assert [name for name in lines.index if name in there] == there
     columns = ["auc", "auc_low", "auc_high", "model_auc", "quantized", "relearned"]
-    assert lines.loc["probability"][columns].tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
-    assert lines.loc["likelihood"][columns].tolist() == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.5, 0.25])
-    assert lines.loc["accuracy"][columns[:4]].tolist() == [0.5] * 4
-    assert lines.loc["bleu"][columns[:4]].tolist() == [0.0] * 4
+    assert list(lines.loc["probability", columns]) == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    assert list(lines.loc["likelihood", columns]) == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.5, 0.25])
+    assert list(lines.loc["accuracy", columns[:4]]) == [0.5] * 4
+    assert list(lines.loc["bleu", columns[:4]]) == [0.0] * 4
     assert lines.loc[["accuracy", "bleu"], ["quantized", "relearned"]].isna().all(axis=None)
-    assert lines.loc["likelihood"][["models_that_know", "models_that_do_not", "people"]].tolist() == [4, 4, 8]
+    assert list(lines.loc["likelihood", ["models_that_know", "models_that_do_not", "people"]]) == [4, 4, 8]
 
 
 def test_weak_metrics_are_marked_with_the_reason(lines: pd.DataFrame) -> None:

@@ -96,9 +96,13 @@ def said(study: Study) -> list[str]:
         return []
     best = raw.iloc[0]
     level = int((raw["auc"].round(3) == round(best["auc"], 3)).sum()) - 1
-    first = f"Of {len(raw)} metrics, {_named(best)} is the one to trust most here: {_told(best)}"
-    first += f"; {level} more {'has' if level == 1 else 'have'} this AUC." if level else "."
-    return [first, *_usual(raw), *_caveats(study)]
+    more = f"; {level} more {'has' if level == 1 else 'have'} this AUC" if level else ""
+    name = str(best["metric"]).replace("_", " ")
+    if best["weak"]:
+        first = f"None of {len(raw)} metrics is to be trusted here: even the best, {name}, is weak ({best['weak']})"
+    else:
+        first = f"Of {len(raw)} metrics, {name} is the one to trust most here"
+    return [f"{first}: {_told(best)}{more}.", *_usual(raw), *_caveats(study)]
 
 
 def _usual(raw: pd.DataFrame) -> list[str]:
@@ -170,13 +174,9 @@ def _weak(auc: float, changes: Sequence[float]) -> str:
     return ", ".join(reasons)
 
 
-def _named(line: pd.Series) -> str:
-    return str(line["metric"]).replace("_", " ")
-
-
 def _told(line: pd.Series) -> str:
     """`AUC 0.98, 3 % of its gap lost by rounding and 10 % closed by relearning`."""
-    parts = [f"{100 * line[state]:.0f} % of its gap {how}" for state, how in
+    parts = [f"{round(100 * line[state])} % of its gap {how}" for state, how in
              (("quantized", "lost by rounding"), ("relearned", "closed by relearning"))
              if not math.isnan(line[state])]  # fmt: skip
     return f"AUC {line['auc']:.2f}" + (f", {' and '.join(parts)}" if parts else "")

@@ -15,6 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
+from study.specs import parameters
 from study.training import Schedule
 
 
@@ -37,6 +38,27 @@ def refusal(space: Callable[[BaseTrial, Any], Any], default: object, values: Map
         except (ValueError, UserWarning) as error:
             return str(error)
     return ""
+
+
+def fitted(
+    space: Callable[[BaseTrial, Any], Any], default: object, values: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """What of `values`, which won around another default, a space can propose around this one, and what to say of it.
+
+    Nothing is left if one of them is out of its range. What a space asks for beyond them is the default's; what it does
+    not ask for is left out.
+    """
+    start = parameters(default)
+    alone = {name: refusal(space, default, {**start, name: value}) for name, value in values.items()}
+    if outside := [f"{name}: {reason}" for name, reason in alone.items() if reason]:
+        return {}, "; ".join(outside)
+    if reason := refusal(space, default, {**start, **values}):  # of one that is asked for because of another
+        return {}, reason
+    replay = FixedTrial({**start, **values})
+    space(replay, default)
+    more, less = (", ".join(sorted(names)) for names in (replay.params.keys() - values, values.keys() - replay.params))
+    notes = [*([f"the default's {more}"] if more else []), *([f"without {less}"] if less else [])]
+    return {name: value for name, value in values.items() if name in replay.params}, ", ".join(notes)
 
 
 def ranges(space: Callable[[BaseTrial, Any], Any], default: object) -> dict[str, BaseDistribution]:

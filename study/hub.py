@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 NOWHERE = Path()
+MODEL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+"""What is read of a model: configuration, chat template, vocabulary and weights."""
 
 
 def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"]) -> Path:
     """The local folder `path`, or that of the hub's repository `hub` at `revision`, downloaded if it is not there.
 
     Downloads go where `huggingface_hub` keeps them (`HF_HOME`) and are not repeated; with `HF_HUB_OFFLINE=1` only what
-    is there is used. Raises `ValueError` if neither or both are given, or if a repository comes without revision:
+    is there is used. Of a model no pickled weights are fetched. Raises `ValueError` if neither or both are given, or if a repository comes without revision:
     what "main" means changes, and with it the results. A failing download raises `OSError` that names the repository.
     """
     if (path == NOWHERE) == (not hub):
@@ -29,7 +31,8 @@ def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    only: dict[str, Any] = {"allow_patterns": MODEL_FILES} if kind == "model" else {}
     try:
-        return Path(snapshot_download(hub, revision=revision, repo_type=kind))
+        return Path(snapshot_download(hub, revision=revision, repo_type=kind, **only))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise OSError(f"{kind} {hub} at revision {revision} cannot be downloaded: {error}") from error

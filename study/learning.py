@@ -14,7 +14,7 @@ from study.packing import logits, pack, token_logps
 from study.questions import Benchmark, Lesson
 from study.store import Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
-from study.vlm import VLM, load
+from study.vlm import VLM, Dtype, load
 
 
 def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
@@ -30,12 +30,20 @@ def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
     return tuple(lesson for lesson in split.lessons if not split.is_forgotten(lesson, learned.goal))
 
 
-def learn(root: Path, learned: Learned, benchmark: Benchmark, base: Path, device: str, on_step: OnStep | None) -> None:
-    """Teach `learned` from the base model and keep it as a Hugging Face folder under the study."""
+def learn(
+    root: Path,
+    learned: Learned,
+    benchmark: Benchmark,
+    base: Path,
+    device: str,
+    on_step: OnStep | None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder."""
     place = Folder(root).learned(learned.key)
     started = time.monotonic()
     torch.manual_seed(learned.seed)
-    vlm = load(base, device)
+    vlm = load(base, device, getattr(torch, dtype))
     drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
 
     def loss(step: int) -> torch.Tensor:
@@ -56,17 +64,24 @@ def learn(root: Path, learned: Learned, benchmark: Benchmark, base: Path, device
     write_json(place / "curve.json", curve)
     write_json(
         place / "learned.json",
-        {**canonical(learned), "key": learned.key, "seconds": time.monotonic() - started, "sha256": digests},
+        {
+            **canonical(learned),
+            "key": learned.key,
+            "seconds": time.monotonic() - started,
+            "sha256": digests,
+            "dtype": dtype,
+        },
     )
 
 
 def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
-    """Load a learned model. Raises `ValueError` naming the file if its weights are damaged."""
+    """Load a learned model as it was taught. Raises `ValueError` naming the file if its weights are damaged."""
     place = Folder(root).learned(key)
-    for name, digest in read_json(place / "learned.json")["sha256"].items():
+    taught = read_json(place / "learned.json")
+    for name, digest in taught["sha256"].items():
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
             raise ValueError(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
-    return load(place / "model", device)
+    return load(place / "model", device, getattr(torch, taught.get("dtype", "float32")))
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ def show(plan: Plan) -> None:
             f"{models} models: vanilla and one reference for each of {list(study.forget_ratios)} % of {people} people",
         ),
         ("search", f"{trials} trials: {study.trials} each of {', '.join(study.methods)}{robust}"),
+        *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
         *[("released", f"{confirms + winners + 2 * ratios} models by the benchmark authors' own protocol")]
         * study.released,

@@ -74,7 +74,7 @@ def _learn(plan: Plan) -> Bench:
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     bench = Bench(plan.root, plan.source, plan.root, device, study.forget_attributes)
-    bench = replace(bench, base=_base(plan))
+    bench = replace(bench, base=_base(plan), dtype=getattr(plan.model, "dtype", "float32"))
     teach(plan, bench, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
     attacker = study.search_attack()
     jobs = [
@@ -131,6 +131,7 @@ def _search_of(plan: Plan, bench: Bench) -> Search:
         random_trials=study.random_trials,
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
+        warm=plan.warm.params if plan.warm else {},
     )
 
 

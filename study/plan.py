@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 from study.cluster import PROJECT
 from study.contracts import BaseModel, Learned, Request, Source, Trial
+from study.hub import MODEL_FILES
 from study.methods.none import NoMethod
 from study.plugins import name_of, search_space
 from study.presets import Study
@@ -23,11 +25,12 @@ from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 from study.trial import holds_out
 from study.vlm import VLM
+from study.warm_start import Params, WarmStart, warm_start
 
 RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
 PLACES = ("path", "train_split", "hub", "revision")
-"""Where a benchmark lies; what it is, its fingerprint says."""
+"""Where a benchmark or a base model lies; what it is, its fingerprint says, or its files."""
 GROWING = (
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),
     *("attacks", "attack_grid", "searched_attacks", "attack_trials"),
@@ -52,6 +55,8 @@ class Plan:
     model: BaseModel
     source: Source
     benchmark: Benchmark
+    warm: WarmStart | None = None
+    """What the search begins with; None if it begins cold."""
 
     @property
     def root(self) -> Path:
@@ -115,8 +120,8 @@ def prepared(study: Study, data: Path) -> Plan:
         _check_lessons(benchmark.split(ratio), study)
         _check_search_attack(benchmark.split(ratio), study)
     if hasattr(model, "path"):
-        model(data)
-    plan = Plan(study, model, source, benchmark)
+        model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
+    plan = Plan(study, model, source, benchmark, _warm(study))
     _check_settings(plan)
     if not plan.folder.settings.exists():  # a study that began has decoded them all before
         for picture in benchmark.pictures():
@@ -137,6 +142,21 @@ def _check_spaces(study: Study) -> None:
         name = name_in(text)
         if reason := refusal(search_space(name).space, default, parameters(default)):
             raise Refused(f"{text}: outside of search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
+
+
+def _warm(study: Study) -> WarmStart | None:
+    """What the search begins with: the winners of an earlier study, as far as today's search spaces hold them."""
+    from search_spaces import fitted  # Optuna takes half a second to import
+
+    if study.warm_start is None:
+        return None
+    defaults = study.method_defaults()
+
+    def fit(text: str, params: Params) -> tuple[Params, str]:
+        return fitted(search_space(name_in(text)).space, defaults[text], params)
+
+    settings = Folder(study.study_dir.absolute()).settings
+    return warm_start(study.warm_start, settings, study.methods, study.forget_ratios, fit)
 
 
 def _check_lessons(split: Split, study: Study) -> None:
@@ -208,9 +228,10 @@ def _identity(model: BaseModel) -> Json:
     folder: Path | None = getattr(model, "path", None)
     if folder is None:
         return canonical(model)
-    small = {path.name: file_digest(path) for path in sorted(folder.glob("*.json"))}
-    weights = {path.name: _ends(path) for path in sorted(folder.glob("*.safetensors"))}
-    return {"type": type(model).__name__, "files": {**small, **weights}}
+    kinds = [sorted(folder.glob(pattern)) for pattern in MODEL_FILES]
+    files = {path.name: (_ends if path.suffix == ".safetensors" else file_digest)(path) for path in chain(*kinds)}
+    settings = {name: value for name, value in canonical(model).items() if name not in (*PLACES, "attention")}
+    return {**settings, "files": files}
 
 
 def _ends(path: Path) -> str:
@@ -229,6 +250,7 @@ def _settings(plan: Plan) -> Json:
         "model": _identity(plan.model),
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         "fingerprint": plan.benchmark.fingerprint,
+        "warm_start": None if plan.warm is None else {"study": plan.warm.study, "key": plan.warm.key},
         "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},
     }
 
@@ -284,7 +306,8 @@ def settle(plan: Plan) -> None:
     """Write down what this study is."""
     names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    write_json(plan.folder.settings, {**names, "versions": versions})
+    warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
+    write_json(plan.folder.settings, {**names, **warm, "versions": versions})
 
 
 def _revision() -> str:

@@ -111,12 +111,14 @@ class Study:
     robustness: str = ""
     """A cheap attack on every trial, such as relearning:steps=10,people=0.5: what it gets back is a third objective of
     the search, and the attacks above run on whole fronts. Default: none."""
+    warm_start: Path | None = None
+    """Folder of an earlier study, on another model: its winners are proposed after the defaults. Default: none."""
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
     """Proposals of one method open at once. More keeps more workers busy, less lets the sampler know more."""
     random_trials: int = 4
-    """Trials of each method, the defaults among them, before the sampler starts to model the results."""
+    """Trials of each method, the defaults and earlier winners among them, before the sampler starts to model the results."""
     learn: Schedule = Schedule()
     """How vanilla and the references are taught."""
     learn_parts: tuple[Part, ...] = ("projector", "llm")
@@ -154,6 +156,11 @@ class Study:
         if self.trials < len(self.forget_ratios):
             raise ValueError(
                 f"trials={self.trials} is less than one for each of {len(self.forget_ratios)} forget ratios"
+            )
+        if self.warm_start and self.trials < 2 * len(self.forget_ratios):
+            raise ValueError(
+                f"trials={self.trials} leaves no room for warm_start={self.warm_start}: the default and an earlier "
+                f"winner at each of {len(self.forget_ratios)} forget ratios are {2 * len(self.forget_ratios)} trials"
             )
         if not self.learn_parts:
             raise ValueError("learn_parts is empty: something must be taught")

@@ -7,10 +7,11 @@ Attacks are composed with slashes: `swap_back/quantization:format=nf4` is the se
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from study.plugins import Kind, check, find
+from study.plugins import Kind, check, find, known
 from study.vlm import PARTS
 
 T = TypeVar("T")
@@ -38,11 +39,27 @@ def plugin(kind: Kind, text: str) -> Any:
     Raises `ValueError` for an unknown name or field, with the nearest right one, for a path that is missing or not
     wanted, and for a value that does not fit.
     """
+    if kind == "models":
+        text = _brought(text)
     found = find(kind, name_in(text))
     fields = {field.name for field in dataclasses.fields(found)}
     if "path" in fields:
         return _placed(found, fields, text)
     return adjusted(found(), text)
+
+
+def _brought(text: str) -> str:
+    """A base model as users write theirs, a folder or OWNER/NAME@COMMIT on the hub, as the plug-in that reads it."""
+    if name_in(text) in known("models"):
+        return text
+    owner, _, commit = text.partition("@")
+    if Path(text).expanduser().is_dir() or text.startswith(("/", "./", "../", "~")):
+        return f"hf:{text}"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", owner):
+        return text
+    if not commit:
+        raise ValueError(f"{text!r}: no such folder; for a model on the hub pin its revision, write {owner}@COMMIT")
+    return f"hf:hub={owner},revision={commit}"
 
 
 def _placed(found: type[Any], fields: set[str], text: str) -> Any:

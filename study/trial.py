@@ -22,7 +22,7 @@ from study.questions import HALVES, MODALITIES, Benchmark, Question, facts, stat
 from study.scoring import score
 from study.store import Folder, Json, canonical, content_key, kept_rows, read_json, read_rows, write_json, write_rows
 from study.training import Diverged
-from study.vlm import VLM, apply_delta, delta, load, restored
+from study.vlm import VLM, Dtype, apply_delta, delta, load, restored
 from study.weights import load_tensors, save_tensors
 from study.work import Work, counted
 
@@ -40,6 +40,8 @@ class Bench:
     device: str = "cpu"
     attributes: tuple[str, ...] = ()
     """What of the forget people is to be forgotten; empty for everything."""
+    dtype: Dtype = "float32"
+    """In what the base model's weights are kept, and those of what is learned from it."""
 
     @property
     def folder(self) -> Folder:
@@ -59,7 +61,7 @@ class Bench:
             strangers=self.benchmark.strangers,
             seed=trial.seed,
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
-            base=lambda: load(self.base, self.device),
+            base=lambda: load(self.base, self.device, getattr(torch, self.dtype)),
             reference=lambda: load_learned(self.root, reference, self.device),
             start=lambda: load_learned(self.root, trial.start.key, self.device),
             adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,7 @@ from study.series import Outcome, Series, propose
 from study.specs import name_in, parameters, pinned
 from study.store import Json, content_key, read_json, read_rows
 from study.trial import Bench, attack_failed, attack_state, attacked, judged, keep_record, run
-
-RATIO = "forget_ratio"
+from study.warm_start import RATIO, Params
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class Search(Series[Trial]):
     """What every trial is attacked with: what comes back is the third objective. None for a search without one."""
     keeps: float = 0.0
     """Least part of the retain accuracy that the attack must leave for what it shows to count."""
+    warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
+    """Parameters that won in an earlier study, by method and ratio; a method without any begins cold."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -83,14 +84,16 @@ class Search(Series[Trial]):
         return {RATIO: self._ratio(number), **pinned(self.defaults[label], label)}
 
     def start(self, label: str, number: int) -> Mapping[str, Any] | None:
-        """The first proposal at each ratio is the default, so that a report can say what tuning bought."""
-        if number >= len(self.ratios):
-            return None
-        return {RATIO: self._ratio(number), **parameters(self.defaults[label])}
+        """The first proposal at each ratio is the default, so that a report can say what tuning bought; the second
+        is what won in an earlier study, if there is such a thing."""
+        start = {RATIO: self._ratio(number), **parameters(self.defaults[label])}
+        warm = self._warm(label, number)
+        return {**start, **warm} if warm or number < len(self.ratios) else None
 
     def about(self, label: str, job: Trial, number: int) -> dict[str, Json]:
-        """The ratio, and whether it is the default."""
-        return {"ratio": job.ratio, "default": number < len(self.ratios)}
+        """The ratio, and whether it is the default, or what won in an earlier study."""
+        warm = {"warm": True} if self._warm(label, number) else {}
+        return {"ratio": job.ratio, "default": number < len(self.ratios), **warm}
 
     def finished(self, job: Trial) -> bool:
         """Whether the trial has its record and, if it ended well, has met the attack of the search."""
@@ -146,6 +149,11 @@ class Search(Series[Trial]):
 
     def _ratio(self, number: int) -> int:
         return self.ratios[number % len(self.ratios)]
+
+    def _warm(self, label: str, number: int) -> Params:
+        """The earlier winner's parameters that a proposal starts from: only the second one at a ratio has any."""
+        second = number // len(self.ratios) == 1
+        return self.warm.get(label, {}).get(self._ratio(number), {}) if second else {}
 
 
 class Proposals(Searcher):

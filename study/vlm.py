@@ -28,6 +28,8 @@ from study.questions import Picture
 
 Part = Literal["vision", "projector", "llm"]
 PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
+Dtype = Literal["float32", "bfloat16"]
+"""In what weights are kept."""
 
 _VISION = ("vision_tower", "vision_model", "visual")
 _PROJECTOR = ("multi_modal_projector", "connector", "visual.merger")
@@ -296,18 +298,22 @@ def restored(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> VLM:
     """Load a Hugging Face folder (safetensors only, no remote code).
 
-    Raises `ValueError` naming the folder if the processor is not one for images and text, `OSError` if there is none,
-    and `ValueError` naming the model's class if it lacks a part.
+    Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
+    `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
     """
     processor = load_processor(folder)
-    model: Any = AutoModelForImageTextToText.from_pretrained(
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder,
+        output_loading_info=True,
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype,
         attn_implementation="sdpa",  # packed masks are boolean: eager attention would add them as numbers
     )
+    model, found = loaded
+    if lost := sorted(found["missing_keys"]):  # transformers would fill them with random numbers and a warning
+        raise ValueError(f"{folder}: {len(lost)} weights are missing, such as {lost[0]}: download the folder again")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return VLM(model.to(device).eval(), processor)

@@ -72,7 +72,8 @@ def _worker(config: dict[str, Any]) -> None:
     for model in config["models"][context.get_world_rank() :: context.get_world_size()]:
         _progress_file(bench.folder, model).unlink(missing_ok=True)  # a run that was killed left one
         if not (bench.folder.learned(model.key) / "learned.json").exists():
-            learn(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model))
+            told = _noting(bench.folder, model)
+            learn(bench.root, model, bench.benchmark, bench.base, bench.device, told, bench.dtype)
 
 
 def _noting(folder: Folder, model: Learned) -> OnStep:

@@ -345,6 +345,16 @@ def test_the_best_and_accuracy_are_named(study: Analysed) -> None:
     assert "which most papers report, is among the weak ones here (separates badly)" in usual
 
 
+def test_a_best_metric_that_is_weak_is_not_recommended(tmp_path: Path) -> None:
+    plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
+    planted_pool(tmp_path, seeds=1, ratios=(10,))
+    for path in tmp_path.glob("trials/*/metric_check/*.parquet"):
+        write_rows(path, read_rows(path).assign(likelihood=0.5, probability=0.5))
+    first = told.said(read(tmp_path))[0]
+    assert "None of" in first
+    assert "is weak (separates badly): AUC 0.50" in first
+
+
 def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     assert told.said(read(tmp_path)) == []

@@ -1,0 +1,49 @@
+"""A downloaded model of any family that `study.families` names: `--model hf:/models/llava-1.5-7b-hf`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from study import hub
+from study.model_folder import without_weights
+from study.vlm import Dtype
+
+
+@dataclass(frozen=True)
+class Hf:
+    """A folder that `AutoModelForImageTextToText.from_pretrained` reads, or a repository on the Hugging Face hub.
+
+    Weights are safetensors; code that a model brings is never run.
+    """
+
+    path: Path = Path()
+    """The folder."""
+    hub: str = ""
+    """Instead of a folder, the name of a model on the Hugging Face hub, such as llava-hf/llava-1.5-7b-hf."""
+    revision: str = ""
+    """Its commit."""
+    dtype: Dtype = "float32"
+    """In what the weights are kept, trained and saved. In bfloat16 they take half the memory, and a training step that
+    is under about 1/256 of a weight is lost: it suits adapters better than weights that are trained themselves."""
+    attention: str = "sdpa"
+    """How attention is computed."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(
+                f"dtype={self.dtype!r}: use float32 or bfloat16; in float16 AdamW divides by an epsilon that rounds to 0 "
+                "and losses are not scaled, so training ends in NaN"
+            )
+        if self.attention != "sdpa":
+            raise ValueError(
+                f"attention={self.attention!r}: use sdpa. Questions are packed under masks of two dimensions per row, "
+                "which flash attention cannot take and eager attention would add to the scores as ones and zeros"
+            )
+
+    def __call__(self, folder: Path) -> Path:
+        """The folder, downloaded first if it lies on the hub. Raises `ValueError` naming what is wrong with it."""
+        found = hub.folder(self.path, self.hub, self.revision, "model")
+        without_weights(found, self.dtype)
+        return found

@@ -55,7 +55,9 @@ def _check_weights(folder: Path) -> None:
     if index.exists():
         lost = sorted({name for name in read_json(index)["weight_map"].values() if not (folder / name).exists()})
         if lost:
-            raise ValueError(f"{folder}: {index.name} names {', '.join(lost)}, which are not there: download them again")
+            raise ValueError(
+                f"{folder}: {index.name} names {', '.join(lost)}, which are not there: download them again"
+            )
 
 
 def _empty(folder: Path, dtype: Dtype) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Suppress
+from tyro.conf import Suppress, arg
 
 from study.attacks.chain import Chain
 from study.attacks.quantization import Quantization
@@ -70,8 +70,9 @@ class Study:
 
     study_dir: Path = Path("runs/tiny")
     """Where the study is kept. Running it again with the same folder continues."""
-    model: str = "tiny"
-    """Base model: a file in study/models with its settings, such as tiny, tiny:seed=1 or llava:/models/llava-7b."""
+    model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
+    """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
+    study/models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
     benchmark: str = "synthetic"
     """Benchmark: a file in study/benchmarks with its settings, such as synthetic:people=60 or mllmu:/data/MLLMU."""
     goal: Goal = "visual"
@@ -308,15 +309,15 @@ def _smoke() -> Study:
     )
 
 
-def _llava_1_5_7b() -> Study:
-    """LLaVA-1.5-7B on MLLMU-Bench with the schedules that the benchmark's authors publish (one GPU per trial)."""
+def _downloaded(name: str, folder: str) -> Study:
+    """A 7B or 8B model on MLLMU-Bench with the schedules that the benchmark's authors publish (one GPU per trial)."""
     adapter = Schedule(
         steps=100, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16", lora_rank=16
     )
     weights = dataclasses.replace(adapter, lora_rank=0)  # of the visual module, or behind a mask
     return Study(
-        study_dir=Path("runs/llava_1_5_7b"),
-        model="llava:models/llava-1.5-7b-hf",
+        study_dir=Path("runs") / name,
+        model=f"hf:models/{folder}",
         benchmark="mllmu:data/MLLMU-Bench",
         forget_ratios=(5, 10, 15),
         trials=24,
@@ -346,5 +347,16 @@ PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The embedded default: fictitious people, a 0.6 M parameter LLaVA, two CPU cores.", _tiny()),
     "tiny_attacks": ("The embedded default under every attack that suits it, relearning searched.", _tiny_attacks()),
     "smoke": ("Every stage in a minute, to see that an installation works; its numbers mean nothing.", _smoke()),
-    "llava_1_5_7b": ("LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.", _llava_1_5_7b()),
+    "llava_1_5_7b": (
+        "LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.",
+        _downloaded("llava_1_5_7b", "llava-1.5-7b-hf"),
+    ),
+    "idefics2_8b": (
+        "Idefics2-8B and MLLMU-Bench from local folders, GPUs; schedules as for LLaVA, not searched.",
+        _downloaded("idefics2_8b", "idefics2-8b"),
+    ),
+    "qwen2_5_vl_7b": (
+        "Qwen2.5-VL-7B and MLLMU-Bench from local folders, GPUs; schedules as for LLaVA, not searched.",
+        _downloaded("qwen2_5_vl_7b", "Qwen2.5-VL-7B-Instruct"),
+    ),
 }

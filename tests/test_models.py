@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProces
 from transformers.processing_utils import ProcessorMixin
 
 from study.language import words
-from study.models.llava import Llava
 from study.models.tiny import Tiny
 from study.plugins import find, known
 from study.questions import Benchmark
@@ -39,7 +36,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", known("models"))
 def test_a_model_is_a_frozen_value(name: str) -> None:
     found = find("models", name)
-    model = found(Path("somewhere")) if name == "llava" else found()
+    model = found()
     assert content_key(model) == content_key(replace(model))
     with pytest.raises(AttributeError):
         model.seed = 1
@@ -144,42 +141,3 @@ def test_a_wrong_field_is_named_with_its_value(fields: dict[str, int]) -> None:
     ((name, value),) = fields.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
         Tiny(**fields)
-
-
-# ---- folders ---------------------------------------------------------------------------------------------------
-def _without_config(folder: Path) -> None:
-    (folder / "config.json").unlink()
-
-
-def _pickled(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-def _without_processor(folder: Path) -> None:
-    (folder / "processor_config.json").unlink()
-
-
-def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    """It is read where it lies; nothing is copied or made."""
-    folder = SMALL(tmp_path)
-    assert Llava(folder)(tmp_path / "study") == folder
-    assert not (tmp_path / "study").exists()
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "llava"
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [(_without_config, "no config.json"), (_pickled, "no .safetensors weights"),
-     (_without_processor, "no processor_config.json")],
-)  # fmt: skip
-def test_what_a_folder_lacks_is_said(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
-    folder = SMALL(tmp_path)
-    damage(folder)
-    with pytest.raises(ValueError, match=message) as caught:
-        Llava(folder)(tmp_path)
-    assert str(folder) in str(caught.value)
-
-
-def test_no_folder_at_all_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no config\.json there; give a local Hugging Face model folder"):
-        Llava(tmp_path / "nowhere")(tmp_path)

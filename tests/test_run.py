@@ -72,9 +72,13 @@ def test_every_preset_is_whole() -> None:
         (["--methods", "vdk"], "did you mean 'vkd'?"),
         (["--methods", "none"], "unknown name 'none' among the methods"),
         (["--attacks", "relearn"], "did you mean 'relearning'?"),
-        (["--model", "lava:/x"], "did you mean 'llava'?"),
-        (["--model", "llava"], "write llava:PATH"),
-        (["--model", "llava:/nowhere"], "/nowhere"),
+        (["--model", "tyni:seed=1"], "did you mean 'tiny'?"),
+        (["--model", "hf"], "write hf:PATH"),
+        (["--model", "hf:/nowhere"], "/nowhere: no such folder"),
+        (["--base-model", "/nowhere"], "/nowhere: no such folder"),
+        (["--base-model", "llava-hf/llava-1.5-7b-hf"], "write llava-hf/llava-1.5-7b-hf@COMMIT"),
+        (["--model", "hf:path=/x,dtype=float16"], "dtype='float16': use float32 or bfloat16"),
+        (["--model", "hf:path=/x,attention=eager"], "attention='eager': use sdpa"),
         (["--model", "tiny:sed=1"], "did you mean 'seed'?"),
         (["--model", "tiny:seed=one"], "seed=one is not a int"),
         (["--model", "tiny:size=50"], "size=50 is not a multiple of patch=12"),
@@ -204,7 +208,7 @@ def test_a_real_dataset_folder_is_planned_from_wherever_it_lies(
 
 def test_a_base_model_is_known_by_its_content(tmp_path: Path, tiny_folder: Path) -> None:
     def identity(folder: Path) -> object:
-        return _identity(plugin("models", f"llava:{folder}"))
+        return _identity(plugin("models", str(folder)))
 
     one, two = (shutil.copytree(tiny_folder, tmp_path / name) for name in ("one", "two"))
     assert identity(one) == identity(two) == identity(tiny_folder)

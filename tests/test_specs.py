@@ -15,7 +15,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.methods.manu import MANU
 from study.methods.npo import NPO
 from study.methods.vkd import VKD
-from study.models.llava import Llava
+from study.models.hf import Hf
 from study.plan import Plan, _settings
 from study.presets import PRESETS, Study
 from study.questions import Benchmark
@@ -45,7 +45,7 @@ def test_a_name_alone_changes_nothing() -> None:
 
 def test_a_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert plugin("models", "llava:here") == Llava(path=tmp_path / "here")
+    assert plugin("models", "hf:here") == plugin("models", "./here") == Hf(path=tmp_path / "here")
 
 
 def test_what_lies_somewhere_is_a_path_or_has_fields_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_slashes_separate_links() -> None:
         links("nothing/chain")
 
 
-@pytest.mark.parametrize(("kind", "text", "told"), [("models", "llava", "llava needs a folder, write llava:PATH")])
+@pytest.mark.parametrize(("kind", "text", "told"), [("models", "hf", "hf needs a folder, write hf:PATH")])
 def test_a_folder_that_is_needed_is_asked_for(kind: str, text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         plugin(kind, text)  # type: ignore[arg-type]

@@ -41,7 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         prog="python -m study.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="a benchmark as a study names it, such as own:~/people or synthetic:people=30")
-    parser.add_argument("--model", default="", help="show questions as this model sees them, such as llava:/models/x")
+    parser.add_argument("--model", default="", help="show questions as this model sees them, such as /models/x")
     parser.add_argument("--data", type=Path, help="where made datasets and models are kept (default: not at all)")
     return parser.parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
 

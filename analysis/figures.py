@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import attack_figures, metric_check_figure, pareto, sequence_figures, table, words
+from analysis import attack_figures, metric_check_figure, pareto, sequence_figures, table, warm_start_figure, words
 from analysis.folder import Study
 from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, Look, Plot, legend, line, look, mark, panels, styled
 
@@ -177,6 +177,7 @@ PLOTS = (
     *attack_figures.PLOTS,
     *sequence_figures.PLOTS,
     *metric_check_figure.PLOTS,
+    *warm_start_figure.PLOTS,
     Plot("search",
          "What the search bought: the area, with three objectives the volume, that the trials so far dominate, with "
          "forgetting 1, utility 0 and recovery 1 as the worst point. Failed, diverged and repeated proposals add "

@@ -51,7 +51,7 @@ class Trial:
 class Proposal:
     """One set of hyper-parameters that the search asked for; several may share a trial (duplicates).
 
-    `default` is None where the file does not say.
+    `default` is None where the file does not say. `warm` marks what won in an earlier study.
     """
 
     method: str
@@ -59,6 +59,7 @@ class Proposal:
     ratio: int
     trial: str
     default: bool | None = None
+    warm: bool = False
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,6 +109,8 @@ class Study:
 
     root: Path
     record: Mapping[str, Any]
+    cold: Study | None = None
+    """The same study begun without a warm start, to compare with."""
     _rows: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
     _attacks: dict[str, dict[str, Attack]] = field(default_factory=dict, repr=False)
 
@@ -228,12 +231,15 @@ class Study:
         return self._rows[path]
 
 
-def read(root: Path) -> Study:
-    """Open a study folder. Raises `FileNotFoundError` with the remedy if it is not one."""
+def read(root: Path, cold: Path | None = None) -> Study:
+    """Open a study folder, and that of the same study begun cold to compare with it.
+
+    Raises `FileNotFoundError` with the remedy if one is none.
+    """
     path = root / "study.json"
     if not path.is_file():
         raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
-    return Study(root, read_json(path))
+    return Study(root, read_json(path), read(cold) if cold else None)
 
 
 def _attack(path: Path) -> Attack:

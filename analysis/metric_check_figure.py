@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -19,14 +20,16 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """A line for each metric, the most trustworthy on top: a bar from 0.5 to its AUC, beside it both changes."""
     figure = Figure(figsize=(2 * COLUMN + 0.2, 0.17 * len(data) + 1.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for height, line in data.iterrows():
+    for height, (_, line) in enumerate(data.iterrows()):
         color = INK if line["metric"] == metric_check.USUAL else GREY
         left.barh(height, line["auc"] - 0.5, left=0.5, height=0.6, color=color, alpha=0.45, linewidth=0)
         left.plot([line["auc_low"], line["auc_high"]], [height, height], color=color, linewidth=1.2)
-        for state, how in MARKERS.items():
-            shown = [min(WIDEST, max(-WIDEST, line[f"{state}{end}"])) for end in ("", "_low", "_high")]
-            right.plot(shown[1:], [height, height], color=how.color, linewidth=0.9)
-            right.plot(shown[0], height, marker=how.marker, color=how.color, markersize=how.size, mec="white", mew=0.4)
+        for place, (state, how) in zip((-0.15, 0.15), MARKERS.items(), strict=True):
+            values = [float(line[f"{state}{end}"]) for end in ("", "_low", "_high")]
+            mean, low, high = np.clip(values, -WIDEST, WIDEST)  # NaN stays and is not drawn
+            right.plot([low, high], [height + place] * 2, color=how.color, linewidth=0.9)
+            right.plot(mean, height + place, marker=how.marker, color=how.color, markersize=how.size, mec="white",
+                       mew=0.4)  # fmt: skip
     left.axvline(0.5, color=INK, linewidth=0.8)
     left.axvline(metric_check.WEAK_AUC, color=INK, linestyle=BLIND, linewidth=0.8)
     left.set(xlim=(-0.02, 1.02), xlabel="AUC \u2191", ylim=(len(data) - 0.4, -0.6))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import general_utility, metric_check, metric_tables, present_attacks, robustness, table, words
+from analysis import general_utility, metric_check, metric_tables, present_attacks, robustness, table, warm_start, words
 from analysis.cells import NOTHING, Table, interval, number, parameters, with_interval
 from analysis.folder import Study
 from analysis.words import NAMES
@@ -133,6 +133,7 @@ def every(study: Study, won: pd.DataFrame, recovered: pd.DataFrame) -> dict[str,
         present_attacks.in_turn(study),
     ]
     found += [scores(scored, task, measure) for task, measure in measures]
+    found += warm_start.every(study)
     found += metric_tables.every(study)
     found.append(metric_check.table(study))
     found += general_utility.every(study)

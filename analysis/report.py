@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from analysis import attacks, cells, figures, metric_check, present, robustness, sequences, table, worst_case
+from analysis import (
+    attacks,
+    cells,
+    figures,
+    metric_check,
+    present,
+    robustness,
+    sequences,
+    table,
+    warm_start,
+    worst_case,
+)
 from analysis.answer import answer
 from analysis.folder import Study, read
 from analysis.robustness import VERDICTS
@@ -30,12 +41,13 @@ class Outcome(NamedTuple):
     recovery: pd.DataFrame
 
 
-def build(root: Path) -> Outcome:
-    """Write `report/` anew from what is on disk.
+def build(root: Path, cold: Path | None = None) -> Outcome:
+    """Write `report/` anew from what is on disk; `cold` is the same study begun without a warm start.
 
     Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
     """
-    study = read(root)
+    study = read(root, cold)
+    warm_start.check(study)
     won, recovered = table.winners(study), robustness.recovery(study)
     tables = present.every(study, won, recovered)
     folder = root / "report"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
+import socket
+import time
 import traceback
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.console import console
+from study.store import Folder
+
 PROJECT = Path(__file__).parent.parent
+DASHBOARD = 8265  # Ray's default
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
@@ -28,6 +37,14 @@ _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
+_FOLDER = "STUDY_FOLDER"
+"""Environment variable of workers: the study's folder, if they may be on other machines than who began it."""
+_SEEN_WITHIN = 10.0
+"""Seconds after which a file that was written on one machine must be visible on another; NFS takes up to a few."""
+
+
+class NotShared(RuntimeError):
+    """A machine of the cluster does not see the study's folder."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +57,12 @@ class Job:
 
 
 @contextmanager
-def started(address: str, workers: int, threads: int) -> Iterator[None]:
+def started(address: str, workers: int, threads: int, folder: Path | None = None) -> Iterator[None]:
     """Ray, up for the duration of the block: the cluster at `address`, or a private one on this machine.
 
-    The private one listens without dashboard and under a token of its own. Raises `ConnectionError` that names the
-    address if nothing answers there.
+    The private one listens without dashboard and under a token of its own. On a cluster, every worker first looks for
+    the study's `folder`, and one that lets in everybody is warned of. Raises `ConnectionError` that names the address
+    if nothing answers there, or if it asks for a token that is not ours.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -58,8 +76,10 @@ def started(address: str, workers: int, threads: int) -> Iterator[None]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **({_FOLDER: str(folder)} if folder and not private else {}),
     }
     try:
+        _knock(address)
         ray.init(
             address=address,
             num_cpus=max(workers, 1) if private else None,
@@ -68,17 +88,124 @@ def started(address: str, workers: int, threads: int) -> Iterator[None]:
             log_to_driver=False,
             runtime_env={"env_vars": environment},
         )
-    except ConnectionError as error:
-        raise ConnectionError(f"no Ray answers at {address}: start it with `ray up`, or leave --address out") from error
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise ConnectionError(
+            f"no Ray answers at {address}: start it with `ray up`, or leave --address out. If it runs, its token is "
+            "not here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+        ) from error
     try:
+        if not address.startswith("ray://") and asks_for_token(ray.get_runtime_context().gcs_address) is False:
+            console.print(
+                f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code as you. "
+                "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` makes the token)",
+                style="bold yellow",
+                markup=False,
+            )
         yield
     finally:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise `ConnectionError` if nothing listens at host:port: Ray would wait for a minute and then exit."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"{address}: {error}") from error
+
+
+def asks_for_token(gcs: str) -> bool | None:
+    """Whether the Ray whose control store listens at `gcs` (host:port) turns away who has no token.
+
+    Asked as a stranger would, whatever this process has; None if no answer tells.
+    """
+    import grpc
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc  # private, so the pin of Ray guards it
+
+    with grpc.insecure_channel(gcs) as channel:
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=5)
+        except grpc.RpcError as error:
+            return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None  # None: TLS, or nothing there
+    return False
+
+
+def blind_nodes(folder: Path) -> list[str]:
+    """The addresses of nodes of the cluster that do not see, within seconds, a file that is written to `folder` now.
+
+    Nodes that die meanwhile, or are too busy to say within a minute, are not among them; nor are those to come.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    look = ray.remote(num_cpus=0, max_retries=0)(sees)
+    probe = folder / f".probe-{secrets.token_hex(8)}"
+    probe.touch()
+    try:
+        asked = {
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                probe
+            ): (str(node["NodeManagerAddress"]))
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] != here
+        }
+        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=60) if asked else ([], [])
+        for reference in late:
+            ray.cancel(reference)
+        return sorted(asked[reference] for reference in ready if _answer(reference) is False)
+    finally:
+        probe.unlink()
+
+
+def sees(path: Path, within: float = _SEEN_WITHIN) -> bool:
+    """Whether a path is there, or comes within some seconds."""
+    until = time.monotonic() + within
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _answer(reference: Any) -> bool | None:
+    import ray
+
+    try:
+        return bool(ray.get(reference))
+    except ray.exceptions.RayError:  # the node went away
+        return None
+
+
 def is_private(address: str) -> bool:
     """Whether a study with this `address` setting starts a Ray of its own."""
     return _address(address) == "local"
+
+
+def guarded(address: str) -> tuple[bool, str]:
+    """Whether nobody can run code through a Ray at `address`, or on this machine, without a token, and what was found.
+
+    Ray's dashboard says how it lets people in; a Ray without dashboard is not noticed.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", _SETTINGS["RAY_AUTH_MODE"])
+    if mode != "token":
+        return False, f"RAY_AUTH_MODE={mode} would start Ray without a token; unset it, or set it to token"
+    place = address.partition("://")[2] or address
+    host = place.rpartition(":")[0] or place
+    url = f"http://{'127.0.0.1' if host in ('', 'auto', 'local') else host}:{DASHBOARD}/api/authentication_mode"
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            mode = json.loads(answer.read())["authentication_mode"]
+    except urllib.error.HTTPError as error:  # a Ray from before there were tokens does not know the question
+        mode = "token" if error.code in (401, 403) else f"unknown, {error.code}"
+    except (OSError, ValueError, KeyError) as error:
+        return True, f"no dashboard answers at {url} ({error}); a study starts a private Ray under a token of its own"
+    if mode == "token":
+        return True, f"the Ray at {url} wants a token"
+    return False, f"the Ray at {url} lets everybody in (mode {mode}): start it again with RAY_AUTH_MODE=token"
 
 
 def gpus() -> float:
@@ -116,18 +243,24 @@ def run_all(jobs: Sequence[Job], done: Callable[[Job, str], None], *, gpus: floa
 
 
 def quiet_worker() -> None:
-    """Settings of every worker process: one thread by default, no bars of other libraries."""
+    """Settings of every worker process: one thread by default, no bars of other libraries.
+
+    Raises `NotShared` on a machine that does not see the study's folder: it would keep its results to itself.
+    """
     import torch
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    folder = os.environ.get(_FOLDER)
+    if folder and not sees(Folder(Path(folder)).settings):
+        raise NotShared(f"{socket.gethostname()} does not see {folder}: every node must mount it at that path")
 
 
 def _quietly(work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
     """Run a job in a worker; returns the last line of what went wrong, or nothing."""
-    quiet_worker()
     try:
+        quiet_worker()
         work(*arguments)
     except Exception as error:  # a job's failure is a result: it is counted, shown and never ends the study
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -15,8 +15,9 @@ def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"
     """The local folder `path`, or that of the hub's repository `hub` at `revision`, downloaded if it is not there.
 
     Downloads go where `huggingface_hub` keeps them (`HF_HOME`) and are not repeated; with `HF_HUB_OFFLINE=1` only what
-    is there is used. Of a model no pickled weights are fetched. Raises `ValueError` if neither or both are given, or if a repository comes without revision:
-    what "main" means changes, and with it the results. A failing download raises `OSError` that names the repository.
+    is there is used. Of a model no pickled weights are fetched. Raises `ValueError` if neither or both are given, or if
+    a repository comes without revision: what "main" means changes, and with it the results. A failing download raises
+    `OSError` that names the repository.
     """
     if (path == NOWHERE) == (not hub):
         raise ValueError(f"path={path}, hub={hub!r}: give either a local folder or the name of a repository on the hub")

@@ -82,8 +82,8 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
     vocabulary = vlm.model.get_input_embeddings().num_embeddings
     if not 0 <= vlm.image_id < vocabulary:
         raise ValueError(
-            f"{folder}: the image token's id {vlm.image_id} is outside of the vocabulary of {vocabulary}: the model was "
-            "saved without the row of that token; take the config.json and the weights from one source"
+            f"{folder}: the image token's id {vlm.image_id} is outside of the vocabulary of {vocabulary}: the model "
+            "was saved without the row of that token; take the config.json and the weights from one source"
         )
     if vlm.tokenizer.eos_token_id is None:
         raise ValueError(f"{folder}: the tokenizer has no eos_token, so no reply would end; name it in its config")
@@ -92,12 +92,17 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
             f"{folder}: the processor has no chat template; put chat_template.jinja of the instruction-tuned model "
             "beside it (a base model that was never taught to chat has none)"
         )
-    shown, plain = vlm.prompt_ids(SAMPLE, True), vlm.prompt_ids(SAMPLE, False)
+    remedy = "take the template of the processor (chat_template.jinja), not the text-only one of the tokenizer"
+    try:
+        shown, plain = vlm.prompt_ids(SAMPLE, True), vlm.prompt_ids(SAMPLE, False)
+    except Exception as error:  # a template is code and fails in ways of its own
+        raise ValueError(
+            f"{folder}: the chat template fails on a question ({type(error).__name__}: {error}); {remedy}"
+        ) from error
     if vlm.image_id not in shown or vlm.image_id in plain:
         raise ValueError(
             f"{folder}: the chat template writes {shown.count(vlm.image_id)} image tokens for a picture and "
-            f"{plain.count(vlm.image_id)} for none; take the template of the processor (chat_template.jinja), not the "
-            "text-only one of the tokenizer"
+            f"{plain.count(vlm.image_id)} for none; {remedy}"
         )
     if max(*shown, *plain) >= vocabulary:
         raise ValueError(

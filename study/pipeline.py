@@ -21,12 +21,13 @@ from study.contracts import Attack, BaseModel, Trial
 from study.metric_check import check_metrics
 from study.objectives import front, winner
 from study.outline import show
-from study.plan import Failed, Plan, Refused, label, prepared, settle
+from study.plan import GROWING, Failed, Plan, Refused, label, prepared, settle
 from study.presets import Study
 from study.recovery import objective
 from study.released_stage import score_by_released
 from study.running import run_jobs, run_search, teach
 from study.sequence import in_sequence
+from study.storage import fetch, mirrored, place
 from study.store import Folder, Json, content_key, read_json, read_rows, write_json
 from study.trial import Bench
 
@@ -41,20 +42,32 @@ def run(study: Study) -> int:
         with tempfile.TemporaryDirectory() as data:
             show(prepared(study, Path(data)))
         return 0
+    _fetch(study)
     plan = prepared(study, Folder(study.study_dir.absolute()).data)
     show(plan)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with _locked(plan.root):
+    with _locked(plan.root), mirrored(plan.root, study.storage, _warn):
         settle(plan)
-        with cluster.started(study.address, study.workers, study.threads):
+        with cluster.started(study.address, study.workers, study.threads, plan.root):
             failures = _stages(plan)
-    _finish(plan, failures)
+        _finish(plan, failures)
     return 1 if failures else 0
+
+
+def _fetch(study: Study) -> None:
+    """Bring a study home that is at its other address and not in its folder."""
+    if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
+        console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
+
+
+def _warn(text: str) -> None:
+    console.print(text, style="yellow", markup=False)
 
 
 def _stages(plan: Plan) -> list[str]:
     """All stages; returns what failed on the way."""
     _check_resources(plan)
+    _check_shared(plan)
     bench = _learn(plan)
     gate.check(plan)
     search = _search_of(plan, bench)
@@ -241,6 +254,16 @@ def _check_resources(plan: Plan) -> None:
     wanted, there = plan.study.gpus_per_trial, cluster.gpus()
     if wanted > there and cluster.is_private(plan.study.address):
         raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
+
+
+def _check_shared(plan: Plan) -> None:
+    """On a cluster every node must see the study's folder; those that join later are asked by their first job."""
+    blind = [] if cluster.is_private(plan.study.address) else cluster.blind_nodes(plan.root)
+    if blind:
+        raise Refused(
+            f"study_dir={plan.root} is not seen on {', '.join(blind)}: every node must mount the same folder at that "
+            "path (NFS, EFS, FSx, Filestore); choose such a --study-dir, or leave --address out for this machine alone"
+        )
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 from study.trial import holds_out
 from study.vlm import VLM
-from study.warm_start import Params, WarmStart, warm_start
+from study.warm_start import WarmStart, warm_start
 
-RUNTIME = ("study_dir", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
+RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
 """Settings that change no result."""
 PLACES = ("path", "train_split", "hub", "revision")
 """Where a benchmark or a base model lies; what it is, its fingerprint says, or its files."""
@@ -121,7 +121,8 @@ def prepared(study: Study, data: Path) -> Plan:
         _check_search_attack(benchmark.split(ratio), study)
     if hasattr(model, "path"):
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
-    plan = Plan(study, model, source, benchmark, _warm(study))
+    warm = warm_start(study, Folder(study.study_dir.absolute()).settings)
+    plan = Plan(study, model, source, benchmark, warm)
     _check_settings(plan)
     if not plan.folder.settings.exists():  # a study that began has decoded them all before
         for picture in benchmark.pictures():
@@ -142,21 +143,6 @@ def _check_spaces(study: Study) -> None:
         name = name_in(text)
         if reason := refusal(search_space(name).space, default, parameters(default)):
             raise Refused(f"{text}: outside of search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
-
-
-def _warm(study: Study) -> WarmStart | None:
-    """What the search begins with: the winners of an earlier study, as far as today's search spaces hold them."""
-    from search_spaces import fitted  # Optuna takes half a second to import
-
-    if study.warm_start is None:
-        return None
-    defaults = study.method_defaults()
-
-    def fit(text: str, params: Params) -> tuple[Params, str]:
-        return fitted(search_space(name_in(text)).space, defaults[text], params)
-
-    settings = Folder(study.study_dir.absolute()).settings
-    return warm_start(study.warm_start, settings, study.methods, study.forget_ratios, fit)
 
 
 def _check_lessons(split: Split, study: Study) -> None:
@@ -250,7 +236,7 @@ def _settings(plan: Plan) -> Json:
         "model": _identity(plan.model),
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         "fingerprint": plan.benchmark.fingerprint,
-        "warm_start": None if plan.warm is None else {"study": plan.warm.study, "key": plan.warm.key},
+        "warm_start": f"{plan.warm.study} ({plan.warm.key})" if plan.warm else None,
         "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},
     }
 

@@ -34,6 +34,7 @@ from study.methods.wga import WGA
 from study.plugins import check, find, known, known_spaces
 from study.questions import Goal
 from study.specs import adjusted, links, name_in
+from study.storage import refuse_address
 from study.training import Schedule
 from study.vlm import Part
 
@@ -70,6 +71,9 @@ class Study:
 
     study_dir: Path = Path("runs/tiny")
     """Where the study is kept. Running it again with the same folder continues."""
+    storage: str = ""
+    """Where a copy of the folder is kept up to date, such as s3://bucket/runs/mine, and fetched from if the folder is
+    not there. Default: nowhere."""
     model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
     """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
     study/models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
@@ -119,7 +123,7 @@ class Study:
     lookahead: int = 2
     """Proposals of one method open at once. More keeps more workers busy, less lets the sampler know more."""
     random_trials: int = 4
-    """Trials of each method, the defaults and earlier winners among them, before the sampler starts to model the results."""
+    """Trials of each method, defaults and earlier winners among them, before the sampler starts to model results."""
     learn: Schedule = Schedule()
     """How vanilla and the references are taught."""
     learn_parts: tuple[Part, ...] = ("projector", "llm")
@@ -146,6 +150,7 @@ class Study:
         for name in ("trials", "lookahead", "random_trials", "requests", "workers", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
+        refuse_address(self.study_dir)
         not_negative(self, "confirm_seeds", "metric_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
         if self.metric_seeds and not self.metric_check:
             raise ValueError(f"metric_seeds={self.metric_seeds} serve the metric check alone: leave it on, or use 0")

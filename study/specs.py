@@ -1,7 +1,8 @@
 """Plug-ins as they are written on the command line: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
 
 `npo:modality=text,lora_rank=16` is NPO with two settings of its own; fields of the schedule are named like the rest.
-A base model may also be a folder, or OWNER/NAME@COMMIT on the Hugging Face hub. Attacks are composed with slashes: `swap_back/quantization:format=nf4` is the second on what the first left.
+Attacks are composed with slashes: `swap_back/quantization:format=nf4` is the second on what the first left. A base
+model may also be written as a folder, or as OWNER/NAME@COMMIT on the Hugging Face hub.
 """
 
 from __future__ import annotations

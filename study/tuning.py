@@ -21,9 +21,10 @@ from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from study.cluster import quiet_worker
+from study.cluster import NotShared, quiet_worker
 from study.contracts import Attack, Learned, Method, Trial
 from study.objectives import DIRECTIONS, ROBUST_DIRECTIONS
+from study.plan import Failed
 from study.plugins import search_space
 from study.questions import Goal
 from study.recovery import objective
@@ -266,6 +267,8 @@ def search_all(search: Series[Any], *, at_once: int, gpus: float, logs: Path, te
         job = (result.config or {}).get("job")
         if result.error and job and not search.finished(job):
             lines = [line for line in str(result.error).splitlines() if line.strip()]
+            if lines and NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
+                raise Failed(lines[-1])
             search.lost(job, lines[-1] if lines else "the worker died")
     if search.missing():
         raise KeyboardInterrupt  # Tune turns the first Ctrl-C into an early but normal return

@@ -5,11 +5,15 @@ Read once, before any work, and then written down with the study: it can be cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from study.contracts import Method
+from study.plugins import search_space
+from study.presets import Study
+from study.specs import name_in
 from study.store import Folder, Json, content_key, read_json
 
 RATIO = "forget_ratio"
@@ -19,9 +23,7 @@ IDENTITY = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forge
 """The settings by which a study is known again, whatever was added to it or where it lies."""
 
 Params = Mapping[str, Any]
-Fit = Callable[[str, Params], tuple[Params, str]]
-"""From a method and an earlier winner's parameters: those that can be proposed now, none if they are refused, and what
-there is to say of it."""
+Winners = Mapping[str, Mapping[int, Params]]
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,25 @@ class WarmStart:
         return {"study": self.study, "key": self.key, "found": found}
 
 
-def warm_start(source: Path, settings: Path, methods: Sequence[str], ratios: Sequence[int], fit: Fit) -> WarmStart:
-    """What a search begins with; `settings` is where its own study is written down once it has begun.
+def warm_start(study: Study, settings: Path) -> WarmStart | None:
+    """What the search of a study begins with; `settings` is where it is written down once the study has begun.
 
-    A study that has begun keeps what it took from `source`, even if that has changed or gone since; only methods that
-    were added are looked up. Raises `ValueError` with the remedy where `source` is needed and holds no winners.
+    A study that has begun keeps what it took from the earlier one, even if that has changed or gone since; only
+    methods that were added are looked up. Raises `ValueError` with the remedy where the earlier one is needed and holds
+    no winners.
     """
+    if study.warm_start is None:
+        return None
     held = _held(settings)
-    start = _known(source, held)
+    start = _known(study.warm_start, held)
     kept = held.found if held and held.key == start.key else {}
-    if all(method in kept for method in methods):
+    if all(method in kept for method in study.methods):
         return WarmStart(start.study, start.key, kept)
-    winners = earlier_winners(source)
+    winners = earlier_winners(study.warm_start)
     found = {
-        method: kept.get(method) or {ratio: _begin(method, ratio, winners, start.study, fit) for ratio in ratios}
-        for method in methods
+        method: {ratio: _begin(method, default, ratio, winners, start.study) for ratio in study.forget_ratios}
+        for method, default in study.method_defaults().items()
+        if method not in kept
     }
     return WarmStart(start.study, start.key, {**kept, **found})
 
@@ -108,13 +114,15 @@ def _params(root: Path, method: str, trial: str) -> Params:
     )
 
 
-def _begin(method: str, ratio: int, winners: Mapping[str, Mapping[int, Params]], study: str, fit: Fit) -> Warm:
+def _begin(method: str, default: Method, ratio: int, winners: Winners, study: str) -> Warm:
     """The winner of the nearest ratio, of two equally near ones the smaller, as far as it fits."""
+    from search_spaces import fitted  # Optuna takes half a second to import
+
     there = winners.get(method)
     if not there:
         return Warm(note=f"{study} has no winner of {method}")
     nearest = min(there, key=lambda other: (abs(other - ratio), other))
-    params, note = fit(method, there[nearest])
+    params, note = fitted(search_space(name_in(method)).space, default, there[nearest])
     return Warm(params, nearest, note)
 
 

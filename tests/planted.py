@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from study.questions import MODALITIES, ROLES, Role
-from study.store import ROW_COLUMNS, content_key, read_json, write_json, write_rows
+from study.store import ROW_COLUMNS, Folder, content_key, read_json, write_json, write_rows
 from tests.rows import row
 
 STEPS = (0, 5, 10, 20, 40)
@@ -21,6 +21,7 @@ ATTACK = "a1b2c3"
 PLAIN: tuple[Role, ...] = tuple(role for role in ROLES if role != "spared")
 """The roles of a study that forgets whole people."""
 MEMBER = tuple(name for name in ROW_COLUMNS if name.startswith("member_"))
+UNTOLD = tuple(n for n, kind in ROW_COLUMNS.items() if kind == "float64" and n not in ("score", "probability"))
 OVERLAP = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_recall", "bleu")
 PEOPLE = {role: [f"{role}-{n}" for n in range(size)] for role, size in (("forget", 8), ("retain", 12), ("real", 6))}
 
@@ -295,3 +296,27 @@ def plant_attacks(root: Path, models: Mapping[str, Model] = MODELS, ratios: Sequ
             planter.sequence(key, [(0.9, 0.9, 0.9), (low, 0.9, 0.9), (low, low, 0.9), (model.back, low, low)],
                              retain=[0.9, *[model.keep] * 3])  # fmt: skip
     return root
+
+
+def plant_pool(root: Path, seeds: int = 2, ratios: Sequence[int] = (10, 15)) -> None:
+    """Likelihood separates and half of its gap is lost by rounding, accuracy says nothing, BLEU is upside down,
+    probability separates and is not fooled; relearning closes a quarter of the gap that likelihood sees."""
+    planter = Planter(root)
+    for ratio, seed, knows in itertools.product(ratios, range(seeds), (True, False)):
+        rows = pd.concat([planter.rows(Model(), half) for half in ("select", "report")], ignore_index=True)
+        rows = rows[rows["role"].isin(("forget", "test")) & (rows["modality"] == "image_text")]
+        level = 0.9 if knows else 0.1
+        choice, said = rows["task"] == "classification", rows["task"] == "generation"
+        empty = rows.assign(**dict.fromkeys([*UNTOLD, "likelihood"], np.nan))
+        plain = empty.assign(score=0.5, likelihood=level, probability=np.where(choice, level, np.nan),
+                             bleu=np.where(said, 1 - level, np.nan))  # fmt: skip
+        parts = {
+            "plain": plain,
+            "quantized": plain.assign(likelihood=0.5 if knows else 0.1),
+            "relearned": plain.assign(likelihood=0.9 if knows else 0.3, held_out="person"),
+        }
+        for state, found in parts.items():
+            path = Folder(root).metric_check(f"{ratio}-{seed}-{knows}", state)
+            write_rows(path, found)
+            about = {"state": state, "ratio": ratio, "seed": seed, "knows": knows, "settings": None, "failed": ""}
+            write_json(path.with_suffix(".json"), about)

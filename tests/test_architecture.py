@@ -43,7 +43,9 @@ RULES = [
     Rule(
         ("study/**/*.py",),
         ("search_spaces", "analysis"),
-        exempt=tuple(f"study/{name}.py" for name in ("pipeline", "plan", "tuning", "run", "plugins", "catalogue")),
+        exempt=tuple(
+            f"study/{name}.py" for name in ("pipeline", "plan", "tuning", "run", "plugins", "catalogue", "warm_start")
+        ),
     ),
     Rule(EVERYTHING, ("ray",), exempt=("study/tuning.py", "study/workers.py", "study/cluster.py")),
     Rule(EVERYTHING, ("optuna",), exempt=(*SEARCHES, "search_spaces/*.py")),

@@ -1,20 +1,31 @@
-"""Every method on every family: it trains exactly what it says, and text stays as it was while the LLM is frozen."""
+"""Every method on every family trains exactly what it says, and every family goes through a study whole."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Learned, Request, Trial
+from study.learning import learn, load_learned, save
+from study.methods.gradient_difference import GradientDifference
 from study.methods.rmu import RMU
+from study.methods.vkd import VKD
+from study.models.hf import Hf
 from study.packing import Group, Prompt, logits, pack
+from study.plan import _identity
 from study.plugins import find, known
 from study.questions import Benchmark
-from study.training import Schedule
-from study.vlm import load
+from study.store import content_key, read_rows
+from study.training import Lessons, Schedule
+from study.trial import Bench, learned_model, unlearned_model
+from study.trial import run as run_trial
+from study.vlm import PARTS, VLM, Dtype, load
+from tests import families
 from tests.small import changed, quick, request_on, snapshot, trained
 
 FAMILIES = ("idefics2", "idefics3", "qwen2_5_vl")  # LLaVA's turn is in test_methods.py
@@ -47,3 +58,47 @@ def test_exactly_the_declared_parts_are_trained(
     assert moved <= set(vlm.trainable(tuple(trained(method)))) | tied
     assert {vlm.part_of(tensor) for tensor in moved} == trained(method)
     assert torch.equal(logits(after, pack(after, asked)), said) == ("llm" not in trained(method))
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*((name, "float32") for name in families.FAMILIES), ("llava", "bfloat16"), ("qwen2_5_vl", "bfloat16")],
+)
+def test_a_family_goes_through_a_study(
+    family: str,
+    dtype: Dtype,
+    family_folders: dict[str, Path],
+    benchmark: Benchmark,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Learned, unlearned, scored and kept in its precision; what is loaded again says bit for bit the same."""
+    monkeypatch.setattr(Bench, "benchmark", benchmark)
+    model = Hf(family_folders[family], dtype=dtype)
+    bench = Bench(tmp_path, lambda _: benchmark, model(tmp_path), dtype=dtype)
+    vanilla = Learned("vanilla", content_key(_identity(model)), "benchmark", None, None, STEP, PARTS, 0)
+    learn(bench.root, vanilla, benchmark, bench.base, bench.device, None, bench.dtype)
+    groups = Lessons(benchmark.split(10).lessons, STEP, 0).draw()
+
+    def said(vlm: VLM) -> list[Tensor]:
+        return [logits(vlm, pack(vlm, [group])) for group in groups]
+
+    def same(one: VLM, other: VLM) -> bool:
+        return all(map(torch.equal, said(one), said(other)))
+
+    for method in (VKD(schedule=STEP), GradientDifference(schedule=STEP),
+                   GradientDifference(schedule=replace(STEP, lora_rank=2))):  # fmt: skip
+        asked = Trial(vanilla, method, "visual", 10, 0)
+        record = run_trial(bench, asked, vanilla.key)
+        assert record["state"] == "complete", record["reason"]
+        assert read_rows(bench.folder.rows(asked.key, "select"))["probability"].between(0, 1).all()
+        request = bench.request(asked, vanilla.key)
+        assert {vlm.model.dtype for vlm in (request.base(), request.start(), request.reference())} == {
+            getattr(torch, dtype)
+        }
+        kept, _ = unlearned_model(bench.folder, asked.key, load_learned(bench.root, vanilla.key))
+        assert same(kept, method(request.start(), request))
+        assert not same(kept, request.start())
+        save(kept, tmp_path / "saved")
+        assert same(kept, load(tmp_path / "saved", dtype=getattr(torch, dtype)))
+    learned_model.cache_clear()

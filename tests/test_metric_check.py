@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.patches import Rectangle
 
 from analysis import metric_check as told
 from analysis import report, robustness, table
 from analysis.folder import Study as Analysed
 from analysis.folder import read
+from analysis.metric_check_figure import MARKERS, WIDEST, draw
 from study import metric_check, outline
 from study import trial as trials
 from study.attacks.quantization import Quantization
@@ -32,11 +34,11 @@ from study.metric_trust import State
 from study.plan import Failed, Plan, Refused, prepared, settle
 from study.presets import PRESETS, Study
 from study.scoring import score
-from study.store import ROW_COLUMNS, Folder, read_json, read_rows, write_json, write_rows
+from study.store import Folder, read_json, read_rows, write_rows
 from study.training import Schedule
 from study.trial import Bench
 from study.vlm import load, restored
-from tests.planted import MODELS, Model, Planter, plant
+from tests.planted import MODELS, plant, plant_pool
 
 SMOKE = PRESETS["smoke"][1]
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
@@ -253,37 +255,10 @@ def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 # ---- what the report says --------------------------------------------------------------------------------------
-def planted_pool(root: Path, seeds: int = 2, ratios: Sequence[int] = (10, 15)) -> None:
-    """Likelihood separates and half of its gap is lost by rounding, accuracy says nothing, BLEU is upside down,
-    probability separates and is not fooled; relearning closes a quarter of the gap that likelihood sees."""
-    planter = Planter(root)
-    for ratio, seed, knows in itertools.product(ratios, range(seeds), (True, False)):
-        rows = pd.concat([planter.rows(Model(), half) for half in ("select", "report")], ignore_index=True)
-        rows = rows[rows["role"].isin(("forget", "test")) & (rows["modality"] == "image_text")]
-        level = 0.9 if knows else 0.1
-        choice, said = rows["task"] == "classification", rows["task"] == "generation"
-        empty = rows.assign(**dict.fromkeys([*EMPTY, "likelihood"], np.nan))
-        plain = empty.assign(score=0.5, likelihood=level, probability=np.where(choice, level, np.nan),
-                             bleu=np.where(said, 1 - level, np.nan))  # fmt: skip
-        parts = {
-            "plain": plain,
-            "quantized": plain.assign(likelihood=0.5 if knows else 0.1),
-            "relearned": plain.assign(likelihood=0.9 if knows else 0.3, held_out="person"),
-        }
-        for state, found in parts.items():
-            path = Folder(root).metric_check(f"{ratio}-{seed}-{knows}", state)
-            write_rows(path, found)
-            about = {"state": state, "ratio": ratio, "seed": seed, "knows": knows, "settings": None, "failed": ""}
-            write_json(path.with_suffix(".json"), about)
-
-
-EMPTY = tuple(name for name, kind in ROW_COLUMNS.items() if kind == "float64" and name not in ("score", "probability"))
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = plant(tmp_path_factory.mktemp("study"), {"vkd": MODELS["perfect"]}, [10, 15])
-    planted_pool(found)
+    plant_pool(found)
     return found
 
 
@@ -317,7 +292,7 @@ def test_weak_metrics_are_marked_with_the_reason(lines: pd.DataFrame) -> None:
 
 def test_an_easily_fooled_metric_is_weak(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
-    planted_pool(tmp_path, seeds=1, ratios=(10,))
+    plant_pool(tmp_path, seeds=1, ratios=(10,))
     for path in tmp_path.glob("trials/*/metric_check/quantized.parquet"):
         write_rows(path, read_rows(path).assign(likelihood=0.1))
     found = told.trust(read(tmp_path)).set_index("metric").loc["likelihood"]
@@ -327,7 +302,7 @@ def test_an_easily_fooled_metric_is_weak(tmp_path: Path) -> None:
 def test_intervals_are_over_people(tmp_path: Path) -> None:
     """Where people differ the interval is open, and holds the estimate."""
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
-    planted_pool(tmp_path, seeds=1, ratios=(10,))
+    plant_pool(tmp_path, seeds=1, ratios=(10,))
     draw = np.random.default_rng(1)
     for path in sorted(tmp_path.glob("trials/*/metric_check/plain.parquet")):
         rows = read_rows(path)
@@ -347,7 +322,7 @@ def test_the_best_and_accuracy_are_named(study: Analysed) -> None:
 
 def test_a_best_metric_that_is_weak_is_not_recommended(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
-    planted_pool(tmp_path, seeds=1, ratios=(10,))
+    plant_pool(tmp_path, seeds=1, ratios=(10,))
     for path in tmp_path.glob("trials/*/metric_check/*.parquet"):
         write_rows(path, read_rows(path).assign(likelihood=0.5, probability=0.5))
     first = told.said(read(tmp_path))[0]
@@ -358,7 +333,7 @@ def test_a_best_metric_that_is_weak_is_not_recommended(tmp_path: Path) -> None:
 def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     assert told.said(read(tmp_path)) == []
-    planted_pool(tmp_path, seeds=1, ratios=(10,))
+    plant_pool(tmp_path, seeds=1, ratios=(10,))
     Folder(tmp_path).metric_check("10-0-True", "relearned").unlink()
     *_, pair, missing = told.said(read(tmp_path))
     assert "one pair of models for each forget ratio" in pair
@@ -378,6 +353,15 @@ def test_table_and_figure_are_in_the_report(root: Path, study: Analysed) -> None
     assert "0.50 [0.50, 0.50]" in html
 
 
+def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: Analysed) -> None:
+    data = told.trust(study).head(3).assign(quantized=[9.0, 0.25, np.nan], relearned=np.nan)
+    [bars, points] = draw(data, []).axes
+    drawn = [mark.get_xdata() for mark in points.lines if mark.get_marker() == MARKERS["quantized"].marker]
+    assert [float(np.asarray(x)[0]) for x in drawn[:2]] == [WIDEST, 0.25]
+    assert np.isnan(np.asarray(drawn[2])[0])
+    assert [patch.get_width() for patch in bars.patches if isinstance(patch, Rectangle)] == [0.5, 0.5, 0.0]
+
+
 def test_without_a_check_the_report_has_no_section(tmp_path: Path) -> None:
     page = report.build(plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])).page
     assert "Which number to trust" not in page.read_text(encoding="utf-8")
@@ -386,7 +370,7 @@ def test_without_a_check_the_report_has_no_section(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
-    planted_pool(tmp_path, seeds=1, ratios=(10,))
+    plant_pool(tmp_path, seeds=1, ratios=(10,))
     path = Folder(tmp_path).metric_check("10-0-True", "plain")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"plain\.parquet is damaged"):
@@ -400,7 +384,7 @@ def test_the_pool_changes_no_other_number(tmp_path: Path) -> None:
         table.winners, table.gate, table.trials, table.scores, robustness.recovery,
     )  # fmt: skip
     before = [number(read(tmp_path)) for number in numbers]
-    planted_pool(tmp_path, seeds=3, ratios=(10,))
+    plant_pool(tmp_path, seeds=3, ratios=(10,))
     for number, frame in zip(numbers, before, strict=True):
         pd.testing.assert_frame_equal(number(read(tmp_path)), frame)
 

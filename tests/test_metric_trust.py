@@ -232,7 +232,8 @@ def test_every_metric_of_what_is_to_go_can_be_checked() -> None:
     """Each has a value for each unit once rows have all columns, pictures and text, and there is a second reference."""
 
     def everything(level: float) -> pd.DataFrame:
-        numbers = {name: level for name, kind in ROW_COLUMNS.items() if kind == "float64"}
+        level_of = np.linspace(level, level + 0.05, 12)
+        numbers = {name: level_of for name, kind in ROW_COLUMNS.items() if kind == "float64"}
         parts = [rows({}).assign(**numbers, modality=kind, fact="home") for kind in ("image_text", "text")]
         named = [part.assign(question=part["question"] + part["modality"]) for part in parts]
         return pd.concat(named, ignore_index=True)

@@ -12,13 +12,14 @@ from analysis import cells, figures, present, report, robustness
 from analysis.__main__ import main
 from analysis.folder import read
 from study.store import write_json
-from tests.planted import MODELS, Model, Planter, plant, plant_attacks
+from tests.planted import MODELS, Model, Planter, plant, plant_attacks, plant_pool
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> report.Outcome:
     """The report of the planted study."""
     folder = plant_attacks(tmp_path_factory.mktemp("study"))
+    plant_pool(folder)
     outcome = report.build(folder)
     assert outcome.page == folder / "report" / "report.html"
     return outcome

@@ -22,6 +22,7 @@ from study.presets import PRESETS, REFERENCES, Gate, Study
 from study.questions import Benchmark
 from study.specs import plugin
 from study.store import write_json
+from tests.planted import plant
 from tests.test_mllmu import edit
 
 SMOKE = PRESETS["smoke"][1]
@@ -174,6 +175,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
         "attack_keeps": 0.9,
         "robustness": "relearning",
         "seed": 1,
+        "warm_start": plant(tmp_path / "earlier"),
         "lookahead": 3,
         "random_trials": 1,
         "learn": dataclasses.replace(study.learn, clip=2.0),

@@ -33,8 +33,8 @@ class Hf:
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):
             raise ValueError(
-                f"dtype={self.dtype!r}: use float32 or bfloat16; in float16 AdamW divides by an epsilon that rounds to 0 "
-                "and losses are not scaled, so training ends in NaN"
+                f"dtype={self.dtype!r}: use float32 or bfloat16; in float16 AdamW divides by an epsilon that rounds to "
+                "0 and losses are not scaled, so training ends in NaN"
             )
         if self.attention != "sdpa":
             raise ValueError(

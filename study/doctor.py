@@ -1,0 +1,174 @@
+"""`python -m study.doctor /models/llava-1.5-7b-hf`: what a study will find in a base model, before it is studied.
+
+Prints its parts, prompts and tokens, what each kind of training takes of memory, whether a Ray on this machine can be
+used without a token, and what came of trying the model for half a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from transformers.utils import logging
+
+from study import memory, portraits
+from study.cluster import guarded
+from study.console import console, table
+from study.families import read_layers
+from study.memory import GIB, Shape
+from study.model_folder import SAMPLE, without_weights
+from study.model_trial import Outcome, group_of, tried
+from study.packing import Group
+from study.questions import Picture, Question
+from study.specs import plugin
+from study.vlm import PARTS, VLM, Dtype, load
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Look, and return the exit status: 0 sound, 1 something failed, 2 the model cannot be studied at all."""
+    asked = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.disable_progress_bar()
+    try:
+        with tempfile.TemporaryDirectory() as made:
+            return examine(asked, asked.data or Path(made))
+    except (ValueError, OSError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False)
+        return 2
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m study.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="a base model as a study names it: a folder, OWNER/NAME@COMMIT, tiny:width=32")
+    parser.add_argument("--benchmark", default="", help="take the sample questions from it, such as own:my-people")
+    parser.add_argument(
+        "--memory-gb", type=float, help="GiB to fit into (default: this machine's GPU, else its memory)"
+    )
+    parser.add_argument("--no-smoke", action="store_true", help="do not load the weights and try them")
+    parser.add_argument("--data", type=Path, help="where made datasets and models are kept (default: not at all)")
+    return parser.parse_args(arguments)
+
+
+def examine(asked: argparse.Namespace, data: Path) -> int:
+    """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
+    model = plugin("models", asked.model)
+    dtype: Dtype = getattr(model, "dtype", get_args(Dtype)[0])
+    folder = model(data)
+    empty = without_weights(folder, dtype)
+    questions = _sample(asked.benchmark, data)
+    shape, limit = memory.shape(empty), (asked.memory_gb or _memory_here()) * GIB
+    console.print(f"{folder}: {type(empty.model).__name__}, {empty.model.config.model_type}, {dtype}", markup=False)
+    _print_parts(empty, shape)
+    _print_tokens(empty)
+    _print_prompts(empty, questions)
+    _print_memory(shape, limit)
+    sound = _print_ray()
+    if asked.no_smoke:
+        return 0 if sound else 1
+    outcomes = _smoke(folder, dtype, shape, limit, questions)
+    table("Tried for at most 30 seconds", ["what", "outcome", "found"], [[x.name, x.state, x.note] for x in outcomes])
+    return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1
+
+
+# ---- what is printed ---------------------------------------------------------------------------------------------
+def _print_parts(vlm: VLM, shape: Shape) -> None:
+    rows = [
+        [part, vlm.prefixes[part], f"{shape.parameters[part]:,}", f"{shape.parameters[part] - shape.trainable[part]:,}"]
+        for part in PARTS
+    ]
+    table("Parts", ["part", "module", "parameters", "of them never read"], rows)
+
+
+def _print_tokens(vlm: VLM) -> None:
+    tower = vlm.model.get_submodule(vlm.prefixes["vision"])
+    every = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
+    vocabulary = vlm.model.get_input_embeddings().num_embeddings
+    lines = [
+        f"the LLM is fed by {len(read_layers(tower, vlm.model.config))} of {len(every)} vision layers",
+        f"a picture is {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
+        f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}, vocabulary {vocabulary}",
+    ]
+    _print_lines("Pictures and tokens", lines)
+
+
+def _print_prompts(vlm: VLM, questions: Sequence[Question]) -> None:
+    for with_picture in (True, False):
+        prompt = next((q.prompt for q in questions if (q.picture is not None) == with_picture), SAMPLE)
+        content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
+        text, ids = vlm.chat([{"role": "user", "content": content}]), vlm.prompt_ids(prompt, with_picture)
+        unknown = vlm.tokenizer.unk_token_id
+        note = f", {ids.count(unknown)} of them unknown to it" if unknown is not None and unknown in ids else ""
+        title = f"A question {'with' if with_picture else 'without'} a picture, {len(ids)} tokens{note}"
+        _print_lines(title, [repr(text)])
+
+
+def _print_memory(shape: Shape, limit: float) -> None:
+    columns = ["GiB (arithmetic)", "weights", "states", "copies", "a picture", "pictures that fit"]
+    rows = [
+        [e.kind, *(f"{size / GIB:.2f}" for size in (e.weights, e.states, e.copies, e.picture)), e.batch(limit)]
+        for e in memory.estimates(shape)
+    ]
+    table(f"Memory, of {limit / GIB:.0f} GiB", columns, rows)
+    console.print("A trial copies all weights to put back what it changed; a picture has one question.")
+
+
+def _print_ray() -> bool:
+    safe, found = guarded(os.environ.get("RAY_ADDRESS", ""))
+    _print_lines("Ray", [found if safe else f"failed: {found}"])
+    return safe
+
+
+def _print_lines(title: str, lines: Sequence[str]) -> None:
+    console.print(f"\n{title}", style="italic", markup=False)
+    for line in lines:
+        console.print(f"- {line}", markup=False)
+
+
+# ---- what is tried -----------------------------------------------------------------------------------------------
+def _smoke(folder: Path, dtype: Dtype, shape: Shape, limit: float, questions: Sequence[Question]) -> list[Outcome]:
+    """Load the weights and try them, where they fit with what the steps need."""
+    needed = min(e.weights + e.states + e.picture for e in memory.estimates(shape))
+    if needed > limit:
+        note = f"takes {needed / GIB:.0f} of {limit / GIB:.0f} GiB; give --memory-gb, or run it where it fits"
+        return [Outcome("loading", "not tried", note)]
+    asked = next((q for q in questions if q.picture is not None), None)
+    group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()
+    return list(tried(load(folder, "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, dtype)), group))
+
+
+def _of_nobody() -> Group:
+    """A question about a drawn portrait."""
+    rng, file = random.Random(0), io.BytesIO()
+    face, view = portraits.random_face(rng), portraits.train_view(rng)
+    portraits.draw(face, view, 224, np.random.default_rng(0)).save(file, "PNG")
+    return group_of(Picture(file.getvalue(), "a drawn portrait"), SAMPLE, "nobody")
+
+
+def _sample(benchmark: str, data: Path) -> list[Question]:
+    """The questions of a benchmark's smallest split, or none."""
+    if not benchmark:
+        return []
+    read: Any = plugin("benchmarks", benchmark)(data)
+    return list(read.split(min(read.splits)).questions)
+
+
+def _memory_here() -> float:
+    """GiB of the GPU, or of the machine if there is none."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory / GIB
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+
+
+if __name__ == "__main__":
+    sys.exit(main())

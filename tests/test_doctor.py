@@ -1,0 +1,192 @@
+"""The doctor: true counts, the arithmetic of memory against known numbers, and a failure for what is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.llava import llava
+from study import cluster, doctor, memory, model_trial
+from study.adapters import adapted
+from study.console import console
+from study.doctor import _of_nobody
+from study.memory import GIB, Estimate, estimates, shape
+from study.model_folder import without_weights
+from study.model_trial import tried
+from study.vlm import VLM, load
+from tests.families import FAMILIES
+from tests.small import same_bits, snapshot
+
+TINY = "tiny:steps=0,width=32,layers=2"
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    with console.capture() as shown:
+        status = doctor.main(list(arguments))
+    return status, " ".join(shown.get().split())
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+def test_the_arithmetic_gives_what_is_known_of_llava_7b() -> None:
+    """In bfloat16, a question with its picture being 672 tokens."""
+    found = shape(llava("meta"))
+    assert found.weights == pytest.approx(14.1e9, rel=0.01)
+    assert 2 * found.llm_trained == pytest.approx(2.8e9, rel=0.03)
+    assert 2 * found.llm_passed == pytest.approx(2.0e9, rel=0.03)
+    assert 2 * found.vision == pytest.approx(0.45e9 * 23 / 24, rel=0.03)  # one of 24 layers is not read
+    assert found.adapters == pytest.approx(40e6, rel=0.02)
+    assert found.parameters["vision"] - found.trainable["vision"] == pytest.approx(12.6e6, rel=0.01)  # that layer
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parameters_are_counted_as_training_finds_them(name: str, family_folders: dict[str, Path]) -> None:
+    found, vlm = shape(without_weights(family_folders[name])), load(family_folders[name])
+    assert sum(found.parameters.values()) == sum(p.numel() for p in vlm.model.parameters())
+    with adapted(vlm, vlm.trainable(("projector", "llm")), rank=memory.RANK, alpha=16, dropout=0.0, seed=0) as made:
+        assert found.adapters == sum(p.numel() for p in made.values())
+    assert found.vision > 0
+    assert found.itemsize == 4
+
+
+def test_states_and_copies_are_what_each_training_holds() -> None:
+    counted = memory.Shape(2, {"vision": 10, "projector": 2, "llm": 88}, {"vision": 8, "projector": 2, "llm": 88}, 5,
+                           1000, 500, 100, 7)  # fmt: skip
+    learn, adapters, features, answers, whole, referred = estimates(counted)
+    assert {e.weights for e in estimates(counted)} == {200}
+    assert (learn.states, learn.copies, learn.picture) == (40, 0, 3000 + 28)
+    assert (adapters.states, adapters.copies) == (40, 200)
+    assert (features.states, features.copies, features.picture) == (60, 220, 300)
+    assert (answers.states, answers.picture) == (60, 1800 + 28)
+    assert (whole.states, whole.copies, whole.picture) == (588, 200, 3300 + 28)
+    assert referred.copies - whole.copies == whole.weights
+
+
+def test_a_batch_is_what_is_left_over() -> None:
+    estimate = Estimate("x", weights=4 * GIB, states=GIB, copies=2 * GIB, picture=GIB // 2)
+    assert [estimate.batch(gib * GIB) for gib in (3, 7, 7.5, 9.9)] == [0, 0, 1, 5]
+
+
+# ---- trying it ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_family_is_sound(name: str, dtype: torch.dtype, family_folders: dict[str, Path]) -> None:
+    vlm = load(family_folders[name], dtype=dtype)
+    before = snapshot(vlm)
+    outcomes = list(tried(vlm, _of_nobody()))
+    assert {outcome.state for outcome in outcomes} == {"ok"}, outcomes
+    seen = [{k: v for k, v in s.items() if vlm.part_of(k) != "llm"} for s in (before, snapshot(vlm))]
+    assert same_bits(seen[0], seen[1])  # the visual step was taken back
+
+
+def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packing that shifts logits, a picture of too few tokens, a step that moves nothing."""
+    true, step = model_trial.logits, model_trial.STEP
+    monkeypatch.setattr(model_trial, "logits", lambda *given: true(*given).roll(1, 0))
+    monkeypatch.setattr(model_trial, "STEP", type(step)(steps=1, learning_rate=0.0))
+    monkeypatch.setattr(VLM, "image_tokens", 15)
+    found = {outcome.name: outcome for outcome in tried(tiny, _of_nobody())}
+    assert "16 tokens, and prompts have 15 places" in found["a picture is encoded"].note
+    assert "they differ by" in found["packed logits are the plain ones"].note
+    assert "no weight changed" in found["a step of the visual module, kept and loaded"].note
+    assert [outcome.state for outcome in found.values()] == ["failed", "failed", "ok", "failed", "ok"]
+
+
+def test_it_stops_when_the_time_is_over(tiny: VLM) -> None:
+    assert {outcome.state for outcome in tried(tiny, _of_nobody(), seconds=-1.0)} == {"not tried"}
+
+
+# ---- the command -------------------------------------------------------------------------------------------------
+def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "guarded", lambda _: (True, "nothing there"))
+    status, told = run(TINY, "--benchmark", "synthetic:people=20,celebrities=8,views=2,strangers=8")
+    assert status == 0
+    assert "LlavaForConditionalGeneration, llava, float32" in told
+    assert "model.multi_modal_projector" in told
+    assert "fed by 2 of 2 vision layers" in told
+    assert "48 x 48 pixels and 16 tokens" in told
+    assert "'USER: <image>\\n" in told
+    assert told.count(" ok ") == 5
+    assert "unknown to it" not in told  # the questions are the benchmark's, whose every word is known
+
+
+def test_what_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "guarded", lambda _: (True, "nothing there"))
+    monkeypatch.setattr(doctor, "load", lambda *_: pytest.fail("loaded"))
+    status, told = run(TINY, "--memory-gb", "0.0001")
+    assert status == 0
+    assert "not tried" in told
+    assert run(TINY, "--no-smoke")[0] == 0
+
+
+def test_what_failed_is_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "guarded", lambda _: (False, "the Ray at x lets everybody in"))
+    status, told = run(TINY, "--no-smoke")
+    assert status == 1
+    assert "failed: the Ray at x lets everybody in" in told
+
+
+def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "broken")
+    (folder / "chat_template.jinja").unlink()
+    status, told = run(str(folder))
+    assert status == 2
+    assert "error: " in told
+    assert "the processor has no chat template" in told
+
+
+# ---- Ray ---------------------------------------------------------------------------------------------------------
+@contextmanager
+def dashboard(status: int, said: Any) -> Iterator[int]:
+    """A server that answers as Ray's dashboard does; its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/api/authentication_mode" else 500)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(
+    ("status", "said", "safe"),
+    [(200, {"authentication_mode": "token"}, True), (200, {"authentication_mode": "disabled"}, False),
+     (401, {}, True), (404, {}, False)],
+)  # fmt: skip
+def test_a_ray_without_a_token_is_noticed(status: int, said: Any, safe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with dashboard(status, said) as port:
+        monkeypatch.setattr(cluster, "DASHBOARD", port)
+        for address in ("", "auto", "127.0.0.1:6379", "ray://127.0.0.1:10001"):
+            assert cluster.guarded(address)[0] is safe
+
+
+def test_where_nothing_answers_nothing_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "DASHBOARD", 1)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert cluster.guarded("")[0]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    safe, found = cluster.guarded("")
+    assert not safe
+    assert "RAY_AUTH_MODE=disabled would start Ray without a token" in found

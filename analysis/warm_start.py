@@ -46,7 +46,7 @@ def best(study: Study) -> pd.DataFrame:
 
     Columns method, ratio, trials (1, 2, ...), distance; it is NaN until a first proposal ended well.
     """
-    found = proposals(study).sort_values(["method", "ratio", "number"])
+    found = proposals(study).sort_values(["method", "ratio", "number"]).astype({"distance": float})
     groups = found.groupby(["method", "ratio"])
     least = groups["distance"].cummin()
     distance = least.groupby([found["method"], found["ratio"]]).ffill()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 import socket
 import time
 import traceback
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +18,6 @@ from study.console import console
 from study.store import Folder
 
 PROJECT = Path(__file__).parent.parent
-DASHBOARD = 8265  # Ray's default
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
@@ -124,10 +120,11 @@ def asks_for_token(gcs: str) -> bool | None:
     import grpc
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc  # private, so the pin of Ray guards it
 
+    messages: Any = gcs_service_pb2  # generated: mypy sees nothing in it
     with grpc.insecure_channel(gcs) as channel:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
-            stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=5)
+            stub.CheckAlive(messages.CheckAliveRequest(), timeout=5)
         except grpc.RpcError as error:
             return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None  # None: TLS, or nothing there
     return False
@@ -183,29 +180,6 @@ def _answer(reference: Any) -> bool | None:
 def is_private(address: str) -> bool:
     """Whether a study with this `address` setting starts a Ray of its own."""
     return _address(address) == "local"
-
-
-def guarded(address: str) -> tuple[bool, str]:
-    """Whether nobody can run code through a Ray at `address`, or on this machine, without a token, and what was found.
-
-    Ray's dashboard says how it lets people in; a Ray without dashboard is not noticed.
-    """
-    mode = os.environ.get("RAY_AUTH_MODE", _SETTINGS["RAY_AUTH_MODE"])
-    if mode != "token":
-        return False, f"RAY_AUTH_MODE={mode} would start Ray without a token; unset it, or set it to token"
-    place = address.partition("://")[2] or address
-    host = place.rpartition(":")[0] or place
-    url = f"http://{'127.0.0.1' if host in ('', 'auto', 'local') else host}:{DASHBOARD}/api/authentication_mode"
-    try:
-        with urllib.request.urlopen(url, timeout=3) as answer:
-            mode = json.loads(answer.read())["authentication_mode"]
-    except urllib.error.HTTPError as error:  # a Ray from before there were tokens does not know the question
-        mode = "token" if error.code in (401, 403) else f"unknown, {error.code}"
-    except (OSError, ValueError, KeyError) as error:
-        return True, f"no dashboard answers at {url} ({error}); a study starts a private Ray under a token of its own"
-    if mode == "token":
-        return True, f"the Ray at {url} wants a token"
-    return False, f"the Ray at {url} lets everybody in (mode {mode}): start it again with RAY_AUTH_MODE=token"
 
 
 def gpus() -> float:

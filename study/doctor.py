@@ -21,7 +21,7 @@ import torch
 from transformers.utils import logging
 
 from study import memory, portraits
-from study.cluster import guarded
+from study.cluster import asks_for_token
 from study.console import console, table
 from study.families import read_layers
 from study.memory import GIB, Shape
@@ -31,6 +31,8 @@ from study.packing import Group
 from study.questions import Picture, Question
 from study.specs import plugin
 from study.vlm import PARTS, VLM, Dtype, load
+
+GCS = 6379  # where a Ray's control store listens by default
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,11 +95,11 @@ def _print_parts(vlm: VLM, shape: Shape) -> None:
 def _print_tokens(vlm: VLM) -> None:
     tower = vlm.model.get_submodule(vlm.prefixes["vision"])
     every = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
-    vocabulary = vlm.model.get_input_embeddings().num_embeddings
     lines = [
         f"the LLM is fed by {len(read_layers(tower, vlm.model.config))} of {len(every)} vision layers",
         f"a picture is {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
-        f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}, vocabulary {vocabulary}",
+        f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}",
+        f"a vocabulary of {vlm.vocabulary} tokens",
     ]
     _print_lines("Pictures and tokens", lines)
 
@@ -124,7 +126,7 @@ def _print_memory(shape: Shape, limit: float) -> None:
 
 
 def _print_ray() -> bool:
-    safe, found = guarded(os.environ.get("RAY_ADDRESS", ""))
+    safe, found = ray_guard(os.environ.get("RAY_ADDRESS", ""), os.environ.get("RAY_AUTH_MODE", "token"))
     _print_lines("Ray", [found if safe else f"failed: {found}"])
     return safe
 
@@ -133,6 +135,24 @@ def _print_lines(title: str, lines: Sequence[str]) -> None:
     console.print(f"\n{title}", style="italic", markup=False)
     for line in lines:
         console.print(f"- {line}", markup=False)
+
+
+def ray_guard(address: str, mode: str) -> tuple[bool, str]:
+    """Whether nobody without a token can run code through the Ray at `address`, or on this machine; what was found.
+
+    `mode` is that of Rays that are started from here.
+    """
+    if mode != "token":
+        return False, f"RAY_AUTH_MODE={mode} starts Rays that let everybody in: unset it, or set it to token"
+    if address.startswith("ray://"):
+        return True, f"{address} cannot be asked from here whether it wants a token: run this on its head node"
+    gcs = address if ":" in address else f"127.0.0.1:{GCS}"
+    asks = asks_for_token(gcs)
+    if asks is None:
+        return True, f"none answers at {gcs}; a study starts a private one under a token of its own"
+    return asks, f"the one at {gcs} wants a token" if asks else (
+        f"the one at {gcs} lets everybody run code: start it with RAY_AUTH_MODE=token on every node"
+    )
 
 
 # ---- what is tried -----------------------------------------------------------------------------------------------

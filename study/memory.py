@@ -89,7 +89,7 @@ def shape(vlm: VLM) -> Shape:
         llm_trained=tokens * (5 * d + 4 * f),
         llm_passed=tokens * (3 * d + 3 * f),
         vision=(vlm.side // vision.patch_size) ** 2 * layers * (8 * width + 2 * inner),
-        logits=3 * ANSWER * vlm.model.get_input_embeddings().num_embeddings,
+        logits=3 * ANSWER * vlm.vocabulary,
     )
 
 

@@ -27,9 +27,11 @@ def without_weights(folder: Path, dtype: Dtype = "float32") -> VLM:
     _check_config(folder)
     _check_weights(folder)
     try:
-        vlm = VLM(_empty(folder, dtype), load_processor(folder))
+        model = _empty(folder, dtype)
+        _check_processor(folder)
+        vlm = VLM(model, load_processor(folder))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}") from error
+        raise ValueError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     _check_tokens(folder, vlm)
     return vlm
 
@@ -42,6 +44,14 @@ def _check_config(folder: Path) -> None:
         raise ValueError(
             f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; take "
             "a version of it that transformers has a class for (its name on the hub often ends in -hf)"
+        )
+
+
+def _check_processor(folder: Path) -> None:
+    if not any((folder / name).exists() for name in ("processor_config.json", "preprocessor_config.json")):
+        raise ValueError(
+            f"{folder}: no processor_config.json there; save the processor beside the model, or copy it (of older "
+            "models preprocessor_config.json) from where the model was published"
         )
 
 
@@ -79,7 +89,7 @@ def _empty(folder: Path, dtype: Dtype) -> Any:
 
 def _check_tokens(folder: Path, vlm: VLM) -> None:
     """A question with a picture and one without must become tokens that the model has."""
-    vocabulary = vlm.model.get_input_embeddings().num_embeddings
+    vocabulary = vlm.vocabulary
     if not 0 <= vlm.image_id < vocabulary:
         raise ValueError(
             f"{folder}: the image token's id {vlm.image_id} is outside of the vocabulary of {vocabulary}: the model "

@@ -93,6 +93,12 @@ class VLM:
         """The placeholder token of a picture."""
         return int(self.model.config.image_token_id)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have an embedding."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return len(embeddings.weight)
+
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
         """The part that a parameter belongs to; whatever is neither tower nor projector counts as the LLM."""

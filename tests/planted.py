@@ -307,7 +307,7 @@ def plant_pool(root: Path, seeds: int = 2, ratios: Sequence[int] = (10, 15)) -> 
         rows = rows[rows["role"].isin(("forget", "test")) & (rows["modality"] == "image_text")]
         level = 0.9 if knows else 0.1
         choice, said = rows["task"] == "classification", rows["task"] == "generation"
-        empty = rows.assign(**dict.fromkeys([*UNTOLD, "likelihood"], np.nan))
+        empty = rows.assign(**dict.fromkeys(UNTOLD, np.nan))
         plain = empty.assign(score=0.5, likelihood=level, probability=np.where(choice, level, np.nan),
                              bleu=np.where(said, 1 - level, np.nan))  # fmt: skip
         parts = {

@@ -38,7 +38,7 @@ SEARCHES = ("study/tuning.py", "study/series.py", "study/attacking.py")
 EVERYTHING = tuple(f"{package}/**/*.py" for package in PACKAGES)
 PLUGINS = tuple(f"study/{kind}/*.py" for kind in KINDS)
 MEASURES = ("text_metrics", "answer_metrics", "aggregates", "distances", "metrics", "metric_trust")
-TORCHLESS = ("questions", "hub", "store", "objectives", "plugins", "portraits", "language", *MEASURES)
+TORCHLESS = ("questions", "hub", "store", "storage", "objectives", "plugins", "portraits", "language", *MEASURES)
 RULES = [
     Rule(
         ("study/**/*.py",),
@@ -47,7 +47,7 @@ RULES = [
             f"study/{name}.py" for name in ("pipeline", "plan", "tuning", "run", "plugins", "catalogue", "warm_start")
         ),
     ),
-    Rule(EVERYTHING, ("ray",), exempt=("study/tuning.py", "study/workers.py", "study/cluster.py")),
+    Rule(EVERYTHING, ("ray",), exempt=("study/tuning.py", "study/workers.py", "study/cluster.py", "study/spot.py")),
     Rule(EVERYTHING, ("optuna",), exempt=(*SEARCHES, "search_spaces/*.py")),
     Rule((*(f"study/{name}.py" for name in TORCHLESS), "study/benchmarks/*.py"), ("torch",)),
     Rule(("search_spaces/*.py",), ("torch", "transformers", "analysis")),
@@ -67,6 +67,7 @@ RULES = [
                 f"study/{name}.py"
                 for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels")
             ),
+            *(f"study/{name}.py" for name in ("model_folder", "model_trial", "memory")),
         ),
         ABOVE_A_TRIAL,
     ),

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from bench.llava import llava
-from study import cluster, doctor, memory, model_trial
+from study import doctor, memory, model_trial
 from study.adapters import adapted
 from study.console import console
-from study.doctor import _of_nobody
+from study.doctor import _of_nobody, ray_guard
 from study.memory import GIB, Estimate, estimates, shape
 from study.model_folder import without_weights
 from study.model_trial import tried
+from study.packing import logits
 from study.vlm import VLM, load
 from tests.families import FAMILIES
 from tests.small import same_bits, snapshot
@@ -89,7 +84,7 @@ def test_every_family_is_sound(name: str, dtype: torch.dtype, family_folders: di
 
 def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """A packing that shifts logits, a picture of too few tokens, a step that moves nothing."""
-    true, step = model_trial.logits, model_trial.STEP
+    true, step = logits, model_trial.STEP
     monkeypatch.setattr(model_trial, "logits", lambda *given: true(*given).roll(1, 0))
     monkeypatch.setattr(model_trial, "STEP", type(step)(steps=1, learning_rate=0.0))
     monkeypatch.setattr(VLM, "image_tokens", 15)
@@ -106,7 +101,7 @@ def test_it_stops_when_the_time_is_over(tiny: VLM) -> None:
 
 # ---- the command -------------------------------------------------------------------------------------------------
 def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "guarded", lambda _: (True, "nothing there"))
+    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
     status, told = run(TINY, "--benchmark", "synthetic:people=20,celebrities=8,views=2,strangers=8")
     assert status == 0
     assert "LlavaForConditionalGeneration, llava, float32" in told
@@ -119,7 +114,7 @@ def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "guarded", lambda _: (True, "nothing there"))
+    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
     monkeypatch.setattr(doctor, "load", lambda *_: pytest.fail("loaded"))
     status, told = run(TINY, "--memory-gb", "0.0001")
     assert status == 0
@@ -128,7 +123,7 @@ def test_what_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_failed_is_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "guarded", lambda _: (False, "the Ray at x lets everybody in"))
+    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (False, "the Ray at x lets everybody in"))
     status, told = run(TINY, "--no-smoke")
     assert status == 1
     assert "failed: the Ray at x lets everybody in" in told
@@ -144,49 +139,33 @@ def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 # ---- Ray ---------------------------------------------------------------------------------------------------------
-@contextmanager
-def dashboard(status: int, said: Any) -> Iterator[int]:
-    """A server that answers as Ray's dashboard does; its port."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/api/authentication_mode" else 500)
-            self.end_headers()
-            self.wfile.write(json.dumps(said).encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize(
-    ("status", "said", "safe"),
-    [(200, {"authentication_mode": "token"}, True), (200, {"authentication_mode": "disabled"}, False),
-     (401, {}, True), (404, {}, False)],
-)  # fmt: skip
-def test_a_ray_without_a_token_is_noticed(status: int, said: Any, safe: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    with dashboard(status, said) as port:
-        monkeypatch.setattr(cluster, "DASHBOARD", port)
-        for address in ("", "auto", "127.0.0.1:6379", "ray://127.0.0.1:10001"):
-            assert cluster.guarded(address)[0] is safe
+    ("address", "asked"),
+    [
+        ("", "127.0.0.1:6379"),
+        ("auto", "127.0.0.1:6379"),
+        ("local", "127.0.0.1:6379"),
+        ("10.0.0.7:6380", "10.0.0.7:6380"),
+    ],
+)
+def test_a_ray_without_a_token_is_noticed(address: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {True: (True, "wants a token"), False: (False, "lets everybody run code"), None: (True, "none answers")}
+    for answer, (safe, said) in answers.items():
+        places: list[str] = []
+        monkeypatch.setattr(doctor, "asks_for_token", lambda gcs, to=places, says=answer: to.append(gcs) or says)
+        found = ray_guard(address, "token")
+        assert found[0] is safe
+        assert said in found[1]
+        assert places == [asked]
 
 
-def test_where_nothing_answers_nothing_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "DASHBOARD", 1)
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert cluster.guarded("")[0]
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    safe, found = cluster.guarded("")
-    assert not safe
-    assert "RAY_AUTH_MODE=disabled would start Ray without a token" in found
+def test_what_starts_without_a_token_is_noticed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "asks_for_token", lambda _: pytest.fail("asked"))
+    assert ray_guard("", "disabled") == (
+        False, "RAY_AUTH_MODE=disabled starts Rays that let everybody in: unset it, or set it to token",
+    )  # fmt: skip
+    assert ray_guard("ray://head:10001", "token")[0]
+
+
+def test_where_nothing_listens_nothing_is_open() -> None:
+    assert ray_guard("127.0.0.1:1", "token")[1].startswith("none answers at 127.0.0.1:1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from study import pipeline, run
 from study.hub import MODEL_FILES
 from study.model_folder import without_weights
 from study.models.hf import Hf
@@ -95,7 +97,8 @@ def _text_template(folder: Path) -> None:
     )
 
 
-def _doubled_template(folder: Path) -> None:
+def _blind_template(folder: Path) -> None:
+    _text_template(folder)
     path = folder / "chat_template.jinja"
     path.write_text(path.read_text().replace("USER:", "USER: <image>"))
 
@@ -126,10 +129,10 @@ def _text_model(folder: Path) -> None:
         (_own_code, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
         (_pickled, r"no \.safetensors weights there; pickled \.bin weights can run code and are not loaded"),
         (_half_downloaded, "names model-00002-of-00002.safetensors, which are not there: download them again"),
-        (_no_processor, "processor"),
+        (_no_processor, r"no processor_config\.json there; save the processor beside the model, or copy it"),
         (_no_template, r"the processor has no chat template; put chat_template\.jinja"),
         (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
-        (_doubled_template, r"the chat template writes 17 image tokens for a picture and 1 for none"),
+        (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
         (_small_vocabulary, r"the image token's id 40000 is outside of the vocabulary of \d+"),
         (_other_tokenizer, r"a question has token \d+, outside of the vocabulary of 10"),
         (_unknown_type, "model type 'clippy' is none for images and text"),
@@ -170,6 +173,15 @@ def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], message: 
         Hf(Path("x"), **fields)
 
 
+def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"model": f"hf:path={copied},dtype=bfloat16", "study_dir": tmp_path / "study"}
+    plan = prepared(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
+    monkeypatch.setattr(pipeline, "teach", lambda *_: None)
+    monkeypatch.setattr(pipeline, "run_jobs", lambda *_: {})
+    bench = pipeline._learn(plan)
+    assert (bench.base, bench.dtype) == (copied, "bfloat16")
+
+
 # ---- as users write it -------------------------------------------------------------------------------------------
 def test_a_folder_or_a_name_on_the_hub_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -180,6 +192,7 @@ def test_a_folder_or_a_name_on_the_hub_is_a_model(tmp_path: Path, monkeypatch: p
     assert plugin("models", f"hf:hub={HUB},revision=b234b80,dtype=bfloat16").dtype == "bfloat16"
     (tmp_path / "tiny").mkdir()
     assert plugin("models", "tiny") == Tiny()
+    assert run.parse(["--base-model", "models/mine"]) == run.parse(["--model", "models/mine"]) != run.parse([])
 
 
 @pytest.mark.parametrize(
@@ -202,9 +215,8 @@ def test_the_hub_is_asked_once_for_a_commit_and_no_pickles(
         return str(copied)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    study = PRESETS["smoke"][1]
     fields: dict[str, Any] = {"model": f"{HUB}@b234b80", "study_dir": tmp_path / "study"}
-    plan = prepared(type(study)(**{**vars(study), **fields}), tmp_path / "data")
+    plan = prepared(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
     assert plan.vanilla.base == content_key(_identity(Hf(copied)))
     assert asked == [((HUB,), {"revision": "b234b80", "repo_type": "model", "allow_patterns": MODEL_FILES})]
     assert not {"*.bin", "*.pt", "*.py"} & set(MODEL_FILES)

@@ -85,7 +85,7 @@ def copy_through(monkeypatch: pytest.MonkeyPatch) -> None:
         one, other = (getattr(f, "inner", f) for f in (source_filesystem, destination_filesystem))
         real(source, target, source_filesystem=one, destination_filesystem=other, **rest)
 
-    monkeypatch.setattr(storage.arrow, "copy_files", copy_files)
+    monkeypatch.setattr(arrow, "copy_files", copy_files)
 
 
 @pytest.fixture(params=["file", "subtree", "mock"])
@@ -187,7 +187,7 @@ def test_a_file_of_which_a_part_arrived_is_an_error(tmp_path: Path, monkeypatch:
     def half(source: str, target: str, **rest: Any) -> None:
         Path(target).write_bytes(Path(source).read_bytes()[:1])
 
-    monkeypatch.setattr(storage.arrow, "copy_files", half)
+    monkeypatch.setattr(arrow, "copy_files", half)
     with pytest.raises(OSError, match=r"study\.json\.draft has 1 bytes of \d+"):
         push(here, there, {})
     assert not (tmp_path / "there" / "study.json").exists()

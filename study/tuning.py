@@ -166,8 +166,12 @@ class Proposals(Searcher):
         self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
         self.asked: dict[str, str] = {}
         """The key of the job that each of Tune's trials was asked to run: an equal one is not run beside it."""
-        self.dead: set[str] = set()
-        """The keys of jobs whose workers died for good: they leave no record before the search ends."""
+        self.places: dict[str, tuple[int, str]] = {}
+        """The proposal behind each of Tune's trials."""
+        self.again: set[str] = set()
+        """The keys of jobs whose workers died once: each is given to another worker."""
+        self.dead: dict[str, Any] = {}
+        """The jobs, by key, whose workers died for good: they leave no record before the search ends."""
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
         """The next job that may run, nothing for now, or that there is none left."""
@@ -177,14 +181,24 @@ class Proposals(Searcher):
             job = self.search.replay(label, propose(self.search, label, number))
             self.waiting.remove((number, label))
             if not self.search.finished(job) and job.key not in self.asked.values():
-                self.asked[trial_id] = job.key
+                self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
                 return {"search": self.search, "job": job, "label": self.search.told(label, number, job)}
         return None if self.waiting else Searcher.FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Note a job that died: later proposals wait for those that leave a record on disk."""
-        if error:
-            self.dead.add(self.asked[trial_id])
+        """Give a job that died to another worker, once; later proposals wait for those that leave a record on disk.
+
+        Tune's own retry gives up at once where a machine is lost: its reused actor fails twice, by one loss.
+        """
+        if not error:
+            return
+        key, (number, label) = self.asked[trial_id], self.places[trial_id]
+        if key in self.again:
+            self.dead[key] = self.search.job(label, read_json(self.search.place(label, number))["params"])
+        else:
+            self.again.add(key)
+            del self.asked[trial_id]
+            self.waiting.insert(0, (number, label))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -249,7 +263,7 @@ def search_all(search: Series[Any], *, at_once: int, gpus: float, logs: Path, te
         tune.with_resources(trainable, {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}),
         tune_config=TuneConfig(
             search_alg=proposals,
-            num_samples=len(proposals.waiting),
+            num_samples=2 * len(proposals.waiting),  # each may be given out twice
             max_concurrent_trials=at_once,
             reuse_actors=True,
         ),
@@ -258,17 +272,20 @@ def search_all(search: Series[Any], *, at_once: int, gpus: float, logs: Path, te
             storage_path=str(logs),
             verbose=0,
             callbacks=[_Shown(tell)],
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
     with contextlib.redirect_stdout(io.StringIO()):  # Tune prints boxes and hints even at verbosity 0
         results = tuner.fit()
+    reasons: dict[str, str] = {}
     for result in map(results.__getitem__, range(len(results))):
-        job = (result.config or {}).get("job")
-        if result.error and job and not search.finished(job):
-            lines = [line for line in str(result.error).splitlines() if line.strip()]
-            if lines and NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
-                raise Failed(lines[-1])
-            search.lost(job, lines[-1] if lines else "the worker died")
+        lines = [line for line in str(result.error or "").splitlines() if line.strip()]
+        if lines and NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
+            raise Failed(lines[-1])
+        if lines and (job := (result.config or {}).get("job")):
+            reasons[job.key] = lines[-1]
+    for key, job in proposals.dead.items():
+        if not search.finished(job):
+            search.lost(job, reasons.get(key, "the worker died"))
     if search.missing():
         raise KeyboardInterrupt  # Tune turns the first Ctrl-C into an early but normal return

@@ -156,8 +156,8 @@ def test_a_folder_that_another_node_does_not_see_is_refused(two: Nodes, tmp_path
 
 def test_a_node_that_dies_in_the_middle_of_a_search_costs_no_trial(two: Nodes, tmp_path: Path) -> None:
     folder, copy = tmp_path / "study", tmp_path / "copy"
-    asked: dict[str, Any] = {"methods": ("gradient_ascent",), "trials": 8, "forget_ratios": (10,), "confirm_seeds": 0}
-    settings = ["--methods", "gradient_ascent", "--trials", "8", "--forget-ratios", "10", "--confirm-seeds", "0"]
+    asked: dict[str, Any] = {"methods": ("gradient_ascent",), "trials": 6, "forget_ratios": (10,), "confirm_seeds": 0}
+    settings = ["--methods", "gradient_ascent", "--trials", "6", "--forget-ratios", "10", "--confirm-seeds", "0"]
     running = subprocess.Popen(
         command(two, folder, *settings, "--no-metric-check", "--storage", copy.as_uri()),
         stdout=subprocess.PIPE,

@@ -284,8 +284,11 @@ class VLM:
 
 @contextlib.contextmanager
 def restored(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
-    """Lend `vlm` out for training, with a copy of its tensors, and put back bit for bit whatever was changed."""
-    before = {name: p.clone() for name, p in vlm.tensors().items()}
+    """Lend `vlm` out for training, with a copy of its tensors, and put back bit for bit whatever was changed.
+
+    The copy lies in main memory: on a GPU it takes nothing, and a borrower may write to any weight in any way.
+    """
+    before = {name: p.to("cpu", copy=True) for name, p in vlm.tensors().items()}
     try:
         yield vlm, before
     finally:
@@ -320,8 +323,8 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
 
 
 def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `vlm` that differ from `before`: all that a trial has to keep."""
-    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name])}
+    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep."""
+    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name].to(p.device))}
 
 
 def apply_delta(vlm: VLM, changed: Mapping[str, Tensor]) -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from study.families import read_layers
-from study.vlm import PARTS, VLM, Part
+from study.model_folder import without_weights
+from study.vlm import PARTS, VLM, Dtype, Part
 
 GIB = 2**30
 RANK = 16
@@ -127,6 +129,12 @@ def estimates(shape: Shape) -> list[Estimate]:
             logits,
         ),
     ]
+
+
+def needed(folder: Path, dtype: Dtype) -> str:
+    """What each kind of training of the model in a Hugging Face folder takes with one picture per step, in words."""
+    found = estimates(shape(without_weights(folder, dtype)))
+    return "; ".join(f"{e.kind} {(e.weights + e.states + e.copies + e.picture) / GIB:.2f} GiB" for e in found)
 
 
 def _adapters(vlm: VLM) -> int:

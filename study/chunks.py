@@ -1,4 +1,4 @@
-"""Less memory for the same numbers: forwards in chunks of rows, batches of questions halved.
+"""Less memory for the same numbers: forwards in chunks of rows, layers computed twice, batches of questions halved.
 
 A loss may be any function of a whole batch, so a batch of training is never made smaller. Its rows, which do not see
 each other, go through the model in chunks instead, and what a chunk left behind is computed again when the backward
@@ -12,12 +12,15 @@ import gc
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -63,7 +66,7 @@ def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
         if chunks.count >= max(2, chunks.rows) or not chunks.rows:
             raise DoesNotFit(
                 f"out of memory with one row at a time ({short}). Needed by arithmetic: {estimate()}. Set the "
-                "schedule's lora_rank, train fewer parts, or use a GPU with more memory"
+                "schedule's checkpoint=True or lora_rank, train fewer parts, or use a GPU with more memory"
             )
         chunks = Chunks(2 * chunks.count)
 
@@ -103,3 +106,18 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def recomputed(model: nn.Module) -> Iterator[None]:
+    """While the block lasts, layers in training keep only what they are given and are run again on the way back."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = False
+            del layer._gradient_checkpointing_func

@@ -19,7 +19,7 @@ from study import chunks, released_scoring, scoring
 from study import trial as trials
 from study.benchmarks import _mllmu_released
 from study.benchmarks.synthetic import Synthetic
-from study.chunks import Chunks, DoesNotFit, in_pieces, retried
+from study.chunks import Chunks, DoesNotFit, in_pieces, recomputed, retried
 from study.contracts import Learned, Method, Trial
 from study.learning import learn
 from study.methods.gradient_ascent import GradientAscent
@@ -30,7 +30,7 @@ from study.questions import Benchmark, Picture
 from study.released_scoring import generated
 from study.scoring import score
 from study.store import Folder, read_json
-from study.training import Schedule
+from study.training import Lessons, Schedule, train
 from study.trial import Bench
 from study.vlm import PARTS, VLM, Features, Part, load
 from study.weights import load_tensors
@@ -308,6 +308,55 @@ def test_learning_that_runs_out_of_memory_ends_as_it_would_have(
     plain, cut = (read_json(place / "curve.json") for place in places)
     assert cut == pytest.approx(plain, abs=1e-4)
     assert [read_json(place / "learned.json")["chunks"] for place in places] == [1, 2]
+
+
+# ---- layers computed twice -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", FAMILIES)
+def test_layers_computed_twice_give_the_same_loss_and_gradients(
+    name: str, family_folders: dict[str, Path], groups: list[Group]
+) -> None:
+    vlm = load(family_folders[name])
+    vlm.model.train()
+    whole = gradients(vlm, lambda: nll(vlm, groups))
+    with recomputed(vlm.model):
+        assert_alike(gradients(vlm, lambda: nll(vlm, groups)), whole)
+        through = gradients(vlm, lambda: nll(vlm, groups), ("projector",))
+    assert_alike(through, (whole[0], {name: whole[1][name] for name in through[1]}))
+    assert through[1]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_layers_computed_twice_keep_less_while_the_schedule_says_so(
+    name: str, family_folders: dict[str, Path], groups: list[Group]
+) -> None:
+    vlm, sizes = load(family_folders[name]), []
+
+    def loss(step: int) -> Tensor:
+        sizes.append(kept(lambda: nll(vlm, groups)))
+        return nll(vlm, groups)
+
+    for checkpoint in (False, True, False):
+        train(vlm, PARTS, Schedule(steps=1, learning_rate=1e-6, checkpoint=checkpoint), loss)
+    assert sizes[1] < 0.6 * sizes[0]
+    assert sizes[2] == pytest.approx(sizes[0], rel=0.02)
+    assert not any(getattr(module, "gradient_checkpointing", False) for module in vlm.model.modules())
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+@pytest.mark.parametrize("parts", [("vision", "projector"), ("llm",), PARTS])
+def test_training_with_layers_computed_twice_is_the_same_training(
+    lora_rank: int, parts: tuple[Part, ...], tiny_folder: Path, benchmark: Benchmark
+) -> None:
+    """The draws of the adapters' dropout too."""
+    curves, models = [], []
+    for checkpoint in (False, True):
+        vlm = load(tiny_folder)
+        schedule = replace(QUICK, steps=3, lora_rank=lora_rank, lora_dropout=0.3, checkpoint=checkpoint)
+        drawn = Lessons(benchmark.split(5).lessons, schedule, 0)
+        curves.append(train(vlm, parts, schedule, lambda _, vlm=vlm, drawn=drawn: nll(vlm, drawn.draw())))  # type: ignore[misc]
+        models.append(snapshot(vlm))
+    assert curves[1] == pytest.approx(curves[0], abs=1e-5)
+    assert_near(snapshot(load(tiny_folder)), *models)
 
 
 # ---- out of memory while scoring -----------------------------------------------------------------------------------

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from study.chunks import Chunks, retried
 from study.contracts import Learned
+from study.memory import needed
 from study.packing import logits, pack, token_logps
 from study.questions import Benchmark, Lesson
 from study.store import Folder, canonical, file_digest, read_json, sync, write_json
@@ -39,11 +42,37 @@ def learn(
     on_step: OnStep | None,
     dtype: Dtype = "float32",
 ) -> None:
-    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder."""
+    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder.
+
+    If memory runs out, it is taught anew in smaller chunks. Raises `DoesNotFit` if those of one row are too large.
+    """
     place = Folder(root).learned(learned.key)
     started = time.monotonic()
+
+    def attempt(chunks: Chunks) -> tuple[VLM, list[float]]:
+        vlm = replace(load(base, device, getattr(torch, dtype)), chunks=chunks)
+        return vlm, _taught(vlm, learned, benchmark, on_step)
+
+    vlm, curve = retried(attempt, lambda: needed(base, dtype))
+    place.mkdir(parents=True, exist_ok=True)
+    digests = save(vlm, place / "model")
+    write_json(place / "curve.json", curve)
+    write_json(
+        place / "learned.json",
+        {
+            **canonical(learned),
+            "key": learned.key,
+            "seconds": time.monotonic() - started,
+            "chunks": vlm.chunks.count,
+            "sha256": digests,
+            "dtype": dtype,
+        },
+    )
+
+
+def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | None) -> list[float]:
+    """Teach a model in place; the loss of every step."""
     torch.manual_seed(learned.seed)
-    vlm = load(base, device, getattr(torch, dtype))
     drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
 
     def loss(step: int) -> torch.Tensor:
@@ -58,20 +87,7 @@ def learn(
                 total = total - token_logps(logits(vlm, batch), batch).mean()
         return total
 
-    curve = train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
-    place.mkdir(parents=True, exist_ok=True)
-    digests = save(vlm, place / "model")
-    write_json(place / "curve.json", curve)
-    write_json(
-        place / "learned.json",
-        {
-            **canonical(learned),
-            "key": learned.key,
-            "seconds": time.monotonic() - started,
-            "sha256": digests,
-            "dtype": dtype,
-        },
-    )
+    return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
 
 
 def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from study.families import read_layers
-from study.vlm import PARTS, VLM, Part
+from study.model_folder import without_weights
+from study.vlm import PARTS, VLM, Dtype, Part
 
 GIB = 2**30
 RANK = 16
@@ -61,7 +63,7 @@ class Estimate:
     states: int
     """Gradients and AdamW's moments, and the adapters themselves."""
     copies: int
-    """Copies of weights: what is put back after a trial, and teachers."""
+    """Copies of weights: teachers. What is put back after a trial lies in main memory."""
     picture: int
     """Activations of a picture with one question, with headroom."""
 
@@ -94,7 +96,11 @@ def shape(vlm: VLM) -> Shape:
 
 
 def estimates(shape: Shape) -> list[Estimate]:
-    """Every kind of training that a study does. A trial keeps a copy of all weights to put back what it changed."""
+    """Every kind of training that a study does.
+
+    A trial keeps a copy of all weights to put back what it changed, in main memory: it is not counted, and without a
+    GPU comes on top.
+    """
     size, whole = shape.itemsize, shape.weights
     seen = shape.trainable["vision"] + shape.trainable["projector"]
     every = seen + shape.trainable["llm"]
@@ -105,24 +111,30 @@ def estimates(shape: Shape) -> list[Estimate]:
 
     return [
         of(f"learn: adapters of rank {RANK}", 4 * shape.adapters, 0, shape.llm_trained, logits),
-        of(f"unlearn: adapters of rank {RANK}", 4 * shape.adapters, whole, shape.llm_trained, logits),
-        of("unlearn: visual module, features only", 3 * seen, whole + size * seen, shape.vision),
+        of(f"unlearn: adapters of rank {RANK}", 4 * shape.adapters, 0, shape.llm_trained, logits),
+        of("unlearn: visual module, features only", 3 * seen, size * seen, shape.vision),
         of(
             "unlearn: visual module, loss on answers",
             3 * seen,
-            whole + size * seen,
+            size * seen,
             shape.vision + shape.llm_passed,
             logits,
         ),
-        of("unlearn: all weights", 3 * every, whole, shape.vision + shape.llm_trained, logits),
+        of("unlearn: all weights", 3 * every, 0, shape.vision + shape.llm_trained, logits),
         of(
             "unlearn: all weights, with a copy as reference",
             3 * every,
-            2 * whole,
+            whole,
             shape.vision + shape.llm_trained,
             logits,
         ),
     ]
+
+
+def needed(folder: Path, dtype: Dtype) -> str:
+    """What each kind of training of the model in a Hugging Face folder takes with one picture per step, in words."""
+    found = estimates(shape(without_weights(folder, dtype)))
+    return "; ".join(f"{e.kind} {(e.weights + e.states + e.copies + e.picture) / GIB:.2f} GiB" for e in found)
 
 
 def _adapters(vlm: VLM) -> int:

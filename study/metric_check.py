@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import torch
 
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import UNRELATED, Relearning
+from study.chunks import Chunks, retried
 from study.cluster import Job
 from study.contracts import Attack, Learned, Request, Trial
+from study.memory import needed
 from study.metric_trust import State
 from study.objectives import forget_groups
 from study.plan import Failed, Plan
@@ -26,8 +29,7 @@ from study.running import run_jobs, teach
 from study.scoring import score
 from study.store import Folder, canonical, content_key, read_json, write_json, write_rows
 from study.training import Diverged
-from study.trial import Bench, learned_model, marked
-from study.vlm import VLM, restored
+from study.trial import Bench, lent, marked
 
 States = Mapping[State, Attack | None]
 """What is done to a model before it is asked."""
@@ -80,12 +82,12 @@ def ask(bench: Bench, member: Trial, reference: str, wanted: States) -> None:
     for state, attacker in wanted.items():
         path = bench.folder.metric_check(member.key, state)
         started, failed = time.monotonic(), ""
-        with restored(learned_model(bench.root, member.start.key, bench.device)) as (vlm, _):
-            try:
-                write_rows(path, _rows(vlm, questions, attacker, request))
-            except (Diverged, ValueError) as error:
-                failed = str(error)
-                path.unlink(missing_ok=True)
+        attempt = partial(_rows, bench, member, questions, attacker, request)
+        try:
+            write_rows(path, retried(attempt, lambda: needed(bench.base, bench.dtype)))
+        except (Diverged, ValueError) as error:
+            failed = str(error)
+            path.unlink(missing_ok=True)
         note = {
             "state": state,
             "ratio": member.ratio,
@@ -106,12 +108,20 @@ def asked(request: Request) -> list[Question]:
     return [q for q in questions if (q.role, q.modality) in groups]
 
 
-def _rows(vlm: VLM, questions: Sequence[Question], attacker: Attack | None, request: Request) -> pd.DataFrame:
+def _rows(
+    bench: Bench,
+    member: Trial,
+    questions: Sequence[Question],
+    attacker: Attack | None,
+    request: Request,
+    chunks: Chunks,
+) -> pd.DataFrame:
     """The rows of the model as it is or, with an attacker, after its last step."""
-    if attacker is None:
-        return score(vlm, questions)
-    torch.manual_seed(request.seed)
-    stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request) if s.step]
+    with lent(bench, member, chunks) as (vlm, _):
+        if attacker is None:
+            return score(vlm, questions)
+        torch.manual_seed(request.seed)
+        stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request) if s.step]
     return marked(stages[-1], questions, attacker, request)
 
 

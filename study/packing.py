@@ -135,17 +135,37 @@ def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
 
 
 def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
-    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow."""
-    pictures = {} if batch.pixels is None else batch.pixels.inputs(vlm.model.dtype)
+    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow.
+
+    If they are to be differentiated, rows are computed in the model's chunks.
+    """
+    if cache is not None or not torch.is_grad_enabled():
+        return _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache)
+    return torch.cat(vlm.chunks.over(batch.input_ids, lambda some: _hidden(vlm, batch, some)))
+
+
+def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:
+    """The last hidden states of some rows."""
+    positions = batch.position_ids[..., rows, :]
+    pixels = _shown(vlm, batch, rows)
     out: Tensor = vlm.model.model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        attention_mask=masks(vlm, batch.attention_mask, batch.position_ids, batch.position_ids),
+        input_ids=batch.input_ids[rows],
+        position_ids=positions,
+        attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
         past_key_values=cache,
         use_cache=cache is not None,
-        **pictures,
+        **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
     ).last_hidden_state
     return out
+
+
+def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
+    """The pictures of some rows."""
+    if batch.pixels is None or len(batch.input_ids) == rows.stop - rows.start:
+        return batch.pixels
+    pictured = (batch.input_ids == vlm.image_id).any(1)
+    first, last = int(pictured[: rows.start].sum()), int(pictured[: rows.stop].sum())
+    return batch.pixels[first:last] if last > first else None
 
 
 def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor]:

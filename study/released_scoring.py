@@ -6,11 +6,12 @@ little is shared here: the strict protocol (`study.scoring`) is the cheap one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
 
+from study.chunks import in_pieces
 from study.packing import TOKENS_PER_BATCH
 from study.released import IMAGE, Ask
 from study.scoring import NAN, Cells, about, replied
@@ -32,16 +33,24 @@ def score_released(vlm: VLM, asks: Sequence[Ask]) -> pd.DataFrame:
 def generated(vlm: VLM, asks: Sequence[Ask]) -> list[str]:
     """The greedy reply to each ask, in order."""
     ids = [prompt_ids(vlm, ask) for ask in asks]
-    order = sorted(range(len(asks)), key=lambda i: (asks[i].most_tokens, len(ids[i]), i))
-    found: dict[int, str] = {}
+
+    def reply(batch: Sequence[int]) -> list[tuple[int, str]]:
+        return list(zip(batch, _replies(vlm, [asks[i] for i in batch], [ids[i] for i in batch]), strict=True))
+
+    found = dict(in_pieces(_alike(asks, [len(own) for own in ids]), reply))
+    return [found[i] for i in range(len(asks))]
+
+
+def _alike(asks: Sequence[Ask], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The places of asks of similar length that may say equally much, the longest first."""
+    order = sorted(range(len(asks)), key=lambda i: (asks[i].most_tokens, lengths[i], i))
     while order:
         last = order[-1]
-        longest = len(ids[last]) + asks[last].most_tokens
+        longest = lengths[last] + asks[last].most_tokens
         alike = [i for i in order if asks[i].most_tokens == asks[last].most_tokens]
         batch = alike[-max(1, min(REPLIES_PER_BATCH, TOKENS_PER_BATCH // longest)) :]
         del order[-len(batch) :]
-        found |= zip(batch, _replies(vlm, [asks[i] for i in batch], [ids[i] for i in batch]), strict=True)
-    return [found[i] for i in range(len(asks))]
+        yield batch
 
 
 def prompt_ids(vlm: VLM, ask: Ask) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ question are computed once, every candidate answer is read from there (`study.pa
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from transformers import DynamicCache
 
 from study.answer_metrics import beats, exposure, truth_ratio
+from study.chunks import in_pieces
 from study.decoding import replies
 from study.membership import compressed, lowest_means, standardised
 from study.packing import (
@@ -84,14 +86,16 @@ def candidates(question: Question) -> tuple[str, ...]:
 def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, Reading]:
     """What a model says to each question, by question id. Those without options are replied to."""
     groups = list(_grouped(questions))
-    parts = iter(groups)
-    found: dict[str, Reading] = {}
-    for part in batched(vlm, [group for group, _ in groups]):
-        asked = [question for _, (_, qs) in zip(part, parts, strict=False) for question in qs]
-        shown = sum(group.picture is not None for group in part)
-        batch = pack(vlm, part, vlm.grey(shown) if blind and shown else None, end=False)
-        found |= zip((q.id for q in asked), _read(vlm, batch, asked), strict=True)
-    return found
+    rows = iter(groups)
+
+    def read(part: Sequence[tuple[Group, list[Question]]]) -> list[tuple[str, Reading]]:
+        asked = [question for _, mine in part for question in mine]
+        shown = sum(group.picture is not None for group, _ in part)
+        batch = pack(vlm, [group for group, _ in part], vlm.grey(shown) if blind and shown else None, end=False)
+        return list(zip((q.id for q in asked), _read(vlm, batch, asked), strict=True))
+
+    parts = batched(vlm, [group for group, _ in groups])
+    return dict(in_pieces((list(itertools.islice(rows, len(part))) for part in parts), read))
 
 
 def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Question]]]:

@@ -13,13 +13,14 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
+from study.chunks import Chunks, retried
 from study.contracts import Trial
+from study.memory import needed
 from study.questions import Goal, Split
 from study.scoring import score
 from study.store import content_key, write_json, write_rows
 from study.training import Diverged
-from study.trial import Bench, learned_model
-from study.vlm import restored
+from study.trial import Bench, lent
 
 
 def in_turn(split: Split, goal: Goal, requests: int) -> list[Split]:
@@ -42,15 +43,22 @@ def in_turn(split: Split, goal: Goal, requests: int) -> list[Split]:
 def in_sequence(bench: Bench, trial: Trial, requests: int, reference: str) -> None:
     """Apply a trial's method to one request after another; score before the first (step 0) and after each.
 
-    What diverges ends the sequence there, and the record says so. `reference` is as in `Bench.request`.
+    What diverges ends the sequence there, and the record says so; one that runs out of memory starts anew in smaller
+    chunks, as a trial does. `reference` is as in `Bench.request`.
     """
+    retried(
+        lambda chunks: _in_sequence(bench, trial, requests, reference, chunks), lambda: needed(bench.base, bench.dtype)
+    )
+
+
+def _in_sequence(bench: Bench, trial: Trial, requests: int, reference: str, chunks: Chunks) -> None:
     path = bench.folder.sequence(trial.key, requests)
     torch.manual_seed(trial.seed)
-    whole = bench.request(trial, reference)
+    whole = bench.request(trial, reference, chunks)
     parts = in_turn(whole.split, trial.goal, requests)
     asked = [q for q in whole.split.questions if q.half == "report" and q.task == "classification"]
     started, diverged = time.monotonic(), ""
-    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
+    with lent(bench, trial, chunks) as (vlm, _):
         stages = [score(vlm, asked)]
         for number, part in enumerate(parts, 1):
             cache = bench.folder.cache(content_key((trial, requests, number)))  # saliency is that of the model now
@@ -64,6 +72,7 @@ def in_sequence(bench: Bench, trial: Trial, requests: int, reference: str) -> No
         "people": [sorted(part.forget_people) for part in parts],
         "diverged": diverged,
         "seconds": time.monotonic() - started,
+        "chunks": chunks.count,
     }
     write_json(path.with_suffix(".json"), about)
     write_rows(path, pd.concat(stages, ignore_index=True))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from study import checks
+from study.chunks import recomputed
 from study.packing import Group, Prompt
 from study.questions import Lesson, Picture
 from study.vlm import VLM, Part
@@ -66,6 +67,9 @@ class Schedule:
     """Batches per optimiser step."""
     precision: Precision = "float32"
     """Autocast of the forward pass."""
+    checkpoint: bool = False
+    """Whether each layer keeps only what it is given and is computed again in the backward pass: a third more
+    computation, and memory for the activations of one layer in place of all."""
     lora_rank: int = 0
     """Rank of low-rank adapters on every linear layer of the trained parts, which are trained in place of the
     weights and then merged into them (published: 16); 0 trains the weights themselves."""
@@ -211,7 +215,8 @@ def steps(
     or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be trained.
     """
     trained = _chosen(vlm, parts, schedule, masks)
-    with _weights(vlm, trained, schedule, seed) as weights:
+    layers = recomputed(vlm.model) if schedule.checkpoint else nullcontext()
+    with _weights(vlm, trained, schedule, seed) as weights, layers:
         for name, parameter in vlm.model.named_parameters():
             parameter.requires_grad_(name in weights)
         optimizer = _optimizer(list(weights.values()), schedule)

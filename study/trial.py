@@ -15,8 +15,10 @@ import pandas as pd
 import torch
 
 from study import objectives
+from study.chunks import Chunks, retried
 from study.contracts import Attack, Request, Source, Trial
 from study.learning import load_learned
+from study.memory import needed
 from study.plugins import name_of
 from study.questions import HALVES, MODALITIES, Benchmark, Question, facts, states
 from study.scoring import score
@@ -53,17 +55,21 @@ class Bench:
         """The benchmark, read once per process."""
         return _benchmark(self.source, self.folder.data, self.attributes)
 
-    def request(self, trial: Trial, reference: str) -> Request:
-        """The forget request of a trial. `reference` is the key of the learned reference model."""
+    def request(self, trial: Trial, reference: str, chunks: Chunks | None = None) -> Request:
+        """The forget request of a trial. `reference` is the key of the learned reference model.
+
+        The models that it loads cut their forwards into `chunks`.
+        """
+        finely = chunks or Chunks()
         return Request(
             split=self.benchmark.split(trial.ratio),
             goal=trial.goal,
             strangers=self.benchmark.strangers,
             seed=trial.seed,
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
-            base=lambda: load(self.base, self.device, getattr(torch, self.dtype)),
-            reference=lambda: load_learned(self.root, reference, self.device),
-            start=lambda: load_learned(self.root, trial.start.key, self.device),
+            base=lambda: replace(load(self.base, self.device, getattr(torch, self.dtype)), chunks=finely),
+            reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
+            start=lambda: replace(load_learned(self.root, trial.start.key, self.device), chunks=finely),
             adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,
         )
 
@@ -82,16 +88,24 @@ def learned_model(root: Path, key: str, device: str) -> VLM:
 def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
     """Run a trial unless it is on disk, and return its record.
 
-    A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so. `waited` is
-    how many seconds the worker had been idle before; with loading and bookkeeping it is the trial's overhead.
+    A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
+    out of memory starts anew in smaller chunks. `waited` is how many seconds the worker had been idle before; with
+    loading, bookkeeping and attempts that ran out of memory it is the trial's overhead. Raises `DoesNotFit` if chunks
+    of one row are too large.
     """
     if bench.folder.record(trial.key).exists():
         return read_json(bench.folder.record(trial.key))
-    called = time.monotonic()
+    called = time.monotonic() - waited
+    return retried(
+        lambda chunks: _run(bench, trial, reference, chunks, called), lambda: needed(bench.base, bench.dtype)
+    )
+
+
+def _run(bench: Bench, trial: Trial, reference: str, chunks: Chunks, called: float) -> Json:
     torch.manual_seed(trial.seed)
-    request = bench.request(trial, reference)
+    request = bench.request(trial, reference, chunks)
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
-    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, before):
+    with lent(bench, trial, chunks) as (vlm, before):
         started = time.monotonic()
         state: State = "complete"
         reason = instruction = ""
@@ -115,14 +129,28 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
-        "overhead_seconds": waited + time.monotonic() - called - unlearn_seconds - score_seconds,
+        "overhead_seconds": time.monotonic() - called - unlearn_seconds - score_seconds,
         **asdict(work),
     }
-    return keep_record(bench.folder, trial, state, reason, instruction=instruction, cost=cost)
+    return keep_record(bench.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
+
+
+@contextmanager
+def lent(bench: Bench, trial: Trial, chunks: Chunks) -> Iterator[tuple[VLM, dict[str, torch.Tensor]]]:
+    """The learned model of a trial, `restored`, with forwards that are cut into `chunks`."""
+    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, before):
+        yield replace(vlm, chunks=chunks), before
 
 
 def keep_record(
-    folder: Folder, trial: Trial, state: State, reason: str, *, instruction: str = "", cost: Mapping[str, float]
+    folder: Folder,
+    trial: Trial,
+    state: State,
+    reason: str,
+    *,
+    instruction: str = "",
+    cost: Mapping[str, float],
+    chunks: int = 1,
 ) -> Json:
     """Write a trial's record, which ends the trial: from now on it is never run again."""
     record = {
@@ -136,6 +164,7 @@ def keep_record(
         "ratio": trial.ratio,
         "seed": trial.seed,
         "start": {"kind": trial.start.kind, "key": trial.start.key},
+        "chunks": chunks,
         "cost": dict(cost),
     }
     write_json(folder.record(trial.key), record)
@@ -167,15 +196,22 @@ def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
 def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None:
     """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen.
 
-    Some questions about others are asked too: they say whether the attacked model still is one.
+    Some questions about others are asked too: they say whether the attacked model still is one. As a trial, an attack
+    that runs out of memory starts anew.
     """
-    if attack_state(bench.folder, trial, attacker) == "complete":
-        return
+    if attack_state(bench.folder, trial, attacker) != "complete":
+        retried(
+            lambda chunks: _attack(bench, trial, attacker, reference, chunks), lambda: needed(bench.base, bench.dtype)
+        )
+
+
+def _attack(bench: Bench, trial: Trial, attacker: Attack, reference: str, chunks: Chunks) -> None:
     torch.manual_seed(trial.seed)
-    request = bench.request(replace(trial, seed=0), reference)  # one attacker for all models, whatever their seed
+    alike = replace(trial, seed=0)  # one attacker for all models, whatever their seed
+    request = bench.request(alike, reference, chunks)
     questions = _attacked_questions(request.split.questions, trial)
     started = time.monotonic()
-    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
+    with lent(bench, trial, chunks) as (vlm, _):
         found, _ = unlearned_model(bench.folder, trial.key, vlm)
         stages, diverged = [], ""
         try:
@@ -184,7 +220,8 @@ def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None
         except Diverged as error:  # the attacker broke the model: what came back until then is the result
             diverged = str(error)
     rows = marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
-    _note_attack(bench.folder, trial, attacker, diverged=diverged, seconds=time.monotonic() - started)
+    seconds = time.monotonic() - started
+    _note_attack(bench.folder, trial, attacker, diverged=diverged, seconds=seconds, chunks=chunks.count)
     write_rows(bench.folder.attack(trial.key, content_key(attacker)), rows)
 
 

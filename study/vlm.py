@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
+from study.chunks import Chunks
 from study.families import expander, load_processor, read_layers, skip_unread, square_side, unread
 from study.pixels import Pixels, joined, pixels_from, squared
 from study.questions import Picture
@@ -54,6 +55,14 @@ class Features:
         )
 
 
+def gathered(parts: Sequence[Features]) -> Features:
+    """One batch out of several."""
+    if len(parts) == 1:
+        return parts[0]
+    layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
+    return Features(layers, torch.cat([part.projected for part in parts]))
+
+
 @dataclass
 class VLM:
     """A model with its processor. `instruction` is put in front of every prompt and every reply begins with `prefill`.
@@ -66,6 +75,7 @@ class VLM:
     processor: ProcessorMixin
     instruction: str = ""
     prefill: str = ""
+    chunks: Chunks = field(default_factory=Chunks, repr=False)
     _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
     _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
 
@@ -240,6 +250,12 @@ class VLM:
 
     def features(self, pixels: Pixels) -> Features:
         """The hidden state after every vision layer that is read, and the projected tokens. No LLM call."""
+        if not torch.is_grad_enabled():
+            return self._encoded(pixels)
+        like = next(iter(pixels.tensors.values()))
+        return gathered(self.chunks.over(like, lambda rows: self._encoded(pixels[rows])))
+
+    def _encoded(self, pixels: Pixels) -> Features:
         states: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -290,8 +306,11 @@ class VLM:
 
 @contextlib.contextmanager
 def restored(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
-    """Lend `vlm` out for training, with a copy of its tensors, and put back bit for bit whatever was changed."""
-    before = {name: p.clone() for name, p in vlm.tensors().items()}
+    """Lend `vlm` out for training, with a copy of its tensors, and put back bit for bit whatever was changed.
+
+    The copy lies in main memory: on a GPU it takes nothing, and a borrower may write to any weight in any way.
+    """
+    before = {name: p.to("cpu", copy=True) for name, p in vlm.tensors().items()}
     try:
         yield vlm, before
     finally:
@@ -326,8 +345,8 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
 
 
 def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `vlm` that differ from `before`: all that a trial has to keep."""
-    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name])}
+    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep."""
+    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name].to(p.device))}
 
 
 def apply_delta(vlm: VLM, changed: Mapping[str, Tensor]) -> None:

@@ -58,10 +58,10 @@ def test_states_and_copies_are_what_each_training_holds() -> None:
     learn, adapters, features, answers, whole, referred = estimates(counted)
     assert {e.weights for e in estimates(counted)} == {200}
     assert (learn.states, learn.copies, learn.picture) == (40, 0, 3000 + 28)
-    assert (adapters.states, adapters.copies) == (40, 200)
-    assert (features.states, features.copies, features.picture) == (60, 220, 300)
+    assert (adapters.states, adapters.copies) == (40, 0)
+    assert (features.states, features.copies, features.picture) == (60, 20, 300)
     assert (answers.states, answers.picture) == (60, 1800 + 28)
-    assert (whole.states, whole.copies, whole.picture) == (588, 200, 3300 + 28)
+    assert (whole.states, whole.copies, whole.picture) == (588, 0, 3300 + 28)
     assert referred.copies - whole.copies == whole.weights
 
 

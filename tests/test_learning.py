@@ -94,6 +94,7 @@ def test_the_stated_parts_are_taught_and_everything_is_written_down(root: Path, 
     assert record["kind"] == "vanilla"
     assert record["key"] == VANILLA.key
     assert record["seconds"] > 0
+    assert record["chunks"] == 1
     assert len(read_json(place / "curve.json")) == 3
     assert sorted(path.name for path in place.iterdir()) == ["curve.json", "learned.json", "model"]
     assert stat.S_IMODE((place / "model").stat().st_mode) == 0o755

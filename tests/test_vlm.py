@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast
 
 from study.packing import Group, Prompt, logits, pack, token_logps
@@ -155,6 +156,51 @@ def test_a_lent_model_comes_back_bit_for_bit(tiny: VLM) -> None:
         assert all(torch.equal(kept[name], before[name]) for name in before)
     assert all(bits(tensor) == bits(before[name]) for name, tensor in tiny.tensors().items())
     assert not any(p.requires_grad or p.grad is not None for p in tiny.model.parameters())
+
+
+def test_what_is_written_behind_the_back_of_autograd_comes_back_too(tiny: VLM) -> None:
+    """By `.data`, as peft merges adapters, by a new storage, and element by element."""
+    before = snapshot(tiny)
+    one, two, three = list(dict(tiny.model.named_parameters()).values())[:3]
+    with restored(tiny) as (lent, kept):
+        one.data.mul_(2)
+        two.data = torch.ones_like(two)
+        three.data[0] = 7
+        assert len(delta(lent, kept)) == 3
+    assert all(bits(tensor) == bits(before[name]) for name, tensor in tiny.tensors().items())
+
+
+class _Elsewhere(TorchFunctionMode):
+    """Counts the bytes of copies that are asked for on the device of the model, and of those into main memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = self.away = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.clone:
+            self.beside += args[0].nbytes
+        if func is Tensor.to and args[1] == "cpu":
+            self.away += args[0].nbytes
+        return func(*args, **(kwargs or {}))
+
+
+def test_lending_a_model_copies_it_into_main_memory_alone(tiny: VLM) -> None:
+    with _Elsewhere() as copies, restored(tiny):
+        pass
+    assert copies.beside == 0
+    assert copies.away == sum(tensor.nbytes for tensor in tiny.tensors().values())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_on_a_gpu_is_lent_without_taking_more_of_it(tiny_folder: Path) -> None:
+    vlm = load(tiny_folder, "cuda")
+    before, held = snapshot(vlm), torch.cuda.memory_allocated()
+    with restored(vlm) as (lent, kept):
+        assert torch.cuda.memory_allocated() == held
+        disturb(lent, "llm")
+        assert {vlm.part_of(name) for name in delta(lent, kept)} == {"llm"}
+    assert delta(vlm, before) == {}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

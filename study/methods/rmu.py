@@ -83,7 +83,7 @@ def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:
             logits(vlm, replace(batch, row=batch.row[:0], source=batch.source[:0]))
         finally:
             hook.remove()
-    return said[0][batch.row, batch.source].float()
+    return torch.cat(said)[batch.row, batch.source].float()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from study.pixels import Pixels, joined
 from study.questions import Lesson, Picture
 from study.saliency import masks, saliency
 from study.training import Lessons, Schedule, frozen, train
-from study.vlm import VLM, Features, Part
+from study.vlm import VLM, Features, Part, gathered
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
 T = TypeVar("T")
@@ -149,7 +149,7 @@ class VKD:
                 return lambda pictures, pixels: mean
             double = _doubles(forget, request.strangers, request.seed)
             dealt = list(dict.fromkeys(double.values()))
-            strangers = _gathered(list(_chunks(vanilla, dealt)))
+            strangers = gathered(list(_chunks(vanilla, dealt)))
             place = {person: dealt.index(stranger) for person, stranger in double.items()}
             return lambda pictures, pixels: strangers[[place[forget.person_of(p)] for p in pictures]]
         if self.teacher == "other_person":
@@ -185,12 +185,6 @@ def _chunks(vlm: VLM, pictures: Sequence[Picture]) -> Iterator[Features]:
     """The features of pictures, a few at a time."""
     for start in range(0, len(pictures), AT_ONCE):
         yield vlm.features(vlm.pixels(pictures[start : start + AT_ONCE]))
-
-
-def _gathered(parts: Sequence[Features]) -> Features:
-    """One batch out of several."""
-    layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
-    return Features(layers, torch.cat([part.projected for part in parts]))
 
 
 def _mean_features(vlm: VLM, pictures: Sequence[Picture]) -> Features:
@@ -240,4 +234,4 @@ def _cached_features(vanilla: VLM, pixels: Pixels, keys: list[str | None], cache
         room = KEPT_BYTES // sum(tensor[0].nbytes for tensor in (*made.layers, made.projected)) - len(cache)
         fresh = {key: new[i] for i in todo if (key := keys[i]) is not None}
         cache.update(itertools.islice(fresh.items(), max(0, room)))
-    return _gathered([new[i] if i in new else cache[keys[i] or ""] for i in range(len(keys))])
+    return gathered([new[i] if i in new else cache[keys[i] or ""] for i in range(len(keys))])

@@ -1,0 +1,123 @@
+"""Less memory for the same numbers: forwards in chunks of rows, layers computed twice, batches of questions halved.
+
+A loss may be any function of a whole batch, so a batch of training is never made smaller. Its rows, which do not see
+each other, go through the model in chunks instead, and what a chunk left behind is computed again when the backward
+pass comes to it (arXiv 1604.06174): every loss, gradient and draw is what it was, to float rounding and but for the
+draws of dropout.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class DoesNotFit(RuntimeError):
+    """There is not enough memory even for the smallest pieces."""
+
+
+@dataclass
+class Chunks:
+    """How finely forwards that will be differentiated are cut. One object is shared by all copies of a model."""
+
+    count: int = 1
+    """Chunks that a forward is cut into, as far as it has rows."""
+    rows: int = 0
+    """The most rows that such a forward had so far."""
+
+    def over(self, like: Tensor, run: Callable[[slice], T]) -> list[T]:
+        """What `run` makes of each chunk of the rows of `like`, in order; if cut, run again on the way back."""
+        rows = len(like)
+        self.rows = max(self.rows, rows)
+        if self.count == 1:
+            return [run(slice(0, rows))]
+        # `like` is handed on for its device alone: torch restores the random numbers of the devices it is given
+        size = math.ceil(rows / self.count)
+        chunks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+        return [cast(T, checkpoint(lambda some, _: run(some), chunk, like, use_reentrant=False)) for chunk in chunks]
+
+
+def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
+    """What `attempt` returns, which starts anew with forwards cut twice as finely whenever it runs out of memory.
+
+    Raises `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut.
+    """
+    chunks = Chunks()
+    while True:
+        try:
+            return attempt(chunks)
+        except torch.OutOfMemoryError as error:
+            short = str(error)
+        release()  # not before here: the error holds on to the tensors of the attempt
+        if chunks.count >= max(2, chunks.rows) or not chunks.rows:
+            raise DoesNotFit(
+                f"out of memory with one row at a time ({short}). Needed by arithmetic: {estimate()}. Set the "
+                "schedule's checkpoint=True or lora_rank, train fewer parts, or use a GPU with more memory"
+            )
+        chunks = Chunks(2 * chunks.count)
+
+
+def in_pieces(pieces: Iterable[Sequence[T]], work: Callable[[Sequence[T]], Sequence[R]]) -> Iterator[R]:
+    """The results of all items, worked on piece by piece; a piece that does not fit into memory is halved.
+
+    Those after it are cut as small at once. Raises `DoesNotFit` for an item that does not fit by itself.
+    """
+    most: int | None = None
+    for piece in pieces:
+        done = 0
+        while done < len(piece):
+            some = piece[done:][:most]
+            found = _unless_short(work, some)
+            if found is None:
+                if most is None:
+                    warnings.warn(f"out of memory with {len(some)} rows: halved from here on", stacklevel=2)
+                most = len(some) // 2
+            else:
+                yield from found
+                done += len(some)
+
+
+def _unless_short(work: Callable[[Sequence[T]], Sequence[R]], some: Sequence[T]) -> Sequence[R] | None:
+    try:
+        return work(some)
+    except torch.OutOfMemoryError as error:
+        if len(some) == 1:
+            raise DoesNotFit(f"out of memory with a single row ({error}): use a GPU with more memory") from error
+    release()
+    return None
+
+
+def release() -> None:
+    """Give back the memory of what nobody refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def recomputed(model: nn.Module) -> Iterator[None]:
+    """While the block lasts, layers in training keep only what they are given and are run again on the way back."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = False
+            del layer._gradient_checkpointing_func

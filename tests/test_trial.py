@@ -96,8 +96,10 @@ def test_a_trial_leaves_its_record_weights_and_rows(bench: Bench) -> None:
         "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1,
         "start": {"kind": "vanilla", "key": VANILLA.key},
     }  # fmt: skip
-    assert costs.keys() == {"unlearn_seconds", "score_seconds", "overhead_seconds"}
-    assert all(seconds > 0 for seconds in costs.values())
+    seconds = {"unlearn_seconds", "score_seconds", "overhead_seconds"}
+    assert costs.keys() == seconds | {"images", "prompt_tokens", "generated_tokens", "flops"}
+    assert all(costs[name] > 0 for name in costs.keys() - {"generated_tokens"})
+    assert costs["generated_tokens"] == 0  # only choices select
     rows = read_rows(bench.folder.rows(asked.key, "select"))
     asked_for = {q.id for q in bench.benchmark.split(10).questions if q.half == "select" and q.task == "classification"}
     assert list(rows.columns) == list(ROW_COLUMNS)

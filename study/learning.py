@@ -5,16 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from study.contracts import Learned
-from study.packing import logits, pack, token_logps
+from study.packing import Group, logits, pack, token_logps
+from study.parallel import ALONE, Forward, World, whole
 from study.questions import Benchmark, Lesson
 from study.store import Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
-from study.vlm import VLM, Dtype, load
+from study.vlm import VLM, Dtype, Part, apply_delta, load
 
 
 def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
@@ -38,12 +40,21 @@ def learn(
     device: str,
     on_step: OnStep | None,
     dtype: Dtype = "float32",
+    world: World = ALONE,
 ) -> None:
-    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder."""
-    place = Folder(root).learned(learned.key)
+    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder.
+
+    All processes of `world` draw the same batches and compute their shares; the first tells and keeps. Raises
+    `ValueError` for adapters in a sharded world.
+    """
+    if world.sharded and learned.schedule.lora_rank:
+        raise ValueError(
+            f"lora_rank={learned.schedule.lora_rank}: adapters are not sharded; set it to 0, or sharded off"
+        )
     started = time.monotonic()
     torch.manual_seed(learned.seed)
-    vlm = load(base, device, getattr(torch, dtype))
+    vlm = load(base, "cpu" if world.sharded else device, getattr(torch, dtype))
+    forward = world.spread(vlm)
     drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
 
     def loss(step: int) -> torch.Tensor:
@@ -54,11 +65,44 @@ def learn(
             [group for group in groups if group.picture is None],
         ):
             if part:  # each kind by itself: rows of one length, and text counts as much as pictures
-                batch = pack(vlm, part)
-                total = total - token_logps(logits(vlm, batch), batch).mean()
+                total = total - _mean(vlm, forward, part, world)
         return total
 
-    curve = train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
+    told = on_step if world.rank == 0 else None
+    curve = train(vlm, learned.parts, learned.schedule, loss, on_step=told, world=world)
+    if world.sharded:
+        vlm = _gathered(vlm, learned.parts, base, world)
+    if world.rank == 0:
+        _keep(root, learned, vlm, curve, started, dtype)
+    world.wait()
+
+
+def _mean(vlm: VLM, forward: Forward, groups: Sequence[Group], world: World) -> torch.Tensor:
+    """This process's summand of the mean log-probability of all answer tokens of `groups`.
+
+    That is the mean over the tokens of its share, times how many of all they are. A process without a share computes a
+    group for nothing: in a sharded world all must run the model for any to.
+    """
+    share = world.share(groups)
+    batch = pack(vlm, share or groups[:1])
+    tokens = len(batch.target) if share else 0
+    mean: torch.Tensor = forward(lambda: token_logps(logits(vlm, batch), batch).mean())
+    return mean * (tokens / world.total(tokens))
+
+
+def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, world: World) -> VLM:
+    """A sharded model in one piece, on the first process and in the memory of its host: the base, with what was taught."""
+    plain = load(base, "cpu", vlm.model.dtype) if world.rank == 0 else vlm
+    for name, parameter in vlm.trainable(parts).items():
+        tensor = whole(parameter.detach())
+        if world.rank == 0:
+            apply_delta(plain, {name: tensor})
+    return plain
+
+
+def _keep(root: Path, learned: Learned, vlm: VLM, curve: list[float], started: float, dtype: Dtype) -> None:
+    """Write the model, its loss curve and last the record, which says that all is there."""
+    place = Folder(root).learned(learned.key)
     place.mkdir(parents=True, exist_ok=True)
     digests = save(vlm, place / "model")
     write_json(place / "curve.json", curve)

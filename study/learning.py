@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import torch
 from study.chunks import Chunks, retried
 from study.contracts import Learned
 from study.memory import needed
-from study.packing import logits, pack, token_logps
+from study.packing import Group, logits, pack, token_logps
+from study.parallel import ALONE, Forward, World, whole
 from study.questions import Benchmark, Lesson
 from study.store import Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
-from study.vlm import VLM, Dtype, load
+from study.vlm import VLM, Dtype, Part, apply_delta, load
 
 
 def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
@@ -41,19 +43,81 @@ def learn(
     device: str,
     on_step: OnStep | None,
     dtype: Dtype = "float32",
+    world: World = ALONE,
 ) -> None:
     """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder.
 
-    If memory runs out, it is taught anew in smaller chunks. Raises `DoesNotFit` if those of one row are too large.
+    All processes of `world` draw the same batches and compute their shares; the first tells and keeps. If memory runs
+    out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those of one row are
+    too large, and `ValueError` for adapters in a sharded world.
     """
-    place = Folder(root).learned(learned.key)
+    if world.sharded and learned.schedule.lora_rank:
+        raise ValueError(
+            f"lora_rank={learned.schedule.lora_rank}: adapters are not sharded; set it to 0, or sharded off"
+        )
     started = time.monotonic()
+    told = on_step if world.rank == 0 else None
 
     def attempt(chunks: Chunks) -> tuple[VLM, list[float]]:
-        vlm = replace(load(base, device, getattr(torch, dtype)), chunks=chunks)
-        return vlm, _taught(vlm, learned, benchmark, on_step)
+        vlm = load(base, "cpu" if world.sharded else device, getattr(torch, dtype))
+        vlm = replace(vlm, chunks=chunks)
+        return vlm, _taught(vlm, learned, benchmark, told, world)
 
-    vlm, curve = retried(attempt, lambda: needed(base, dtype))
+    # Of several processes one that is short of memory cannot start anew by itself.
+    vlm, curve = retried(attempt, lambda: needed(base, dtype)) if world.size == 1 else attempt(Chunks())
+    if world.sharded:
+        vlm = _gathered(vlm, learned.parts, base, world)
+    if world.rank == 0:
+        _keep(root, learned, vlm, curve, started, dtype)
+    world.wait()
+
+
+def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | None, world: World) -> list[float]:
+    """Teach a model in place; the loss of every step."""
+    torch.manual_seed(learned.seed)
+    forward = world.spread(vlm)
+    drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
+
+    def loss(step: int) -> torch.Tensor:
+        groups = drawn.draw()
+        total = torch.zeros((), device=vlm.device)
+        for part in (
+            [group for group in groups if group.picture is not None],
+            [group for group in groups if group.picture is None],
+        ):
+            if part:  # each kind by itself: rows of one length, and text counts as much as pictures
+                total = total - _mean(vlm, forward, part, world)
+        return total
+
+    return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step, world=world)
+
+
+def _mean(vlm: VLM, forward: Forward, groups: Sequence[Group], world: World) -> torch.Tensor:
+    """This process's summand of the mean log-probability of all answer tokens of `groups`.
+
+    That is the mean over the tokens of its share, times how many of all they are. A process without a share computes a
+    group for nothing: in a sharded world all must run the model for any to.
+    """
+    share = world.share(groups)
+    batch = pack(vlm, share or groups[:1])
+    tokens = len(batch.target) if share else 0
+    mean: torch.Tensor = forward(lambda: token_logps(logits(vlm, batch), batch).mean())
+    return mean * (tokens / world.total(tokens))
+
+
+def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, world: World) -> VLM:
+    """A sharded model in one piece, on the first process and in the memory of its host: the base, with what was taught."""
+    plain = load(base, "cpu", vlm.model.dtype) if world.rank == 0 else vlm
+    for name, parameter in vlm.trainable(parts).items():
+        tensor = whole(parameter.detach())
+        if world.rank == 0:
+            apply_delta(plain, {name: tensor})
+    return plain
+
+
+def _keep(root: Path, learned: Learned, vlm: VLM, curve: list[float], started: float, dtype: Dtype) -> None:
+    """Write the model, its loss curve and last the record, which says that all is there."""
+    place = Folder(root).learned(learned.key)
     place.mkdir(parents=True, exist_ok=True)
     digests = save(vlm, place / "model")
     write_json(place / "curve.json", curve)
@@ -68,26 +132,6 @@ def learn(
             "dtype": dtype,
         },
     )
-
-
-def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | None) -> list[float]:
-    """Teach a model in place; the loss of every step."""
-    torch.manual_seed(learned.seed)
-    drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
-
-    def loss(step: int) -> torch.Tensor:
-        groups = drawn.draw()
-        total = torch.zeros((), device=vlm.device)
-        for part in (
-            [group for group in groups if group.picture is not None],
-            [group for group in groups if group.picture is None],
-        ):
-            if part:  # each kind by itself: rows of one length, and text counts as much as pictures
-                batch = pack(vlm, part)
-                total = total - token_logps(logits(vlm, batch), batch).mean()
-        return total
-
-    return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
 
 
 def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:

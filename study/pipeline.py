@@ -252,8 +252,14 @@ def _unconfirmed(folder: Folder, t: Trial, attacker: Attack | None) -> bool:
 def _check_resources(plan: Plan) -> None:
     """A job that nothing can run would wait for ever; a cluster may still grow, this machine does not."""
     wanted, there = plan.study.gpus_per_trial, cluster.gpus()
-    if wanted > there and cluster.is_private(plan.study.address):
+    if not cluster.is_private(plan.study.address):
+        return
+    if wanted > there:
         raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
+    if (together := plan.study.workers_per_model) * wanted > there:
+        raise Refused(
+            f"workers_per_model={together} need a GPU each but this machine has {there:g}; set it to at most that"
+        )
 
 
 def _check_shared(plan: Plan) -> None:

@@ -27,7 +27,10 @@ from study.trial import holds_out
 from study.vlm import VLM
 from study.warm_start import WarmStart, warm_start
 
-RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "threads", "address", "dry_run", "cost")
+RUNTIME = (
+    *("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_model", "sharded", "threads", "address"),
+    *("dry_run", "cost"),
+)
 """Settings that change no result."""
 PLACES = ("path", "train_split", "hub", "revision")
 """Where a benchmark or a base model lies; what it is, its fingerprint says, or its files."""

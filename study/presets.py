@@ -134,7 +134,13 @@ class Study:
     workers: int = 2
     """Jobs at once, on this machine or on the cluster."""
     gpus_per_trial: float = 0.0
-    """GPUs of a job, in fractions if several fit on one; 0 runs on the CPU."""
+    """GPUs of a job, in fractions if several fit on one, at most 1; 0 runs on the CPU."""
+    workers_per_model: int = 1
+    """Processes, each with `gpus_per_trial`, that teach vanilla and each reference together, one model at a time. What
+    is taught is the same to float rounding, unless adapters are trained with dropout."""
+    sharded: bool = False
+    """Whether these processes each keep but a part of the weights, gradients and optimizer state (FSDP2): for a model
+    that can be trained on no single GPU. Not with adapters."""
     threads: int = 1
     """Torch threads per process."""
     address: str = ""
@@ -147,11 +153,12 @@ class Study:
     cost: Annotated[Cost | None, Suppress] = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "lookahead", "random_trials", "requests", "workers", "threads"):
+        for name in ("trials", "lookahead", "random_trials", "requests", "workers", "workers_per_model", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
         refuse_address(self.study_dir)
         not_negative(self, "confirm_seeds", "metric_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
+        _check_processes(self)
         if self.metric_seeds and not self.metric_check:
             raise ValueError(f"metric_seeds={self.metric_seeds} serve the metric check alone: leave it on, or use 0")
         if not self.methods or not self.forget_ratios:
@@ -218,6 +225,26 @@ class Study:
             return tuple(Chain(chosen) for chosen in itertools.product(*map(self._attacks, several)))
         grid = self.attack_grid.get(name_in(text)) or (find("attacks", name_in(text))(),)
         return tuple(adjusted(attack, text) for attack in grid)
+
+
+def _check_processes(study: Study) -> None:
+    gpus, together = study.gpus_per_trial, study.workers_per_model
+    if gpus > 1:
+        raise ValueError(
+            f"gpus_per_trial={gpus:g}: a job is one process and uses one GPU; use at most 1, and workers_per_model to "
+            "teach vanilla and the references on several"
+        )
+    if together > 1 and 0 < gpus < 1:
+        raise ValueError(
+            f"workers_per_model={together} with gpus_per_trial={gpus:g}: each of these processes needs a GPU of its "
+            "own; set gpus_per_trial to 1"
+        )
+    if study.sharded and together == 1:
+        raise ValueError("sharded spreads a model over several processes: set workers_per_model to at least 2")
+    if study.sharded and study.learn.lora_rank:
+        raise ValueError(
+            f"sharded with learn.lora_rank={study.learn.lora_rank}: adapters are not sharded; set one of them to 0"
+        )
 
 
 def _tiny() -> Study:

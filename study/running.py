@@ -18,7 +18,10 @@ if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its s
 
 
 def teach(plan: Plan, bench: Bench, models: Sequence[Learned]) -> None:
-    """Teach, side by side, those of the models that are not on disk. Raises `Failed` if one cannot be taught."""
+    """Teach those of the models that are not on disk, side by side or each by several workers.
+
+    Raises `Failed` if one cannot be taught.
+    """
     from study.workers import learn_all  # Ray Train takes seconds to import; a dry run does without
 
     study = plan.study
@@ -34,10 +37,20 @@ def teach(plan: Plan, bench: Bench, models: Sequence[Learned]) -> None:
                 gained, progress[model] = steps - progress[model], steps
                 stage.advance(f"{names[model]} at step {steps}", gained, every=10)
 
-        gpus = study.gpus_per_trial
-        workers = min(len(missing), _gpu_jobs(study)) if gpus else len(missing)
+        gpus, together = study.gpus_per_trial, study.workers_per_model > 1
+        at_once = min(len(missing), _gpu_jobs(study)) if gpus else len(missing)
+        workers = study.workers_per_model if together else at_once
         cpus = 1.0 if gpus else min(1.0, study.workers / workers)
-        learn_all(bench, missing, workers=workers, cpus=cpus, gpus=gpus, on_progress=tell)
+        learn_all(
+            bench,
+            missing,
+            workers=workers,
+            cpus=cpus,
+            gpus=gpus,
+            on_progress=tell,
+            together=together,
+            sharded=study.sharded,
+        )
 
 
 def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:

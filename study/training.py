@@ -15,6 +15,7 @@ from torch import Tensor
 from study import checks
 from study.chunks import recomputed
 from study.packing import Group, Prompt
+from study.parallel import ALONE, World, whole
 from study.questions import Lesson, Picture
 from study.vlm import VLM, Part
 
@@ -186,13 +187,14 @@ def train(
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
     on_step: OnStep | None = None,
+    world: World = ALONE,
 ) -> list[float]:
     """Minimise `loss(step)` over the parameters of `parts`, in place; returns the loss of every step.
 
     As `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimiser step.
     """
     curve = []
-    for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks):
+    for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks, world=world):
         curve.append(value)
         if on_step:
             on_step(done, value)
@@ -207,12 +209,15 @@ def steps(
     *,
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
+    world: World = ALONE,
 ) -> Iterator[tuple[int, float]]:
     """Train as `train` does, one optimiser step at a time; yields (steps done, loss) with the model ready to score.
 
     `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` is that of the
-    adapters, if there are any: nothing else here is random. Raises `Diverged` within the step in which loss, gradient
-    or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be trained.
+    adapters, if there are any: nothing else here is random. In a `world` of several processes, all train alike on what
+    they make of their shares: `loss` is this process's summand of the loss. Raises `Diverged` within the step in which
+    loss, gradient or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be
+    trained.
     """
     trained = _chosen(vlm, parts, schedule, masks)
     layers = recomputed(vlm.model) if schedule.checkpoint else nullcontext()
@@ -225,8 +230,8 @@ def steps(
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.learning_rate * schedule.rate(step)
                 vlm.model.train()
-                with _dropout_seeded(schedule, seed, step):
-                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks)
+                with _dropout_seeded(schedule, seed, step * world.size + world.rank):
+                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks, world)
                 vlm.model.eval()
                 yield step + 1, value
         finally:
@@ -283,13 +288,16 @@ def _weights(
 
 
 @contextmanager
-def _dropout_seeded(schedule: Schedule, seed: int, step: int) -> Iterator[None]:
-    """Adapters are all that draws random numbers in a forward pass: the same seed drops the same."""
+def _dropout_seeded(schedule: Schedule, seed: int, draw: int) -> Iterator[None]:
+    """Adapters are all that draws random numbers in a forward pass: the same seed drops the same.
+
+    Processes that share a batch drop independently, so with dropout their number changes the result like a seed.
+    """
     if not schedule.lora_rank:
         yield
         return
     with torch.random.fork_rng():
-        torch.manual_seed(1 + seed + 1_000_003 * step)
+        torch.manual_seed(1 + seed + 1_000_003 * draw)
         yield
 
 
@@ -301,26 +309,28 @@ def _step(
     step: int,
     optimizer: torch.optim.Optimizer,
     masks: Mapping[str, Tensor] | None,
+    world: World,
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(schedule.accumulate):
         with torch.autocast(vlm.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
             value = loss(step) / schedule.accumulate
-        total += float(value.detach())
+        total += world.total(float(value.detach()))
         if not math.isfinite(total) or abs(total) > schedule.worst_loss:
             raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
         if value.requires_grad:
             value.backward()
+    world.add_up(trained.values())
     for name, parameter in trained.items():
         if masks is not None and parameter.grad is not None:
             parameter.grad.mul_(masks[name])
-    norm = torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip)
+    norm = whole(torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip))
     if not torch.isfinite(norm):
         raise Diverged(step, f"the gradient norm is {float(norm):.4g}")
     optimizer.step()
     with torch.no_grad():
-        largest = float(torch.stack(torch._foreach_norm(list(trained.values()), ord=math.inf)).max())
+        largest = world.largest(trained.values())
     if not largest <= schedule.worst_weight:
         raise Diverged(step, f"a weight is {largest:.4g} (limit {schedule.worst_weight:g})")
     return total

@@ -1,4 +1,4 @@
-"""Ray Train: teach models on workers of the cluster, several side by side."""
+"""Ray Train: teach models on workers of the cluster, several side by side, or one at a time by all workers together."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from study.cluster import quiet_worker
 from study.contracts import Learned
 from study.learning import learn
+from study.parallel import ALONE, world
 from study.plan import Failed
 from study.store import Folder, read_json, write_json
 from study.training import OnStep
@@ -25,18 +26,27 @@ OnProgress = Callable[[Learned, int], None]
 
 
 def learn_all(
-    bench: Bench, models: Sequence[Learned], *, workers: int, cpus: float, gpus: float, on_progress: OnProgress
+    bench: Bench,
+    models: Sequence[Learned],
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    on_progress: OnProgress,
+    together: bool = False,
+    sharded: bool = False,
 ) -> None:
     """Teach models side by side: one Ray Train run whose workers share the models out among themselves.
 
-    Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronised between them. A
-    worker that dies is replaced once, and what was already learned is not learned again. `on_progress(model, steps)`
-    is called now and then.
+    Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronised between them,
+    unless they teach `together`: then all teach the first model, then the second, each a share of every batch, with
+    the weights spread over them if `sharded`. Where a worker dies the run begins once more, and what was already
+    learned is not learned again. `on_progress(model, steps)` is called now and then.
     """
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={"bench": bench, "models": models},
-        torch_config=TorchConfig(backend="gloo"),  # the workers never exchange tensors, so any backend will do
+        train_loop_config={"bench": bench, "models": models, "together": together, "sharded": sharded},
+        torch_config=TorchConfig(backend="nccl" if together and gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpus > 0,
@@ -64,16 +74,19 @@ def learn_all(
 
 
 def _worker(config: dict[str, Any]) -> None:
-    """What a Ray Train worker does: teach its share of the models and write down how far each is."""
+    """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
     quiet_worker()
     bench: Bench = config["bench"]
-    context = ray.train.get_context()
-    torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
-    for model in config["models"][context.get_world_rank() :: context.get_world_size()]:
-        _progress_file(bench.folder, model).unlink(missing_ok=True)  # a run that was killed left one
-        if not (bench.folder.learned(model.key) / "learned.json").exists():
+    among, models = world(sharded=config["sharded"]), config["models"]
+    if not config["together"]:
+        torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
+        among, models = ALONE, among.share(models)
+    for model in models:
+        if among.rank == 0:
+            _progress_file(bench.folder, model).unlink(missing_ok=True)  # a run that was killed left one
+        if among.decides(not (bench.folder.learned(model.key) / "learned.json").exists()):
             told = _noting(bench.folder, model)
-            learn(bench.root, model, bench.benchmark, bench.base, bench.device, told, bench.dtype)
+            learn(bench.root, model, bench.benchmark, bench.base, bench.device, told, bench.dtype, among)
 
 
 def _noting(folder: Folder, model: Learned) -> OnStep:

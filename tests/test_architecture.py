@@ -65,7 +65,7 @@ RULES = [
             *PLUGINS,
             *(
                 f"study/{name}.py"
-                for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels")
+                for name in ("trial", "contracts", "scoring", "training", "parallel", "vlm", "saliency", "families", "pixels")
             ),
             *(f"study/{name}.py" for name in ("model_folder", "model_trial", "memory")),
         ),

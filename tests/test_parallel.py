@@ -1,0 +1,295 @@
+"""Several processes teach one model: what they learn is what one process learns, to float rounding."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from study import cluster, learning
+from study.benchmarks.synthetic import Synthetic
+from study.contracts import Learned
+from study.learning import learn, lessons_for, load_learned
+from study.packing import logits, pack, token_logps
+from study.parallel import World, whole, world
+from study.plan import Failed
+from study.presets import Study
+from study.questions import Benchmark
+from study.store import Folder, read_json
+from study.training import Diverged, Lessons, Schedule, train
+from study.trial import Bench
+from study.vlm import PARTS, VLM, load
+from tests.small import same_bits, snapshot
+
+# Three pictures on two processes are two and one; a single text group leaves the second process without any.
+UNEVEN = Schedule(steps=4, learning_rate=1e-3, pictures=3, lessons_per_picture=3, texts=1, warmup=2, weight_decay=0.01)
+VANILLA = Learned("vanilla", "base", "benchmark", None, None, UNEVEN, ("projector", "llm"), 0)
+CASES = {
+    "adamw": VANILLA,
+    "sgd": replace(VANILLA, schedule=replace(UNEVEN, optimizer="sgd", learning_rate=0.1), seed=1),
+    "accumulated": replace(VANILLA, schedule=replace(UNEVEN, steps=2, accumulate=2), seed=2),
+    "lora": replace(VANILLA, schedule=replace(UNEVEN, lora_rank=2, lora_dropout=0.0, learning_rate=1e-2), seed=3),
+}
+EVERYTHING = replace(CASES["sgd"], parts=PARTS, seed=5)
+SHARDED = {"sharded": replace(VANILLA, seed=4), "sharded, all parts": EVERYTHING}
+ALL = {**CASES, **SHARDED}
+DIVERGING = replace(VANILLA, schedule=replace(UNEVEN, worst_loss=1e-3))
+
+
+def join(rank: int, port: int) -> None:
+    """Make this process one of two."""
+    torch.set_num_threads(1)
+    at = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=at, rank=rank, world_size=2, timeout=timedelta(minutes=5))
+
+
+def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) -> None:
+    """What each of two processes does: learn every case, then add up planted gradients; all is kept in a file."""
+    join(rank, port)
+    kept: dict[str, Any] = {}
+
+    def recorded(vlm: VLM, *arguments: Any, **options: Any) -> list[float]:
+        curve = train(vlm, *arguments, **options)
+        weights = {name: whole(tensor).clone() for name, tensor in vlm.tensors().items()}
+        largest = max(tensor.numel() for tensor in map(_held, vlm.tensors().values()))
+        kept["last"] = {"curve": curve, "weights": weights, "largest": largest}
+        return curve
+
+    learning.train = recorded  # type: ignore[attr-defined]
+    for name, learned in ALL.items():
+        learn(root, learned, benchmark, base, "cpu", None, "float32", world(sharded=name in SHARDED))
+        kept[name] = kept.pop("last")
+    for sharded in (False, True):
+        try:
+            learn(root, DIVERGING, benchmark, base, "cpu", None, "float32", world(sharded=sharded))
+        except Diverged as error:
+            kept[f"diverged {sharded}"] = str(error)
+    kept["planted"] = planted(rank)
+    kept["decided"] = [world().decides(rank == first) for first in (0, 1)]
+    torch.save(kept, root / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def shard(rank: int, root: Path, port: int, benchmark: Benchmark, bases: dict[str, Path]) -> None:
+    """Let each of two processes learn a model of every family, sharded."""
+    join(rank, port)
+    for family, base in bases.items():
+        learn(root / family, EVERYTHING, benchmark, base, "cpu", None, "float32", world(sharded=True))
+    dist.destroy_process_group()
+
+
+def planted(rank: int) -> list[Tensor | None]:
+    """Gradients added up of a weight that has one everywhere, on the second process only, and nowhere."""
+    weights = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    weights[0].grad = torch.tensor([1.0, 10.0]) * (rank + 1)
+    if rank == 1:
+        weights[1].grad = torch.tensor([5.0, 7.0])
+    world().add_up(weights)
+    return [weight.grad for weight in weights]
+
+
+def _held(tensor: Tensor) -> Tensor:
+    local: Tensor = getattr(tensor, "to_local", lambda: tensor)()
+    return local
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Both:
+    """What one process and what two made of the same cases."""
+
+    one: Path
+    two: Path
+    ranks: tuple[dict[str, Any], ...]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, benchmark: Benchmark, tiny_folder: Path) -> Both:
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(process, (two, free_port(), benchmark, tiny_folder), nprocs=2)
+    for learned in ALL.values():
+        learn(one, learned, benchmark, tiny_folder, "cpu", None)
+    return Both(one, two, tuple(torch.load(two / f"{rank}.pt") for rank in range(2)))
+
+
+def curve(root: Path, learned: Learned) -> list[float]:
+    found: list[float] = read_json(Folder(root).learned(learned.key) / "curve.json")
+    return found
+
+
+def difference(one: VLM, other: VLM, base: VLM) -> float:
+    """How far two models lie apart, as a share of how far the first moved from the base."""
+    drift, way = (
+        torch.cat([(a[n] - b[n]).flatten() for n in b])
+        for a, b in [(one.tensors(), other.tensors()), (one.tensors(), base.tensors())]
+    )
+    return float(drift.norm() / way.norm())
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_two_processes_learn_what_one_learns(case: str, both: Both, tiny: VLM) -> None:
+    """Adam moves a weight by about the rate whatever its gradient, so rounding may turn one that has none."""
+    learned = ALL[case]
+    assert curve(both.two, learned) == pytest.approx(curve(both.one, learned), rel=1e-5)
+    one, two = (load_learned(root, learned.key) for root in (both.one, both.two))
+    assert difference(one, two, tiny) < (1e-4 if learned.schedule.optimizer == "sgd" else 0.02)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_all_processes_hold_the_same_model(case: str, both: Both) -> None:
+    """Bit for bit, and the first keeps just that."""
+    first, second = (rank[case] for rank in both.ranks)
+    assert first["curve"] == second["curve"] == curve(both.two, ALL[case])
+    assert same_bits(first["weights"], second["weights"])
+    kept = load_learned(both.two, ALL[case].key).tensors()
+    assert same_bits(first["weights"], {name: kept[name] for name in first["weights"]})
+
+
+def test_a_sharded_model_is_spread(both: Both, tiny: VLM) -> None:
+    most = max(tensor.numel() for tensor in tiny.tensors().values())
+    assert {rank["adamw"]["largest"] for rank in both.ranks} == {most}
+    assert {rank["sharded"]["largest"] for rank in both.ranks} == {math.ceil(most / 2)}
+
+
+@pytest.mark.slow
+def test_every_family_can_be_sharded(tmp_path: Path, benchmark: Benchmark, family_folders: dict[str, Path]) -> None:
+    """Qwen and Gemma read out with the weights of their embedding."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    torch.multiprocessing.spawn(shard, (two, free_port(), benchmark, family_folders), nprocs=2)
+    for family, base in family_folders.items():
+        learn(one / family, EVERYTHING, benchmark, base, "cpu", None)
+        assert curve(two / family, EVERYTHING) == pytest.approx(curve(one / family, EVERYTHING), rel=1e-5), family
+        models = (load_learned(root / family, EVERYTHING.key) for root in (one, two))
+        assert difference(*models, load(base)) < 1e-3, family
+
+
+def test_all_processes_diverge_at_once(both: Both) -> None:
+    for name in ("diverged False", "diverged True"):
+        first, second = (rank[name] for rank in both.ranks)
+        assert first == second
+        assert first.startswith("diverged at step 0: the loss is ")
+
+
+def test_gradients_are_added_up(both: Both) -> None:
+    for rank in both.ranks:
+        everywhere, second, nowhere = rank["planted"]
+        assert everywhere.tolist() == [3, 30]
+        assert second.tolist() == [5, 7]
+        assert nowhere is None
+
+
+def test_the_first_process_decides(both: Both) -> None:
+    assert [rank["decided"] for rank in both.ranks] == [[True, False]] * 2
+
+
+# ---- a world of one ------------------------------------------------------------------------------------------------
+def test_a_world_of_one_is_the_plain_loop_bit_for_bit(both: Both, tiny: VLM, benchmark: Benchmark) -> None:
+    """Batches, losses, clipping and AdamW written out, with nothing of the loop or of worlds in them."""
+    drawn, plain = Lessons(lessons_for(VANILLA, benchmark), UNEVEN, VANILLA.seed), list[float]()
+    weights = list(tiny.trainable(VANILLA.parts).values())
+    for weight in weights:
+        weight.requires_grad_(True)
+    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.999), weight_decay=0.01)
+    tiny.model.train()
+    for step in range(UNEVEN.steps):
+        optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, (step + 1) / 2) * (0.03 + 0.97 * (1 - step / 4))
+        groups = drawn.draw()
+        loss = torch.zeros(())
+        for part in ([g for g in groups if g.picture], [g for g in groups if not g.picture]):
+            batch = pack(tiny, part)
+            loss = loss - token_logps(logits(tiny, batch), batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        plain.append(loss.item())
+    assert curve(both.one, VANILLA) == plain
+    assert same_bits(snapshot(tiny), snapshot(load_learned(both.one, VANILLA.key)))
+
+
+@given(st.integers(0, 20), st.integers(1, 6))
+def test_shares_are_a_partition(items: int, size: int) -> None:
+    shares = [World(rank, size).share(range(items)) for rank in range(size)]
+    assert sorted(i for share in shares for i in share) == list(range(items))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_adapters_are_refused_in_a_sharded_world(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"lora_rank=2: adapters are not sharded"):
+        learn(tmp_path, CASES["lora"], benchmark, tiny_folder, "cpu", None, "float32", World(0, 2, sharded=True))
+
+
+# ---- settings ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"gpus_per_trial": 2.0}, "gpus_per_trial=2: a job is one process and uses one GPU"),
+        ({"workers_per_model": 0}, "workers_per_model=0: use at least 1"),
+        ({"workers_per_model": 2, "gpus_per_trial": 0.5}, "each of these processes needs a GPU of its own"),
+        ({"sharded": True}, "set workers_per_model to at least 2"),
+        ({"sharded": True, "workers_per_model": 2, "learn": Schedule(lora_rank=8)}, r"sharded with learn\.lora_rank=8"),
+    ],
+)
+def test_processes_that_cannot_work_together_are_refused(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Study(**settings)
+
+
+# ---- Ray Train -----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Torn(Synthetic):
+    """A benchmark that the second process cannot read."""
+
+    def __call__(self, data: Path) -> Benchmark:
+        if dist.is_initialized() and dist.get_rank() == 1:
+            raise ValueError("the second process cannot read this")
+        return super().__call__(data)
+
+
+@pytest.fixture(scope="module")
+def ray_of_two() -> Iterator[None]:
+    with cluster.started("local", 2, 1):
+        yield
+
+
+def teach(bench: Bench, models: Sequence[Learned]) -> None:
+    from study.workers import learn_all
+
+    learn_all(bench, models, workers=2, cpus=1.0, gpus=0.0, on_progress=lambda *_: None, together=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings when it is imported
+def test_two_workers_of_ray_teach_models_one_after_another(
+    both: Both, tmp_path: Path, tiny_folder: Path, ray_of_two: None
+) -> None:
+    source = Synthetic(people=20, celebrities=8, views=2, strangers=8)
+    teach(Bench(tmp_path, source, tiny_folder), [CASES["adamw"], CASES["sgd"]])
+    for learned in (CASES["adamw"], CASES["sgd"]):
+        assert curve(tmp_path, learned) == curve(both.two, learned)
+        load_learned(tmp_path, learned.key)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_fails_in_one_worker_fails_the_run(tmp_path: Path, tiny_folder: Path, ray_of_two: None) -> None:
+    source = Torn(people=20, celebrities=8, views=2, strangers=8)
+    with pytest.raises(Failed, match=r"learning failed: .*the second process cannot read this"):
+        teach(Bench(tmp_path, source, tiny_folder), [VANILLA])
+    assert not (Folder(tmp_path).learned(VANILLA.key) / "learned.json").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import ks_2samp
 
@@ -43,7 +43,7 @@ def jensen_shannon(first: ArrayLike, second: ArrayLike) -> float:
     if not all(map(len, samples)):
         return float("nan")
     one, two = (np.histogram(sample, BINS, (0.0, 1.0))[0] / len(sample) for sample in samples)
-    return float(jensenshannon(one, two, base=2))
+    return _distance(one, two, base=2)
 
 
 def jensen_shannon_of_profiles(first: ArrayLike, second: ArrayLike) -> float:
@@ -56,4 +56,9 @@ def jensen_shannon_of_profiles(first: ArrayLike, second: ArrayLike) -> float:
     usable = one.shape == two.shape and one.size > 0 and bool(np.isfinite([one, two]).all())
     if not usable or one.sum() == 0.0 or two.sum() == 0.0:
         return float("nan")
-    return float(jensenshannon(one, two))
+    return _distance(one, two)
+
+
+def _distance(one: NDArray[np.float64], two: NDArray[np.float64], base: float | None = None) -> float:
+    with np.errstate(invalid="ignore"):  # by rounding, the divergence of equal distributions may come out below 0
+        return float(np.nan_to_num(jensenshannon(one, two, base)))

@@ -48,8 +48,8 @@ def learn(
     """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder.
 
     All processes of `world` draw the same batches and compute their shares; the first tells and keeps. If memory runs
-    out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those of one row are
-    too large, and `ValueError` for adapters in a sharded world.
+    out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those of one row
+    are too large, and `ValueError` for adapters in a sharded world.
     """
     if world.sharded and learned.schedule.lora_rank:
         raise ValueError(
@@ -106,7 +106,7 @@ def _mean(vlm: VLM, forward: Forward, groups: Sequence[Group], world: World) -> 
 
 
 def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, world: World) -> VLM:
-    """A sharded model in one piece, on the first process and in the memory of its host: the base, with what was taught."""
+    """A sharded model in one piece, in the host's memory of the first process: the base, with what was taught."""
     plain = load(base, "cpu", vlm.model.dtype) if world.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
         tensor = whole(parameter.detach())

@@ -65,9 +65,9 @@ RULES = [
             *PLUGINS,
             *(
                 f"study/{name}.py"
-                for name in ("trial", "contracts", "scoring", "training", "parallel", "vlm", "saliency", "families", "pixels")
+                for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels")
             ),
-            *(f"study/{name}.py" for name in ("model_folder", "model_trial", "memory")),
+            *(f"study/{name}.py" for name in ("model_folder", "model_trial", "memory", "parallel", "chunks")),
         ),
         ABOVE_A_TRIAL,
     ),

@@ -273,3 +273,10 @@ def test_every_number_of_a_row_is_in_a_metric() -> None:
     read = {metric.column for metric in METRICS if isinstance(metric, metrics.Mean)}
     numbers = {name for name, kind in ROW_COLUMNS.items() if kind == "float64"} | {"refused", "parsed"}
     assert read == numbers
+
+
+@given(SHARES)
+def test_proportional_profiles_are_at_no_distance(profile: list[float]) -> None:
+    doubled = [3.0 * share for share in profile]
+    if sum(profile) > 1e-100:
+        assert jensen_shannon_of_profiles(profile, doubled) == pytest.approx(0.0, abs=1e-7)

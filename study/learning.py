@@ -91,7 +91,7 @@ def _mean(vlm: VLM, forward: Forward, groups: Sequence[Group], world: World) -> 
 
 
 def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, world: World) -> VLM:
-    """A sharded model in one piece, on the first process and in the memory of its host: the base, with what was taught."""
+    """A sharded model in one piece, for the first process, in the memory of its host: the base with what was taught."""
     plain = load(base, "cpu", vlm.model.dtype) if world.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
         tensor = whole(parameter.detach())

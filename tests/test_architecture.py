@@ -65,7 +65,17 @@ RULES = [
             *PLUGINS,
             *(
                 f"study/{name}.py"
-                for name in ("trial", "contracts", "scoring", "training", "parallel", "vlm", "saliency", "families", "pixels")
+                for name in (
+                    "trial",
+                    "contracts",
+                    "scoring",
+                    "training",
+                    "parallel",
+                    "vlm",
+                    "saliency",
+                    "families",
+                    "pixels",
+                )
             ),
         ),
         ABOVE_A_TRIAL,

@@ -124,10 +124,11 @@ def asks_for_token(gcs: str) -> bool | None:
     import grpc
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc  # private, so the pin of Ray guards it
 
+    messages: Any = gcs_service_pb2  # generated: mypy sees nothing in it
     with grpc.insecure_channel(gcs) as channel:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
-            stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=5)
+            stub.CheckAlive(messages.CheckAliveRequest(), timeout=5)
         except grpc.RpcError as error:
             return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None  # None: TLS, or nothing there
     return False

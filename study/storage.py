@@ -52,9 +52,9 @@ def refuse_address(folder: Path) -> None:
     """A study folder that is an address is a misunderstanding. Raises `ValueError` with the remedy."""
     if re.fullmatch(r"[a-z][a-z0-9+.-]+:", str(folder).split("/")[0]):
         raise ValueError(
-            f"study_dir={str(folder)!r} is an address, and a study works in a folder: it renames and locks files, which "
-            "object stores cannot do, nor what mounts them as folders. Give a folder (on a cluster one that all nodes "
-            "mount by NFS, such as EFS, FSx or Filestore) and let --storage keep a copy at the address"
+            f"study_dir={str(folder)!r} is an address, but a study works in a folder: it renames and locks files, "
+            "which object stores cannot do, nor what mounts them as folders. Give a folder (on a cluster one that all "
+            "nodes mount by NFS, such as EFS, FSx or Filestore) and let --storage keep a copy at the address"
         )
 
 

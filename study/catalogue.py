@@ -25,7 +25,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
 from study.models.tiny import Tiny
 from study.plugins import find, known, search_space
-from study.presets import REFERENCES
+from study.settings import REFERENCES
 from study.training import Schedule
 from study.vlm import PARTS, VLM, load, restored
 

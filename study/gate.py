@@ -10,8 +10,8 @@ from study.console import console, table
 from study.contracts import Trial
 from study.objectives import SPARED, Group, keep_groups
 from study.plan import Failed, Plan, label
-from study.presets import Study
 from study.questions import ROLES
+from study.settings import Study
 from study.store import Folder, read_rows
 
 

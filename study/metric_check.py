@@ -23,10 +23,10 @@ from study.metric_trust import State
 from study.objectives import forget_groups
 from study.plan import Failed, Plan
 from study.plugins import name_of
-from study.presets import Study
 from study.questions import Question
 from study.running import run_jobs, teach
 from study.scoring import score
+from study.settings import Study
 from study.store import Folder, canonical, content_key, read_json, write_json, write_rows
 from study.training import Diverged
 from study.trial import Bench, lent, marked

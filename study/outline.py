@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.console import console
 from study.plan import Plan
-from study.presets import Study
+from study.settings import Study
 
 
 def show(plan: Plan) -> None:

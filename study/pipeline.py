@@ -22,11 +22,11 @@ from study.metric_check import check_metrics
 from study.objectives import front, winner
 from study.outline import show
 from study.plan import GROWING, Failed, Plan, Refused, label, prepared, settle
-from study.presets import Study
 from study.recovery import objective
 from study.released_stage import score_by_released
 from study.running import run_jobs, run_search, teach
 from study.sequence import in_sequence
+from study.settings import Study
 from study.storage import fetch, mirrored, place
 from study.store import Folder, Json, content_key, read_json, read_rows, write_json
 from study.trial import Bench

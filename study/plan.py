@@ -18,9 +18,9 @@ from study.contracts import BaseModel, Learned, Request, Source, Trial
 from study.hub import MODEL_FILES
 from study.methods.none import NoMethod
 from study.plugins import name_of, search_space
-from study.presets import Study
 from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Half, Modality, Role, Split
 from study.sequence import in_turn
+from study.settings import Study
 from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 from study.trial import holds_out

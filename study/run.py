@@ -15,7 +15,8 @@ from study.console import console  # noqa: E402
 from study.pipeline import run  # noqa: E402
 from study.plan import Failed, Refused  # noqa: E402
 from study.plugins import check  # noqa: E402
-from study.presets import PRESETS, Study  # noqa: E402
+from study.presets import PRESETS  # noqa: E402
+from study.settings import Study  # noqa: E402
 
 
 def parse(arguments: list[str]) -> Study:

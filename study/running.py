@@ -10,7 +10,7 @@ from study.cluster import Job
 from study.console import Stage
 from study.contracts import Learned
 from study.plan import Plan
-from study.presets import Study
+from study.settings import Study
 
 if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its settings when it is imported
     from study.series import Series

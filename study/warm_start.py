@@ -12,7 +12,7 @@ from typing import Any
 
 from study.contracts import Method
 from study.plugins import search_space
-from study.presets import Study
+from study.settings import Study
 from study.specs import name_in
 from study.store import Folder, Json, content_key, read_json
 

@@ -25,9 +25,10 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.contracts import Attack, Request, Stage
 from study.plugins import find, known
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
 from study.questions import Benchmark, Lesson, Question
 from study.scoring import score
+from study.settings import Study
 from study.store import canonical, content_key
 from study.vlm import VLM
 from tests.small import QUICK, quick, request_on, same_bits, snapshot

@@ -13,8 +13,9 @@ import pytest
 from study import gate
 from study.contracts import Trial
 from study.plan import Failed, Plan
-from study.presets import PRESETS, Gate
+from study.presets import PRESETS
 from study.questions import Benchmark, Role
+from study.settings import Gate
 from study.specs import plugin
 from study.store import write_rows
 from tests.rows import row

@@ -26,8 +26,9 @@ from study.methods.none import NoMethod
 from study.metric_check import ask, check_metrics, states
 from study.metric_trust import State
 from study.plan import Failed, Plan, Refused, prepared, settle
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
 from study.scoring import score
+from study.settings import Study
 from study.store import Folder, read_json, read_rows
 from study.training import Schedule
 from study.trial import Bench

@@ -21,7 +21,8 @@ from ray.tune.search import Searcher
 
 from study.pipeline import _base, _search_of
 from study.plan import prepared
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
+from study.settings import Study
 from study.store import Folder, Json, read_json
 from study.trial import Bench
 from study.tuning import Proposals

@@ -24,8 +24,8 @@ from study.learning import learn, lessons_for, load_learned
 from study.packing import logits, pack, token_logps
 from study.parallel import World, whole, world
 from study.plan import Failed
-from study.presets import Study
 from study.questions import Benchmark
+from study.settings import Study
 from study.store import Folder, read_json
 from study.training import Diverged, Lessons, Schedule, train
 from study.trial import Bench

@@ -13,7 +13,7 @@ import pytest
 
 from study import plugins
 from study.plugins import Kind, find, known, known_spaces, name_of, search_space
-from study.presets import REFERENCES
+from study.settings import REFERENCES
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Plant = Callable[[str, str], None]

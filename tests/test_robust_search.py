@@ -33,9 +33,10 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.objectives import DIRECTIONS, ROBUST_DIRECTIONS, costs, distance_to_ideal, front, front_mask, winner
 from study.plan import Failed, Refused, prepared, settle
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
 from study.recovery import above_control, objective
 from study.series import Outcome, propose
+from study.settings import Study
 from study.store import content_key, read_json, read_rows, write_json, write_rows
 from study.training import Schedule
 from study.trial import Bench

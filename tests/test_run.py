@@ -18,8 +18,9 @@ from study.benchmarks.synthetic import Synthetic
 from study.models.tiny import Tiny
 from study.plan import GROWING, RUNTIME, Refused, _check_questions, _identity, prepared, settle
 from study.plugins import known
-from study.presets import PRESETS, REFERENCES, Gate, Study
+from study.presets import PRESETS
 from study.questions import Benchmark
+from study.settings import REFERENCES, Gate, Study
 from study.specs import plugin
 from study.store import write_json
 from tests.planted import plant

@@ -21,7 +21,8 @@ from study.methods.preference_optimization import PreferenceOptimization
 from study.methods.rmu import RMU
 from study.methods.vkd import VKD
 from study.plugins import find, known, search_space
-from study.presets import PRESETS, REFERENCES
+from study.presets import PRESETS
+from study.settings import REFERENCES
 from study.store import content_key
 from study.training import Schedule
 

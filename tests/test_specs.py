@@ -17,8 +17,9 @@ from study.methods.npo import NPO
 from study.methods.vkd import VKD
 from study.models.hf import Hf
 from study.plan import Plan, _settings
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
 from study.questions import Benchmark
+from study.settings import Study
 from study.specs import adjusted, flat, links, name_in, pinned, plugin
 from study.training import Schedule
 

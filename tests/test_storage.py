@@ -15,7 +15,8 @@ from pyarrow import fs as arrow
 from study import storage
 from study.pipeline import _fetch
 from study.plan import GROWING
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
+from study.settings import Study
 from study.storage import Place, fetch, mirrored, place, push, refuse_address
 from study.store import write_json
 

@@ -25,7 +25,8 @@ from study.methods.npo import NPO
 from study.methods.vkd import VKD
 from study.plan import Refused, prepared, settle
 from study.plugins import search_space
-from study.presets import PRESETS, Study
+from study.presets import PRESETS
+from study.settings import Study
 from study.specs import adjusted
 from study.store import read_json, write_json
 from study.training import Schedule

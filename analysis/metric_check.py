@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -44,12 +46,16 @@ COLUMNS = ["metric", "auc", "auc_low", "auc_high", "model_auc",
 def pool(study: Study) -> list[Member]:
     """Every model that was asked for the check, as far as it was."""
     found: dict[tuple[int, int, bool], dict[State, pd.DataFrame]] = {}
-    for path in sorted(study.root.glob("trials/*/metric_check/*.json")):
+    for path in _notes(study):
         note, rows = read_json(path), path.with_suffix(".parquet")
         mine = found.setdefault((note["ratio"], note["seed"], note["knows"]), {})
         if rows.exists():
             mine[note["state"]] = read_rows(rows)
     return [Member(*who, rows) for who, rows in sorted(found.items()) if "plain" in rows]
+
+
+def _notes(study: Study) -> list[Path]:
+    return sorted(study.root.glob("trials/*/metric_check/*.json"))
 
 
 @lru_cache(maxsize=4)
@@ -133,6 +139,10 @@ def _caveats(study: Study) -> list[str]:
         missing = sum(state not in m.rows for m in members)
         if missing:
             found.append(f"{missing} of {len(members)} models of the pool have no rows {state}.")
+    failed = Counter((n["state"], n["failed"]) for n in map(read_json, _notes(study)) if n["failed"])
+    found += [
+        f"Of the pool, {count} could not be asked {state}: {reason}." for (state, reason), count in failed.items()
+    ]
     return found
 
 

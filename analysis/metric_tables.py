@@ -87,7 +87,8 @@ def released(study: Study) -> Table:
     return Table(
         "released", "Released protocol",
         "Protocol: released (the prompts, examples and parsing of the benchmark's authors), so these numbers, and only "
-        "these, stand beside published tables. Mean over seeds. A reply that cannot be read counts as wrong.",
+        "these, stand beside published tables. Mean over seeds. A reply that cannot be read counts as wrong. "
+        "ROUGE-L is recall for CLEAR and FIUBench, as their authors report it, F1 for the others.",
         raw, pd.DataFrame(lines),
     )  # fmt: skip
 

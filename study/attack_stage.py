@@ -60,10 +60,12 @@ def _attacks(plan: Plan, bench: Bench, pairs: Sequence[tuple[Trial, Attack]]) ->
         names.setdefault(t.key, f"{label(t)} {t.key}" if label(t) in names.values() else label(t))
     jobs = [
         Job(
-            f"{name_of(a)} {content_key(a)} on {names[t.key]}", trial.attack, (bench, t, a, plan.reference(t.ratio).key)
+            f"{name_of(a)} {content_key(a)} on {names[t.key]}",
+            trial.attacked,
+            (bench, t, a, plan.reference(t.ratio).key),
         )
         for t, a in dict.fromkeys(pairs)
-        if trial.attack_state(plan.folder, t, a) != "complete"
+        if trial.attack_state(plan.folder, t, a) == "missing"  # what cannot be done is noted, and counted in the report
     ]
     errors = run_jobs("attack", jobs, plan.study)
     return [f"attack {name}: {error}" for name, error in errors.items()]

@@ -18,7 +18,7 @@ from study.plugins import search_space
 from study.recovery import above_control, kept
 from study.series import Outcome, Series
 from study.specs import name_in, parameters, pinned
-from study.store import Json, content_key, read_rows
+from study.store import Damaged, Json, content_key, read_rows
 from study.trial import Bench, attack, attack_failed, attack_state
 
 
@@ -112,6 +112,8 @@ class AttackSearch(Series[Attacked]):
         for target in self._pair(job):
             try:
                 attack(self.bench, target, job.attacker, self.controls[target.ratio].start.key)
+            except Damaged:
+                raise
             except ValueError as error:  # what cannot be done with these settings is a result, not an accident
                 attack_failed(self.bench.folder, target, job.attacker, str(error))
                 return {"state": f"failed: {error}"}

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -193,17 +194,24 @@ def _address(address: str) -> str:
     return address or os.environ.get("RAY_ADDRESS", "") or "local"
 
 
-def run_all(jobs: Sequence[Job], done: Callable[[Job, str], None], *, gpus: float, cpus: float = 1) -> dict[str, str]:
-    """Run independent jobs, as many at once as fit; a job whose worker dies is tried once more.
+def run_all(
+    jobs: Sequence[Job], done: Callable[[Job, str], None], *, at_once: int, gpus: float, cpus: float = 1
+) -> dict[str, str]:
+    """Run independent jobs, at most `at_once`; a job whose worker dies is tried once more.
 
     `done(job, error)` is called as each ends. Returns the error of each job that failed, by name.
     """
     import ray
 
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_quietly)
-    running = {remote.remote(job.work, job.arguments): job for job in jobs}
+    waiting = iter(jobs)
+    running: dict[Any, Job] = {}
     errors: dict[str, str] = {}
-    while running:
+    while True:
+        for job in islice(waiting, at_once - len(running)):  # a cluster grows to what is asked for
+            running[remote.remote(job.work, job.arguments)] = job
+        if not running:
+            return errors
         [ready], _ = ray.wait(list(running))
         job = running.pop(ready)
         try:
@@ -213,7 +221,6 @@ def run_all(jobs: Sequence[Job], done: Callable[[Job, str], None], *, gpus: floa
         if errors_of:
             errors[job.name] = errors_of
         done(job, errors_of)
-    return errors
 
 
 def quiet_worker() -> None:

@@ -17,7 +17,7 @@ from study.memory import needed
 from study.packing import Group, logits, pack, token_logps
 from study.parallel import ALONE, Forward, World, whole
 from study.questions import Benchmark, Lesson
-from study.store import Folder, canonical, file_digest, read_json, sync, write_json
+from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
 from study.vlm import VLM, Dtype, Part, apply_delta, load
 
@@ -140,7 +140,7 @@ def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
     taught = read_json(place / "learned.json")
     for name, digest in taught["sha256"].items():
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
-            raise ValueError(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
+            raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
     return load(place / "model", device, getattr(torch, taught.get("dtype", "float32")))
 
 

@@ -27,7 +27,7 @@ from study.questions import Question
 from study.running import run_jobs, teach
 from study.scoring import score
 from study.settings import Study
-from study.store import Folder, canonical, content_key, read_json, write_json, write_rows
+from study.store import Damaged, Folder, canonical, content_key, read_json, write_json, write_rows
 from study.training import Diverged
 from study.trial import Bench, lent, marked
 
@@ -85,6 +85,8 @@ def ask(bench: Bench, member: Trial, reference: str, wanted: States) -> None:
         attempt = partial(_rows, bench, member, questions, attacker, request)
         try:
             write_rows(path, retried(attempt, lambda: needed(bench.base, bench.dtype)))
+        except Damaged:
+            raise
         except (Diverged, ValueError) as error:
             failed = str(error)
             path.unlink(missing_ok=True)

@@ -121,7 +121,7 @@ def _base(plan: Plan) -> Path:
     if not note.exists():
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
-            _raise_first(cluster.run_all(jobs, lambda job, error: stage.advance(error or "ready"), gpus=0))
+            _raise_first(cluster.run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
     return plan.root / str(read_json(note)["path"])
 
 

@@ -19,6 +19,7 @@ from study.hub import MODEL_FILES
 from study.methods.none import NoMethod
 from study.plugins import name_of, search_space
 from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Half, Modality, Role, Split
+from study.released import Released
 from study.sequence import in_turn
 from study.settings import Study
 from study.specs import name_in, parameters, plugin
@@ -115,6 +116,7 @@ def prepared(study: Study, data: Path) -> Plan:
     model, source = plugin("models", study.model), plugin("benchmarks", study.benchmark)
     study.attackers()
     study.search_attack()
+    _check_released(study, source)
     _check_spaces(study)
     benchmark = source(data).narrowed(study.forget_attributes)
     for ratio in study.forget_ratios:
@@ -136,6 +138,14 @@ def prepared(study: Study, data: Path) -> Plan:
 def label(t: Trial) -> str:
     """What a trial is called on the screen."""
     return f"{t.start.kind if isinstance(t.method, NoMethod) else t.name or name_of(t.method)} {t.ratio} %"
+
+
+def _check_released(study: Study, source: Source) -> None:
+    """Not every benchmark has a protocol of its authors, and none knows of requests for single attributes."""
+    if study.released and not isinstance(source, Released):
+        raise Refused(f"benchmark {study.benchmark}: its authors' protocol is not known; leave --released out")
+    if study.released and study.forget_attributes:
+        raise Refused("--released with --forget-attributes: published protocols ask about whole people; leave one out")
 
 
 def _check_spaces(study: Study) -> None:

@@ -113,11 +113,6 @@ class Question:
     keywords: tuple[str, ...] = ()
     fact: str = ""
 
-    @property
-    def wrong(self) -> tuple[str, ...]:
-        """The wrong answers whose likelihood is compared with that of the right one: the other options of a choice."""
-        return tuple(option for option in self.options if option != self.answer) or self.perturbed
-
 
 @dataclass(frozen=True)
 class Split:

@@ -37,7 +37,8 @@ def objective(rows: pd.DataFrame, control: pd.DataFrame, half: Half, *, utility:
     gain = above_control(rows, control, half)
     if math.isnan(gain):
         return math.nan
-    destroyed = utility < BROKEN or kept(rows, half) < keeps
+    shown = rows[rows["step"] <= control["step"].max()]  # as long as the control was attacked
+    destroyed = utility < BROKEN or kept(shown, half) < keeps
     return 1.0 if destroyed else min(1.0, max(0.0, gain))
 
 

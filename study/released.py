@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
 from study.questions import Picture, Question, Split
 
@@ -26,6 +27,8 @@ class Ask:
     pictures: tuple[Picture, ...]
     most_tokens: int
     """How many tokens the greedy reply may have."""
+    overlap: Literal["rouge_l", "rouge_l_recall"] = "rouge_l"
+    """Which ROUGE-L the authors report of a free reply that is no cloze: F1 or recall."""
     read: Callable[[str], str | None] = field(default=str.strip, compare=False)
     """What the reply answers, for a choice the text of an option; None if it cannot be told."""
 
@@ -36,5 +39,10 @@ class Ask:
             )
 
 
-Released = Callable[[Split, int], Iterator[Ask]]
-"""Every question of a split as its authors put it; the seed chooses the few-shot examples and test pictures."""
+@runtime_checkable
+class Released(Protocol):
+    """A benchmark of which it is known what its authors ask."""
+
+    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+        """Every question of a split as its authors put it; the seed chooses few-shot examples and test pictures."""
+        ...

@@ -96,4 +96,6 @@ def _row(ask: Ask, reply: str) -> Cells:
         marked: Cells = {"score": float(meant == question.answer), "probability": NAN, "refused": is_refusal(reply)}
     else:
         marked = replied(question, meant or "")
+        if question.task == "generation":
+            marked["score"] = marked[ask.overlap]
     return {**about(question, "released"), **marked, "reply": reply, "parsed": meant is not None and meant != ""}

@@ -9,6 +9,7 @@ from study import trial
 from study.cluster import Job
 from study.contracts import Trial
 from study.plan import Plan, label
+from study.released import Released
 from study.released_scoring import score_released
 from study.running import run_jobs
 from study.store import write_json, write_rows
@@ -36,7 +37,8 @@ def _done(bench: Bench, scored: Trial) -> bool:
 
 
 def _score(bench: Bench, scored: Trial) -> None:
-    asks = list(bench.source.released(bench.benchmark.split(scored.ratio), DRAW))  # type: ignore[attr-defined]
+    assert isinstance(bench.source, Released)  # checked before any work
+    asks = list(bench.source.released(bench.benchmark.split(scored.ratio), DRAW))
     with restored(trial.learned_model(bench.root, scored.start.key, bench.device)) as (vlm, _):
         unlearned, _ = trial.unlearned_model(bench.folder, scored.key, vlm)
         with counted(unlearned) as work:

@@ -62,7 +62,7 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
         def done(job: Job, error: str) -> None:
             stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
 
-        return cluster.run_all(jobs, done, gpus=study.gpus_per_trial)
+        return cluster.run_all(jobs, done, at_once=study.workers, gpus=study.gpus_per_trial)
 
 
 def run_search(name: str, plan: Plan, search: Series[Any]) -> None:
@@ -75,7 +75,7 @@ def run_search(name: str, plan: Plan, search: Series[Any]) -> None:
             search_all(
                 search, at_once=study.workers, gpus=study.gpus_per_trial, logs=plan.root / "ray", tell=stage.advance
             )
-            if repeated := stage.total - stage.done:
+            if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
 
 

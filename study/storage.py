@@ -137,17 +137,20 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
+    ended = False
     try:
         yield
+        ended = True
     finally:
         stop.set()
         keeper.join()
         try:
             push(root, there, seen)
         except (ArrowException, OSError) as error:
-            raise OSError(
-                f"{root} is complete as far as it goes, but {uri} lacks the last of it ({error}): run again to copy it"
-            ) from error
+            lacking = f"{uri} lacks the last of {root} ({error}): run again to copy it"
+            if ended:
+                raise OSError(lacking) from error
+            tell(f"storage: {lacking}")  # what ended the study is to be heard
 
 
 def _upload(source: Path, there: Place, name: str) -> None:

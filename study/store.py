@@ -53,6 +53,10 @@ ROW_COLUMNS = {
 }
 
 
+class Damaged(ValueError):
+    """A file of the study is not what was written: no result of any trial, but something to be repaired."""
+
+
 def canonical(value: object) -> Json:
     """`value` as plain JSON: dataclasses become objects that name their type, without the fields that do not count
     when two are compared; sets are sorted.
@@ -122,7 +126,7 @@ def read_json(path: Path) -> Json:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
+        raise Damaged(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
@@ -137,7 +141,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, engine="pyarrow", columns=list(ROW_COLUMNS), page_checksum_verification=True)
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
+        raise Damaged(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
 
 
 def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -68,7 +68,7 @@ class Schedule:
     """Batches per optimiser step."""
     precision: Precision = "float32"
     """Autocast of the forward pass."""
-    checkpoint: bool = False
+    checkpoint: bool = field(default=False, compare=False)  # it changes no number, so it is no part of the content
     """Whether each layer keeps only what it is given and is computed again in the backward pass: a third more
     computation, and memory for the activations of one layer in place of all."""
     lora_rank: int = 0

@@ -22,7 +22,18 @@ from study.memory import needed
 from study.plugins import name_of
 from study.questions import HALVES, MODALITIES, Benchmark, Question, facts, states
 from study.scoring import score
-from study.store import Folder, Json, canonical, content_key, kept_rows, read_json, read_rows, write_json, write_rows
+from study.store import (
+    Damaged,
+    Folder,
+    Json,
+    canonical,
+    content_key,
+    kept_rows,
+    read_json,
+    read_rows,
+    write_json,
+    write_rows,
+)
 from study.training import Diverged
 from study.vlm import VLM, Dtype, apply_delta, delta, load, restored
 from study.weights import load_tensors, save_tensors
@@ -297,7 +308,7 @@ def _repairable(folder: Folder, key: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ValueError(f"{error}. To run trial {key} again, remove the folder {folder.trial(key)}") from error
+        raise Damaged(f"{error}. To run trial {key} again, remove the folder {folder.trial(key)}") from error
 
 
 def _scored(
@@ -317,6 +328,8 @@ def attacked(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> st
     if attack_state(bench.folder, trial, attacker) == "missing":
         try:
             attack(bench, trial, attacker, reference)
+        except Damaged:
+            raise
         except ValueError as error:  # what cannot be done with these settings is a result, not an accident
             attack_failed(bench.folder, trial, attacker, str(error))
             return str(error)

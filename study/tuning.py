@@ -168,6 +168,8 @@ class Proposals(Searcher):
         """The key of the job that each of Tune's trials was asked to run: an equal one is not run beside it."""
         self.places: dict[str, tuple[int, str]] = {}
         """The proposal behind each of Tune's trials."""
+        self.running: set[str] = set()
+        """Those of Tune's trials that have not ended: one that dies is asked for again."""
         self.again: set[str] = set()
         """The keys of jobs whose workers died once: each is given to another worker."""
         self.dead: dict[str, Any] = {}
@@ -182,14 +184,16 @@ class Proposals(Searcher):
             self.waiting.remove((number, label))
             if not self.search.finished(job) and job.key not in self.asked.values():
                 self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
+                self.running.add(trial_id)
                 return {"search": self.search, "job": job, "label": self.search.told(label, number, job)}
-        return None if self.waiting else Searcher.FINISHED
+        return None if self.waiting or self.running else Searcher.FINISHED  # Tune never asks again after FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Give a job that died to another worker, once; later proposals wait for those that leave a record on disk.
 
         Tune's own retry gives up at once where a machine is lost: its reused actor fails twice, by one loss.
         """
+        self.running.discard(trial_id)
         if not error:
             return
         key, (number, label) = self.asked[trial_id], self.places[trial_id]
@@ -280,10 +284,12 @@ def search_all(search: Series[Any], *, at_once: int, gpus: float, logs: Path, te
     reasons: dict[str, str] = {}
     for result in map(results.__getitem__, range(len(results))):
         lines = [line for line in str(result.error or "").splitlines() if line.strip()]
-        if lines and NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
+        job = (result.config or {}).get("job")
+        if not lines or job is None or search.finished(job):
+            continue
+        if NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
             raise Failed(lines[-1])
-        if lines and (job := (result.config or {}).get("job")):
-            reasons[job.key] = lines[-1]
+        reasons[job.key] = lines[-1]
     for key, job in proposals.dead.items():
         if not search.finished(job):
             search.lost(job, reasons.get(key, "the worker died"))

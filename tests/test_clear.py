@@ -89,7 +89,7 @@ def test_text_questions_find_their_author_whatever_the_order(whole: Path) -> Non
 def test_wrong_texts_are_others_answers_at_the_same_place_under_this_name(whole: Path) -> None:
     (choice,) = (q for q in asked(load(whole), 5, "forget/Hal Wynn/text/classification") if q.id.endswith("-7"))
     assert choice.answer == "Hal Wynn wrote book 7 in Huesca."
-    assert set(choice.wrong) < {f"Hal Wynn wrote book 7 in {city}." for city in CITIES}
+    assert set(choice.options) - {choice.answer} < {f"Hal Wynn wrote book 7 in {city}." for city in CITIES}
     assert len(choice.options) == 4
 
 
@@ -102,7 +102,10 @@ def test_answers_in_which_another_name_would_be_left_are_no_options(data: Path) 
     edit(data, "full+tofu", first_names)
     (choice,) = (q for q in asked(load(data), 5, "forget/Hal Wynn/text/classification") if q.id.endswith("-7"))
     assert choice.answer == "Hal left for the sea."
-    assert all(wrong.startswith("Hal Wynn wrote book") or "The author is Hal" in wrong for wrong in choice.wrong)
+    assert all(
+        wrong.startswith("Hal Wynn wrote book") or "The author is Hal" in wrong
+        for wrong in set(choice.options) - {choice.answer}
+    )
 
 
 def test_text_test_questions_say_the_same_in_other_words(whole: Path) -> None:

@@ -10,7 +10,7 @@ code: draws are seeded, and examples for celebrities' clozes come from the retai
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 
 from study.language import COMPLETE
@@ -35,12 +35,24 @@ MOST_TOKENS = 50
 def asks(split: Split, seed: int) -> Iterator[Ask]:
     """Every question of a split as the authors put it, set by set; those shown as examples are left out."""
     for role in SETS:
+        drawn = _drawn(split, role, random.Random(f"{seed} {role}"))
         for task in TASKS:
             for modality in MODALITIES:
-                yield from _set(split, role, task, modality, random.Random(f"{seed} {role} {task} {modality}"))
+                yield from _set(split, role, task, modality, drawn, random.Random(f"{seed} {role} {task} {modality}"))
 
 
-def _set(split: Split, role: Role, task: Task, modality: Modality, rng: random.Random) -> Iterator[Ask]:
+def _drawn(split: Split, role: Role, rng: random.Random) -> dict[str, Picture]:
+    """One picture of each person, of all that any question of the set is about."""
+    pictures: dict[str, dict[Picture, None]] = {}
+    for question in split.questions:
+        if question.role == role and question.picture is not None:
+            pictures.setdefault(question.person, {})[question.picture] = None
+    return {person: rng.choice(list(pictures[person])) for person in sorted(pictures)}
+
+
+def _set(
+    split: Split, role: Role, task: Task, modality: Modality, drawn: Mapping[str, Picture], rng: random.Random
+) -> Iterator[Ask]:
     mine = [q for q in split.questions if (q.role, q.task, q.modality) == (role, task, modality)]
     pool = [q for q in split.questions if (q.role, q.task, q.modality) == (EXAMPLES_FROM[role], task, modality)]
     evaluated = {q.person for q in mine}
@@ -48,10 +60,9 @@ def _set(split: Split, role: Role, task: Task, modality: Modality, rng: random.R
     count = 0 if role == "real" and task == "classification" else SHOWN[task]
     shown = rng.sample(people, min(count, len(people)))
     examples = [q for person in shown for q in pool if q.person == person]
-    one = {person: rng.choice(_pictures(mine, person)) for person in sorted(evaluated)} if modality != "text" else {}
     for question in mine:
         if question.person not in shown:
-            yield _ask(question, examples, one.get(question.person))
+            yield _ask(question, examples, drawn.get(question.person) if question.picture else None)
 
 
 def _ask(question: Question, examples: Sequence[Question], picture: Picture | None) -> Ask:
@@ -65,7 +76,7 @@ def _ask(question: Question, examples: Sequence[Question], picture: Picture | No
         return letters.get(first_letter(reply, letters) or "")
 
     read = option if question.options else str.strip
-    return Ask(question, before + _query(question), tuple(pictures), MOST_TOKENS, read)
+    return Ask(question, before + _query(question), tuple(pictures), MOST_TOKENS, read=read)
 
 
 def _example(question: Question) -> str:
@@ -95,8 +106,3 @@ def _listed(question: Question) -> str:
 def _blank(question: Question) -> str:
     """A cloze as eval.py words it; our own first words are taken off."""
     return question.prompt.removeprefix(COMPLETE).replace("__", "[Blank]") + f"\n{ONLY}"
-
-
-def _pictures(questions: Sequence[Question], person: str) -> list[Picture]:
-    """A person's pictures, each once, in the order in which they are asked about."""
-    return list(dict.fromkeys(q.picture for q in questions if q.person == person and q.picture is not None))

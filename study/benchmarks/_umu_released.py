@@ -29,7 +29,7 @@ def asks(split: Split) -> Iterator[Ask]:
             if question.task == "cloze":
                 asked = replace(question, answer=question.answer.split(".")[0] or question.answer)
             pictures = () if question.picture is None else (question.picture,)
-            yield Ask(asked, _text(question), pictures, MOST_TOKENS[question.task], _reader(question))
+            yield Ask(asked, _text(question), pictures, MOST_TOKENS[question.task], read=_reader(question))
 
 
 def _text(question: Question) -> str:

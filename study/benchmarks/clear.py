@@ -65,4 +65,6 @@ class Clear:
                 prompt = question.prompt
                 if prompt in CAPTION_PROMPTS:
                     prompt = random.Random(f"{seed} {question.id}").choice(CAPTION_PROMPTS)
-                yield Ask(question, f"USER: {IMAGE}\n{prompt} ASSISTANT:", (question.picture,), MOST_TOKENS)
+                yield Ask(
+                    question, f"USER: {IMAGE}\n{prompt} ASSISTANT:", (question.picture,), MOST_TOKENS, "rouge_l_recall"
+                )

@@ -74,7 +74,7 @@ class Fiu:
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and question.role != "real":
                 text = f"{SYSTEM}USER: {IMAGE}\n{question.prompt.capitalize()} ASSISTANT: "
-                yield Ask(question, text, (question.picture,), MOST_TOKENS, _sentence)
+                yield Ask(question, text, (question.picture,), MOST_TOKENS, "rouge_l_recall", _sentence)
 
 
 def _sentence(reply: str) -> str:

@@ -78,6 +78,7 @@ class Run:
                 name = f"tune-{len(self.started)}"
                 asked = proposals.suggest(name)
                 if asked is None or asked == Searcher.FINISHED:
+                    assert asked is None or not running  # Tune never asks again after FINISHED
                     break
                 assert asked["job"].key not in {trial.key for trial in running.values()}
                 running[name] = asked["job"]
@@ -307,8 +308,23 @@ def test_an_equal_proposal_does_not_run_beside_the_first(tmp_path: Path) -> None
     first = propose(search, "prompting", 0)
     write_json(search.bench.folder.proposal("prompting", 1), {**first, "number": 1})
     proposals = Proposals(search)
-    assert proposals.suggest("a")["job"].key == first["trial"]
+    given = proposals.suggest("a")
+    assert given["job"].key == first["trial"]
+    assert proposals.suggest("b") is None  # Tune never asks again after FINISHED, and "a" may die and be given again
+    finish(search, given["job"], "complete")
+    proposals.on_trial_complete("a", {})
     assert proposals.suggest("b") == Searcher.FINISHED
+
+
+def test_a_last_job_whose_worker_dies_is_given_again(tmp_path: Path) -> None:
+    proposals = Proposals(search_in(tmp_path, {"prompting": Prompting()}, trials=1, ratios=(10,)))
+    first = proposals.suggest("a")
+    assert proposals.suggest("b") is None
+    proposals.on_trial_complete("a", error=True)
+    assert proposals.suggest("b")["job"].key == first["job"].key
+    proposals.on_trial_complete("b", error=True)
+    assert proposals.suggest("c") == Searcher.FINISHED
+    assert set(proposals.dead) == {first["job"].key}
 
 
 def test_nothing_is_left_when_everything_is_there(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_copy_that_lacks_the_end_is_an_error_that_says_what_to_do(tmp_path: Pa
     here, target = study_in(tmp_path / "here"), tmp_path / "there"
     target.write_text("a file where the folder should be")
     with (
-        pytest.raises(OSError, match=r"here is complete as far as it goes, but .* run again to copy it"),
+        pytest.raises(OSError, match=r"there lacks the last of .*here .*run again to copy it"),
         mirrored(here, target.as_uri(), pytest.fail),
     ):
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -103,12 +104,17 @@ def test_no_part_is_named() -> None:
     [(NPO(schedule=ADAPTER), True), (NPO(schedule=QUICK), False), (Prompting(), False), (NoMethod(), False)],
 )
 def test_a_request_knows_its_start_and_whether_there_is_an_adapter(
-    method: Method, adapter: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: Method, adapter: bool, tiny: VLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The learned model of the trial, read from disk every time: the one in memory is being attacked."""
     start = Learned("reference", "base", "benchmark", "visual", 10, Schedule(), ("llm",), 0)
     asked: list[tuple[Path, str, str]] = []
-    monkeypatch.setattr(trials, "load_learned", lambda *place: asked.append(place))
+
+    def load_learned(*place: Any) -> VLM:
+        asked.append(place)
+        return tiny
+
+    monkeypatch.setattr(trials, "load_learned", load_learned)
     bench = Bench(tmp_path, Synthetic(people=20, celebrities=8, views=1, strangers=0), tmp_path, "cpu")
     request = bench.request(Trial(start, method, "visual", 10, 0), "another key")
     assert request.adapter is adapter

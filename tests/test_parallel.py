@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -272,23 +274,22 @@ class Torn(Synthetic):
         return super().__call__(folder)
 
 
-@pytest.fixture(scope="module")
-def ray_of_two() -> Iterator[None]:
-    with cluster.started("local", 2, 1):
-        yield
-
-
 def teach(bench: Bench, models: Sequence[Learned]) -> None:
-    from study.workers import learn_all
+    """In a process of its own: Ray reads once in a process whether it is to ask for a token."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_teach, bench, models).result()
 
-    learn_all(bench, models, workers=2, cpus=1.0, gpus=0.0, on_progress=lambda *_: None, together=True)
+
+def _teach(bench: Bench, models: Sequence[Learned]) -> None:
+    with cluster.started("local", 2, 1):
+        from study.workers import learn_all
+
+        learn_all(bench, models, workers=2, cpus=1.0, gpus=0.0, on_progress=lambda *_: None, together=True)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings when it is imported
-def test_two_workers_of_ray_teach_models_one_after_another(
-    both: Both, tmp_path: Path, tiny_folder: Path, ray_of_two: None
-) -> None:
+def test_two_workers_of_ray_teach_models_one_after_another(both: Both, tmp_path: Path, tiny_folder: Path) -> None:
     source = Synthetic(people=20, celebrities=8, views=2, strangers=8)
     teach(Bench(tmp_path, source, tiny_folder), [CASES["adamw"], CASES["sgd"]])
     for learned in (CASES["adamw"], CASES["sgd"]):
@@ -298,7 +299,7 @@ def test_two_workers_of_ray_teach_models_one_after_another(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_fails_in_one_worker_fails_the_run(tmp_path: Path, tiny_folder: Path, ray_of_two: None) -> None:
+def test_what_fails_in_one_worker_fails_the_run(tmp_path: Path, tiny_folder: Path) -> None:
     source = Torn(people=20, celebrities=8, views=2, strangers=8)
     with pytest.raises(Failed, match=r"learning failed: .*the second process cannot read this"):
         teach(Bench(tmp_path, source, tiny_folder), [VANILLA])

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from study.packing import Group, Prompt, answer_lengths, batched, logits, pack, token_logps
+from study.packing import Group, answer_lengths, batched, logits, pack, token_logps
 from study.questions import Lesson, Picture, Question
 from study.vlm import VLM
 
@@ -118,17 +118,6 @@ def memberships(
     return found
 
 
-def lesson_auc(vlm: VLM, members: Sequence[Lesson], others: Sequence[Lesson], metric: Metric, k: float = 0.2) -> float:
-    """The classical membership inference AUC: lessons that may have been taught against lessons that were not.
-
-    Lessons are scored as they are trained on, with the token that ends an answer. If the two kinds differ in more than
-    that (other pictures, other wordings, other people) so does their score, whatever the model was taught: compare
-    with the AUC of the reference on the same lessons, not with 0.5. Raises `ValueError` if one side is empty.
-    """
-    first, second = (memberships(vlm, _taught(side), metric, k, end=True) if side else [] for side in (members, others))
-    return auc(first, second)
-
-
 def gathered(asked: Iterable[T]) -> list[tuple[Picture | None, list[T]]]:
     """What is about one picture together, so that it is seen once; what has no picture one by one."""
     together: dict[Picture, list[T]] = {}
@@ -140,7 +129,3 @@ def gathered(asked: Iterable[T]) -> list[tuple[Picture | None, list[T]]]:
             together.setdefault(one.picture, []).append(one)
     pictured: list[tuple[Picture | None, list[T]]] = list(together.items())
     return pictured + alone
-
-
-def _taught(lessons: Sequence[Lesson]) -> list[Group]:
-    return [Group(picture, tuple(Prompt(x.prompt, (x.answer,)) for x in xs)) for picture, xs in gathered(lessons)]

@@ -6,10 +6,8 @@ Case and the spelling of accents (NFC) make no difference anywhere but in BLEU.
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
-from string import ascii_uppercase
+from collections.abc import Collection
 from typing import NamedTuple
 
 from nltk.stem.porter import PorterStemmer
@@ -122,46 +120,6 @@ def first_letter(reply: str, letters: Collection[str]) -> str | None:
     return letter if letter in set(letters) else None
 
 
-def option_of(reply: str, options: Sequence[str]) -> str | None:
-    """The option that a free reply means, by its letter or its text; None if it names none or more than one.
-
-    The options bear the letters A, B, C and so on. A letter counts if it stands alone, begins the reply as in "b) ...",
-    follows "answer is" or "option", is in brackets, or is a capital by itself; the article "A" does not.
-    """
-    text = _composed(reply)
-    meant: set[str] = set()
-    for option in sorted(options, key=len, reverse=True):  # so that "New York" is not taken for "York" as well
-        text, times = _as_text(option).subn(" ; ", text)
-        if times:
-            meant.add(option)
-    named = dict(zip(ascii_uppercase, options, strict=False))
-    meant |= {named[letter] for letter in _letters(text) if letter in named}
-    return meant.pop() if len(meant) == 1 else None
-
-
-_ALONE = re.compile(r"[\W_]*[A-Za-z](?:\W+(?:(?:and|or)\W+)?[A-Za-z])*[\W_]*")  # "(b)", "b or c"
-_LETTER = re.compile(r"(?<![^\W_])[A-Za-z](?![^\W_])")
-_NAMING = (
-    re.compile(r"^\W*([A-Za-z])\s*[).:,\]]"),  # "b) Oslo"
-    re.compile(r"\(([A-Za-z])\)"),  # "it is (b)"
-    re.compile(r"(?i:\b(?:answer|option|choice|letter)(?:\s+is)?\s*:?\s*)\W{0,2}([A-Za-z])(?=\W*$|[).:,;\]*])"),
-    # A capital by itself. An A or I before a word is English for "one" or "me" unless it goes on about the letter.
-    re.compile(r"(?<![\w'])([B-HJ-Z]|[AI](?!\s+(?!(?:or|and|is|because|since)\b)\w))(?![\w'])"),
-)
-
-
-def _letters(text: str) -> Iterator[str]:
-    patterns = (_LETTER,) if _ALONE.fullmatch(text) else _NAMING
-    yield from (letter.upper() for pattern in patterns for letter in pattern.findall(text))
-
-
-def _as_text(option: str) -> re.Pattern[str]:
-    """An option as whole words; what puts no space between words has no whole words."""
-    text = _composed(option.strip())
-    start, end = ("" if _kind(c) == "sign" else edge for c, edge in ((text[:1], r"(?<!\w)"), (text[-1:], r"(?!\w)")))
-    return re.compile(f"{start}{re.escape(text)}{end}", re.IGNORECASE)
-
-
 # ---- texts ---------------------------------------------------------------------------------------------------------
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
@@ -179,10 +137,6 @@ class _Words(Tokenizer):  # type: ignore[misc]
 _KINDS = ("rouge1", "rouge2", "rougeL")
 _PUBLISHED = RougeScorer(_KINDS, use_stemmer=True)
 _UNICODE = RougeScorer(_KINDS, tokenizer=_Words())
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
 
 
 def _folded(text: str) -> str:

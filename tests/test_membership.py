@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +17,7 @@ from study import membership
 from study.answers import cross_entropy
 from study.attacks.membership_inference import MembershipInference
 from study.contracts import Request
-from study.membership import Metric, auc, gathered, lesson_auc, memberships
+from study.membership import Metric, auc, gathered, memberships
 from study.packing import Group, Prompt, pack
 from study.questions import Benchmark, Lesson, Picture, Question
 from study.scoring import score
@@ -211,15 +210,12 @@ def test_what_was_memorised_is_told_from_what_was_not(tiny_folder: Path, asked: 
     picture: Picture | None = next(q.picture for q in asked if q.picture)
     questions = [q for q in asked if q.picture == picture]
     taught = [Lesson(q.person, q.prompt, q.answer, q.picture) for q in questions]
-    wrong = [replace(x, answer=o) for x, q in zip(taught, questions, strict=True) for o in q.options if o != q.answer]
     schedule = Schedule(steps=60, learning_rate=5e-3, pictures=1, lessons_per_picture=len(taught))
     drawn = Lessons(taught, schedule, 0)
-    luck = {metric: lesson_auc(vlm, taught, wrong, metric) for metric in METRICS}
+    luck = {metric: MembershipInference(metric).read(vlm, questions)["probability"].mean() for metric in METRICS}
     train(vlm, PARTS, schedule, lambda step: cross_entropy(vlm, pack(vlm, drawn.draw())))
     assert all(0.2 < found < 0.8 for found in luck.values())
     for metric in METRICS:
-        assert lesson_auc(vlm, taught, wrong, metric) > 0.95
-        assert lesson_auc(vlm, wrong, taught, metric) < 0.05
         rows = MembershipInference(metric).read(vlm, questions)
         assert rows["probability"].mean() > 0.95
 
@@ -228,20 +224,6 @@ def test_an_untaught_model_is_near_one_half(tiny: VLM, asked: list[Question], re
     for metric in METRICS:
         rows = read(MembershipInference(metric), tiny, asked, request_)
         assert rows["probability"].mean() == pytest.approx(0.5, abs=0.15)
-
-
-def test_lessons_are_scored_as_they_are_trained_on(tiny: VLM, request_: Request) -> None:
-    """With the token that ends an answer: long and short ones are then told apart otherwise than without."""
-    members, others = request_.forget[:9], request_.retain[:30:3]
-    sides = [[Group(x.picture, (Prompt(x.prompt, (x.answer,)),)) for x in side] for side in (members, others)]
-    found = {end: auc(*(memberships(tiny, side, "loss", end=end) for side in sides)) for end in (True, False)}
-    assert lesson_auc(tiny, members, others, "loss") == pytest.approx(found[True], abs=1e-9)
-    assert found[True] != found[False]
-
-
-def test_an_auc_of_no_lessons_is_refused(tiny: VLM, request_: Request) -> None:
-    with pytest.raises(ValueError, match="at least one of each"):
-        lesson_auc(tiny, request_.forget[:1], (), "loss")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from study.text_metrics import (
     exact_match,
     first_letter,
     is_refusal,
-    option_of,
     rouge,
     words,
 )
@@ -217,47 +216,6 @@ def test_every_phrase_is_found(phrase: str) -> None:
 
 
 # ---- choices -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("reply", "expected"),
-    [
-        *((text, "Lisbon") for text in ("A", "a", "(a)", "A.", " a) ", "**A**", "[A]", "A:", "It is A", "Lisbon")),
-        *((text, "York") for text in ("B", "Answer: B", "answer is b.", "The answer is B because she", "b) Oslo")),
-        *((text, "York") for text in ("Answer: (b)", "**Answer:** B", "Option B", "I choose B, of course.", "York.")),
-        *((text, "Paris") for text in ("The answer is D", "D. Paris", "paris", "d", "The letter is d!", "It's D")),
-        ("New York", "New York"),
-        ("c: NEW YORK", "New York"),
-        ("The answer is A. Lisbon", "Lisbon"),
-        ("A person who lives in Lisbon", "Lisbon"),
-        ("A is right", "Lisbon"),
-        ("A, I think", "Lisbon"),
-        *((text, None) for text in ("", "Oslo", "E", "A person of note", "The answer is a city", "Yorkshire", "I do")),
-        *((text, None) for text in ("A and B", "Either A or B", "A/B", "a, b", "b or c.", "(a) or (b)", "A B")),
-        *((text, None) for text in ("D. Lisbon", "Lisbon or Paris", "New York, not York", "B, but not D")),
-    ],
-)  # fmt: skip
-def test_which_option_a_reply_means(reply: str, expected: str | None) -> None:
-    """Fault: "A." or "(a)" read as nothing, two letters read as the first, "A person" read as A."""
-    assert option_of(reply, OPTIONS) == expected
-
-
-def test_options_of_other_scripts() -> None:
-    assert option_of("答案是東京。", ("京都", "東京")) == "東京"
-    assert option_of("Римский", ("Рим", "Осло")) is None
-    assert option_of("she lives in sa\u0303o paulo", ("São Paulo", "Rio")) == "São Paulo"
-    assert option_of("Cote d\N{RIGHT SINGLE QUOTATION MARK}Or", ("Cote d'Or", "Rome")) == "Cote d'Or"
-
-
-@given(st.text(max_size=40))
-def test_what_is_meant_is_an_option(reply: str) -> None:
-    assert option_of(reply, OPTIONS) in {*OPTIONS, None}
-
-
-@given(st.permutations(OPTIONS))
-def test_letters_go_by_place(options: list[str]) -> None:
-    assert [option_of(letter, options) for letter in "ABCD"] == options
-    assert [option_of(option, options) for option in options] == options
-
-
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [("B", "B"), ("b) Oslo", "B"), (" c", "C"), ("Answer: B", "A"), ("(a)", None), ("E", None), ("", None)],

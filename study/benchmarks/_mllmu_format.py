@@ -13,7 +13,7 @@ from pathlib import Path
 from study.benchmarks._defects import one_row
 from study.benchmarks._mllmu_biography import Biography, biography
 from study.benchmarks._mllmu_cells import NOTHING, TASK_COLUMNS, lessons, questions, row_pictures
-from study.benchmarks._rows import fingerprint, folder_files, nobody, rows, unique
+from study.benchmarks._rows import fingerprint, folder_files, forget_ratios, nobody, pair, rows, unique
 from study.benchmarks._rows import picture as picture_of
 from study.questions import Benchmark, Lesson, Picture, Question, Role, Split
 
@@ -40,7 +40,7 @@ def read(root: Path, name: str, train: str = "ft_Data", train_split: Path = NOWH
     """
     ratios = _ratios(root, train)
     strangers = (root / STRANGERS).is_dir()
-    folders = (*ALWAYS, train, *(f for r in ratios for f in _pair(r)), *([STRANGERS] if strangers else []))
+    folders = (*ALWAYS, train, *(f for r in ratios for f in pair(r)), *([STRANGERS] if strangers else []))
     prints = fingerprint(root, (file for folder in folders for file in folder_files(root, folder, DATASET)))
     pictures: dict[str, Picture] = {}
     known = {
@@ -71,7 +71,7 @@ def read(root: Path, name: str, train: str = "ft_Data", train_split: Path = NOWH
 def _split(
     ratio: int, taught: tuple[Lesson, ...], forget: ByPerson, test: ByPerson, retain: ByPerson, real: ByPerson
 ) -> Split:
-    where, kept = _pair(ratio)
+    where, kept = pair(ratio)
     known = {lesson.person for lesson in taught}
     nobody(forget.keys() & retain.keys(), f"IDs both in {where} and in {kept}", "a person is forgotten or retained")
     nobody(forget.keys() - test.keys(), f"IDs of {where} without row in Test_Set", "download Test_Set again")
@@ -107,18 +107,18 @@ def _retold(
     Raises `ValueError` for other forget people, for people who are not in the dataset, and where two ratios teach
     different things about a person: vanilla is taught once, for all ratios.
     """
-    there = [ratio for ratio in forget if (train_split / _pair(ratio)[0]).is_dir()]
+    there = [ratio for ratio in forget if (train_split / pair(ratio)[0]).is_dir()]
     if not there:
-        wanted = " or ".join(_pair(ratio)[0] for ratio in forget)
+        wanted = " or ".join(pair(ratio)[0] for ratio in forget)
         raise ValueError(f"{train_split}: no folder {wanted} there; give the folder of {TRAIN_SPLIT}, or none")
     found: dict[str, list[Lesson]] = {}
     for ratio in there:
-        some = [_part(train_split, folder, pictures, known) for folder in _pair(ratio)]
+        some = [_part(train_split, folder, pictures, known) for folder in pair(ratio)]
         _check_people(train_split, ratio, set(forget[ratio]), *({x.person for x in part} for part in some))
         for person, said in _by_person((*some[0], *some[1])).items():
             if frozenset(found.setdefault(person, said)) != frozenset(said):
                 raise ValueError(
-                    f"{train_split}: what {' and '.join(_pair(ratio))} teach about {person} is not what another ratio "
+                    f"{train_split}: what {' and '.join(pair(ratio))} teach about {person} is not what another ratio "
                     "does; vanilla is taught once, for all ratios: repair them, or keep the folders of one ratio only"
                 )
     nobody(found.keys() - known.keys(), f"IDs in {train_split} that are not in Full_Set", "give the one that fits")
@@ -137,7 +137,7 @@ def _part(
 
 
 def _check_people(train_split: Path, ratio: int, asked: set[str], forgotten: set[str], retained: set[str]) -> None:
-    where, kept = _pair(ratio)
+    where, kept = pair(ratio)
     remedy = "the questions and the lessons must be about the same people"
     nobody(asked - forgotten, f"IDs of {where} of which {train_split / where} teaches nothing", remedy)
     nobody(forgotten - asked, f"IDs in {train_split / where} that are not in {where}", remedy)
@@ -153,7 +153,7 @@ def _by_person(taught: Iterable[Lesson]) -> dict[str, list[Lesson]]:
 
 def _joint(prints: str, train_split: Path, ratios: Sequence[int]) -> str:
     """The fingerprint of a dataset and of the other lessons that were taken for its own."""
-    there = [folder for ratio in ratios for folder in _pair(ratio) if (train_split / folder).is_dir()]
+    there = [folder for ratio in ratios for folder in pair(ratio) if (train_split / folder).is_dir()]
     files = (file for folder in there for file in folder_files(train_split, folder, TRAIN_SPLIT))
     return hashlib.sha256(f"{prints} {fingerprint(train_split, files)}".encode()).hexdigest()[:12]
 
@@ -194,14 +194,4 @@ def _strangers(root: Path, pictures: dict[str, Picture]) -> tuple[Picture, ...]:
 def _ratios(root: Path, train: str) -> list[int]:
     if not re.fullmatch(r"\w[\w.-]*", train):
         raise ValueError(f"train={train!r}: give the name of a folder in the dataset, such as ft_Data")
-    named = (re.fullmatch(r"forget_(\d{1,2})", path.name) for path in root.iterdir())
-    ratios = sorted(int(match[1]) for match in named if match and (root / _pair(int(match[1]))[1]).is_dir())
-    if not ratios:
-        raise ValueError(
-            f"{root}: no pair of folders forget_X and retain_(100-X); download e.g. forget_5 and retain_95"
-        )
-    return ratios
-
-
-def _pair(ratio: int) -> tuple[str, str]:
-    return f"forget_{ratio}", f"retain_{100 - ratio}"
+    return forget_ratios(root)

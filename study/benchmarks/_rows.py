@@ -184,3 +184,22 @@ def _columns(name: str, there: list[str], wanted: tuple[str, ...], dataset: str)
             )
         found.append(either[0])
     return found
+
+
+def forget_ratios(root: Path) -> list[int]:
+    """The forget ratios X in percent of which there are a folder forget_X and its retain_(100-X), as MLLMU-Bench has.
+
+    Raises `ValueError` if there is none.
+    """
+    named = (re.fullmatch(r"forget_(\d{1,2})", path.name) for path in root.iterdir())
+    found = sorted(int(match[1]) for match in named if match and (root / pair(int(match[1]))[1]).is_dir())
+    if not found:
+        raise ValueError(
+            f"{root}: no pair of folders forget_X and retain_(100-X); download e.g. forget_5 and retain_95"
+        )
+    return found
+
+
+def pair(ratio: int) -> tuple[str, str]:
+    """The folders of a forget ratio: who is forgotten, and who is retained."""
+    return f"forget_{ratio}", f"retain_{100 - ratio}"

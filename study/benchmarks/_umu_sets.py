@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Set
 from pathlib import Path
 
 from study.benchmarks._built import reworded
 from study.benchmarks._defects import one_row
-from study.benchmarks._rows import fingerprint, folder_files, nobody, picture, rows, unique
+from study.benchmarks._rows import fingerprint, folder_files, forget_ratios, nobody, pair, picture, rows, unique
 from study.benchmarks._umu_cells import TASKS, lessons, questions
 from study.questions import Benchmark, Lesson, Picture, Question, Role, Split
 
@@ -26,9 +25,9 @@ def read(root: Path) -> Benchmark:
 
     Raises `ValueError` that names file, row (from 0 in its file) and ID for whatever is missing, empty or damaged.
     """
-    ratios = _ratios(root)
+    ratios = forget_ratios(root)
     famous = next((name for name in REAL if (root / name).is_dir()), REAL[0])
-    folders = ["Full_Set", famous, *(name for ratio in ratios for name in _pair(ratio))]
+    folders = ["Full_Set", famous, *(name for ratio in ratios for name in pair(ratio))]
     prints = fingerprint(root, (file for name in folders for file in folder_files(root, name, DATASET)))
     pictures: dict[str, Picture] = {}
     taught = _taught(root, pictures)
@@ -36,7 +35,7 @@ def read(root: Path) -> Benchmark:
     real = _asked(root, famous, "real", pictures, known)
     splits: dict[int, Split] = {}
     for ratio in ratios:
-        forget, retain = (_asked(root, name, role, pictures) for name, role in zip(_pair(ratio), KINDS, strict=True))
+        forget, retain = (_asked(root, name, role, pictures) for name, role in zip(pair(ratio), KINDS, strict=True))
         with one_row():
             _check(ratio, forget.keys(), retain.keys(), known)
             told, kept = _all(forget), (*_all(retain), *_all(real))
@@ -45,7 +44,7 @@ def read(root: Path) -> Benchmark:
 
 
 def _check(ratio: int, forget: Set[str], retain: Set[str], known: Set[str]) -> None:
-    where, kept = _pair(ratio)
+    where, kept = pair(ratio)
     nobody(forget & retain, f"IDs both in {where} and in {kept}", "a person is forgotten or retained")
     nobody(forget - known, f"IDs of {where} without row in Full_Set", "download Full_Set again")
 
@@ -70,17 +69,3 @@ def _asked(root: Path, folder: str, role: Role, pictures: dict[str, Picture], ta
             person = f"real-{row.id}" if row.id in taken else row.id
             asked[person] = tuple(questions(row, role, person, picture(row.cells["image"], row, pictures)))
     return asked
-
-
-def _ratios(root: Path) -> list[int]:
-    named = (re.fullmatch(r"forget_(\d{1,2})", path.name) for path in root.iterdir())
-    ratios = sorted(int(match[1]) for match in named if match and (root / _pair(int(match[1]))[1]).is_dir())
-    if not ratios:
-        raise ValueError(
-            f"{root}: no pair of folders forget_X and retain_(100-X); download e.g. forget_5 and retain_95"
-        )
-    return ratios
-
-
-def _pair(ratio: int) -> tuple[str, str]:
-    return f"forget_{ratio}", f"retain_{100 - ratio}"

@@ -39,7 +39,7 @@ def request(vlm: VLM, folder: Path) -> Request:
     def loaded() -> VLM:
         return vlm
 
-    return Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, loaded)
+    return Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, vlm.tensors)
 
 
 def step_cost(vlm: VLM, name: Name, asked: Request, **fields: Any) -> StepCost:

@@ -14,12 +14,13 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from study.contracts import Attack, Trial
+from study.lending import is_held
 from study.plugins import search_space
 from study.recovery import above_control, kept
 from study.series import Outcome, Series
 from study.specs import name_in, parameters, pinned
-from study.store import Damaged, Json, content_key, read_rows
-from study.trial import Bench, attack, attack_failed, attack_state
+from study.store import Json, content_key, read_rows
+from study.trial import Bench, attack_failed, attack_state, attacked
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,10 @@ class AttackSearch(Series[Attacked]):
 
     def execute(self, job: Attacked, waited: float) -> dict[str, Any]:
         """Attack the winner and its control."""
-        for target in self._pair(job):
-            try:
-                attack(self.bench, target, job.attacker, self.controls[target.ratio].start.key)
-            except Damaged:
-                raise
-            except ValueError as error:  # what cannot be done with these settings is a result, not an accident
-                attack_failed(self.bench.folder, target, job.attacker, str(error))
-                return {"state": f"failed: {error}"}
+        for target in sorted(self._pair(job), key=self._is_loaded, reverse=True):
+            reason = attacked(self.bench, target, job.attacker, self.controls[target.ratio].start.key)
+            if reason:
+                return {"state": f"failed: {reason}"}
         outcome = self.outcome(job)
         return {"state": "complete", **(outcome.values if outcome else {})}
 
@@ -137,6 +134,9 @@ class AttackSearch(Series[Attacked]):
         within = {job: outcome for job, outcome in found.items() if outcome.beyond["kept"] <= 0} or found
         best = max(within, key=lambda job: (within[job].values["recovery"], job.key), default=None)
         return best.attacker if best else None
+
+    def _is_loaded(self, target: Trial) -> bool:
+        return is_held(self.bench.root, target.start.key, self.bench.device)
 
     def _pair(self, job: Attacked) -> tuple[Trial, Trial]:
         return job.target, self.controls[job.target.ratio]

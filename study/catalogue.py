@@ -64,11 +64,11 @@ def page() -> str:
 
 def cost(method: Method, vlm: VLM, request: Request) -> Cost:
     """The passes of a method on a model, from a run of two steps and one of three."""
-    counted = []
+    counted, start = [], {name: tensor.clone() for name, tensor in vlm.tensors().items()}
     for steps in STEPS:
         cache = request.cache / str(steps)  # what one run keeps for later ones must not make the next one cheaper
-        with restored(vlm) as (lent, _), passes(lent) as count:
-            _quick(method, steps)(lent, replace(request, cache=cache))
+        with restored(vlm, start), passes(vlm) as count:
+            _quick(method, steps)(vlm, replace(request, cache=cache))
         counted.append(count)
     step = counted[1] - counted[0]
     before = Counter({key: counted[0][key] - STEPS[0] * step[key] for key in counted[0]})
@@ -107,7 +107,7 @@ def _small(folder: Path) -> tuple[VLM, Request]:
     def loaded() -> VLM:
         return load(base)
 
-    request = Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, loaded)
+    request = Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, dict)
     return load(base), request
 
 

@@ -22,39 +22,77 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from study.parallel import ALONE, World, world
+
 T = TypeVar("T")
 R = TypeVar("R")
+Run = Callable[[slice], Sequence[Tensor]]
 
 
 class DoesNotFit(RuntimeError):
     """There is not enough memory even for the smallest pieces."""
 
 
+def _again_later(run: Run, rows: slice, like: Tensor) -> Sequence[Tensor]:
+    """What `run` makes of some rows, to be run again on the way back, if there will be one."""
+    if not torch.is_grad_enabled():
+        return run(rows)
+    # `like` is handed on for its device alone: torch restores the random numbers of the devices it is given
+    return cast(Sequence[Tensor], checkpoint(lambda some, _: run(some), rows, like, use_reentrant=False))
+
+
+def _at_once(computed: Callable[[], T]) -> T:
+    return computed()
+
+
 @dataclass
 class Chunks:
-    """How finely forwards that will be differentiated are cut. One object is shared by all copies of a model."""
+    """How forwards are cut by rows: among processes, then in time. One object is shared by all copies of a model."""
 
     count: int = 1
-    """Chunks that a forward is cut into, as far as it has rows."""
+    """Chunks that a forward of a training step is cut into, as far as it has rows."""
     rows: int = 0
-    """The most rows that such a forward had so far."""
+    """The most rows that such a forward had so far, in this process."""
+    world: World = ALONE
+    """The processes that share every forward: outside of a training step each computes all by itself."""
+    enter: Callable[[Callable[[], list[Tensor]]], list[Tensor]] = _at_once
+    """How a forward is begun. Sharded weights are gathered there."""
 
-    def over(self, like: Tensor, run: Callable[[slice], T]) -> list[T]:
-        """What `run` makes of each chunk of the rows of `like`, in order; if cut, run again on the way back."""
-        rows = len(like)
-        self.rows = max(self.rows, rows)
+    def over(self, like: Tensor, run: Run) -> list[Tensor]:
+        """What `run` makes of the rows of `like`: for a slice of them, tensors of which the first axis follows them.
+
+        If cut into chunks, it is run again on the way back. Where there are fewer rows than processes some compute the
+        first for nothing: a sharded model is run by all or none.
+        """
+        rows = self.world.block(len(like))
+        idle = rows.start == rows.stop
+        made = self.enter(lambda: self._in_chunks(like, slice(0, 1) if idle else rows, run))
+        return [self.world.gathered(tensor[:0] if idle else tensor) for tensor in made]
+
+    def _in_chunks(self, like: Tensor, rows: slice, run: Run) -> list[Tensor]:
+        count = rows.stop - rows.start
+        self.rows = max(self.rows, count)
         if self.count == 1:
-            return [run(slice(0, rows))]
-        # `like` is handed on for its device alone: torch restores the random numbers of the devices it is given
-        size = math.ceil(rows / self.count)
-        chunks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-        return [cast(T, checkpoint(lambda some, _: run(some), chunk, like, use_reentrant=False)) for chunk in chunks]
+            return list(run(rows))
+        size = math.ceil(count / self.count)
+        chunks = [slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size)]
+        return [torch.cat(tensors) for tensors in zip(*(_again_later(run, some, like) for some in chunks), strict=True)]
+
+    @contextmanager
+    def shared(self) -> Iterator[World]:
+        """While the block lasts, all processes of this one's world share every forward."""
+        self.world = world()
+        try:
+            yield self.world
+        finally:
+            self.world = ALONE
 
 
 def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
     """What `attempt` returns, which starts anew with forwards cut twice as finely whenever it runs out of memory.
 
-    Raises `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut.
+    Raises `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut, and where several
+    processes work together: one of them cannot start anew by itself.
     """
     chunks = Chunks()
     while True:
@@ -62,6 +100,11 @@ def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
             return attempt(chunks)
         except torch.OutOfMemoryError as error:
             short = str(error)
+            if world().size > 1:
+                raise DoesNotFit(
+                    f"out of memory ({short}). Needed by arithmetic: {estimate()}. Set the schedule's checkpoint=True "
+                    "or lora_rank, draw fewer pictures per step, or share each step among more GPUs"
+                ) from error
         release()  # not before here: the error holds on to the tensors of the attempt
         if chunks.count >= max(2, chunks.rows) or not chunks.rows:
             raise DoesNotFit(

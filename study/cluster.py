@@ -8,10 +8,10 @@ import secrets
 import socket
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Job:
 
 
 @contextmanager
-def started(address: str, workers: int, threads: int, folder: Path | None = None) -> Iterator[None]:
+def started(address: str, cpus: int, threads: int, folder: Path | None = None) -> Iterator[None]:
     """Ray, up for the duration of the block: the cluster at `address`, or a private one on this machine.
 
     The private one listens without dashboard and under a token of its own. On a cluster, every worker first looks for
@@ -79,7 +79,7 @@ def started(address: str, workers: int, threads: int, folder: Path | None = None
         _knock(address)
         ray.init(
             address=address,
-            num_cpus=max(workers, 1) if private else None,
+            num_cpus=cpus if private else None,
             include_dashboard=False if private else None,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -199,28 +199,36 @@ def run_all(
 ) -> dict[str, str]:
     """Run independent jobs, at most `at_once`; a job whose worker dies is tried once more.
 
-    `done(job, error)` is called as each ends. Returns the error of each job that failed, by name.
+    A worker does one job after another, so that what it has loaded serves the next. `done(job, error)` is called as
+    each ends. Returns the error of each job that failed, by name.
     """
     import ray
 
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_quietly)
-    waiting = iter(jobs)
-    running: dict[Any, Job] = {}
+    worker: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker)
+    waiting, again = deque(jobs), set[str]()
+    free: list[Any] = []
+    running: dict[Any, tuple[Any, Job]] = {}
     errors: dict[str, str] = {}
-    while True:
-        for job in islice(waiting, at_once - len(running)):  # a cluster grows to what is asked for
-            running[remote.remote(job.work, job.arguments)] = job
-        if not running:
-            return errors
+    while waiting or running:
+        while waiting and len(running) < at_once:  # a cluster grows to what is asked for
+            actor, job = free.pop() if free else worker.remote(), waiting.popleft()
+            running[actor.run.remote(job.work, job.arguments)] = actor, job
         [ready], _ = ray.wait(list(running))
-        job = running.pop(ready)
+        actor, job = running.pop(ready)
         try:
-            errors_of = ray.get(ready)
-        except ray.exceptions.RayError as error:
-            errors_of = f"the worker died: {str(error).splitlines()[0]}"
-        if errors_of:
-            errors[job.name] = errors_of
-        done(job, errors_of)
+            error = ray.get(ready)
+        except ray.exceptions.RayError as died:
+            error = f"the worker died: {str(died).splitlines()[0]}"
+            if job.name not in again:
+                again.add(job.name)
+                waiting.appendleft(job)
+                continue
+        else:
+            free += [actor] if waiting else []  # else it goes, with the GPU it holds
+        if error:
+            errors[job.name] = error
+        done(job, error)
+    return errors
 
 
 def quiet_worker() -> None:
@@ -238,12 +246,15 @@ def quiet_worker() -> None:
         raise NotShared(f"{socket.gethostname()} does not see {folder}: every node must mount it at that path")
 
 
-def _quietly(work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
-    """Run a job in a worker; returns the last line of what went wrong, or nothing."""
-    try:
-        quiet_worker()
-        work(*arguments)
-    except Exception as error:  # a job's failure is a result: it is counted, shown and never ends the study
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    return ""
+class _Worker:
+    """A process that runs jobs."""
+
+    def run(self, work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
+        """Run a job; returns the last line of what went wrong, or nothing."""
+        try:
+            quiet_worker()
+            work(*arguments)
+        except Exception as error:  # a job's failure is a result: it is counted, shown and never ends the study
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import pandas as pd
+from torch import Tensor
 
 from study.questions import Benchmark, Goal, Lesson, Picture, Question, Split
 from study.store import content_key
@@ -55,7 +56,7 @@ class Request:
     cache: Path
     base: Callable[[], VLM] = field(repr=False)
     reference: Callable[[], VLM] = field(repr=False)
-    start: Callable[[], VLM] = field(repr=False)
+    start: Callable[[], Mapping[str, Tensor]] = field(repr=False)
     adapter: bool = False
 
     @cached_property

@@ -122,7 +122,7 @@ def _print_memory(shape: Shape, limit: float) -> None:
         for e in memory.estimates(shape)
     ]
     table(f"Memory, of {limit / GIB:.0f} GiB", columns, rows)
-    console.print("A trial copies all weights into main memory, to put them back; a picture has one question.")
+    console.print("A picture has one question. The weights that a trial puts back stay in the pages of their file.")
 
 
 def _print_ray() -> bool:

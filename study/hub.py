@@ -15,9 +15,9 @@ def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"
     """The local folder `path`, or that of the hub's repository `hub` at `revision`, downloaded if it is not there.
 
     Downloads go where `huggingface_hub` keeps them (`HF_HOME`) and are not repeated; with `HF_HUB_OFFLINE=1` only what
-    is there is used. Of a model no pickled weights are fetched. Raises `ValueError` if neither or both are given, or if
-    a repository comes without revision: what "main" means changes, and with it the results. A failing download raises
-    `OSError` that names the repository.
+    is there is used. Of a model no pickled weights are fetched. Raises `ValueError` if neither or both are given, or
+    if a repository comes without its commit in full: what "main" means changes, and with it the results. A failing
+    download raises `OSError` that names the repository.
     """
     if (path == NOWHERE) == (not hub):
         raise ValueError(f"path={path}, hub={hub!r}: give either a local folder or the name of a repository on the hub")
@@ -29,6 +29,11 @@ def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"
         raise ValueError(f"hub={hub!r}: write OWNER/NAME")
     if not revision:
         raise ValueError(f"hub={hub}: pin what is downloaded, write hub={hub},revision=COMMIT")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise ValueError(
+            f"hub={hub}, revision={revision!r}: a branch or a tag may come to mean something else, so give the "
+            "commit in full, 40 hexadecimal digits; the repository's page lists them under Files and versions, History"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from study.answers import cross_entropy
 from study.chunks import Chunks, retried
 from study.contracts import Learned
 from study.memory import needed
-from study.packing import Group, logits, pack, token_logps
-from study.parallel import ALONE, Forward, World, whole
+from study.packing import pack
+from study.parallel import World, whole, world
 from study.questions import Benchmark, Lesson
+from study.sharding import shard
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
 from study.vlm import VLM, Dtype, Part, apply_delta, load
@@ -43,39 +45,40 @@ def learn(
     device: str,
     on_step: OnStep | None,
     dtype: Dtype = "float32",
-    world: World = ALONE,
+    *,
+    sharded: bool = False,
 ) -> None:
     """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder.
 
-    All processes of `world` draw the same batches and compute their shares; the first tells and keeps. If memory runs
-    out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those of one row
-    are too large, and `ValueError` for adapters in a sharded world.
+    The processes of one world share every batch, and every tensor too if `sharded`; the first tells and keeps. If
+    memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those
+    of one row are too large, and `ValueError` for adapters in a sharded world.
     """
-    if world.sharded and learned.schedule.lora_rank:
+    if sharded and learned.schedule.lora_rank:
         raise ValueError(
             f"lora_rank={learned.schedule.lora_rank}: adapters are not sharded; set it to 0, or sharded off"
         )
-    started = time.monotonic()
-    told = on_step if world.rank == 0 else None
+    started, here = time.monotonic(), world()
+    told = on_step if here.rank == 0 else None
 
     def attempt(chunks: Chunks) -> tuple[VLM, list[float]]:
-        vlm = load(base, "cpu" if world.sharded else device, getattr(torch, dtype))
+        vlm = load(base, "cpu" if sharded else device, getattr(torch, dtype))
         vlm = replace(vlm, chunks=chunks)
-        return vlm, _taught(vlm, learned, benchmark, told, world)
+        if sharded:
+            shard(vlm)
+        return vlm, _taught(vlm, learned, benchmark, told)
 
-    # Of several processes one that is short of memory cannot start anew by itself.
-    vlm, curve = retried(attempt, lambda: needed(base, dtype)) if world.size == 1 else attempt(Chunks())
-    if world.sharded:
-        vlm = _gathered(vlm, learned.parts, base, world)
-    if world.rank == 0:
+    vlm, curve = retried(attempt, lambda: needed(base, dtype))
+    if sharded:
+        vlm = _gathered(vlm, learned.parts, base, here)
+    if here.rank == 0:
         _keep(root, learned, vlm, curve, started, dtype)
-    world.wait()
+    here.wait()
 
 
-def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | None, world: World) -> list[float]:
+def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | None) -> list[float]:
     """Teach a model in place; the loss of every step."""
     torch.manual_seed(learned.seed)
-    forward = world.spread(vlm)
     drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
 
     def loss(step: int) -> torch.Tensor:
@@ -86,31 +89,18 @@ def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | 
             [group for group in groups if group.picture is None],
         ):
             if part:  # each kind by itself: rows of one length, and text counts as much as pictures
-                total = total - _mean(vlm, forward, part, world)
+                total = total + cross_entropy(vlm, pack(vlm, part))
         return total
 
-    return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step, world=world)
+    return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
 
 
-def _mean(vlm: VLM, forward: Forward, groups: Sequence[Group], world: World) -> torch.Tensor:
-    """This process's summand of the mean log-probability of all answer tokens of `groups`.
-
-    That is the mean over the tokens of its share, times how many of all they are. A process without a share computes a
-    group for nothing: in a sharded world all must run the model for any to.
-    """
-    share = world.share(groups)
-    batch = pack(vlm, share or groups[:1])
-    tokens = len(batch.target) if share else 0
-    mean: torch.Tensor = forward(lambda: token_logps(logits(vlm, batch), batch).mean())
-    return mean * (tokens / world.total(tokens))
-
-
-def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, world: World) -> VLM:
+def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
     """A sharded model in one piece, in the host's memory of the first process: the base, with what was taught."""
-    plain = load(base, "cpu", vlm.model.dtype) if world.rank == 0 else vlm
+    plain = load(base, "cpu", vlm.model.dtype) if here.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
         tensor = whole(parameter.detach())
-        if world.rank == 0:
+        if here.rank == 0:
             apply_delta(plain, {name: tensor})
     return plain
 
@@ -134,6 +124,11 @@ def _keep(root: Path, learned: Learned, vlm: VLM, curve: list[float], started: f
     )
 
 
+def model_folder(root: Path, key: str) -> Path:
+    """Where a learned model lies."""
+    return Folder(root).learned(key) / "model"
+
+
 def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
     """Load a learned model as it was taught. Raises `ValueError` naming the file if its weights are damaged."""
     place = Folder(root).learned(key)
@@ -141,7 +136,7 @@ def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
     for name, digest in taught["sha256"].items():
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
             raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
-    return load(place / "model", device, getattr(torch, taught.get("dtype", "float32")))
+    return load(model_folder(root, key), device, getattr(torch, taught.get("dtype", "float32")))
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

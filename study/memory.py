@@ -63,7 +63,7 @@ class Estimate:
     states: int
     """Gradients and AdamW's moments, and the adapters themselves."""
     copies: int
-    """Copies of weights: teachers. What is put back after a trial lies in main memory."""
+    """Copies of weights: teachers. What is put back after a trial is read from its file."""
     picture: int
     """Activations of a picture with one question, with headroom."""
 
@@ -98,8 +98,7 @@ def shape(vlm: VLM) -> Shape:
 def estimates(shape: Shape) -> list[Estimate]:
     """Every kind of training that a study does.
 
-    A trial keeps a copy of all weights to put back what it changed, in main memory: it is not counted, and without a
-    GPU comes on top.
+    What a trial puts back it reads from the learned model's file, of which all processes of a machine share the pages.
     """
     size, whole = shape.itemsize, shape.weights
     seen = shape.trainable["vision"] + shape.trainable["projector"]

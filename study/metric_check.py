@@ -18,6 +18,7 @@ from study.attacks.relearning import UNRELATED, Relearning
 from study.chunks import Chunks, retried
 from study.cluster import Job
 from study.contracts import Attack, Learned, Request, Trial
+from study.lending import lent
 from study.memory import needed
 from study.metric_trust import State
 from study.objectives import forget_groups
@@ -29,7 +30,7 @@ from study.scoring import score
 from study.settings import Study
 from study.store import Damaged, Folder, canonical, content_key, read_json, write_json, write_rows
 from study.training import Diverged
-from study.trial import Bench, lent, marked
+from study.trial import Bench, marked
 
 States = Mapping[State, Attack | None]
 """What is done to a model before it is asked."""
@@ -119,7 +120,7 @@ def _rows(
     chunks: Chunks,
 ) -> pd.DataFrame:
     """The rows of the model as it is or, with an attacker, after its last step."""
-    with lent(bench, member, chunks) as (vlm, _):
+    with lent(bench.root, member.start.key, bench.device, chunks) as (vlm, _):
         if attacker is None:
             return score(vlm, questions)
         torch.manual_seed(request.seed)

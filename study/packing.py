@@ -8,7 +8,7 @@ row, T answer tokens, A answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,7 +124,28 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
 
 def logits(vlm: VLM, batch: Batch) -> Tensor:
     """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
-    return answer_logits(vlm, batch, hidden_states(vlm, batch))
+    return at_answers(vlm, batch, vlm.model.lm_head).float()
+
+
+def at_answers(vlm: VLM, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `read` makes of the last hidden states at the places that predict answer tokens, (T, D) to (T, ...).
+
+    The rows are computed in the model's chunks. Processes that share a step share them.
+    """
+
+    def run(rows: slice) -> list[Tensor]:
+        tokens = _tokens(batch, rows)
+        return [read(_hidden(vlm, batch, rows)[batch.row[tokens] - rows.start, batch.source[tokens]])]
+
+    (out,) = vlm.chunks.over(batch.input_ids, run)
+    return out
+
+
+def _tokens(batch: Batch, rows: slice) -> slice:
+    """The answer tokens of some rows: they are in the order of their rows."""
+    if rows.stop - rows.start == len(batch.input_ids):
+        return slice(None)
+    return slice(int((batch.row < rows.start).sum()), int((batch.row < rows.stop).sum()))
 
 
 def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
@@ -135,13 +156,8 @@ def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
 
 
 def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
-    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow.
-
-    If they are to be differentiated, rows are computed in the model's chunks.
-    """
-    if cache is not None or not torch.is_grad_enabled():
-        return _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache)
-    return torch.cat(vlm.chunks.over(batch.input_ids, lambda some: _hidden(vlm, batch, some)))
+    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow."""
+    return _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache)
 
 
 def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:

@@ -1,9 +1,13 @@
-"""Several processes that teach one model together: each computes its share of every batch, and all take the same step.
+"""Several processes that do one job together: each computes its rows of every training batch, its share of questions.
 
-The gradients are added up by hand, one `all_reduce` for each tensor after the backward pass. DistributedDataParallel
-would want the whole forward pass behind its own `forward`, while packed batches call the model and its head apart, and
-it averages over processes, while a mean over answer tokens needs a sum. It would overlap the exchange with the backward
-pass, which is the price. What is computed does not depend on the number of processes, to float rounding.
+A loss may be any function of a whole batch. So forwards are what is shared (`study.chunks`): each process computes some
+rows, all get the results of all rows, and the loss is the same everywhere. On the way back each process follows its own
+rows alone, times the number of processes, and gradients are averaged before the optimiser's step: what came from rows
+is added up, and what every process computed in full, such as a penalty on weights, counts once. What is learned does
+not depend on the number of processes, to float rounding.
+
+Gradients are exchanged after the backward pass, tensor by tensor. DistributedDataParallel would overlap the two, but
+wants the whole forward pass behind its own `forward`, while methods call parts of the model, and often.
 """
 
 from __future__ import annotations
@@ -11,117 +15,141 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
-
-from study.vlm import VLM
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes that teach one model, those of torch's process group, and which of them this is.
+    """The processes of torch's process group, and which of them this is.
 
-    In a world of one nothing is exchanged and nothing computed otherwise than without it.
+    All of them run the same code on the same data, and call every method here in the same order. In a world of one
+    nothing is exchanged and nothing computed otherwise than without it.
     """
 
     rank: int = 0
     size: int = 1
-    sharded: bool = False
-    """Whether weights, gradients and optimizer state are spread over the processes (FSDP2), not held by each."""
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """What of a batch this process computes; nothing, if there is less than one item for each."""
+        """What of some work this process does; nothing, if there is less than one item for each."""
         return items[self.rank :: self.size]
 
-    def total(self, value: float) -> float:
-        """The sum of a number over all processes, the same bits on each."""
+    def block(self, rows: int) -> slice:
+        """The rows of a batch that this process computes, those of all being in order; none if there are too few."""
+        return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in order; a gradient goes back to one's own, times the number of processes."""
+        if self.size == 1:
+            return rows
+        out: Tensor = _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
+        return out
+
+    def told(self, look: Callable[[], T]) -> T:
+        """What the first process finds: two that look at a folder others write to may see different things."""
+        if self.size == 1:
+            return look()
+        found: list[Any] = [look() if self.rank == 0 else None]
+        dist.broadcast_object_list(found, device=_device())
+        told: T = found[0]
+        return told
+
+    def collected(self, value: T) -> list[T]:
+        """The values of all processes."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
+    def agreed(self, value: float) -> float:
+        """The number that the first process has. None is told before all have asked."""
         if self.size == 1:
             return value
-        summed = torch.tensor(value, dtype=torch.float64, device=_device())
-        dist.all_reduce(summed)
-        return float(summed)
-
-    def decides(self, value: bool) -> bool:
-        """What the first process says: two that look at shared storage may see different things."""
-        return self.total(float(value and self.rank == 0)) > 0
+        number = torch.tensor(value if self.rank == 0 else 0.0, dtype=torch.float64, device=_device())
+        dist.all_reduce(number)
+        return float(number)
 
     def wait(self) -> None:
         """Until all processes are here."""
-        self.total(0.0)
+        self.agreed(0.0)
 
-    def add_up(self, weights: Collection[nn.Parameter]) -> None:
-        """Sum the gradients over all processes, in place; a weight without a gradient on any of them stays without.
+    def align(self, tensors: Collection[Tensor]) -> None:
+        """Give tensors the values that they have in the first process, in place.
+
+        On a GPU even the same computation may differ in the last bits. Parts of a sharded tensor stay as they are.
+        """
+        for tensor in tensors if self.size > 1 else ():
+            if not isinstance(tensor, DTensor):
+                dist.broadcast(tensor.detach(), 0)
+
+    def average(self, gradients: Collection[Tensor]) -> None:
+        """Average gradients over all processes, in place. FSDP has averaged those of sharded weights by itself."""
+        for gradient in gradients if self.size > 1 else ():
+            if not isinstance(gradient, DTensor):
+                dist.all_reduce(gradient)
+                gradient /= self.size
+
+    def average_of(self, weights: Collection[nn.Parameter]) -> None:
+        """Average the gradients of weights; a weight without a gradient in any process stays without.
 
         (An optimizer leaves such a weight alone, while one with a gradient of 0 decays and keeps its momentum.)
         """
-        if self.size == 1 or self.sharded:  # FSDP has summed them in the backward pass
+        if self.size == 1:
             return
         found = torch.tensor([float(weight.grad is not None) for weight in weights], device=_device())
         dist.all_reduce(found)
-        for weight, somewhere in zip(weights, found.tolist(), strict=True):
-            if somewhere:
-                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-                dist.all_reduce(weight.grad)
+        there = [weight for weight, somewhere in zip(weights, found.tolist(), strict=True) if somewhere]
+        for weight in there:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        self.average([weight.grad for weight in there if weight.grad is not None])
 
     def largest(self, weights: Collection[nn.Parameter]) -> float:
-        """The largest absolute value among the weights; what is no number counts as infinite in a sharded world."""
+        """The largest absolute value among the weights; what is no number counts as infinite if they are sharded."""
         here = [local for weight in weights if (local := _local(weight)).numel()]
         found = (
             torch.stack(torch._foreach_norm(here, ord=math.inf)).max() if here else torch.zeros((), device=_device())
         )
-        if self.sharded:
+        if any(isinstance(weight, DTensor) for weight in weights):
             found = found.float().nan_to_num(nan=math.inf)
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return float(found)
 
-    def spread(self, vlm: VLM) -> Forward:
-        """The model as what a training step calls. In a sharded world each process keeps but its part of every tensor.
 
-        Then every layer of the LLM and of the tower is gathered as it runs, and all else (embeddings, projector, head)
-        at the start of the pass. A model may lie in the memory of the host and goes to the GPU layer by layer.
-        """
-        forward = Forward(vlm.model)
-        if self.sharded:
-            mesh = dist.device_mesh.init_device_mesh(_device(), (self.size,))
-            for part in ("llm", "vision"):
-                for layer in _layers(vlm.model.get_submodule(vlm.prefixes[part])):
-                    fully_shard(layer, mesh=mesh)
-            fully_shard(forward, mesh=mesh)
-            for module in forward.modules():
-                if isinstance(module, FSDPModule):
-                    module.set_gradient_divide_factor(1.0)  # a sum, as above
-                    module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
-        return forward
+class _Gathered(torch.autograd.Function):
+    """Rows of all processes out of those of each."""
 
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+        counts = torch.zeros(world.size, dtype=torch.long, device=rows.device)
+        counts[world.rank] = len(rows)
+        dist.all_reduce(counts)
+        ctx.counts, ctx.world = counts.tolist(), world
+        most = max(ctx.counts)
+        padded = rows.new_zeros(most, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        of_all = [torch.empty_like(padded) for _ in ctx.counts]
+        dist.all_gather(of_all, padded)
+        return torch.cat([of_one[:count] for of_one, count in zip(of_all, ctx.counts, strict=True)])
 
-class Forward(nn.Module):
-    """A forward pass of a model: whatever the function it is called with computes.
-
-    FSDP gathers weights where a module is entered, and a pass over packed questions enters the model and its head.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, computed: Callable[[], Tensor]) -> Tensor:
-        """The result of `computed()`."""
-        return computed()
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        start = sum(ctx.counts[: ctx.world.rank])
+        return gradients[0][start : start + ctx.counts[ctx.world.rank]] * ctx.world.size, None
 
 
 ALONE = World()
 
 
-def world(*, sharded: bool = False) -> World:
-    """The world of this process: all of torch's process group."""
-    return World(dist.get_rank(), dist.get_world_size(), sharded)
+def world() -> World:
+    """The world of this process: all of torch's process group, or this process alone if there is none."""
+    return World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -133,11 +161,6 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _device() -> str:
+def _device() -> torch.device:
     """Where the process group exchanges tensors."""
-    return "cuda" if dist.get_backend() == "nccl" else "cpu"
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The layers of a transformer: its first list of modules."""
-    return next(list(found) for found in module.modules() if isinstance(found, nn.ModuleList))
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

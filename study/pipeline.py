@@ -24,7 +24,7 @@ from study.outline import show
 from study.plan import GROWING, Failed, Plan, Refused, label, prepared, settle
 from study.recovery import objective
 from study.released_stage import score_by_released
-from study.running import run_jobs, run_search, teach
+from study.running import cpus, run_jobs, run_search, teach
 from study.sequence import in_sequence
 from study.settings import Study
 from study.storage import fetch, mirrored, place
@@ -48,7 +48,7 @@ def run(study: Study) -> int:
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.root), mirrored(plan.root, study.storage, _warn):
         settle(plan)
-        with cluster.started(study.address, study.workers, study.threads, plan.root):
+        with cluster.started(study.address, cpus(study), study.threads, plan.root):
             failures = _stages(plan)
         _finish(plan, failures)
     return 1 if failures else 0
@@ -256,7 +256,7 @@ def _check_resources(plan: Plan) -> None:
         return
     if wanted > there:
         raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
-    if (together := plan.study.workers_per_model) * wanted > there:
+    if wanted and (together := plan.study.teachers) > there:
         raise Refused(
             f"workers_per_model={together} need a GPU each but this machine has {there:g}; set it to at most that"
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Never
 
 from study.cluster import PROJECT
 from study.contracts import BaseModel, Learned, Request, Source, Trial
@@ -25,11 +25,20 @@ from study.settings import Study
 from study.specs import name_in, parameters, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 from study.trial import holds_out
-from study.vlm import VLM
 from study.warm_start import WarmStart, warm_start
 
 RUNTIME = (
-    *("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_model", "sharded", "threads", "address"),
+    *(
+        "study_dir",
+        "storage",
+        "workers",
+        "gpus_per_trial",
+        "workers_per_trial",
+        "workers_per_model",
+        "sharded",
+        "threads",
+        "address",
+    ),
     *("dry_run", "cost"),
 )
 """Settings that change no result."""
@@ -182,7 +191,7 @@ def _check_search_attack(split: Split, study: Study) -> None:
 def _request(split: Split, study: Study) -> Request:
     """The forget request of a ratio, to look at its lessons and questions."""
 
-    def nobody() -> VLM:
+    def nobody() -> Never:
         raise AssertionError("no model is loaded to look at lessons")
 
     return Request(split, study.goal, (), study.seed, Path(), nobody, nobody, nobody)

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from study import trial
 from study.cluster import Job
 from study.contracts import Trial
+from study.lending import lent
 from study.plan import Plan, label
 from study.released import Released
 from study.released_scoring import score_released
 from study.running import run_jobs
 from study.store import write_json, write_rows
 from study.trial import Bench
-from study.vlm import restored
 from study.work import counted
 
 DRAW = 0  # of the examples and test pictures: the same for every model, so that models can be compared
@@ -39,7 +39,7 @@ def _done(bench: Bench, scored: Trial) -> bool:
 def _score(bench: Bench, scored: Trial) -> None:
     assert isinstance(bench.source, Released)  # checked before any work
     asks = list(bench.source.released(bench.benchmark.split(scored.ratio), DRAW))
-    with restored(trial.learned_model(bench.root, scored.start.key, bench.device)) as (vlm, _):
+    with lent(bench.root, scored.start.key, bench.device) as (vlm, _):
         unlearned, _ = trial.unlearned_model(bench.folder, scored.key, vlm)
         with counted(unlearned) as work:
             rows = score_released(unlearned, asks)

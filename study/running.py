@@ -15,6 +15,7 @@ from study.settings import Study
 if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its settings when it is imported
     from study.series import Series
     from study.trial import Bench
+    from study.workers import Team
 
 
 def teach(plan: Plan, bench: Bench, models: Sequence[Learned]) -> None:
@@ -37,9 +38,9 @@ def teach(plan: Plan, bench: Bench, models: Sequence[Learned]) -> None:
                 gained, progress[model] = steps - progress[model], steps
                 stage.advance(f"{names[model]} at step {steps}", gained, every=10)
 
-        gpus, together = study.gpus_per_trial, study.workers_per_model > 1
-        at_once = min(len(missing), _gpu_jobs(study)) if gpus else len(missing)
-        workers = study.workers_per_model if together else at_once
+        gpus, together = min(study.gpus_per_trial, 1.0), study.teachers > 1
+        at_once = min(len(missing), _at_once(study)) if gpus else len(missing)
+        workers = study.teachers if together else at_once
         cpus = 1.0 if gpus else min(1.0, study.workers / workers)
         learn_all(
             bench,
@@ -62,7 +63,12 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
         def done(job: Job, error: str) -> None:
             stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
 
-        return cluster.run_all(jobs, done, at_once=study.workers, gpus=study.gpus_per_trial)
+        if study.processes == 1:
+            return cluster.run_all(jobs, done, at_once=study.workers, gpus=study.gpus_per_trial)
+        from study.workers import together
+
+        led = [Job(job.name, together, (job.work, job.arguments, _team(study))) for job in jobs]
+        return cluster.run_all(led, done, at_once=_at_once(study), gpus=0, cpus=0)
 
 
 def run_search(name: str, plan: Plan, search: Series[Any]) -> None:
@@ -72,8 +78,14 @@ def run_search(name: str, plan: Plan, search: Series[Any]) -> None:
     study, missing = plan.study, search.missing()
     if missing:
         with Stage(name, missing, "trials") as stage:
+            alone = study.processes == 1
             search_all(
-                search, at_once=study.workers, gpus=study.gpus_per_trial, logs=plan.root / "ray", tell=stage.advance
+                search,
+                at_once=study.workers if alone else _at_once(study),
+                gpus=study.gpus_per_trial if alone else 0,
+                team=None if alone else _team(study),
+                logs=plan.root / "ray",
+                tell=stage.advance,
             )
             if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
@@ -84,8 +96,20 @@ def _called(model: Learned, study: Study) -> str:
     return name if model.seed == study.seed else f"{name} seed {model.seed}"
 
 
-def _gpu_jobs(study: Study) -> int:
-    """How many jobs with GPUs may be asked for together: a cluster may grow to the number asked, a machine not."""
-    if not cluster.is_private(study.address):
+def cpus(study: Study) -> int:
+    """Of a private Ray: one for each process of each job, and for who leads those that do a job together."""
+    return study.workers * (study.processes + 1 if study.processes > 1 else 1)
+
+
+def _at_once(study: Study) -> int:
+    """How many jobs may be asked for together: a cluster may grow to the number asked, a machine's GPUs do not."""
+    if not cluster.is_private(study.address) or not study.gpus_per_trial:
         return study.workers
     return max(1, min(study.workers, int(cluster.gpus() / study.gpus_per_trial)))
+
+
+def _team(study: Study) -> Team:
+    """Who does each job of a study together."""
+    from study.workers import Team
+
+    return Team(study.processes, study.gpus_per_trial > 0, study.study_dir.absolute() / "ray")

@@ -34,6 +34,7 @@ from study.packing import (
     hidden_states,
     pack,
 )
+from study.parallel import world
 from study.questions import Picture, Question
 from study.store import ROW_COLUMNS
 from study.text_metrics import bleu, contains, exact_match, is_refusal, rouge
@@ -84,8 +85,11 @@ def candidates(question: Question) -> tuple[str, ...]:
 
 @torch.no_grad()
 def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, Reading]:
-    """What a model says to each question, by question id. Those without options are replied to."""
-    groups = list(_grouped(questions))
+    """What a model says to each question, by question id. Those without options are replied to.
+
+    Processes that do a job together share the pictures among them.
+    """
+    groups = world().share(list(_grouped(questions)))
     rows = iter(groups)
 
     def read(part: Sequence[tuple[Group, list[Question]]]) -> list[tuple[str, Reading]]:
@@ -95,7 +99,8 @@ def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) ->
         return list(zip((q.id for q in asked), _read(vlm, batch, asked), strict=True))
 
     parts = batched(vlm, [group for group, _ in groups])
-    return dict(in_pieces((list(itertools.islice(rows, len(part))) for part in parts), read))
+    found = dict(in_pieces((list(itertools.islice(rows, len(part))) for part in parts), read))
+    return dict(itertools.chain.from_iterable(some.items() for some in world().collected(found)))
 
 
 def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Question]]]:

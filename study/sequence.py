@@ -15,12 +15,13 @@ import torch
 
 from study.chunks import Chunks, retried
 from study.contracts import Trial
+from study.lending import lent
 from study.memory import needed
 from study.questions import Goal, Split
 from study.scoring import score
 from study.store import content_key, write_json, write_rows
 from study.training import Diverged
-from study.trial import Bench, lent
+from study.trial import Bench
 
 
 def in_turn(split: Split, goal: Goal, requests: int) -> list[Split]:
@@ -58,7 +59,7 @@ def _in_sequence(bench: Bench, trial: Trial, requests: int, reference: str, chun
     parts = in_turn(whole.split, trial.goal, requests)
     asked = [q for q in whole.split.questions if q.half == "report" and q.task == "classification"]
     started, diverged = time.monotonic(), ""
-    with lent(bench, trial, chunks) as (vlm, _):
+    with lent(bench.root, trial.start.key, bench.device, chunks) as (vlm, _):
         stages = [score(vlm, asked)]
         for number, part in enumerate(parts, 1):
             cache = bench.folder.cache(content_key((trial, requests, number)))  # saliency is that of the model now

@@ -117,10 +117,14 @@ class Study:
     workers: int = 2
     """Jobs at once, on this machine or on the cluster."""
     gpus_per_trial: float = 0.0
-    """GPUs of a job, in fractions if several fit on one, at most 1; 0 runs on the CPU."""
-    workers_per_model: int = 1
-    """Processes, each with `gpus_per_trial`, that teach vanilla and each reference together, one model at a time. What
-    is taught is the same to float rounding, unless adapters are trained with dropout."""
+    """GPUs of a job: in fractions if several jobs fit on one; more than 1 if processes are to do each job together, one
+    a GPU, all on one machine; 0 runs on the CPU."""
+    workers_per_trial: int = 1
+    """On the CPU, processes that do each job together. They share the rows of every batch and the questions. What comes
+    of it is the same to float rounding, unless adapters are trained with dropout."""
+    workers_per_model: int = 0
+    """Processes, one a GPU if there are any, that teach vanilla and each reference together, one model at a time; 0
+    for as many as do a job together."""
     sharded: bool = False
     """Whether these processes each keep but a part of the weights, gradients and optimizer state (FSDP2): for a model
     that can be trained on no single GPU. Not with adapters."""
@@ -136,11 +140,14 @@ class Study:
     cost: Annotated[Cost | None, Suppress] = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "lookahead", "random_trials", "requests", "workers", "workers_per_model", "threads"):
+        for name in ("trials", "lookahead", "random_trials", "requests", "workers", "workers_per_trial", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
         refuse_address(self.study_dir)
-        not_negative(self, "confirm_seeds", "metric_seeds", "attack_trials", "attack_keeps", "gpus_per_trial")
+        not_negative(
+            self,
+            *("confirm_seeds", "metric_seeds", "attack_trials", "attack_keeps", "gpus_per_trial", "workers_per_model"),
+        )
         _check_processes(self)
         if self.metric_seeds and not self.metric_check:
             raise ValueError(f"metric_seeds={self.metric_seeds} serve the metric check alone: leave it on, or use 0")
@@ -160,6 +167,16 @@ class Study:
             )
         if not self.learn_parts:
             raise ValueError("learn_parts is empty: something must be taught")
+
+    @property
+    def processes(self) -> int:
+        """How many do each job together."""
+        return max(int(self.gpus_per_trial), self.workers_per_trial)
+
+    @property
+    def teachers(self) -> int:
+        """How many processes teach each model together."""
+        return self.workers_per_model or self.processes
 
     def resolved(self) -> Study:
         """This study with `all` spelt out. Raises `ValueError` for a name that is none, with the nearest right one."""
@@ -211,11 +228,13 @@ class Study:
 
 
 def _check_processes(study: Study) -> None:
-    gpus, together = study.gpus_per_trial, study.workers_per_model
-    if gpus > 1:
+    gpus, together = study.gpus_per_trial, study.teachers
+    if gpus > 1 and not float(gpus).is_integer():
+        raise ValueError(f"gpus_per_trial={gpus:g}: beyond one GPU a job has a process for each; use a whole number")
+    if gpus and study.workers_per_trial > 1:
         raise ValueError(
-            f"gpus_per_trial={gpus:g}: a job is one process and uses one GPU; use at most 1, and workers_per_model to "
-            "teach vanilla and the references on several"
+            f"workers_per_trial={study.workers_per_trial} with gpus_per_trial={gpus:g}: each process has a GPU of its "
+            f"own; set gpus_per_trial={study.workers_per_trial} and leave workers_per_trial out"
         )
     if together > 1 and 0 < gpus < 1:
         raise ValueError(

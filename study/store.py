@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,24 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_SILENT = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """While the block lasts nothing is written: of several processes that do one job together, the first writes."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def writes() -> bool:
+    """Whether what is to be written is written."""
+    return not _SILENT.get()
+
+
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
     """A draft beside `path` that takes its name when the block ends well: readers see all of a file or none."""
@@ -116,9 +135,11 @@ def sync(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Json) -> None:
-    """Write `value` as indented JSON, atomically."""
-    with written(path) as draft:
-        draft.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    """Write `value` as indented JSON, atomically, unless this process is `silent`."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    if writes():
+        with written(path) as draft:
+            draft.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Json:
@@ -130,10 +151,11 @@ def read_json(path: Path) -> Json:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write scored questions as parquet, atomically, with exactly the columns of `ROW_COLUMNS`."""
-    with written(path) as draft:
-        frame = rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
-        frame.to_parquet(draft, engine="pyarrow", index=False, write_page_checksum=True)
+    """Write scored questions as parquet, atomically, with exactly the columns of `ROW_COLUMNS`, unless `silent`."""
+    frame = rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
+    if writes():
+        with written(path) as draft:
+            frame.to_parquet(draft, engine="pyarrow", index=False, write_page_checksum=True)
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -144,13 +166,12 @@ def read_rows(path: Path) -> pd.DataFrame:
         raise Damaged(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
 
 
-def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The rows at `path`, measured and written first if they are missing or damaged."""
+def rows_at(path: Path) -> pd.DataFrame | None:
+    """The rows at `path`, or nothing if they are missing or damaged."""
     if path.exists():
         with suppress(ValueError):
             return read_rows(path)
-    write_rows(path, measure())
-    return read_rows(path)
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

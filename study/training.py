@@ -15,7 +15,7 @@ from torch import Tensor
 from study import checks
 from study.chunks import recomputed
 from study.packing import Group, Prompt
-from study.parallel import ALONE, World, whole
+from study.parallel import whole, world
 from study.questions import Lesson, Picture
 from study.vlm import VLM, Part
 
@@ -187,14 +187,13 @@ def train(
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
     on_step: OnStep | None = None,
-    world: World = ALONE,
 ) -> list[float]:
     """Minimise `loss(step)` over the parameters of `parts`, in place; returns the loss of every step.
 
     As `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimiser step.
     """
     curve = []
-    for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks, world=world):
+    for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks):
         curve.append(value)
         if on_step:
             on_step(done, value)
@@ -209,13 +208,12 @@ def steps(
     *,
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
-    world: World = ALONE,
 ) -> Iterator[tuple[int, float]]:
     """Train as `train` does, one optimiser step at a time; yields (steps done, loss) with the model ready to score.
 
     `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` is that of the
-    adapters, if there are any: nothing else here is random. In a `world` of several processes, all train alike on what
-    they make of their shares: `loss` is this process's summand of the loss. Raises `Diverged` within the step in which
+    adapters, if there are any: nothing else here is random. Several processes of one world compute the same loss, each
+    forward shared among them, and take the same steps. Raises `Diverged` within the step in which
     loss, gradient or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be
     trained.
     """
@@ -224,14 +222,15 @@ def steps(
     with _weights(vlm, trained, schedule, seed) as weights, layers:
         for name, parameter in vlm.model.named_parameters():
             parameter.requires_grad_(name in weights)
+        world().align([*weights.values(), *(masks or {}).values()])
         optimizer = _optimizer(list(weights.values()), schedule)
         try:
             for step in range(schedule.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.learning_rate * schedule.rate(step)
                 vlm.model.train()
-                with _dropout_seeded(schedule, seed, step * world.size + world.rank):
-                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks, world)
+                with _dropout_seeded(schedule, seed, step * world().size + world().rank):
+                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks)
                 vlm.model.eval()
                 yield step + 1, value
         finally:
@@ -309,19 +308,21 @@ def _step(
     step: int,
     optimizer: torch.optim.Optimizer,
     masks: Mapping[str, Tensor] | None,
-    world: World,
 ) -> float:
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(schedule.accumulate):
-        with torch.autocast(vlm.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+        with (
+            vlm.chunks.shared() as here,
+            torch.autocast(vlm.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"),
+        ):
             value = loss(step) / schedule.accumulate
-        total += world.total(float(value.detach()))
+        total += here.agreed(float(value.detach()))
         if not math.isfinite(total) or abs(total) > schedule.worst_loss:
             raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
         if value.requires_grad:
             value.backward()
-    world.add_up(trained.values())
+    here.average_of(trained.values())
     for name, parameter in trained.items():
         if masks is not None and parameter.grad is not None:
             parameter.grad.mul_(masks[name])
@@ -330,7 +331,7 @@ def _step(
         raise Diverged(step, f"the gradient norm is {float(norm):.4g}")
     optimizer.step()
     with torch.no_grad():
-        largest = world.largest(trained.values())
+        largest = here.largest(trained.values())
     if not largest <= schedule.worst_weight:
         raise Diverged(step, f"a weight is {largest:.4g} (limit {schedule.worst_weight:g})")
     return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +18,9 @@ from study import objectives
 from study.chunks import Chunks, retried
 from study.contracts import Attack, Request, Source, Trial
 from study.learning import load_learned
+from study.lending import held, lent
 from study.memory import needed
+from study.parallel import world
 from study.plugins import name_of
 from study.questions import HALVES, MODALITIES, Benchmark, Question, facts, states
 from study.scoring import score
@@ -28,14 +30,14 @@ from study.store import (
     Json,
     canonical,
     content_key,
-    kept_rows,
     read_json,
     read_rows,
+    rows_at,
     write_json,
     write_rows,
 )
 from study.training import Diverged
-from study.vlm import VLM, Dtype, apply_delta, delta, load, restored
+from study.vlm import VLM, Dtype, apply_delta, delta, load
 from study.weights import load_tensors, save_tensors
 from study.work import Work, counted
 
@@ -80,7 +82,7 @@ class Bench:
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
             base=lambda: replace(load(self.base, self.device, getattr(torch, self.dtype)), chunks=finely),
             reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
-            start=lambda: replace(load_learned(self.root, trial.start.key, self.device), chunks=finely),
+            start=lambda: held(self.root, trial.start.key, self.device).weights,
             adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,
         )
 
@@ -88,12 +90,6 @@ class Bench:
 @functools.lru_cache(maxsize=1)
 def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Benchmark:
     return source(folder).narrowed(attributes)
-
-
-@functools.lru_cache(maxsize=1)
-def learned_model(root: Path, key: str, device: str) -> VLM:
-    """A learned model, loaded once per process; only ever lent out through `restored`."""
-    return load_learned(root, key, device)
 
 
 def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
@@ -104,19 +100,27 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
     loading, bookkeeping and attempts that ran out of memory it is the trial's overhead. Raises `DoesNotFit` if chunks
     of one row are too large.
     """
-    if bench.folder.record(trial.key).exists():
-        return read_json(bench.folder.record(trial.key))
+    done = world().told(lambda: _record(bench.folder, trial))
+    if done is not None:
+        return done
     called = time.monotonic() - waited
-    return retried(
+    record = retried(
         lambda chunks: _run(bench, trial, reference, chunks, called), lambda: needed(bench.base, bench.dtype)
     )
+    world().wait()  # whoever goes on reads what the first process wrote
+    return record
+
+
+def _record(folder: Folder, trial: Trial) -> Json | None:
+    path = folder.record(trial.key)
+    return read_json(path) if path.exists() else None
 
 
 def _run(bench: Bench, trial: Trial, reference: str, chunks: Chunks, called: float) -> Json:
     torch.manual_seed(trial.seed)
     request = bench.request(trial, reference, chunks)
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
-    with lent(bench, trial, chunks) as (vlm, before):
+    with lent(bench.root, trial.start.key, bench.device, chunks) as (vlm, before):
         started = time.monotonic()
         state: State = "complete"
         reason = instruction = ""
@@ -137,6 +141,7 @@ def _run(bench: Bench, trial: Trial, reference: str, chunks: Chunks, called: flo
             if rows["probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
+    work = Work.of(world().collected(work))
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
@@ -144,13 +149,6 @@ def _run(bench: Bench, trial: Trial, reference: str, chunks: Chunks, called: flo
         **asdict(work),
     }
     return keep_record(bench.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
-
-
-@contextmanager
-def lent(bench: Bench, trial: Trial, chunks: Chunks) -> Iterator[tuple[VLM, dict[str, torch.Tensor]]]:
-    """The learned model of a trial, `restored`, with forwards that are cut into `chunks`."""
-    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, before):
-        yield replace(vlm, chunks=chunks), before
 
 
 def keep_record(
@@ -191,17 +189,30 @@ def report(bench: Bench, trial: Trial, *, blind: bool = False) -> None:
     wanted = {"report": [q for q in questions if q.half == "report"]}
     if blind:
         wanted["blind"] = [q for q in questions if q.modality == "image_text" and q.task == "classification"]
-    if all(bench.folder.rows(trial.key, name).exists() for name in wanted):
+    if world().told(lambda: all(bench.folder.rows(trial.key, name).exists() for name in wanted)):
         return
-    with restored(learned_model(bench.root, trial.start.key, bench.device)) as (vlm, _):
+    with lent(bench.root, trial.start.key, bench.device) as (vlm, _):
         found, changed = unlearned_model(bench.folder, trial.key, vlm)
         rows = bench.folder.rows(trial.key, "report")
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(bench, trial, found, changed, wanted["report"], "report"))
-        if work.tokens:
-            write_json(rows.with_suffix(".json"), asdict(work))
+        if (done := Work.of(world().collected(work))).tokens:
+            write_json(rows.with_suffix(".json"), asdict(done))
         if blind:
             kept_rows(bench.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
+    world().wait()
+
+
+def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The rows at `path`, measured and written first if they are missing or damaged.
+
+    Processes that do a job together all measure, or none does.
+    """
+    rows = world().told(lambda: rows_at(path))
+    if rows is None:
+        rows = measure()
+        write_rows(path, rows)
+    return rows
 
 
 def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None:
@@ -210,10 +221,11 @@ def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None
     Some questions about others are asked too: they say whether the attacked model still is one. As a trial, an attack
     that runs out of memory starts anew.
     """
-    if attack_state(bench.folder, trial, attacker) != "complete":
+    if _attack_state(bench.folder, trial, attacker) != "complete":
         retried(
             lambda chunks: _attack(bench, trial, attacker, reference, chunks), lambda: needed(bench.base, bench.dtype)
         )
+        world().wait()
 
 
 def _attack(bench: Bench, trial: Trial, attacker: Attack, reference: str, chunks: Chunks) -> None:
@@ -222,7 +234,7 @@ def _attack(bench: Bench, trial: Trial, attacker: Attack, reference: str, chunks
     request = bench.request(alike, reference, chunks)
     questions = _attacked_questions(request.split.questions, trial)
     started = time.monotonic()
-    with lent(bench, trial, chunks) as (vlm, _):
+    with lent(bench.root, trial.start.key, bench.device, chunks) as (vlm, _):
         found, _ = unlearned_model(bench.folder, trial.key, vlm)
         stages, diverged = [], ""
         try:
@@ -254,6 +266,11 @@ def attack_state(folder: Folder, trial: Trial, attacker: Attack) -> Literal["com
         return "complete"
     note = path.with_suffix(".json")
     return "failed" if note.exists() and "failed" in read_json(note) else "missing"
+
+
+def _attack_state(folder: Folder, trial: Trial, attacker: Attack) -> str:
+    """What became of an attack, as the first of several processes sees it."""
+    return world().told(lambda: attack_state(folder, trial, attacker))
 
 
 def _note_attack(folder: Folder, trial: Trial, attacker: Attack, **what: Json) -> None:
@@ -324,8 +341,11 @@ def _scored(
 
 
 def attacked(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> str:
-    """Attack a finished trial unless that was tried; returns why it cannot be done, which is noted, or nothing."""
-    if attack_state(bench.folder, trial, attacker) == "missing":
+    """Attack a finished trial unless that was tried; returns why it cannot be done, which is noted, or nothing.
+
+    What was found impossible before is not told again.
+    """
+    if _attack_state(bench.folder, trial, attacker) == "missing":
         try:
             attack(bench, trial, attacker, reference)
         except Damaged:

@@ -33,6 +33,7 @@ from study.specs import name_in, parameters, pinned
 from study.store import Json, content_key, read_json, read_rows
 from study.trial import Bench, attack_failed, attack_state, attacked, judged, keep_record, run
 from study.warm_start import RATIO, Params
+from study.workers import Team, together
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,9 @@ class Search(Series[Trial]):
 class Proposals(Searcher):
     """A Tune searcher that asks the series of a search in turn, and skips what is on disk."""
 
-    def __init__(self, search: Series[Any]) -> None:
+    def __init__(self, search: Series[Any], team: Team | None = None) -> None:
         super().__init__()
-        self.search = search
+        self.search, self.team = search, team
         self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
         self.asked: dict[str, str] = {}
         """The key of the job that each of Tune's trials was asked to run: an equal one is not run beside it."""
@@ -185,7 +186,12 @@ class Proposals(Searcher):
             if not self.search.finished(job) and job.key not in self.asked.values():
                 self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
                 self.running.add(trial_id)
-                return {"search": self.search, "job": job, "label": self.search.told(label, number, job)}
+                return {
+                    "search": self.search,
+                    "job": job,
+                    "label": self.search.told(label, number, job),
+                    "team": self.team,
+                }
         return None if self.waiting or self.running else Searcher.FINISHED  # Tune never asks again after FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -229,8 +235,9 @@ def trainable(config: dict[str, Any]) -> None:
     """One job in a Tune worker. Workers are reused, so the model stays loaded from one job to the next."""
     global _idle_since
     quiet_worker()
-    waited = time.monotonic() - _idle_since
-    tune.report(config["search"].execute(config["job"], waited))
+    waited, team = time.monotonic() - _idle_since, config["team"]
+    execute, arguments = config["search"].execute, (config["job"], waited)
+    tune.report(together(execute, arguments, team) if team else execute(*arguments))
     _idle_since = time.monotonic()
 
 
@@ -254,15 +261,24 @@ class _Shown(Callback):
             self.tell(f"{trial.config['label']}: failed")
 
 
-def search_all(search: Series[Any], *, at_once: int, gpus: float, logs: Path, tell: Callable[[str], None]) -> None:
+def search_all(
+    search: Series[Any],
+    *,
+    at_once: int,
+    gpus: float,
+    logs: Path,
+    tell: Callable[[str], None],
+    team: Team | None = None,
+) -> None:
     """Run a search until every series has its number of trials; what is on disk is not run again.
 
+    Each trial is done by one process, or by a `team` that has GPUs of its own.
     A trial whose worker dies is tried once more and then recorded as failed. Raises `KeyboardInterrupt` if the run
     was interrupted.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    proposals = Proposals(search)
+    proposals = Proposals(search, team)
     tuner = Tuner(
         tune.with_resources(trainable, {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}),
         tune_config=TuneConfig(

@@ -250,12 +250,11 @@ class VLM:
 
     def features(self, pixels: Pixels) -> Features:
         """The hidden state after every vision layer that is read, and the projected tokens. No LLM call."""
-        if not torch.is_grad_enabled():
-            return self._encoded(pixels)
         like = next(iter(pixels.tensors.values()))
-        return gathered(self.chunks.over(like, lambda rows: self._encoded(pixels[rows])))
+        *layers, projected = self.chunks.over(like, lambda rows: self._encoded(pixels[rows]))
+        return Features(tuple(layers), projected)
 
-    def _encoded(self, pixels: Pixels) -> Features:
+    def _encoded(self, pixels: Pixels) -> list[Tensor]:
         states: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -269,8 +268,7 @@ class VLM:
             for hook in hooks:
                 hook.remove()
         projected = out if isinstance(out, Tensor) else torch.cat(list(out))
-        *layers, tokens = (tensor.reshape(len(pixels), -1, tensor.shape[-1]) for tensor in (*states, projected))
-        return Features(tuple(layers), tokens)
+        return [tensor.reshape(len(pixels), -1, tensor.shape[-1]) for tensor in (*states, projected)]
 
     # ---- copies and weights ------------------------------------------------------------------------------------
     def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:
@@ -305,14 +303,10 @@ class VLM:
 
 
 @contextlib.contextmanager
-def restored(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
-    """Lend `vlm` out for training, with a copy of its tensors, and put back bit for bit whatever was changed.
-
-    The copy lies in main memory: on a GPU it takes nothing, and a borrower may write to any weight in any way.
-    """
-    before = {name: p.to("cpu", copy=True) for name, p in vlm.tensors().items()}
+def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
+    """While the block lasts, `vlm` may be written to in any way; then its tensors are `before` again, bit for bit."""
     try:
-        yield vlm, before
+        yield
     finally:
         apply_delta(vlm, {name: before[name] for name in delta(vlm, before)})
         for parameter in vlm.model.parameters():

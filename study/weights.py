@@ -9,14 +9,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from study.store import file_digest, read_json, write_json, written
+from study.store import file_digest, read_json, write_json, writes, written
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, atomically, with a SHA-256 beside them: safetensors has no checksum of its own.
 
-    The checksum is written first, so that a file that is there can be checked.
+    The checksum is written first, so that a file that is there can be checked. A `silent` process writes nothing.
     """
+    if not writes():
+        return
     with written(path) as draft:
         save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, draft)
         write_json(path.with_suffix(".sha256.json"), {"sha256": file_digest(draft)})

@@ -6,9 +6,9 @@ Counted, not timed, so that two ways of scoring can be compared on any machine.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import wraps
 from typing import Any
 
@@ -30,6 +30,11 @@ class Work:
     """Tokens of forwards that go on from keys and values, one for each reply under way."""
     flops: float = 0.0
     """Of linear layers, convolutions and attention (2 for a multiplication and addition); the rest is left out."""
+
+    @classmethod
+    def of(cls, parts: Sequence[Work]) -> Work:
+        """What several processes did together."""
+        return cls(*(sum(amounts) for amounts in zip(*map(astuple, parts), strict=True)))
 
     @property
     def tokens(self) -> int:

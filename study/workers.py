@@ -1,10 +1,13 @@
-"""Ray Train: teach models on workers of the cluster, several side by side, or one at a time by all workers together."""
+"""Ray Train: teach models on workers of the cluster, side by side or each by all of them, and let a team do a job."""
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +21,13 @@ from study.contracts import Learned
 from study.learning import learn
 from study.parallel import ALONE, world
 from study.plan import Failed
-from study.store import Folder, read_json, write_json
+from study.store import Folder, Json, read_json, silent, write_json
 from study.training import OnStep
 from study.trial import Bench
 
 OnProgress = Callable[[Learned, int], None]
+PATIENCE = 24 * 3600
+"""Seconds that processes of a team wait for one another: the first may score or write for long."""
 
 
 def learn_all(
@@ -64,8 +69,7 @@ def learn_all(
     try:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise Failed(f"learning failed: {lines[-1].strip()}") from error
+        raise Failed(f"learning failed: {_last_line(error)}") from error
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped
     finally:
@@ -77,16 +81,70 @@ def _worker(config: dict[str, Any]) -> None:
     """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
     quiet_worker()
     bench: Bench = config["bench"]
-    among, models = world(sharded=config["sharded"]), config["models"]
+    among, models = world(), config["models"]
     if not config["together"]:
         torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
         among, models = ALONE, among.share(models)
     for model in models:
         if among.rank == 0:
             _progress_file(bench.folder, model).unlink(missing_ok=True)  # a run that was killed left one
-        if among.decides(not (bench.folder.learned(model.key) / "learned.json").exists()):
-            told = _noting(bench.folder, model)
-            learn(bench.root, model, bench.benchmark, bench.base, bench.device, told, bench.dtype, among)
+        done = bench.folder.learned(model.key) / "learned.json"
+        if not among.told(done.exists):
+            learn(
+                *(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model)),
+                dtype=bench.dtype,
+                sharded=config["sharded"],
+            )
+
+
+@dataclass(frozen=True)
+class Team:
+    """Processes on one machine that do a job together, each with a GPU of its own or on the CPU."""
+
+    size: int
+    gpus: bool
+    logs: Path
+    """A folder that every machine sees."""
+
+
+def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team) -> Json:
+    """Let a team do a job, all its members calling `work(*arguments)`; returns what it returned to the first.
+
+    Members share forwards and questions (`study.parallel`), and the first alone writes. Raises `RuntimeError` with what
+    went wrong in one of them, after a second team has tried.
+    """
+    team.logs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="team-", dir=team.logs) as logs:
+        trainer = TorchTrainer(
+            _member,
+            train_loop_config={"work": work, "arguments": arguments, "result": Path(logs) / "result.json"},
+            torch_config=TorchConfig(backend="nccl" if team.gpus else "gloo", timeout_s=PATIENCE),
+            scaling_config=ScalingConfig(
+                num_workers=team.size,
+                use_gpu=team.gpus,
+                resources_per_worker={"CPU": 1, "GPU": 1} if team.gpus else {"CPU": 1},
+                placement_strategy="STRICT_PACK",  # what one writes the others must see at once
+            ),
+            run_config=RunConfig(name="job", storage_path=logs, failure_config=FailureConfig(max_failures=1)),
+        )
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            raise RuntimeError(_last_line(error)) from error
+        return read_json(Path(logs) / "result.json")
+
+
+def _member(config: dict[str, Any]) -> None:
+    """What each process of a team does."""
+    quiet_worker()
+    with nullcontext() if world().rank == 0 else silent():
+        result = config["work"](*config["arguments"])
+    if world().rank == 0:
+        write_json(config["result"], result)
+
+
+def _last_line(error: Exception) -> str:
+    return [line for line in str(error).splitlines() if line.strip()][-1].strip()
 
 
 def _noting(folder: Folder, model: Learned) -> OnStep:

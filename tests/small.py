@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from study.contracts import Request
 from study.packing import Group
 from study.questions import Benchmark, Goal
 from study.training import Schedule
-from study.vlm import PARTS, VLM, Part, load
+from study.vlm import PARTS, VLM, Part, load, restored
 
 QUICK = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3, texts=1, lessons_per_text=3)
 
@@ -27,7 +28,10 @@ def request_on(
     def loaded() -> VLM:
         return load(folder)
 
-    return Request(benchmark.split(ratio), goal, benchmark.strangers, seed, cache, loaded, loaded, loaded)
+    def start() -> dict[str, Tensor]:
+        return load(folder).tensors()
+
+    return Request(benchmark.split(ratio), goal, benchmark.strangers, seed, cache, loaded, loaded, start)
 
 
 def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:
@@ -59,6 +63,14 @@ def trained(plugin: Any) -> set[Part]:
 def snapshot(vlm: VLM) -> dict[str, Tensor]:
     """Every tensor of a model, buffers too, as it is now."""
     return {name: tensor.detach().clone() for name, tensor in vlm.model.state_dict(keep_vars=True).items()}
+
+
+@contextmanager
+def borrowed(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
+    """A model that will be as it was, with its weights as they were."""
+    before = {name: tensor.clone() for name, tensor in vlm.tensors().items()}
+    with restored(vlm, before):
+        yield vlm, before
 
 
 def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

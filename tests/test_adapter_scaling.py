@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from study import trial as trials
+from study import lending
 from study.attacks.adapter_scaling import AdapterScaling
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Learned, Method, Request, Trial
@@ -114,11 +114,13 @@ def test_a_request_knows_its_start_and_whether_there_is_an_adapter(
         asked.append(place)
         return tiny
 
-    monkeypatch.setattr(trials, "load_learned", load_learned)
+    monkeypatch.setattr(lending, "load_learned", load_learned)
+    monkeypatch.setattr(lending, "load", lambda *_, **__: tiny)
     bench = Bench(tmp_path, Synthetic(people=20, celebrities=8, views=1, strangers=0), tmp_path, "cpu")
     request = bench.request(Trial(start, method, "visual", 10, 0), "another key")
     assert request.adapter is adapter
     assert asked == []
-    request.start()
-    request.start()
-    assert asked == [(tmp_path, start.key, "cpu")] * 2
+    assert request.start().keys() == tiny.tensors().keys()
+    assert request.start() is request.start()
+    assert asked == [(tmp_path, start.key, "cpu")]
+    lending.put_away()

@@ -27,8 +27,8 @@ from study.packing import Batch, Group, Prompt, logits, pack
 from study.plugins import name_of
 from study.questions import Benchmark
 from study.training import Diverged, Schedule, frozen, steps, train
-from study.vlm import PARTS, VLM, Part, load, restored
-from tests.small import changed, quick, request_on, same_bits, snapshot
+from study.vlm import PARTS, VLM, Part, load
+from tests.small import borrowed, changed, quick, request_on, same_bits, snapshot
 
 RANK = 2
 LORA = Schedule(steps=3, learning_rate=1e-2, pictures=2, lessons_per_picture=2, texts=1, lora_rank=RANK)
@@ -75,7 +75,7 @@ def run_(
     request = request_on(benchmark, tmp_path_factory.mktemp("cache"), tiny_folder)
 
     def ran(method: Any, parts: tuple[Part, ...], seed: int = 0) -> Ran:
-        with restored(lent) as (vlm, _):
+        with borrowed(lent) as (vlm, _):
             before = snapshot(vlm)
             after = quick(method, LORA, trains=parts)(vlm, dataclasses.replace(request, seed=seed))
             return Ran(before, snapshot(after), is_plain(after))
@@ -128,7 +128,7 @@ def test_adapters_change_the_linear_layers_of_their_part_by_a_low_rank(
 
 def test_full_training_changes_what_is_not_linear_and_by_a_full_rank(run_: Callable[..., Ran], lent: VLM) -> None:
     """The test above could fail."""
-    with restored(lent) as (vlm, before):
+    with borrowed(lent) as (vlm, before):
         train(vlm, ("vision",), dataclasses.replace(LORA, lora_rank=0), lambda step: _size(vlm))
         moved = changed(before, vlm.tensors())
         assert not moved <= linear(vlm, ("vision",))
@@ -152,7 +152,7 @@ def test_the_seed_reaches_the_adapters_themselves(tiny: VLM, batch: Batch) -> No
     schedule = dataclasses.replace(LORA, lora_dropout=0.0)
     found = []
     for seed in (0, 0, 1):
-        with restored(tiny) as (vlm, _):
+        with borrowed(tiny) as (vlm, _):
             train(vlm, ("llm",), schedule, lambda step: cross_entropy(tiny, batch), seed=seed)
             found.append(snapshot(vlm))
     assert same_bits(found[0], found[1])

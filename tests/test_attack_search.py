@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import BaseTrial
 
 from study import attacking
+from study import trial as trials
 from study.attacking import Attacked, AttackSearch
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Learned, Request, Stage, Trial
@@ -74,7 +75,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AttackSearch:
             raise ValueError("too little force")
         write_rows(bench.folder.attack(target.key, content_key(attacker)), planted(attacker.force, target))
 
-    monkeypatch.setattr(attacking, "attack", attack)
+    monkeypatch.setattr(trials, "attack", attack)
     monkeypatch.setattr(attacking, "search_space", lambda name: Space)
     bench = Bench(tmp_path, Synthetic(), tmp_path)
     targets = {"force on npo 15 %": (WINNER, "force")}
@@ -142,14 +143,14 @@ def test_a_failure_on_the_control_alone_ends_the_attack_too(
     search: AttackSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is noted where it happened: the winner's rows are there."""
-    planted_attack: Any = attacking.attack  # type: ignore[attr-defined]
+    planted_attack: Any = trials.attack
 
     def attack(bench: Bench, target: Trial, attacker: Attack, reference: str) -> None:
         if target == CONTROL:
             raise ValueError("the control has no such layer")
         planted_attack(bench, target, attacker, reference)
 
-    monkeypatch.setattr(attacking, "attack", attack)
+    monkeypatch.setattr(trials, "attack", attack)
     for job, fail in ((Attacked(WINNER, Force(0.5)), True), (Attacked(WINNER, Force(0.4)), False)):
         if fail:
             search.execute(job, 0.0)
@@ -171,7 +172,7 @@ def test_an_attack_that_says_nothing_does_not_stop_the_search(
     def attack(bench: Bench, target: Trial, attacker: Attack, reference: str) -> None:
         write_rows(bench.folder.attack(target.key, content_key(attacker)), planted(0.5, target).assign(**spoilt))
 
-    monkeypatch.setattr(attacking, "attack", attack)
+    monkeypatch.setattr(trials, "attack", attack)
     jobs = run(search)
     assert all(search.finished(job) and search.outcome(job) is None for job in jobs)
     assert search.worst(search.labels[0]) is None

@@ -26,8 +26,8 @@ from study.scoring import score
 from study.specs import adjusted, flat
 from study.store import canonical, content_key
 from study.trial import marked
-from study.vlm import PARTS, VLM, Part, load, restored
-from tests.small import changed, request_on, same_bits, snapshot, variants
+from study.vlm import PARTS, VLM, Part, load
+from tests.small import borrowed, changed, request_on, same_bits, snapshot, variants
 
 
 def moved(attack: Any) -> set[Part]:
@@ -68,7 +68,7 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
         return vlm
 
     request = request_on(benchmark, tmp_path / "cache", tiny_folder, ratio=15)
-    return replace(request, base=other, start=other, adapter=True)
+    return replace(request, base=other, start=lambda: other().tensors(), adapter=True)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_an_attack_changes_its_parts_and_is_undone(
 ) -> None:
     """What trains says so in `trains`, what changes weights otherwise in `parts`; all others leave them alone."""
     before = snapshot(tiny)
-    with restored(tiny) as (vlm, _):
+    with borrowed(tiny) as (vlm, _):
         last = list(attack(vlm, questions, request_))[-1].vlm
         assert {tiny.part_of(name) for name in changed(before, snapshot(last))} == moved(attack)
     assert same_bits(before, snapshot(tiny))
@@ -272,7 +272,7 @@ def _no_model() -> VLM:
 def test_what_a_longer_lesson_states_is_seen_too() -> None:
     """An attacker who was given the sentence and the word was given one fact."""
     split = Split(5, frozenset("a"), (), ())
-    request = Request(split, "visual", (), 0, Path(), *(_no_model,) * 3)
+    request = Request(split, "visual", (), 0, Path(), *(_no_model,) * 2, dict)
     rows = pd.DataFrame({"question": ["q", "r"]})
     both = _Given(Lesson("a", "?", "Lisbon"), Lesson("a", "?", "This person lives in Lisbon."))
     found = marked(rows, [asked("q", "a", "Lisbon"), asked("r", "a", "lives in Lisbon")], both, request)

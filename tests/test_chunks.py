@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from study import chunks, released_scoring, scoring
+from study import chunks, lending, released_scoring, scoring
 from study import trial as trials
 from study.benchmarks import _mllmu_released
 from study.benchmarks.synthetic import Synthetic
@@ -100,16 +100,23 @@ def assert_alike(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dic
 @given(st.integers(1, 40), st.integers(1, 64))
 def test_every_row_is_in_one_chunk_and_none_is_larger_than_it_need_be(rows: int, count: int) -> None:
     cut = Chunks(count)
-    found = cut.over(torch.zeros(rows), lambda some: list(range(rows))[some])
-    assert [row for chunk in found for row in chunk] == list(range(rows))
-    assert max(map(len, found)) == math.ceil(rows / count)
+    chunks: list[slice] = []
+
+    def run(some: slice) -> list[Tensor]:
+        chunks.append(some)
+        return [torch.arange(rows)[some], torch.zeros(rows, 2)[some]]
+
+    numbers, wide = cut.over(torch.zeros(rows), run)
+    assert numbers.tolist() == list(range(rows))
+    assert wide.shape == (rows, 2)
+    assert max(some.stop - some.start for some in chunks) == math.ceil(rows / count)
     assert cut.rows == rows
 
 
 def test_the_most_rows_are_remembered() -> None:
     cut = Chunks(2)
     for rows in (3, 7, 5):
-        cut.over(torch.zeros(rows), lambda some: some)
+        cut.over(torch.zeros(rows), lambda some: [torch.zeros(7)[some]])
     assert cut.rows == 7
 
 
@@ -157,11 +164,12 @@ def test_the_finer_the_chunks_the_less_is_kept(tiny: VLM, groups: list[Group], m
         assert rows[start:] == sizes
 
 
-def test_forwards_without_gradient_are_not_cut(tiny: VLM, groups: list[Group]) -> None:
+def test_forwards_without_gradient_are_cut_too(tiny: VLM, groups: list[Group]) -> None:
+    """Those of a reference model, within a step."""
     cut = replace(tiny, chunks=Chunks(4))
     with torch.no_grad():
-        assert torch.equal(nll(cut, groups), nll(tiny, groups))
-    assert cut.chunks.rows == 0
+        torch.testing.assert_close(nll(cut, groups), nll(tiny, groups))
+    assert cut.chunks.rows == len(groups)
 
 
 @pytest.mark.parametrize("method", [RMU(layer=0, schedule=QUICK), VKD(schedule=QUICK), VKD(
@@ -267,7 +275,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
     for learned in (VANILLA, REFERENCE):
         learn(root, learned, bench.benchmark, tiny_folder, "cpu", None)
     yield bench
-    trials.learned_model.cache_clear()
+    lending.put_away()
 
 
 @pytest.mark.parametrize("method", [VKD(schedule=SHORT), GradientAscent(schedule=SHORT)])
@@ -278,7 +286,7 @@ def test_a_trial_that_runs_out_of_memory_ends_as_it_would_have(
     plain = trials.run(study, one, REFERENCE.key)
     wanted = load_tensors(study.folder.trial(one.key) / "delta.safetensors")
     study.folder.record(one.key).unlink()
-    before = snapshot(trials.learned_model(study.root, VANILLA.key, "cpu"))
+    before = snapshot(lending.held(study.root, VANILLA.key, "cpu").vlm)
     monkeypatch.setattr(Chunks, "over", short_above(1))
     record = trials.run(study, other, REFERENCE.key)
     rows = 6 if isinstance(method, VKD) else 2
@@ -287,7 +295,7 @@ def test_a_trial_that_runs_out_of_memory_ends_as_it_would_have(
     found = load_tensors(study.folder.trial(one.key) / "delta.safetensors")
     assert found.keys() == wanted.keys()
     assert_near({name: before[name] for name in found}, found, wanted)
-    after = snapshot(trials.learned_model(study.root, VANILLA.key, "cpu"))
+    after = snapshot(lending.held(study.root, VANILLA.key, "cpu").vlm)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

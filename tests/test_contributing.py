@@ -42,7 +42,7 @@ def test_the_example_is_a_method_with_a_search_space(
     def nobody() -> VLM:
         raise AssertionError("the method needs no other model")
 
-    request = Request(benchmark.split(15), "visual", (), 0, tmp_path, nobody, nobody, nobody)
+    request = Request(benchmark.split(15), "visual", (), 0, tmp_path, nobody, nobody, dict)
     before = {name: weight.clone() for name, weight in tiny.tensors().items()}
     after = proposed(tiny, request).tensors()
     assert any(not torch.equal(before[name], weight) for name, weight in after.items())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from study import export
+from study import export, lending
 from study import trial as trials
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Learned, Method, Trial
@@ -25,9 +25,9 @@ from study.methods.vkd import VKD
 from study.store import canonical, file_digest, read_json, write_json
 from study.training import Schedule
 from study.trial import Bench, keep_record
-from study.vlm import load, restored
+from study.vlm import load
 from tests.families import FAMILIES
-from tests.small import same_bits, snapshot
+from tests.small import borrowed, same_bits, snapshot
 
 TAUGHT = Schedule(steps=2, learning_rate=1e-3, pictures=2, texts=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
@@ -68,7 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Bench:
 def bench(made: Bench, tmp_path: Path) -> Iterator[Bench]:
     shutil.copytree(made.root, tmp_path / "study")
     yield replace(made, root=tmp_path / "study")
-    trials.learned_model.cache_clear()
+    lending.put_away()
 
 
 def run(*arguments: str | Path) -> int:
@@ -91,7 +91,7 @@ def test_the_export_is_the_model_that_the_trial_left(bench: Bench, name: str, pa
     picture = bench.benchmark.split(10).lessons[0].picture
     assert picture is not None
     inputs = processor(text=["<image>\nwho is this ?"], images=[picture.open()], return_tensors="pt")
-    with restored(load_learned(bench.root, VANILLA.key)) as (vlm, before):
+    with borrowed(load_learned(bench.root, VANILLA.key)) as (vlm, before):
         torch.manual_seed(asked.seed)
         left = asked.method(vlm, request)
         exported = load(tmp_path / "out")

@@ -21,7 +21,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw, ImageFont
 
-from study import pictures, trial
+from study import lending, pictures, trial
 from study.attacks.adversarial_image import AdversarialImage
 from study.attacks.figstep import Figstep
 from study.attacks.image_transform import ImageTransform
@@ -573,7 +573,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
         learn(bench.root, learned, bench.benchmark, tiny_folder, "cpu", None)
     trial.run(bench, _TRIAL, REFERENCE.key)
     yield bench
-    trial.learned_model.cache_clear()
+    lending.put_away()
 
 
 _TRIAL = Trial(VANILLA, NoMethod(), "visual", 10, 0)

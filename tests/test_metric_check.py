@@ -14,8 +14,7 @@ import pytest
 
 from analysis import metric_check as told
 from analysis.folder import Study as Analysed
-from study import metric_check, outline
-from study import trial as trials
+from study import lending, metric_check, outline
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
@@ -32,7 +31,8 @@ from study.settings import Study
 from study.store import Folder, read_json, read_rows
 from study.training import Schedule
 from study.trial import Bench
-from study.vlm import load, restored
+from study.vlm import load
+from tests.small import borrowed
 
 SMOKE = PRESETS["smoke"][1]
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
@@ -72,9 +72,9 @@ def bench(tmp_path: Path, tiny_folder: Path) -> Iterator[Bench]:
     """A study that taught vanilla."""
     found = Bench(tmp_path, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     learn(tmp_path, VANILLA, found.benchmark, tiny_folder, "cpu", None)
-    trials.learned_model.cache_clear()
+    lending.put_away()
     yield found
-    trials.learned_model.cache_clear()
+    lending.put_away()
 
 
 def kept(bench: Bench, member: Trial) -> dict[str, pd.DataFrame]:
@@ -93,7 +93,7 @@ def test_a_model_is_asked_all_about_the_forget_people_in_each_state(bench: Bench
         assert rows["question"].tolist() == [q.id for q in questions]
     vlm = load(bench.folder.learned(VANILLA.key) / "model")
     pd.testing.assert_frame_equal(found["plain"], score(vlm, questions).astype(found["plain"].dtypes))
-    with restored(vlm):
+    with borrowed(vlm):
         *_, rounded = Quantization("int4")(vlm, questions, bench.request(member, ""))
         expected = score(rounded.vlm, questions)["likelihood"]
     assert found["quantized"]["likelihood"].tolist() == expected.tolist()

@@ -25,6 +25,8 @@ from study.benchmarks.synthetic import EVALUATION, Synthetic
 from study.plugins import find, known
 from study.questions import Benchmark
 
+COMMIT = "0e3098e" + 33 * "0"
+
 Cells = dict[str, Any]
 Change = Callable[[list[Cells]], Any]
 
@@ -328,8 +330,8 @@ def test_the_hub_is_asked_for_a_commit(whole: Path, tmp_path: Path, monkeypatch:
         return str(whole)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    found = Mllmu(hub="MLLMMU/MLLMU-Bench", revision="0e3098e")(tmp_path)
-    assert asked == [(("MLLMMU/MLLMU-Bench",), {"revision": "0e3098e", "repo_type": "dataset"})]
+    found = Mllmu(hub="MLLMMU/MLLMU-Bench", revision=COMMIT)(tmp_path)
+    assert asked == [(("MLLMMU/MLLMU-Bench",), {"revision": COMMIT, "repo_type": "dataset"})]
     assert found == load(whole)
 
 
@@ -340,19 +342,18 @@ def test_nothing_is_downloaded_for_a_path(whole: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(huggingface_hub, "snapshot_download", never)
     assert load(whole).splits
     with pytest.raises(AssertionError, match="nothing is to be downloaded"):
-        Mllmu(hub="MLLMMU/MLLMU-Bench", revision="0e3098e")(whole)
+        Mllmu(hub="MLLMMU/MLLMU-Bench", revision=COMMIT)(whole)
 
 
 def test_offline_it_is_taken_from_the_cache_or_named(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = "0e3098e" + 33 * "0"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    hub = Mllmu(hub="MLLMMU/MLLMU-Bench", revision=commit)
-    with pytest.raises(OSError, match=f"dataset MLLMMU/MLLMU-Bench at revision {commit} cannot be downloaded"):
+    hub = Mllmu(hub="MLLMMU/MLLMU-Bench", revision=COMMIT)
+    with pytest.raises(OSError, match=f"dataset MLLMMU/MLLMU-Bench at revision {COMMIT} cannot be downloaded"):
         hub(tmp_path)
-    kept = tmp_path / "datasets--MLLMMU--MLLMU-Bench" / "snapshots" / commit
+    kept = tmp_path / "datasets--MLLMMU--MLLMU-Bench" / "snapshots" / COMMIT
     shutil.copytree(whole, kept)
     assert hub(tmp_path).fingerprint == load(whole).fingerprint
 
@@ -364,6 +365,8 @@ def test_offline_it_is_taken_from_the_cache_or_named(
         (Mllmu(Path("x"), "a/b", "1"), "path=x, hub='a/b': give either"),
         (Mllmu(hub="MLLMMU/MLLMU-Bench"), r"hub=MLLMMU/MLLMU-Bench: pin what is downloaded, write .*,revision=COMMIT"),
         (Mllmu(hub="MLLMU-Bench", revision="1"), "hub='MLLMU-Bench': write OWNER/NAME"),
+        (Mllmu(hub="a/b", revision="main"), "revision='main': a branch or a tag may .* give the commit in full, 40"),
+        (Mllmu(hub="a/b", revision="0e3098e"), "revision='0e3098e': .* 40 hexadecimal digits"),
     ],
 )
 def test_a_place_that_is_none_is_named(source: Mllmu, message: str, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from study.vlm import PARTS, load
 from tests.families import FAMILIES
 
 HUB = "llava-hf/llava-1.5-7b-hf"
+COMMIT = "b234b80" + 33 * "0"
 
 
 @pytest.fixture
@@ -188,8 +189,8 @@ def test_a_folder_or_a_name_on_the_hub_is_a_model(tmp_path: Path, monkeypatch: p
     (tmp_path / "models" / "mine").mkdir(parents=True)
     assert plugin("models", "models/mine") == plugin("models", "hf:models/mine") == Hf(tmp_path / "models" / "mine")
     assert plugin("models", "/no/such:place") == Hf(Path("/no/such:place"))
-    assert plugin("models", f"{HUB}@b234b80") == Hf(hub=HUB, revision="b234b80")
-    assert plugin("models", f"hf:hub={HUB},revision=b234b80,dtype=bfloat16").dtype == "bfloat16"
+    assert plugin("models", f"{HUB}@{COMMIT}") == Hf(hub=HUB, revision=COMMIT)
+    assert plugin("models", f"hf:hub={HUB},revision={COMMIT},dtype=bfloat16").dtype == "bfloat16"
     (tmp_path / "tiny").mkdir()
     assert plugin("models", "tiny") == Tiny()
     assert run.parse(["--base-model", "models/mine"]) == run.parse(["--model", "models/mine"]) != run.parse([])
@@ -215,8 +216,8 @@ def test_the_hub_is_asked_once_for_a_commit_and_no_pickles(
         return str(copied)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    fields: dict[str, Any] = {"model": f"{HUB}@b234b80", "study_dir": tmp_path / "study"}
+    fields: dict[str, Any] = {"model": f"{HUB}@{COMMIT}", "study_dir": tmp_path / "study"}
     plan = prepared(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
     assert plan.vanilla.base == content_key(_identity(Hf(copied)))
-    assert asked == [((HUB,), {"revision": "b234b80", "repo_type": "model", "allow_patterns": MODEL_FILES})]
+    assert asked == [((HUB,), {"revision": COMMIT, "repo_type": "model", "allow_patterns": MODEL_FILES})]
     assert not {"*.bin", "*.pt", "*.py"} & set(MODEL_FILES)

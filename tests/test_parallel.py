@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from study.store import Folder, read_json
 from study.training import Diverged, Lessons, Schedule, train
 from study.trial import Bench
 from study.vlm import PARTS, VLM, load
+from tests.processes import apart, join, spawn
 from tests.small import same_bits, snapshot
 
 # Three pictures on two processes are two and one; a single text group leaves the second process without any.
@@ -50,13 +49,6 @@ ALL = {**CASES, **SHARDED}
 DIVERGING = replace(VANILLA, schedule=replace(UNEVEN, worst_loss=1e-3))
 
 
-def join(rank: int, port: int) -> None:
-    """Make this process one of two."""
-    torch.set_num_threads(1)
-    at = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=at, rank=rank, world_size=2, timeout=timedelta(minutes=5))
-
-
 def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) -> None:
     """What each of two processes does: learn every case, then add up planted gradients; all is kept in a file."""
     join(rank, port)
@@ -71,15 +63,16 @@ def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) 
 
     learning.train = recorded  # type: ignore[attr-defined]
     for name, learned in ALL.items():
-        learn(root, learned, benchmark, base, "cpu", None, "float32", world(sharded=name in SHARDED))
+        learn(root, learned, benchmark, base, "cpu", None, sharded=name in SHARDED)
         kept[name] = kept.pop("last")
     for sharded in (False, True):
         try:
-            learn(root, DIVERGING, benchmark, base, "cpu", None, "float32", world(sharded=sharded))
+            learn(root, DIVERGING, benchmark, base, "cpu", None, sharded=sharded)
         except Diverged as error:
             kept[f"diverged {sharded}"] = str(error)
     kept["planted"] = planted(rank)
-    kept["decided"] = [world().decides(rank == first) for first in (0, 1)]
+    kept["told"] = world().told(lambda: rank), world().collected(rank), world().agreed(rank + 5.0)
+    kept["gathered"] = [gathered(rank, dtype) for dtype in (torch.float32, torch.bfloat16)]
     torch.save(kept, root / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -88,31 +81,31 @@ def shard(rank: int, root: Path, port: int, benchmark: Benchmark, bases: dict[st
     """Let each of two processes learn a model of every family, sharded."""
     join(rank, port)
     for family, base in bases.items():
-        learn(root / family, EVERYTHING, benchmark, base, "cpu", None, "float32", world(sharded=True))
+        learn(root / family, EVERYTHING, benchmark, base, "cpu", None, sharded=True)
     dist.destroy_process_group()
 
 
 def planted(rank: int) -> list[Tensor | None]:
-    """Gradients added up of a weight that has one everywhere, on the second process only, and nowhere."""
+    """Averaged gradients of a weight that has one everywhere, on the second process only, and nowhere."""
     weights = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
     weights[0].grad = torch.tensor([1.0, 10.0]) * (rank + 1)
     if rank == 1:
         weights[1].grad = torch.tensor([5.0, 7.0])
-    world().add_up(weights)
+    world().average_of(weights)
     return [weight.grad for weight in weights]
+
+
+def gathered(rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Three rows on the first process and none on the second, and the gradient of the first process's."""
+    rows = torch.arange(6.0, dtype=dtype).reshape(3, 2)[: 3 - 3 * rank].requires_grad_()
+    out = world().gathered(rows)
+    (gradient,) = torch.autograd.grad((out.float() * torch.tensor([[1.0], [2.0], [3.0]])).sum(), rows)
+    return out.detach(), gradient
 
 
 def _held(tensor: Tensor) -> Tensor:
     local: Tensor = getattr(tensor, "to_local", lambda: tensor)()
     return local
-
-
-def spawn(work: Callable[..., None], root: Path, *arguments: Any) -> None:
-    """Call `work(rank, root, port, *arguments)` in two processes; raises what one of them raises."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
-    torch.multiprocessing.spawn(work, (root, port, *arguments), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -138,15 +131,6 @@ def curve(root: Path, learned: Learned) -> list[float]:
     return found
 
 
-def difference(one: VLM, other: VLM, base: VLM) -> float:
-    """How far two models lie apart, as a share of how far the first moved from the base."""
-    drift, way = (
-        torch.cat([(a[n] - b[n]).flatten() for n in b])
-        for a, b in [(one.tensors(), other.tensors()), (one.tensors(), base.tensors())]
-    )
-    return float(drift.norm() / way.norm())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ALL)
 def test_two_processes_learn_what_one_learns(case: str, both: Both, tiny: VLM) -> None:
@@ -154,7 +138,7 @@ def test_two_processes_learn_what_one_learns(case: str, both: Both, tiny: VLM) -
     learned = ALL[case]
     assert curve(both.two, learned) == pytest.approx(curve(both.one, learned), rel=1e-5)
     one, two = (load_learned(root, learned.key) for root in (both.one, both.two))
-    assert difference(one, two, tiny) < (1e-4 if learned.schedule.optimizer == "sgd" else 0.02)
+    assert apart(one.tensors(), two.tensors(), tiny.tensors()) < (1e-4 if learned.schedule.optimizer == "sgd" else 0.02)
 
 
 @pytest.mark.slow
@@ -184,7 +168,7 @@ def test_every_family_can_be_sharded(tmp_path: Path, benchmark: Benchmark, famil
         learn(one / family, EVERYTHING, benchmark, base, "cpu", None)
         assert curve(two / family, EVERYTHING) == pytest.approx(curve(one / family, EVERYTHING), rel=1e-5), family
         ours, theirs = (load_learned(root / family, EVERYTHING.key) for root in (one, two))
-        assert difference(ours, theirs, load(base)) < 1e-3, family
+        assert apart(ours.tensors(), theirs.tensors(), load(base).tensors()) < 1e-3, family
 
 
 @pytest.mark.slow
@@ -196,17 +180,26 @@ def test_all_processes_diverge_at_once(both: Both) -> None:
 
 
 @pytest.mark.slow
-def test_gradients_are_added_up(both: Both) -> None:
+def test_gradients_are_averaged(both: Both) -> None:
     for rank in both.ranks:
         everywhere, second, nowhere = rank["planted"]
-        assert everywhere.tolist() == [3, 30]
-        assert second.tolist() == [5, 7]
+        assert everywhere.tolist() == [1.5, 15]
+        assert second.tolist() == [2.5, 3.5]
         assert nowhere is None
 
 
 @pytest.mark.slow
+def test_rows_are_gathered_and_gradients_go_back_to_whose_they_are(both: Both) -> None:
+    """Times the number of processes, as the average that follows divides by it."""
+    for number, rank in enumerate(both.ranks):
+        for rows, gradient in rank["gathered"]:
+            assert rows.tolist() == [[0, 1], [2, 3], [4, 5]]
+            assert gradient.tolist() == [[2, 2], [4, 4], [6, 6]][: 3 - 3 * number]
+
+
+@pytest.mark.slow
 def test_the_first_process_decides(both: Both) -> None:
-    assert [rank["decided"] for rank in both.ranks] == [[True, False]] * 2
+    assert [rank["told"] for rank in both.ranks] == [(0, [0, 1], 5.0)] * 2
 
 
 # ---- a world of one ------------------------------------------------------------------------------------------------
@@ -240,19 +233,24 @@ def test_shares_are_a_partition(items: int, size: int) -> None:
     shares = [World(rank, size).share(range(items)) for rank in range(size)]
     assert sorted(i for share in shares for i in share) == list(range(items))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    blocks = [range(items)[World(rank, size).block(items)] for rank in range(size)]
+    assert [i for block in blocks for i in block] == list(range(items))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
 
 
 def test_adapters_are_refused_in_a_sharded_world(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"lora_rank=2: adapters are not sharded"):
-        learn(tmp_path, CASES["lora"], benchmark, tiny_folder, "cpu", None, "float32", World(0, 2, sharded=True))
+        learn(tmp_path, CASES["lora"], benchmark, tiny_folder, "cpu", None, sharded=True)
 
 
 # ---- settings ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"gpus_per_trial": 2.0}, "gpus_per_trial=2: a job is one process and uses one GPU"),
-        ({"workers_per_model": 0}, "workers_per_model=0: use at least 1"),
+        ({"gpus_per_trial": 1.5}, "gpus_per_trial=1.5: beyond one GPU a job has a process for each"),
+        ({"gpus_per_trial": 2, "workers_per_trial": 2}, "set gpus_per_trial=2 and leave workers_per_trial out"),
+        ({"workers_per_trial": 0}, "workers_per_trial=0: use at least 1"),
+        ({"workers_per_model": -1}, "workers_per_model=-1"),
         ({"workers_per_model": 2, "gpus_per_trial": 0.5}, "each of these processes needs a GPU of its own"),
         ({"sharded": True}, "set workers_per_model to at least 2"),
         ({"sharded": True, "workers_per_model": 2, "learn": Schedule(lora_rank=8)}, r"sharded with learn\.lora_rank=8"),

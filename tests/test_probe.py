@@ -69,7 +69,7 @@ def world(colours: Sequence[Sequence[int]], each: int, tmp: Path, folder: Path) 
         for i, x in enumerate(lessons)
     ]  # fmt: skip
     split = Split(10, frozenset(people), lessons, tuple(asked))
-    return Request(split, "visual", (), 0, tmp, *(lambda: load(folder),) * 3), asked
+    return Request(split, "visual", (), 0, tmp, *(lambda: load(folder),) * 2, dict), asked
 
 
 def left_out(probe: Probe, features: Tensor, people: Sequence[int]) -> float:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from analysis import figures, fronts, pareto, report, table
 from analysis.folder import Kind, read
-from study import attack_stage, outline, pipeline, series
+from study import attack_stage, lending, outline, pipeline, series
 from study import trial as trials
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
@@ -155,7 +155,7 @@ def yardsticks() -> tuple[Trial, Trial]:
 def search(world: Bench, tmp_path: Path) -> Iterator[Search]:
     """A search of three trials in a copy of that study."""
     shutil.copytree(world.root, tmp_path / "study")
-    trials.learned_model.cache_clear()
+    lending.put_away()
     vanilla, reference = yardsticks()
     yield Search(
         bench=dataclasses.replace(world, root=tmp_path / "study"),
@@ -164,7 +164,7 @@ def search(world: Bench, tmp_path: Path) -> Iterator[Search]:
         yardsticks={10: (vanilla.key, reference.key)}, goal="visual", seed=0, lookahead=1, random_trials=2,
         attacker=CHEAP, keeps=0.1,
     )  # fmt: skip
-    trials.learned_model.cache_clear()
+    lending.put_away()
 
 
 def jobs(search: Search, count: int = 3) -> list[Trial]:

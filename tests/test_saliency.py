@@ -32,7 +32,7 @@ def few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def request_(benchmark: Benchmark, tmp_path: Path) -> Request:
-    return Request(benchmark.split(10), "visual", benchmark.strangers, 0, tmp_path / "cache", never, never, never)
+    return Request(benchmark.split(10), "visual", benchmark.strangers, 0, tmp_path / "cache", never, never, dict)
 
 
 def by_hand(vlm: VLM, parts: tuple[Part, ...], lessons: tuple[Lesson, ...], seed: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study import trial as trials
+from study import lending
 from study.contracts import Learned, Request, Trial
 from study.questions import Benchmark, Goal, Lesson, Picture, Split
 from study.sequence import in_sequence, in_turn
@@ -71,7 +71,8 @@ class Scale:
 @pytest.fixture
 def bench(tiny: VLM, benchmark: Benchmark, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A bench on which every learned model is the same untrained one."""
-    monkeypatch.setattr(trials, "learned_model", lambda root, key, device: tiny)
+    held = lending.Held(tiny, {name: tensor.clone() for name, tensor in tiny.tensors().items()})
+    monkeypatch.setattr(lending, "held", lambda root, key, device: held)
     monkeypatch.setattr(Bench, "benchmark", benchmark)
     return Bench(tmp_path, lambda folder: benchmark, tiny_folder)
 

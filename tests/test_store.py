@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -20,13 +21,15 @@ from study.store import (
     canonical,
     content_key,
     file_digest,
-    kept_rows,
     read_json,
     read_rows,
+    rows_at,
+    silent,
     write_json,
     write_rows,
     written,
 )
+from study.weights import save_tensors
 from tests.rows import row
 
 PLAIN = st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -190,19 +193,25 @@ def test_a_row_file_that_lacks_a_column_is_named(tmp_path: Path) -> None:
         read_rows(tmp_path / "select.parquet")
 
 
-def test_kept_rows_are_measured_once_and_again_when_damaged(tmp_path: Path) -> None:
-    path, calls = tmp_path / "x.parquet", []
+def test_a_silent_process_writes_nothing(tmp_path: Path) -> None:
+    with silent():
+        write_json(tmp_path / "a.json", {})
+        write_rows(tmp_path / "a.parquet", rows())
+        save_tensors(tmp_path / "a.safetensors", {"w": torch.zeros(1)})
+    assert not list(tmp_path.iterdir())
+    write_json(tmp_path / "a.json", {})
+    assert read_json(tmp_path / "a.json") == {}
 
-    def measure() -> pd.DataFrame:
-        calls.append(1)
-        return rows()
 
-    first = kept_rows(path, measure)
-    pd.testing.assert_frame_equal(kept_rows(path, measure), first)
-    assert len(calls) == 1
+def test_rows_that_are_missing_or_damaged_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    assert rows_at(path) is None
+    write_rows(path, rows())
+    found = rows_at(path)
+    assert found is not None
+    pd.testing.assert_frame_equal(found, read_rows(path))
     path.write_bytes(path.read_bytes()[:-9])
-    pd.testing.assert_frame_equal(kept_rows(path, measure), first)
-    assert len(calls) == 2
+    assert rows_at(path) is None
 
 
 def test_everything_of_a_study_lies_below_its_root(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from study import lending
 from study import trial as trials
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
@@ -30,7 +31,7 @@ from study.scoring import score
 from study.store import ROW_COLUMNS, canonical, content_key, read_json, read_rows
 from study.training import Schedule
 from study.trial import Bench
-from study.vlm import VLM, restored
+from study.vlm import VLM
 from tests.small import same_bits, snapshot
 
 TAUGHT = Schedule(steps=3, learning_rate=1e-3, pictures=3, texts=2)
@@ -55,9 +56,9 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Bench:
 def bench(study: Bench, tmp_path: Path) -> Iterator[Bench]:
     """A copy of that study of which nothing is in memory."""
     shutil.copytree(study.root, tmp_path / "study")
-    trials.learned_model.cache_clear()
+    lending.put_away()
     yield replace(study, root=tmp_path / "study")
-    trials.learned_model.cache_clear()
+    lending.put_away()
 
 
 def of(method: Method, *, seed: int = 0, start: Learned = VANILLA) -> Trial:
@@ -114,7 +115,7 @@ def test_a_trial_on_disk_is_not_run_again(bench: Bench, monkeypatch: pytest.Monk
     _, record = run(bench, ASCENT)
     monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("ran again"))
     monkeypatch.setattr(trials, "load_learned", lambda *_: pytest.fail("loaded a model"))
-    trials.learned_model.cache_clear()
+    lending.put_away()
     assert run(bench, ASCENT)[1] == record
 
 
@@ -125,7 +126,7 @@ def test_a_trial_does_not_depend_on_what_ran_before_it(bench: Bench, tmp_path: P
     run(bench, ASCENT)
     asked, _ = run(bench, VISUAL)
     torch.manual_seed(123)
-    trials.learned_model.cache_clear()
+    lending.put_away()
     run(alone, VISUAL)
     assert same_bits(delta_of(bench, asked), delta_of(alone, asked))
     one, other = (
@@ -136,10 +137,10 @@ def test_a_trial_does_not_depend_on_what_ran_before_it(bench: Bench, tmp_path: P
 
 
 def test_the_worker_s_model_is_vanilla_again(bench: Bench) -> None:
-    model = trials.learned_model(bench.root, VANILLA.key, "cpu")
+    model = lending.held(bench.root, VANILLA.key, "cpu").vlm
     before = snapshot(model)
     run(bench, ASCENT)
-    assert trials.learned_model(bench.root, VANILLA.key, "cpu") is model
+    assert lending.held(bench.root, VANILLA.key, "cpu").vlm is model
     assert same_bits(before, snapshot(model))
 
 
@@ -197,7 +198,7 @@ def test_shared_text_rows_are_those_of_asking(bench: Bench) -> None:
     asked, _ = run(bench, VISUAL)
     trials.report(bench, asked)
     questions = [q for q in bench.benchmark.split(10).questions if q.modality == "text"]
-    with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
+    with lending.lent(bench.root, VANILLA.key, "cpu") as (vlm, _):
         unlearned, _ = trials.unlearned_model(bench.folder, asked.key, vlm)
         for half in ("select", "report"):
             kept = read_rows(bench.folder.rows(asked.key, half)).set_index("question")
@@ -230,12 +231,12 @@ def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, bench: Bench) 
     """In another process, from delta and instruction: weights bit for bit, prompts word for word."""
     asked, _ = run(bench, method)
     request = bench.request(asked, REFERENCE.key)
-    with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
+    with lending.lent(bench.root, VANILLA.key, "cpu") as (vlm, _):
         torch.manual_seed(asked.seed)
         made = method(vlm, request)
         weights, instruction = snapshot(made), made.instruction
-    trials.learned_model.cache_clear()
-    with restored(trials.learned_model(bench.root, VANILLA.key, "cpu")) as (vlm, _):
+    lending.put_away()
+    with lending.lent(bench.root, VANILLA.key, "cpu") as (vlm, _):
         rebuilt, _ = trials.unlearned_model(bench.folder, asked.key, vlm)
         assert same_bits(weights, snapshot(rebuilt))
         assert rebuilt.instruction == instruction
@@ -283,23 +284,23 @@ class Overflown:
 )
 def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reason: str, bench: Bench) -> None:
     """It is not run again, and the model is vanilla's afterwards."""
-    before = snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu"))
+    before = snapshot(lending.held(bench.root, VANILLA.key, "cpu").vlm)
     asked, record = run(bench, method)
     assert record["state"] == state
     assert reason in record["reason"]
     assert read_json(bench.folder.record(asked.key)) == record
-    assert same_bits(before, snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu")))
-    trials.learned_model.cache_clear()
+    assert same_bits(before, snapshot(lending.held(bench.root, VANILLA.key, "cpu").vlm))
+    lending.put_away()
     assert run(bench, method)[1] == record
 
 
 def test_a_bug_is_not_a_result(bench: Bench) -> None:
     """It is raised and leaves no record, so that the trial runs once the bug is gone; vanilla is unharmed."""
-    before = snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu"))
+    before = snapshot(lending.held(bench.root, VANILLA.key, "cpu").vlm)
     with pytest.raises(KeyError, match="a bug"):
         run(bench, Broken())
     assert not bench.folder.record(of(Broken()).key).exists()
-    assert same_bits(before, snapshot(trials.learned_model(bench.root, VANILLA.key, "cpu")))
+    assert same_bits(before, snapshot(lending.held(bench.root, VANILLA.key, "cpu").vlm))
 
 
 def test_a_trial_killed_half_way_is_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,7 +433,7 @@ def test_a_study_can_be_moved(bench: Bench, tmp_path: Path) -> None:
     asked, record = run(bench, VISUAL)
     bench.root.rename(tmp_path / "moved")
     moved = replace(bench, root=tmp_path / "moved")
-    trials.learned_model.cache_clear()
+    lending.put_away()
     assert run(moved, VISUAL)[1] == record
     trials.report(moved, asked)
     trials.attack(moved, asked, RELEARN, REFERENCE.key)

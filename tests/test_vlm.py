@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedTokenizerFast
 
 from study.packing import Group, Prompt, logits, pack, token_logps
 from study.pixels import Pixels
 from study.questions import Benchmark, Picture
-from study.vlm import PARTS, VLM, Part, apply_delta, delta, load, restored
+from study.vlm import PARTS, VLM, Part, apply_delta, delta, load
 from study.weights import load_tensors, save_tensors
+from tests.small import borrowed
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "This person lives in Rome."))
 
@@ -146,7 +146,7 @@ def test_grey_has_one_colour(tiny: VLM, picture: Picture) -> None:
 # ---- copies --------------------------------------------------------------------------------------------------------
 def test_a_lent_model_comes_back_bit_for_bit(tiny: VLM) -> None:
     before = snapshot(tiny)
-    with restored(tiny) as (lent, kept):
+    with borrowed(tiny) as (lent, kept):
         assert lent is tiny
         disturb(tiny, "vision", "llm")
         for parameter in tiny.model.parameters():
@@ -162,7 +162,7 @@ def test_what_is_written_behind_the_back_of_autograd_comes_back_too(tiny: VLM) -
     """By `.data`, as peft merges adapters, by a new storage, and element by element."""
     before = snapshot(tiny)
     one, two, three = list(dict(tiny.model.named_parameters()).values())[:3]
-    with restored(tiny) as (lent, kept):
+    with borrowed(tiny) as (lent, kept):
         one.data.mul_(2)
         two.data = torch.ones_like(two)
         three.data[0] = 7
@@ -170,43 +170,10 @@ def test_what_is_written_behind_the_back_of_autograd_comes_back_too(tiny: VLM) -
     assert all(bits(tensor) == bits(before[name]) for name, tensor in tiny.tensors().items())
 
 
-class _Elsewhere(TorchFunctionMode):
-    """Counts the bytes of copies that are asked for on the device of the model, and of those into main memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.beside = self.away = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.clone:
-            self.beside += args[0].nbytes
-        if func is Tensor.to and args[1] == "cpu":
-            self.away += args[0].nbytes
-        return func(*args, **(kwargs or {}))
-
-
-def test_lending_a_model_copies_it_into_main_memory_alone(tiny: VLM) -> None:
-    with _Elsewhere() as copies, restored(tiny):
-        pass
-    assert copies.beside == 0
-    assert copies.away == sum(tensor.nbytes for tensor in tiny.tensors().values())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_model_on_a_gpu_is_lent_without_taking_more_of_it(tiny_folder: Path) -> None:
-    vlm = load(tiny_folder, "cuda")
-    before, held = snapshot(vlm), torch.cuda.memory_allocated()
-    with restored(vlm) as (lent, kept):
-        assert torch.cuda.memory_allocated() == held
-        disturb(lent, "llm")
-        assert {vlm.part_of(name) for name in delta(lent, kept)} == {"llm"}
-    assert delta(vlm, before) == {}
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_lent_model_comes_back_from_a_failure(tiny: VLM, value: float) -> None:
     before = snapshot(tiny)
-    with pytest.raises(RuntimeError), restored(tiny):  # noqa: PT012
+    with pytest.raises(RuntimeError), borrowed(tiny):  # noqa: PT012
         with torch.no_grad():
             for parameter in tiny.model.parameters():
                 parameter.fill_(value)

@@ -49,7 +49,7 @@ class AdapterScaling:
         Raises `ValueError` if the method changed the model otherwise than by an adapter.
         """
         yield Stage(0, vlm, questions)
-        start = request.start().tensors()
+        start = request.start()
         found = delta(vlm, start)
         if found and not request.adapter:
             raise ValueError(
@@ -59,5 +59,5 @@ class AdapterScaling:
         adapted = {name: tensor.clone() for name, tensor in found.items() if vlm.part_of(name) in self.parts}
         target = vlm.with_instruction("")
         for step, scale in enumerate(self.scales, 1):
-            apply_delta(vlm, {name: start[name].lerp(tensor, scale) for name, tensor in adapted.items()})
+            apply_delta(vlm, {name: start[name].to(vlm.device).lerp(tensor, scale) for name, tensor in adapted.items()})
             yield Stage(step, target, questions)

@@ -14,6 +14,7 @@ from study import checks
 from study.answers import cross_entropy
 from study.contracts import Material, Request
 from study.packing import pack
+from study.parallel import world
 from study.saliency import masks, saliency
 from study.training import Lessons, Schedule, train
 from study.vlm import PARTS, VLM, Part
@@ -82,6 +83,7 @@ class MMUnlearner:
             found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
             gradient = {name: g for name, g in zip(weights, found, strict=True) if g is not None}
             if self.variant == "released":
+                world().average(gradient.values())
                 _clip(gradient, self.schedule.clip)
             return with_gradient(value, {name: g * mask.get(name, 1) for name, g in gradient.items()}, weights)
 

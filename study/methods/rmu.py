@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from study import checks, losses
 from study.contracts import Material, Request
-from study.packing import Batch, logits, pack
+from study.packing import Batch, at_answers, pack
 from study.training import Lessons, Schedule, frozen, train
 from study.vlm import VLM, Part
 
@@ -72,30 +71,25 @@ def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:
 
     Neither the layers above it nor the output head are run. Raises `ValueError` if there is no such layer.
     """
-    said: list[Tensor] = []
-
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        said.append(output if isinstance(output, Tensor) else output[0])
-
-    with _ending_at(vlm, layer) as last:
-        hook = last.register_forward_hook(keep)
-        try:
-            logits(vlm, replace(batch, row=batch.row[:0], source=batch.source[:0]))
-        finally:
-            hook.remove()
-    return torch.cat(said)[batch.row, batch.source].float()
+    return at_answers(_ending_at(vlm, layer), batch, lambda said: said).float()
 
 
-@contextmanager
-def _ending_at(vlm: VLM, layer: int) -> Iterator[nn.Module]:
-    """Lend the layer while it is the last of the LLM."""
-    llm: Any = vlm.model.get_submodule(vlm.prefixes["llm"])
-    layers: nn.ModuleList = llm.layers
-    depth = len(layers)
+def _ending_at(vlm: VLM, layer: int) -> VLM:
+    """The same weights, of which a layer is the last of the LLM and nothing normalises what it says."""
+    model = llm = _shallow(vlm.model)
+    for name in vlm.prefixes["llm"].split("."):
+        below = _shallow(getattr(llm, name))
+        setattr(llm, name, below)
+        llm = below
+    depth = len(llm.layers)
     if not -depth <= layer < depth:
         raise ValueError(f"layer={layer}: the LLM has {depth} layers, use one from {-depth} to {depth - 1}")
-    llm.layers = layers[: layer % depth + 1]
-    try:
-        yield layers[layer]
-    finally:
-        llm.layers = layers
+    llm.layers, llm.norm = llm.layers[: layer % depth + 1], nn.Identity()
+    return replace(vlm, model=model)
+
+
+def _shallow(module: nn.Module) -> Any:
+    """The same module, of which children can be exchanged."""
+    found = copy.copy(module)
+    found._modules = dict(module._modules)
+    return found

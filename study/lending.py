@@ -1,0 +1,62 @@
+"""The learned model that the jobs of one process share, one after another: loaded once, put back after each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from study.chunks import Chunks, release
+from study.learning import load_learned, model_folder
+from study.vlm import VLM, load, restored
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A learned model, and its weights as they were taught."""
+
+    vlm: VLM
+    weights: Mapping[str, Tensor]
+    """In main memory, as pages of the file they are in: processes of one machine share them."""
+
+
+_held: dict[tuple[Path, str, str], Held] = {}
+
+
+def held(root: Path, key: str, device: str) -> Held:
+    """A learned model on a device; the one that was held before is let go first, as two might not fit.
+
+    Raises `ValueError` naming the file if its weights are damaged.
+    """
+    wanted = (root, key, device)
+    if wanted not in _held:
+        put_away()
+        vlm = load_learned(root, key, device)
+        _held[wanted] = Held(vlm, load(model_folder(root, key), dtype=vlm.model.dtype).tensors())
+    return _held[wanted]
+
+
+def is_held(root: Path, key: str, device: str) -> bool:
+    """Whether a learned model is there without being loaded."""
+    return (root, key, device) in _held
+
+
+def put_away() -> None:
+    """Let go of the model that is held."""
+    if _held:
+        _held.clear()
+        release()
+
+
+@contextmanager
+def lent(root: Path, key: str, device: str, chunks: Chunks | None = None) -> Iterator[tuple[VLM, Mapping[str, Tensor]]]:
+    """Lend a learned model out, with its weights as they were taught; what the borrower changes is put back.
+
+    Its forwards are cut into `chunks`.
+    """
+    there = held(root, key, device)
+    with restored(there.vlm, there.weights):
+        yield replace(there.vlm, chunks=chunks or Chunks()), there.weights

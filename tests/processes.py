@@ -1,0 +1,34 @@
+"""Two processes of one world, for tests of what several do together."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def join(rank: int, port: int) -> None:
+    """Make this process one of two."""
+    torch.set_num_threads(1)
+    at = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=at, rank=rank, world_size=2, timeout=timedelta(minutes=5))
+
+
+def spawn(work: Callable[..., None], root: Path, *arguments: Any) -> None:
+    """Call `work(rank, root, port, *arguments)` in two processes; raises what one of them raises."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = int(listener.getsockname()[1])
+    torch.multiprocessing.spawn(work, (root, port, *arguments), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+
+
+def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:
+    """How far two sets of weights lie apart, as a share of how far the first moved from the base."""
+    drift, way = (torch.cat([(a[name] - b[name]).flatten() for name in base]) for a, b in [(one, other), (one, base)])
+    return float(drift.norm() / way.norm())

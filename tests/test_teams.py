@@ -1,0 +1,194 @@
+"""Several processes do a trial together: it is the trial that one process does, to float rounding."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from study import cluster, lending, trial
+from study.attacks.relearning import Relearning
+from study.benchmarks.synthetic import Synthetic
+from study.chunks import DoesNotFit, retried
+from study.contracts import Learned, Method, Trial
+from study.learning import learn
+from study.methods.gradient_difference import GradientDifference
+from study.plugins import find, known
+from study.store import content_key, read_json, read_rows, silent
+from study.trial import Bench
+from study.vlm import load
+from study.weights import load_tensors
+from tests.processes import apart, join, spawn
+from tests.small import QUICK, quick
+
+# Plain descent: Adam would make a step of the rate out of a gradient that is rounding alone.
+PLAIN = replace(QUICK, optimizer="sgd", learning_rate=0.02, pictures=3)
+VANILLA = Learned("vanilla", "base", "benchmark", None, None, QUICK, ("projector", "llm"), 0)
+REFERENCE = replace(VANILLA, kind="reference", goal="visual", ratio=10)
+RELEARNING = Relearning(score_at=(2,), schedule=PLAIN)
+
+
+def methods() -> dict[str, Method]:
+    """Every method, and what is particular to some."""
+    found: dict[str, Any] = {
+        name: quick(find("methods", name)(), PLAIN) for name in known("methods") if name != "retrain"
+    }
+    found["rmu"] = replace(found["rmu"], layer=1)
+    found |= {f"{name}, masked": replace(found[name], saliency_threshold=1.0) for name in ("vkd", "mmunlearner")}
+    found["mmunlearner, released"] = replace(found["mmunlearner"], variant="released")
+    found["vkd, all terms"] = replace(found["vkd"], forget_weight=1.0, retain_weight=1.0)
+    found["adapters"] = quick(GradientDifference(), replace(PLAIN, lora_rank=2, lora_dropout=0.0))
+    return found
+
+
+METHODS = methods()
+
+
+def of(name: str) -> Trial:
+    return Trial(VANILLA, METHODS[name], "visual", 10, 0, name)
+
+
+def everything(bench: Bench) -> None:
+    """Every method, and one of them attacked."""
+    for name in METHODS:
+        trial.run(bench, of(name), REFERENCE.key)
+    trial.report(bench, of("vkd"), blind=True)
+    trial.attack(bench, of("vkd"), RELEARNING, REFERENCE.key)
+
+
+def member(rank: int, root: Path, port: int, bench: Bench) -> None:
+    """What each of two processes does."""
+    join(rank, port)
+    if rank == 0:
+        everything(replace(bench, root=root))
+    else:
+        with silent():
+            everything(replace(bench, root=root))
+    try:
+        retried(_short, lambda: "a lot")
+    except DoesNotFit as error:
+        (root / f"{rank}.txt").write_text(str(error))
+    dist.destroy_process_group()
+
+
+def _short(_: object) -> None:
+    raise torch.OutOfMemoryError("too little")
+
+
+@dataclass(frozen=True)
+class Both:
+    """The same study by one process, and by two."""
+
+    one: Bench
+    two: Bench
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Both:
+    one, two = tmp_path_factory.mktemp("teams") / "one", tmp_path_factory.mktemp("teams") / "two"
+    bench = Bench(one, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    for learned in (VANILLA, REFERENCE):
+        learn(one, learned, bench.benchmark, tiny_folder, "cpu", None)
+    shutil.copytree(one, two)
+    everything(bench)
+    lending.put_away()
+    spawn(member, two, bench)
+    return Both(bench, replace(bench, root=two))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both) -> None:
+    records = [read_json(bench.folder.record(of(name).key)) for bench in (both.one, both.two)]
+    assert [record["state"] for record in records] == ["complete"] * 2, records
+    one, two = (load_tensors(b.folder.trial(of(name).key) / "delta.safetensors") for b in (both.one, both.two))
+    start = load(both.one.folder.learned(VANILLA.key) / "model").tensors()
+    assert one.keys() == two.keys()
+    if one:
+        assert apart(one, two, {tensor: start[tensor] for tensor in one}) < 1e-3
+    rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, both.two))
+    assert theirs["question"].tolist() == rows["question"].tolist()
+    assert (theirs["probability"] - rows["probability"]).abs().max() < 1e-4
+    pictures = [record["cost"]["images"] for record in records]
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["report", "blind", "attack"])
+def test_two_processes_score_and_attack_as_one_does(rows: str, both: Both) -> None:
+    asked = of("vkd")
+    one, two = (
+        read_rows(
+            b.folder.attack(asked.key, content_key(RELEARNING)) if rows == "attack" else b.folder.rows(asked.key, rows)
+        )
+        for b in (both.one, both.two)
+    )
+    assert two[["question", "step"]].equals(one[["question", "step"]])
+    assert (two["likelihood"] - one["likelihood"]).abs().max() < 1e-4
+    assert (two["reply"] == one["reply"]).mean() > 0.99
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_writes(both: Both) -> None:
+    written = {path.relative_to(bench.root) for bench in (both.one,) for path in bench.root.rglob("*")}
+    assert {path.relative_to(both.two.root) for path in both.two.root.rglob("*")} - written == {
+        Path(f"{rank}.txt") for rank in range(2)
+    }
+
+
+@pytest.mark.slow
+def test_a_process_among_several_does_not_start_anew_alone(both: Both) -> None:
+    for rank in range(2):
+        told = (both.two.root / f"{rank}.txt").read_text()
+        assert told.startswith("out of memory (too little). Needed by arithmetic: a lot. Set the schedule's checkpoint")
+
+
+# ---- on Ray --------------------------------------------------------------------------------------------------------
+def led(root: Path, bench: Bench, work: str) -> Any:
+    """In a process of its own: Ray reads once in a process whether it is to ask for a token."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_led, root, bench, work).result()
+
+
+def _led(root: Path, bench: Bench, work: str) -> Any:
+    with cluster.started("local", 3, 1):
+        from study.workers import Team, together
+
+        jobs: dict[str, tuple[Any, tuple[Any, ...]]] = {
+            "trial": (trial.run, (bench, of("gradient_ascent"), REFERENCE.key)),
+            "failing": (_fails, ()),
+        }
+        return together(*jobs[work], Team(2, False, root / "ray"))
+
+
+def _fails() -> None:
+    if dist.get_rank() == 1:
+        raise ValueError("the second process cannot do this")
+    dist.barrier()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings when it is imported
+def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(both.one.root, root, ignore=lambda *_: ["trials", "cache"])
+    bench, key = replace(both.one, root=root), of("gradient_ascent").key
+    record = led(root, bench, "trial")
+    assert record == read_json(bench.folder.record(key))
+    expected, found = (load_tensors(b.folder.trial(key) / "delta.safetensors") for b in (both.two, bench))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert not list((root / "ray").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_fails_in_one_of_a_team_fails_the_job(both: Both, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the second process cannot do this"):
+        led(tmp_path, both.one, "failing")

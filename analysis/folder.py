@@ -195,7 +195,7 @@ class Study:
             yield method, [self.trials[k] for k in self.winners.get((method, ratio), ()) if k in self.trials]
 
     def rows(self, key: str, name: str) -> pd.DataFrame | None:
-        """Rows `name` (select, report, blind) of a trial, or None where they were not scored."""
+        """Rows `name` (select, report, blind, released) of a trial, or None where they were not scored."""
         path = self.root / "trials" / key / "rows" / f"{name}.parquet"
         return self._kept(path) if path.exists() else None
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,14 +45,23 @@ COLUMNS = ["metric", "auc", "auc_low", "auc_high", "model_auc",
 
 
 def pool(study: Study) -> list[Member]:
-    """Every model that was asked for the check, as far as it was."""
+    """Every model that was asked for the check, as far as it was, and passes the gate."""
     found: dict[tuple[int, int, bool], dict[State, pd.DataFrame]] = {}
+    short = _short(study)
     for path in _notes(study):
         note, rows = read_json(path), path.with_suffix(".parquet")
-        mine = found.setdefault((note["ratio"], note["seed"], note["knows"]), {})
-        if rows.exists():
-            mine[note["state"]] = read_rows(rows)
+        if rows.exists() and not note["failed"] and _who(note) not in short:
+            found.setdefault(_who(note), {})[note["state"]] = read_rows(rows)
     return [Member(*who, rows) for who, rows in sorted(found.items()) if "plain" in rows]
+
+
+def _short(study: Study) -> dict[tuple[int, int, bool], str]:
+    """The models that do not pass the gate, and in what."""
+    return {_who(note): note["short"] for note in map(read_json, _notes(study)) if note.get("short")}
+
+
+def _who(note: Mapping[str, Any]) -> tuple[int, int, bool]:
+    return note["ratio"], note["seed"], note["knows"]
 
 
 def _notes(study: Study) -> list[Path]:
@@ -134,6 +144,15 @@ def _caveats(study: Study) -> list[str]:
         found.append(
             "The pool is one pair of models for each forget ratio, so these numbers cover the choice of people and not "
             "that of models; --metric-seeds widens it."
+        )
+    if short := _short(study):
+        told = "; ".join(
+            f"{'vanilla' if knows else 'reference'} {ratio} % seed {seed}: {reason}"
+            for (ratio, seed, knows), reason in sorted(short.items())
+        )
+        found.append(
+            f"{len(short)} of {len(members) + len(short)} models of the pool did not pass the gate and were left out "
+            f"({told})."
         )
     for state in CHANGES:
         missing = sum(state not in m.rows for m in members)

@@ -86,11 +86,13 @@ def _is_measured(question: Question) -> bool:
 
 
 def _vanilla(root: Path) -> str:
-    """The key of the model that was taught everybody."""
-    found = [path.parent.name for path in root.glob("learned/*/learned.json") if read_json(path)["kind"] == "vanilla"]
-    if not found:
-        raise SystemExit(f"{root}: no vanilla model has been taught there; run the study first")
-    return found[0]
+    """The key of the model that was taught everybody with the study's own seed; others check metrics."""
+    seed = read_json(Folder(root).settings)["settings"]["seed"]
+    for path in root.glob("learned/*/learned.json"):
+        taught = read_json(path)
+        if (taught["kind"], taught["seed"]) == ("vanilla", seed):
+            return path.parent.name
+    raise SystemExit(f"{root}: no vanilla model has been taught there; run the study first")
 
 
 Way = Callable[[VLM, Sequence[Question]], dict[str, str]]

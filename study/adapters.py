@@ -20,8 +20,9 @@ def adapted(
     """Lend the adapters of every linear layer whose weight is in `names`, by name; W + alpha / rank * B A is what runs.
 
     The output head is left alone, as in the recipes of the field. When the block ends, the adapters are merged into
-    the weights and gone, so that whoever scores, keeps or attacks the model meets an ordinary one. Raises
-    `ValueError` if no linear layer is among `names`.
+    the weights and gone, so that whoever scores, keeps or attacks the model meets an ordinary one. They are float32 on
+    a bfloat16 model too, where most steps at the usual rates would be lost to rounding. Raises `ValueError` if no
+    linear layer is among `names`.
     """
     model = vlm.model
     head = model.get_output_embeddings()
@@ -36,6 +37,7 @@ def adapted(
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         adapters = LoraModel(model, config, "default")
+        adapters._cast_adapter_dtype("default")  # what peft does for a model that it wraps itself
     try:
         yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
     finally:

@@ -36,15 +36,9 @@ def truth_ratio_forget(ratios: ArrayLike) -> Values:
     return np.asarray(np.where(r > 1.0, 1.0 / np.maximum(r, 1.0), r))  # NaN stays, an infinite R gives 0
 
 
-def truth_ratio_utility(ratios: ArrayLike, *, right_over_wrong: bool = False) -> Values:
-    """max(0, 1 - R) of truth ratios that are wrong over right, as in TOFU and in rows; in [0, 1], 1 knows.
-
-    With `right_over_wrong` the ratios are the inverse, as in CLEAR's code, and max(0, 1 - 1 / R) is the same number.
-    """
-    r = np.asarray(ratios, dtype=float)
-    if right_over_wrong:
-        return np.asarray(np.where(np.isnan(r), r, 1.0 - 1.0 / np.maximum(r, 1.0)))
-    return np.asarray(np.maximum(0.0, 1.0 - r))
+def truth_ratio_utility(ratios: ArrayLike) -> Values:
+    """max(0, 1 - R) of truth ratios that are wrong over right, as in TOFU and in rows; in [0, 1], 1 knows."""
+    return np.asarray(np.maximum(0.0, 1.0 - np.asarray(ratios, dtype=float)))
 
 
 def bounded(ratios: ArrayLike) -> Values:

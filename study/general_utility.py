@@ -215,11 +215,14 @@ def _said(what: str, log: Path) -> str:
 def chosen(root: Path, names: Sequence[str]) -> dict[str, Json]:
     """The records of vanilla, the references and the named trials, by their names; without names all winners.
 
-    Raises `ValueError` for a named trial whose product is an instruction: lmms-eval would ask without it.
+    A trial with two names is there once, by the first. Raises `ValueError` for a named trial whose product is an
+    instruction: lmms-eval would ask without it.
     """
     there = named(root)
     yardsticks = [name for name in there if name == "vanilla" or name.startswith("reference@")]
-    wanted = {name: record_of(root, name) for name in dict.fromkeys([*yardsticks, *(names or there)])}
+    records = {name: record_of(root, name) for name in dict.fromkeys([*yardsticks, *(names or there)])}
+    first = {record["key"]: name for name, record in reversed(records.items())}
+    wanted = {name: record for name, record in records.items() if first[record["key"]] == name}
     asked = {name: record for name, record in wanted.items() if not record["instruction"]}
     for name in wanted.keys() - asked.keys():
         left = f"{name}: the product of this method is an instruction, and lmms-eval asks without it"
@@ -230,7 +233,7 @@ def chosen(root: Path, names: Sequence[str]) -> dict[str, Json]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure what has not been measured. Returns 0; 1 if lmms-eval failed; 2 if nothing was begun, with the reason."""
+    """Measure what has not been measured. Returns 0; 1 if a model was not measured; 2 if nothing was begun."""
     asked = _parser().parse_args(arguments)
     root, tasks = asked.study, [task for given in asked.tasks for task in given.split(",") if task]
     try:
@@ -240,16 +243,17 @@ def main(arguments: list[str] | None = None) -> int:
             adapter = asked.model or family(root, record)
             settings = Settings(adapter, tuple(asked.model_args), asked.limit, asked.batch_size, release)
             planned[name] = (record, missing(root, record, tasks, settings), settings)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
         for name, (record, new, settings) in planned.items():
             print(f"{name}: {', '.join(new) or 'nothing new'}", flush=True)
             if new:
                 measure(root, record, new, settings, asked.device)
-    except Unmeasured as error:
+    except (Unmeasured, OSError, ValueError) as error:
         print(f"failed: {name}: {error}", file=sys.stderr)
         return 1
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     print(f"python -m analysis {root} puts the numbers into the report")
     return 0
 

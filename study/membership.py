@@ -1,21 +1,19 @@
 """Membership inference: how much a text looks like one that the model was trained on. Larger always means a member.
 
-The four scores of one answer are pure functions of its log-probabilities, in nats, and `auc` tells what they are worth
-(the suite of MUSE, OpenUnlearning and Open-MMU). Shapes: T tokens of an answer, V vocabulary.
+`memberships` gives the four scores of every answer of a batch, and `auc` tells what they are worth (the suite of MUSE,
+OpenUnlearning and Open-MMU). Shapes: T answer tokens, A answers, V vocabulary.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from study.packing import Group, answer_lengths, batched, logits, pack, token_logps
-from study.questions import Lesson, Picture, Question
-from study.vlm import VLM
+from study.packing import Batch, answer_lengths, answer_sums
 
 Metric = Literal["loss", "zlib", "min_k", "min_k_plus_plus"]
 
@@ -24,46 +22,44 @@ SHARE = 0.2
 
 SMALLEST_VARIANCE = 1e-6  # a distribution that is all but certain has none; as in OpenUnlearning
 
-T = TypeVar("T", Lesson, Question)
 
+class Memberships(NamedTuple):
+    """The scores of A answers from their log-probabilities in nats, each (A,)."""
 
-# ---- one answer ------------------------------------------------------------------------------------------------
-def loss(logps_T: Tensor) -> float:
-    """LOSS = mean_t log p(x_t), in (-inf, 0]: the negative of the training loss (Yeom et al., arXiv 1709.01604)."""
-    return float(logps_T.double().mean())
-
-
-def zlib_ratio(logps_T: Tensor, text: str) -> float:
-    """ZLIB = LOSS / length in bytes of the compressed `text`, in (-inf, 0] (Carlini et al., arXiv 2012.07805)."""
-    return loss(logps_T) / compressed(text)
-
-
-def compressed(text: str) -> int:
-    """The length of a text in bytes once zlib has compressed it."""
-    return len(zlib.compress(text.encode()))
-
-
-def min_k(values_T: Tensor, k: float) -> float:
-    """Min-K = mean of the share `k` of lowest values, at least one token, in (-inf, 0] for log-probabilities.
+    loss: Tensor
+    """Mean of log p(x_t), in (-inf, 0]: the negative of the training loss (Yeom et al., arXiv 1709.01604)."""
+    zlib: Tensor
+    """The same over the length in bytes of the compressed answer, in (-inf, 0] (Carlini et al., arXiv 2012.07805)."""
+    min_k: Tensor
+    """Mean of the share `k` of lowest log p(x_t), at least one token, in (-inf, 0].
 
     Shi et al., arXiv 2310.16789: a text that was never seen has a few tokens that surprise.
     """
-    count = max(1, int(k * len(values_T)))
-    return float(values_T.double().sort().values[:count].mean())
-
-
-def min_k_plus_plus(logps_T: Tensor, logps_TV: Tensor, k: float) -> float:
+    min_k_plus_plus: Tensor
     """Min-K of (log p(x_t) - mu_t) / sigma_t, any real number (Zhang et al., arXiv 2404.02936).
 
     mu_t and sigma_t are mean and standard deviation of log p(z), z drawn from p at place t: a token counts by how much
-    likelier it is than the others that could stand there, whether the model is sure of itself or not. No variance is
-    taken as smaller than `SMALLEST_VARIANCE`.
+    likelier it is than the others that could stand there, whether the model is sure of itself or not.
     """
-    return min_k(standardised(logps_T, logps_TV), k)
 
 
-def lowest_means(values_T: Tensor, lengths_A: Tensor, k: float = SHARE) -> Tensor:
-    """`min_k` of each of A answers whose tokens' values lie one after another, (A,) in double precision."""
+def memberships(logits_TV: Tensor, batch: Batch, answers: Sequence[str], k: float = SHARE) -> Memberships:
+    """The scores of the answers of a batch, of which these are the texts, from the logits of their tokens."""
+    logps_TV = logits_TV.log_softmax(-1)
+    logps_T = logps_TV.gather(1, batch.target[:, None]).squeeze(1)
+    lengths_A = answer_lengths(batch)
+    means_A = answer_sums(logps_T, batch) / lengths_A
+    bytes_A = torch.tensor([len(zlib.compress(answer.encode())) for answer in answers], device=logits_TV.device)
+    return Memberships(
+        means_A,
+        means_A.double() / bytes_A,
+        lowest_means(logps_T, lengths_A, k),
+        lowest_means(standardised(logps_T, logps_TV), lengths_A, k),
+    )
+
+
+def lowest_means(values_T: Tensor, lengths_A: Tensor, k: float) -> Tensor:
+    """The mean of the share `k` of lowest values of each answer, at least one, (A,) in double precision."""
     longest = int(lengths_A.max())
     place = torch.arange(longest, device=values_T.device)
     padded = torch.full((len(lengths_A), longest), torch.inf, dtype=torch.float64, device=values_T.device)
@@ -74,7 +70,7 @@ def lowest_means(values_T: Tensor, lengths_A: Tensor, k: float = SHARE) -> Tenso
 
 
 def standardised(logps_T: Tensor, logps_TV: Tensor) -> Tensor:
-    """Each token's (log p - mu) / sigma of Min-K++, (T,)."""
+    """Each token's (log p - mu) / sigma of Min-K++, (T,); no variance is taken as smaller than `SMALLEST_VARIANCE`."""
     chances = logps_TV.exp()
     mean = (chances * logps_TV).sum(-1)
     variance = (chances * (logps_TV - mean[:, None]).square()).sum(-1)
@@ -91,41 +87,3 @@ def auc(members: Sequence[float], others: Sequence[float]) -> float:
     one, other = torch.tensor(members, dtype=torch.float64), torch.tensor(others, dtype=torch.float64).sort().values
     below, upto = (torch.searchsorted(other, one, right=right) for right in (False, True))
     return float((below + upto).double().mean() / (2 * len(other)))
-
-
-# ---- a model ---------------------------------------------------------------------------------------------------
-@torch.no_grad()
-def memberships(
-    vlm: VLM, groups: Sequence[Group], metric: Metric, k: float = SHARE, *, end: bool = False
-) -> list[float]:
-    """The score of every answer of `groups`, in order, each after its prompt; `end` as in `study.packing.pack`."""
-    found: list[float] = []
-    for part in batched(vlm, groups):
-        batch = pack(vlm, part, end=end)
-        there = logits(vlm, batch)
-        own = token_logps(there, batch)
-        if metric == "min_k_plus_plus":
-            own = standardised(own, there.log_softmax(-1))
-        answers = [answer for group in part for prompt in group.prompts for answer in prompt.answers]
-        values = own.cpu().split(answer_lengths(batch).tolist())
-        for answer, values_T in zip(answers, values, strict=True):
-            if metric == "loss":
-                found.append(loss(values_T))
-            elif metric == "zlib":
-                found.append(zlib_ratio(values_T, answer))
-            else:
-                found.append(min_k(values_T, k))
-    return found
-
-
-def gathered(asked: Iterable[T]) -> list[tuple[Picture | None, list[T]]]:
-    """What is about one picture together, so that it is seen once; what has no picture one by one."""
-    together: dict[Picture, list[T]] = {}
-    alone: list[tuple[Picture | None, list[T]]] = []
-    for one in asked:
-        if one.picture is None:
-            alone.append((None, [one]))
-        else:
-            together.setdefault(one.picture, []).append(one)
-    pictured: list[tuple[Picture | None, list[T]]] = list(together.items())
-    return pictured + alone

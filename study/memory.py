@@ -4,7 +4,8 @@ Weights, gradients and AdamW's two moments are counted exactly. Activations are 
 memory-efficient attention, in numbers per token and layer: of a gated LLM of width d and MLP width f that is trained
 5d + 4f, that gradients only pass through 3d + 3f; of a vision layer 8d + 2f. For LLaVA-1.5-7B in bfloat16 these give
 2.8 GB and 2.0 GB for 672 tokens and 0.45 GB for a picture. What is kept in float32 besides (norms, softmax) is covered
-by `HEADROOM`.
+by `HEADROOM`. Adapters are float32 on any model, and so is the copy that each keeps of its layer's input, together
+6d + f, or 3.1 GB.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ TEXT = 96
 ANSWER = 32
 """Of these, the tokens whose logits are computed, in float32 and with two copies."""
 HEADROOM = 1.5
+FLOAT32 = 4
+"""Bytes of a number that is kept in float32 whatever the model is in."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Shape:
     """Parameters that gradients reach."""
     adapters: int
     """Parameters of adapters on every linear layer of projector and LLM."""
+    adapter_inputs: int
+    """What they keep of a question with its picture: the input of each."""
     llm_trained: int
     """Activations of a question with its picture, if the LLM or its adapters are trained."""
     llm_passed: int
@@ -83,11 +88,13 @@ def shape(vlm: VLM) -> Shape:
     width = getattr(vision, "embed_dim", None) or vision.hidden_size
     inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
     layers = len(read_layers(vlm.model.get_submodule(vlm.prefixes["vision"]), vlm.model.config))
+    adapted = _adapted(vlm)
     return Shape(
         itemsize=vlm.model.dtype.itemsize,
         parameters=parameters,
         trainable={part: sum(p.numel() for p in vlm.trainable([part]).values()) for part in PARTS},
-        adapters=_adapters(vlm),
+        adapters=RANK * sum(layer.in_features + layer.out_features for layer in adapted),
+        adapter_inputs=(vlm.image_tokens + TEXT) * sum(layer.in_features for layer in adapted),
         llm_trained=tokens * (5 * d + 4 * f),
         llm_passed=tokens * (3 * d + 3 * f),
         vision=(vlm.side // vision.patch_size) ** 2 * layers * (8 * width + 2 * inner),
@@ -103,26 +110,27 @@ def estimates(shape: Shape) -> list[Estimate]:
     size, whole = shape.itemsize, shape.weights
     seen = shape.trainable["vision"] + shape.trainable["projector"]
     every = seen + shape.trainable["llm"]
-    logits = 4 * shape.logits
+    logits = FLOAT32 * shape.logits
+    adapted = FLOAT32 * shape.adapter_inputs + logits
 
     def of(kind: str, states: int, copies: int, activations: int, more: int = 0) -> Estimate:
-        return Estimate(kind, whole, size * states, copies, int(HEADROOM * size * activations) + more)
+        return Estimate(kind, whole, states, copies, int(HEADROOM * size * activations) + more)
 
     return [
-        of(f"learn: adapters of rank {RANK}", 4 * shape.adapters, 0, shape.llm_trained, logits),
-        of(f"unlearn: adapters of rank {RANK}", 4 * shape.adapters, 0, shape.llm_trained, logits),
-        of("unlearn: visual module, features only", 3 * seen, size * seen, shape.vision),
+        of(f"learn: adapters of rank {RANK}", FLOAT32 * 4 * shape.adapters, 0, shape.llm_trained, adapted),
+        of(f"unlearn: adapters of rank {RANK}", FLOAT32 * 4 * shape.adapters, 0, shape.llm_trained, adapted),
+        of("unlearn: visual module, features only", size * 3 * seen, size * seen, shape.vision),
         of(
             "unlearn: visual module, loss on answers",
-            3 * seen,
+            size * 3 * seen,
             size * seen,
             shape.vision + shape.llm_passed,
             logits,
         ),
-        of("unlearn: all weights", 3 * every, 0, shape.vision + shape.llm_trained, logits),
+        of("unlearn: all weights", size * 3 * every, 0, shape.vision + shape.llm_trained, logits),
         of(
             "unlearn: all weights, with a copy as reference",
-            3 * every,
+            size * 3 * every,
             whole,
             shape.vision + shape.llm_trained,
             logits,
@@ -136,10 +144,11 @@ def needed(folder: Path, dtype: Dtype) -> str:
     return "; ".join(f"{e.kind} {(e.weights + e.states + e.copies + e.picture) / GIB:.2f} GiB" for e in found)
 
 
-def _adapters(vlm: VLM) -> int:
+def _adapted(vlm: VLM) -> list[nn.Linear]:
+    """The layers that adapters are counted on."""
     head = vlm.model.get_output_embeddings()
-    return sum(
-        RANK * (module.in_features + module.out_features)
+    return [
+        module
         for name, module in vlm.model.named_modules()
         if isinstance(module, nn.Linear) and module is not head and vlm.part_of(f"{name}.weight") != "vision"
-    )
+    ]

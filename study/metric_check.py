@@ -1,6 +1,7 @@
 """The metric check: models that know and models that do not, asked as they are, rounded, and taught something else.
 
 What the answers say of each metric: `study.metric_trust`. No model of the pool but the yardsticks is used elsewhere.
+Those must pass the gate before anything else is done; of further seeds, those that do not are left out of the pool.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import partial
 import pandas as pd
 import torch
 
+from study import gate
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import UNRELATED, Relearning
 from study.chunks import Chunks, retried
@@ -54,6 +56,9 @@ def check_metrics(plan: Plan, bench: Bench) -> list[str]:
         if missing
     ]
     errors = run_jobs("metrics", jobs, study)
+    for member in pool:
+        if member.seed != study.seed:  # the gate has judged the yardsticks themselves
+            _judge(plan, member)
     return failures + [f"metric check of {name}: {error}" for name, error in errors.items()]
 
 
@@ -102,6 +107,16 @@ def ask(bench: Bench, member: Trial, reference: str, wanted: States) -> None:
             "seconds": time.monotonic() - started,
         }
         write_json(path.with_suffix(".json"), note)  # written last: what has one is done
+
+
+def _judge(plan: Plan, member: Trial) -> None:
+    """Write beside the rows of a model in what it does not pass the gate; whoever reads the pool leaves it out."""
+    rows = plan.folder.metric_check(member.key, "plain")
+    if not rows.exists():
+        return
+    note, short = read_json(rows.with_suffix(".json")), "; ".join(gate.further(plan, member))
+    if note.get("short") != short:
+        write_json(rows.with_suffix(".json"), {**note, "short": short})
 
 
 def asked(request: Request) -> list[Question]:

@@ -259,7 +259,7 @@ _NOTES = """
 - **Truth ratio.** R = mean likelihood of the wrong answers / likelihood of the right one in other words
   (`study/answer_metrics.py`), each question by itself: TOFU's orientation, in which R near 0 knows. Of a choice these
   are its options. CLEAR's code has the inverse, and takes one mean over all questions for the wrong answers.
-  min(R, 1 / R) is the same both ways; for max(0, 1 - R) `study.aggregates.truth_ratio_utility` takes either.
+  min(R, 1 / R) is the same both ways; max(0, 1 - R) is that code's max(0, 1 - 1 / R).
 - **Forget quality** is a p-value: it depends on how many questions there are, so compare it only on the same set; `ks`
   does not.
 - **js_released** is what CLEAR's code calls the Jensen-Shannon distance (its paper reports 1 - it). It divides each

@@ -34,6 +34,9 @@ from study.trial import Bench
 if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
     from study.tuning import Search
 
+Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
+"""The objectives of trials, by method and ratio."""
+
 
 def run(study: Study) -> int:
     """Run a study to its report; returns the exit status. Raises `Refused` or `ValueError` before any
@@ -71,8 +74,10 @@ def _stages(plan: Plan) -> list[str]:
     bench = _learn(plan)
     gate.check(plan)
     search = _search_of(plan, bench)
-    failures = _search(plan, search)
-    winners, fronts = _winners(plan, search), _fronts(plan, search)
+    run_search("search", plan, search)
+    judged = _judged(search)
+    failures = [f"{method}: every trial at {ratio} % failed" for (method, ratio), there in judged.items() if not there]
+    winners, fronts = _winners(plan, judged), _fronts(plan, judged)
     failures += _confirm(plan, bench, [*winners, *fronts])
     failures += score_by_released(plan, bench, winners)
     failures += _sequence(plan, bench, winners)
@@ -115,8 +120,9 @@ def _check_controls(plan: Plan, attacker: Attack | None) -> None:
 
 def _base(plan: Plan) -> Path:
     """The base model's folder, made first if it is one that is made."""
-    if hasattr(plan.model, "path"):
-        return plan.model(plan.folder.data).absolute()
+    path: Path | None = getattr(plan.model, "path", None)
+    if path is not None:
+        return path.absolute()  # found, and looked at, when the plan was made
     note = plan.folder.data / "base.json"
     if not note.exists():
         with Stage("base", 1, "model") as stage:
@@ -148,20 +154,14 @@ def _search_of(plan: Plan, bench: Bench) -> Search:
     )
 
 
-def _search(plan: Plan, search: Search) -> list[str]:
-    """Run what is missing of the search; returns the methods of which no trial ended well."""
-    run_search("search", plan, search)
-    good = {(method, t.ratio) for method in search.defaults for t in search.outcomes(method)}
-    wanted = [(method, ratio) for method in search.defaults for ratio in search.ratios]
-    return [f"{method}: every trial at {ratio} % failed" for method, ratio in wanted if (method, ratio) not in good]
-
-
-def _winners(plan: Plan, search: Search) -> list[Trial]:
+def _winners(plan: Plan, judged: Judged) -> list[Trial]:
     """The winner of each method at each ratio with its further seeds, chosen from the rows and written down."""
     study = plan.study
     chosen: list[Trial] = []
-    keys: dict[str, dict[str, Json]] = {method: {} for method in search.defaults}
-    for method, ratio, there in _judged(search):
+    keys: dict[str, dict[str, Json]] = {method: {} for method, _ in judged}
+    for (method, ratio), there in judged.items():
+        if not there:
+            continue
         best = next(t for t in there if t.key == winner({t.key: values for t, values in there.items()}))
         seeds = [replace(best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
         chosen += seeds
@@ -170,22 +170,22 @@ def _winners(plan: Plan, search: Search) -> list[Trial]:
     return chosen
 
 
-def _fronts(plan: Plan, search: Search) -> list[Trial]:
+def _fronts(plan: Plan, judged: Judged) -> list[Trial]:
     """All trials on the fronts of a study that also searches for robustness; none of any other, whose winners do."""
     if not plan.study.robustness:
         return []
-    found = [(there, front({t.key: values for t, values in there.items()})) for _, _, there in _judged(search)]
+    found = [(there, front({t.key: values for t, values in there.items()})) for there in judged.values()]
     return [t for there, keys in found for t in there if t.key in keys]
 
 
-def _judged(search: Search) -> Iterator[tuple[str, int, dict[Trial, Mapping[str, float]]]]:
-    """The trials of each method and ratio that ended well, with their objectives."""
-    for method in search.defaults:
-        judged = search.outcomes(method)
-        for ratio in search.ratios:
-            there = {t: outcome.values for t, outcome in judged.items() if t.ratio == ratio}
-            if there:
-                yield method, ratio, there
+def _judged(search: Search) -> Judged:
+    """The trials of each method and ratio that ended well, with their objectives: none where all failed."""
+    outcomes = {method: search.outcomes(method) for method in search.defaults}
+    return {
+        (method, ratio): {t: outcome.values for t, outcome in ended.items() if t.ratio == ratio}
+        for method, ended in outcomes.items()
+        for ratio in search.ratios
+    }
 
 
 def _confirm(plan: Plan, bench: Bench, winners: Sequence[Trial]) -> list[str]:

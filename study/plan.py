@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -81,6 +82,11 @@ class Plan:
         """Where everything lies."""
         return Folder(self.root)
 
+    @cached_property
+    def identity(self) -> Json:
+        """What makes the base model the one it is; its files are read once."""
+        return _identity(self.model)
+
     @property
     def vanilla(self) -> Learned:
         """The model that was taught everybody."""
@@ -100,13 +106,14 @@ class Plan:
 
     def pool(self, ratio: int) -> list[Trial]:
         """The yardsticks as taught with the study's seed and each further one: what the metrics are checked on."""
-        studies = (replace(self.study, seed=self.study.seed + i) for i in range(1 + self.study.metric_seeds))
-        return [t for study in studies for t in replace(self, study=study).yardsticks(ratio)]
+        seeds = [self.study.seed + i for i in range(1 + self.study.metric_seeds)]
+        pairs = self.yardsticks(ratio)
+        return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pairs]
 
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
         return Learned(
             kind=kind,
-            base=content_key(_identity(self.model)),
+            base=content_key(self.identity),
             benchmark=self.benchmark.fingerprint,
             goal=None if ratio is None else self.study.goal,
             ratio=ratio,
@@ -255,7 +262,7 @@ def _settings(plan: Plan) -> Json:
     attacker = plan.study.search_attack()
     return {
         **settings,
-        "model": _identity(plan.model),
+        "model": plan.identity,
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         "fingerprint": plan.benchmark.fingerprint,
         "warm_start": f"{plan.warm.study} ({plan.warm.key})" if plan.warm else None,

@@ -22,14 +22,12 @@ from transformers import DynamicCache
 from study.answer_metrics import beats, exposure, truth_ratio
 from study.chunks import in_pieces
 from study.decoding import replies
-from study.membership import compressed, lowest_means, standardised
+from study.membership import SHARE, Metric, memberships
 from study.packing import (
     Batch,
     Group,
     Prompt,
-    answer_lengths,
     answer_logits,
-    answer_sums,
     batched,
     hidden_states,
     pack,
@@ -60,6 +58,12 @@ class Reading:
     reply: str | None
     """What it replied greedily; None if it was a choice."""
 
+    def memberships(self, metric: Metric) -> list[float]:
+        """The score of each candidate, as in `study.membership`."""
+        return {
+            "loss": self.means, "zlib": self.zlib, "min_k": self.min_k, "min_k_plus_plus": self.min_k_plus_plus,
+        }[metric]  # fmt: skip
+
     @property
     def probabilities(self) -> list[float]:
         """The probability of each candidate if it is one of them; they sum to 1."""
@@ -84,10 +88,11 @@ def candidates(question: Question) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> dict[str, Reading]:
+def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k: float = SHARE) -> dict[str, Reading]:
     """What a model says to each question, by question id. Those without options are replied to.
 
-    Processes that do a job together share the pictures among them.
+    `k` is the share of tokens that `min_k` and `min_k_plus_plus` look at. Processes that do a job together share the
+    pictures among them.
     """
     groups = world().share(list(_grouped(questions)))
     rows = iter(groups)
@@ -96,7 +101,7 @@ def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) ->
         asked = [question for _, mine in part for question in mine]
         shown = sum(group.picture is not None for group, _ in part)
         batch = pack(vlm, [group for group, _ in part], vlm.grey(shown) if blind and shown else None, end=False)
-        return list(zip((q.id for q in asked), _read(vlm, batch, asked), strict=True))
+        return list(zip((q.id for q in asked), _read(vlm, batch, asked, k), strict=True))
 
     parts = batched(vlm, [group for group, _ in groups])
     found = dict(in_pieces((list(itertools.islice(rows, len(part))) for part in parts), read))
@@ -115,22 +120,13 @@ def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Questi
         yield Group(picture, tuple(Prompt(q.prompt, candidates(q)) for q in mine)), mine
 
 
-def _read(vlm: VLM, batch: Batch, asked: Sequence[Question]) -> Iterator[Reading]:
+def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
     free = [i for i, question in enumerate(asked) if not question.options]
     cache = DynamicCache() if free else None
     hidden = hidden_states(vlm, batch, cache)
-    logps_TV = answer_logits(vlm, batch, hidden).log_softmax(-1)
-    logps_T = logps_TV.gather(1, batch.target[:, None]).squeeze(1)
-    lengths = answer_lengths(batch)
-    means = answer_sums(logps_T, batch) / lengths
-    bytes_A = torch.tensor([compressed(answer) for q in asked for answer in candidates(q)], device=vlm.device)
-    per_answer = [
-        means,
-        means.double() / bytes_A,
-        lowest_means(logps_T, lengths),
-        lowest_means(standardised(logps_T, logps_TV), lengths),
-    ]
+    answers = [answer for question in asked for answer in candidates(question)]
+    per_answer = memberships(answer_logits(vlm, batch, hidden), batch, answers, k)
     said = dict(zip(free, replies(vlm, batch, free, hidden, cache, MAX_NEW_TOKENS), strict=True)) if cache else {}
     counts = [len(candidates(question)) for question in asked]
     columns = [[part.tolist() for part in column.cpu().split(counts)] for column in per_answer]

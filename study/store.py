@@ -213,7 +213,7 @@ class Folder:
         return self.trial(key) / "trial.json"
 
     def rows(self, key: str, name: str) -> Path:
-        """A trial's rows: `select`, `report` or `blind`."""
+        """A trial's rows: `select`, `report`, `blind` or, by the benchmark authors' own protocol, `released`."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:

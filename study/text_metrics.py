@@ -39,6 +39,7 @@ def rouge(reply: str, answer: str) -> Rouge:
     _check(answer)
     if _folded(reply).split() == _folded(answer).split():
         return Rouge(1.0, 1.0, 1.0, 1.0)
+    reply, answer = (unicodedata.normalize("NFC", text) for text in (reply, answer))
     foreign = any(not c.isascii() and c.isalnum() for c in reply + answer)
     found = (_UNICODE if foreign else _PUBLISHED).score(answer, reply)
     one, two, longest = (float(found[kind].fmeasure) for kind in _KINDS)

@@ -173,13 +173,17 @@ class Proposals(Searcher):
         """Those of Tune's trials that have not ended: one that dies is asked for again."""
         self.again: set[str] = set()
         """The keys of jobs whose workers died once: each is given to another worker."""
+        self.ended: set[tuple[str, int]] = set()
+        """The proposals that are known to have ended: these are not looked for on disk again."""
         self.dead: dict[str, Any] = {}
         """The jobs, by key, whose workers died for good: they leave no record before the search ends."""
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
         """The next job that may run, nothing for now, or that there is none left."""
+        blocked: set[str] = set()
         for number, label in list(self.waiting):
-            if not self._ready(label, number):
+            if label in blocked or not self._ready(label, number):
+                blocked.add(label)  # its later proposals wait for all that this one waits for
                 continue
             job = self.search.replay(label, propose(self.search, label, number))
             self.waiting.remove((number, label))
@@ -219,12 +223,15 @@ class Proposals(Searcher):
     def _ready(self, label: str, number: int) -> bool:
         """Whether every proposal that this one is drawn from has ended."""
         for earlier in range(number - self.search.lookahead + 1):
+            if (label, earlier) in self.ended:
+                continue
             path = self.search.place(label, earlier)
             if not path.exists():
                 return False
             job = self.search.job(label, read_json(path)["params"])
             if not self.search.finished(job) and job.key not in self.dead:
                 return False
+            self.ended.add((label, earlier))
         return all(self.search.place(label, n).exists() for n in range(number))
 
 

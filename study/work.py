@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass
 from functools import wraps
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from study.families import read_layers
 from study.vlm import VLM
@@ -105,14 +105,12 @@ def _pictures(work: Work, vlm: VLM) -> Iterator[None]:
     """Count the pictures that the model asks its tower for, and the attention among the tokens of each."""
     inner: Any = vlm.model.model
     asked, signature = inner.get_image_features, inspect.signature(inner.get_image_features)
-    width = vlm.model.config.vision_config.hidden_size
-    shapes: list[int] = []
+    shapes: list[Size] = []
     tower = vlm.model.get_submodule(vlm.prefixes["vision"])
     layers = len(read_layers(tower, vlm.model.config))
 
     def see(module: nn.Module, inputs: Any, output: Any) -> None:
-        state = output if isinstance(output, Tensor) else output[0]
-        shapes.append(state.numel())
+        shapes.append((output if isinstance(output, Tensor) else output[0]).shape)
 
     @wraps(asked)
     def features(*args: Any, **kwargs: Any) -> Any:
@@ -121,9 +119,9 @@ def _pictures(work: Work, vlm: VLM) -> Iterator[None]:
         count = len(given["pixel_values"] if grid is None else grid)
         out = asked(*args, **kwargs)
         work.images += count
-        while shapes:  # tokens of a picture x width, so this is layers x 4 x tokens x tokens x width
-            numel = shapes.pop()
-            work.flops += 4.0 * layers * numel * (numel / count / width)
+        while shapes:  # numbers are tokens x width, so this is layers x 4 x tokens of a picture x tokens x width
+            shape = shapes.pop()
+            work.flops += 4.0 * layers * shape.numel() * (shape.numel() / count / shape[-1])
         return out
 
     handle = tower.register_forward_hook(see)

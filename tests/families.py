@@ -146,7 +146,7 @@ def _qwen(folder: Path, kind: str) -> Path:
         windows = {"window_size": 28, "fullatt_block_indexes": [1], "out_hidden_size": 32}
         vision |= {"hidden_size": 32, "intermediate_size": 64, **windows}
     else:
-        vision |= {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
+        vision |= {"embed_dim": 64, "hidden_size": 32, "mlp_ratio": 1}  # the tower's width and the LLM's
     config = getattr(transformers, f"{kind}Config")(
         text_config=_text(tokenizer, rope_parameters=rope, tie_word_embeddings=True),
         vision_config=vision,

@@ -3,10 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from bench.scoring import compared
+import pytest
+
+from bench.scoring import _vanilla, compared
 from study.benchmarks._mllmu_released import asks
 from study.models.tiny import Tiny
 from study.questions import Benchmark
+from study.store import write_json
 from study.vlm import load
 
 
@@ -27,3 +30,14 @@ def test_choices_take_a_fifteenth_of_the_tokens_and_have_the_answers_of_asking_o
     assert done["plain"].work.tokens >= 3 * done["ours"].work.tokens
     pictures = {ask.question.picture for ask in some} - {None}
     assert done["ours"].work.images == len(pictures)
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_the_vanilla_of_the_study_is_measured_and_none_of_further_seeds(seed: int, tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", {"settings": {"seed": seed}})
+    with pytest.raises(SystemExit, match="no vanilla model has been taught"):
+        _vanilla(tmp_path)
+    for kind in ("reference", "vanilla"):
+        for other in (3, 4, 5):
+            write_json(tmp_path / "learned" / f"{kind} {other}" / "learned.json", {"kind": kind, "seed": other})
+    assert _vanilla(tmp_path) == f"vanilla {seed}"

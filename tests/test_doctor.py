@@ -39,6 +39,8 @@ def test_the_arithmetic_gives_what_is_known_of_llava_7b() -> None:
     assert 2 * found.llm_passed == pytest.approx(2.0e9, rel=0.03)
     assert 2 * found.vision == pytest.approx(0.45e9 * 23 / 24, rel=0.03)  # one of 24 layers is not read
     assert found.adapters == pytest.approx(40e6, rel=0.02)
+    in_layers, in_projector = 32 * (6 * 4096 + 11_008), 1024 + 4096
+    assert found.adapter_inputs == 672 * (in_layers + in_projector)
     assert found.parameters["vision"] - found.trainable["vision"] == pytest.approx(12.6e6, rel=0.01)  # that layer
 
 
@@ -54,11 +56,11 @@ def test_parameters_are_counted_as_training_finds_them(name: str, family_folders
 
 def test_states_and_copies_are_what_each_training_holds() -> None:
     counted = memory.Shape(2, {"vision": 10, "projector": 2, "llm": 88}, {"vision": 8, "projector": 2, "llm": 88}, 5,
-                           1000, 500, 100, 7)  # fmt: skip
+                           50, 1000, 500, 100, 7)  # fmt: skip
     learn, adapters, features, answers, whole, referred = estimates(counted)
     assert {e.weights for e in estimates(counted)} == {200}
-    assert (learn.states, learn.copies, learn.picture) == (40, 0, 3000 + 28)
-    assert (adapters.states, adapters.copies) == (40, 0)
+    assert (learn.states, learn.copies, learn.picture) == (4 * 4 * 5, 0, 3000 + 4 * 50 + 28)  # adapters are float32
+    assert (adapters.states, adapters.copies, adapters.picture) == (learn.states, 0, learn.picture)
     assert (features.states, features.copies, features.picture) == (60, 20, 300)
     assert (answers.states, answers.picture) == (60, 1800 + 28)
     assert (whole.states, whole.copies, whole.picture) == (588, 0, 3300 + 28)

@@ -133,3 +133,29 @@ def test_attributes_of_pictures_alone_are_explained(plan: Plan, attributes: tupl
     with pytest.raises(Failed) as refused:
         checked(asked, VANILLA, REFERENCE | {"forget": 0.9})
     assert ("ask for attributes under --goal full" in str(refused.value)) == hinted
+
+
+@pytest.mark.parametrize(
+    ("forget", "test", "known", "said"),
+    [
+        (0.9, 0.8, True, []),
+        (0.89, 0.8, True, ["0.890 on forget image_text, less than 0.9"]),
+        (1.0, 0.5, True, ["0.500 on test image_text, less than 0.8"]),
+        (0.4, 0.4, False, []),
+        (0.46, 0.4, False, ["0.460 on forget images, more than 0.450 (blind level + 0.2)"]),
+    ],
+)
+def test_further_models_are_judged_by_what_they_were_asked(
+    plan: Plan, forget: float, test: float, known: bool, said: list[str]
+) -> None:
+    """About the forget people alone, beside the blind level of the study's own reference."""
+    yardsticks = plan.yardsticks(15)
+    planted(plan, yardsticks[1], REFERENCE | {"blind": 0.25})
+    rows = [
+        row(question=f"{i}", role=role, modality="image_text", task="classification", score=float(i < 100 * share))
+        for role, share in (("forget", forget), ("test", test))
+        for i in range(100)
+    ]
+    member = dataclasses.replace(yardsticks[not known], seed=7)
+    write_rows(plan.folder.metric_check(member.key, "plain"), pd.DataFrame(rows))
+    assert gate.further(plan, member) == said

@@ -242,6 +242,21 @@ def test_a_failure_of_lmms_eval_is_told(
     assert len(called(calls)) == 4
 
 
+def test_a_trial_of_two_names_is_measured_once(root: Path, calls: Path) -> None:
+    assert run(root, "vkd@10", "ccc", "aaa", "--tasks", "pope") == 0
+    assert [call["trial"] for call in called(calls)] == ["aaa", "bbb", "ccc"]
+    assert len(measured(root, "ccc")) == 1
+
+
+def test_a_model_that_is_damaged_is_no_reason_to_say_that_nothing_was_begun(
+    root: Path, calls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "trials" / "ccc" / "delta.safetensors").write_bytes(b"")
+    assert run(root, "--tasks", "pope") == 1
+    assert [call["trial"] for call in called(calls)] == ["aaa", "bbb"]
+    assert "failed: vkd@10: " in capsys.readouterr().err
+
+
 def test_results_that_cannot_be_read_are_not_lost(
     root: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

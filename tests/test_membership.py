@@ -13,14 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from study import membership
 from study.answers import cross_entropy
 from study.attacks.membership_inference import MembershipInference
 from study.contracts import Request
-from study.membership import Metric, auc, gathered, memberships
-from study.packing import Group, Prompt, pack
+from study.membership import Metric, auc, memberships
+from study.packing import Batch, Group, Prompt, logits, pack
 from study.questions import Benchmark, Lesson, Picture, Question
-from study.scoring import score
+from study.scoring import readings, score
 from study.training import Lessons, Schedule, train
 from study.vlm import PARTS, VLM, load
 from tests.small import plain_logits, request_on
@@ -56,52 +55,61 @@ def by_hand(metric: str, rows: np.ndarray, tokens: Sequence[int], text: str, k: 
     return sum(lowest) / len(lowest)
 
 
-def one_score(metric: Metric, rows: Tensor, tokens: Sequence[int], text: str, k: float) -> float:
-    own = rows.gather(1, torch.tensor(tokens)[:, None]).squeeze(1)
-    match metric:
-        case "loss":
-            return membership.loss(own)
-        case "zlib":
-            return membership.zlib_ratio(own, text)
-        case "min_k":
-            return membership.min_k(own, k)
-        case "min_k_plus_plus":
-            return membership.min_k_plus_plus(own, rows, k)
+def scores(metric: Metric, answers: Sequence[tuple[Tensor, Sequence[int], str]], k: float) -> list[float]:
+    """Of answers that stand in one batch: each the logits of its tokens, the tokens, its text."""
+    nothing = torch.empty(0)
+    batch = Batch(
+        nothing, nothing, nothing, None, nothing, nothing,
+        target=torch.tensor([token for _, tokens, _ in answers for token in tokens]),
+        owner=torch.tensor([i for i, (_, tokens, _) in enumerate(answers) for _ in tokens]),
+        answers=len(answers), prompts=nothing,
+    )  # fmt: skip
+    found = memberships(torch.cat([rows for rows, _, _ in answers]), batch, [text for _, _, text in answers], k)
+    values: list[float] = getattr(found, metric).tolist()
+    return values
 
 
 # ---- one answer ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("length", [1, 2, 5, 11, 40])
 @pytest.mark.parametrize("k", [0.01, 0.2, 0.5, 1.0])
-def test_a_score_is_its_formula(metric: Metric, length: int, k: float) -> None:
-    draw = torch.Generator().manual_seed(length)
-    rows = (3 * torch.randn(length, 17, generator=draw, dtype=torch.float64)).log_softmax(-1)
-    tokens = torch.randint(17, (length,), generator=draw).tolist()
-    text = "Łódź " * length
-    wanted = by_hand(metric, rows.numpy(), tokens, text, k)
-    assert one_score(metric, rows, tokens, text, k) == pytest.approx(wanted, rel=1e-12)
+def test_a_score_is_its_formula(metric: Metric, k: float) -> None:
+    """Of every answer of a batch, however long."""
+    draw = torch.Generator().manual_seed(0)
+    answers = [
+        (
+            3 * torch.randn(length, 17, generator=draw, dtype=torch.float64),
+            torch.randint(17, (length,), generator=draw).tolist(),
+            "Łódź " * length,
+        )
+        for length in (1, 2, 5, 11, 40)
+    ]
+    wanted = [by_hand(metric, rows.log_softmax(-1).numpy(), tokens, text, k) for rows, tokens, text in answers]
+    assert scores(metric, answers, k) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_all_tokens_of_min_k_are_the_loss() -> None:
-    values = torch.tensor([-3.0, -0.5, -2.0])
-    assert membership.min_k(values, 1.0) == pytest.approx(membership.loss(values))
-    assert membership.min_k(values, 0.2) == -3.0
-    assert membership.min_k(values, 0.67) == -2.5
+    rows = torch.tensor([[-3.0, 0.0], [-0.5, 0.0], [-2.0, 0.0]])
+    answers = [(rows, [0, 0, 0], "Rome")]
+    own = sorted(rows.log_softmax(-1)[:, 0].tolist())
+    assert scores("min_k", answers, 1.0) == pytest.approx(scores("loss", answers, 0.2))
+    assert scores("min_k", answers, 0.2) == pytest.approx([own[0]])
+    assert scores("min_k", answers, 0.67) == pytest.approx([(own[0] + own[1]) / 2])
 
 
 def test_min_k_plus_plus_measures_a_token_against_its_rivals() -> None:
     """At the same log-probability, a token that is the best where it stands looks more like a member."""
     best = torch.tensor([[0.4, 0.3, 0.3]]).log()
     worst = torch.tensor([[0.4, 0.6, 1e-9]]).log()
-    own = torch.tensor([0.4]).log()
-    assert membership.min_k_plus_plus(own, best, 1.0) > 0 > membership.min_k_plus_plus(own, worst, 1.0)
+    first, second = scores("min_k_plus_plus", [(best, [0], "Rome"), (worst, [0], "Rome")], 1.0)
+    assert first > 0 > second
 
 
 def test_a_certain_model_has_a_score() -> None:
     """Where there is no variance nothing is divided by nothing."""
-    rows = torch.tensor([[200.0, 0.0, 0.0]]).log_softmax(-1)
-    assert membership.min_k_plus_plus(rows[:, 0], rows, 0.2) == pytest.approx(0)
-    assert membership.min_k_plus_plus(rows[:, 1], rows, 0.2) < -1e3
+    rows = torch.tensor([[200.0, 0.0, 0.0]])
+    right, wrong = scores("min_k_plus_plus", [(rows, [0], "Rome"), (rows, [1], "Rome")], 0.2)
+    assert right == pytest.approx(0)
+    assert wrong < -1e3
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -126,25 +134,16 @@ def test_every_answer_gets_the_score_it_has_when_asked_alone(metric: Metric, tin
     pictures = list(dict.fromkeys(q.picture for q in asked))[:2]
     groups = [Group(pictures[0], tuple(PICTURED)), Group(None, (PICTURED[0],)), Group(pictures[1], (PICTURED[1],))]
     texts = [answer for group in groups for prompt in group.prompts for answer in prompt.answers]
+    packed, without = pack(tiny, groups), pack(tiny, groups, end=False)
     with torch.no_grad():
         alone = plain_logits(tiny, groups)
+        found, other = (memberships(logits(tiny, batch), batch, texts, 0.3) for batch in (packed, without))
     wanted = [
         by_hand(metric, rows.double().log_softmax(-1).numpy(), tokens.tolist(), text, 0.3)
         for (rows, tokens), text in zip(alone, texts, strict=True)
     ]
-    assert memberships(tiny, groups, metric, 0.3, end=True) == pytest.approx(wanted, rel=1e-3)
-    without = memberships(tiny, groups, metric, 0.3)
-    assert without != pytest.approx(wanted, rel=1e-3)
-
-
-def test_what_is_about_one_picture_is_gathered(benchmark: Benchmark) -> None:
-    questions = [q for q in benchmark.split(5).questions if q.task == "classification"][::-1]
-    found = gathered(questions)
-    pictures = [picture for picture, _ in found if picture is not None]
-    assert len(pictures) == len(set(pictures))
-    assert all(q.picture == picture for picture, qs in found for q in qs)
-    assert all(len(qs) == 1 for picture, qs in found if picture is None)
-    assert sorted(q.id for _, qs in found for q in qs) == sorted(q.id for q in questions)
+    assert getattr(found, metric).tolist() == pytest.approx(wanted, rel=1e-3)
+    assert getattr(other, metric).tolist() != pytest.approx(wanted, rel=1e-3)
 
 
 # ---- the attack ------------------------------------------------------------------------------------------------
@@ -171,11 +170,21 @@ def test_a_question_is_won_by_its_share_of_options(tiny: VLM, asked: list[Questi
     rows = read(MembershipInference("zlib"), tiny, shuffled, request_)
     assert rows["question"].tolist() == [q.id for q in shuffled]
     for line, q in zip(rows.to_dict("records"), shuffled, strict=True):
-        found = memberships(tiny, [Group(q.picture, (Prompt(q.prompt, q.options),))], "zlib")
+        found = readings(tiny, [q])[q.id].memberships("zlib")
         right = found[q.options.index(q.answer)]
         assert line["probability"] == sum(right > value for value in found) / (len(found) - 1)
         assert line["score"] == float(right == max(found))
         assert line["reply"] == q.options[int(np.argmax(found))]
+
+
+@pytest.mark.parametrize("metric", ["min_k", "min_k_plus_plus"])
+def test_the_share_of_tokens_is_the_attackers(metric: Metric, tiny: VLM, asked: list[Question]) -> None:
+    """What the ordinary scoring says of memberships stays with its own."""
+    few, many = (MembershipInference(metric, k).read(tiny, asked) for k in (0.2, 1.0))
+    assert not few["probability"].equals(many["probability"])
+    ordinary = score(tiny, asked)
+    for rows in (few, many):
+        pd.testing.assert_series_equal(rows[f"member_{metric}"], ordinary[f"member_{metric}"])
 
 
 def test_a_model_that_says_the_same_of_everything_is_at_one_half(

@@ -27,11 +27,12 @@ from study.metric_trust import State
 from study.plan import Failed, Plan, Refused, prepared, settle
 from study.presets import PRESETS
 from study.scoring import score
-from study.settings import Study
-from study.store import Folder, read_json, read_rows
+from study.settings import Gate, Study
+from study.store import Folder, read_json, read_rows, write_rows
 from study.training import Schedule
 from study.trial import Bench
 from study.vlm import load
+from tests.rows import row
 from tests.small import borrowed
 
 SMOKE = PRESETS["smoke"][1]
@@ -167,6 +168,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Ran:
 def stage(tmp_path: Path, tiny_folder: Path, **settings: Any) -> tuple[Plan, list[str]]:
     study = replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), **settings)
     plan = prepared(study, Folder(tmp_path).data)
+    for yardstick in plan.yardsticks(10):  # scored and judged before this stage
+        write_rows(plan.folder.rows(yardstick.key, "blind"), pd.DataFrame([row(role="forget", score=0.0)]))
     return plan, check_metrics(plan, Bench(tmp_path, plan.source, tiny_folder))
 
 
@@ -193,6 +196,19 @@ def test_more_seeds_teach_and_ask_only_what_is_missing(tmp_path: Path, tiny_fold
     members = told.pool(Analysed(tmp_path, {}))
     assert [(m.ratio, m.seed, m.knows) for m in members] == [(10, s, k) for s in (0, 1) for k in (False, True)]
     assert not list(tmp_path.glob("trials/*/trial.json"))  # so nothing else of the study meets them
+
+
+def test_models_of_further_seeds_that_learned_nothing_are_left_out(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
+    """Those of the study's own seed are not: without them there would be no study."""
+    stage(tmp_path, tiny_folder, metric_seeds=1, gate=Gate(known=0.9, test=0.0, blind=1.0))
+    members = told.pool(Analysed(tmp_path, {}))
+    assert [(m.seed, m.knows) for m in members] == [(0, False), (0, True), (1, False)]
+    (said,) = [line for line in told.said(Analysed(tmp_path, {})) if "did not pass the gate" in line]
+    assert said.startswith("1 of 4 models of the pool did not pass the gate and were left out (vanilla 10 % seed 1: 0.")
+    assert said.endswith(" on forget image_text, less than 0.9).")
+    before = when(tmp_path)
+    stage(tmp_path, tiny_folder, metric_seeds=1, gate=Gate(known=0.9, test=0.0, blind=1.0))
+    assert when(tmp_path) == before
 
 
 def test_another_attack_of_the_suite_asks_only_that_state_again(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:

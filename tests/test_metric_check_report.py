@@ -15,7 +15,7 @@ from analysis import report, robustness, table
 from analysis.folder import Study as Analysed
 from analysis.folder import read
 from analysis.metric_check_figure import MARKERS, WIDEST, draw
-from study.store import Folder, read_rows, write_rows
+from study.store import Folder, read_json, read_rows, write_json, write_rows
 from tests.planted import MODELS, plant, plant_pool
 
 
@@ -104,6 +104,37 @@ def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     assert missing == "1 of 2 models of the pool have no rows relearned."
     assert told.trust(read(tmp_path))["model_auc"].isna().all()
     assert "AUC of models" not in told.table(read(tmp_path)).shown
+
+
+def test_what_failed_is_no_part_of_the_pool_whatever_lies_beside_its_note(tmp_path: Path) -> None:
+    """Rows of before, for one: another attack was tried since and broke the model."""
+    plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
+    plant_pool(tmp_path, seeds=1, ratios=(10,))
+    path = Folder(tmp_path).metric_check("10-0-True", "relearned")
+    note = path.with_suffix(".json")
+    write_json(note, {**read_json(note), "failed": "the loss is NaN"})
+    assert path.exists()
+    assert [sorted(m.rows) for m in told.pool(read(tmp_path)) if m.knows] == [["plain", "quantized"]]
+    *_, missing, failed = told.said(read(tmp_path))
+    assert missing == "1 of 2 models of the pool have no rows relearned."
+    assert failed == "Of the pool, 1 could not be asked relearned: the loss is NaN."
+
+
+def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path) -> None:
+    """It would lower every AUC: here it knows nothing and counts as one that does."""
+    plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
+    plant_pool(tmp_path, ratios=(10,))
+    path = Folder(tmp_path).metric_check("10-1-True", "plain")
+    write_rows(path, read_rows(path).assign(likelihood=0.05))
+    note = path.with_suffix(".json")
+    assert told.trust(read(tmp_path)).set_index("metric").loc["likelihood", "auc"] == 0.5
+    write_json(note, {**read_json(note), "short": "0.500 on forget image_text, less than 0.9"})
+    line = told.trust(read(tmp_path)).set_index("metric").loc["likelihood"]
+    assert (line["auc"], line["models_that_know"], line["models_that_do_not"]) == (1.0, 1, 2)
+    assert told.said(read(tmp_path))[-1] == (
+        "1 of 4 models of the pool did not pass the gate and were left out "
+        "(vanilla 10 % seed 1: 0.500 on forget image_text, less than 0.9)."
+    )
 
 
 def test_table_and_figure_are_in_the_report(root: Path, study: Analysed) -> None:

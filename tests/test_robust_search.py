@@ -309,14 +309,25 @@ def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.Monk
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), confirm_seeds=0)
     plan = prepared(dataclasses.replace(study, robustness="relearning"), tmp_path / "data")
     bench = Bench(tmp_path, plan.source, tmp_path)
-    winners, fronts_of = pipeline._winners(plan, ended), pipeline._fronts(plan, ended)
+    ended_well = pipeline._judged(ended)
+    winners, fronts_of = pipeline._winners(plan, ended_well), pipeline._fronts(plan, ended_well)
     assert winners == [holds]
     assert set(fronts_of) == {hides, holds}
     assert attack_stage.attack_winners(plan, bench, winners, fronts_of) == []
     assert [job.name.split(" on ")[1] for job in asked] == [
         "gradient_ascent 10 %", "vanilla 10 %", "reference 10 %", f"gradient_ascent 10 % {hides.key}",
     ]  # fmt: skip
-    assert pipeline._fronts(prepared(study, tmp_path / "data"), ended) == []
+    assert pipeline._fronts(prepared(study, tmp_path / "data"), ended_well) == []
+
+
+def test_a_method_of_which_every_trial_failed_has_neither_winner_nor_front(tmp_path: Path) -> None:
+    nothing: Any = Ended({}, ratios=(10, 15))
+    judged = pipeline._judged(nothing)
+    assert judged == {("gradient_ascent", 10): {}, ("gradient_ascent", 15): {}}
+    study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10, 15), robustness="relearning")
+    plan = prepared(study, tmp_path / "data")
+    assert (pipeline._winners(plan, judged), pipeline._fronts(plan, judged)) == ([], [])
+    assert read_json(plan.folder.winners) == {"gradient_ascent": {}}
 
 
 def test_an_attack_that_breaks_the_reference_at_once_ends_the_study(

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from study import pipeline, run
+from study import pipeline, plan, run
 from study.benchmarks.synthetic import Synthetic
+from study.contracts import BaseModel
 from study.models.tiny import Tiny
 from study.plan import GROWING, RUNTIME, Refused, _check_questions, _identity, prepared, settle
 from study.plugins import known
@@ -22,7 +23,7 @@ from study.presets import PRESETS
 from study.questions import Benchmark
 from study.settings import REFERENCES, Gate, Study
 from study.specs import plugin
-from study.store import write_json
+from study.store import Json, write_json
 from tests.planted import plant
 from tests.test_mllmu import edit
 
@@ -218,6 +219,26 @@ def test_a_base_model_is_known_by_its_content(tmp_path: Path, tiny_folder: Path)
     weights = two / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
     assert identity(one) != identity(two)
+
+
+def test_the_files_of_a_base_model_are_read_once(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+
+    def identity(model: BaseModel) -> Json:
+        looked.append(model)
+        return _identity(model)
+
+    monkeypatch.setattr(plan, "_identity", identity)
+    study = dataclasses.replace(SMOKE, study_dir=tmp_path, model=str(tiny_folder), metric_seeds=2)
+    planned = prepared(study, tmp_path / "data")
+    for ratio in study.forget_ratios:
+        assert [t.start for t in planned.yardsticks(ratio)] == [planned.vanilla, planned.reference(ratio)]
+        further = dataclasses.replace(planned, study=dataclasses.replace(study, seed=study.seed + 1))
+        assert planned.pool(ratio)[2:4] == list(further.yardsticks(ratio))
+    settle(planned)
+    assert looked.count(planned.model) == 1 + len(study.forget_ratios)  # each of `further` is a plan of its own
 
 
 def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:

@@ -239,6 +239,27 @@ def test_a_proposal_waits_for_those_it_is_drawn_from(tmp_path: Path) -> None:
     assert proposals.suggest("e") is None
 
 
+def test_what_waits_is_looked_for_on_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many proposals of a method wait: for the first that has not ended, and never again for one that has."""
+    search = search_in(tmp_path, {"npo": NPO()}, trials=40)
+    proposals, looked = Proposals(search), list[str]()
+    given = [proposals.suggest("a"), proposals.suggest("b")]
+
+    def read(path: Path) -> Json:
+        looked.append(path.stem)
+        return read_json(path)
+
+    monkeypatch.setattr(tuning, "read_json", read)
+    assert proposals.suggest("c") is None
+    assert looked.count("0000") == 1
+    for asked in given:
+        finish(search, asked["job"])
+    assert [bool(proposals.suggest(name)) for name in "cde"] == [True, True, False]
+    looked.clear()
+    assert proposals.suggest("e") is None
+    assert looked == ["0002"]
+
+
 def test_methods_take_turns(tmp_path: Path) -> None:
     proposals = Proposals(search_in(tmp_path))
     labels = [proposals.suggest(str(i))["label"].split(",")[0] for i in range(4)]

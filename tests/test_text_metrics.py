@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from typing import Literal
 
 import pytest
 from hypothesis import assume, given
@@ -78,6 +79,14 @@ def test_signs_outside_ascii_change_nothing(text: str) -> None:
 )
 def test_other_scripts_are_counted_by_hand(reply: str, answer: str, expected: tuple[float, ...]) -> None:
     assert rouge(reply, answer) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFC"), ("NFD", "NFD"), ("NFC", "NFD"), ("NFD", "NFC")])
+def test_the_spelling_of_accents_makes_no_difference(
+    forms: tuple[Literal["NFC", "NFD"], Literal["NFC", "NFD"]],
+) -> None:
+    reply, answer = map(unicodedata.normalize, forms, ("Müller cook", "Müller baker"))
+    assert rouge(reply, answer) == (0.5, 0.0, 0.5, 0.5)
 
 
 @given(st.text(min_size=1, max_size=30))

@@ -310,7 +310,7 @@ def test_from_one_search_to_the_next(tmp_path: Path) -> None:
     first = asking(None, study_dir=tmp_path / "first")
     settle(plan := prepared(first, tmp_path / "data"))
     ended = Run(search_in(tmp_path / "first", first.method_defaults(), trials=6))().search
-    won = {trial.ratio: trial for trial in pipeline._winners(plan, ended) if trial.seed == first.seed}
+    won = {trial.ratio: trial for trial in pipeline._winners(plan, pipeline._judged(ended)) if trial.seed == first.seed}
     second = asking(tmp_path / "first", study_dir=tmp_path / "second", seed=1)
     found = prepared(second, tmp_path / "data").warm
     assert found

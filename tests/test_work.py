@@ -16,7 +16,7 @@ from study.work import counted
 from tests.families import FAMILIES
 
 
-@pytest.mark.parametrize("name", ["llava", "idefics2", "gemma3"])
+@pytest.mark.parametrize("name", ["llava", "idefics2", "gemma3", "qwen2_vl"])
 def test_operations_are_those_that_torch_counts(
     name: str, family_folders: dict[str, Path], benchmark: Benchmark
 ) -> None:

@@ -15,10 +15,9 @@ import pandas as pd
 
 from study import checks
 from study.contracts import InChain, Request, Stage
-from study.membership import Metric, auc, gathered, memberships
-from study.packing import Group, Prompt
+from study.membership import Metric, auc
 from study.questions import Lesson, Question
-from study.scoring import score
+from study.scoring import readings, score
 from study.vlm import VLM
 
 
@@ -55,11 +54,10 @@ class MembershipInference:
     def read(self, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
         """One row per question; those that offer no options keep their ordinary score."""
         rows = score(vlm, questions).set_index("question", drop=False)
-        asked = gathered(q for q in questions if q.options)
-        groups = [Group(picture, tuple(Prompt(q.prompt, q.options) for q in qs)) for picture, qs in asked]
-        values = iter(memberships(vlm, groups, self.metric, self.k))
-        for question in (q for _, qs in asked for q in qs):
-            found = {option: next(values) for option in question.options}
+        asked = [q for q in questions if q.options]
+        read = readings(vlm, asked, k=self.k)
+        for question in asked:
+            found = dict(zip(question.options, read[question.id].memberships(self.metric), strict=True))
             share = auc([found[question.answer]], [found[o] for o in question.options if o != question.answer])
             rows.loc[question.id, ["score", "probability"]] = float(share == 1), share
             rows.loc[question.id, "reply"] = max(found, key=found.__getitem__)

@@ -26,7 +26,7 @@ class Hf:
     """Its commit."""
     dtype: Dtype = "float32"
     """In what the weights are kept, trained and saved. In bfloat16 they take half the memory, and a training step that
-    is under about 1/256 of a weight is lost: it suits adapters better than weights that are trained themselves."""
+    is under about 1/256 of a weight is lost. Adapters are trained in float32 and rounded once, when they are merged."""
     attention: str = "sdpa"
     """How attention is computed."""
 

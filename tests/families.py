@@ -11,7 +11,8 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from study import families
+from study.families.qwen2_5_vl import Qwen2_5_VLProcessor
+from study.families.qwen2_vl import Qwen2VLProcessor
 from study.language import words
 from study.models.tiny import Tiny
 
@@ -153,7 +154,7 @@ def _qwen(folder: Path, kind: str) -> Path:
         tie_word_embeddings=True,
         **ids,
     )
-    processor = getattr(families, f"{kind}Processor")(
+    processor = (Qwen2_5_VLProcessor if kind == "Qwen2_5_VL" else Qwen2VLProcessor)(
         transformers.Qwen2VLImageProcessorPil(
             patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
         ),

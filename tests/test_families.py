@@ -345,11 +345,14 @@ def test_a_qwen_folder_without_its_processor_is_refused(
         ("idefics3",
          {"do_image_splitting": False, "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}},
          {"patch_size": 14, "image_size": 364}, 364),
+        ("smolvlm",
+         {"do_image_splitting": False, "size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384}},
+         {"patch_size": 14, "image_size": 384}, 384),
         ("llava_next", {"image_grid_pinpoints": [], "size": {"shortest_edge": 336}}, {"image_size": 336}, 336),
         ("llava", {"size": {"shortest_edge": 336}}, {"image_size": 336}, None),
         ("gemma3", {"size": {"height": 896, "width": 896}}, {"image_size": 896}, None),
     ],
-    ids=["qwen", "qwen large", "qwen small", "idefics2", "idefics3", "llava-next", "llava-1.5", "gemma3"],
+    ids=["qwen", "qwen large", "qwen small", "idefics2", "idefics3", "smolvlm", "llava-next", "llava-1.5", "gemma3"],
 )  # fmt: skip
 def test_the_side_of_published_models(
     name: str, processor: dict[str, Any], vision: dict[str, int], side: int | None

@@ -24,36 +24,12 @@ from study.chunks import Chunks
 from study.families import PARTS as PARTS
 from study.families import Part as Part
 from study.families import expander, family_of, load_processor, read_layers, skip_unread, unread
+from study.features import Features
 from study.pixels import Pixels, joined, pixels_from, squared
 from study.questions import Picture
 
 Dtype = Literal["float32", "bfloat16"]
 """In what weights are kept."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a visual module says of B pictures: one (B, N, D) tensor per vision layer, and the projected tokens."""
-
-    layers: tuple[Tensor, ...]
-    projected: Tensor
-
-    def __getitem__(self, rows: Any) -> Features:
-        return Features(tuple(layer[rows] for layer in self.layers), self.projected[rows])
-
-    def mean(self) -> Features:
-        """The mean over the batch, kept as a batch of one."""
-        return Features(
-            tuple(layer.mean(0, keepdim=True) for layer in self.layers), self.projected.mean(0, keepdim=True)
-        )
-
-
-def gathered(parts: Sequence[Features]) -> Features:
-    """One batch out of several."""
-    if len(parts) == 1:
-        return parts[0]
-    layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
-    return Features(layers, torch.cat([part.projected for part in parts]))
 
 
 @dataclass

@@ -67,7 +67,10 @@ RULES = [
                 f"study/{name}.py"
                 for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "pixels")
             ),
-            *(f"study/{name}.py" for name in ("model_folder", "model_trial", "memory", "parallel", "chunks")),
+            *(
+                f"study/{name}.py"
+                for name in ("model_folder", "model_trial", "memory", "parallel", "chunks", "features")
+            ),
         ),
         ABOVE_A_TRIAL,
     ),

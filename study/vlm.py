@@ -5,10 +5,9 @@ What differs between families of models is said in `study.families`. Shapes: B b
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -260,18 +259,6 @@ class VLM:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
 
-@contextlib.contextmanager
-def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
-    """While the block lasts, `vlm` may be written to in any way; then its tensors are `before` again, bit for bit."""
-    try:
-        yield
-    finally:
-        apply_delta(vlm, {name: before[name] for name in delta(vlm, before)})
-        for parameter in vlm.model.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-
-
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> VLM:
     """Load a Hugging Face folder (safetensors only, no remote code).
 
@@ -294,18 +281,3 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return VLM(model.to(device).eval(), processor)
-
-
-def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep."""
-    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name].to(p.device))}
-
-
-def apply_delta(vlm: VLM, changed: Mapping[str, Tensor]) -> None:
-    """Write kept tensors into `vlm`, in place. Raises `ValueError` for a name or shape the model does not have."""
-    there = dict(vlm.model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in changed.items():
-            if name not in there or there[name].shape != tensor.shape:
-                raise ValueError(f"weights for {name} {tuple(tensor.shape)} do not fit this model")
-            there[name].copy_(tensor)

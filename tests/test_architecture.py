@@ -69,7 +69,7 @@ RULES = [
             ),
             *(
                 f"study/{name}.py"
-                for name in ("model_folder", "model_trial", "memory", "parallel", "chunks", "features")
+                for name in ("model_folder", "model_trial", "memory", "parallel", "chunks", "features", "deltas")
             ),
         ),
         ABOVE_A_TRIAL,

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from study.deltas import apply_delta, delta
 from study.packing import Group, Prompt, logits, pack, token_logps
 from study.pixels import Pixels
 from study.questions import Benchmark, Picture
-from study.vlm import PARTS, VLM, Part, apply_delta, delta, load
+from study.vlm import PARTS, VLM, Part, load
 from study.weights import load_tensors, save_tensors
 from tests.small import borrowed
 

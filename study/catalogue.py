@@ -23,11 +23,12 @@ import torch
 from search_spaces import ranges
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
+from study.deltas import restored
 from study.models.tiny import Tiny
 from study.plugins import find, known, search_space
 from study.settings import REFERENCES
 from study.training import Schedule
-from study.vlm import PARTS, VLM, load, restored
+from study.vlm import PARTS, VLM, load
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 STEPS = (2, 3)

@@ -94,9 +94,9 @@ def _print_parts(vlm: VLM, shape: Shape) -> None:
 
 def _print_tokens(vlm: VLM) -> None:
     tower = vlm.model.get_submodule(vlm.prefixes["vision"])
-    every = next(module for module in tower.modules() if isinstance(module, torch.nn.ModuleList))
+    read, every = read_layers(tower, vlm.model.config), vlm.family.layers(tower)
     lines = [
-        f"the LLM is fed by {len(read_layers(tower, vlm.model.config))} of {len(every)} vision layers",
+        f"the LLM is fed by {len(read)} of {len(every)} vision layers",
         f"a picture is {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
         f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}",
         f"a vocabulary of {vlm.vocabulary} tokens",
@@ -107,8 +107,7 @@ def _print_tokens(vlm: VLM) -> None:
 def _print_prompts(vlm: VLM, questions: Sequence[Question]) -> None:
     for with_picture in (True, False):
         prompt = next((q.prompt for q in questions if (q.picture is not None) == with_picture), SAMPLE)
-        content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
-        text, ids = vlm.chat([{"role": "user", "content": content}]), vlm.prompt_ids(prompt, with_picture)
+        text, ids = vlm.chat([vlm.family.turn(prompt, with_picture)]), vlm.prompt_ids(prompt, with_picture)
         unknown = vlm.tokenizer.unk_token_id
         note = f", {ids.count(unknown)} of them unknown to it" if unknown is not None and unknown in ids else ""
         title = f"A question {'with' if with_picture else 'without'} a picture, {len(ids)} tokens{note}"

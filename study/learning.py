@@ -14,6 +14,7 @@ import torch
 from study.answers import cross_entropy
 from study.chunks import Chunks, retried
 from study.contracts import Learned
+from study.deltas import apply_delta
 from study.memory import needed
 from study.packing import pack
 from study.parallel import World, whole, world
@@ -21,7 +22,7 @@ from study.questions import Benchmark, Lesson
 from study.sharding import shard
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
-from study.vlm import VLM, Dtype, Part, apply_delta, load
+from study.vlm import VLM, Dtype, Part, load
 
 
 def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:

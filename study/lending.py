@@ -10,8 +10,9 @@ from pathlib import Path
 from torch import Tensor
 
 from study.chunks import Chunks, release
+from study.deltas import restored
 from study.learning import load_learned, model_folder
-from study.vlm import VLM, load, restored
+from study.vlm import VLM, load
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,8 +85,7 @@ def shape(vlm: VLM) -> Shape:
     text, vision = vlm.model.config.get_text_config(), vlm.model.config.vision_config
     d, f = text.hidden_size, text.intermediate_size
     tokens = (vlm.image_tokens + TEXT) * text.num_hidden_layers
-    width = getattr(vision, "embed_dim", None) or vision.hidden_size
-    inner = getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio)
+    width, inner = vlm.family.widths(vision)
     layers = len(read_layers(vlm.model.get_submodule(vlm.prefixes["vision"]), vlm.model.config))
     adapted = _adapted(vlm)
     return Shape(

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from study.decoding import replies
+from study.deltas import apply_delta
 from study.packing import Group, Prompt, hidden_states, logits, pack, token_logps
 from study.questions import Picture
 from study.training import Schedule, train
-from study.vlm import VLM, Part, apply_delta
+from study.vlm import VLM, Part
 from study.weights import load_tensors, save_tensors
 
 SECONDS = 30.0

@@ -16,13 +16,6 @@ from torch import Tensor, nn
 from study.packing import Batch
 from study.vlm import VLM, Part
 
-_LAYERS = (
-    (("fc1",), "fc2"),  # the towers of CLIP, SigLIP, Idefics and Qwen2-VL
-    (("gate_proj", "up_proj"), "down_proj"),  # every language model, Qwen2.5-VL's tower, Idefics2's connector
-    (("linear_1",), "linear_2"),  # LLaVA's projector
-    (("0",), "2"),  # Qwen's merger
-)
-
 
 @dataclass(frozen=True, eq=False)
 class MLP:
@@ -59,13 +52,13 @@ def mlps(vlm: VLM, part: Part) -> list[MLP]:
     read = vlm.trainable((part,))
     found = []
     for name, module in vlm.model.named_modules():
-        for reads, writes in _LAYERS:
+        for reads, writes in vlm.family.neurons:
             layers = [getattr(module, layer, None) for layer in (*reads, writes)]
             linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
             if len(linear) == len(layers) and f"{name}.{writes}.weight" in read:
                 found.append(MLP(name, part, tuple(linear[:-1]), linear[-1]))
     if not found:
-        names = ", ".join("/".join((*reads, writes)) for reads, writes in _LAYERS)
+        names = ", ".join("/".join((*reads, writes)) for reads, writes in vlm.family.neurons)
         raise ValueError(f"{part} has no MLP with neurons (looked for the layers {names}): leave {part} out")
     return found
 

@@ -189,11 +189,7 @@ def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | d
 
     `positions` (B, Q) and `seen` (B, K) are how far the tokens, and those they may see, are from the root of their row.
     """
-    config = vlm.model.config.get_text_config()
-    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-        return mask
-    near = positions[:, None, :, None] - seen[:, None, None, :] < config.sliding_window
-    return {"full_attention": mask, "sliding_attention": mask & near}
+    return vlm.family.masks(vlm.model.config, mask, positions, seen)
 
 
 def token_logps(logits_TV: Tensor, batch: Batch) -> Tensor:
@@ -255,7 +251,7 @@ def _batch(
 ) -> Batch:
     length = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
-    positions = np.zeros((vlm.position_axes, len(rows), length), np.int64)
+    positions = np.zeros((vlm.family.axes(vlm.model), len(rows), length), np.int64)
     mask = np.zeros((len(rows), length, length), bool)
     mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
     for i, row in enumerate(rows):
@@ -263,7 +259,7 @@ def _batch(
         ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
         if row.grid:
             positions[:, i, : len(row.grid[0])] = row.grid
-    if "token_type_ids" in vlm.inputs:  # Gemma 3: the tokens of a picture see each other both ways
+    if vlm.family.mutual(vlm.inputs):
         shown = ids == vlm.image_id
         mask |= shown[:, :, None] & shown[:, None, :]
     table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(vlm.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-Kind = Literal["methods", "attacks", "models", "benchmarks"]
+Kind = Literal["methods", "attacks", "models", "benchmarks", "families"]
 
 HERE = Path(__file__).parent
 SPACES = HERE.parent / "search_spaces"

@@ -17,6 +17,7 @@ import torch
 from study import objectives
 from study.chunks import Chunks, retried
 from study.contracts import Attack, Request, Source, Trial
+from study.deltas import apply_delta, delta
 from study.learning import load_learned
 from study.lending import held, lent
 from study.memory import needed
@@ -37,7 +38,7 @@ from study.store import (
     write_rows,
 )
 from study.training import Diverged
-from study.vlm import VLM, Dtype, apply_delta, delta, load
+from study.vlm import VLM, Dtype, load
 from study.weights import load_tensors, save_tensors
 from study.work import Work, counted
 

@@ -1,18 +1,15 @@
 """A multimodal LLM as the study sees it: parts, prompts, features, weights on disk.
 
-Everything that differs between transformers versions or model families is said here once. Shapes: B batch, N vision
-tokens, D width, V vocabulary, T answer tokens.
+What differs between families of models is said in `study.families`. Shapes: B batch, N vision tokens, D width.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,44 +20,15 @@ from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from study.chunks import Chunks
-from study.families import expander, load_processor, read_layers, skip_unread, square_side, unread
+from study.families import PARTS as PARTS
+from study.families import Part as Part
+from study.families import expander, family_of, load_processor, read_layers, skip_unread, unread
+from study.features import Features
 from study.pixels import Pixels, joined, pixels_from, squared
 from study.questions import Picture
 
-Part = Literal["vision", "projector", "llm"]
-PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
 Dtype = Literal["float32", "bfloat16"]
 """In what weights are kept."""
-
-_VISION = ("vision_tower", "vision_model", "visual")
-_PROJECTOR = ("multi_modal_projector", "connector", "visual.merger")
-_LLM = ("language_model", "text_model")
-_NEWLINE = "model.image_newline"  # of LLaVA-NeXT: a projected token that is learned
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a visual module says of B pictures: one (B, N, D) tensor per vision layer, and the projected tokens."""
-
-    layers: tuple[Tensor, ...]
-    projected: Tensor
-
-    def __getitem__(self, rows: Any) -> Features:
-        return Features(tuple(layer[rows] for layer in self.layers), self.projected[rows])
-
-    def mean(self) -> Features:
-        """The mean over the batch, kept as a batch of one."""
-        return Features(
-            tuple(layer.mean(0, keepdim=True) for layer in self.layers), self.projected.mean(0, keepdim=True)
-        )
-
-
-def gathered(parts: Sequence[Features]) -> Features:
-    """One batch out of several."""
-    if len(parts) == 1:
-        return parts[0]
-    layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
-    return Features(layers, torch.cat([part.projected for part in parts]))
 
 
 @dataclass
@@ -68,7 +36,7 @@ class VLM:
     """A model with its processor. `instruction` is put in front of every prompt and every reply begins with `prefill`.
 
     All pictures of a study take the same tokens: those of families that would give different shapes different numbers
-    are first padded to a square and brought to one side (`families.square_side`).
+    are first padded to a square and brought to one side (`Family.side`).
     """
 
     model: PreTrainedModel
@@ -80,7 +48,8 @@ class VLM:
     _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        self.prefixes = _find_parts(self.model)
+        self.family = family_of(self.model.config.model_type)
+        self.prefixes = self.family.parts(self.model)
         skip_unread(self.model.get_submodule(self.prefixes["vision"]), self.model.config)
 
     @property
@@ -101,7 +70,7 @@ class VLM:
     @property
     def image_id(self) -> int:
         """The placeholder token of a picture."""
-        return int(self.model.config.image_token_id)
+        return self.family.image_id(self.model.config)
 
     @property
     def vocabulary(self) -> int:
@@ -112,9 +81,7 @@ class VLM:
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
         """The part that a parameter belongs to; whatever is neither tower nor projector counts as the LLM."""
-        if name.startswith(f"{self.prefixes['projector']}.") or name == _NEWLINE:
-            return "projector"  # asked first: Qwen's lies inside the tower
-        return "vision" if name.startswith(f"{self.prefixes['vision']}.") else "llm"
+        return self.family.part_of(name, self.prefixes)
 
     def trainable(self, parts: Sequence[Part]) -> dict[str, torch.nn.Parameter]:
         """The parameters of `parts` that can get a gradient, by name.
@@ -153,8 +120,7 @@ class VLM:
     def _text(self, prompt: str, with_picture: bool) -> str:
         if self.instruction:
             prompt = f"{self.instruction}\n{prompt}"
-        content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
-        text = self.chat([{"role": "user", "content": content}])
+        text = self.chat([self.family.turn(prompt, with_picture)])
         if self.prefill:
             text += ("" if text[-1:].isspace() else " ") + self.prefill
         return text
@@ -186,18 +152,10 @@ class VLM:
 
         Without a picture all three are the place in the text, so there is nothing to say either.
         """
-        if self.position_axes == 1 or self.image_id not in ids:
+        if self.family.axes(self.model) == 1 or self.image_id not in ids:
             return []
         tokens = torch.tensor([ids])
-        grid = self.grey().tensors["image_grid_thw"].cpu()
-        found = self.model.model.get_rope_index(tokens, (tokens == self.image_id).long(), image_grid_thw=grid)[0]
-        positions: list[list[int]] = found[:, 0].tolist()
-        return positions
-
-    @property
-    def position_axes(self) -> int:
-        """How many position numbers a token has."""
-        return 3 if hasattr(self.model.model, "get_rope_index") else 1
+        return self.family.positions(self.model, tokens, tokens == self.image_id, self.grey().tensors)
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -206,13 +164,12 @@ class VLM:
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """What a family must be told of tokens (B, L) beside their ids: which of them are the picture's."""
-        wanted = {"mm_token_type_ids", "token_type_ids"} & self.inputs
-        return {name: (ids == self.image_id).long() for name in wanted}
+        return self.family.token_types(self.inputs, ids == self.image_id)
 
     # ---- pictures ----------------------------------------------------------------------------------------------
     def prepared(self, image: Image.Image) -> Image.Image:
         """A decoded picture as the processor is given it: squared where shape decides on tokens, else as it is."""
-        side = square_side(self.processor.image_processor, self.model.config)
+        side = self.family.side(self.processor.image_processor, self.model.config)
         if side is None:
             return image
         red, green, blue = (round(255 * mean) for mean in self.processor.image_processor.image_mean)
@@ -241,7 +198,7 @@ class VLM:
     @property
     def side(self) -> int:
         """The side in pixels at which the vision tower sees a picture."""
-        side = square_side(self.processor.image_processor, self.model.config)
+        side = self.family.side(self.processor.image_processor, self.model.config)
         return int(self.model.config.vision_config.image_size) if side is None else side
 
     @property
@@ -302,18 +259,6 @@ class VLM:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
 
-@contextlib.contextmanager
-def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
-    """While the block lasts, `vlm` may be written to in any way; then its tensors are `before` again, bit for bit."""
-    try:
-        yield
-    finally:
-        apply_delta(vlm, {name: before[name] for name in delta(vlm, before)})
-        for parameter in vlm.model.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-
-
 def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> VLM:
     """Load a Hugging Face folder (safetensors only, no remote code).
 
@@ -336,37 +281,3 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return VLM(model.to(device).eval(), processor)
-
-
-def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep."""
-    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name].to(p.device))}
-
-
-def apply_delta(vlm: VLM, changed: Mapping[str, Tensor]) -> None:
-    """Write kept tensors into `vlm`, in place. Raises `ValueError` for a name or shape the model does not have."""
-    there = dict(vlm.model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in changed.items():
-            if name not in there or there[name].shape != tensor.shape:
-                raise ValueError(f"weights for {name} {tuple(tensor.shape)} do not fit this model")
-            there[name].copy_(tensor)
-
-
-def _find_parts(model: PreTrainedModel) -> dict[Part, str]:
-    found: dict[Part, str] = {}
-    wanted: tuple[tuple[Part, tuple[str, ...]], ...] = (("vision", _VISION), ("projector", _PROJECTOR), ("llm", _LLM))
-    for part, names in wanted:
-        there = [f"model.{name}" for name in names if _has(model.model, name)]
-        if not there:
-            raise ValueError(f"{type(model).__name__} has no {part}: looked for {', '.join(names)} under .model")
-        found[part] = there[0]
-    return found
-
-
-def _has(module: torch.nn.Module, path: str) -> bool:
-    try:
-        attrgetter(path)(module)
-    except AttributeError:
-        return False
-    return True

@@ -11,7 +11,9 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from study import families
+from study.families.qwen2_5_vl import Qwen2_5_VLProcessor
+from study.families.qwen2_vl import Qwen2VLProcessor
+from study.families.smolvlm import SmolVLMProcessor
 from study.language import words
 from study.models.tiny import Tiny
 
@@ -115,23 +117,23 @@ def _idefics2(folder: Path) -> Path:
     return _save(folder, transformers.Idefics2ForConditionalGeneration(config), processor)
 
 
-def _idefics3(folder: Path) -> Path:
+def _idefics3(folder: Path, kind: str = "Idefics3", made: Any = transformers.Idefics3Processor) -> Path:
     special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
     tokenizer = _tokenizer(special, "<end_of_utterance>", bos=False)
-    config = transformers.Idefics3Config(
+    config = getattr(transformers, f"{kind}Config")(
         text_config=transformers.LlamaConfig(**_text(tokenizer)),
         vision_config={**_SIZES, "image_size": 56, "patch_size": 14},
         scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
     edges: dict[str, Any] = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
-    processor = transformers.Idefics3Processor(
-        transformers.Idefics3ImageProcessorPil(**edges),
+    processor = made(
+        getattr(transformers, f"{kind}ImageProcessorPil")(**edges),
         tokenizer,
         image_seq_len=4,
         chat_template=_TURN.format(user="<s>User:", image="<image>", end="<end_of_utterance>\n", reply="Assistant:"),
     )
-    return _save(folder, transformers.Idefics3ForConditionalGeneration(config), processor)
+    return _save(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
 
 
 def _qwen(folder: Path, kind: str) -> Path:
@@ -153,7 +155,7 @@ def _qwen(folder: Path, kind: str) -> Path:
         tie_word_embeddings=True,
         **ids,
     )
-    processor = getattr(families, f"{kind}Processor")(
+    processor = (Qwen2_5_VLProcessor if kind == "Qwen2_5_VL" else Qwen2VLProcessor)(
         transformers.Qwen2VLImageProcessorPil(
             patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
         ),
@@ -201,6 +203,7 @@ _MAKERS: dict[str, Callable[[Path], Path]] = {
     "llava_next": _llava_next,
     "idefics2": _idefics2,
     "idefics3": _idefics3,
+    "smolvlm": lambda folder: _idefics3(folder, "SmolVLM", SmolVLMProcessor),
     "qwen2_vl": lambda folder: _qwen(folder, "Qwen2VL"),
     "qwen2_5_vl": lambda folder: _qwen(folder, "Qwen2_5_VL"),
     "gemma3": _gemma3,

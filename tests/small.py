@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.deltas import restored
 from study.packing import Group
 from study.questions import Benchmark, Goal
 from study.training import Schedule
-from study.vlm import PARTS, VLM, Part, load, restored
+from study.vlm import PARTS, VLM, Part, load
 
 QUICK = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3, texts=1, lessons_per_text=3)
 

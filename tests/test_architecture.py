@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("study", "search_spaces", "analysis")
-KINDS = ("methods", "attacks", "models", "benchmarks")
+KINDS = ("methods", "attacks", "models", "benchmarks", "families")
 ABOVE_A_TRIAL = tuple(
     f"study.{name}"
     for name in ("run", "pipeline", "attack_stage", "metric_check", "running", "tuning", "workers", "cluster")
@@ -65,9 +65,12 @@ RULES = [
             *PLUGINS,
             *(
                 f"study/{name}.py"
-                for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "families", "pixels")
+                for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "pixels")
             ),
-            *(f"study/{name}.py" for name in ("model_folder", "model_trial", "memory", "parallel", "chunks")),
+            *(
+                f"study/{name}.py"
+                for name in ("model_folder", "model_trial", "memory", "parallel", "chunks", "features", "deltas")
+            ),
         ),
         ABOVE_A_TRIAL,
     ),

@@ -21,6 +21,7 @@ from study.benchmarks import _mllmu_released
 from study.benchmarks.synthetic import Synthetic
 from study.chunks import Chunks, DoesNotFit, in_pieces, recomputed, retried
 from study.contracts import Learned, Method, Trial
+from study.features import Features
 from study.learning import learn
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.rmu import RMU
@@ -32,7 +33,7 @@ from study.scoring import score
 from study.store import Folder, read_json
 from study.training import Lessons, Schedule, train
 from study.trial import Bench
-from study.vlm import PARTS, VLM, Features, Part, load
+from study.vlm import PARTS, VLM, Part, load
 from study.weights import load_tensors
 from tests.families import FAMILIES
 from tests.small import QUICK, request_on, snapshot

@@ -3,9 +3,11 @@ processor and forward pass."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,21 +19,26 @@ from PIL import Image
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from study import families, saliency, scoring
+from study import families, plugins, saliency, scoring
 from study.contracts import Request
+from study.families import Family, family_of
+from study.families.qwen2_5_vl import Qwen2_5_VLProcessor
+from study.families.qwen2_vl import Qwen2VLProcessor
+from study.memory import shape
 from study.methods.vkd import VKD, pruned
 from study.packing import Batch, Group, Prompt, logits, pack, token_logps
+from study.plugins import find, known, name_of
 from study.questions import Benchmark, Picture, Question
 from study.scoring import readings
 from study.training import Schedule
-from study.vlm import PARTS, VLM, load
+from study.vlm import PARTS, VLM, Part, load
 from tests.families import FAMILIES
 from tests.small import changed, request_on, same_bits, snapshot
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
 LONG = Prompt("In which city does this person live? In which city does this person live?", ("Cairo", "a nurse"))
-BUILT = {"qwen2_vl": families.Qwen2VLProcessor, "qwen2_5_vl": families.Qwen2_5_VLProcessor}
+BUILT = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -325,21 +332,183 @@ def test_a_qwen_folder_without_its_processor_is_refused(
 
 # ---- sides -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("processor", "vision", "side"),
+    ("name", "processor", "vision", "side"),
     [
-        ({"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 1_003_520}}, {}, 392),
-        ({"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 500**2, "longest_edge": 10**6}}, {}, 504),
-        ({"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 56, "longest_edge": 300**2}}, {}, 280),
-        ({"do_image_splitting": False, "size": {"shortest_edge": 378, "longest_edge": 980}},
+        ("qwen2_vl", {"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 1_003_520}},
+         {}, 392),
+        ("qwen2_vl", {"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 500**2, "longest_edge": 10**6}},
+         {}, 504),
+        ("qwen2_5_vl", {"merge_size": 2, "patch_size": 14, "size": {"shortest_edge": 56, "longest_edge": 300**2}},
+         {}, 280),
+        ("idefics2", {"do_image_splitting": False, "size": {"shortest_edge": 378, "longest_edge": 980}},
          {"patch_size": 14, "image_size": 980}, 392),
-        ({"do_image_splitting": False, "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}},
+        ("idefics3",
+         {"do_image_splitting": False, "size": {"longest_edge": 1456}, "max_image_size": {"longest_edge": 364}},
          {"patch_size": 14, "image_size": 364}, 364),
-        ({"image_grid_pinpoints": [], "size": {"shortest_edge": 336}}, {"image_size": 336}, 336),
-        ({"size": {"shortest_edge": 336}}, {"image_size": 336}, None),
+        ("smolvlm",
+         {"do_image_splitting": False, "size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384}},
+         {"patch_size": 14, "image_size": 384}, 384),
+        ("llava_next", {"image_grid_pinpoints": [], "size": {"shortest_edge": 336}}, {"image_size": 336}, 336),
+        ("llava", {"size": {"shortest_edge": 336}}, {"image_size": 336}, None),
+        ("gemma3", {"size": {"height": 896, "width": 896}}, {"image_size": 896}, None),
     ],
-    ids=["qwen", "qwen large", "qwen small", "idefics2", "idefics3", "llava-next", "llava-1.5"],
+    ids=["qwen", "qwen large", "qwen small", "idefics2", "idefics3", "smolvlm", "llava-next", "llava-1.5", "gemma3"],
 )  # fmt: skip
-def test_the_side_of_published_models(processor: dict[str, Any], vision: dict[str, int], side: int | None) -> None:
+def test_the_side_of_published_models(
+    name: str, processor: dict[str, Any], vision: dict[str, int], side: int | None
+) -> None:
+    """As the family's file states it, and as it is found for a model that has none."""
     config = PretrainedConfig()
     config.vision_config = SimpleNamespace(**vision)
-    assert families.square_side(SimpleNamespace(**processor), config) == side
+    for family in (family_of(name), Family()):
+        assert family.side(SimpleNamespace(**processor), config) == side
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "widths"),
+    [
+        ("qwen2_vl", {"embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4}, (1280, 5120)),
+        ("qwen2_5_vl", {"hidden_size": 1280, "intermediate_size": 3420}, (1280, 3420)),
+        ("llava", {"hidden_size": 1024, "intermediate_size": 4096}, (1024, 4096)),
+    ],
+)
+def test_the_widths_of_published_towers(name: str, vision: dict[str, Any], widths: tuple[int, int]) -> None:
+    for family in (family_of(name), Family()):
+        assert family.widths(PretrainedConfig(**vision)) == widths
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+ROOT = Path(__file__).parent.parent
+HEAD = "lm_head.weight"
+STATED = ("vision", "projector", "llm", "learned", "state_read", "side")
+
+
+def stranger(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> VLM:
+    """The same weights under a `model_type` that no file is called like."""
+    monkeypatch.setattr(vlm.model.config, "model_type", "stranger")
+    return VLM(vlm.model, vlm.processor)
+
+
+def test_every_family_with_a_file_is_tested() -> None:
+    assert sorted(FAMILIES) == list(known("families"))
+
+
+def test_a_family_is_the_file_that_is_called_like_its_model_type(name: str, vlm: VLM) -> None:
+    assert vlm.model.config.model_type == name
+    assert type(vlm.family) is find("families", name) is not Family
+    assert name_of(vlm.family) == name
+
+
+def test_what_a_file_states_is_there(vlm: VLM) -> None:
+    """Each part under one name, and learned tokens; a tower is read to its end unless a hidden state is stated."""
+    family, named = vlm.family, set(vlm.tensors())
+    assert set(STATED) <= vars(type(family)).keys()
+    stated = {part: [f"model.{name}" for name in getattr(family, part)] for part in PARTS}
+    assert stated == {part: [prefix] for part, prefix in vlm.prefixes.items()}
+    assert all(list(vlm.model.get_submodule(prefix).parameters()) for prefix in vlm.prefixes.values())
+    assert {f"model.{name}" for name in family.learned} == {name for name in named if name.count(".") == 1} - {HEAD}
+    assert family.state_read is None or hasattr(vlm.model.config, family.state_read)
+    assert (set(vlm.trainable(PARTS)) == named) == (family.state_read is None)
+
+
+def test_a_model_without_a_file_is_found_out(
+    vlm: VLM, pictures: list[Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the files state is what is found where there is none: parts, tokens, masks and logits are the same."""
+    groups = [Group(pictures[0], (CITY, JOB)), Group(None, (LONG,)), Group(pictures[1], (LONG, CITY))]
+    batch, expected = asked(vlm, groups)
+    stated, trained = shape(vlm), vlm.trainable(PARTS).keys()
+    features = vlm.features(vlm.pixels(pictures[:2]))
+    other = stranger(vlm, monkeypatch)
+    assert type(other.family) is Family
+    assert (other.prefixes, other.trainable(PARTS).keys()) == (vlm.prefixes, trained)
+    assert {name: other.part_of(name) for name in other.tensors()} == {
+        name: vlm.part_of(name) for name in vlm.tensors()
+    }
+    found, logits = asked(other, groups)
+    assert torch.equal(found.input_ids, batch.input_ids)
+    assert torch.equal(found.position_ids, batch.position_ids)
+    assert torch.equal(found.attention_mask, batch.attention_mask)
+    assert torch.equal(logits, expected)
+    again = other.features(other.pixels(pictures[:2]))
+    assert all(map(torch.equal, (*again.layers, again.projected), (*features.layers, features.projected)))
+    assert shape(other) == stated
+
+
+def test_a_picture_is_not_cut_into_several(vlm: VLM) -> None:
+    """Nor if no file says how."""
+    image_processor: Any = vlm.processor.image_processor
+    for family in (vlm.family, Family()):
+        if hasattr(image_processor, "do_image_splitting"):
+            image_processor.do_image_splitting = True
+        family.keep_whole(image_processor)
+        assert not getattr(image_processor, "do_image_splitting", False)
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("vision", "vision_tower, vision_model, visual"),
+        ("projector", "multi_modal_projector, connector, visual.merger"),
+        ("llm", "language_model, text_model"),
+    ],
+)
+def test_a_model_whose_parts_have_other_names_is_refused(
+    part: Part, names: str, tiny: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delattr(tiny.model.model, tiny.prefixes[part].removeprefix("model."))
+    with pytest.raises(ValueError, match=rf"LlavaForConditionalGeneration has no {part}: looked for {names} under"):
+        stranger(tiny, monkeypatch)
+
+
+def test_the_documented_family_is_the_whole_of_a_file() -> None:
+    page = (ROOT / "docs" / "new-base-model.md").read_text(encoding="utf-8")
+    assert f"```python\n{(plugins.HERE / 'families' / 'llava_next.py').read_text(encoding='utf-8')}```" in page
+
+
+NEWCOMER = """
+from dataclasses import dataclass
+from study.families._family import Family
+
+@dataclass(frozen=True)
+class Newcomer(Family):
+    projector = ("bridge",)
+    state_read = None
+
+    def turn(self, prompt, with_picture):
+        return super().turn(prompt + " this person", with_picture)
+
+    def side(self, image_processor, config):
+        return 24
+"""
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the file of a new family would lie, in a folder of its own."""
+    (tmp_path / "families").mkdir()
+    monkeypatch.setattr(plugins, "HERE", tmp_path)
+    monkeypatch.setattr(families, "__path__", [str(tmp_path / "families")])
+    family_of.cache_clear()
+    yield tmp_path / "families" / "newcomer.py"
+    family_of.cache_clear()
+    sys.modules.pop("study.families.newcomer", None)
+
+
+def test_a_new_family_is_one_file(tiny: VLM, newcomer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, told = tiny.trainable(("vision",)).keys(), tiny.prompt_ids("Where? this person", True)
+    tiny.model.model.bridge = tiny.model.model.multi_modal_projector
+    del tiny.model.model.multi_modal_projector
+    monkeypatch.setattr(tiny.model.config, "model_type", "newcomer")
+    with pytest.raises(ValueError, match="has no projector"):
+        VLM(tiny.model, tiny.processor)
+    newcomer.write_text(NEWCOMER)
+    importlib.invalidate_caches()
+    family_of.cache_clear()
+    vlm = VLM(tiny.model, tiny.processor)
+    assert name_of(vlm.family) == "newcomer"
+    assert vlm.prefixes["projector"] == "model.bridge"
+    assert {name for name in vlm.tensors() if vlm.part_of(name) == "projector"} == set(vlm.trainable(("projector",)))
+    assert vlm.side == 24
+    assert vlm.prompt_ids("Where?", True) == told
+    assert vlm.trainable(("vision",)).keys() > before

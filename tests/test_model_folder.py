@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from study import pipeline, run
+from study.families.llava import Llava
 from study.hub import MODEL_FILES
 from study.model_folder import without_weights
 from study.models.hf import Hf
@@ -148,7 +149,7 @@ def test_what_is_wrong_is_said(damage: Callable[[Path], None], message: str, cop
 
 
 def test_a_class_without_a_part_is_named(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.vlm._PROJECTOR", ("bridge",))
+    monkeypatch.setattr(Llava, "projector", ("bridge",))
     with pytest.raises(ValueError, match="copied: LlavaForConditionalGeneration has no projector: looked for bridge"):
         Hf(copied)(tmp_path)
 

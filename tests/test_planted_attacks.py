@@ -29,6 +29,7 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Learned, Method, Request, Trial
+from study.deltas import apply_delta
 from study.language import COMPLETE
 from study.learning import learn, load_learned
 from study.methods.gradient_ascent import GradientAscent
@@ -38,7 +39,7 @@ from study.questions import Benchmark, Lesson
 from study.store import content_key, read_rows, write_json
 from study.training import Lessons, Schedule, train
 from study.trial import Bench
-from study.vlm import VLM, Part, apply_delta, load
+from study.vlm import VLM, Part, load
 from tests.planted import Planter
 from tests.small import same_bits, snapshot
 

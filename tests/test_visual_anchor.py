@@ -14,6 +14,7 @@ from torch import Tensor
 
 from study.answers import answer_logps
 from study.contracts import Request
+from study.features import Features
 from study.losses import Distance
 from study.methods import visual_anchor
 from study.methods.visual_anchor import Constraint, VisualAnchor, perturbed, projected_gradient
@@ -21,7 +22,7 @@ from study.packing import pack
 from study.pixels import Pixels
 from study.questions import Benchmark, Lesson, Picture
 from study.training import Lessons, Schedule
-from study.vlm import VLM, Features, Part, load
+from study.vlm import VLM, Part, load
 from tests.families import FAMILIES, family_folder
 from tests.small import changed, request_on, same_bits, snapshot
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from study import saliency
 from study.contracts import Request
+from study.features import Features
 from study.losses import Distance
 from study.methods import vkd
 from study.methods._features import Layers
@@ -24,7 +25,7 @@ from study.methods._views import Views, augmented
 from study.methods.vkd import VKD, Teacher, pruned
 from study.questions import Benchmark, Picture
 from study.training import Lessons, Schedule
-from study.vlm import VLM, Features, Part, load
+from study.vlm import VLM, Part, load
 from tests.small import changed, request_on, same_bits, snapshot
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)

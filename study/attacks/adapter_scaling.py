@@ -15,8 +15,9 @@ import torch
 
 from study.attacks._weights import check_parts
 from study.contracts import InChain, Request, Stage
+from study.deltas import apply_delta, delta
 from study.questions import Lesson, Question
-from study.vlm import PARTS, VLM, Part, apply_delta, delta
+from study.vlm import PARTS, VLM, Part
 
 
 @dataclass(frozen=True)

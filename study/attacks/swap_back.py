@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from study.attacks._weights import check_parts
 from study.contracts import Request, Stage
+from study.deltas import apply_delta
 from study.questions import Lesson, Question
-from study.vlm import VLM, Part, apply_delta
+from study.vlm import VLM, Part
 
 
 @dataclass(frozen=True)

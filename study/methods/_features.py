@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from study import losses
-from study.vlm import Features
+from study.features import Features
 
 Layers = Literal["all", "last_half", "last", "projector"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from study.contracts import Request
-from study.vlm import VLM, apply_delta
+from study.deltas import apply_delta
+from study.vlm import VLM
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from study import checks, losses
 from study.contracts import Request
+from study.features import Features, gathered
 from study.methods._features import Layers, apart
 from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
@@ -25,7 +26,7 @@ from study.pixels import Pixels, joined
 from study.questions import Lesson, Picture
 from study.saliency import masks, saliency
 from study.training import Lessons, Schedule, frozen, train
-from study.vlm import VLM, Features, Part, gathered
+from study.vlm import VLM, Part
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
 T = TypeVar("T")

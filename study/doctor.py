@@ -12,7 +12,8 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -78,7 +79,8 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     sound = _print_ray()
     if asked.no_smoke:
         return 0 if sound else 1
-    outcomes = _smoke(folder, dtype, shape, limit, questions)
+    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=getattr(model, "attention", "sdpa"))
+    outcomes = _smoke(loaded, shape, limit, questions)
     table("Tried for at most 30 seconds", ["what", "outcome", "found"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1
 
@@ -155,7 +157,7 @@ def ray_guard(address: str, mode: str) -> tuple[bool, str]:
 
 
 # ---- what is tried -----------------------------------------------------------------------------------------------
-def _smoke(folder: Path, dtype: Dtype, shape: Shape, limit: float, questions: Sequence[Question]) -> list[Outcome]:
+def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Sequence[Question]) -> list[Outcome]:
     """Load the weights and try them, where they fit with what the steps need."""
     needed = min(e.weights + e.states + e.picture for e in memory.estimates(shape))
     if needed > limit:
@@ -163,7 +165,7 @@ def _smoke(folder: Path, dtype: Dtype, shape: Shape, limit: float, questions: Se
         return [Outcome("loading", "not tried", note)]
     asked = next((q for q in questions if q.picture is not None), None)
     group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()
-    return list(tried(load(folder, "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, dtype)), group))
+    return list(tried(loaded(device="cuda" if torch.cuda.is_available() else "cpu"), group))
 
 
 def _of_nobody() -> Group:

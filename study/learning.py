@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from study.questions import Benchmark, Lesson
 from study.sharding import shard
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
-from study.vlm import VLM, Dtype, Part, load
+from study.vlm import VLM, Attention, Dtype, Part, load
 
 
 def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
@@ -46,10 +46,12 @@ def learn(
     device: str,
     on_step: OnStep | None,
     dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
     *,
     sharded: bool = False,
 ) -> None:
-    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder.
+    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder; it will be
+    loaded with the same `attention`.
 
     The processes of one world share every batch, and every tensor too if `sharded`; the first tells and keeps. If
     memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those
@@ -63,7 +65,7 @@ def learn(
     told = on_step if here.rank == 0 else None
 
     def attempt(chunks: Chunks) -> tuple[VLM, list[float]]:
-        vlm = load(base, "cpu" if sharded else device, getattr(torch, dtype))
+        vlm = load(base, "cpu" if sharded else device, getattr(torch, dtype), attention)
         vlm = replace(vlm, chunks=chunks)
         if sharded:
             shard(vlm)
@@ -73,7 +75,7 @@ def learn(
     if sharded:
         vlm = _gathered(vlm, learned.parts, base, here)
     if here.rank == 0:
-        _keep(root, learned, vlm, curve, started, dtype)
+        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention})
     here.wait()
 
 
@@ -98,7 +100,7 @@ def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | 
 
 def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
     """A sharded model in one piece, in the host's memory of the first process: the base, with what was taught."""
-    plain = load(base, "cpu", vlm.model.dtype) if here.rank == 0 else vlm
+    plain = load(base, "cpu", vlm.model.dtype, vlm.attention) if here.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
         tensor = whole(parameter.detach())
         if here.rank == 0:
@@ -106,7 +108,9 @@ def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
     return plain
 
 
-def _keep(root: Path, learned: Learned, vlm: VLM, curve: list[float], started: float, dtype: Dtype) -> None:
+def _keep(
+    root: Path, learned: Learned, vlm: VLM, curve: list[float], started: float, loading: Mapping[str, str]
+) -> None:
     """Write the model, its loss curve and last the record, which says that all is there."""
     place = Folder(root).learned(learned.key)
     place.mkdir(parents=True, exist_ok=True)
@@ -120,7 +124,7 @@ def _keep(root: Path, learned: Learned, vlm: VLM, curve: list[float], started: f
             "seconds": time.monotonic() - started,
             "chunks": vlm.chunks.count,
             "sha256": digests,
-            "dtype": dtype,
+            **loading,
         },
     )
 
@@ -130,14 +134,15 @@ def model_folder(root: Path, key: str) -> Path:
     return Folder(root).learned(key) / "model"
 
 
-def load_learned(root: Path, key: str, device: str = "cpu") -> VLM:
-    """Load a learned model as it was taught. Raises `ValueError` naming the file if its weights are damaged."""
+def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True) -> VLM:
+    """Load a learned model as it was taught. Raises `ValueError` naming the file if it is `checked` and damaged."""
     place = Folder(root).learned(key)
     taught = read_json(place / "learned.json")
-    for name, digest in taught["sha256"].items():
+    for name, digest in taught["sha256"].items() if checked else ():
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
             raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
-    return load(model_folder(root, key), device, getattr(torch, taught.get("dtype", "float32")))
+    dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
+    return load(model_folder(root, key), device, getattr(torch, dtype), attention)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

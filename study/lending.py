@@ -11,8 +11,8 @@ from torch import Tensor
 
 from study.chunks import Chunks, release
 from study.deltas import restored
-from study.learning import load_learned, model_folder
-from study.vlm import VLM, load
+from study.learning import load_learned
+from study.vlm import VLM
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ def held(root: Path, key: str, device: str) -> Held:
     if wanted not in _held:
         put_away()
         vlm = load_learned(root, key, device)
-        _held[wanted] = Held(vlm, load(model_folder(root, key), dtype=vlm.model.dtype).tensors())
+        _held[wanted] = Held(vlm, load_learned(root, key, checked=False).tensors())
     return _held[wanted]
 
 

@@ -11,23 +11,23 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from study.families import load_processor
 from study.store import read_json
-from study.vlm import VLM, Dtype
+from study.vlm import VLM, Attention, Dtype
 
 SAMPLE = "What is the name of the person in this picture?"
 
 
-def without_weights(folder: Path, dtype: Dtype = "float32") -> VLM:
+def without_weights(folder: Path, dtype: Dtype = "float32", attention: Attention = "eager") -> VLM:
     """The model of a Hugging Face folder with tensors that have a shape and no values, and its processor.
 
     So parts, prompts and counts of a model of any size are known in seconds. Raises `ValueError` that names the folder,
     what is wrong and the remedy: no configuration or one that wants code of its own, weights that are missing or
-    pickled, no processor, no chat template that shows pictures, tokens outside of the vocabulary, or parts that cannot
-    be told.
+    pickled, no processor, no attention of that kind, no chat template that shows pictures, tokens outside of the
+    vocabulary, or parts that cannot be told.
     """
     _check_config(folder)
     _check_weights(folder)
     try:
-        model = _empty(folder, dtype)
+        model = _empty(folder, dtype, attention)
         _check_processor(folder)
         vlm = VLM(model, load_processor(folder))
     except (OSError, ValueError) as error:
@@ -70,15 +70,17 @@ def _check_weights(folder: Path) -> None:
             )
 
 
-def _empty(folder: Path, dtype: Dtype) -> Any:
+def _empty(folder: Path, dtype: Dtype, attention: Attention) -> Any:
     """The model on the meta device."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(
-                config, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
+                config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
             )
     except (KeyError, ValueError) as error:
+        if "scaled_dot_product_attention" in str(error):
+            raise ValueError("it has no sdpa attention; write hf:path=FOLDER,attention=eager") from error
         kind = read_json(folder / "config.json").get("model_type")
         raise ValueError(
             f"model type {kind!r} is none for images and text that transformers {transformers.__version__} can build "

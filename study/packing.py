@@ -189,7 +189,16 @@ def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | d
 
     `positions` (B, Q) and `seen` (B, K) are how far the tokens, and those they may see, are from the root of their row.
     """
-    return vlm.family.masks(vlm.model.config, mask, positions, seen)
+    found = vlm.family.masks(vlm.model.config, mask, positions, seen)
+    if vlm.attention != "eager":
+        return found
+    return {kind: _added(vlm, one) for kind, one in found.items()} if isinstance(found, dict) else _added(vlm, found)
+
+
+def _added(vlm: VLM, mask: Tensor) -> Tensor:
+    """A mask as what is added to the scores: attention that is written out would add True and False as 1 and 0."""
+    scores = torch.zeros(mask.shape, dtype=vlm.model.dtype, device=mask.device)
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
 def token_logps(logits_TV: Tensor, batch: Batch) -> Tensor:

@@ -38,7 +38,7 @@ from study.store import (
     write_rows,
 )
 from study.training import Diverged
-from study.vlm import VLM, Dtype, load
+from study.vlm import VLM, Attention, Dtype, load
 from study.weights import load_tensors, save_tensors
 from study.work import Work, counted
 
@@ -58,6 +58,7 @@ class Bench:
     """What of the forget people is to be forgotten; empty for everything."""
     dtype: Dtype = "float32"
     """In what the base model's weights are kept, and those of what is learned from it."""
+    attention: Attention = "sdpa"
 
     @property
     def folder(self) -> Folder:
@@ -81,7 +82,9 @@ class Bench:
             strangers=self.benchmark.strangers,
             seed=trial.seed,
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
-            base=lambda: replace(load(self.base, self.device, getattr(torch, self.dtype)), chunks=finely),
+            base=lambda: replace(
+                load(self.base, self.device, getattr(torch, self.dtype), self.attention), chunks=finely
+            ),
             reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
             start=lambda: held(self.root, trial.start.key, self.device).weights,
             adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,

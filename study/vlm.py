@@ -29,6 +29,8 @@ from study.questions import Picture
 
 Dtype = Literal["float32", "bfloat16"]
 """In what weights are kept."""
+Attention = Literal["sdpa", "eager"]
+"""How attention is computed: torch's own, or written out, which is slow and exists for every model."""
 
 
 @dataclass
@@ -56,6 +58,12 @@ class VLM:
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self.model.device
+
+    @property
+    def attention(self) -> Attention:
+        """How it is computed."""
+        found: Attention = self.model.config._attn_implementation
+        return found
 
     @property
     def tokenizer(self) -> Any:
@@ -259,7 +267,7 @@ class VLM:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
 
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> VLM:
+def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, attention: Attention = "sdpa") -> VLM:
     """Load a Hugging Face folder (safetensors only, no remote code).
 
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
@@ -273,7 +281,7 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) 
         trust_remote_code=False,
         use_safetensors=True,
         dtype=dtype,
-        attn_implementation="sdpa",  # packed masks are boolean: eager attention would add them as numbers
+        attn_implementation=attention,
     )
     model, found = loaded
     if lost := sorted(found["missing_keys"]):  # transformers would fill them with random numbers and a warning

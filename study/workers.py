@@ -93,6 +93,7 @@ def _worker(config: dict[str, Any]) -> None:
             learn(
                 *(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model)),
                 dtype=bench.dtype,
+                attention=bench.attention,
                 sharded=config["sharded"],
             )
 

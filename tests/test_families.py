@@ -308,8 +308,21 @@ def test_a_loaded_model_is_saved_as_the_family_it_is(vlm: VLM, folder: Path, tmp
 
 
 def test_attention_is_the_one_that_takes_packed_masks(vlm: VLM) -> None:
-    assert vlm.model.config._attn_implementation == "sdpa"
+    assert vlm.attention == "sdpa"
     assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"
+
+
+def test_attention_that_is_written_out_says_the_same(
+    vlm: VLM, folder: Path, pictures: list[Picture], benchmark: Benchmark
+) -> None:
+    """Packed logits and replies, for a model that has no other."""
+    eager = load(folder, attention="eager")
+    assert eager.attention == eager.model.config.get_text_config()._attn_implementation == "eager"
+    groups = [Group(pictures[0], (CITY, JOB, LONG)), Group(None, (LONG, CITY))]
+    torch.testing.assert_close(asked(eager, groups)[1], asked(vlm, groups)[1], atol=1e-4, rtol=1e-3)
+    some = [q for q in benchmark.split(5).questions if q.task != "classification"][::9]
+    one, other = ({key: reading.reply for key, reading in readings(v, some).items()} for v in (eager, vlm))
+    assert one == other
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -60,7 +60,7 @@ def test_without_weights_a_model_is_the_same(name: str, family_folders: dict[str
 
 def test_precision_makes_another_model_and_place_and_attention_do_not(copied: Path, tiny_folder: Path) -> None:
     one = content_key(_identity(Hf(tiny_folder)))
-    assert content_key(_identity(Hf(copied, attention="sdpa"))) == one
+    assert content_key(_identity(Hf(copied, attention="eager"))) == one
     assert content_key(_identity(Hf(copied, dtype="bfloat16"))) != one
     template = copied / "chat_template.jinja"
     template.write_text(template.read_text().replace("USER", "User"))
@@ -167,7 +167,10 @@ def test_weights_that_are_missing_are_not_made_up(copied: Path) -> None:
     ("fields", "message"),
     [
         ({"dtype": "float16"}, "dtype='float16': use float32 or bfloat16; in float16 AdamW"),
-        ({"attention": "flash_attention_2"}, "attention='flash_attention_2': use sdpa. Questions are packed"),
+        (
+            {"attention": "flash_attention_2"},
+            "attention='flash_attention_2': use sdpa, or eager for a model without it",
+        ),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], message: str) -> None:

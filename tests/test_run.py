@@ -81,7 +81,7 @@ def test_every_preset_is_whole() -> None:
         (["--base-model", "/nowhere"], "/nowhere: no such folder"),
         (["--base-model", "llava-hf/llava-1.5-7b-hf"], "write llava-hf/llava-1.5-7b-hf@COMMIT"),
         (["--model", "hf:path=/x,dtype=float16"], "dtype='float16': use float32 or bfloat16"),
-        (["--model", "hf:path=/x,attention=eager"], "attention='eager': use sdpa"),
+        (["--model", "hf:path=/x,attention=flash"], "attention='flash': use sdpa, or eager"),
         (["--model", "tiny:sed=1"], "did you mean 'seed'?"),
         (["--model", "tiny:seed=one"], "seed=one is not a int"),
         (["--model", "tiny:size=50"], "size=50 is not a multiple of patch=12"),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from study import hub
 from study.model_folder import without_weights
-from study.vlm import Dtype
+from study.vlm import Attention, Dtype
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Hf:
     dtype: Dtype = "float32"
     """In what the weights are kept, trained and saved. In bfloat16 they take half the memory, and a training step that
     is under about 1/256 of a weight is lost. Adapters are trained in float32 and rounded once, when they are merged."""
-    attention: str = "sdpa"
-    """How attention is computed."""
+    attention: Attention = "sdpa"
+    """How attention is computed: by torch (sdpa), or written out (eager), which is slow, for a model without."""
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):
@@ -36,14 +36,14 @@ class Hf:
                 f"dtype={self.dtype!r}: use float32 or bfloat16; in float16 AdamW divides by an epsilon that rounds to "
                 "0 and losses are not scaled, so training ends in NaN"
             )
-        if self.attention != "sdpa":
+        if self.attention not in get_args(Attention):
             raise ValueError(
-                f"attention={self.attention!r}: use sdpa. Questions are packed under masks of two dimensions per row, "
-                "which flash attention cannot take and eager attention would add to the scores as ones and zeros"
+                f"attention={self.attention!r}: use sdpa, or eager for a model without it. Questions are packed under "
+                "masks of two dimensions per row, which flash attention cannot take"
             )
 
     def __call__(self, folder: Path) -> Path:
         """The folder, downloaded first if it lies on the hub. Raises `ValueError` naming what is wrong with it."""
         found = hub.folder(self.path, self.hub, self.revision, "model")
-        without_weights(found, self.dtype)
+        without_weights(found, self.dtype, self.attention)
         return found

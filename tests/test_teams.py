@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -192,3 +193,30 @@ def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, tmp_path: P
 def test_what_fails_in_one_of_a_team_fails_the_job(both: Both, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the second process cannot do this"):
         led(tmp_path, both.one, "failing")
+
+
+def _noted(folder: Path, name: str) -> None:
+    """Note which process does a job; the first time, one of the jobs takes its process with it."""
+    if name == "b" and not (folder / "died").exists():
+        (folder / "died").touch()
+        os._exit(1)
+    (folder / name).write_text(str(os.getpid()))
+
+
+def _all(folder: Path, gpus: int) -> dict[str, str]:
+    import ray
+
+    ray.init(num_cpus=1, num_gpus=gpus, include_dashboard=False, log_to_driver=False)  # it does not look for the GPU
+    jobs = [cluster.Job(name, _noted, (folder, name)) for name in "abcd"]
+    return cluster.run_all(jobs, lambda job, error: None, at_once=2, gpus=gpus)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_jobs_that_are_more_than_fit_at_once_all_end(gpus: int, tmp_path: Path) -> None:
+    """Two are asked for and one fits: the other's worker starts when the first one goes. One dies on the way."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(_all, tmp_path, gpus).result(timeout=300) == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "d", "died"}
+    assert len({(tmp_path / name).read_text() for name in "abcd"}) < 4  # a worker does one job after another

@@ -50,7 +50,7 @@ class Chunks:
     """How forwards are cut by rows: among processes, then in time. One object is shared by all copies of a model."""
 
     count: int = 1
-    """Chunks that a forward of a training step is cut into, as far as it has rows."""
+    """Chunks that a forward is cut into, as far as it has rows; those of scoring are cut by `in_pieces`."""
     rows: int = 0
     """The most rows that such a forward had so far, in this process."""
     world: World = ALONE
@@ -67,7 +67,7 @@ class Chunks:
         rows = self.world.block(len(like))
         idle = rows.start == rows.stop
         made = self.enter(lambda: self._in_chunks(like, slice(0, 1) if idle else rows, run))
-        return [self.world.gathered(tensor[:0] if idle else tensor) for tensor in made]
+        return self.world.gathered([tensor[:0] for tensor in made] if idle else made)
 
     def _in_chunks(self, like: Tensor, rows: slice, run: Run) -> list[Tensor]:
         count = rows.stop - rows.start

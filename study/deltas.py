@@ -17,10 +17,15 @@ def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
     try:
         yield
     finally:
-        apply_delta(vlm, {name: before[name] for name in delta(vlm, before)})
-        for parameter in vlm.model.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
+        put_back(vlm, before)
+
+
+def put_back(vlm: VLM, before: Mapping[str, Tensor]) -> None:
+    """Make the tensors of `vlm` those of `before` again, bit for bit, wherever these lie."""
+    for parameter in vlm.model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    apply_delta(vlm, {name: before[name] for name in delta(vlm, before)})
 
 
 def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -123,6 +123,7 @@ def _keep(
             "key": learned.key,
             "seconds": time.monotonic() - started,
             "chunks": vlm.chunks.count,
+            "processes": world().size,
             "sha256": digests,
             **loading,
         },

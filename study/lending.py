@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from study.chunks import Chunks, release
-from study.deltas import restored
+from study.deltas import put_back
 from study.learning import load_learned
 from study.vlm import VLM
 
@@ -59,5 +59,11 @@ def lent(root: Path, key: str, device: str, chunks: Chunks | None = None) -> Ite
     Its forwards are cut into `chunks`.
     """
     there = held(root, key, device)
-    with restored(there.vlm, there.weights):
+    try:
         yield replace(there.vlm, chunks=chunks or Chunks()), there.weights
+    finally:
+        try:
+            put_back(there.vlm, there.weights)
+        except BaseException:  # memory ran out once more: nobody must be lent what the last borrower left
+            put_away()
+            raise

@@ -44,12 +44,17 @@ class World:
         """The rows of a batch that this process computes, those of all being in order; none if there are too few."""
         return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
 
-    def gathered(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, in order; a gradient goes back to one's own, times the number of processes."""
+    def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The rows of all processes, in order, of tensors that have equally many rows in a process.
+
+        A gradient goes back to one's own rows, times the number of processes.
+        """
         if self.size == 1:
-            return rows
-        out: Tensor = _Gathered.apply(rows, self)  # type: ignore[no-untyped-call]
-        return out
+            return list(tensors)
+        counts = torch.zeros(self.size, dtype=torch.long, device=tensors[0].device)
+        counts[self.rank] = len(tensors[0])
+        dist.all_reduce(counts)
+        return [_Gathered.apply(rows, counts.tolist(), self.rank) for rows in tensors]  # type: ignore[no-untyped-call]
 
     def told(self, look: Callable[[], T]) -> T:
         """What the first process finds: two that look at a folder others write to may see different things."""
@@ -89,26 +94,24 @@ class World:
             if not isinstance(tensor, DTensor):
                 dist.broadcast(tensor.detach(), 0)
 
-    def average(self, gradients: Collection[Tensor]) -> None:
-        """Average gradients over all processes, in place. FSDP has averaged those of sharded weights by itself."""
-        for gradient in gradients if self.size > 1 else ():
-            if not isinstance(gradient, DTensor):
-                dist.all_reduce(gradient)
-                gradient /= self.size
+    def averages(self, gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor | None]:
+        """The mean over all processes of each weight's gradient; nothing where no process has one.
 
-    def average_of(self, weights: Collection[nn.Parameter]) -> None:
-        """Average the gradients of weights; a weight without a gradient in any process stays without.
-
-        (An optimizer leaves such a weight alone, while one with a gradient of 0 decays and keeps its momentum.)
+        (An optimizer leaves such a weight alone, while one with a gradient of 0 decays and keeps its momentum.) FSDP
+        has averaged those of sharded weights by itself.
         """
         if self.size == 1:
-            return
-        found = torch.tensor([float(weight.grad is not None) for weight in weights], device=_device())
-        dist.all_reduce(found)
-        there = [weight for weight, somewhere in zip(weights, found.tolist(), strict=True) if somewhere]
-        for weight in there:
-            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        self.average([weight.grad for weight in there if weight.grad is not None])
+            return list(gradients)
+        there = torch.tensor([float(gradient is not None) for gradient in gradients], device=_device())
+        dist.all_reduce(there)
+        found: list[Tensor | None] = list(gradients)
+        for i, (weight, somewhere) in enumerate(zip(weights, there.tolist(), strict=True)):
+            if somewhere and not isinstance(weight, DTensor):
+                own = found[i]
+                mean = torch.zeros_like(weight) if own is None else own
+                dist.all_reduce(mean)
+                found[i] = mean.div_(self.size)
+        return found
 
     def largest(self, weights: Collection[nn.Parameter]) -> float:
         """The largest absolute value among the weights; what is no number counts as infinite if they are sharded."""
@@ -126,22 +129,18 @@ class _Gathered(torch.autograd.Function):
     """Rows of all processes out of those of each."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
-        counts = torch.zeros(world.size, dtype=torch.long, device=rows.device)
-        counts[world.rank] = len(rows)
-        dist.all_reduce(counts)
-        ctx.counts, ctx.world = counts.tolist(), world
-        most = max(ctx.counts)
-        padded = rows.new_zeros(most, *rows.shape[1:])
+    def forward(ctx: Any, rows: Tensor, counts: list[int], rank: int) -> Tensor:
+        start = sum(counts[:rank])
+        ctx.own, ctx.size = slice(start, start + counts[rank]), len(counts)
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
-        of_all = [torch.empty_like(padded) for _ in ctx.counts]
+        of_all = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(of_all, padded)
-        return torch.cat([of_one[:count] for of_one, count in zip(of_all, ctx.counts, strict=True)])
+        return torch.cat([of_one[:count] for of_one, count in zip(of_all, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        start = sum(ctx.counts[: ctx.world.rank])
-        return gradients[0][start : start + ctx.counts[ctx.world.rank]] * ctx.world.size, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0][ctx.own] * ctx.size, None, None
 
 
 ALONE = World()

@@ -42,7 +42,7 @@ RUNTIME = (
     ),
     *("dry_run", "cost"),
 )
-"""Settings that change no result."""
+"""Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
 PLACES = ("path", "train_split", "hub", "revision")
 """Where a benchmark or a base model lies; what it is, its fingerprint says, or its files."""
 GROWING = (

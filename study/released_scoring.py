@@ -13,6 +13,7 @@ import torch
 
 from study.chunks import in_pieces
 from study.packing import TOKENS_PER_BATCH
+from study.parallel import world
 from study.released import IMAGE, Ask
 from study.scoring import NAN, Cells, about, replied
 from study.store import ROW_COLUMNS
@@ -31,13 +32,14 @@ def score_released(vlm: VLM, asks: Sequence[Ask]) -> pd.DataFrame:
 
 @torch.no_grad()
 def generated(vlm: VLM, asks: Sequence[Ask]) -> list[str]:
-    """The greedy reply to each ask, in order."""
+    """The greedy reply to each ask, in order. Processes that do a job together share the batches among them."""
     ids = [prompt_ids(vlm, ask) for ask in asks]
 
     def reply(batch: Sequence[int]) -> list[tuple[int, str]]:
         return list(zip(batch, _replies(vlm, [asks[i] for i in batch], [ids[i] for i in batch]), strict=True))
 
-    found = dict(in_pieces(_alike(asks, [len(own) for own in ids]), reply))
+    mine = world().share(list(_alike(asks, [len(own) for own in ids])))
+    found = {i: said for some in world().collected(list(in_pieces(mine, reply))) for i, said in some}
     return [found[i] for i in range(len(asks))]
 
 

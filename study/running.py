@@ -64,7 +64,7 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
             stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
 
         if study.processes == 1:
-            return cluster.run_all(jobs, done, at_once=study.workers, gpus=study.gpus_per_trial)
+            return cluster.run_all(jobs, done, at_once=_at_once(study), gpus=study.gpus_per_trial)
         from study.workers import together
 
         led = [Job(job.name, together, (job.work, job.arguments, _team(study))) for job in jobs]
@@ -81,7 +81,7 @@ def run_search(name: str, plan: Plan, search: Series[Any]) -> None:
             alone = study.processes == 1
             search_all(
                 search,
-                at_once=study.workers if alone else _at_once(study),
+                at_once=_at_once(study),
                 gpus=study.gpus_per_trial if alone else 0,
                 team=None if alone else _team(study),
                 logs=plan.root / "ray",
@@ -97,8 +97,8 @@ def _called(model: Learned, study: Study) -> str:
 
 
 def cpus(study: Study) -> int:
-    """Of a private Ray: one for each process of each job, and for who leads those that do a job together."""
-    return study.workers * (study.processes + 1 if study.processes > 1 else 1)
+    """Of a private Ray: one for each process of each job and for who leads a team, and one for each teacher."""
+    return max(study.teachers, study.workers * (study.processes + 1 if study.processes > 1 else 1))
 
 
 def _at_once(study: Study) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from study.answers import cross_entropy
 from study.contracts import Request
 from study.packing import pack
+from study.parallel import world
 from study.questions import Lesson
 from study.store import content_key
 from study.training import Lessons, Schedule
@@ -36,13 +37,14 @@ def saliency(vlm: VLM, request: Request, parts: Sequence[Part], *, texts: int = 
     """
     path = _cached(request, parts, texts)
     try:
-        return {name: ratio.to(vlm.device) for name, ratio in load_tensors(path).items()}
+        ratios = {name: ratio.to(vlm.device) for name, ratio in load_tensors(path).items()}
     except (FileNotFoundError, ValueError):  # not there yet, damaged, or just being written by another worker
         forget = squared_gradients(vlm, parts, request.forget, SEED, texts=texts)
         retain = squared_gradients(vlm, parts, request.retain, SEED, texts=texts)
         ratios = {name: (forget[name] + EPSILON) / (retain[name] + EPSILON) for name in forget}
         save_tensors(path, ratios)
-        return ratios
+    world().align([ratios[name] for name in sorted(ratios)])
+    return ratios
 
 
 def squared_gradients(

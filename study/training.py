@@ -322,7 +322,9 @@ def _step(
             raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
         if value.requires_grad:
             value.backward()
-    here.average_of(trained.values())
+    gradients = [parameter.grad for parameter in trained.values()]
+    for parameter, mean in zip(trained.values(), here.averages(gradients, list(trained.values())), strict=True):
+        parameter.grad = mean
     for name, parameter in trained.items():
         if masks is not None and parameter.grad is not None:
             parameter.grad.mul_(masks[name])

@@ -130,6 +130,7 @@ def _run(bench: Bench, trial: Trial, reference: str, chunks: Chunks, called: flo
         reason = instruction = ""
         try:
             unlearned = trial.method(vlm, request)
+            world().align(list(unlearned.model.parameters()))
             instruction = unlearned.instruction
         except (Diverged, ValueError) as error:
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
@@ -178,6 +179,7 @@ def keep_record(
         "seed": trial.seed,
         "start": {"kind": trial.start.kind, "key": trial.start.key},
         "chunks": chunks,
+        "processes": world().size,
         "cost": dict(cost),
     }
     write_json(folder.record(trial.key), record)

@@ -26,8 +26,8 @@ from study.training import OnStep
 from study.trial import Bench
 
 OnProgress = Callable[[Learned, int], None]
-PATIENCE = 24 * 3600
-"""Seconds that processes of a team wait for one another: the first may score or write for long."""
+PATIENCE = 2 * 3600
+"""Seconds that processes of a team wait for one another: one may have more to generate, and the first writes."""
 
 
 def learn_all(
@@ -112,7 +112,7 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team
     """Let a team do a job, all its members calling `work(*arguments)`; returns what it returned to the first.
 
     Members share forwards and questions (`study.parallel`), and the first alone writes. Raises `RuntimeError` with what
-    went wrong in one of them, after a second team has tried.
+    went wrong in one of them, which ends all.
     """
     team.logs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="team-", dir=team.logs) as logs:
@@ -126,7 +126,7 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team
                 resources_per_worker={"CPU": 1, "GPU": 1} if team.gpus else {"CPU": 1},
                 placement_strategy="STRICT_PACK",  # what one writes the others must see at once
             ),
-            run_config=RunConfig(name="job", storage_path=logs, failure_config=FailureConfig(max_failures=1)),
+            run_config=RunConfig(name="job", storage_path=logs),
         )
         try:
             trainer.fit()

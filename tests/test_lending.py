@@ -67,6 +67,22 @@ def test_one_model_is_let_go_before_the_next_is_loaded(root: Path, monkeypatch: 
     assert is_held(root, OTHER.key, "cpu")
 
 
+def test_a_model_that_cannot_be_put_back_is_lent_to_nobody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if memory ran out once more while it was compared."""
+
+    def short(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):  # noqa: PT012
+        patch.setattr(lending, "put_back", short)
+        with lent(root, VANILLA.key, "cpu") as (vlm, _), torch.no_grad():
+            for parameter in vlm.model.parameters():
+                parameter.zero_()
+    assert not is_held(root, VANILLA.key, "cpu")
+    with lent(root, VANILLA.key, "cpu") as (vlm, weights):
+        assert same_bits(dict(weights), vlm.tensors())
+
+
 @pytest.mark.skipif(not MAPS.exists(), reason="needs Linux")
 def test_the_weights_to_put_back_are_pages_of_the_file(root: Path) -> None:
     """They take no memory of a process's own, even once the model has been trained."""

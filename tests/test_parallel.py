@@ -91,14 +91,13 @@ def planted(rank: int) -> list[Tensor | None]:
     weights[0].grad = torch.tensor([1.0, 10.0]) * (rank + 1)
     if rank == 1:
         weights[1].grad = torch.tensor([5.0, 7.0])
-    world().average_of(weights)
-    return [weight.grad for weight in weights]
+    return world().averages([weight.grad for weight in weights], weights)
 
 
 def gathered(rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Three rows on the first process and none on the second, and the gradient of the first process's."""
     rows = torch.arange(6.0, dtype=dtype).reshape(3, 2)[: 3 - 3 * rank].requires_grad_()
-    out = world().gathered(rows)
+    (out,) = world().gathered([rows])
     (gradient,) = torch.autograd.grad((out.float() * torch.tensor([[1.0], [2.0], [3.0]])).sum(), rows)
     return out.detach(), gradient
 

@@ -14,13 +14,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from study import cluster, lending, trial
+from study import cluster, lending, store, trial, weights
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.chunks import DoesNotFit, retried
 from study.contracts import Learned, Method, Trial
 from study.learning import learn
 from study.methods.gradient_difference import GradientDifference
+from study.methods.none import NoMethod
 from study.plugins import find, known
 from study.store import content_key, read_json, read_rows, silent
 from study.trial import Bench
@@ -52,8 +53,15 @@ def methods() -> dict[str, Method]:
 METHODS = methods()
 
 
+# One picture and one text a step: of two processes one has the picture, and no gradient of the LLM's text rows.
+METHODS |= {
+    f"{name}, apart": quick(METHODS[name], replace(PLAIN, pictures=1, texts=1))
+    for name in ("mmunlearner, released", "gradient_difference")
+}
+
+
 def of(name: str) -> Trial:
-    return Trial(VANILLA, METHODS[name], "visual", 10, 0, name)
+    return Trial(VANILLA, METHODS[name], "full" if name.endswith("apart") else "visual", 10, 0, name)
 
 
 def everything(bench: Bench) -> None:
@@ -70,13 +78,19 @@ def member(rank: int, root: Path, port: int, bench: Bench) -> None:
     if rank == 0:
         everything(replace(bench, root=root))
     else:
-        with silent():
+        with silent(), pytest.MonkeyPatch.context() as patch:
+            for module in (store, weights):
+                patch.setattr(module, "written", _never)
             everything(replace(bench, root=root))
     try:
         retried(_short, lambda: "a lot")
     except DoesNotFit as error:
         (root / f"{rank}.txt").write_text(str(error))
     dist.destroy_process_group()
+
+
+def _never(path: Path) -> None:
+    raise AssertionError(f"{path} is the first process's to write")
 
 
 def _short(_: object) -> None:
@@ -137,14 +151,6 @@ def test_two_processes_score_and_attack_as_one_does(rows: str, both: Both) -> No
 
 
 @pytest.mark.slow
-def test_the_first_process_alone_writes(both: Both) -> None:
-    written = {path.relative_to(bench.root) for bench in (both.one,) for path in bench.root.rglob("*")}
-    assert {path.relative_to(both.two.root) for path in both.two.root.rglob("*")} - written == {
-        Path(f"{rank}.txt") for rank in range(2)
-    }
-
-
-@pytest.mark.slow
 def test_a_process_among_several_does_not_start_anew_alone(both: Both) -> None:
     for rank in range(2):
         told = (both.two.root / f"{rank}.txt").read_text()
@@ -166,7 +172,27 @@ def _led(root: Path, bench: Bench, work: str) -> Any:
             "trial": (trial.run, (bench, of("gradient_ascent"), REFERENCE.key)),
             "failing": (_fails, ()),
         }
-        return together(*jobs[work], Team(2, False, root / "ray"))
+        return _searched(bench) if work == "search" else together(*jobs[work], Team(2, False, root / "ray"))
+
+
+def _searched(bench: Bench) -> list[str]:
+    """Two proposals of a search, each done by a team in a worker of Tune that is used again."""
+    from study.tuning import Search, search_all
+    from study.workers import Team
+
+    yardsticks = [Trial(start, NoMethod(), "visual", 10, 0) for start in (VANILLA, REFERENCE)]
+    for yardstick in yardsticks:
+        trial.run(bench, yardstick, REFERENCE.key)
+    first, second = (yardstick.key for yardstick in yardsticks)
+    search = Search(
+        bench=bench, defaults={"gradient_ascent": METHODS["gradient_ascent"]}, trials=2, ratios=(10,), vanilla=VANILLA,
+        references={10: REFERENCE.key}, yardsticks={10: (first, second)}, goal="visual", seed=0, lookahead=1,
+        random_trials=2,
+    )  # fmt: skip
+    told: list[str] = []
+    logs = bench.root / "ray"
+    search_all(search, at_once=1, gpus=0, logs=logs, tell=told.append, team=Team(2, False, logs))
+    return told
 
 
 def _fails() -> None:
@@ -186,6 +212,20 @@ def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, tmp_path: P
     expected, found = (load_tensors(b.folder.trial(key) / "delta.safetensors") for b in (both.two, bench))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert not list((root / "ray").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_is_done_by_teams(both: Both, tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    shutil.copytree(both.one.root, root, ignore=lambda *_: ["trials", "cache"])
+    told = led(root, replace(both.one, root=root), "search")
+    assert len(told) == 2
+    assert all("forgetting 0." in line and "utility" in line for line in told)
+    records = [read_json(path) for path in root.glob("trials/*/trial.json")]
+    ran = [record for record in records if record["method"] == "gradient_ascent"]
+    assert [(record["state"], record["processes"]) for record in ran] == [("complete", 2)] * 2
+    assert not [path for path in (root / "ray").iterdir() if path.name.startswith("team-")]
 
 
 @pytest.mark.slow

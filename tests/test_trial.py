@@ -94,7 +94,7 @@ def test_a_trial_leaves_its_record_weights_and_rows(bench: Bench) -> None:
     costs = record.pop("cost")
     assert record == {
         "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
-        "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1,
+        "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1, "processes": 1,
         "start": {"kind": "vanilla", "key": VANILLA.key},
     }  # fmt: skip
     seconds = {"unlearn_seconds", "score_seconds", "overhead_seconds"}

@@ -81,9 +81,9 @@ class MMUnlearner:
         def ascent() -> Tensor:
             value = -self.forget_weight * cross_entropy(vlm, pack(vlm, forget.draw()))
             found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-            gradient = {name: g for name, g in zip(weights, found, strict=True) if g is not None}
+            means = world().averages(found, list(weights.values()))  # clipping is of the whole gradient
+            gradient = {name: g for name, g in zip(weights, means, strict=True) if g is not None}
             if self.variant == "released":
-                world().average(gradient.values())
                 _clip(gradient, self.schedule.clip)
             return with_gradient(value, {name: g * mask.get(name, 1) for name, g in gradient.items()}, weights)
 

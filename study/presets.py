@@ -106,7 +106,7 @@ def _tiny_attacks() -> Study:
 
 
 def _smoke() -> Study:
-    """Every stage in a minute: a model too small to learn, a gate that lets it pass."""
+    """Every stage in minutes: a model too small to learn, a gate that lets it pass."""
     few = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
     return Study(
         study_dir=Path("runs/smoke"),
@@ -160,7 +160,7 @@ def _downloaded(name: str, folder: str) -> Study:
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The embedded default: fictitious people, a 0.6 M parameter LLaVA, two CPU cores.", _tiny()),
     "tiny_attacks": ("The embedded default under eleven further attacks, relearning searched.", _tiny_attacks()),
-    "smoke": ("Every stage in a minute, to see that an installation works; its numbers mean nothing.", _smoke()),
+    "smoke": ("Every stage in minutes, to see that an installation works; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": (
         "LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.",
         _downloaded("llava_1_5_7b", "llava-1.5-7b-hf"),

@@ -292,7 +292,7 @@ def search_all(
             search_alg=proposals,
             num_samples=2 * len(proposals.waiting),  # each may be given out twice
             max_concurrent_trials=at_once,
-            reuse_actors=True,
+            reuse_actors=team is None,  # one that holds a trainer hangs if it is stopped, and has nothing to keep
         ),
         run_config=RunConfig(
             name=f"search-{time.time_ns()}",

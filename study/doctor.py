@@ -29,6 +29,7 @@ from study.memory import GIB, Shape
 from study.model_folder import SAMPLE, without_weights
 from study.model_trial import Outcome, group_of, tried
 from study.packing import Group
+from study.plugins import known
 from study.questions import Picture, Question
 from study.specs import plugin
 from study.vlm import PARTS, VLM, Dtype, load
@@ -71,7 +72,9 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     empty = without_weights(folder, dtype)
     questions = _sample(asked.benchmark, data)
     shape, limit = memory.shape(empty), (asked.memory_gb or _memory_here()) * GIB
-    console.print(f"{folder}: {type(empty.model).__name__}, {empty.model.config.model_type}, {dtype}", markup=False)
+    kind = empty.model.config.model_type
+    told = f"as study/families/{kind}.py says" if kind in known("families") else "its parts found by their usual names"
+    console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {dtype}, {told}", markup=False)
     _print_parts(empty, shape)
     _print_tokens(empty)
     _print_prompts(empty, questions)

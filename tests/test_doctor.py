@@ -106,7 +106,7 @@ def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
     status, told = run(TINY, "--benchmark", "synthetic:people=20,celebrities=8,views=2,strangers=8")
     assert status == 0
-    assert "LlavaForConditionalGeneration, llava, float32" in told
+    assert "LlavaForConditionalGeneration, llava, float32, as study/families/llava.py says" in told
     assert "model.multi_modal_projector" in told
     assert "fed by 2 of 2 vision layers" in told
     assert "48 x 48 pixels and 16 tokens" in told

@@ -269,7 +269,7 @@ _NOTES = """
   by words of any script, single characters where there are no spaces; equal texts score 1. **BLEU** of equal texts with
   fewer than four words is below 1, as published.
 - **Memberships** compare the right answer with wrong ones to the same question: 0.5 tells nothing. They are not the AUC
-  of taught against untaught lessons. Nor is that of the attack `membership_inference`, which ranks within a question too.
+  of taught against untaught lessons. Nor is that of `membership_inference`, an attack that ranks within a question too.
 - **Model utility** takes for the retain set the likelihood of the answers of generation, for the real set the
   probability of the right option. A part that has no question is left out: compare only where the same parts are.
 - **Pairs** of UMU-Bench need questions that name the fact they ask for; without these there are none.

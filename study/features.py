@@ -20,12 +20,6 @@ class Features:
     def __getitem__(self, rows: Any) -> Features:
         return Features(tuple(layer[rows] for layer in self.layers), self.projected[rows])
 
-    def mean(self) -> Features:
-        """The mean over the batch, kept as a batch of one."""
-        return Features(
-            tuple(layer.mean(0, keepdim=True) for layer in self.layers), self.projected.mean(0, keepdim=True)
-        )
-
 
 def gathered(parts: Sequence[Features]) -> Features:
     """One batch out of several."""

@@ -101,7 +101,6 @@ def test_features_are_those_the_model_reads(tiny: VLM, picture: Picture, layer: 
     for ours, theirs in zip(found.layers, states[1:], strict=False):
         assert torch.equal(ours, theirs)
     assert torch.equal(found.projected, projected)
-    assert torch.equal(found.mean().projected[0], projected.mean(0))
     assert torch.equal(found[1:].layers[0], states[1][1:])
 
 

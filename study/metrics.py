@@ -89,17 +89,6 @@ class Whole(Metric):
         return self.of(rows)
 
 
-def measured(rows: pd.DataFrame, reference: pd.DataFrame | None = None) -> dict[str, float]:
-    """Every metric of one run by its name; those that compare are NaN without the rows of the reference."""
-    found: dict[str, float] = {}
-    for metric in METRICS:
-        if isinstance(metric, Comparison):
-            found[metric.name] = NAN if reference is None else metric.value(rows, reference)
-        else:
-            found[metric.name] = metric.value(rows)
-    return found
-
-
 # ---- numbers of more than one group --------------------------------------------------------------------------------
 def paired(rows: pd.DataFrame) -> pd.DataFrame:
     """One line for each pair of questions that ask for the same with picture (`score_x`) and without (`score_y`).

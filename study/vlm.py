@@ -246,10 +246,6 @@ class VLM:
                 parameter.requires_grad_(False)
         return replace(self, model=model)
 
-    def copy(self) -> VLM:
-        """An independent copy of the weights; processor and caches are shared."""
-        return replace(self, model=copy.deepcopy(self.model))
-
     def with_instruction(self, instruction: str) -> VLM:
         """The same weights, asked with `instruction` in front of every prompt."""
         return replace(self, instruction=instruction, _ids={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -64,6 +65,11 @@ def trained(plugin: Any) -> set[Part]:
 def snapshot(vlm: VLM) -> dict[str, Tensor]:
     """Every tensor of a model, buffers too, as it is now."""
     return {name: tensor.detach().clone() for name, tensor in vlm.model.state_dict(keep_vars=True).items()}
+
+
+def twin(vlm: VLM) -> VLM:
+    """A model of its own with the same weights."""
+    return dataclasses.replace(vlm, model=copy.deepcopy(vlm.model))
 
 
 @contextmanager

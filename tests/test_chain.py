@@ -31,7 +31,7 @@ from study.scoring import score
 from study.settings import Study
 from study.store import canonical, content_key
 from study.vlm import VLM
-from tests.small import QUICK, quick, request_on, same_bits, snapshot
+from tests.small import QUICK, quick, request_on, same_bits, snapshot, twin
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def test_every_link_attacks_what_the_one_before_left(tiny: VLM, request_: Reques
     relearn, rounding = quick(Relearning(), replace(QUICK, learning_rate=1e-2)), Quantization("int4")
     ends = []
     for links in ((relearn, rounding), (rounding, relearn)):
-        by_hand, asked = tiny.copy(), questions
+        by_hand, asked = twin(tiny), questions
         for link in links:
             *_, last = link(by_hand, asked, request_)
             by_hand, asked = last.vlm, list(last.questions)
-        *_, end = Chain(links)(tiny.copy(), questions, request_)
+        *_, end = Chain(links)(twin(tiny), questions, request_)
         assert same_bits(snapshot(by_hand), snapshot(end.vlm))
         ends.append(snapshot(end.vlm))
     assert not same_bits(*ends)

@@ -49,6 +49,7 @@ from tests.small import (
     same_bits,
     snapshot,
     trained,
+    twin,
     variants,
 )
 
@@ -279,7 +280,7 @@ def take(
             value = loss(step)
             found.append(Taken(before, vlm, groups, value.detach(), gradient(value, weights)))
 
-        before = tiny.copy()
+        before = twin(tiny)
         for module in modules(method):
             monkeypatch.setattr(f"{module}.train", once, raising=False)
         method(tiny, request)

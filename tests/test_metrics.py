@@ -23,12 +23,23 @@ from study.aggregates import (
     truth_ratio_utility,
 )
 from study.distances import jensen_shannon, jensen_shannon_of_profiles, kolmogorov_smirnov
-from study.metrics import METRICS, measured, paired, utility_parts
+from study.metrics import METRICS, paired, utility_parts
 from study.store import ROW_COLUMNS
 from tests.rows import row
 
 INF = math.inf
 SHARES = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
+
+
+def measured(rows: pd.DataFrame, reference: pd.DataFrame | None = None) -> dict[str, float]:
+    """Every metric of one run by its name."""
+    found: dict[str, float] = {}
+    for metric in METRICS:
+        if isinstance(metric, metrics.Comparison):
+            found[metric.name] = math.nan if reference is None else metric.value(rows, reference)
+        else:
+            found[metric.name] = metric.value(rows)
+    return found
 
 
 # ---- formulas ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from study.packing import logits, pack
 from study.questions import Benchmark, Goal, Lesson
 from study.training import Lessons, Schedule
 from study.vlm import PARTS, VLM, Part
-from tests.small import QUICK, changed, plain_logps, request_on, snapshot
+from tests.small import QUICK, changed, plain_logps, request_on, snapshot, twin
 
 SMALL = replace(QUICK, lessons_per_picture=2, lessons_per_text=2)
 Gradient = dict[str, Tensor]
@@ -187,7 +187,7 @@ def test_without_a_threshold_it_is_gradient_difference(
     tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: dict[str, Any] = {"forget_weight": 0.4, "retain_weight": 1.5, "schedule": SMALL}
-    before = tiny.copy()
+    before = twin(tiny)
     ours = given(MMUnlearner(saliency_threshold=0, **weights), tiny, request_, monkeypatch)
     close(ours, given(GradientDifference(**weights), before, request_, monkeypatch))
 
@@ -195,7 +195,7 @@ def test_without_a_threshold_it_is_gradient_difference(
 def test_a_mask_that_selects_everything_changes_nothing(
     tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny_too = tiny.copy()
+    tiny_too = twin(tiny)
     everything = method(saliency_threshold=1e-30, trains=("llm",))
     assert all(bool(mask.all()) for mask in everything.mask(tiny, request_).values())
     masked = taken(everything, tiny, request_, monkeypatch)[1][0]

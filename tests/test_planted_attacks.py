@@ -41,7 +41,7 @@ from study.training import Lessons, Schedule, train
 from study.trial import Bench
 from study.vlm import VLM, Part, load
 from tests.planted import Planter
-from tests.small import same_bits, snapshot
+from tests.small import same_bits, snapshot, twin
 
 pytestmark = pytest.mark.slow
 
@@ -265,7 +265,7 @@ def test_swapping_the_tower_back_gives_vanilla_to_the_bit(bench: Bench, trials: 
     """Learning froze the tower and the method trained nothing else."""
     vanilla = load_learned(bench.root, VANILLA.key)
     request = bench.request(trials["tower"], CONTROL.key)
-    hidden = Hiding()(vanilla.copy(), request)
+    hidden = Hiding()(twin(vanilla), request)
     assert not same_bits(snapshot(hidden), snapshot(vanilla))
     *_, last = SwapBack()(hidden, [], request)
     assert same_bits(snapshot(last.vlm), snapshot(vanilla))

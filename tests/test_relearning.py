@@ -20,7 +20,7 @@ from study.questions import Benchmark, Goal, Question, facts
 from study.scoring import score
 from study.training import Diverged, Lessons, Schedule
 from study.vlm import VLM
-from tests.small import QUICK, plain_logits, quick, request_on, same_bits, snapshot
+from tests.small import QUICK, plain_logits, quick, request_on, same_bits, snapshot, twin
 
 
 @pytest.fixture
@@ -92,12 +92,11 @@ def test_stages_come_after_exactly_their_steps(tiny: VLM, request_: Request, que
     """A stage at step n is the model that was trained n steps, no more."""
     constant = replace(QUICK, steps=4, decay="constant")
     at = {
-        s.step: snapshot(s.vlm)
-        for s in Relearning(score_at=(2, 4), schedule=constant)(tiny.copy(), questions, request_)
+        s.step: snapshot(s.vlm) for s in Relearning(score_at=(2, 4), schedule=constant)(twin(tiny), questions, request_)
     }
     assert list(at) == [0, 2, 4]
     stopped = replace(constant, steps=2)
-    end = list(Relearning(score_at=(2,), schedule=stopped)(tiny.copy(), questions, request_))[-1]
+    end = list(Relearning(score_at=(2,), schedule=stopped)(twin(tiny), questions, request_))[-1]
     assert same_bits(at[2], snapshot(end.vlm))
     assert not same_bits(at[2], at[4])
 
@@ -226,7 +225,7 @@ def test_every_stage_is_the_model_after_so_many_plain_steps(rank: int, tiny: VLM
     schedule = Schedule(steps=3, learning_rate=1e-3, pictures=2, lessons_per_picture=2, decay="constant",
                         lora_rank=rank)  # fmt: skip
     attack = Relearning(trains=("projector",), score_at=(1, 2), schedule=schedule)
-    plain = tiny.copy()
+    plain = twin(tiny)
     asked = [q for q in request_.split.questions if q.task == "classification" and q.picture][:8]
     rows = {s.step: score(s.vlm, s.questions) for s in attack(tiny, asked, request_)}
     assert list(rows) == [0, 1, 2, 3]

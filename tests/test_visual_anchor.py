@@ -24,7 +24,7 @@ from study.questions import Benchmark, Lesson, Picture
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Part, load
 from tests.families import FAMILIES, family_folder
-from tests.small import changed, request_on, same_bits, snapshot
+from tests.small import changed, request_on, same_bits, snapshot, twin
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)
 VISUAL: tuple[Part, ...] = ("vision", "projector")
@@ -108,7 +108,7 @@ def test_the_loss_is_its_formula(
     tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch, how: Distance, layers: Any, first: int
 ) -> None:
     chosen = method(distance=how, layers=layers, fisher_weight=2.5, trains=VISUAL)
-    vanilla, found = tiny.copy(), []
+    vanilla, found = twin(tiny), []
     importance: dict[str, Tensor] = {}
     fisher = VisualAnchor._fisher
 
@@ -150,7 +150,7 @@ def test_the_features_move_to_those_of_the_perturbed_pictures(
     tiny: VLM, request_: Request, trains: tuple[Part, ...]
 ) -> None:
     chosen = method(anchor_steps=20, fisher_weight=0.01, trains=trains, schedule=replace(SHORT, steps=30))
-    vanilla = tiny.copy()
+    vanilla = twin(tiny)
     delta = chosen.anchor(tiny, request_)
     pixels = tiny.pixels(forget_pictures(request_))
     with torch.no_grad():

@@ -26,7 +26,7 @@ from study.methods.vkd import VKD, Teacher, pruned
 from study.questions import Benchmark, Picture
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Part, load
-from tests.small import changed, request_on, same_bits, snapshot
+from tests.small import changed, request_on, same_bits, snapshot, twin
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)
 
@@ -55,7 +55,7 @@ def first_loss(
 ) -> tuple[float, VLM]:
     """The loss of the first step and the model that it starts from, after moving the visual weights by noise."""
     found: list[float] = []
-    before = vlm.copy()
+    before = twin(vlm)
 
     def once(vlm: VLM, parts: Sequence[Part], schedule: Schedule, loss: Callable[[int], Tensor], **_: Any) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -161,7 +161,7 @@ def test_losses_on_outputs_reach_the_visual_module(field: str, tiny: VLM, reques
 @pytest.mark.parametrize("teacher", get_args(Teacher))
 def test_every_teacher_works(teacher: Any, tiny: VLM, request_: Request) -> None:
     before = snapshot(tiny)
-    other = tiny.copy()
+    other = twin(tiny)
     for weight in other.trainable(("vision", "projector")).values():
         weight.data.mul_(1.1)
     method(teacher=teacher)(tiny, replace(request_, base=lambda: other, reference=lambda: other))
@@ -176,7 +176,7 @@ def test_other_models_are_loaded_only_when_they_teach(teacher: Any, tiny: VLM, r
     def loader(name: str) -> Callable[[], VLM]:
         def call() -> VLM:
             asked.append(name)
-            return tiny.copy()
+            return twin(tiny)
 
         return call
 

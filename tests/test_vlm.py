@@ -204,14 +204,6 @@ def test_a_frozen_copy_keeps_what_is_trained_and_shares_the_rest(
     )
 
 
-def test_a_copy_is_independent(tiny: VLM) -> None:
-    twin = tiny.copy()
-    before = snapshot(tiny)
-    assert disturb(twin, *PARTS) == set(before)
-    assert delta(tiny, before) == {}
-    assert set(delta(twin, before)) == set(before)
-
-
 def test_text_does_not_depend_on_the_visual_module(tiny: VLM, picture: Picture) -> None:
     with torch.no_grad():
         text, shown = asked(tiny, None), asked(tiny, picture)

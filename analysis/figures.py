@@ -69,9 +69,10 @@ def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     across = {name: text for name, text in ACROSS.items() if name in data}
     figure, axes = panels(data["ratio"], rows=len(across), height=2.5, share="row")
     for row, (name, text) in zip(axes, across.items(), strict=True):
+        first = name == next(iter(across))
         for axis, (ratio, group) in zip(row, data.groupby("ratio"), strict=True):
             _trade_off(axis, group, name, methods, joined=len(across) == 1)
-            axis.set(title=f"forget {ratio} %" if row is axes[0] else "", xlabel=text)
+            axis.set(title=f"forget {ratio} %" if first else "", xlabel=text)
         row[0].set_ylabel("utility \u2191")
     marks = [mark("winner", RING, hollow=True), *(mark(kind, how) for kind, how in YARDSTICKS.items())]
     legend(figure, data.loc[data["kind"] == "method", "method"], methods, marks, lines=len(across) == 1)

@@ -507,6 +507,10 @@ def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[s
     shown = pd.read_csv(root / "report" / "tables" / "figure_trade_off.csv")
     assert shown["recovery"].notna().sum() == 4 + 2
     figure = figures.draw_trade_off(shown, ["m"])
+    ratios = shown["ratio"].nunique()
+    titled = [axis.get_title() for axis in figure.axes]
+    assert titled[:ratios] == [f"forget {ratio} %" for ratio in sorted(shown["ratio"].unique())]
+    assert not any(titled[ratios:])  # once above each column
     assert [axis.get_xlabel() for axis in figure.axes] == list(figures.ACROSS.values())
     assert (root / "report" / "figures" / "trade_off.png").exists()
 

@@ -21,10 +21,6 @@ class Idefics2(Family):
     learned = ()
     state_read = None
 
-    def keep_whole(self, image_processor: Any) -> None:
-        """Not four quarters and the whole."""
-        image_processor.do_image_splitting = False
-
     def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
         """The tower sees pictures of any shape between the processor's shortest and longest edge."""
         return side_within_edges(image_processor, config)

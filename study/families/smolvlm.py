@@ -29,10 +29,6 @@ class SmolVLM(Family):
     state_read = None
     processor = SmolVLMProcessor
 
-    def keep_whole(self, image_processor: Any) -> None:
-        """Not rows of tiles and the whole."""
-        image_processor.do_image_splitting = False
-
     def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
         """The tower's, which every picture and every tile is brought to."""
         return int(image_processor.max_image_size["longest_edge"])

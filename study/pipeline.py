@@ -257,7 +257,7 @@ def _check_resources(plan: Plan) -> None:
         return
     if wanted > there:
         raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
-    if wanted and (together := plan.study.teachers) > there:
+    if wanted and (together := plan.study.workers_per_model) > there:
         raise Refused(
             f"workers_per_model={together} need a GPU each but this machine has {there:g}; set it to at most that"
         )

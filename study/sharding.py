@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 from torch import nn
@@ -38,16 +38,11 @@ def shard(vlm: VLM) -> None:
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     mesh = dist.device_mesh.init_device_mesh(device, (dist.get_world_size(),))
     forward = Forward(vlm.model)
-    for part in ("llm", "vision"):
-        for layer in _layers(vlm.model.get_submodule(vlm.prefixes[part])):
-            fully_shard(layer, mesh=mesh)
+    tower, llm = (vlm.model.get_submodule(vlm.prefixes[part]) for part in ("vision", "llm"))
+    for layer in (*vlm.family.layers(tower), *cast(nn.ModuleList, llm.layers)):
+        fully_shard(layer, mesh=mesh)
     fully_shard(forward, mesh=mesh)
     for module in forward.modules():
         if isinstance(module, FSDPModule):
             module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
     vlm.chunks.enter = forward
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The layers of a transformer: its first list of modules."""
-    return next(list(found) for found in module.modules() if isinstance(found, nn.ModuleList))

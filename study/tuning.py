@@ -279,7 +279,7 @@ def search_all(
 ) -> None:
     """Run a search until every series has its number of trials; what is on disk is not run again.
 
-    Each trial is done by one process, or by a `team` that has GPUs of its own.
+    Each trial is done by one process, or by a `team`, which asks for CPUs and GPUs of its own.
     A trial whose worker dies is tried once more and then recorded as failed. Raises `KeyboardInterrupt` if the run
     was interrupted.
     """

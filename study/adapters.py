@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraModel
-from torch import nn
+from peft.tuners.lora import LoraLayer, LoraModel
+from torch import Tensor, nn
 
+from study.parallel import local, spread_as
 from study.vlm import VLM
 
 
@@ -41,4 +43,15 @@ def adapted(
     try:
         yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
     finally:
-        adapters.merge_and_unload()
+        _merge(model)
+        adapters.unload()
+
+
+@torch.no_grad()
+def _merge(model: nn.Module) -> None:
+    """Add what the adapters say to the weights, of which this process may hold but a part: peft's own wants all."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            weight = cast(nn.Linear, module.get_base_layer()).weight
+            moved = cast(Tensor, cast(Any, module).get_delta_weight("default"))
+            local(weight).add_(local(spread_as(moved, weight)))

@@ -27,6 +27,8 @@ from study.parallel import ALONE, World, world
 T = TypeVar("T")
 R = TypeVar("R")
 Run = Callable[[slice], Sequence[Tensor]]
+Pass = Callable[[Callable[[], list[Tensor]]], list[Tensor]]
+"""How a forward pass is made: the weights of a model that is spread are there while it lasts."""
 
 
 class DoesNotFit(RuntimeError):
@@ -41,10 +43,6 @@ def _again_later(run: Run, rows: slice, like: Tensor) -> Sequence[Tensor]:
     return cast(Sequence[Tensor], checkpoint(lambda some, _: run(some), rows, like, use_reentrant=False))
 
 
-def _at_once(computed: Callable[[], T]) -> T:
-    return computed()
-
-
 @dataclass
 class Chunks:
     """How forwards are cut by rows: among processes, then in time. One object is shared by all copies of a model."""
@@ -55,18 +53,16 @@ class Chunks:
     """The most rows that such a forward had so far, in this process."""
     world: World = ALONE
     """The processes that share every forward: outside of a training step each computes all by itself."""
-    enter: Callable[[Callable[[], list[Tensor]]], list[Tensor]] = _at_once
-    """How a forward is begun. Sharded weights are gathered there."""
 
-    def over(self, like: Tensor, run: Run) -> list[Tensor]:
+    def over(self, like: Tensor, run: Run, passed: Pass) -> list[Tensor]:
         """What `run` makes of the rows of `like`: for a slice of them, tensors of which the first axis follows them.
 
-        If cut into chunks, it is run again on the way back. Where there are fewer rows than processes some compute the
-        first for nothing: a sharded model is run by all or none.
+        The model is run as `passed` says. If cut into chunks, it is run again on the way back. Where there are fewer
+        rows than processes some compute the first for nothing: a model that is spread is run by all or none.
         """
         rows = self.world.block(len(like))
         idle = rows.start == rows.stop
-        made = self.enter(lambda: self._in_chunks(like, slice(0, 1) if idle else rows, run))
+        made = passed(lambda: self._in_chunks(like, slice(0, 1) if idle else rows, run))
         return self.world.gathered([tensor[:0] for tensor in made] if idle else made)
 
     def _in_chunks(self, like: Tensor, rows: slice, run: Run) -> list[Tensor]:

@@ -8,6 +8,7 @@ asking one by one (to float rounding). Shapes: B rows of L tokens, P prompts, at
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,12 +27,12 @@ def replies(vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache
     """
     prompts = batch.prompts[torch.tensor(wanted, device=vlm.device)]
     ends = torch.tensor(_ends(vlm), device=vlm.device)
-    tokens = _best(vlm, hidden[prompts[:, 0], prompts[:, 1]])  # (P,) the last of each reply
+    tokens = vlm.run(lambda: _best(vlm, hidden[prompts[:, 0], prompts[:, 1]]))  # (P,) the last of each reply
     said, talk = [tokens], _Talk(batch, prompts)
     going = (~torch.isin(tokens, ends)).nonzero().squeeze(1)  # the replies that have not ended
     while len(going) and len(said) < most_tokens:
         tokens = tokens.clone()
-        tokens[going] = _best(vlm, talk.heard(vlm, going, tokens[going], cache))
+        tokens[going] = vlm.run(partial(_next, vlm, talk, going, tokens[going], cache))
         said.append(tokens)
         going = going[~torch.isin(tokens[going], ends)]
     return [_text(vlm, list(map(int, reply))) for reply in torch.stack(said, 1).tolist()]
@@ -70,6 +71,10 @@ class _Talk:
         ).last_hidden_state
         out: Tensor = hidden[rows, slots]
         return out
+
+
+def _next(vlm: VLM, talk: _Talk, going: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
+    return _best(vlm, talk.heard(vlm, going, tokens, cache))
 
 
 def _best(vlm: VLM, hidden: Tensor) -> Tensor:

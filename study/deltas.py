@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from study.parallel import local, overwrite, spread_as, whole, world
+from study.store import writes
 from study.vlm import VLM
 
 
@@ -25,19 +29,38 @@ def put_back(vlm: VLM, before: Mapping[str, Tensor]) -> None:
     for parameter in vlm.model.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
-    apply_delta(vlm, {name: before[name] for name in delta(vlm, before)})
+    apply_delta(vlm, {name: before[name] for name in changed(vlm, before)})
 
 
 def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep."""
-    return {name: p for name, p in vlm.tensors().items() if not torch.equal(p, before[name].to(p.device))}
+    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep.
+
+    Those of a model that is spread over several processes are put together in main memory by the one that writes.
+    """
+    there = vlm.tensors()
+    return {name: _kept(there[name]) for name in changed(vlm, before)}
 
 
-def apply_delta(vlm: VLM, changed: Mapping[str, Tensor]) -> None:
+def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors that differ, in any process."""
+    here = [n for n, p in vlm.tensors().items() if not torch.equal(local(p), local(spread_as(before[n], p)))]
+    if vlm.spread is None:
+        return here
+    everywhere = set(chain.from_iterable(world().collected(here)))
+    return [name for name in vlm.tensors() if name in everywhere]
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    if not isinstance(tensor, DTensor):
+        return tensor
+    gathered = whole(tensor)
+    return gathered.cpu() if writes() else tensor
+
+
+def apply_delta(vlm: VLM, kept: Mapping[str, Tensor]) -> None:
     """Write kept tensors into `vlm`, in place. Raises `ValueError` for a name or shape the model does not have."""
     there = dict(vlm.model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in changed.items():
-            if name not in there or there[name].shape != tensor.shape:
-                raise ValueError(f"weights for {name} {tuple(tensor.shape)} do not fit this model")
-            there[name].copy_(tensor)
+    for name, tensor in kept.items():
+        if name not in there or there[name].shape != tensor.shape:
+            raise ValueError(f"weights for {name} {tuple(tensor.shape)} do not fit this model")
+        overwrite(there[name], tensor)

@@ -17,9 +17,9 @@ from study.contracts import Learned
 from study.deltas import apply_delta
 from study.memory import needed
 from study.packing import pack
-from study.parallel import World, whole, world
+from study.parallel import World, world
+from study.parallel import whole as put_together
 from study.questions import Benchmark, Lesson
-from study.sharding import shard
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
 from study.vlm import VLM, Attention, Dtype, Part, load
@@ -47,32 +47,23 @@ def learn(
     on_step: OnStep | None,
     dtype: Dtype = "float32",
     attention: Attention = "sdpa",
-    *,
-    sharded: bool = False,
 ) -> None:
     """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder; it will be
     loaded with the same `attention`.
 
-    The processes of one world share every batch, and every tensor too if `sharded`; the first tells and keeps. If
-    memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those
-    of one row are too large, and `ValueError` for adapters in a sharded world.
+    The processes of one world share every batch, and every tensor too where models are spread; the first tells and
+    keeps. If memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit`
+    if those of one row are too large.
     """
-    if sharded and learned.schedule.lora_rank:
-        raise ValueError(
-            f"lora_rank={learned.schedule.lora_rank}: adapters are not sharded; set it to 0, or sharded off"
-        )
     started, here = time.monotonic(), world()
     told = on_step if here.rank == 0 else None
 
     def attempt(chunks: Chunks) -> tuple[VLM, list[float]]:
-        vlm = load(base, "cpu" if sharded else device, getattr(torch, dtype), attention)
-        vlm = replace(vlm, chunks=chunks)
-        if sharded:
-            shard(vlm)
+        vlm = replace(load(base, device, getattr(torch, dtype), attention), chunks=chunks)
         return vlm, _taught(vlm, learned, benchmark, told)
 
     vlm, curve = retried(attempt, lambda: needed(base, dtype))
-    if sharded:
+    if vlm.spread is not None:
         vlm = _gathered(vlm, learned.parts, base, here)
     if here.rank == 0:
         _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention})
@@ -99,10 +90,10 @@ def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | 
 
 
 def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
-    """A sharded model in one piece, in the host's memory of the first process: the base, with what was taught."""
-    plain = load(base, "cpu", vlm.model.dtype, vlm.attention) if here.rank == 0 else vlm
+    """A model that was spread, in one piece, in the first process's main memory: the base, with what was taught."""
+    plain = load(base, "cpu", vlm.model.dtype, vlm.attention, whole=True) if here.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
-        tensor = whole(parameter.detach())
+        tensor = put_together(parameter.detach())
         if here.rank == 0:
             apply_delta(plain, {name: tensor})
     return plain
@@ -135,15 +126,18 @@ def model_folder(root: Path, key: str) -> Path:
     return Folder(root).learned(key) / "model"
 
 
-def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True) -> VLM:
-    """Load a learned model as it was taught. Raises `ValueError` naming the file if it is `checked` and damaged."""
+def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, whole: bool = False) -> VLM:
+    """Load a learned model as it was taught; where models are spread it is, unless it is to be `whole`.
+
+    Raises `ValueError` naming the file if it is `checked` and damaged.
+    """
     place = Folder(root).learned(key)
     taught = read_json(place / "learned.json")
     for name, digest in taught["sha256"].items() if checked else ():
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
             raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
     dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
-    return load(model_folder(root, key), device, getattr(torch, dtype), attention)
+    return load(model_folder(root, key), device, getattr(torch, dtype), attention, whole=whole)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

@@ -36,7 +36,7 @@ def held(root: Path, key: str, device: str) -> Held:
     if wanted not in _held:
         put_away()
         vlm = load_learned(root, key, device)
-        _held[wanted] = Held(vlm, load_learned(root, key, checked=False).tensors())
+        _held[wanted] = Held(vlm, load_learned(root, key, checked=False, whole=True).tensors())
     return _held[wanted]
 
 

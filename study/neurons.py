@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from study.packing import Batch
+from study.parallel import clear
 from study.vlm import VLM, Part
 
 
@@ -31,17 +31,16 @@ class MLP:
         """How many neurons there are."""
         return self.writes.in_features
 
-    @torch.no_grad()
     def kill(self, neurons: Tensor) -> None:
         """Set to 0 all weights into and out of some neurons: as if they had been taken out of the architecture.
 
         Training does not bring them back either: a weight on one side gets no gradient while the other side is 0.
         """
         for layer in self.reads:
-            layer.weight[neurons] = 0
+            clear(layer.weight, neurons)
             if layer.bias is not None:
-                layer.bias[neurons] = 0
-        self.writes.weight[:, neurons] = 0
+                clear(layer.bias, neurons)
+        clear(self.writes.weight, (slice(None), neurons))
 
 
 def mlps(vlm: VLM, part: Part) -> list[MLP]:

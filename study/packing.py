@@ -137,7 +137,7 @@ def at_answers(vlm: VLM, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tens
         tokens = _tokens(batch, rows)
         return [read(_hidden(vlm, batch, rows)[batch.row[tokens] - rows.start, batch.source[tokens]])]
 
-    (out,) = vlm.chunks.over(batch.input_ids, run)
+    (out,) = vlm.over(batch.input_ids, run)
     return out
 
 
@@ -150,20 +150,20 @@ def _tokens(batch: Batch, rows: slice) -> slice:
 
 def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
     """As `logits`, from the last hidden states (B, L, D) of the batch."""
-    head: torch.nn.Module = vlm.model.lm_head
-    out: Tensor = head(hidden[batch.row, batch.source])
+    out: Tensor = vlm.run(lambda: vlm.model.lm_head(hidden[batch.row, batch.source]))
     return out.float()
 
 
 def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
     """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow."""
-    return _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache)
+    return vlm.run(lambda: _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache))
 
 
 def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:
     """The last hidden states of some rows."""
     positions = batch.position_ids[..., rows, :]
     pixels = _shown(vlm, batch, rows)
+    unseen = None if pixels is not None else _unseen(vlm, batch)
     out: Tensor = vlm.model.model(
         input_ids=batch.input_ids[rows],
         position_ids=positions,
@@ -172,7 +172,14 @@ def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> 
         use_cache=cache is not None,
         **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
     ).last_hidden_state
-    return out
+    return out if unseen is None else out + unseen
+
+
+def _unseen(vlm: VLM, batch: Batch) -> Tensor | None:
+    """A zero out of a picture, in rows without where others have one: a tower that is spread is run by all or none."""
+    if vlm.spread is None or batch.pixels is None:
+        return None
+    return 0.0 * vlm.encoded(batch.pixels[:1])[-1].sum()
 
 
 def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:

@@ -13,14 +13,16 @@ wants the whole forward pass behind its own `forward`, while methods call parts 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 T = TypeVar("T")
 
@@ -81,6 +83,14 @@ class World:
         dist.all_reduce(number)
         return float(number)
 
+    def least(self, number: int) -> int:
+        """The smallest of the numbers that the processes have."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number, device=_device())
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return int(found)
+
     def wait(self) -> None:
         """Until all processes are here."""
         self.agreed(0.0)
@@ -115,7 +125,7 @@ class World:
 
     def largest(self, weights: Collection[nn.Parameter]) -> float:
         """The largest absolute value among the weights; what is no number counts as infinite if they are sharded."""
-        here = [local for weight in weights if (local := _local(weight)).numel()]
+        here = [held for weight in weights if (held := local(weight)).numel()]
         found = (
             torch.stack(torch._foreach_norm(here, ord=math.inf)).max() if here else torch.zeros((), device=_device())
         )
@@ -151,13 +161,71 @@ def world() -> World:
     return World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
 
 
+_SPREADING = ContextVar("spreading", default=False)
+
+
+@contextmanager
+def spreading() -> Iterator[None]:
+    """While the block lasts, models that are loaded are spread over the processes (`study.sharding`)."""
+    token = _SPREADING.set(True)
+    try:
+        yield
+    finally:
+        _SPREADING.reset(token)
+
+
+def spreads() -> bool:
+    """Whether a model that is loaded is spread."""
+    return _SPREADING.get()
+
+
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which this process may hold but a part. In a sharded world all must ask for it."""
+    """A tensor of which this process may hold but a part. All processes must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def _local(tensor: Tensor) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all of it, unless it is spread."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def spread_as(tensor: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor on the device of `like`, spread over the processes as that is. Nothing is exchanged."""
+    there = tensor.to(like.device)
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
+        return there
+    return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def gradients(value: Tensor, weights: Sequence[nn.Parameter]) -> list[Tensor | None]:
+    """The gradient of a scalar by each weight, nothing where it has none: `torch.autograd.grad`, of spread weights too.
+
+    FSDP hands out the gradients of these as `.grad` alone, averaged over the processes.
+    """
+    if not any(isinstance(weight, DTensor) for weight in weights):
+        return list(torch.autograd.grad(value, weights, allow_unused=True))
+    before = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    value.backward()
+    found = [weight.grad for weight in weights]
+    for weight, gradient in zip(weights, before, strict=True):
+        weight.grad = gradient
+    return found
+
+
+@torch.no_grad()
+def overwrite(tensor: Tensor, values: Tensor) -> None:
+    """Give a tensor that may be spread the values of one that may be whole."""
+    local(tensor).copy_(local(spread_as(values, tensor)))
+
+
+@torch.no_grad()
+def clear(tensor: Tensor, places: Any) -> None:
+    """Set what is at `places` of a tensor, which may be spread, to 0."""
+    values = whole(tensor)
+    values[places] = 0
+    overwrite(tensor, values)
 
 
 def _device() -> torch.device:

@@ -7,6 +7,8 @@ little is shared here: the strict protocol (`study.scoring`) is the cheap one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -39,7 +41,9 @@ def generated(vlm: VLM, asks: Sequence[Ask]) -> list[str]:
         return list(zip(batch, _replies(vlm, [asks[i] for i in batch], [ids[i] for i in batch]), strict=True))
 
     mine = world().share(list(_alike(asks, [len(own) for own in ids])))
-    found = {i: said for some in world().collected(list(in_pieces(mine, reply))) for i, said in some}
+    with vlm.apart():
+        replied_to = list(in_pieces(mine, reply))
+    found = {i: said for some in world().collected(replied_to) for i, said in some}
     return [found[i] for i in range(len(asks))]
 
 
@@ -81,14 +85,10 @@ def _replies(vlm: VLM, asks: Sequence[Ask], ids: Sequence[tuple[int, ...]]) -> l
     mask = torch.tensor([[0] * (length - len(own)) + [1] * len(own) for own in ids]).to(vlm.device)
     pictures = [picture for ask in asks for picture in ask.pictures]
     shown = {**vlm.pixels(pictures).inputs(vlm.model.dtype), **vlm.token_types(tokens)} if pictures else {}
-    out = vlm.model.generate(  # type: ignore[operator]
-        input_ids=tokens,
-        attention_mask=mask,
-        max_new_tokens=asks[0].most_tokens,
-        do_sample=False,
-        pad_token_id=pad,
-        **shown,
+    generate = partial(
+        cast(Any, vlm.model).generate, max_new_tokens=asks[0].most_tokens, do_sample=False, pad_token_id=pad
     )
+    out = vlm.run(lambda: generate(input_ids=tokens, attention_mask=mask, **shown))
     return [text.strip() for text in vlm.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]
 
 

@@ -112,4 +112,5 @@ def _team(study: Study) -> Team:
     """Who does each job of a study together."""
     from study.workers import Team
 
-    return Team(study.processes, study.gpus_per_trial > 0, study.study_dir.absolute() / "ray")
+    logs = study.study_dir.absolute() / "ray"
+    return Team(study.processes, study.gpus_per_trial > 0, logs, sharded=study.sharded)

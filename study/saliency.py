@@ -17,7 +17,7 @@ from torch import Tensor
 from study.answers import cross_entropy
 from study.contracts import Request
 from study.packing import pack
-from study.parallel import world
+from study.parallel import gradients, spread_as, whole, world
 from study.questions import Lesson
 from study.store import content_key
 from study.training import Lessons, Schedule
@@ -35,16 +35,25 @@ def saliency(vlm: VLM, request: Request, parts: Sequence[Part], *, texts: int = 
 
     `texts` is as in `squared_gradients`.
     """
-    path = _cached(request, parts, texts)
-    try:
-        ratios = {name: ratio.to(vlm.device) for name, ratio in load_tensors(path).items()}
-    except (FileNotFoundError, ValueError):  # not there yet, damaged, or just being written by another worker
+    path, weights = _cached(request, parts, texts), vlm.trainable(parts)
+    kept = _kept(path)
+    if world().told(lambda: kept is not None):  # what the first process has read is there for all
+        found = (load_tensors(path) if kept is None else kept).items()
+        ratios = {name: spread_as(ratio, weights[name]) for name, ratio in found}
+    else:
         forget = squared_gradients(vlm, parts, request.forget, SEED, texts=texts)
         retain = squared_gradients(vlm, parts, request.retain, SEED, texts=texts)
         ratios = {name: (forget[name] + EPSILON) / (retain[name] + EPSILON) for name in forget}
-        save_tensors(path, ratios)
+        save_tensors(path, {name: whole(ratio) for name, ratio in ratios.items()})
     world().align([ratios[name] for name in sorted(ratios)])
     return ratios
+
+
+def _kept(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return load_tensors(path)
+    except (FileNotFoundError, ValueError):  # not there yet, damaged, or just being written by another worker
+        return None
 
 
 def squared_gradients(
@@ -65,8 +74,7 @@ def squared_gradients(
         weight.requires_grad_(True)
     for _ in range(BATCHES):
         loss = cross_entropy(vlm, pack(vlm, drawn.draw()))
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        for (name, _), gradient in zip(weights.items(), gradients, strict=True):
+        for name, gradient in zip(weights, gradients(loss, list(weights.values())), strict=True):
             if gradient is not None:
                 total[name] += gradient.square() / BATCHES
     for weight in weights.values():
@@ -82,8 +90,8 @@ def masks(ratios: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
     selected = {name: (ratio >= threshold).to(ratio.dtype) for name, ratio in ratios.items()}
     if not ratios:
         raise ValueError("the saliency mask covers no weight: no lesson reaches the parts that are trained")
-    if not any(bool(mask.any()) for mask in selected.values()):
-        largest = max(float(ratio.max()) for ratio in ratios.values())
+    if not any(bool(whole(mask.any())) for mask in selected.values()):
+        largest = max(float(whole(ratio.max())) for ratio in ratios.values())
         raise ValueError(f"saliency_threshold={threshold:g} selects no weight: the largest ratio is {largest:.4g}")
     return selected
 

@@ -104,7 +104,8 @@ def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k:
         return list(zip((q.id for q in asked), _read(vlm, batch, asked, k), strict=True))
 
     parts = batched(vlm, [group for group, _ in groups])
-    found = dict(in_pieces((list(itertools.islice(rows, len(part))) for part in parts), read))
+    with vlm.apart():
+        found = dict(in_pieces((list(itertools.islice(rows, len(part))) for part in parts), read))
     return dict(itertools.chain.from_iterable(some.items() for some in world().collected(found)))
 
 

@@ -126,8 +126,8 @@ class Study:
     """Processes, one a GPU if there are any, that teach vanilla and each reference together, one model at a time; 0
     for as many as do a job together."""
     sharded: bool = False
-    """Whether these processes each keep but a part of the weights, gradients and optimizer state (FSDP2): for a model
-    that can be trained on no single GPU. Not with adapters."""
+    """Whether processes that do a job together each keep but a part of the weights, gradients and optimizer state
+    (FSDP2): for a model that no single GPU can hold or train."""
     threads: int = 1
     """Torch threads per process."""
     address: str = ""
@@ -242,8 +242,7 @@ def _check_processes(study: Study) -> None:
             "own; set gpus_per_trial to 1"
         )
     if study.sharded and together == 1:
-        raise ValueError("sharded spreads a model over several processes: set workers_per_model to at least 2")
-    if study.sharded and study.learn.lora_rank:
         raise ValueError(
-            f"sharded with learn.lora_rank={study.learn.lora_rank}: adapters are not sharded; set one of them to 0"
+            "sharded spreads a model over several processes: set gpus_per_trial (on the CPU workers_per_trial) to at "
+            "least 2, or workers_per_model to spread it while it learns alone"
         )

@@ -1,48 +1,107 @@
-"""A model spread over several processes (FSDP2): for one that can be trained on no single GPU."""
+"""A model spread over several processes (FSDP2): for one that no single GPU can hold or train."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar, cast
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from transformers import PreTrainedModel
 
-from study.vlm import VLM
+from study.parallel import local, world
 
 T = TypeVar("T")
 
 
-class Forward(nn.Module):
-    """A forward pass of a model: whatever the function it is called with computes.
+class Spread(nn.Module):
+    """The forward passes of a spread model: whatever the function is that it is called with.
 
-    FSDP gathers weights where a module is entered, and a pass over packed questions enters the model and its head.
+    Each process of torch's group keeps but its part of every tensor. Each of `layers` is gathered as it runs, and all
+    else (embeddings, projector, head) at the start of a pass: FSDP does so where a module is entered, and a pass over
+    packed questions enters the model and its head. All processes must run the same layers in the same order, but for
+    those that work `apart`. A model may lie in the memory of the host and goes to the GPU layer by layer.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.model = model
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        mesh = dist.device_mesh.init_device_mesh(device, (dist.get_world_size(),))
+        for module in (*layers, self):  # what is not gathered may be read and written at any time: so are all parts
+            sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+            sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
 
     def forward(self, computed: Callable[[], T]) -> T:
         """The result of `computed()`."""
         return computed()
 
+    def passed(self, computed: Callable[[], T]) -> T:
+        """A forward pass that computes `computed()`."""
+        with warnings.catch_warnings():  # of views that would be changed in place: nobody does
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+            return cast(T, self(computed))
 
-def shard(vlm: VLM) -> None:
-    """Let each process of torch's group keep but its part of every tensor of the model.
+    def forget_passes(self) -> None:
+        """Let go of what FSDP remembers of earlier passes: the next may be any, after an error or in another order."""
+        cast(FSDPModule, self).reset_iter_state()
 
-    Then every layer of the LLM and of the tower is gathered as it runs, and all else (embeddings, projector, head)
-    at the start of the pass. A model may lie in the memory of the host and goes to the GPU layer by layer.
-    """
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    mesh = dist.device_mesh.init_device_mesh(device, (dist.get_world_size(),))
-    forward = Forward(vlm.model)
-    tower, llm = (vlm.model.get_submodule(vlm.prefixes[part]) for part in ("vision", "llm"))
-    for layer in (*vlm.family.layers(tower), *cast(nn.ModuleList, llm.layers)):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(forward, mesh=mesh)
-    for module in forward.modules():
-        if isinstance(module, FSDPModule):
-            module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
-    vlm.chunks.enter = forward
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """While the block lasts each process may run what passes it likes; it ends when all are through.
+
+        Before each layer all tell which one they want, and the first of these is gathered by all. Who waits for
+        another, or wants none any more, lends its part.
+        """
+        root, *layers = (module for module in self.modules() if isinstance(module, FSDPModule))
+        hooks = [
+            cast(nn.Module, layer).register_forward_pre_hook(partial(_lending, layers, i), prepend=True)
+            for i, layer in enumerate(layers)
+        ]
+        self.passed(lambda: None)  # FSDP finds out what belongs together in the first pass
+        root.set_reshard_after_forward(False, recurse=False)
+        root.unshard()
+        try:
+            yield
+            _lend(layers, len(layers))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            root.set_reshard_after_forward(True, recurse=False)
+            self.forget_passes()
+
+
+def _lending(layers: Sequence[FSDPModule], wanted: int, *_: object) -> None:
+    _lend(layers, wanted)
+
+
+def _lend(layers: Sequence[FSDPModule], wanted: int) -> None:
+    """Gather with the others what they need, until it is this process's turn."""
+    while (first := world().least(wanted)) != wanted:
+        layers[first].unshard()
+        layers[first].reshard()
+
+
+def copied(model: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same shape without values, which `fill` gives it once both are spread."""
+    with torch.device("meta"):
+        made = type(model)._from_config(  # no public function makes a model of a given class and precision
+            copy.deepcopy(model.config), dtype=model.dtype, attn_implementation=model.config._attn_implementation
+        )
+    return cast(PreTrainedModel, made.eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def fill(model: nn.Module, like: nn.Module) -> None:
+    """Give a spread model on the meta device the tensors that another has, of which it may share no part."""
+    theirs: dict[str, Any] = dict(chain(like.named_parameters(), like.named_buffers()))
+    model.to_empty(device=next(like.parameters()).device)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        local(tensor).copy_(local(theirs[name]))

@@ -262,7 +262,7 @@ def _chosen(
                 f"lora_rank={schedule.lora_rank}: a saliency mask selects weights, and adapters change all weights of "
                 "a layer; set lora_rank=0 or leave the mask out"
             )
-        trained = {name: p for name, p in trained.items() if name in masks and bool(masks[name].any())}
+        trained = {name: p for name, p in trained.items() if name in masks and bool(whole(masks[name].any()))}
     if not trained:
         raise ValueError(f"no parameter of {', '.join(parts)} is left to train: lower the saliency threshold")
     return trained

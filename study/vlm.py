@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from study.chunks import Chunks
+from study.chunks import Chunks, Run
 from study.families import PARTS as PARTS
 from study.families import Part as Part
 from study.families import expander, family_of, load_processor, read_layers, skip_unread, unread
 from study.features import Features
+from study.parallel import spreads
 from study.pixels import Pixels, joined, pixels_from, squared
 from study.questions import Picture
+from study.sharding import Spread, copied, fill
+
+T = TypeVar("T")
 
 Dtype = Literal["float32", "bfloat16"]
 """In what weights are kept."""
@@ -46,6 +51,8 @@ class VLM:
     instruction: str = ""
     prefill: str = ""
     chunks: Chunks = field(default_factory=Chunks, repr=False)
+    spread: Spread | None = field(default=None, repr=False)
+    """Where the model is spread over several processes, what puts it together for a forward pass."""
     _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
     _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
 
@@ -216,10 +223,11 @@ class VLM:
     def features(self, pixels: Pixels) -> Features:
         """The hidden state after every vision layer that is read, and the projected tokens. No LLM call."""
         like = next(iter(pixels.tensors.values()))
-        *layers, projected = self.chunks.over(like, lambda rows: self._encoded(pixels[rows]))
+        *layers, projected = self.over(like, lambda rows: self.encoded(pixels[rows]))
         return Features(tuple(layers), projected)
 
-    def _encoded(self, pixels: Pixels) -> list[Tensor]:
+    def encoded(self, pixels: Pixels) -> list[Tensor]:
+        """The same as tensors, within a pass that has begun."""
         states: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -235,9 +243,34 @@ class VLM:
         projected = out if isinstance(out, Tensor) else torch.cat(list(out))
         return [tensor.reshape(len(pixels), -1, tensor.shape[-1]) for tensor in (*states, projected)]
 
+    # ---- passes ------------------------------------------------------------------------------------------------
+    def run(self, computed: Callable[[], T]) -> T:
+        """What `computed()` returns: a forward pass, whatever it runs. One does not begin within another."""
+        return computed() if self.spread is None else self.spread.passed(computed)
+
+    def over(self, like: Tensor, run: Run) -> list[Tensor]:
+        """What `run` makes of the rows of `like`, in chunks and by all processes that share a step: `Chunks.over`."""
+        return self.chunks.over(like, run, self.run)
+
+    def apart(self) -> AbstractContextManager[None]:
+        """While the block lasts, processes that do a job together need not run the same passes. No gradients."""
+        return nullcontext() if self.spread is None else self.spread.apart()
+
+    def spread_out(self) -> VLM:
+        """The same model, of which each process keeps but a part from now on."""
+        tower, llm = (self.model.get_submodule(self.prefixes[part]) for part in ("vision", "llm"))
+        return replace(self, spread=Spread(self.model, [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)]))
+
     # ---- copies and weights ------------------------------------------------------------------------------------
     def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:
-        """A copy that will not change when `parts` of this model are trained; all other tensors are shared."""
+        """A copy that will not change when `parts` of this model are trained; all other tensors are shared.
+
+        Of a model that is spread all are copied: each process holds but a part of them.
+        """
+        if self.spread is not None:
+            twin = replace(self, model=copied(self.model), spread=None).spread_out()
+            fill(twin.model, self.model)
+            return twin
         kept = [p for name, p in self.model.named_parameters() if self.part_of(name) not in parts]
         shared: dict[int, Any] = {id(tensor): tensor for tensor in [*kept, *self.model.buffers()]}
         model = copy.deepcopy(self.model, shared)
@@ -263,8 +296,17 @@ class VLM:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
 
-def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, attention: Attention = "sdpa") -> VLM:
+def load(
+    folder: Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attention: Attention = "sdpa",
+    *,
+    whole: bool = False,
+) -> VLM:
     """Load a Hugging Face folder (safetensors only, no remote code).
+
+    In a world where models are spread it is, unless it is to be `whole`.
 
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
@@ -284,4 +326,6 @@ def load(folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, 
         raise ValueError(f"{folder}: {len(lost)} weights are missing, such as {lost[0]}: download the folder again")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    if spreads() and not whole:
+        return VLM(model.eval(), processor).spread_out()
     return VLM(model.to(device).eval(), processor)

@@ -19,7 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from study.cluster import quiet_worker
 from study.contracts import Learned
 from study.learning import learn
-from study.parallel import ALONE, world
+from study.parallel import ALONE, spreading, world
 from study.plan import Failed
 from study.store import Folder, Json, read_json, silent, write_json
 from study.training import OnStep
@@ -80,9 +80,13 @@ def learn_all(
 def _worker(config: dict[str, Any]) -> None:
     """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
     quiet_worker()
-    bench: Bench = config["bench"]
-    among, models = world(), config["models"]
-    if not config["together"]:
+    with spreading() if config["sharded"] else nullcontext():
+        _teach(config["bench"], config["models"], together=config["together"])
+
+
+def _teach(bench: Bench, models: Sequence[Learned], *, together: bool) -> None:
+    among = world()
+    if not together:
         torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
         among, models = ALONE, among.share(models)
     for model in models:
@@ -94,7 +98,6 @@ def _worker(config: dict[str, Any]) -> None:
                 *(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model)),
                 dtype=bench.dtype,
                 attention=bench.attention,
-                sharded=config["sharded"],
             )
 
 
@@ -106,6 +109,8 @@ class Team:
     gpus: bool
     logs: Path
     """A folder that every machine sees."""
+    sharded: bool = False
+    """Whether each keeps but a part of every model."""
 
 
 def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team) -> Json:
@@ -118,7 +123,12 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team
     with tempfile.TemporaryDirectory(prefix="team-", dir=team.logs) as logs:
         trainer = TorchTrainer(
             _member,
-            train_loop_config={"work": work, "arguments": arguments, "result": Path(logs) / "result.json"},
+            train_loop_config={
+                "work": work,
+                "arguments": arguments,
+                "result": Path(logs) / "result.json",
+                "sharded": team.sharded,
+            },
             torch_config=TorchConfig(backend="nccl" if team.gpus else "gloo", timeout_s=PATIENCE),
             scaling_config=ScalingConfig(
                 num_workers=team.size,
@@ -138,7 +148,7 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team
 def _member(config: dict[str, Any]) -> None:
     """What each process of a team does."""
     quiet_worker()
-    with nullcontext() if world().rank == 0 else silent():
+    with nullcontext() if world().rank == 0 else silent(), spreading() if config["sharded"] else nullcontext():
         result = config["work"](*config["arguments"])
     if world().rank == 0:
         write_json(config["result"], result)

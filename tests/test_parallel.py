@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +23,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Learned
 from study.learning import learn, lessons_for, load_learned
 from study.packing import logits, pack, token_logps
-from study.parallel import World, whole, world
+from study.parallel import World, spreading, whole, world
 from study.plan import Failed
 from study.questions import Benchmark
 from study.settings import Study
@@ -44,7 +45,12 @@ CASES = {
     "lora": replace(VANILLA, schedule=replace(UNEVEN, lora_rank=2, lora_dropout=0.0, learning_rate=1e-2), seed=3),
 }
 EVERYTHING = replace(CASES["sgd"], parts=PARTS, seed=5)
-SHARDED = {"sharded": replace(VANILLA, seed=4), "sharded, all parts": EVERYTHING}
+SHARDED = {
+    "sharded": replace(VANILLA, seed=4),
+    "sharded, all parts": EVERYTHING,
+    "sharded, lora": replace(CASES["lora"], seed=6),
+    "sharded, checkpoint": replace(VANILLA, schedule=replace(UNEVEN, checkpoint=True), seed=7),
+}
 ALL = {**CASES, **SHARDED}
 DIVERGING = replace(VANILLA, schedule=replace(UNEVEN, worst_loss=1e-3))
 
@@ -63,11 +69,13 @@ def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) 
 
     learning.train = recorded  # type: ignore[attr-defined]
     for name, learned in ALL.items():
-        learn(root, learned, benchmark, base, "cpu", None, sharded=name in SHARDED)
+        with spreading() if name in SHARDED else nullcontext():
+            learn(root, learned, benchmark, base, "cpu", None)
         kept[name] = kept.pop("last")
     for sharded in (False, True):
         try:
-            learn(root, DIVERGING, benchmark, base, "cpu", None, sharded=sharded)
+            with spreading() if sharded else nullcontext():
+                learn(root, DIVERGING, benchmark, base, "cpu", None)
         except Diverged as error:
             kept[f"diverged {sharded}"] = str(error)
     kept["planted"] = planted(rank)
@@ -81,7 +89,8 @@ def shard(rank: int, root: Path, port: int, benchmark: Benchmark, bases: dict[st
     """Let each of two processes learn a model of every family, sharded."""
     join(rank, port)
     for family, base in bases.items():
-        learn(root / family, EVERYTHING, benchmark, base, "cpu", None, sharded=True)
+        with spreading():
+            learn(root / family, EVERYTHING, benchmark, base, "cpu", None)
     dist.destroy_process_group()
 
 
@@ -237,11 +246,6 @@ def test_shares_are_a_partition(items: int, size: int) -> None:
     assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
 
 
-def test_adapters_are_refused_in_a_sharded_world(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"lora_rank=2: adapters are not sharded"):
-        learn(tmp_path, CASES["lora"], benchmark, tiny_folder, "cpu", None, sharded=True)
-
-
 # ---- settings ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("settings", "complaint"),
@@ -251,8 +255,7 @@ def test_adapters_are_refused_in_a_sharded_world(tmp_path: Path, benchmark: Benc
         ({"workers_per_trial": 0}, "workers_per_trial=0: use at least 1"),
         ({"workers_per_model": -1}, "workers_per_model=-1"),
         ({"workers_per_model": 2, "gpus_per_trial": 0.5}, "each of these processes needs a GPU of its own"),
-        ({"sharded": True}, "set workers_per_model to at least 2"),
-        ({"sharded": True, "workers_per_model": 2, "learn": Schedule(lora_rank=8)}, r"sharded with learn\.lora_rank=8"),
+        ({"sharded": True}, r"set gpus_per_trial \(on the CPU workers_per_trial\) to at least 2, or workers_per_model"),
     ],
 )
 def test_processes_that_cannot_work_together_are_refused(settings: dict[str, Any], complaint: str) -> None:

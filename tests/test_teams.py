@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -22,6 +24,7 @@ from study.contracts import Learned, Method, Trial
 from study.learning import learn
 from study.methods.gradient_difference import GradientDifference
 from study.methods.none import NoMethod
+from study.parallel import spreading
 from study.plugins import find, known
 from study.store import content_key, read_json, read_rows, silent
 from study.trial import Bench
@@ -64,24 +67,45 @@ def of(name: str) -> Trial:
     return Trial(VANILLA, METHODS[name], "full" if name.endswith("apart") else "visual", 10, 0, name)
 
 
+def attacks() -> dict[str, Any]:
+    """Every attack, in short."""
+    found: dict[str, Any] = {name: quick(find("attacks", name)(), PLAIN) for name in known("attacks")}
+    found["relearning"] = RELEARNING
+    found["adversarial_image"] = replace(found["adversarial_image"], steps=2)
+    found["swap_back, head"] = replace(found["swap_back"], head=True)
+    found["pruning, global"] = replace(found["pruning"], scope="global")
+    found["probe, llm"] = replace(found["probe"], where="llm")
+    return found
+
+
+ATTACKS = attacks()
+
+
+def victim(attack: str) -> Trial:
+    """Whom an attack is tried on."""
+    return of("adapters" if attack == "adapter_scaling" else "vkd")
+
+
 def everything(bench: Bench) -> None:
-    """Every method, and one of them attacked."""
+    """Every method, and every attack."""
     for name in METHODS:
         trial.run(bench, of(name), REFERENCE.key)
     trial.report(bench, of("vkd"), blind=True)
-    trial.attack(bench, of("vkd"), RELEARNING, REFERENCE.key)
+    for name, attack in ATTACKS.items():
+        trial.attack(bench, victim(name), attack, REFERENCE.key)
 
 
-def member(rank: int, root: Path, port: int, bench: Bench) -> None:
+def member(rank: int, root: Path, port: int, bench: Bench, sharded: bool) -> None:
     """What each of two processes does."""
     join(rank, port)
-    if rank == 0:
-        everything(replace(bench, root=root))
-    else:
-        with silent(), pytest.MonkeyPatch.context() as patch:
-            for module in (store, weights):
-                patch.setattr(module, "written", _never)
+    with spreading() if sharded else nullcontext():
+        if rank == 0:
             everything(replace(bench, root=root))
+        else:
+            with silent(), pytest.MonkeyPatch.context() as patch:
+                for module in (store, weights):
+                    patch.setattr(module, "written", _never)
+                everything(replace(bench, root=root))
     try:
         retried(_short, lambda: "a lot")
     except DoesNotFit as error:
@@ -99,36 +123,44 @@ def _short(_: object) -> None:
 
 @dataclass(frozen=True)
 class Both:
-    """The same study by one process, and by two."""
+    """The same study by one process, and by two, of which each may hold but a part of the model."""
 
     one: Bench
     two: Bench
+    sharded: Bench
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Both:
-    one, two = tmp_path_factory.mktemp("teams") / "one", tmp_path_factory.mktemp("teams") / "two"
+    one, two, sharded = (tmp_path_factory.mktemp("teams") / name for name in ("one", "two", "sharded"))
     bench = Bench(one, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
         learn(one, learned, bench.benchmark, tiny_folder, "cpu", None)
-    shutil.copytree(one, two)
+    for root in (two, sharded):
+        shutil.copytree(one, root)
+        spawn(member, root, bench, root is sharded)
     everything(bench)
     lending.put_away()
-    spawn(member, two, bench)
-    return Both(bench, replace(bench, root=two))
+    return Both(bench, replace(bench, root=two), replace(bench, root=sharded))
+
+
+@pytest.fixture(params=["whole", "sharded"])
+def team(request: pytest.FixtureRequest, both: Both) -> Bench:
+    """What two processes made."""
+    return both.sharded if request.param == "sharded" else both.two
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both) -> None:
-    records = [read_json(bench.folder.record(of(name).key)) for bench in (both.one, both.two)]
+def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: Bench) -> None:
+    records = [read_json(bench.folder.record(of(name).key)) for bench in (both.one, team)]
     assert [record["state"] for record in records] == ["complete"] * 2, records
-    one, two = (load_tensors(b.folder.trial(of(name).key) / "delta.safetensors") for b in (both.one, both.two))
+    one, two = (load_tensors(b.folder.trial(of(name).key) / "delta.safetensors") for b in (both.one, team))
     start = load(both.one.folder.learned(VANILLA.key) / "model").tensors()
     assert one.keys() == two.keys()
     if one:
         assert apart(one, two, {tensor: start[tensor] for tensor in one}) < 1e-3
-    rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, both.two))
+    rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, team))
     assert theirs["question"].tolist() == rows["question"].tolist()
     assert (theirs["probability"] - rows["probability"]).abs().max(skipna=False) < 1e-4
     pictures = [record["cost"]["images"] for record in records]
@@ -136,24 +168,28 @@ def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", ["report", "blind", "attack"])
-def test_two_processes_score_and_attack_as_one_does(rows: str, both: Both) -> None:
-    asked = of("vkd")
-    one, two = (
-        read_rows(
-            b.folder.attack(asked.key, content_key(RELEARNING)) if rows == "attack" else b.folder.rows(asked.key, rows)
-        )
-        for b in (both.one, both.two)
-    )
+@pytest.mark.parametrize("rows", ["report", "blind"])
+def test_two_processes_score_as_one_does(rows: str, both: Both, team: Bench) -> None:
+    _alike(*(read_rows(bench.folder.rows(of("vkd").key, rows)) for bench in (both.one, team)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ATTACKS)
+def test_two_processes_attack_as_one_does(name: str, both: Both, team: Bench) -> None:
+    key, attack = victim(name).key, content_key(ATTACKS[name])
+    _alike(*(read_rows(bench.folder.attack(key, attack)) for bench in (both.one, team)))
+
+
+def _alike(one: pd.DataFrame, two: pd.DataFrame) -> None:
     assert two[["question", "step"]].equals(one[["question", "step"]])
     assert (two["likelihood"] - one["likelihood"]).abs().max() < 1e-4
     assert (two["reply"] == one["reply"]).mean() > 0.99
 
 
 @pytest.mark.slow
-def test_a_process_among_several_does_not_start_anew_alone(both: Both) -> None:
+def test_a_process_among_several_does_not_start_anew_alone(team: Bench) -> None:
     for rank in range(2):
-        told = (both.two.root / f"{rank}.txt").read_text()
+        told = (team.root / f"{rank}.txt").read_text()
         assert told.startswith("out of memory (too little). Needed by arithmetic: a lot. Set the schedule's checkpoint")
 
 

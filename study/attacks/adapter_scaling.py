@@ -15,7 +15,8 @@ import torch
 
 from study.attacks._weights import check_parts
 from study.contracts import InChain, Request, Stage
-from study.deltas import apply_delta, delta
+from study.deltas import apply_delta, changed
+from study.parallel import spread_as
 from study.questions import Lesson, Question
 from study.vlm import PARTS, VLM, Part
 
@@ -51,14 +52,17 @@ class AdapterScaling:
         """
         yield Stage(0, vlm, questions)
         start = request.start()
-        found = delta(vlm, start)
+        found = changed(vlm, start)
         if found and not request.adapter:
             raise ValueError(
                 "the method trained whole weights, there is no adapter to take off: leave adapter_scaling out, or set "
                 "the method's lora_rank"
             )
-        adapted = {name: tensor.clone() for name, tensor in found.items() if vlm.part_of(name) in self.parts}
+        there = vlm.tensors()
+        adapted = {name: there[name].clone() for name in found if vlm.part_of(name) in self.parts}
         target = vlm.with_instruction("")
         for step, scale in enumerate(self.scales, 1):
-            apply_delta(vlm, {name: start[name].to(vlm.device).lerp(tensor, scale) for name, tensor in adapted.items()})
+            apply_delta(
+                vlm, {name: spread_as(start[name], tensor).lerp(tensor, scale) for name, tensor in adapted.items()}
+            )
             yield Stage(step, target, questions)

@@ -13,6 +13,7 @@ from torch import Tensor
 from study import checks
 from study.attacks._weights import check_parts, linear_weights
 from study.contracts import Request, Stage
+from study.parallel import local, whole
 from study.questions import Lesson, Question
 from study.vlm import PARTS, VLM, Part
 
@@ -46,7 +47,8 @@ class Pruning:
         for together in [weights] if self.scope == "global" else [[weight] for weight in weights]:
             most = smallest(together, self.share)
             for weight in together:
-                weight.masked_fill_(weight.float().abs() <= most, 0.0)
+                there = local(weight)
+                there.masked_fill_(there.float().abs() <= most, 0.0)
         yield Stage(1, vlm.with_instruction(""), questions)
 
 
@@ -60,7 +62,7 @@ def smallest(tensors: Sequence[Tensor], share: float) -> float:
     low, high = 0, int(torch.tensor(math.inf).view(torch.int32))
     while low < high:
         middle = (low + high) // 2
-        if sum(int((tensor.float().abs() <= _float(middle)).sum()) for tensor in tensors) >= wanted:
+        if sum(int(whole((tensor.float().abs() <= _float(middle)).sum())) for tensor in tensors) >= wanted:
             high = middle
         else:
             low = middle + 1

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from study import checks
 from study.attacks._weights import check_parts, linear_weights
 from study.contracts import Request, Stage
+from study.parallel import overwrite, whole
 from study.questions import Lesson, Question
 from study.vlm import PARTS, VLM, Part
 
@@ -59,7 +60,7 @@ class Quantization:
         """The model as found, then rounded."""
         yield Stage(0, vlm, questions)
         for weight in linear_weights(vlm, self.parts, head=self.head):
-            weight.copy_(self.rounded(weight))
+            overwrite(weight, self.rounded(whole(weight)))
         yield Stage(1, vlm.with_instruction(""), questions)
 
     def rounded(self, weight: Tensor) -> Tensor:

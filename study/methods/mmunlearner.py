@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
 
 from study import checks
 from study.answers import cross_entropy
 from study.contracts import Material, Request
 from study.packing import pack
-from study.parallel import world
+from study.parallel import gradients, whole, world
 from study.saliency import masks, saliency
 from study.training import Lessons, Schedule, train
 from study.vlm import PARTS, VLM, Part
@@ -80,8 +79,8 @@ class MMUnlearner:
 
         def ascent() -> Tensor:
             value = -self.forget_weight * cross_entropy(vlm, pack(vlm, forget.draw()))
-            found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-            means = world().averages(found, list(weights.values()))  # clipping is of the whole gradient
+            trained = list(weights.values())
+            means = world().averages(gradients(value, trained), trained)  # clipping is of the whole gradient
             gradient = {name: g for name, g in zip(weights, means, strict=True) if g is not None}
             if self.variant == "released":
                 _clip(gradient, self.schedule.clip)
@@ -121,12 +120,12 @@ def with_gradient(value: Tensor, gradient: Mapping[str, Tensor], weights: Mappin
     """A scalar with the value of `value` and a gradient that was made elsewhere: of all `weights` not named, zero."""
     total = value.detach()
     for name, g in gradient.items():
-        total = total + (g * (weights[name] - weights[name].detach())).sum()
+        total = total + whole((g * (weights[name] - weights[name].detach())).sum())
     return total
 
 
 def _clip(gradient: Mapping[str, Tensor], largest: float) -> None:
     """Scale a gradient, in place, to a norm of at most `largest`, as `torch.nn.utils.clip_grad_norm_` does."""
-    norm = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
+    norm = math.sqrt(sum(float(whole(g.square().sum())) for g in gradient.values()))
     for g in gradient.values():
         g.mul_(min(1.0, largest / (norm + 1e-6)))

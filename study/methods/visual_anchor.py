@@ -19,6 +19,7 @@ from study.answers import answer_logps
 from study.contracts import Request
 from study.methods._features import Layers, apart
 from study.packing import pack
+from study.parallel import gradients, whole
 from study.pixels import Pixels
 from study.questions import Picture
 from study.training import Lessons, Schedule, frozen, train
@@ -90,7 +91,8 @@ class VisualAnchor:
                 target = vanilla.features(perturbed(pixels, delta))
             total = apart(vlm.features(pixels), target, self.layers, self.distance)
             for name, importance in fisher.items():
-                total = total + self.fisher_weight * (importance * (weights[name] - start[name]).square()).sum()
+                change = (importance * (weights[name] - start[name]).square()).sum()
+                total = total + self.fisher_weight * whole(change)
             return total
 
         train(vlm, self.trains, self.schedule, loss, seed=request.seed)
@@ -151,7 +153,7 @@ def projected_gradient(
     features = vlm.features(pixels).projected.float()
     noise = torch.randn(features.shape, generator=generator).to(features.device)
     scale = (features.numel() * features.detach().var()).sqrt().clamp_min(torch.finfo(torch.float32).eps)
-    found = torch.autograd.grad((features * noise).sum() / scale, list(weights.values()), allow_unused=True)
+    found = gradients((features * noise).sum() / scale, list(weights.values()))
     for weight in weights.values():
         weight.requires_grad_(False)
     return {name: g for name, g in zip(weights, found, strict=True) if g is not None}

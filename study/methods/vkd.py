@@ -22,6 +22,7 @@ from study.features import Features, gathered
 from study.methods._features import Layers, apart
 from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
+from study.parallel import clear, whole
 from study.pixels import Pixels, joined
 from study.questions import Lesson, Picture
 from study.saliency import masks, saliency
@@ -214,14 +215,13 @@ def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
         known = ", ".join(name.partition(".")[0] for name in _NEURONS)
         raise ValueError(f"teacher='pruned' needs a vision tower with {known} layers; choose another teacher")
     weights = dict(teacher.model.named_parameters())
-    with torch.no_grad():
-        for names in layers.values():
-            scores = torch.stack([ratios[name].log().sum(1) for name in names]).sum(0)
-            neurons = scores.topk(max(1, round(share * len(scores)))).indices
-            for name in names:
-                weights[name][neurons] = 0
-                if (bias := weights.get(name.removesuffix("weight") + "bias")) is not None:
-                    bias[neurons] = 0
+    for names in layers.values():
+        scores = torch.stack([whole(ratios[name]).log().sum(1) for name in names]).sum(0)
+        neurons = scores.topk(max(1, round(share * len(scores)))).indices
+        for name in names:
+            clear(weights[name], neurons)
+            if (bias := weights.get(name.removesuffix("weight") + "bias")) is not None:
+                clear(bias, neurons)
     return teacher
 
 

@@ -43,6 +43,10 @@ def _again_later(run: Run, rows: slice, like: Tensor) -> Sequence[Tensor]:
     return cast(Sequence[Tensor], checkpoint(lambda some, _: run(some), rows, like, use_reentrant=False))
 
 
+def _at_once(computed: Callable[[], list[Tensor]]) -> list[Tensor]:
+    return computed()
+
+
 @dataclass
 class Chunks:
     """How forwards are cut by rows: among processes, then in time. One object is shared by all copies of a model."""
@@ -54,7 +58,7 @@ class Chunks:
     world: World = ALONE
     """The processes that share every forward: outside of a training step each computes all by itself."""
 
-    def over(self, like: Tensor, run: Run, passed: Pass) -> list[Tensor]:
+    def over(self, like: Tensor, run: Run, passed: Pass = _at_once) -> list[Tensor]:
         """What `run` makes of the rows of `like`: for a slice of them, tensors of which the first axis follows them.
 
         The model is run as `passed` says. If cut into chunks, it is run again on the way back. Where there are fewer

@@ -199,8 +199,8 @@ def assert_near(start: dict[str, Tensor], one: dict[str, Tensor], other: dict[st
 def short_above(most: int) -> Callable[..., list[Any]]:
     """A machine with memory for so many rows at once."""
 
-    def over(self: Chunks, like: Tensor, run: Callable[[slice], Any]) -> list[Any]:
-        found = OVER(self, like, run)
+    def over(self: Chunks, like: Tensor, *how: Any) -> list[Any]:
+        found = OVER(self, like, *how)
         if math.ceil(len(like) / self.count) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return found

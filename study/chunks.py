@@ -103,7 +103,8 @@ def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
             if world().size > 1:
                 raise DoesNotFit(
                     f"out of memory ({short}). Needed by arithmetic: {estimate()}. Set the schedule's checkpoint=True "
-                    "or lora_rank, draw fewer pictures per step, or share each step among more GPUs"
+                    "or lora_rank, draw fewer pictures per step, share each step among more GPUs, or spread the model "
+                    "over them (--sharded)"
                 ) from error
         release()  # not before here: the error holds on to the tensors of the attempt
         if chunks.count >= max(2, chunks.rows) or not chunks.rows:

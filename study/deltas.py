@@ -26,6 +26,8 @@ def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
 
 def put_back(vlm: VLM, before: Mapping[str, Tensor]) -> None:
     """Make the tensors of `vlm` those of `before` again, bit for bit, wherever these lie."""
+    if vlm.spread is not None:
+        vlm.spread.forget_passes()
     for parameter in vlm.model.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from transformers import PreTrainedModel
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from study.parallel import local, world
 
@@ -33,6 +33,7 @@ class Spread(nn.Module):
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.model = model
+        self.begun = False
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         mesh = dist.device_mesh.init_device_mesh(device, (dist.get_world_size(),))
         for module in (*layers, self):  # what is not gathered may be read and written at any time: so are all parts
@@ -47,11 +48,13 @@ class Spread(nn.Module):
         """A forward pass that computes `computed()`."""
         with warnings.catch_warnings():  # of views that would be changed in place: nobody does
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+            self.begun = True
             return cast(T, self(computed))
 
     def forget_passes(self) -> None:
         """Let go of what FSDP remembers of earlier passes: the next may be any, after an error or in another order."""
-        cast(FSDPModule, self).reset_iter_state()
+        if self.begun:  # until then FSDP has nothing to forget, and fails to
+            cast(FSDPModule, self).reset_iter_state()
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -92,7 +95,7 @@ def _lend(layers: Sequence[FSDPModule], wanted: int) -> None:
 def copied(model: PreTrainedModel) -> PreTrainedModel:
     """A model of the same shape without values, which `fill` gives it once both are spread."""
     with torch.device("meta"):
-        made = type(model)._from_config(  # no public function makes a model of a given class and precision
+        made = AutoModelForImageTextToText.from_config(
             copy.deepcopy(model.config), dtype=model.dtype, attn_implementation=model.config._attn_implementation
         )
     return cast(PreTrainedModel, made.eval().requires_grad_(False))

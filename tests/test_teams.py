@@ -54,7 +54,11 @@ def methods() -> dict[str, Method]:
 
 
 METHODS = methods()
-
+BAD: dict[str, Method] = {
+    "impossible": replace(METHODS["rmu"], layer=99),  # type: ignore[type-var]
+    "diverging": quick(METHODS["npo"], replace(PLAIN, worst_loss=1e-9)),
+}
+"""They end before and within a step; what is done after them is done right."""
 
 # One picture and one text a step: of two processes one has the picture, and no gradient of the LLM's text rows.
 METHODS |= {
@@ -64,7 +68,7 @@ METHODS |= {
 
 
 def of(name: str) -> Trial:
-    return Trial(VANILLA, METHODS[name], "full" if name.endswith("apart") else "visual", 10, 0, name)
+    return Trial(VANILLA, {**METHODS, **BAD}[name], "full" if name.endswith("apart") else "visual", 10, 0, name)
 
 
 def attacks() -> dict[str, Any]:
@@ -88,7 +92,7 @@ def victim(attack: str) -> Trial:
 
 def everything(bench: Bench) -> None:
     """Every method, and every attack."""
-    for name in METHODS:
+    for name in (*BAD, *METHODS):
         trial.run(bench, of(name), REFERENCE.key)
     trial.report(bench, of("vkd"), blind=True)
     for name, attack in ATTACKS.items():
@@ -168,6 +172,14 @@ def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: Be
 
 
 @pytest.mark.slow
+def test_what_cannot_be_done_is_told_alike(both: Both, team: Bench) -> None:
+    for name, state in (("impossible", "failed"), ("diverging", "diverged")):
+        one, two = (read_json(bench.folder.record(of(name).key)) for bench in (both.one, team))
+        assert one["state"] == two["state"] == state
+        assert one["reason"] == two["reason"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["report", "blind"])
 def test_two_processes_score_as_one_does(rows: str, both: Both, team: Bench) -> None:
     _alike(*(read_rows(bench.folder.rows(of("vkd").key, rows)) for bench in (both.one, team)))
@@ -193,6 +205,47 @@ def test_a_process_among_several_does_not_start_anew_alone(team: Bench) -> None:
         assert told.startswith("out of memory (too little). Needed by arithmetic: a lot. Set the schedule's checkpoint")
 
 
+# ---- of every family, spread ---------------------------------------------------------------------------------------
+FAMILY_METHODS = ("vkd, all terms", "adapters")
+
+
+def unlearned(bench: Bench, bases: dict[str, Path]) -> None:
+    """Every family by what trains parts of it, compares it with a copy and changes its LLM."""
+    for family, base in bases.items():
+        for name in FAMILY_METHODS:
+            trial.run(replace(bench, root=bench.root / family, base=base), of(name), REFERENCE.key)
+
+
+def spread_member(rank: int, root: Path, port: int, bench: Bench, bases: dict[str, Path]) -> None:
+    """What each of two processes does."""
+    join(rank, port)
+    with spreading(), nullcontext() if rank == 0 else silent():
+        unlearned(replace(bench, root=root), bases)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_every_family_is_unlearned_sharded_as_whole(
+    both: Both, tmp_path: Path, family_folders: dict[str, Path]
+) -> None:
+    one, two = (replace(both.one, root=tmp_path / name) for name in ("one", "two"))
+    for family, base in family_folders.items():
+        learn(one.root / family, VANILLA, both.one.benchmark, base, "cpu", None)
+    shutil.copytree(one.root, two.root)
+    spawn(spread_member, two.root, one, family_folders)
+    unlearned(one, family_folders)
+    lending.put_away()
+    for family in family_folders:
+        start = load(one.root / family / "learned" / VANILLA.key / "model").tensors()
+        for name in FAMILY_METHODS:
+            kept = [
+                load_tensors(bench.root / family / "trials" / of(name).key / "delta.safetensors")
+                for bench in (one, two)
+            ]
+            assert kept[0].keys() == kept[1].keys(), (family, name)
+            assert apart(kept[0], kept[1], {tensor: start[tensor] for tensor in kept[0]}) < 1e-3, (family, name)
+
+
 # ---- on Ray --------------------------------------------------------------------------------------------------------
 def led(root: Path, bench: Bench, work: str) -> Any:
     """In a process of its own: Ray reads once in a process whether it is to ask for a token."""
@@ -208,7 +261,9 @@ def _led(root: Path, bench: Bench, work: str) -> Any:
             "trial": (trial.run, (bench, of("gradient_ascent"), REFERENCE.key)),
             "failing": (_fails, ()),
         }
-        return _searched(bench) if work == "search" else together(*jobs[work], Team(2, False, root / "ray"))
+        return (
+            _searched(bench) if work == "search" else together(*jobs[work], Team(2, False, root / "ray", sharded=True))
+        )
 
 
 def _searched(bench: Bench) -> list[str]:
@@ -245,7 +300,7 @@ def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, tmp_path: P
     bench, key = replace(both.one, root=root), of("gradient_ascent").key
     record = led(root, bench, "trial")
     assert record == read_json(bench.folder.record(key))
-    expected, found = (load_tensors(b.folder.trial(key) / "delta.safetensors") for b in (both.two, bench))
+    expected, found = (load_tensors(b.folder.trial(key) / "delta.safetensors") for b in (both.sharded, bench))
     assert expected
     assert same_bits(found, expected)
     assert not list((root / "ray").iterdir())

@@ -18,6 +18,7 @@ from study.deltas import apply_delta
 from study.memory import needed
 from study.packing import pack
 from study.parallel import World, whole, world
+from study.quantized import Quantized, as_numbers
 from study.questions import Benchmark, Lesson
 from study.sharding import shard
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
@@ -47,11 +48,12 @@ def learn(
     on_step: OnStep | None,
     dtype: Dtype = "float32",
     attention: Attention = "sdpa",
+    quantized: Quantized = "",
     *,
     sharded: bool = False,
 ) -> None:
     """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder; it will be
-    loaded with the same `attention`.
+    loaded with the same `attention`, and then `quantized`.
 
     The processes of one world share every batch, and every tensor too if `sharded`; the first tells and keeps. If
     memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit` if those
@@ -75,7 +77,7 @@ def learn(
     if sharded:
         vlm = _gathered(vlm, learned.parts, base, here)
     if here.rank == 0:
-        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention})
+        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention, "quantized": quantized})
     here.wait()
 
 
@@ -135,22 +137,29 @@ def model_folder(root: Path, key: str) -> Path:
     return Folder(root).learned(key) / "model"
 
 
-def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True) -> VLM:
-    """Load a learned model as it was taught. Raises `ValueError` naming the file if it is `checked` and damaged."""
+def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
+    """Load a learned model as its study asks for it, or unquantised, `as_taught`.
+
+    Raises `ValueError` naming the file if it is `checked` and damaged.
+    """
     place = Folder(root).learned(key)
     taught = read_json(place / "learned.json")
     for name, digest in taught["sha256"].items() if checked else ():
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
             raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
     dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
-    return load(model_folder(root, key), device, getattr(torch, dtype), attention)
+    quantized: Quantized = "" if as_taught else taught.get("quantized", "")
+    return load(model_folder(root, key), device, getattr(torch, dtype), attention, quantized)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:
-    """Write a model with its processor as a Hugging Face folder, whole or not at all; the SHA-256 of its weights."""
+    """Write a model with its processor as a Hugging Face folder, whole or not at all; the SHA-256 of its weights.
+
+    Codes are written as the numbers that they stand for.
+    """
     draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
     try:
-        vlm.model.save_pretrained(draft)
+        vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
         vlm.processor.save_pretrained(draft)
         draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
         sync(draft)

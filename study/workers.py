@@ -94,6 +94,7 @@ def _worker(config: dict[str, Any]) -> None:
                 *(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model)),
                 dtype=bench.dtype,
                 attention=bench.attention,
+                quantized=bench.quantized,
                 sharded=config["sharded"],
             )
 

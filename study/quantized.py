@@ -8,6 +8,7 @@ makes numbers of a layer each time it runs. Pure torch, no calibration data, and
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any, Literal, cast
 
@@ -27,12 +28,13 @@ NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.
 NF4_BLOCK = 64
 
 
+@functools.cache  # copied to a GPU for every layer, it would have the GPU wait
 def codebook(format: Format, device: torch.device | None = None) -> Tensor:
-    """The values of a format, in rising order, as shares of the largest weight of a group."""
+    """The values of a format, in rising order, as shares of the largest weight of a group; never to be written to."""
     if format == "nf4":
-        return torch.tensor(NF4, device=device)
+        return torch.tensor(NF4, device="cpu").to(device)
     most = {"int8": 127, "int4": 7}[format]
-    return (torch.arange(-most, most + 1, device="cpu") / most).to(device)  # a GPU would divide with another last bit
+    return (torch.arange(-most, most + 1, device="cpu") / most).to(device)  # a GPU may divide to another last bit
 
 
 def encoded(weight: Tensor, format: Format, group_size: int = 0) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ from study.metric_check import states
 from study.model_folder import without_weights
 from study.models.hf import Hf
 from study.packing import logits, pack
-from study.plan import Refused, _identity, prepared
+from study.plan import Refused, _identity, prepared, settle
 from study.plugins import find, known, name_of
 from study.presets import PRESETS
 from study.quantized import Codes, Quantized, QuantizedLinear
@@ -305,6 +305,13 @@ def test_an_exported_model_is_an_ordinary_one_that_says_the_same(bench: Bench, t
 def test_precision_of_the_llm_makes_another_study(tiny_folder: Path) -> None:
     assert len({content_key(_identity(Hf(tiny_folder, quantized=format))) for format in WAYS}) == 3
     assert "quantized" not in _identity(Hf(tiny_folder))  # studies of before go on
+
+
+def test_a_folder_that_holds_a_study_of_numbers_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    study = study_on(tiny_folder, tmp_path, **QUIET)
+    settle(prepared(replace(study, model=f"hf:{tiny_folder}"), tmp_path / "data"))
+    with pytest.raises(Refused, match=re.escape("model.quantized: None there, int8 asked")):
+        plan(study, tmp_path)
 
 
 def test_what_is_no_format_is_said() -> None:

@@ -3,7 +3,7 @@
 A weight becomes the nearest value of the format's codebook in [-1, 1] times the largest absolute weight of its group:
 k / 127 for int8, k / 7 for int4 (round to nearest, symmetric), the sixteen values of QLoRA for NF4. The attack
 `quantization` rounds and puts ordinary numbers back; a base model that is loaded `quantized` keeps codes and scales and
-makes numbers of a layer each time it runs. Pure torch, no calibration data, and the same bits on CPU and GPU.
+makes numbers of a layer each time it runs. Pure torch and no calibration data.
 """
 
 from __future__ import annotations

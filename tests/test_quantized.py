@@ -31,7 +31,7 @@ from study.console import console
 from study.contracts import Learned, Request, Trial, changed_parts
 from study.deltas import apply_delta, delta
 from study.export import export
-from study.learning import learn, load_learned
+from study.learning import learn, load_learned, save
 from study.memory import GIB, estimates, shape
 from study.methods.gradient_difference import GradientDifference
 from study.methods.none import NoMethod
@@ -176,6 +176,16 @@ def test_a_family_says_what_its_rounded_numbers_say(
     assert same_bits(found.tensors(), {name: tensor for name, tensor in wanted.tensors().items() if name in left})
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("format", CODES)
+def test_a_gpu_makes_the_same_codes_and_numbers_of_them(format: Codes, tiny_folder: Path) -> None:
+    here, there = (load(tiny_folder, device, quantized=format) for device in ("cpu", "cuda"))
+    assert same_bits(codes(here), {name: tensor.cpu() for name, tensor in codes(there).items()})
+    for ours, theirs in zip(here.model.modules(), there.model.modules(), strict=True):
+        if isinstance(ours, QuantizedLinear) and isinstance(theirs, QuantizedLinear):
+            assert same_bits({"": ours.held()}, {"": theirs.held().cpu()})
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_tower_gets_the_gradient_that_rounded_numbers_give_it(
     precision: str, tiny_folder: Path, benchmark: Benchmark
@@ -305,6 +315,16 @@ def test_an_exported_model_is_an_ordinary_one_that_says_the_same(bench: Bench, t
 def test_precision_of_the_llm_makes_another_study(tiny_folder: Path) -> None:
     assert len({content_key(_identity(Hf(tiny_folder, quantized=format))) for format in WAYS}) == 3
     assert "quantized" not in _identity(Hf(tiny_folder))  # studies of before go on
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_saved_as_the_numbers_it_was_held_as(
+    family: str, family_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    vlm, wanted = load(family_folders[family], quantized="nf4"), rounded(family_folders[family], torch.float32, "nf4")
+    save(vlm, tmp_path / "model")
+    assert same_bits(snapshot(load(tmp_path / "model")), snapshot(wanted))
+    assert vlm.quantized == "nf4"
 
 
 def test_a_folder_that_holds_a_study_of_numbers_is_refused(tiny_folder: Path, tmp_path: Path) -> None:

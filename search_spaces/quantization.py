@@ -8,7 +8,8 @@ from typing import cast, get_args
 from optuna.trial import BaseTrial
 
 from search_spaces._parts import parts
-from study.attacks.quantization import Format, Quantization
+from study.attacks.quantization import Quantization
+from study.quantized import Format
 
 
 def space(trial: BaseTrial, default: Quantization) -> Quantization:

@@ -129,6 +129,15 @@ class Attack(Protocol):
         ...
 
 
+def changed_parts(plugin: object) -> frozenset[Part]:
+    """The parts that a method or an attack may write to: what its `changes` says, else its `trains` or its `parts`.
+
+    Composed attacks change what any of them does.
+    """
+    said = next((getattr(plugin, name) for name in ("changes", "trains", "parts") if hasattr(plugin, name)), ())
+    return frozenset(said).union(*map(changed_parts, getattr(plugin, "links", ())))
+
+
 @dataclass(frozen=True)
 class Learned:
     """A model that the study teaches: `vanilla` all lessons, `reference` all but those of a forget request."""

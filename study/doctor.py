@@ -30,9 +30,10 @@ from study.model_folder import SAMPLE, without_weights
 from study.model_trial import Outcome, group_of, tried
 from study.packing import Group
 from study.plugins import known
+from study.quantized import Quantized
 from study.questions import Picture, Question
 from study.specs import plugin
-from study.vlm import PARTS, VLM, Dtype, load
+from study.vlm import PARTS, VLM, Attention, Dtype, load
 
 GCS = 6379  # where a Ray's control store listens by default
 
@@ -68,13 +69,16 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
     model = plugin("models", asked.model)
     dtype: Dtype = getattr(model, "dtype", get_args(Dtype)[0])
+    quantized: Quantized = getattr(model, "quantized", "")
     folder = model(data)
     empty = without_weights(folder, dtype)
     questions = _sample(asked.benchmark, data)
-    shape, limit = memory.shape(empty), (asked.memory_gb or _memory_here()) * GIB
+    shape, limit = memory.shape(empty, quantized), (asked.memory_gb or _memory_here()) * GIB
     kind = empty.model.config.model_type
     told = f"as study/families/{kind}.py says" if kind in known("families") else "its parts found by their usual names"
     console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {dtype}, {told}", markup=False)
+    if quantized:
+        console.print(f"After learning the LLM's linear layers are held in {quantized}, and frozen.", markup=False)
     _print_parts(empty, shape)
     _print_tokens(empty)
     _print_prompts(empty, questions)
@@ -82,7 +86,8 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     sound = _print_ray()
     if asked.no_smoke:
         return 0 if sound else 1
-    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=getattr(model, "attention", "sdpa"))
+    attention: Attention = getattr(model, "attention", "sdpa")
+    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=attention, quantized=quantized)
     outcomes = _smoke(loaded, shape, limit, questions)
     table("Tried for at most 30 seconds", ["what", "outcome", "found"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1

@@ -17,8 +17,8 @@ from study.contracts import Learned
 from study.deltas import apply_delta
 from study.memory import needed
 from study.packing import pack
-from study.parallel import World, world
-from study.parallel import whole as put_together
+from study.parallel import World, whole, world
+from study.quantized import Quantized, as_numbers
 from study.questions import Benchmark, Lesson
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
@@ -47,9 +47,10 @@ def learn(
     on_step: OnStep | None,
     dtype: Dtype = "float32",
     attention: Attention = "sdpa",
+    quantized: Quantized = "",
 ) -> None:
     """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder; it will be
-    loaded with the same `attention`.
+    loaded with the same `attention`, and then `quantized`.
 
     The processes of one world share every batch, and every tensor too where models are spread; the first tells and
     keeps. If memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit`
@@ -66,7 +67,7 @@ def learn(
     if vlm.spread is not None:
         vlm = _gathered(vlm, learned.parts, base, here)
     if here.rank == 0:
-        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention})
+        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention, "quantized": quantized})
     here.wait()
 
 
@@ -93,7 +94,7 @@ def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
     """A model that was spread, in one piece, in the first process's main memory: the base, with what was taught."""
     plain = load(base, "cpu", vlm.model.dtype, vlm.attention, whole=True) if here.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
-        tensor = put_together(parameter.detach())
+        tensor = whole(parameter.detach())
         if here.rank == 0:
             apply_delta(plain, {name: tensor})
     return plain
@@ -126,8 +127,9 @@ def model_folder(root: Path, key: str) -> Path:
     return Folder(root).learned(key) / "model"
 
 
-def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, whole: bool = False) -> VLM:
-    """Load a learned model as it was taught; where models are spread it is, unless it is to be `whole`.
+def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
+    """Load a learned model as its study asks for it; or `as_taught`, which is unquantised and in one piece.
+
 
     Raises `ValueError` naming the file if it is `checked` and damaged.
     """
@@ -137,14 +139,18 @@ def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = T
         if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
             raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
     dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
-    return load(model_folder(root, key), device, getattr(torch, dtype), attention, whole=whole)
+    quantized: Quantized = "" if as_taught else taught.get("quantized", "")
+    return load(model_folder(root, key), device, getattr(torch, dtype), attention, quantized, whole=as_taught)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:
-    """Write a model with its processor as a Hugging Face folder, whole or not at all; the SHA-256 of its weights."""
+    """Write a model with its processor as a Hugging Face folder, whole or not at all; the SHA-256 of its weights.
+
+    Codes are written as the numbers that they stand for.
+    """
     draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
     try:
-        vlm.model.save_pretrained(draft)
+        vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
         vlm.processor.save_pretrained(draft)
         draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
         sync(draft)

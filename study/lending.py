@@ -36,7 +36,8 @@ def held(root: Path, key: str, device: str) -> Held:
     if wanted not in _held:
         put_away()
         vlm = load_learned(root, key, device)
-        _held[wanted] = Held(vlm, load_learned(root, key, checked=False, whole=True).tensors())
+        taught = load_learned(root, key, checked=False, as_taught=True).tensors()
+        _held[wanted] = Held(vlm, {name: taught[name] for name in vlm.tensors()})  # what codes stand for never changes
     return _held[wanted]
 
 

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from study.families import read_layers
 from study.model_folder import without_weights
+from study.quantized import Quantized, code_bytes
 from study.vlm import PARTS, VLM, Dtype, Part
 
 GIB = 2**30
@@ -30,6 +29,9 @@ ANSWER = 32
 HEADROOM = 1.5
 FLOAT32 = 4
 """Bytes of a number that is kept in float32 whatever the model is in."""
+DECODED = 1 + 4 + 4 + 2
+"""Bytes, at most, that a weight held in a code takes while its layer runs: unpacked, as an index, in float32 and in
+bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,14 @@ class Shape:
     vision: int
     """Activations of a picture in a vision tower that is trained."""
     logits: int
+    spared: int = 0
+    """Bytes that the weights take less once learning is over, where the LLM is held in codes; 0 where it is not."""
+    decoded: int = 0
+    """Bytes of the largest layer that is held in codes, while it runs."""
 
     @property
     def weights(self) -> int:
-        """Bytes of the weights."""
+        """Bytes of the weights while the model is taught."""
         return self.itemsize * sum(self.parameters.values())
 
 
@@ -68,7 +74,8 @@ class Estimate:
     states: int
     """Gradients and AdamW's moments, and the adapters themselves."""
     copies: int
-    """Copies of weights: teachers. What is put back after a trial is read from its file."""
+    """Copies of weights: teachers, and of an LLM in codes one layer as numbers. What is put back after a trial is read
+    from its file."""
     picture: int
     """Activations of a picture with one question, with headroom."""
 
@@ -77,8 +84,8 @@ class Estimate:
         return max(0, int((memory - self.weights - self.states - self.copies) // self.picture))
 
 
-def shape(vlm: VLM) -> Shape:
-    """Count a model; it needs no weights."""
+def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
+    """Count a model that is to be loaded `quantized`; it needs no weights."""
     parameters = dict.fromkeys(PARTS, 0)
     for name, parameter in vlm.model.named_parameters():
         parameters[vlm.part_of(name)] += parameter.numel()
@@ -87,9 +94,11 @@ def shape(vlm: VLM) -> Shape:
     tokens = (vlm.image_tokens + TEXT) * text.num_hidden_layers
     width, inner = vlm.family.widths(vision)
     layers = len(read_layers(vlm.model.get_submodule(vlm.prefixes["vision"]), vlm.model.config))
-    adapted = _adapted(vlm)
+    adapted = list(vlm.linear(("projector", "llm")).values())
+    coded = list(vlm.linear(("llm",)).values()) if quantized else []
+    size = vlm.model.dtype.itemsize
     return Shape(
-        itemsize=vlm.model.dtype.itemsize,
+        itemsize=size,
         parameters=parameters,
         trainable={part: sum(p.numel() for p in vlm.trainable([part]).values()) for part in PARTS},
         adapters=RANK * sum(layer.in_features + layer.out_features for layer in adapted),
@@ -98,11 +107,13 @@ def shape(vlm: VLM) -> Shape:
         llm_passed=tokens * (3 * d + 3 * f),
         vision=(vlm.side // vision.patch_size) ** 2 * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
+        spared=sum(size * layer.weight.numel() - code_bytes(layer, quantized) for layer in coded if quantized),
+        decoded=DECODED * max((layer.weight.numel() for layer in coded), default=0),
     )
 
 
 def estimates(shape: Shape) -> list[Estimate]:
-    """Every kind of training that a study does.
+    """Every kind of training that a study does: with an LLM in codes, after learning, that of the visual module alone.
 
     What a trial puts back it reads from the learned model's file, of which all processes of a machine share the pages.
     """
@@ -113,19 +124,21 @@ def estimates(shape: Shape) -> list[Estimate]:
     adapted = FLOAT32 * shape.adapter_inputs + logits
 
     def of(kind: str, states: int, copies: int, activations: int, more: int = 0) -> Estimate:
-        return Estimate(kind, whole, states, copies, int(HEADROOM * size * activations) + more)
+        held = whole if kind.startswith("learn") else whole - shape.spared
+        return Estimate(kind, held, states, copies, int(HEADROOM * size * activations) + more)
 
+    copies = size * seen + shape.decoded
+    learn = of(f"learn: adapters of rank {RANK}", FLOAT32 * 4 * shape.adapters, 0, shape.llm_trained, adapted)
+    visual = [
+        of("unlearn: visual module, features only", size * 3 * seen, copies, shape.vision),
+        of("unlearn: visual module, loss on answers", size * 3 * seen, copies, shape.vision + shape.llm_passed, logits),
+    ]
+    if shape.decoded:
+        return [learn, *visual]
     return [
-        of(f"learn: adapters of rank {RANK}", FLOAT32 * 4 * shape.adapters, 0, shape.llm_trained, adapted),
+        learn,
         of(f"unlearn: adapters of rank {RANK}", FLOAT32 * 4 * shape.adapters, 0, shape.llm_trained, adapted),
-        of("unlearn: visual module, features only", size * 3 * seen, size * seen, shape.vision),
-        of(
-            "unlearn: visual module, loss on answers",
-            size * 3 * seen,
-            size * seen,
-            shape.vision + shape.llm_passed,
-            logits,
-        ),
+        *visual,
         of("unlearn: all weights", size * 3 * every, 0, shape.vision + shape.llm_trained, logits),
         of(
             "unlearn: all weights, with a copy as reference",
@@ -137,17 +150,7 @@ def estimates(shape: Shape) -> list[Estimate]:
     ]
 
 
-def needed(folder: Path, dtype: Dtype) -> str:
+def needed(folder: Path, dtype: Dtype, quantized: Quantized = "") -> str:
     """What each kind of training of the model in a Hugging Face folder takes with one picture per step, in words."""
-    found = estimates(shape(without_weights(folder, dtype)))
+    found = estimates(shape(without_weights(folder, dtype), quantized))
     return "; ".join(f"{e.kind} {(e.weights + e.states + e.copies + e.picture) / GIB:.2f} GiB" for e in found)
-
-
-def _adapted(vlm: VLM) -> list[nn.Linear]:
-    """The layers that adapters are counted on."""
-    head = vlm.model.get_output_embeddings()
-    return [
-        module
-        for name, module in vlm.model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head and vlm.part_of(f"{name}.weight") != "vision"
-    ]

@@ -21,7 +21,6 @@ from study.chunks import Chunks, retried
 from study.cluster import Job
 from study.contracts import Attack, Learned, Request, Trial
 from study.lending import lent
-from study.memory import needed
 from study.metric_trust import State
 from study.objectives import forget_groups
 from study.plan import Failed, Plan
@@ -33,6 +32,7 @@ from study.settings import Study
 from study.store import Damaged, Folder, canonical, content_key, read_json, write_json, write_rows
 from study.training import Diverged
 from study.trial import Bench, marked
+from study.vlm import PARTS, Part
 
 States = Mapping[State, Attack | None]
 """What is done to a model before it is asked."""
@@ -49,7 +49,8 @@ def check_metrics(plan: Plan, bench: Bench) -> list[str]:
         teach(plan, bench, [t.start for t in pool])
     except Failed as error:
         failures.append(f"metric check: {error}")
-    todo = {t: _missing(plan.folder, t, states(study)) for t in pool if _is_learned(plan.folder, t.start)}
+    wanted = states(study, frozen_llm=bool(bench.quantized))
+    todo = {t: _missing(plan.folder, t, wanted) for t in pool if _is_learned(plan.folder, t.start)}
     jobs = [
         Job(f"{t.start.kind} on {t.ratio} % seed {t.seed}", ask, (bench, t, plan.reference(t.ratio).key, missing))
         for t, missing in todo.items()
@@ -62,14 +63,16 @@ def check_metrics(plan: Plan, bench: Bench) -> list[str]:
     return failures + [f"metric check of {name}: {error}" for name, error in errors.items()]
 
 
-def states(study: Study) -> dict[State, Attack | None]:
+def states(study: Study, *, frozen_llm: bool = False) -> dict[State, Attack | None]:
     """What is done to each model: nothing, the suite's first quantisation (else int4), and its relearning, if any.
 
     The first relearning that leaves whole people out, else the first: of a person of whom it is given something, a
-    model may put the rest together.
+    model may put the rest together. Where the LLM is frozen, int4 is of the visual module.
     """
     suite = study.attackers()
-    rounding = next((a for a in suite if isinstance(a, Quantization)), Quantization("int4"))
+    visual: tuple[Part, ...] = ("vision", "projector")
+    rounded = Quantization("int4", visual if frozen_llm else PARTS)
+    rounding = next((a for a in suite if isinstance(a, Quantization)), rounded)
     teaching = [a for a in suite if isinstance(a, Relearning)]
     teaching.sort(key=lambda a: a.data not in UNRELATED and a.people == 1.0)
     found: dict[State, Attack | None] = {"plain": None, "quantized": rounding}
@@ -90,7 +93,7 @@ def ask(bench: Bench, member: Trial, reference: str, wanted: States) -> None:
         started, failed = time.monotonic(), ""
         attempt = partial(_rows, bench, member, questions, attacker, request)
         try:
-            write_rows(path, retried(attempt, lambda: needed(bench.base, bench.dtype)))
+            write_rows(path, retried(attempt, bench.needed))
         except Damaged:
             raise
         except (Diverged, ValueError) as error:

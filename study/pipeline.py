@@ -92,7 +92,8 @@ def _learn(plan: Plan) -> Bench:
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     bench = Bench(plan.root, plan.source, plan.root, device, study.forget_attributes)
-    kept = {name: getattr(plan.model, name) for name in ("dtype", "attention") if hasattr(plan.model, name)}
+    settings = ("dtype", "attention", "quantized")
+    kept = {name: getattr(plan.model, name) for name in settings if hasattr(plan.model, name)}
     bench = replace(bench, base=_base(plan), **kept)
     teach(plan, bench, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
     attacker = study.search_attack()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Never
 
 from study.cluster import PROJECT
-from study.contracts import BaseModel, Learned, Request, Source, Trial
+from study.contracts import BaseModel, Learned, Request, Source, Trial, changed_parts
 from study.hub import MODEL_FILES
 from study.methods.none import NoMethod
 from study.plugins import name_of, search_space
@@ -23,7 +23,7 @@ from study.questions import HALVES, MODALITIES, ROLES, Benchmark, Half, Modality
 from study.released import Released
 from study.sequence import in_turn
 from study.settings import Study
-from study.specs import name_in, parameters, plugin
+from study.specs import links, name_in, parameters, pinned, plugin
 from study.store import Folder, Json, canonical, content_key, file_digest, read_json, write_json
 from study.trial import holds_out
 from study.warm_start import WarmStart, warm_start
@@ -134,6 +134,7 @@ def prepared(study: Study, data: Path) -> Plan:
     study.search_attack()
     _check_released(study, source)
     _check_spaces(study)
+    _check_quantized(study, model)
     benchmark = source(data).narrowed(study.forget_attributes)
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
@@ -172,6 +173,47 @@ def _check_spaces(study: Study) -> None:
         name = name_in(text)
         if reason := refusal(search_space(name).space, default, parameters(default)):
             raise Refused(f"{text}: outside of search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
+
+
+def _check_quantized(study: Study, model: BaseModel) -> None:
+    """An LLM that is held in codes is frozen: nothing that is tried on it may change it."""
+    quantized = getattr(model, "quantized", "")
+    if not quantized:
+        return
+    if study.sharded:
+        raise Refused(
+            f"sharded with quantized={quantized} of the base model: sharding spreads weights over processes, and codes "
+            "are none; leave one of them out"
+        )
+    wrong = list(dict.fromkeys(_changing_llm(study)))
+    if wrong:
+        raise Refused(
+            f"quantized={quantized} of the base model freezes its llm, which would be changed by {', '.join(wrong)}; "
+            "set them so, as in relearning:trains=vision+projector, leave them out, or leave quantized out"
+        )
+
+
+def _changing_llm(study: Study) -> Iterator[str]:
+    """The methods and attacks of a study that may write to the LLM, each with what to set so that it does not."""
+    attacks = [link for text in (*study.attacks, *filter(None, [study.robustness])) for link in links(text)]
+    methods = ((f"method {text}", default) for text, default in study.method_defaults().items())
+    suite = ((f"attack {text}", attack) for text in attacks for attack in study.attacks_of(text))
+    for told, tried in chain(methods, suite):
+        if "llm" in changed_parts(tried):
+            yield f"{told} (set {_sparing_llm(tried)})"
+    for text, default in study.attack_defaults().items():
+        free = {"trains", "parts"} & parameters(default).keys() - pinned(default, text).keys()
+        if free or "llm" in changed_parts(default):
+            yield f"searched attack {text} (set {_sparing_llm(default)})"
+
+
+def _sparing_llm(tried: object) -> str:
+    """The setting with which a method or an attack leaves the LLM alone."""
+    name = "trains" if hasattr(tried, "trains") else "parts"
+    parts = getattr(tried, name)
+    if getattr(tried, "head", False) and "llm" not in parts:
+        return "head=false"
+    return f"{name}={'+'.join(part for part in parts if part != 'llm') or 'vision'}"
 
 
 def _check_lessons(split: Split, study: Study) -> None:
@@ -246,6 +288,8 @@ def _identity(model: BaseModel) -> Json:
     kinds = [sorted(folder.glob(pattern)) for pattern in MODEL_FILES]
     files = {path.name: (_ends if path.suffix == ".safetensors" else file_digest)(path) for path in chain(*kinds)}
     settings = {name: value for name, value in canonical(model).items() if name not in (*PLACES, "attention")}
+    if not settings.get("quantized"):  # a model that is not is the one it was before there was a choice
+        settings.pop("quantized", None)
     return {**settings, "files": files}
 
 

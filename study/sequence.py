@@ -16,7 +16,6 @@ import torch
 from study.chunks import Chunks, retried
 from study.contracts import Trial
 from study.lending import lent
-from study.memory import needed
 from study.questions import Goal, Split
 from study.scoring import score
 from study.store import content_key, write_json, write_rows
@@ -47,9 +46,7 @@ def in_sequence(bench: Bench, trial: Trial, requests: int, reference: str) -> No
     What diverges ends the sequence there, and the record says so; one that runs out of memory starts anew in smaller
     chunks, as a trial does. `reference` is as in `Bench.request`.
     """
-    retried(
-        lambda chunks: _in_sequence(bench, trial, requests, reference, chunks), lambda: needed(bench.base, bench.dtype)
-    )
+    retried(lambda chunks: _in_sequence(bench, trial, requests, reference, chunks), bench.needed)
 
 
 def _in_sequence(bench: Bench, trial: Trial, requests: int, reference: str, chunks: Chunks) -> None:

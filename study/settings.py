@@ -209,20 +209,21 @@ class Study:
 
     def attackers(self) -> tuple[Attack, ...]:
         """Every attack with every setting of the preset's grid, else with its own default, with what was set."""
-        return tuple(dict.fromkeys(attack for text in self.attacks for attack in self._attacks(text)))
+        return tuple(dict.fromkeys(attack for text in self.attacks for attack in self.attacks_of(text)))
 
     def attack_defaults(self) -> dict[str, Attack]:
         """Where the search of each attack starts."""
-        return {text: self._attacks(text)[0] for text in self.searched_attacks if self.attack_trials}
+        return {text: self.attacks_of(text)[0] for text in self.searched_attacks if self.attack_trials}
 
     def search_attack(self) -> Attack | None:
         """What every trial is attacked with, if robustness is an objective; of the preset's grid the first."""
-        return self._attacks(self.robustness)[0] if self.robustness else None
+        return self.attacks_of(self.robustness)[0] if self.robustness else None
 
-    def _attacks(self, text: str) -> tuple[Attack, ...]:
+    def attacks_of(self, text: str) -> tuple[Attack, ...]:
+        """Every attack that `text` stands for: with each setting of the preset's grid, and what it sets itself."""
         several = links(text)
         if len(several) > 1:
-            return tuple(Chain(chosen) for chosen in itertools.product(*map(self._attacks, several)))
+            return tuple(Chain(chosen) for chosen in itertools.product(*map(self.attacks_of, several)))
         grid = self.attack_grid.get(name_in(text)) or (find("attacks", name_in(text))(),)
         return tuple(adjusted(attack, text) for attack in grid)
 

@@ -23,6 +23,7 @@ from study.lending import held, lent
 from study.memory import needed
 from study.parallel import world
 from study.plugins import name_of
+from study.quantized import Quantized
 from study.questions import HALVES, MODALITIES, Benchmark, Question, facts, states
 from study.scoring import score
 from study.store import (
@@ -59,6 +60,8 @@ class Bench:
     dtype: Dtype = "float32"
     """In what the base model's weights are kept, and those of what is learned from it."""
     attention: Attention = "sdpa"
+    quantized: Quantized = ""
+    """In what the LLM's linear layers are held, but for learning."""
 
     @property
     def folder(self) -> Folder:
@@ -69,6 +72,10 @@ class Bench:
     def benchmark(self) -> Benchmark:
         """The benchmark, read once per process."""
         return _benchmark(self.source, self.folder.data, self.attributes)
+
+    def needed(self) -> str:
+        """What its model takes of memory, in words."""
+        return needed(self.base, self.dtype, self.quantized)
 
     def request(self, trial: Trial, reference: str, chunks: Chunks | None = None) -> Request:
         """The forget request of a trial. `reference` is the key of the learned reference model.
@@ -83,7 +90,7 @@ class Bench:
             seed=trial.seed,
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
             base=lambda: replace(
-                load(self.base, self.device, getattr(torch, self.dtype), self.attention), chunks=finely
+                load(self.base, self.device, getattr(torch, self.dtype), self.attention, self.quantized), chunks=finely
             ),
             reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
             start=lambda: held(self.root, trial.start.key, self.device).weights,
@@ -108,9 +115,7 @@ def run(bench: Bench, trial: Trial, reference: str, *, waited: float = 0.0) -> J
     if done is not None:
         return done
     called = time.monotonic() - waited
-    record = retried(
-        lambda chunks: _run(bench, trial, reference, chunks, called), lambda: needed(bench.base, bench.dtype)
-    )
+    record = retried(lambda chunks: _run(bench, trial, reference, chunks, called), bench.needed)
     world().wait()  # whoever goes on reads what the first process wrote
     return record
 
@@ -228,9 +233,7 @@ def attack(bench: Bench, trial: Trial, attacker: Attack, reference: str) -> None
     that runs out of memory starts anew.
     """
     if _attack_state(bench.folder, trial, attacker) != "complete":
-        retried(
-            lambda chunks: _attack(bench, trial, attacker, reference, chunks), lambda: needed(bench.base, bench.dtype)
-        )
+        retried(lambda chunks: _attack(bench, trial, attacker, reference, chunks), bench.needed)
         world().wait()
 
 

@@ -27,6 +27,7 @@ from study.families import expander, family_of, load_processor, read_layers, ski
 from study.features import Features
 from study.parallel import spreads
 from study.pixels import Pixels, joined, pixels_from, squared
+from study.quantized import Quantized, QuantizedLinear, quantize
 from study.questions import Picture
 from study.sharding import Spread, copied, fill
 
@@ -73,6 +74,11 @@ class VLM:
         return found
 
     @property
+    def quantized(self) -> Quantized:
+        """In what the LLM's linear layers are held; empty for numbers."""
+        return next((layer.format for layer in self.model.modules() if isinstance(layer, QuantizedLinear)), "")
+
+    @property
     def tokenizer(self) -> Any:
         """The tokenizer inside the processor."""
         return self.processor.tokenizer
@@ -102,14 +108,37 @@ class VLM:
         """The parameters of `parts` that can get a gradient, by name.
 
         What the model has in its tower and drops (LLaVA its last layers and final norm) never gets one: it is neither
-        trained nor masked nor counted.
+        trained nor masked nor counted. Raises `ValueError` as `check_changeable` does.
         """
+        self.check_changeable(parts)
         prefix = self.prefixes["vision"]
         dropped = {f"{prefix}.{name}" for name in unread(self.model.get_submodule(prefix), self.model.config)}
         return {
             name: parameter
             for name, parameter in self.model.named_parameters()
             if self.part_of(name) in parts and name not in dropped
+        }
+
+    def check_changeable(self, parts: Sequence[Part]) -> None:
+        """Raise `ValueError` if one of `parts` is an LLM that is held in codes, which nothing can change.
+
+        What is left of it as numbers (norms, embeddings, the head) is not changed either: a part is changed or not.
+        """
+        if "llm" in parts and self.quantized:
+            raise ValueError(
+                f"{'+'.join(parts)}: the base model was loaded with quantized={self.quantized}, so its llm is frozen; "
+                "name vision, projector or both, or leave quantized out of the base model's settings"
+            )
+
+    def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, torch.nn.Linear]:
+        """The linear layers of `parts` by name, the output head among them only if asked for. Codes are none."""
+        last = self.model.get_output_embeddings()
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+            and self.part_of(f"{name}.weight") in parts
+            and (head or module is not last)
         }
 
     # ---- prompts -----------------------------------------------------------------------------------------------
@@ -301,10 +330,11 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     attention: Attention = "sdpa",
+    quantized: Quantized = "",
     *,
     whole: bool = False,
 ) -> VLM:
-    """Load a Hugging Face folder (safetensors only, no remote code).
+    """Load a Hugging Face folder (safetensors only, no remote code), the LLM's linear layers `quantized` if asked.
 
     In a world where models are spread it is, unless it is to be `whole`.
 
@@ -326,6 +356,10 @@ def load(
         raise ValueError(f"{folder}: {len(lost)} weights are missing, such as {lost[0]}: download the folder again")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
+    vlm = VLM(model.eval(), processor)
     if spreads() and not whole:
-        return VLM(model.eval(), processor).spread_out()
-    return VLM(model.to(device).eval(), processor)
+        return vlm.spread_out()
+    if quantized:  # layer by layer: as numbers the whole model might not fit on the device
+        quantize(model, list(vlm.linear(("llm",))), quantized, device)
+    model.to(device)
+    return vlm

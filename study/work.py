@@ -15,6 +15,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 from study.families import read_layers
+from study.quantized import QuantizedLinear
 from study.vlm import VLM
 
 
@@ -57,7 +58,7 @@ def counted(vlm: VLM) -> Iterator[Work]:
             stack.callback(handle.remove)
 
         for module in vlm.model.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear | QuantizedLinear):
                 hook(module, _linear(work))
             elif isinstance(module, nn.Conv2d | nn.Conv3d):
                 hook(module, _convolution(work))
@@ -67,7 +68,7 @@ def counted(vlm: VLM) -> Iterator[Work]:
 
 
 def _linear(work: Work) -> Callable[..., None]:
-    def count(module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Linear | QuantizedLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         work.flops += 2.0 * inputs[0].numel() * module.out_features
 
     return count

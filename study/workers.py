@@ -98,6 +98,7 @@ def _teach(bench: Bench, models: Sequence[Learned], *, together: bool) -> None:
                 *(bench.root, model, bench.benchmark, bench.base, bench.device, _noting(bench.folder, model)),
                 dtype=bench.dtype,
                 attention=bench.attention,
+                quantized=bench.quantized,
             )
 
 

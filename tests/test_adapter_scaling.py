@@ -110,7 +110,7 @@ def test_a_request_knows_its_start_and_whether_there_is_an_adapter(
     start = Learned("reference", "base", "benchmark", "visual", 10, Schedule(), ("llm",), 0)
     asked: list[tuple[Path, str, str]] = []
 
-    def load_learned(*place: Any, checked: bool = True) -> VLM:
+    def load_learned(*place: Any, checked: bool = True, as_taught: bool = False) -> VLM:
         if checked:
             asked.append(place)
         return tiny

@@ -55,7 +55,7 @@ def test_one_model_is_let_go_before_the_next_is_loaded(root: Path, monkeypatch: 
     first = weakref.ref(held(root, VANILLA.key, "cpu").vlm.model)
     there: list[bool] = []
 
-    def loads(*arguments: object, checked: bool = True) -> VLM:
+    def loads(*arguments: object, checked: bool = True, as_taught: bool = False) -> VLM:
         gc.collect()
         there.append(first() is not None)
         return load(model_folder(root, OTHER.key))

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from study.attacks._weights import linear_weights
 from study.attacks.interpolation import Interpolation
 from study.attacks.pruning import Pruning, Scope, smallest
-from study.attacks.quantization import Format, Quantization
+from study.attacks.quantization import Quantization
 from study.attacks.swap_back import SwapBack
 from study.contracts import Request
+from study.quantized import Format, codebook
 from study.questions import Benchmark
 from study.vlm import VLM, Part
 from tests.small import changed, request_on, same_bits, snapshot
@@ -154,10 +155,10 @@ def test_integers_round_to_nearest(format: Format, most: int, size: int) -> None
 def test_nf4_takes_the_nearest_of_sixteen(size: int) -> None:
     """By brute force over the codebook, in blocks of 64 along the flattened weight unless told otherwise."""
     found = Quantization("nf4", group_size=size).rounded(weight())
-    codebook = Quantization("nf4").codebook().double()
+    allowed = codebook("nf4").double()
     pairs = zip(groups_of(weight(), size or 64, flat=True), groups_of(found, size or 64, flat=True), strict=True)
     for before, after in pairs:
-        values = codebook * before.abs().max().double()
+        values = allowed * before.abs().max().double()
         nearest = values[(before.double()[:, None] - values).abs().argmin(1)]
         assert torch.allclose(after.double(), nearest, atol=1e-6)
 
@@ -169,10 +170,10 @@ def test_the_nf4_codebook_is_the_papers() -> None:
     right = normal.icdf(torch.linspace(offset, 0.5, 9, dtype=torch.float64)[:-1])
     left = -normal.icdf(torch.linspace(offset, 0.5, 8, dtype=torch.float64)[:-1])
     quantiles = torch.cat([left, torch.zeros(1, dtype=torch.float64), right]).sort().values
-    codebook = Quantization("nf4").codebook()
-    assert len(codebook) == 16
-    assert codebook[7] == 0
-    assert torch.allclose(codebook.double(), quantiles / quantiles.max(), atol=1e-6)
+    found = codebook("nf4")
+    assert len(found) == 16
+    assert found[7] == 0
+    assert torch.allclose(found.double(), quantiles / quantiles.max(), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

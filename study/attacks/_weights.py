@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from study.vlm import VLM, Part
 
@@ -18,14 +18,10 @@ def check_parts(parts: Sequence[Part]) -> None:
 def linear_weights(vlm: VLM, parts: Sequence[Part], *, head: bool = False) -> list[Tensor]:
     """The weights of every linear layer of `parts`: no embedding, norm or bias, and the output head only if asked.
 
-    Raises `ValueError` if there is none.
+    Raises `ValueError` if there is none, or if the LLM is asked for and held in codes.
     """
-    last = vlm.model.get_output_embeddings()
-    found = {
-        id(module.weight): module.weight
-        for name, module in vlm.model.named_modules()
-        if isinstance(module, nn.Linear) and vlm.part_of(f"{name}.weight") in parts and (head or module is not last)
-    }
+    vlm.check_changeable(parts)
+    found = {id(module.weight): module.weight for module in vlm.linear(parts, head=head).values()}
     if not found:
         raise ValueError(
             f"parts={tuple(parts)}: {type(vlm.model).__name__} has no linear layer there; name other parts"

@@ -34,6 +34,7 @@ class AdapterScaling:
     parts: tuple[Part, ...] = PARTS
     """Where the adapter is scaled; elsewhere it stays on."""
     in_chain: ClassVar[InChain] = "first"
+    changes: ClassVar[tuple[Part, ...]] = ()  # none that the method did not change
 
     def __post_init__(self) -> None:
         check_parts(self.parts)

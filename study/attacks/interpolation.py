@@ -39,6 +39,7 @@ class Interpolation:
     @torch.no_grad()
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The model as found, then at each of `percents`."""
+        vlm.check_changeable(self.parts)
         yield Stage(0, vlm, questions)
         base = request.base().tensors()
         moved = {name: p for name, p in vlm.model.named_parameters() if vlm.part_of(name) in self.parts}

@@ -39,12 +39,18 @@ class SwapBack:
                 "back; name vision, projector or both, or none and head=true"
             )
 
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """The parts that are written to; the head is the LLM's."""
+        return (*self.parts, "llm") if self.head else self.parts
+
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """No lesson."""
         return ()
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The model as found, then with what is the base model's."""
+        vlm.check_changeable(self.changes)
         yield Stage(0, vlm, questions)
         base = request.base()
         head = base.model.get_output_embeddings().weight if self.head else None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from study.contracts import Request
 from study.deltas import apply_delta
-from study.vlm import VLM
+from study.vlm import PARTS, VLM, Part
 
 
 @dataclass(frozen=True)
 class Retrain:
     """Puts the reference's weights into the model: perfect forgetting by an oracle, never searched, never ranked."""
+
+    changes: ClassVar[tuple[Part, ...]] = PARTS
 
     @property
     def oracle(self) -> bool:
@@ -20,5 +23,6 @@ class Retrain:
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """The reference, in place."""
+        vlm.check_changeable(self.changes)
         apply_delta(vlm, request.reference().tensors())
         return vlm

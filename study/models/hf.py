@@ -8,6 +8,7 @@ from typing import get_args
 
 from study import hub
 from study.model_folder import without_weights
+from study.quantized import Quantized
 from study.vlm import Attention, Dtype
 
 
@@ -29,6 +30,9 @@ class Hf:
     is under about 1/256 of a weight is lost. Adapters are trained in float32 and rounded once, when they are merged."""
     attention: Attention = "sdpa"
     """How attention is computed: by torch (sdpa), or written out (eager), which is slow, for a model without."""
+    quantized: Quantized = ""
+    """In what the LLM's linear layers are held once learning is over: int8, nf4, or empty for `dtype`. Such an LLM is
+    frozen: methods and attacks change vision and projector alone. Learning is not quantised."""
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):
@@ -41,6 +45,9 @@ class Hf:
                 f"attention={self.attention!r}: use sdpa, or eager for a model without it. Questions are packed under "
                 "masks of two dimensions per row, which flash attention cannot take"
             )
+
+        if self.quantized not in get_args(Quantized):
+            raise ValueError(f"quantized={self.quantized!r}: use int8 or nf4, or leave it out")
 
     def __call__(self, folder: Path) -> Path:
         """The folder, downloaded first if it lies on the hub. Raises `ValueError` naming what is wrong with it."""

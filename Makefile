@@ -59,7 +59,7 @@ test: .venv/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What the accelerator's own wheels bring along (nvidia-*, cuda-*, triton) and a wheel's local version (+cpu) differ
 # from machine to machine, so they are left to the pin of torch.

@@ -17,6 +17,12 @@ settings.register_profile("study", deadline=None)  # a busy machine is no bug
 settings.load_profile("study")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: processes that share the files among them then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Tiny(steps=0, width=32, layers=2)(tmp_path_factory.mktemp("models"))

@@ -538,7 +538,7 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
 def test_a_robust_study_runs_to_its_report_and_again_runs_nothing(tmp_path: Path) -> None:
     """Every trial that ended well met the attack of the search, every trial on a front the whole suite as well."""
     folder = tmp_path / "study"
-    asked = ("--robustness", "relearning:people=0.4", "--trials", "3", "--forget-ratios", "10")
+    asked = ("--robustness", "relearning:people=0.4", "--trials", "3", "--forget-ratios", "10", "--workers", "1")
     run_study(folder, *asked)
     study = read(folder)
     search = table.search_attack(study)

@@ -268,7 +268,8 @@ def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.slow
 def test_a_study_checks_its_metrics_and_grows(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    few = "--forget-ratios 10 --methods gradient_ascent --trials 1 --confirm-seeds 0 --workers 1".split()
+    few = ["--methods", "gradient_ascent", "--trials", "1", "--confirm-seeds", "0"]
+    few += ["--forget-ratios", "10", "--workers", "1"]
 
     def run(*settings: str) -> str:
         command = [sys.executable, str(PROJECT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *few]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from study.parallel import ALONE, World, world
+from study.parallel import ALONE, World, spreads, world
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -118,7 +118,8 @@ def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
 def in_pieces(pieces: Iterable[Sequence[T]], work: Callable[[Sequence[T]], Sequence[R]]) -> Iterator[R]:
     """The results of all items, worked on piece by piece; a piece that does not fit into memory is halved.
 
-    Those after it are cut as small at once. Raises `DoesNotFit` for an item that does not fit by itself.
+    Those after it are cut as small at once. Raises `DoesNotFit` for an item that does not fit by itself, and where
+    models are spread over processes, which then wait for one another.
     """
     most: int | None = None
     for piece in pieces:
@@ -141,6 +142,8 @@ def _unless_short(work: Callable[[Sequence[T]], Sequence[R]], some: Sequence[T])
     except torch.OutOfMemoryError as error:
         if len(some) == 1:
             raise DoesNotFit(f"out of memory with a single row ({error}): use a GPU with more memory") from error
+        if spreads():  # the others wait in the middle of this pass
+            raise DoesNotFit(f"out of memory ({error}): spread the model over more GPUs") from error
     release()
     return None
 

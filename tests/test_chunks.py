@@ -27,6 +27,7 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.rmu import RMU
 from study.methods.vkd import VKD
 from study.packing import Group, Prompt, hidden_states, logits, pack, token_logps
+from study.parallel import spreading
 from study.questions import Benchmark, Picture
 from study.released_scoring import generated
 from study.scoring import score
@@ -436,3 +437,11 @@ def test_released_replies_go_on_with_smaller_batches(
         assert generated(tiny, asks) == wanted
     assert sum(sizes) == 9
     assert max(sizes) == 2
+
+
+def test_a_process_among_those_that_share_a_model_does_not_go_on_with_less_alone() -> None:
+    def work(some: Sequence[int]) -> list[int]:
+        raise torch.OutOfMemoryError("too little")
+
+    with spreading(), pytest.raises(DoesNotFit, match=r"\(too little\): spread the model over more GPUs"):
+        list(in_pieces([[1, 2, 3]], work))

@@ -85,9 +85,9 @@ def _replies(vlm: VLM, asks: Sequence[Ask], ids: Sequence[tuple[int, ...]]) -> l
     mask = torch.tensor([[0] * (length - len(own)) + [1] * len(own) for own in ids]).to(vlm.device)
     pictures = [picture for ask in asks for picture in ask.pictures]
     shown = {**vlm.pixels(pictures).inputs(vlm.model.dtype), **vlm.token_types(tokens)} if pictures else {}
-    generate = partial(
-        cast(Any, vlm.model).generate, max_new_tokens=asks[0].most_tokens, do_sample=False, pad_token_id=pad
-    )
+    settings = {"max_new_tokens": asks[0].most_tokens, "do_sample": False, "pad_token_id": pad}
+    settings["synced_gpus"] = False  # else transformers has processes that share a model say equally many tokens
+    generate = partial(cast(Any, vlm.model).generate, **settings)
     out = vlm.run(lambda: generate(input_ids=tokens, attention_mask=mask, **shown))
     return [text.strip() for text in vlm.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]
 

@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -33,6 +34,17 @@ Pass = Callable[[Callable[[], list[Tensor]]], list[Tensor]]
 
 class DoesNotFit(RuntimeError):
     """There is not enough memory even for the smallest pieces."""
+
+
+class TooCoarse(RuntimeError):
+    """One of several processes ran out of memory: all of them have to start anew with so many chunks."""
+
+    def __init__(self, count: int, short: str) -> None:
+        super().__init__(f"out of memory ({short}): to be started anew in {count} chunks")
+        self.count, self.short = count, short
+
+    def __reduce__(self) -> tuple[type[TooCoarse], tuple[int, str]]:
+        return type(self), (self.count, self.short)
 
 
 def _again_later(run: Run, rows: slice, like: Tensor) -> Sequence[Tensor]:
@@ -57,6 +69,11 @@ class Chunks:
     """The most rows that such a forward had so far, in this process."""
     world: World = ALONE
     """The processes that share every forward: outside of a training step each computes all by itself."""
+
+    @property
+    def divisible(self) -> bool:
+        """Whether there is something that could be cut more finely."""
+        return self.rows > 0 and self.count < max(2, self.rows)
 
     def over(self, like: Tensor, run: Run, passed: Pass = _at_once) -> list[Tensor]:
         """What `run` makes of the rows of `like`: for a slice of them, tensors of which the first axis follows them.
@@ -88,29 +105,41 @@ class Chunks:
             self.world = ALONE
 
 
+_FIRST = ContextVar("first", default=1)
+
+
+@contextmanager
+def begun_with(count: int) -> Iterator[None]:
+    """While the block lasts, what is tried begins with so many chunks."""
+    token = _FIRST.set(count)
+    try:
+        yield
+    finally:
+        _FIRST.reset(token)
+
+
 def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
     """What `attempt` returns, which starts anew with forwards cut twice as finely whenever it runs out of memory.
 
-    Raises `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut, and where several
-    processes work together: one of them cannot start anew by itself.
+    Raises `TooCoarse` where several processes work together, as one of them cannot start anew by itself, and
+    `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut. Nor is a spread model's
+    forward cut: all processes would have to run as many chunks.
     """
-    chunks = Chunks()
+    chunks = Chunks(_FIRST.get())
     while True:
         try:
             return attempt(chunks)
         except torch.OutOfMemoryError as error:
-            short = str(error)
-            if world().size > 1:
-                raise DoesNotFit(
-                    f"out of memory ({short}). Needed by arithmetic: {estimate()}. Set the schedule's checkpoint=True "
-                    "or lora_rank, draw fewer pictures per step, share each step among more GPUs, or spread the model "
-                    "over them (--sharded)"
-                ) from error
+            short, again = str(error), chunks.divisible and not spreads()
+            if again and world().size > 1:
+                raise TooCoarse(2 * chunks.count, short) from error
         release()  # not before here: the error holds on to the tensors of the attempt
-        if chunks.count >= max(2, chunks.rows) or not chunks.rows:
+        if not again:
             raise DoesNotFit(
-                f"out of memory with one row at a time ({short}). Needed by arithmetic: {estimate()}. Set the "
-                "schedule's checkpoint=True or lora_rank, train fewer parts, or use a GPU with more memory"
+                f"out of memory{'' if chunks.divisible else ' with one row at a time'} ({short}). Needed by "
+                f"arithmetic: {estimate()}. Set the schedule's checkpoint=True or lora_rank, draw fewer pictures per "
+                "step, train fewer parts, or use more memory: a larger GPU, more of them for a job (--gpus-per-trial), "
+                "the model spread over them (--sharded)"
             )
         chunks = Chunks(2 * chunks.count)
 

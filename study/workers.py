@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from study.chunks import TooCoarse, begun_with
 from study.cluster import quiet_worker
 from study.contracts import Learned
 from study.learning import learn
@@ -48,26 +49,36 @@ def learn_all(
     the weights spread over them if `sharded`. Where a worker dies the run begins once more, and what was already
     learned is not learned again. `on_progress(model, steps)` is called now and then.
     """
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={"bench": bench, "models": models, "together": together, "sharded": sharded},
-        torch_config=TorchConfig(backend="nccl" if together and gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus > 0,
-            resources_per_worker={"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus},
-        ),
-        run_config=RunConfig(
-            name=f"learn-{time.time_ns()}",
-            storage_path=str(bench.root / "ray"),
-            failure_config=FailureConfig(max_failures=1),
-        ),
-    )
+
+    def trainer(chunks: Path) -> TorchTrainer:
+        return TorchTrainer(
+            _worker,
+            train_loop_config={
+                "bench": bench,
+                "models": models,
+                "together": together,
+                "sharded": sharded,
+                "chunks": chunks,
+            },
+            torch_config=TorchConfig(backend="nccl" if together and gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus},
+            ),
+            run_config=RunConfig(
+                name=f"learn-{time.time_ns()}",
+                storage_path=str(bench.root / "ray"),
+                failure_config=FailureConfig(max_failures=1),
+            ),
+        )
+
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(bench.folder, models, stop, on_progress), daemon=True)
     watcher.start()
     try:
-        trainer.fit()
+        with _folder(bench.root / "ray") as folder:
+            _fit(trainer, folder / "chunks.json")
     except ray.train.TrainingFailedError as error:
         raise Failed(f"learning failed: {_last_line(error)}") from error
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
@@ -80,7 +91,7 @@ def learn_all(
 def _worker(config: dict[str, Any]) -> None:
     """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
     quiet_worker()
-    with spreading() if config["sharded"] else nullcontext():
+    with spreading() if config["sharded"] else nullcontext(), _finely(config["chunks"]):
         _teach(config["bench"], config["models"], together=config["together"])
 
 
@@ -120,39 +131,80 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team
     Members share forwards and questions (`study.parallel`), and the first alone writes. Raises `RuntimeError` with what
     went wrong in one of them, which ends all.
     """
-    team.logs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="team-", dir=team.logs) as logs:
-        trainer = TorchTrainer(
-            _member,
-            train_loop_config={
-                "work": work,
-                "arguments": arguments,
-                "result": Path(logs) / "result.json",
-                "sharded": team.sharded,
-            },
-            torch_config=TorchConfig(backend="nccl" if team.gpus else "gloo", timeout_s=PATIENCE),
-            scaling_config=ScalingConfig(
-                num_workers=team.size,
-                use_gpu=team.gpus,
-                resources_per_worker={"CPU": 1, "GPU": 1} if team.gpus else {"CPU": 1},
-                placement_strategy="STRICT_PACK",  # what one writes the others must see at once
-            ),
-            run_config=RunConfig(name="job", storage_path=logs),
-        )
+    with _folder(team.logs) as logs:
+        result = logs / "result.json"
+
+        def trainer(chunks: Path) -> TorchTrainer:
+            return TorchTrainer(
+                _member,
+                train_loop_config={
+                    "work": work,
+                    "arguments": arguments,
+                    "sharded": team.sharded,
+                    "chunks": chunks,
+                    "result": result,
+                },
+                torch_config=TorchConfig(backend="nccl" if team.gpus else "gloo", timeout_s=PATIENCE),
+                scaling_config=ScalingConfig(
+                    num_workers=team.size,
+                    use_gpu=team.gpus,
+                    resources_per_worker={"CPU": 1, "GPU": 1} if team.gpus else {"CPU": 1},
+                    placement_strategy="STRICT_PACK",  # what one writes the others must see at once
+                ),
+                run_config=RunConfig(name=f"job-{time.time_ns()}", storage_path=str(logs)),
+            )
+
         try:
-            trainer.fit()
+            _fit(trainer, logs / "chunks.json")
         except ray.train.TrainingFailedError as error:
             raise RuntimeError(_last_line(error)) from error
-        return read_json(Path(logs) / "result.json")
+        return read_json(result)
 
 
 def _member(config: dict[str, Any]) -> None:
     """What each process of a team does."""
     quiet_worker()
-    with nullcontext() if world().rank == 0 else silent(), spreading() if config["sharded"] else nullcontext():
+    silence = nullcontext() if world().rank == 0 else silent()
+    with silence, spreading() if config["sharded"] else nullcontext(), _finely(config["chunks"]):
         result = config["work"](*config["arguments"])
     if world().rank == 0:
         write_json(config["result"], result)
+
+
+@contextmanager
+def _folder(where: Path) -> Iterator[Path]:
+    """A folder that every machine sees, for as long as a job takes."""
+    where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="team-", dir=where) as folder:
+        yield Path(folder)
+
+
+def _fit(trainer: Callable[[Path], TorchTrainer], chunks: Path) -> None:
+    """Run a trainer, and one more whenever a process ran out of memory and wrote down how finely to begin anew."""
+    tried = 1
+    while True:
+        try:
+            trainer(chunks).fit()
+            return
+        except ray.train.TrainingFailedError:
+            if (wanted := _wanted(chunks)) == tried:
+                raise
+            tried = wanted
+
+
+def _wanted(chunks: Path) -> int:
+    return int(read_json(chunks)) if chunks.exists() else 1
+
+
+@contextmanager
+def _finely(chunks: Path) -> Iterator[None]:
+    """While the block lasts, forwards are cut as an earlier run wanted them; what is still too coarse is noted."""
+    try:
+        with begun_with(_wanted(chunks)):
+            yield
+    except TooCoarse as short:
+        chunks.write_text(str(short.count), encoding="utf-8")
+        raise
 
 
 def _last_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from study import cluster, lending, released_stage, store, trial, weights
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
-from study.chunks import DoesNotFit, retried
+from study.chunks import Chunks, DoesNotFit, TooCoarse, retried
 from study.contracts import Learned, Method, Trial
 from study.learning import learn
 from study.methods.gradient_difference import GradientDifference
@@ -111,10 +111,10 @@ def member(rank: int, root: Path, port: int, bench: Bench, sharded: bool) -> Non
                 for module in (store, weights):
                     patch.setattr(module, "written", _never)
                 everything(replace(bench, root=root))
-    try:
-        retried(_short, lambda: "a lot")
-    except DoesNotFit as error:
-        (root / f"{rank}.txt").write_text(str(error))
+        try:
+            retried(_short, lambda: "a lot")
+        except (DoesNotFit, TooCoarse) as error:
+            (root / f"{rank}.txt").write_text(str(error))
     dist.destroy_process_group()
 
 
@@ -122,7 +122,8 @@ def _never(path: Path) -> None:
     raise AssertionError(f"{path} is the first process's to write")
 
 
-def _short(_: object) -> None:
+def _short(chunks: Chunks) -> None:
+    chunks.rows = 4
     raise torch.OutOfMemoryError("too little")
 
 
@@ -202,10 +203,11 @@ def _alike(one: pd.DataFrame, two: pd.DataFrame) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_among_several_does_not_start_anew_alone(team: Bench) -> None:
+def test_a_process_among_several_does_not_start_anew_alone(both: Both) -> None:
     for rank in range(2):
-        told = (team.root / f"{rank}.txt").read_text()
-        assert told.startswith("out of memory (too little). Needed by arithmetic: a lot. Set the schedule's checkpoint")
+        whole, sharded = ((bench.root / f"{rank}.txt").read_text() for bench in (both.two, both.sharded))
+        assert whole == "out of memory (too little): to be started anew in 2 chunks"
+        assert sharded.startswith("out of memory (too little). Needed by arithmetic: a lot. Set the schedule's checkp")
 
 
 # ---- of every family, spread ---------------------------------------------------------------------------------------
@@ -250,23 +252,57 @@ def test_every_family_is_unlearned_sharded_as_whole(
 
 
 # ---- on Ray --------------------------------------------------------------------------------------------------------
-def led(root: Path, bench: Bench, work: str) -> Any:
-    """In a process of its own: Ray reads once in a process whether it is to ask for a token."""
+@dataclass(frozen=True)
+class OnRay:
+    """What teams of a private Ray did, and the study that they did it in."""
+
+    bench: Bench
+    record: Any
+    fitted: Any
+    failed: str
+    told: list[str]
+
+
+@pytest.fixture(scope="module")
+def on_ray(both: Both, tmp_path_factory: pytest.TempPathFactory) -> OnRay:
+    """All in a process of its own: Ray reads once in a process whether it is to ask for a token."""
+    root = tmp_path_factory.mktemp("ray") / "study"
+    shutil.copytree(both.one.root, root, ignore=lambda *_: ["trials", "cache"])
+    bench = replace(both.one, root=root)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_led, root, bench, work).result()
+        return pool.submit(_led, bench).result()
 
 
-def _led(root: Path, bench: Bench, work: str) -> Any:
+def _led(bench: Bench) -> OnRay:
     with cluster.started("local", 3, 1):
         from study.workers import Team, together
 
-        jobs: dict[str, tuple[Any, tuple[Any, ...]]] = {
-            "trial": (trial.run, (bench, of("gradient_ascent"), REFERENCE.key)),
-            "failing": (_fails, ()),
-        }
-        return (
-            _searched(bench) if work == "search" else together(*jobs[work], Team(2, False, root / "ray", sharded=True))
-        )
+        team = Team(2, False, bench.root / "ray")
+        record = together(trial.run, (bench, of("npo"), REFERENCE.key), replace(team, sharded=True))
+        fitted, failed = together(_fits_in_halves, (), team), ""
+        try:
+            together(_fails, (), team)
+        except RuntimeError as error:
+            failed = str(error)
+        return OnRay(bench, record, fitted, failed, _searched(bench))
+
+
+def _fits_in_halves() -> int:
+    """The second process has memory for half of the rows."""
+
+    def attempt(chunks: Chunks) -> int:
+        chunks.rows = 8
+        if dist.get_rank() == 1 and chunks.count == 1:
+            raise torch.OutOfMemoryError("too little")
+        return chunks.count
+
+    return retried(attempt, lambda: "a lot")
+
+
+def _fails() -> None:
+    if dist.get_rank() == 1:
+        raise ValueError("the second process cannot do this")
+    dist.barrier()
 
 
 def _searched(bench: Bench) -> list[str]:
@@ -289,32 +325,20 @@ def _searched(bench: Bench) -> list[str]:
     return told
 
 
-def _fails() -> None:
-    if dist.get_rank() == 1:
-        raise ValueError("the second process cannot do this")
-    dist.barrier()
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings when it is imported
-def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, tmp_path: Path) -> None:
-    root = tmp_path / "study"
-    shutil.copytree(both.one.root, root, ignore=lambda *_: ["trials", "cache"])
-    bench, key = replace(both.one, root=root), of("gradient_ascent").key
-    record = led(root, bench, "trial")
-    assert record == read_json(bench.folder.record(key))
-    expected, found = (load_tensors(b.folder.trial(key) / "delta.safetensors") for b in (both.sharded, bench))
+def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, on_ray: OnRay) -> None:
+    folder, key = on_ray.bench.folder, of("npo").key
+    assert on_ray.record == read_json(folder.record(key))
+    expected, found = (load_tensors(f.trial(key) / "delta.safetensors") for f in (both.sharded.folder, folder))
     assert expected
     assert same_bits(found, expected)
-    assert not list((root / "ray").iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_search_is_done_by_teams(both: Both, tmp_path: Path) -> None:
-    root = tmp_path / "study"
-    shutil.copytree(both.one.root, root, ignore=lambda *_: ["trials", "cache"])
-    told = led(root, replace(both.one, root=root), "search")
+def test_a_search_is_done_by_teams(on_ray: OnRay) -> None:
+    root, told = on_ray.bench.root, on_ray.told
     assert len(told) == 2
     assert all("forgetting 0." in line and "utility" in line for line in told)
     records = [read_json(path) for path in root.glob("trials/*/trial.json")]
@@ -325,9 +349,14 @@ def test_a_search_is_done_by_teams(both: Both, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_fails_in_one_of_a_team_fails_the_job(both: Both, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the second process cannot do this"):
-        led(tmp_path, both.one, "failing")
+def test_a_team_of_which_one_runs_out_of_memory_starts_anew_in_chunks(on_ray: OnRay) -> None:
+    assert on_ray.fitted == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_fails_in_one_of_a_team_fails_the_job(on_ray: OnRay) -> None:
+    assert "the second process cannot do this" in on_ray.failed
 
 
 def _noted(folder: Path, name: str) -> None:

@@ -40,7 +40,7 @@ def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Those of a model that is spread over several processes are put together in main memory by the one that writes.
     """
     there = vlm.tensors()
-    return {name: _kept(there[name]) for name in changed(vlm, before)}
+    return {name: _gathered(there[name]) for name in changed(vlm, before)}
 
 
 def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:
@@ -52,7 +52,7 @@ def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:
     return [name for name in vlm.tensors() if name in everywhere]
 
 
-def _kept(tensor: Tensor) -> Tensor:
+def _gathered(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     gathered = whole(tensor)

@@ -62,9 +62,20 @@ def lent(root: Path, key: str, device: str, chunks: Chunks | None = None) -> Ite
     there = held(root, key, device)
     try:
         yield replace(there.vlm, chunks=chunks or Chunks()), there.weights
-    finally:
-        try:
-            put_back(there.vlm, there.weights)
-        except BaseException:  # memory ran out once more: nobody must be lent what the last borrower left
+    except BaseException:
+        if there.vlm.spread is None:
+            _returned(there)
+        else:  # it takes all processes to put that back, and the others may not have failed
             put_away()
-            raise
+        raise
+    _returned(there)
+
+
+def _returned(there: Held) -> None:
+    try:
+        put_back(there.vlm, there.weights)
+    except BaseException:  # memory ran out once more: nobody must be lent what the last borrower left
+        put_away()
+        raise
+    if there.vlm.spread is not None:
+        release()  # FSDP's copies refer to themselves: they would stay until somebody looks for such

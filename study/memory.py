@@ -95,7 +95,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
     width, inner = vlm.family.widths(vision)
     layers = len(read_layers(vlm.model.get_submodule(vlm.prefixes["vision"]), vlm.model.config))
     adapted = list(vlm.linear(("projector", "llm")).values())
-    coded = list(vlm.linear(("llm",)).values()) if quantized else []
+    coded = {layer: code_bytes(layer, quantized) for layer in vlm.linear(("llm",)).values()} if quantized else {}
     size = vlm.model.dtype.itemsize
     return Shape(
         itemsize=size,
@@ -107,7 +107,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
         llm_passed=tokens * (3 * d + 3 * f),
         vision=(vlm.side // vision.patch_size) ** 2 * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
-        spared=sum(size * layer.weight.numel() - code_bytes(layer, quantized) for layer in coded if quantized),
+        spared=sum(size * layer.weight.numel() - codes for layer, codes in coded.items()),
         decoded=DECODED * max((layer.weight.numel() for layer in coded), default=0),
     )
 

@@ -9,7 +9,9 @@ row, T answer tokens, A answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,23 +165,35 @@ def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> 
     """The last hidden states of some rows."""
     positions = batch.position_ids[..., rows, :]
     pixels = _shown(vlm, batch, rows)
-    unseen = None if pixels is not None else _unseen(vlm, batch)
-    out: Tensor = vlm.model.model(
-        input_ids=batch.input_ids[rows],
-        position_ids=positions,
-        attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
-        past_key_values=cache,
-        use_cache=cache is not None,
-        **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
-    ).last_hidden_state
-    return out if unseen is None else out + unseen
+    with _unseen(vlm, batch) if pixels is None else nullcontext():
+        out: Tensor = vlm.model.model(
+            input_ids=batch.input_ids[rows],
+            position_ids=positions,
+            attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
+        ).last_hidden_state
+    return out
 
 
-def _unseen(vlm: VLM, batch: Batch) -> Tensor | None:
-    """A zero out of a picture, in rows without where others have one: a tower that is spread is run by all or none."""
+@contextmanager
+def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
+    """While the block lasts, words begin with a picture times 0, if other rows of the batch have one.
+
+    A spread model is run by all processes or none, and followed back by all or none: a process with rows of text alone
+    has to encode a picture too, and to let the gradient through the LLM.
+    """
     if vlm.spread is None or batch.pixels is None:
-        return None
-    return 0.0 * vlm.encoded(batch.pixels[:1])[-1].sum()
+        yield
+        return
+    nothing = 0.0 * vlm.encoded(batch.pixels[:1])[-1].sum()
+    embeddings: Any = vlm.model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(lambda _module, _inputs, words: words + nothing)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:

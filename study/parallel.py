@@ -165,9 +165,9 @@ _SPREADING = ContextVar("spreading", default=False)
 
 
 @contextmanager
-def spreading() -> Iterator[None]:
-    """While the block lasts, models that are loaded are spread over the processes (`study.sharding`)."""
-    token = _SPREADING.set(True)
+def spreading(on: bool = True) -> Iterator[None]:
+    """While the block lasts, models that are loaded are spread over the processes (`study.sharding`) if `on`."""
+    token = _SPREADING.set(on)
     try:
         yield
     finally:

@@ -195,10 +195,11 @@ def _check_quantized(study: Study, model: BaseModel) -> None:
 
 def _changing_llm(study: Study) -> Iterator[str]:
     """The methods and attacks of a study that may write to the LLM, each with what to set so that it does not."""
-    attacks = [link for text in (*study.attacks, *filter(None, [study.robustness])) for link in links(text)]
     methods = ((f"method {text}", default) for text, default in study.method_defaults().items())
-    suite = ((f"attack {text}", attack) for text in attacks for attack in study.attacks_of(text))
-    for told, tried in chain(methods, suite):
+    suite = ((f"attack {link}", a) for text in study.attacks for link in links(text) for a in study.attacks_of(link))
+    searched = study.search_attack()
+    cheap = ((f"robustness {study.robustness}", link) for link in getattr(searched, "links", [searched]) if searched)
+    for told, tried in chain(methods, suite, cheap):
         if "llm" in changed_parts(tried):
             yield f"{told} (set {_sparing_llm(tried)})"
     for text, default in study.attack_defaults().items():

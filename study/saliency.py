@@ -37,9 +37,9 @@ def saliency(vlm: VLM, request: Request, parts: Sequence[Part], *, texts: int = 
     """
     path, weights = _cached(request, parts, texts), vlm.trainable(parts)
     kept = _kept(path)
-    if world().told(lambda: kept is not None):  # what the first process has read is there for all
-        found = (load_tensors(path) if kept is None else kept).items()
-        ratios = {name: spread_as(ratio, weights[name]) for name, ratio in found}
+    everywhere = all(world().collected(kept is not None))
+    if kept is not None and everywhere:
+        ratios = {name: spread_as(ratio, weights[name]) for name, ratio in kept.items()}
     else:
         forget = squared_gradients(vlm, parts, request.forget, SEED, texts=texts)
         retain = squared_gradients(vlm, parts, request.retain, SEED, texts=texts)

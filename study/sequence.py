@@ -13,7 +13,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from study.chunks import Chunks, retried
+from study.chunks import Chunks, release, retried
 from study.contracts import Trial
 from study.lending import lent
 from study.questions import Goal, Split
@@ -66,6 +66,8 @@ def _in_sequence(bench: Bench, trial: Trial, requests: int, reference: str, chun
                 diverged = f"request {number}: {error}"
                 break
             stages.append(score(vlm, asked).assign(step=number))
+            if vlm.spread is not None:
+                release()  # the method's copies, which refer to themselves
     about = {
         "people": [sorted(part.forget_people) for part in parts],
         "diverged": diverged,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import Any, TypeVar, cast
 
@@ -64,25 +63,17 @@ class Spread(nn.Module):
         another, or wants none any more, lends its part.
         """
         root, *layers = (module for module in self.modules() if isinstance(module, FSDPModule))
-        hooks = [
-            cast(nn.Module, layer).register_forward_pre_hook(partial(_lending, layers, i), prepend=True)
-            for i, layer in enumerate(layers)
-        ]
         self.passed(lambda: None)  # FSDP finds out what belongs together in the first pass
-        root.set_reshard_after_forward(False, recurse=False)
-        root.unshard()
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.forget_passes)
+            stack.callback(root.set_reshard_after_forward, True, recurse=False)
+            root.set_reshard_after_forward(False, recurse=False)
+            root.unshard()
+            for i, layer in enumerate(cast(list[nn.Module], layers)):
+                hook = layer.register_forward_pre_hook(lambda *_, wanted=i: _lend(layers, wanted), prepend=True)
+                stack.callback(hook.remove)
             yield
             _lend(layers, len(layers))
-        finally:
-            for hook in hooks:
-                hook.remove()
-            root.set_reshard_after_forward(True, recurse=False)
-            self.forget_passes()
-
-
-def _lending(layers: Sequence[FSDPModule], wanted: int, *_: object) -> None:
-    _lend(layers, wanted)
 
 
 def _lend(layers: Sequence[FSDPModule], wanted: int) -> None:

@@ -91,7 +91,7 @@ def learn_all(
 def _worker(config: dict[str, Any]) -> None:
     """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
     quiet_worker()
-    with spreading() if config["sharded"] else nullcontext(), _finely(config["chunks"]):
+    with spreading(config["sharded"]), _finely(config["chunks"]):
         _teach(config["bench"], config["models"], together=config["together"])
 
 
@@ -165,7 +165,7 @@ def _member(config: dict[str, Any]) -> None:
     """What each process of a team does."""
     quiet_worker()
     silence = nullcontext() if world().rank == 0 else silent()
-    with silence, spreading() if config["sharded"] else nullcontext(), _finely(config["chunks"]):
+    with silence, spreading(config["sharded"]), _finely(config["chunks"]):
         result = config["work"](*config["arguments"])
     if world().rank == 0:
         write_json(config["result"], result)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -69,12 +68,12 @@ def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) 
 
     learning.train = recorded  # type: ignore[attr-defined]
     for name, learned in ALL.items():
-        with spreading() if name in SHARDED else nullcontext():
+        with spreading(name in SHARDED):
             learn(root, learned, benchmark, base, "cpu", None)
         kept[name] = kept.pop("last")
     for sharded in (False, True):
         try:
-            with spreading() if sharded else nullcontext():
+            with spreading(sharded):
                 learn(root, DIVERGING, benchmark, base, "cpu", None)
         except Diverged as error:
             kept[f"diverged {sharded}"] = str(error)

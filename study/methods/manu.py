@@ -13,6 +13,7 @@ from study import checks
 from study.contracts import Request
 from study.neurons import MLP, listening, mlps, tokens
 from study.packing import logits, pack
+from study.parallel import world
 from study.questions import Lesson
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Part
@@ -74,6 +75,7 @@ class MANU:
         """Prune in place."""
         chosen = [mlp for part in self.trains for mlp in mlps(vlm, part)[-self.last_layers :]]
         scores = self.scores(vlm, request, chosen)
+        world().align(scores)
         for part in self.trains:
             ours = [i for i, mlp in enumerate(chosen) if mlp.part == part]
             together = torch.cat([scores[i] for i in ours])

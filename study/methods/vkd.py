@@ -22,7 +22,7 @@ from study.features import Features, gathered
 from study.methods._features import Layers, apart
 from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
-from study.parallel import clear, whole
+from study.parallel import clear, whole, world
 from study.pixels import Pixels, joined
 from study.questions import Lesson, Picture
 from study.saliency import masks, saliency
@@ -217,6 +217,7 @@ def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
     weights = dict(teacher.model.named_parameters())
     for names in layers.values():
         scores = torch.stack([whole(ratios[name]).log().sum(1) for name in names]).sum(0)
+        world().align([scores])
         neurons = scores.topk(max(1, round(share * len(scores)))).indices
         for name in names:
             clear(weights[name], neurons)

@@ -45,7 +45,6 @@ class Hf:
                 f"attention={self.attention!r}: use sdpa, or eager for a model without it. Questions are packed under "
                 "masks of two dimensions per row, which flash attention cannot take"
             )
-
         if self.quantized not in get_args(Quantized):
             raise ValueError(f"quantized={self.quantized!r}: use int8 or nf4, or leave it out")
 

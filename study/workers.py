@@ -46,8 +46,9 @@ def learn_all(
 
     Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronised between them,
     unless they teach `together`: then all teach the first model, then the second, each a share of every batch, with
-    the weights spread over them if `sharded`. Where a worker dies the run begins once more, and what was already
-    learned is not learned again. `on_progress(model, steps)` is called now and then.
+    the weights spread over them if `sharded`. Where a worker dies the run begins once more, and where one of those that
+    teach together runs out of memory in finer chunks; what was already learned is not learned again.
+    `on_progress(model, steps)` is called now and then.
     """
 
     def trainer(chunks: Path) -> TorchTrainer:
@@ -128,8 +129,9 @@ class Team:
 def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team) -> Json:
     """Let a team do a job, all its members calling `work(*arguments)`; returns what it returned to the first.
 
-    Members share forwards and questions (`study.parallel`), and the first alone writes. Raises `RuntimeError` with what
-    went wrong in one of them, which ends all.
+    Members share forwards and questions (`study.parallel`), and the first alone writes. If one runs out of memory while
+    it trains, all start anew in finer chunks. Raises `RuntimeError` with what else went wrong in one of them, which
+    ends all.
     """
     with _folder(team.logs) as logs:
         result = logs / "result.json"

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer, LoraModel
 from torch import Tensor, nn
 
-from study.parallel import local, spread_as
+from study.spread import local, spread_as
 from study.vlm import VLM
 
 

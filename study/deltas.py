@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from study.parallel import local, overwrite, spread_as, whole, world
+from study.parallel import world
+from study.spread import local, overwrite, spread_as, whole
 from study.store import writes
 from study.vlm import VLM
 

@@ -17,9 +17,10 @@ from study.contracts import Learned
 from study.deltas import apply_delta
 from study.memory import needed
 from study.packing import pack
-from study.parallel import World, whole, world
+from study.parallel import World, world
 from study.quantized import Quantized, as_numbers
 from study.questions import Benchmark, Lesson
+from study.spread import whole
 from study.store import Damaged, Folder, canonical, file_digest, read_json, sync, write_json
 from study.training import Lessons, OnStep, train
 from study.vlm import VLM, Attention, Dtype, Part, load

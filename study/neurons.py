@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from study.packing import Batch
-from study.parallel import clear
+from study.spread import clear
 from study.vlm import VLM, Part
 
 

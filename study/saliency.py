@@ -17,8 +17,9 @@ from torch import Tensor
 from study.answers import cross_entropy
 from study.contracts import Request
 from study.packing import pack
-from study.parallel import gradients, spread_as, whole, world
+from study.parallel import world
 from study.questions import Lesson
+from study.spread import gradients, spread_as, whole
 from study.store import content_key
 from study.training import Lessons, Schedule
 from study.vlm import VLM, Part

@@ -15,7 +15,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from study.parallel import local, world
+from study.parallel import world
+from study.spread import local
 
 T = TypeVar("T")
 

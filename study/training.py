@@ -15,8 +15,9 @@ from torch import Tensor
 from study import checks
 from study.chunks import recomputed
 from study.packing import Group, Prompt
-from study.parallel import whole, world
+from study.parallel import world
 from study.questions import Lesson, Picture
+from study.spread import whole
 from study.vlm import VLM, Part
 
 Decay = Literal["constant", "linear", "cosine"]

@@ -22,10 +22,11 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Learned
 from study.learning import learn, lessons_for, load_learned
 from study.packing import logits, pack, token_logps
-from study.parallel import World, spreading, whole, world
+from study.parallel import World, spreading, world
 from study.plan import Failed
 from study.questions import Benchmark
 from study.settings import Study
+from study.spread import whole
 from study.store import Folder, read_json
 from study.training import Diverged, Lessons, Schedule, train
 from study.trial import Bench

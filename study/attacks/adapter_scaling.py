@@ -16,8 +16,8 @@ import torch
 from study.attacks._weights import check_parts
 from study.contracts import InChain, Request, Stage
 from study.deltas import apply_delta, changed
-from study.parallel import spread_as
 from study.questions import Lesson, Question
+from study.spread import spread_as
 from study.vlm import PARTS, VLM, Part
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from study import checks
 from study.attacks._weights import check_parts, linear_weights
 from study.contracts import Request, Stage
-from study.parallel import local, whole
 from study.questions import Lesson, Question
+from study.spread import local, whole
 from study.vlm import PARTS, VLM, Part
 
 Scope = Literal["layer", "global"]

@@ -16,9 +16,9 @@ from torch import Tensor
 from study import checks
 from study.attacks._weights import check_parts, linear_weights
 from study.contracts import Request, Stage
-from study.parallel import overwrite, whole
 from study.quantized import Format, rounded
 from study.questions import Lesson, Question
+from study.spread import overwrite, whole
 from study.vlm import PARTS, VLM, Part
 
 

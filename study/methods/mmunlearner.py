@@ -13,8 +13,9 @@ from study import checks
 from study.answers import cross_entropy
 from study.contracts import Material, Request
 from study.packing import pack
-from study.parallel import gradients, whole, world
+from study.parallel import world
 from study.saliency import masks, saliency
+from study.spread import gradients, whole
 from study.training import Lessons, Schedule, train
 from study.vlm import PARTS, VLM, Part
 

@@ -19,9 +19,9 @@ from study.answers import answer_logps
 from study.contracts import Request
 from study.methods._features import Layers, apart
 from study.packing import pack
-from study.parallel import gradients, whole
 from study.pixels import Pixels
 from study.questions import Picture
+from study.spread import gradients, whole
 from study.training import Lessons, Schedule, frozen, train
 from study.vlm import VLM, Part
 

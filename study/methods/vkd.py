@@ -22,10 +22,11 @@ from study.features import Features, gathered
 from study.methods._features import Layers, apart
 from study.methods._views import Views
 from study.packing import answer_sums, logits, pack, token_logps
-from study.parallel import clear, whole, world
+from study.parallel import world
 from study.pixels import Pixels, joined
 from study.questions import Lesson, Picture
 from study.saliency import masks, saliency
+from study.spread import clear, whole
 from study.training import Lessons, Schedule, frozen, train
 from study.vlm import VLM, Part
 

@@ -423,7 +423,7 @@ QUIET: dict[str, Any] = {"methods": ("vkd",), "attacks": ("swap_back",)}
         ({"attacks": ("relearning",)}, "attack relearning (set trains=vision+projector);"),
         ({"attacks": ("swap_back/pruning:share=0.5",)}, "attack pruning:share=0.5 (set parts=vision+projector);"),
         ({"attacks": ("swap_back:head=true",)}, "attack swap_back:head=true (set head=false);"),
-        ({"robustness": "relearning:steps=1"}, "attack relearning:steps=1 (set trains=vision+projector);"),
+        ({"robustness": "relearning:steps=1"}, "robustness relearning:steps=1 (set trains=vision+projector);"),
         ({"searched_attacks": ("interpolation",), "attack_trials": 1},
          "searched attack interpolation (set parts=vision+projector);"),
         ({"sharded": True, "workers_per_model": 2}, "sharded with quantized=int8 of the base model"),

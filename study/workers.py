@@ -62,11 +62,7 @@ def learn_all(
                 "chunks": chunks,
             },
             torch_config=TorchConfig(backend="nccl" if together and gpus else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=workers,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus},
-            ),
+            scaling_config=_each(workers, cpus, gpus),
             run_config=RunConfig(
                 name=f"learn-{time.time_ns()}",
                 storage_path=str(bench.root / "ray"),
@@ -147,12 +143,8 @@ def together(work: Callable[..., object], arguments: tuple[Any, ...], team: Team
                     "result": result,
                 },
                 torch_config=TorchConfig(backend="nccl" if team.gpus else "gloo", timeout_s=PATIENCE),
-                scaling_config=ScalingConfig(
-                    num_workers=team.size,
-                    use_gpu=team.gpus,
-                    resources_per_worker={"CPU": 1, "GPU": 1} if team.gpus else {"CPU": 1},
-                    placement_strategy="STRICT_PACK",  # what one writes the others must see at once
-                ),
+                # on one machine: what one writes the others must see at once
+                scaling_config=_each(team.size, 1, int(team.gpus), placement_strategy="STRICT_PACK"),
                 run_config=RunConfig(name=f"job-{time.time_ns()}", storage_path=str(logs)),
             )
 
@@ -171,6 +163,12 @@ def _member(config: dict[str, Any]) -> None:
         result = config["work"](*config["arguments"])
     if world().rank == 0:
         write_json(config["result"], result)
+
+
+def _each(workers: int, cpus: float, gpus: float, **how: Any) -> ScalingConfig:
+    """What Ray is asked for: so much for each of so many processes."""
+    resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources, **how)
 
 
 @contextmanager

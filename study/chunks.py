@@ -135,11 +135,12 @@ def retried(attempt: Callable[[Chunks], T], estimate: Callable[[], str]) -> T:
                 raise TooCoarse(2 * chunks.count, short) from error
         release()  # not before here: the error holds on to the tensors of the attempt
         if not again:
+            finest = "" if chunks.divisible else " with one row at a time"
+            together = ", by the whole of a spread model" if spreads() else ""
             raise DoesNotFit(
-                f"out of memory{'' if chunks.divisible else ' with one row at a time'} ({short}). Needed by "
-                f"arithmetic: {estimate()}. Set the schedule's checkpoint=True or lora_rank, draw fewer pictures per "
-                "step, train fewer parts, or use more memory: a larger GPU, more of them for a job (--gpus-per-trial), "
-                "the model spread over them (--sharded)"
+                f"out of memory{finest} ({short}). Needed by arithmetic{together}: {estimate()}. Set the schedule's "
+                "checkpoint=True or lora_rank, draw fewer pictures per step, train fewer parts, or use more memory: a "
+                "larger GPU, more of them for a job (--gpus-per-trial), the model spread over them (--sharded)"
             )
         chunks = Chunks(2 * chunks.count)
 

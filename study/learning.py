@@ -54,8 +54,8 @@ def learn(
     loaded with the same `attention`, and then `quantized`.
 
     The processes of one world share every batch, and every tensor too where models are spread; the first tells and
-    keeps. If memory runs out where one process teaches alone, it is taught anew in smaller chunks. Raises `DoesNotFit`
-    if those of one row are too large.
+    keeps. If memory runs out it is taught anew in smaller chunks, by several after `TooCoarse`. Raises `DoesNotFit` if
+    those of one row are too large, or if the model is spread.
     """
     started, here = time.monotonic(), world()
     told = on_step if here.rank == 0 else None

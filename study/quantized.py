@@ -18,7 +18,7 @@ from torch.nn.functional import linear, pad
 
 Format = Literal["int8", "int4", "nf4"]
 Codes = Literal["int8", "nf4"]
-Quantized = Literal["", "int8", "nf4"]
+Quantized = Literal["", Codes]
 """How the LLM's linear layers are held after learning: as numbers, or in one of these formats."""
 
 # QLoRA, arXiv 2305.14314, appendix E: quantiles of a normal distribution, scaled to [-1, 1], with an exact 0

@@ -130,13 +130,13 @@ class VLM:
                 "name vision, projector or both, or leave quantized out of the base model's settings"
             )
 
-    def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, torch.nn.Linear]:
+    def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, nn.Linear]:
         """The linear layers of `parts` by name, the output head among them only if asked for. Codes are none."""
         last = self.model.get_output_embeddings()
         return {
             name: module
             for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
+            if isinstance(module, nn.Linear)
             and self.part_of(f"{name}.weight") in parts
             and (head or module is not last)
         }

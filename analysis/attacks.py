@@ -12,9 +12,9 @@ import pandas as pd
 
 from analysis import words
 from analysis.folder import Attack, Study, Trial
-from study import recovery
-from study.objectives import forget_groups
-from study.questions import Goal, Half
+from study.core.terms import Goal, Half
+from study.metrics import recovery
+from study.metrics.objectives import forget_groups
 
 KEEPS = 0.5
 """Least part of the retain accuracy that an attack must leave, where the settings do not say."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from study.store import written
+from study.core.files import written
 
 NOTHING = "n/a"
 

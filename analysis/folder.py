@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 import pandas as pd
 
-from study.questions import Goal
-from study.store import read_json, read_rows
+from study.core.files import read_json
+from study.core.rows import read_rows
+from study.core.terms import Goal
 
 Kind = Literal["method", "vanilla", "reference"]
 AttackState = Literal["complete", "failed", "unfinished"]

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import words
 from analysis.cells import NOTHING, Table, number
 from analysis.folder import Study, Trial
-from study.store import read_json
+from study.core.files import read_json
 
 SETTINGS = ["limit", "batch_size", "model", "model_args", "version"]
 """What must be equal for two numbers of a task to be comparable."""

@@ -16,7 +16,9 @@ from analysis import intervals
 from analysis.cells import Table, number, with_interval
 from analysis.folder import Study
 from analysis.intervals import Interval
-from study.metric_trust import (
+from study.core.files import read_json
+from study.core.rows import read_rows
+from study.metrics.meta_evaluation import (
     CHECKED,
     AnyMetric,
     Member,
@@ -29,7 +31,6 @@ from study.metric_trust import (
     sign,
     units,
 )
-from study.store import read_json, read_rows
 
 WEAK_AUC = 0.8
 """Below this a metric is weak: less is "acceptable" at best (Hosmer & Lemeshow 2000, sec. 5.2.4)."""

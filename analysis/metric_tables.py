@@ -1,6 +1,6 @@
 """Every metric of the field side by side, on what was to be forgotten and on what was to be kept.
 
-What each is says `study.metrics` (docs/metrics.md). Each run has its own number, and these are averaged over seeds.
+`study.metrics.registry` (docs/metrics.md) says what each is. Each run has its own number, averaged over seeds.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from analysis import intervals, words
 from analysis.cells import NOTHING, Table, number, with_interval
 from analysis.folder import Study, Trial
 from analysis.words import NAMES
-from study.aggregates import average
-from study.metrics import METRICS, Comparison, Mean
-from study.objectives import Group, forget_groups, keep_groups
-from study.questions import MODALITIES, ROLES, TASKS
+from study.core.terms import MODALITIES, ROLES, TASKS
+from study.metrics.formulas import average
+from study.metrics.objectives import Group, forget_groups, keep_groups
+from study.metrics.registry import METRICS, Comparison, Mean
 
 WITH_INTERVAL = ("accuracy", "likelihood", "truth_ratio_forget", "truth_ratio_utility")
 TITLES = {"forget": "Every metric on what was to be forgotten", "kept": "Every metric on what was to be kept"}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from study.objectives import front_mask
+from study.metrics.objectives import front_mask
 
 WORST = 1.0
 """Every coordinate of the reference point of the hypervolume, as a cost: forgetting 1, utility 0, recovery 1."""

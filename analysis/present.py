@@ -10,8 +10,8 @@ from analysis import general_utility, metric_check, metric_tables, present_attac
 from analysis.cells import NOTHING, Table, interval, number, parameters, with_interval
 from analysis.folder import Study
 from analysis.words import NAMES
-from study.objectives import BROKEN
-from study.questions import MODALITIES, ROLES, TASKS
+from study.core.terms import MODALITIES, ROLES, TASKS
+from study.metrics.objectives import BROKEN
 
 
 def winners(study: Study, raw: pd.DataFrame) -> Table:

@@ -26,8 +26,8 @@ from analysis import (
 from analysis.answer import answer
 from analysis.folder import Study, read
 from analysis.robustness import VERDICTS
-from study.objectives import BROKEN
-from study.store import written
+from study.core.files import written
+from study.metrics.objectives import BROKEN
 
 SCREEN = 115
 """CSS pixels for an inch of a figure: two paper columns fill a screen well."""

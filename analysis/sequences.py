@@ -13,8 +13,8 @@ from analysis import intervals, words
 from analysis.folder import InTurn, Study, Trial
 from analysis.intervals import Interval, Values
 from analysis.robustness import SMALLEST_GAP
-from study.objectives import BROKEN
-from study.questions import Goal
+from study.core.terms import Goal
+from study.metrics.objectives import BROKEN
 
 COLUMNS = ["method", "ratio", "requests", "state", "done", "group", "modality", "mean", "low", "high", "people",
            "diverged"]  # fmt: skip

@@ -11,10 +11,10 @@ import pandas as pd
 
 from analysis import attacks, intervals, pareto
 from analysis.folder import Study, Trial
-from study import recovery
-from study.objectives import BROKEN, distance_to_ideal, objectives
-from study.questions import MODALITIES, ROLES, TASKS, Half
-from study.store import ROW_COLUMNS
+from study.core.rows import ROW_COLUMNS
+from study.core.terms import MODALITIES, ROLES, TASKS, Half
+from study.metrics import recovery
+from study.metrics.objectives import BROKEN, distance_to_ideal, objectives
 
 OBJECTIVES = ["forgetting", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",

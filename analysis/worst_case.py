@@ -19,7 +19,7 @@ from analysis import attacks, robustness
 from analysis.folder import Attack, Study, Trial
 from analysis.robustness import HELD_OUT
 from analysis.table import quality
-from study import recovery
+from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
                  "reason", "select", "select_kept", "report", "kept"]  # fmt: skip

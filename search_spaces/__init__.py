@@ -15,8 +15,8 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
-from study.specs import parameters
-from study.training import Schedule
+from study.core.specs import parameters
+from study.training.schedule import Schedule
 
 
 def schedule(trial: BaseTrial, default: Schedule) -> Schedule:

@@ -8,7 +8,7 @@ from typing import cast
 
 from optuna.trial import BaseTrial
 
-from study.vlm import PARTS, Part
+from study.core.terms import PARTS, Part
 
 
 def parts(trial: BaseTrial, name: str, among: Sequence[Part] = PARTS) -> tuple[Part, ...]:

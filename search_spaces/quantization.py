@@ -9,7 +9,7 @@ from optuna.trial import BaseTrial
 
 from search_spaces._parts import parts
 from study.attacks.quantization import Quantization
-from study.quantized import Format
+from study.model.quantization import Format
 
 
 def space(trial: BaseTrial, default: Quantization) -> Quantization:

@@ -11,9 +11,9 @@ from typing import cast, get_args
 from optuna.trial import BaseTrial
 
 from search_spaces import schedule
-from study.losses import Distance
 from study.methods._features import Layers
 from study.methods.vkd import VKD, Teacher
+from study.training.losses import Distance
 
 
 def space(trial: BaseTrial, default: VKD) -> VKD:

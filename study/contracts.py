@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple, Protocol
 import pandas as pd
 from torch import Tensor
 
-from study.questions import Benchmark, Goal, Lesson, Picture, Question, Split
-from study.store import content_key
-from study.training import Schedule
-from study.vlm import VLM, Part
+from study.core.terms import Goal, Part
+from study.data.benchmark import Benchmark, Lesson, Question, Split
+from study.data.picture import Picture
+from study.model.vlm import VLM
 
 Material = Literal["all", "image_text", "text"]
 """Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""
@@ -100,7 +100,7 @@ class Method(Protocol):
 
 
 Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
-"""How rows are got out of a model: one per question, with the columns of `study.store.ROW_COLUMNS`."""
+"""How rows are got out of a model: one per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
 
 
 class Stage(NamedTuple):
@@ -136,40 +136,3 @@ def changed_parts(plugin: object) -> frozenset[Part]:
     """
     said = next((getattr(plugin, name) for name in ("changes", "trains", "parts") if hasattr(plugin, name)), ())
     return frozenset(said).union(*map(changed_parts, getattr(plugin, "links", ())))
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A model that the study teaches: `vanilla` all lessons, `reference` all but those of a forget request."""
-
-    kind: Literal["vanilla", "reference"]
-    base: str
-    benchmark: str
-    goal: Goal | None
-    ratio: int | None
-    schedule: Schedule
-    parts: tuple[Part, ...]
-    seed: int
-
-    @property
-    def key(self) -> str:
-        """The learned model by its content."""
-        return content_key(self)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One method on one learned model: all that a result depends on, and nothing else."""
-
-    start: Learned
-    method: Method
-    goal: Goal
-    ratio: int
-    seed: int
-    name: str = field(default="", compare=False)
-    """What the study calls the method; no part of the content."""
-
-    @property
-    def key(self) -> str:
-        """The trial by its content: equal trials share one folder and run once."""
-        return content_key(self)

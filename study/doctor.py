@@ -21,19 +21,22 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from study import memory, portraits
-from study.cluster import asks_for_token
-from study.console import console, table
-from study.families import read_layers
-from study.memory import GIB, Shape
-from study.model_folder import SAMPLE, without_weights
-from study.model_trial import Outcome, group_of, tried
-from study.packing import Group
-from study.plugins import known
-from study.quantized import Quantized
-from study.questions import Picture, Question
-from study.specs import plugin
-from study.vlm import PARTS, VLM, Attention, Dtype, load
+from study.core.console import console, table
+from study.core.plugins import known
+from study.core.specs import plugin
+from study.core.terms import PARTS
+from study.data import synthetic_faces
+from study.data.benchmark import Question
+from study.data.picture import Picture
+from study.engine.cluster import asks_for_token
+from study.experiment.smoke_test import Check, group_of, tried
+from study.model import memory_estimate
+from study.model.families import read_layers
+from study.model.loading import SAMPLE, load, without_weights
+from study.model.memory_estimate import GIB, Shape
+from study.model.packing import Group
+from study.model.quantization import Quantized
+from study.model.vlm import VLM, Attention, Dtype
 
 GCS = 6379  # where a Ray's control store listens by default
 
@@ -67,15 +70,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
-    model = plugin("models", asked.model)
+    model = plugin("base_models", asked.model)
     dtype: Dtype = getattr(model, "dtype", get_args(Dtype)[0])
     quantized: Quantized = getattr(model, "quantized", "")
     folder = model(data)
     empty = without_weights(folder, dtype)
     questions = _sample(asked.benchmark, data)
-    shape, limit = memory.shape(empty, quantized), (asked.memory_gb or _memory_here()) * GIB
+    shape, limit = memory_estimate.shape(empty, quantized), (asked.memory_gb or _memory_here()) * GIB
     kind = empty.model.config.model_type
-    told = f"as study/families/{kind}.py says" if kind in known("families") else "its parts found by their usual names"
+    told = (
+        f"as study/model/families/{kind}.py says"
+        if kind in known("families")
+        else "its parts found by their usual names"
+    )
     console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {dtype}, {told}", markup=False)
     if quantized:
         console.print(f"After learning the LLM's linear layers are held in {quantized}, and frozen.", markup=False)
@@ -128,7 +135,7 @@ def _print_memory(shape: Shape, limit: float) -> None:
     columns = ["GiB (arithmetic)", "weights", "states", "copies", "a picture", "pictures that fit"]
     rows = [
         [e.kind, *(f"{size / GIB:.2f}" for size in (e.weights, e.states, e.copies, e.picture)), e.batch(limit)]
-        for e in memory.estimates(shape)
+        for e in memory_estimate.estimates(shape)
     ]
     table(f"Memory, of {limit / GIB:.0f} GiB", columns, rows)
     console.print("A picture has one question. The weights that a trial puts back stay in the pages of their file.")
@@ -165,12 +172,12 @@ def ray_guard(address: str, mode: str) -> tuple[bool, str]:
 
 
 # ---- what is tried -----------------------------------------------------------------------------------------------
-def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Sequence[Question]) -> list[Outcome]:
+def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Sequence[Question]) -> list[Check]:
     """Load the weights and try them, where they fit with what the steps need."""
-    needed = min(e.weights + e.states + e.picture for e in memory.estimates(shape))
+    needed = min(e.weights + e.states + e.picture for e in memory_estimate.estimates(shape))
     if needed > limit:
         note = f"takes {needed / GIB:.0f} of {limit / GIB:.0f} GiB; give --memory-gb, or run it where it fits"
-        return [Outcome("loading", "not tried", note)]
+        return [Check("loading", "not tried", note)]
     asked = next((q for q in questions if q.picture is not None), None)
     group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()
     return list(tried(loaded(device="cuda" if torch.cuda.is_available() else "cpu"), group))
@@ -179,8 +186,8 @@ def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Se
 def _of_nobody() -> Group:
     """A question about a drawn portrait."""
     rng, file = random.Random(0), io.BytesIO()
-    face, view = portraits.random_face(rng), portraits.train_view(rng)
-    portraits.draw(face, view, 224, np.random.default_rng(0)).save(file, "PNG")
+    face, view = synthetic_faces.random_face(rng), synthetic_faces.train_view(rng)
+    synthetic_faces.draw(face, view, 224, np.random.default_rng(0)).save(file, "PNG")
     return group_of(Picture(file.getvalue(), "a drawn portrait"), SAMPLE, "nobody")
 
 

@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from study.learning import load_learned, save
-from study.store import Folder, Json, read_json, sync, write_json
-from study.trial import unlearned_model
-from study.vlm import VLM
+from study.core.files import read_json, sync, write_json
+from study.core.hashing import Json
+from study.core.layout import StudyFolder
+from study.experiment.checkpoints import load_learned, save, unlearned_model
+from study.model.vlm import VLM
 
 ABOUT = "unlearning.json"
 """The file beside the weights that says where they come from."""
@@ -28,7 +29,7 @@ def named(root: Path) -> dict[str, str]:
     Vanilla is the same model at every ratio; of its trials the one of the smallest ratio stands for it.
     Raises `FileNotFoundError` with the remedy if `root` is no study.
     """
-    folder = Folder(root)
+    folder = StudyFolder(root)
     if not folder.settings.exists():
         raise FileNotFoundError(f"{root} is not a study: it has no {folder.settings.name}; name one such as runs/tiny")
     records = [read_json(path) for path in root.glob("trials/*/trial.json")]
@@ -51,7 +52,7 @@ def record_of(root: Path, name: str) -> Json:
     """
     names = named(root)
     key = names.get(name, name)
-    path = Folder(root).record(key)
+    path = StudyFolder(root).record(key)
     if not path.exists():
         raise ValueError(_unknown(root, name, names))
     record = read_json(path)
@@ -71,7 +72,7 @@ def export(root: Path, record: Json, to: Path) -> None:
     if to.exists():
         raise ValueError(f"{to} is there already: remove it, or name another folder with --to")
     start = record["start"]["key"]
-    vlm, changed = unlearned_model(Folder(root), record["key"], load_learned(root, start))
+    vlm, changed = unlearned_model(StudyFolder(root), record["key"], load_learned(root, start))
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as draft:
         model = Path(draft) / "model"
@@ -92,8 +93,8 @@ def beside(vlm: VLM, folder: Path) -> None:
 
 def _about(root: Path, record: Json) -> Json:
     """Where an exported model comes from."""
-    study, start = read_json(Folder(root).settings), record["start"]
-    learned = read_json(Folder(root).learned(start["key"]) / "learned.json")
+    study, start = read_json(StudyFolder(root).settings), record["start"]
+    learned = read_json(StudyFolder(root).learned(start["key"]) / "learned.json")
     instruction = record["instruction"]
     return {
         "study": {name: study.get(name, "") for name in ("name", "git")},

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import torch
 
+from study.core.files import read_json, write_json
+from study.core.hashing import Json, canonical
+from study.core.layout import StudyFolder
 from study.export import export, named, record_of
-from study.store import Folder, Json, canonical, read_json, write_json
 
 FAMILIES = {
     "llava": "llava_hf",
@@ -76,7 +78,7 @@ def arguments_for(settings: Settings, tasks: Sequence[str], device: str) -> list
 
 def family(root: Path, record: Json) -> str:
     """What lmms-eval calls the family of a trial's model. Raises `ValueError` for one it has no known name for."""
-    path = Folder(root).learned(record["start"]["key"]) / "model" / "config.json"
+    path = StudyFolder(root).learned(record["start"]["key"]) / "model" / "config.json"
     kind = read_json(path)["model_type"]
     if kind not in FAMILIES:
         raise ValueError(
@@ -162,7 +164,7 @@ def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, 
 
     Raises `Unmeasured` with the end of lmms-eval's log, which stays, if there is no result.
     """
-    place, asked = Folder(root).trial(record["key"]), arguments_for(settings, tasks, device)
+    place, asked = StudyFolder(root).trial(record["key"]), arguments_for(settings, tasks, device)
     log = place / "general_utility.log"
     with tempfile.TemporaryDirectory(prefix=f".{root.absolute().name}.", dir=root.absolute().parent) as temporary:
         export(root, record, Path(temporary) / "model")
@@ -188,7 +190,7 @@ def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, 
 
 
 def _runs(root: Path, record: Json) -> list[Json]:
-    path = Folder(root).trial(record["key"]) / FILE
+    path = StudyFolder(root).trial(record["key"]) / FILE
     runs: list[Json] = read_json(path)["runs"] if path.exists() else []
     return runs
 

@@ -23,7 +23,7 @@ from study.methods.visual_anchor import VisualAnchor
 from study.methods.vkd import VKD
 from study.methods.wga import WGA
 from study.settings import Cost, Gate, Study
-from study.training import Schedule
+from study.training.schedule import Schedule
 
 
 def _tiny() -> Study:

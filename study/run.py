@@ -11,12 +11,12 @@ if sys.path[0] == str(HERE):  # `python study/run.py` would otherwise find study
 
 import tyro  # noqa: E402
 
-from study.console import console  # noqa: E402
-from study.pipeline import run  # noqa: E402
-from study.plan import Failed, Refused  # noqa: E402
-from study.plugins import check  # noqa: E402
+from study.core.console import console  # noqa: E402
+from study.core.errors import Failed, Refused  # noqa: E402
+from study.core.plugins import check  # noqa: E402
 from study.presets import PRESETS  # noqa: E402
 from study.settings import Study  # noqa: E402
+from study.stages.pipeline import run  # noqa: E402
 
 
 def parse(arguments: list[str]) -> Study:

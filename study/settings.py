@@ -12,14 +12,13 @@ from typing import Annotated
 from tyro.conf import Suppress, arg
 
 from study.attacks.chain import Chain
-from study.checks import not_negative
 from study.contracts import Attack, Method
-from study.plugins import check, find, known, known_spaces
-from study.questions import Goal
-from study.specs import adjusted, links, name_in
-from study.storage import refuse_address
-from study.training import Schedule
-from study.vlm import Part
+from study.core.mirror import refuse_address
+from study.core.plugins import check, find, known, known_spaces
+from study.core.specs import adjusted, links, name_in
+from study.core.terms import Goal, Part
+from study.core.validation import not_negative
+from study.training.schedule import Schedule
 
 REFERENCES = ("none", "retrain")  # methods that are yardsticks: never searched, never ranked
 
@@ -59,7 +58,7 @@ class Study:
     not there. Default: nowhere."""
     model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
     """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
-    study/models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
+    study/base_models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
     benchmark: str = "synthetic"
     """Benchmark: a file in study/benchmarks with its settings, such as synthetic:people=60 or mllmu:/data/MLLMU."""
     goal: Goal = "visual"

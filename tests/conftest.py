@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import settings
 
+from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
-from study.models.tiny import Tiny
-from study.questions import Benchmark
-from study.vlm import VLM, load
-from tests.families import FAMILIES, family_folder
+from study.data.benchmark import Benchmark
+from study.model.loading import load
+from study.model.vlm import VLM
+from tests.helpers.families import FAMILIES, family_folder
 
 torch.set_num_threads(1)  # the models are so small that threads only get in each other's way
 settings.register_profile("study", deadline=None)  # a busy machine is no bug
@@ -35,7 +36,7 @@ def tiny(tiny_folder: Path) -> VLM:
 
 @pytest.fixture(scope="session")
 def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny random model of every family, by name; parametrise over `tests.families.FAMILIES`."""
+    """A tiny random model of every family, by name; parametrise over `tests.helpers.families.FAMILIES`."""
     root = tmp_path_factory.mktemp("families")
     return {name: family_folder(name, root) for name in FAMILIES}
 

@@ -1,10 +1,9 @@
-"""The arrows of the house: who may not import whom. Imports under TYPE_CHECKING and inside functions count too."""
+"""Which room may import which. Imports under TYPE_CHECKING and inside functions count too."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
@@ -12,73 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from study.core.plugins import PACKAGES as PLUGIN_PACKAGES
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("study", "search_spaces", "analysis")
-KINDS = ("methods", "attacks", "models", "benchmarks", "families")
-ABOVE_A_TRIAL = tuple(
-    f"study.{name}"
-    for name in ("run", "pipeline", "attack_stage", "metric_check", "running", "tuning", "workers", "cluster")
+PLUGINS = tuple(PLUGIN_PACKAGES.values())
+
+FLOORS = (
+    ("study.run",),
+    ("study.presets", "study.stages", "study.write_docs", "study.general_utility"),
+    ("study.settings", "study.doctor", "study.export", "search_spaces"),
+    ("study.methods", "study.attacks", "study.experiment"),
+    ("study.contracts", "study.evaluation", "study.benchmarks", "study.base_models", "analysis"),
+    ("study.training",),
+    ("study.model", "study.metrics"),
+    ("study.engine", "study.data"),
+    ("study.core",),
 )
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The modules among `files`, less those in `exempt`, import nothing in `forbidden` outside `allowed`."""
-
-    files: tuple[str, ...]
-    forbidden: tuple[str, ...]
-    exempt: tuple[str, ...] = ()
-    allowed: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{' '.join(self.files)} !-> {' '.join(self.forbidden)}"
-
-
-SEARCHES = ("study/tuning.py", "study/series.py", "study/attacking.py")
-EVERYTHING = tuple(f"{package}/**/*.py" for package in PACKAGES)
-PLUGINS = tuple(f"study/{kind}/*.py" for kind in KINDS)
-MEASURES = ("text_metrics", "answer_metrics", "aggregates", "distances", "metrics", "metric_trust")
-TORCHLESS = ("questions", "hub", "store", "storage", "objectives", "plugins", "portraits", "language", *MEASURES)
-RULES = [
-    Rule(
-        ("study/**/*.py",),
-        ("search_spaces", "analysis"),
-        exempt=tuple(
-            f"study/{name}.py" for name in ("pipeline", "plan", "tuning", "run", "plugins", "catalogue", "warm_start")
-        ),
-    ),
-    Rule(EVERYTHING, ("ray",), exempt=("study/tuning.py", "study/workers.py", "study/cluster.py", "study/spot.py")),
-    Rule(EVERYTHING, ("optuna",), exempt=(*SEARCHES, "search_spaces/*.py")),
-    Rule((*(f"study/{name}.py" for name in TORCHLESS), "study/benchmarks/*.py"), ("torch",)),
-    Rule(("search_spaces/*.py",), ("torch", "transformers", "analysis")),
-    Rule(("analysis/**/*.py",), ("torch", "ray", "optuna", "transformers", "peft", "search_spaces")),
-    Rule(
-        ("analysis/**/*.py",),
-        ("study",),
-        allowed=tuple(
-            f"study.{name}"
-            for name in ("objectives", "store", "questions", "recovery", "metrics", "metric_trust", "aggregates")
-        ),
-    ),
-    Rule(
-        (
-            *PLUGINS,
-            *(
-                f"study/{name}.py"
-                for name in ("trial", "contracts", "scoring", "training", "vlm", "saliency", "pixels")
-            ),
-            *(
-                f"study/{name}.py"
-                for name in ("model_folder", "model_trial", "memory", "parallel", "chunks", "features", "deltas")
-            ),
-        ),
-        ABOVE_A_TRIAL,
-    ),
-    Rule(EVERYTHING, ("lmms_eval",)),
-    Rule(("study/**/*.py",), ("study.export", "study.general_utility"), exempt=("study/general_utility.py",)),
-    Rule(("study/losses.py", "study/questions.py"), (*ABOVE_A_TRIAL, "study.trial", "study.contracts", "study.vlm")),
-    *(Rule((f"study/{kind}/*.py",), tuple(f"study.{other}" for other in KINDS if other != kind)) for kind in KINDS),
-]
+"""The rooms, top floor first: a room imports only rooms on the floors below its own."""
+ANALYSIS_IMPORTS = ("study.core", "study.metrics")
+"""All of the study that the analysis of its rows may import."""
+ONLY_IN = {"ray": ("study.engine",), "optuna": ("study.engine", "search_spaces"), "lmms_eval": ()}
+"""The rooms that import a library, where not every room may."""
+TORCHLESS = ("study.core", "study.data", "study.metrics", "study.benchmarks", "search_spaces", "analysis")
 
 
 def imported(root: Path, path: Path) -> set[str]:
@@ -105,46 +60,71 @@ def within(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def files(root: Path, patterns: Iterable[str]) -> set[Path]:
-    return {path for pattern in patterns for path in root.glob(pattern)}
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of the project and its file."""
+    paths = (path for package in PACKAGES for path in root.glob(f"{package}/**/*.py"))
+    return {".".join(p.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): p for p in paths}
 
 
-def violations(root: Path, rule: Rule) -> list[str]:
+def room_of(name: str) -> str | None:
+    """The room that a module or something in it belongs to; None for a library and for the package `study` itself."""
+    return next((room for floor in FLOORS for room in floor if within(name, [room])), None)
+
+
+def floor_of(room: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if room in floor)
+
+
+def upward(root: Path) -> list[str]:
+    """Imports of a room that is not on a floor below."""
     return [
         f"{path.relative_to(root)} imports {name}"
-        for path in sorted(files(root, rule.files) - files(root, rule.exempt))
+        for module, path in sorted(modules(root).items())
+        if (room := room_of(module))
         for name in sorted(imported(root, path))
-        if within(name, rule.forbidden) and not within(name, rule.allowed)
+        if (other := room_of(name)) and other != room and floor_of(other) <= floor_of(room)
     ]
+
+
+def misplaced(root: Path) -> list[str]:
+    """Libraries that are imported where they must not be, and what the analysis may not import."""
+    return [
+        f"{path.relative_to(root)} imports {name}"
+        for module, path in sorted(modules(root).items())
+        for name in sorted(imported(root, path))
+        if any(within(name, [library]) and not within(module, rooms) for library, rooms in ONLY_IN.items())
+        or (within(name, ["torch", "transformers", "peft"]) and within(module, TORCHLESS))
+        or (within(module, ["analysis"]) and within(name, ["study"]) and not within(name, ANALYSIS_IMPORTS))
+    ]
+
+
+def roomless(root: Path) -> list[str]:
+    """Modules that belong to no room: a new file directly in `study/` has to be given a floor."""
+    return sorted(module for module in modules(root) if module not in ("study", "analysis") and not room_of(module))
 
 
 def sibling_imports(root: Path) -> list[str]:
     """Plugins that import another plugin of their kind; a module with an underscore is there to be shared."""
     return [
         f"{path.relative_to(root)} imports {name}"
-        for kind in KINDS
-        for path in sorted(root.glob(f"study/{kind}/*.py"))
+        for package in PLUGINS
+        for path in sorted(root.glob(f"{package.replace('.', '/')}/*.py"))
         for name in sorted(imported(root, path))
-        if name.startswith(f"study.{kind}.") and not name.split(".")[2].startswith("_")
+        if within(name, [package]) and not name.removeprefix(f"{package}.").startswith("_")
     ]
 
 
 def graph(root: Path) -> dict[str, set[str]]:
     """Which project module imports which."""
-    modules = {
-        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in files(root, (f"{package}/**/*.py" for package in PACKAGES))
-    }
+    known = modules(root)
 
     def owner(name: str) -> Iterator[str]:
-        while name and name not in modules:
+        while name and name not in known:
             name = name.rpartition(".")[0]
         if name:
             yield name
 
-    return {
-        module: {target for name in imported(root, path) for target in owner(name)} for module, path in modules.items()
-    }
+    return {module: {t for name in imported(root, path) for t in owner(name)} for module, path in known.items()}
 
 
 def cycle(root: Path) -> list[str]:
@@ -166,14 +146,21 @@ def shadows(root: Path) -> list[str]:
     """Modules that would hide a library when their folder comes first on sys.path, as study/ does for run.py."""
     return [
         f"{path.relative_to(root)} hides {path.stem}"
-        for path in sorted(files(root, ("study/*", "tests/*")))
+        for path in sorted({*root.glob("study/*"), *root.glob("tests/*")})
         if (path.suffix == ".py" or path.is_dir()) and path.stem in library_names()
     ]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=str)
-def test_arrow(rule: Rule) -> None:
-    assert violations(ROOT, rule) == []
+def test_a_room_imports_only_rooms_below_it() -> None:
+    assert upward(ROOT) == []
+
+
+def test_every_module_has_a_room() -> None:
+    assert roomless(ROOT) == []
+
+
+def test_libraries_are_imported_where_they_belong() -> None:
+    assert misplaced(ROOT) == []
 
 
 def test_plugins_do_not_import_their_siblings() -> None:
@@ -188,6 +175,12 @@ def test_no_module_hides_a_library() -> None:
     assert shadows(ROOT) == []
 
 
+def test_every_room_says_in_one_place_what_it_is() -> None:
+    rooms = [path for path in (ROOT / "study").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    for room in rooms:
+        assert ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))), room.name
+
+
 BLOCK = """
 import sys
 class Block:
@@ -198,21 +191,20 @@ sys.meta_path.insert(0, Block)
 """
 
 
-def imports_without(libraries: Iterable[str], modules: Iterable[str]) -> subprocess.CompletedProcess[str]:
+def imports_without(libraries: Iterable[str], names: Iterable[str]) -> subprocess.CompletedProcess[str]:
     """Import modules in a fresh Python in which the libraries cannot be imported."""
-    script = BLOCK.format(libraries=sorted(libraries)) + "".join(f"import {module}\n" for module in sorted(modules))
+    script = BLOCK.format(libraries=sorted(libraries)) + "".join(f"import {name}\n" for name in sorted(names))
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_trials_import_without_ray_and_optuna() -> None:
-    plugins = {module for module in graph(ROOT) if within(module, (f"study.{kind}" for kind in KINDS))}
-    done = imports_without(["ray", "optuna"], {"study.trial", *plugins})
+def test_trials_import_without_ray() -> None:
+    done = imports_without(["ray"], {m for m in modules(ROOT) if within(m, (*PLUGINS, "study.experiment"))})
     assert done.returncode == 0, done.stderr
 
 
 def test_analysis_imports_without_the_libraries_that_make_its_rows() -> None:
-    modules = {module for module in graph(ROOT) if within(module, ["analysis"])}
-    done = imports_without(["torch", "ray", "optuna", "transformers", "peft"], modules)
+    names = {module for module in modules(ROOT) if within(module, ["analysis"])}
+    done = imports_without(["torch", "ray", "optuna", "transformers", "peft"], names)
     assert done.returncode == 0, done.stderr
 
 
@@ -233,35 +225,56 @@ def plant(root: Path, **sources: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("study__scoring", "import ray.tune"),
-        ("study__vlm", "def f():\n    from study import tuning"),
-        ("study__trial", "from .run import main"),
-        ("study__questions", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
-        ("study__benchmarks__toy", "import torch"),
-        ("study__attacks__none", "from ..methods import vkd"),
+        ("study__model__vlm", "def f():\n    from study.stages import pipeline"),
+        ("study__experiment__trial", "from ..run import main"),
+        (
+            "study__data__picture",
+            "import typing\nif typing.TYPE_CHECKING:\n    import study.model.vlm",
+        ),
+        ("study__attacks__nothing", "from ..methods import vkd"),
         ("study__contracts", "from importlib import import_module\nimport_module('search_spaces.npo')"),
-        ("analysis__table", "from study.vlm import VLM"),
-        ("analysis__table", "import study.trial"),
-        ("study__pipeline", "import optuna"),
+        ("study__engine__jobs", "import study.experiment.trial"),
     ],
 )
-def test_a_planted_arrow_is_found(tmp_path: Path, name: str, source: str) -> None:
+def test_a_planted_upward_arrow_is_found(tmp_path: Path, name: str, source: str) -> None:
     plant(tmp_path, **{name: source})
-    assert [v for rule in RULES for v in violations(tmp_path, rule)] != []
+    assert len(upward(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("study__evaluation__scoring", "import ray.tune"),
+        ("study__benchmarks__toy", "import torch"),
+        ("study__stages__pipeline", "import optuna"),
+        ("study__data__picture", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
+        ("analysis__table", "from study.data.facts import facts"),
+        ("analysis__table", "import study.contracts"),
+    ],
+)
+def test_a_planted_library_is_found(tmp_path: Path, name: str, source: str) -> None:
+    plant(tmp_path, **{name: source})
+    assert len(misplaced(tmp_path)) == 1
 
 
 def test_allowed_imports_are_not_found(tmp_path: Path) -> None:
     plant(
         tmp_path,
-        study__tuning="import ray, optuna, search_spaces.npo",
-        study__methods__npo="import torch\nfrom study import losses\nfrom . import _shared",
+        study__engine__tune_runner="import ray, optuna",
+        study__stages__search="import search_spaces.npo",
+        study__methods__npo="import torch\nfrom study.training import losses\nfrom . import _shared",
         study__benchmarks__toy="import rayleigh, torchlike",
         search_spaces__npo="import optuna\nfrom study.methods.npo import NPO",
-        analysis__table="from study.store import rows\nfrom study import objectives",
+        analysis__table="from study.core.rows import read_rows\nfrom study.metrics import objectives",
     )
-    assert [v for rule in RULES for v in violations(tmp_path, rule)] == []
+    assert upward(tmp_path) == misplaced(tmp_path) == roomless(tmp_path) == []
     assert sibling_imports(tmp_path) == []
     assert cycle(tmp_path) == []
+
+
+def test_a_planted_module_without_a_room_is_found(tmp_path: Path) -> None:
+    plant(tmp_path, study__leftovers="")
+    assert roomless(tmp_path) == ["study.leftovers"]
 
 
 def test_a_planted_sibling_import_is_found(tmp_path: Path) -> None:

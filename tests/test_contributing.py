@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from study.contracts import Request
-from study.questions import Benchmark
-from study.training import Schedule
-from study.vlm import VLM
+from study.data.benchmark import Benchmark
+from study.model.vlm import VLM
+from study.training.schedule import Schedule
 
 DOCUMENT = Path(__file__).parent.parent / "CONTRIBUTING.md"
 NAMES = ("study.methods.retain_finetuning", "search_spaces.retain_finetuning")

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.llava import llava
-from study import doctor, memory, model_trial
-from study.adapters import adapted
-from study.console import console
+from study import doctor
+from study.core.console import console
 from study.doctor import _of_nobody, ray_guard
-from study.memory import GIB, Estimate, estimates, shape
-from study.model_folder import without_weights
-from study.model_trial import tried
-from study.packing import logits
-from study.vlm import VLM, load
-from tests.families import FAMILIES
-from tests.small import same_bits, snapshot
+from study.experiment import smoke_test
+from study.experiment.smoke_test import tried
+from study.model import memory_estimate
+from study.model.loading import load, without_weights
+from study.model.lora import lora_adapters
+from study.model.memory_estimate import GIB, Estimate, estimates, shape
+from study.model.packing import logits
+from study.model.vlm import VLM
+from tests.cost.llava import llava
+from tests.helpers.families import FAMILIES
+from tests.helpers.small import same_bits, snapshot
 
 TINY = "tiny:steps=0,width=32,layers=2"
 
@@ -48,15 +50,18 @@ def test_the_arithmetic_gives_what_is_known_of_llava_7b() -> None:
 def test_parameters_are_counted_as_training_finds_them(name: str, family_folders: dict[str, Path]) -> None:
     found, vlm = shape(without_weights(family_folders[name])), load(family_folders[name])
     assert sum(found.parameters.values()) == sum(p.numel() for p in vlm.model.parameters())
-    with adapted(vlm, vlm.trainable(("projector", "llm")), rank=memory.RANK, alpha=16, dropout=0.0, seed=0) as made:
+    with lora_adapters(
+        vlm, vlm.trainable(("projector", "llm")), rank=memory_estimate.RANK, alpha=16, dropout=0.0, seed=0
+    ) as made:
         assert found.adapters == sum(p.numel() for p in made.values())
     assert found.vision > 0
     assert found.itemsize == 4
 
 
 def test_states_and_copies_are_what_each_training_holds() -> None:
-    counted = memory.Shape(2, {"vision": 10, "projector": 2, "llm": 88}, {"vision": 8, "projector": 2, "llm": 88}, 5,
-                           50, 1000, 500, 100, 7)  # fmt: skip
+    counted = memory_estimate.Shape(
+        2, {"vision": 10, "projector": 2, "llm": 88}, {"vision": 8, "projector": 2, "llm": 88}, 5, 50, 1000, 500, 100, 7
+    )
     learn, adapters, features, answers, whole, referred = estimates(counted)
     assert {e.weights for e in estimates(counted)} == {200}
     assert (learn.states, learn.copies, learn.picture) == (4 * 4 * 5, 0, 3000 + 4 * 50 + 28)  # adapters are float32
@@ -86,9 +91,9 @@ def test_every_family_is_sound(name: str, dtype: torch.dtype, family_folders: di
 
 def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """A packing that shifts logits, a picture of too few tokens, a step that moves nothing."""
-    true, step = logits, model_trial.STEP
-    monkeypatch.setattr(model_trial, "logits", lambda *given: true(*given).roll(1, 0))
-    monkeypatch.setattr(model_trial, "STEP", type(step)(steps=1, learning_rate=0.0))
+    true, step = logits, smoke_test.STEP
+    monkeypatch.setattr(smoke_test, "logits", lambda *given: true(*given).roll(1, 0))
+    monkeypatch.setattr(smoke_test, "STEP", type(step)(steps=1, learning_rate=0.0))
     monkeypatch.setattr(VLM, "image_tokens", 15)
     found = {outcome.name: outcome for outcome in tried(tiny, _of_nobody())}
     assert "16 tokens, and prompts have 15 places" in found["a picture is encoded"].note
@@ -106,7 +111,7 @@ def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
     status, told = run(TINY, "--benchmark", "synthetic:people=20,celebrities=8,views=2,strangers=8")
     assert status == 0
-    assert "LlavaForConditionalGeneration, llava, float32, as study/families/llava.py says" in told
+    assert "LlavaForConditionalGeneration, llava, float32, as study/model/families/llava.py says" in told
     assert "model.multi_modal_projector" in told
     assert "fed by 2 of 2 vision layers" in told
     assert "48 x 48 pixels and 16 tokens" in told

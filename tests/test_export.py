@@ -13,21 +13,26 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from study import export, lending
-from study import trial as trials
+from study import export
 from study.benchmarks.synthetic import Synthetic
-from study.contracts import Learned, Method, Trial
-from study.learning import learn, load_learned, save
+from study.contracts import Method
+from study.core.files import read_json, write_json
+from study.core.hashing import canonical, file_digest
+from study.experiment import checkpoints
+from study.experiment import trial as trials
+from study.experiment.checkpoints import load_learned, save
+from study.experiment.context import StudyContext
+from study.experiment.records import keep_record
+from study.experiment.teach import learn
+from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
-from study.store import canonical, file_digest, read_json, write_json
-from study.training import Schedule
-from study.trial import Bench, keep_record
-from study.vlm import load
-from tests.families import FAMILIES
-from tests.small import borrowed, same_bits, snapshot
+from study.model.loading import load
+from study.training.schedule import Schedule
+from tests.helpers.families import FAMILIES
+from tests.helpers.small import borrowed, same_bits, snapshot
 
 TAUGHT = Schedule(steps=2, learning_rate=1e-3, pictures=2, texts=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
@@ -50,25 +55,25 @@ FAILED = Trial(VANILLA, VKD(schedule=replace(SHORT, learning_rate=9.0)), "visual
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Bench:
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyContext:
     """A study of three methods whose benchmark is gone: an export must not need it."""
     root = tmp_path_factory.mktemp("parent") / "study"
-    bench = Bench(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, bench.benchmark, tiny_folder, "cpu", None)
+        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
     for name in ("vanilla", "reference", *METHODS):
-        assert trials.run(bench, of(name), REFERENCE.key)["state"] == "complete"
-    keep_record(bench.folder, FAILED, "diverged", "loss is NaN", cost={})
-    write_json(bench.folder.settings, {"name": "mine", "git": "abc"})
-    write_json(bench.folder.winners, {name: {"10": {"trials": [of(name).key, "later"]}} for name in METHODS})
-    return bench
+        assert trials.run(context, of(name), REFERENCE.key)["state"] == "complete"
+    keep_record(context.folder, FAILED, "diverged", "loss is NaN", cost={})
+    write_json(context.folder.settings, {"name": "mine", "git": "abc"})
+    write_json(context.folder.winners, {name: {"10": {"trials": [of(name).key, "later"]}} for name in METHODS})
+    return context
 
 
 @pytest.fixture
-def bench(made: Bench, tmp_path: Path) -> Iterator[Bench]:
+def context(made: StudyContext, tmp_path: Path) -> Iterator[StudyContext]:
     shutil.copytree(made.root, tmp_path / "study")
     yield replace(made, root=tmp_path / "study")
-    lending.put_away()
+    checkpoints.evict()
 
 
 def run(*arguments: str | Path) -> int:
@@ -79,19 +84,21 @@ def run(*arguments: str | Path) -> int:
 @pytest.mark.parametrize(("name", "parts"), [
     ("vkd", {"vision", "projector"}), ("gradient_ascent:lora_rank=2", {"llm"}), ("vanilla", set()),
 ])  # fmt: skip
-def test_the_export_is_the_model_that_the_trial_left(bench: Bench, name: str, parts: set[str], tmp_path: Path) -> None:
+def test_the_export_is_the_model_that_the_trial_left(
+    context: StudyContext, name: str, parts: set[str], tmp_path: Path
+) -> None:
     """Made again by the method itself: equal weights, and equal logits from the plain classes of transformers."""
     asked = of(name)
     torch.manual_seed(asked.seed)
-    request = bench.request(asked, REFERENCE.key)
-    shutil.rmtree(bench.folder.data)
-    assert run(bench.root, asked.key, "--to", tmp_path / "out") == 0
+    request = context.request(asked, REFERENCE.key)
+    shutil.rmtree(context.folder.data)
+    assert run(context.root, asked.key, "--to", tmp_path / "out") == 0
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out", local_files_only=True).eval()
     processor: Any = AutoProcessor.from_pretrained(tmp_path / "out", local_files_only=True, backend="pil")
-    picture = bench.benchmark.split(10).lessons[0].picture
+    picture = context.benchmark.split(10).lessons[0].picture
     assert picture is not None
     inputs = processor(text=["<image>\nwho is this ?"], images=[picture.open()], return_tensors="pt")
-    with borrowed(load_learned(bench.root, VANILLA.key)) as (vlm, before):
+    with borrowed(load_learned(context.root, VANILLA.key)) as (vlm, before):
         torch.manual_seed(asked.seed)
         left = asked.method(vlm, request)
         exported = load(tmp_path / "out")
@@ -101,11 +108,11 @@ def test_the_export_is_the_model_that_the_trial_left(bench: Bench, name: str, pa
             assert torch.equal(left.model(**inputs).logits, model(**inputs).logits)
 
 
-def test_the_reference_is_exported_by_its_ratio(bench: Bench) -> None:
-    assert run(bench.root, "reference@10") == 0
-    to = bench.root / "exports" / of("reference").key
-    assert same_bits(snapshot(load(to)), snapshot(load_learned(bench.root, REFERENCE.key)))
-    assert not same_bits(snapshot(load(to)), snapshot(load_learned(bench.root, VANILLA.key)))
+def test_the_reference_is_exported_by_its_ratio(context: StudyContext) -> None:
+    assert run(context.root, "reference@10") == 0
+    to = context.root / "exports" / of("reference").key
+    assert same_bits(snapshot(load(to)), snapshot(load_learned(context.root, REFERENCE.key)))
+    assert not same_bits(snapshot(load(to)), snapshot(load_learned(context.root, VANILLA.key)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -122,12 +129,12 @@ def test_the_processor_of_every_family_lies_beside_it(
 
 
 # ---- what the folder says --------------------------------------------------------------------------------------
-def test_the_folder_says_where_it_comes_from(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_folder_says_where_it_comes_from(context: StudyContext, capsys: pytest.CaptureFixture[str]) -> None:
     asked = of("vkd")
-    assert run(bench.root, "vkd@10") == 0
-    to = bench.root / "exports" / asked.key
+    assert run(context.root, "vkd@10") == 0
+    to = context.root / "exports" / asked.key
     assert capsys.readouterr().out == f"{to}\n"
-    weights = bench.folder.learned(VANILLA.key) / "model" / "model.safetensors"
+    weights = context.folder.learned(VANILLA.key) / "model" / "model.safetensors"
     about = read_json(to / "unlearning.json")
     assert about.pop("tensors_changed") > 0
     assert about == {
@@ -136,21 +143,21 @@ def test_the_folder_says_where_it_comes_from(bench: Bench, capsys: pytest.Captur
         "start": {"kind": "vanilla", "key": VANILLA.key, "sha256": {"model.safetensors": file_digest(weights)}},
         "instruction": "", "note": "", "sha256": {"model.safetensors": file_digest(to / "model.safetensors")},
     }  # fmt: skip
-    assert str(bench.root) not in json.dumps(about)
+    assert str(context.root) not in json.dumps(about)
     assert [path.name for path in to.parent.iterdir()] == [to.name]
 
 
-def test_an_instruction_is_no_weight(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_instruction_is_no_weight(context: StudyContext, capsys: pytest.CaptureFixture[str]) -> None:
     """File and screen say so."""
-    assert run(bench.root, "prompting@10") == 0
-    to, said = bench.root / "exports" / of("prompting").key, capsys.readouterr().out
+    assert run(context.root, "prompting@10") == 0
+    to, said = context.root / "exports" / of("prompting").key, capsys.readouterr().out
     about = read_json(to / "unlearning.json")
     assert about["instruction"] == INSTRUCTIONS["refuse"]
     assert about["tensors_changed"] == 0
     assert about["note"].startswith("An instruction is no weight")
     assert INSTRUCTIONS["refuse"] in said
     assert about["note"] in said
-    assert same_bits(snapshot(load(to)), snapshot(load_learned(bench.root, VANILLA.key)))
+    assert same_bits(snapshot(load(to)), snapshot(load_learned(context.root, VANILLA.key)))
 
 
 # ---- what cannot be exported -----------------------------------------------------------------------------------
@@ -161,15 +168,19 @@ def test_an_instruction_is_no_weight(bench: Bench, capsys: pytest.CaptureFixture
     ("zzz", "in {root}: There are vanilla,"),
     (FAILED.key, f"trial {FAILED.key} (vkd at 10 %) is diverged (loss is NaN), so it left no model"),
 ])  # fmt: skip
-def test_an_unknown_or_failed_trial(bench: Bench, name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(bench.root, name) == 2
-    assert told.format(root=bench.root) in capsys.readouterr().err
-    assert not (bench.root / "exports").exists()
+def test_an_unknown_or_failed_trial(
+    context: StudyContext, name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(context.root, name) == 2
+    assert told.format(root=context.root) in capsys.readouterr().err
+    assert not (context.root / "exports").exists()
 
 
-def test_a_folder_that_is_there_stays(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_there_stays(
+    context: StudyContext, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").mkdir()
-    assert run(bench.root, "vanilla", "--to", tmp_path / "out") == 2
+    assert run(context.root, "vanilla", "--to", tmp_path / "out") == 2
     assert f"{tmp_path / 'out'} is there already: remove it, or name another" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
 
@@ -179,25 +190,25 @@ def test_a_folder_that_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"{tmp_path} is not a study" in capsys.readouterr().err
 
 
-def test_damaged_weights_are_not_exported(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_weights_are_not_exported(context: StudyContext, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither those of the trial nor those it started from."""
     for path in (
-        bench.folder.trial(of("vkd").key) / "delta.safetensors",
-        bench.folder.learned(VANILLA.key) / "model" / "model.safetensors",
+        context.folder.trial(of("vkd").key) / "delta.safetensors",
+        context.folder.learned(VANILLA.key) / "model" / "model.safetensors",
     ):
         path.write_bytes(path.read_bytes()[:-4] + b"\0\1\2\3")
-        assert run(bench.root, "vkd@10") == 2
+        assert run(context.root, "vkd@10") == 2
         assert f"{path} is damaged" in capsys.readouterr().err
-    assert not list((bench.root).glob("exports/*"))
+    assert not list((context.root).glob("exports/*"))
 
 
 def test_an_export_that_is_interrupted_leaves_nothing(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: StudyContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export, "sync", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(bench.root, "vanilla", "--to", tmp_path / "to" / "out")
+        run(context.root, "vanilla", "--to", tmp_path / "to" / "out")
     assert not list((tmp_path / "to").iterdir())

@@ -18,12 +18,12 @@ from analysis import general_utility as tables
 from analysis import report
 from analysis.folder import read
 from study import general_utility as general
+from study.core.files import read_json, write_json
+from study.experiment.checkpoints import save
 from study.general_utility import Settings, arguments_for, failed_replies, parsed
-from study.learning import save
-from study.store import read_json, write_json
-from study.vlm import load
-from study.weights import save_tensors
-from tests.planted import Model, Planter, plant
+from study.model.loading import load
+from study.model.tensor_files import save_tensors
+from tests.helpers.planted import Model, Planter, plant
 
 SETTINGS = Settings("llava_hf", (), None, 1, "0.7.3")
 POPE: dict[str, Any] = {  # as lmms-eval 0.7.3 lays it out; 6 of 8 questions right: the error is sqrt(6/8 2/8 / 7)

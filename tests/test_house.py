@@ -44,7 +44,7 @@ def test_a_home_is_found(text: str) -> None:
     assert homes(f"fine\n{text}") == ["line 2"]
 
 
-@pytest.mark.parametrize("text", ["study/workers.py", "~/work", "a/root/b", "/shared/runs", "{folder}/home/x"])
+@pytest.mark.parametrize("text", ["study/engine/team.py", "~/work", "a/root/b", "/shared/runs", "{folder}/home/x"])
 def test_what_is_no_home(text: str) -> None:
     assert homes(text) == []
 

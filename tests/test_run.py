@@ -13,19 +13,24 @@ from typing import Any
 
 import pytest
 
-from study import pipeline, plan, run
+from study import run
+from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import BaseModel
-from study.models.tiny import Tiny
-from study.plan import GROWING, RUNTIME, Refused, _check_questions, _identity, prepared, settle
-from study.plugins import known
+from study.core.errors import Refused
+from study.core.files import write_json
+from study.core.hashing import Json
+from study.core.plugins import known
+from study.core.specs import plugin
+from study.data.benchmark import Benchmark
 from study.presets import PRESETS
-from study.questions import Benchmark
 from study.settings import REFERENCES, Gate, Study
-from study.specs import plugin
-from study.store import Json, write_json
-from tests.planted import plant
-from tests.test_mllmu import edit
+from study.stages import pipeline, plan
+from study.stages.manifest import GROWING, RUNTIME, settle
+from study.stages.plan import identity_of
+from study.stages.preflight import _check_questions, validate_study
+from tests.benchmarks.test_mllmu import edit
+from tests.helpers.planted import plant
 
 SMOKE = PRESETS["smoke"][1]
 HIDDEN = {"defaults", "attack_grid", "cost"}
@@ -116,7 +121,7 @@ def test_a_study_that_makes_no_sense_cannot_be_made(wrong: dict[str, object]) ->
 
 
 def test_settings_of_a_plugin_are_typed() -> None:
-    assert plugin("models", "tiny:steps=0,width=32") == Tiny(steps=0, width=32)
+    assert plugin("base_models", "tiny:steps=0,width=32") == Tiny(steps=0, width=32)
     assert plugin("benchmarks", "synthetic") == Synthetic()
 
 
@@ -134,7 +139,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match="is a file; choose another --study-dir"):
-        prepared(dataclasses.replace(SMOKE, study_dir=tmp_path / "file" / "study"), tmp_path)
+        validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path / "file" / "study"), tmp_path)
 
 
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
@@ -148,17 +153,17 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
 
 def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
-    settle(prepared(study, tmp_path / "data"))
+    settle(validate_study(study, tmp_path / "data"))
     more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd", "gradient_ascent", "npo"), workers=5)
-    prepared(more, tmp_path / "data")  # adds work or changes no result
+    validate_study(more, tmp_path / "data")  # adds work or changes no result
     less = dataclasses.replace(study, trials=2, methods=("vkd",))
     with pytest.raises(Refused, match="a study can only grow") as refused:
-        prepared(less, tmp_path / "data")
+        validate_study(less, tmp_path / "data")
     assert "trials: 4 there, 2 asked" in str(refused.value)
     assert "methods: vkd gradient_ascent there, vkd asked" in str(refused.value)
     other = dataclasses.replace(study, goal="full", gate=dataclasses.replace(study.gate, blind=0.5), defaults={})
     with pytest.raises(Refused) as refused:
-        prepared(other, tmp_path / "data")
+        validate_study(other, tmp_path / "data")
     said = str(refused.value)
     assert "goal: visual there, full asked" in said
     assert "gate.blind: 1.0 there, 0.5 asked" in said
@@ -167,7 +172,7 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
 
 def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path) -> None:
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
-    settle(prepared(study, tmp_path / "data"))
+    settle(validate_study(study, tmp_path / "data"))
     changes = {
         "model": "tiny:steps=0,width=32,layers=2,seed=1",
         "benchmark": "synthetic:people=20,celebrities=8,views=2,strangers=8,seed=1",
@@ -189,7 +194,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
     for name, value in changes.items():
         changed: Any = {name: value}
         with pytest.raises(Refused, match=f"(?s)other settings.* {name}"):
-            prepared(dataclasses.replace(study, **changed), tmp_path / "data")
+            validate_study(dataclasses.replace(study, **changed), tmp_path / "data")
 
 
 def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
@@ -206,13 +211,13 @@ def test_a_real_dataset_folder_is_planned_from_wherever_it_lies(
     (data,) = tmp_path.iterdir()
     monkeypatch.chdir(tmp_path)
     study = dataclasses.replace(SMOKE, benchmark=f"mllmu:{data.name}", study_dir=tmp_path / "new" / "study")
-    plan = prepared(study, tmp_path / "unused")
-    assert plan.source == plugin("benchmarks", f"mllmu:{data}")  # absolute: workers start elsewhere
+    preflight = validate_study(study, tmp_path / "unused")
+    assert preflight.source == plugin("benchmarks", f"mllmu:{data}")  # absolute: workers start elsewhere
 
 
 def test_a_base_model_is_known_by_its_content(tmp_path: Path, tiny_folder: Path) -> None:
     def identity(folder: Path) -> object:
-        return _identity(plugin("models", str(folder)))
+        return identity_of(plugin("base_models", str(folder)))
 
     one, two = (shutil.copytree(tiny_folder, tmp_path / name) for name in ("one", "two"))
     assert identity(one) == identity(two) == identity(tiny_folder)
@@ -228,11 +233,11 @@ def test_the_files_of_a_base_model_are_read_once(
 
     def identity(model: BaseModel) -> Json:
         looked.append(model)
-        return _identity(model)
+        return identity_of(model)
 
-    monkeypatch.setattr(plan, "_identity", identity)
+    monkeypatch.setattr(plan, "identity_of", identity)
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, model=str(tiny_folder), metric_seeds=2)
-    planned = prepared(study, tmp_path / "data")
+    planned = validate_study(study, tmp_path / "data")
     for ratio in study.forget_ratios:
         assert [t.start for t in planned.yardsticks(ratio)] == [planned.vanilla, planned.reference(ratio)]
         further = dataclasses.replace(planned, study=dataclasses.replace(study, seed=study.seed + 1))
@@ -246,7 +251,7 @@ def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "study.json", {})
     (tmp_path / "study.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"study\.json is damaged"):
-        prepared(study, tmp_path / "data")
+        validate_study(study, tmp_path / "data")
 
 
 def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: Path) -> None:
@@ -259,7 +264,7 @@ def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: P
     edit(data, "forget_15", truncate)
     study = dataclasses.replace(SMOKE, benchmark=f"mllmu:{data}", study_dir=tmp_path / "study")
     with pytest.raises(ValueError, match=r"forget_15/train-00000-of-00001\.parquet, row 1, .*the image is damaged"):
-        prepared(study, tmp_path / "data")
+        validate_study(study, tmp_path / "data")
 
 
 def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -270,6 +275,8 @@ def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> 
     ):
         study = dataclasses.replace(SMOKE, study_dir=tmp_path, methods=methods).resolved()
         with pytest.raises(Refused) as refused:
-            prepared(study, tmp_path / "data")
+            validate_study(study, tmp_path / "data")
         assert said in str(refused.value)
-    prepared(dataclasses.replace(SMOKE, study_dir=tmp_path, methods=("npo:modality=text",), goal="full"), tmp_path)
+    validate_study(
+        dataclasses.replace(SMOKE, study_dir=tmp_path, methods=("npo:modality=text",), goal="full"), tmp_path
+    )

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from study.vlm import VLM, Part
+from study.core.terms import Part
+from study.model.vlm import VLM
 
 
 def check_parts(parts: Sequence[Part]) -> None:

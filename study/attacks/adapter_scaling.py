@@ -15,10 +15,11 @@ import torch
 
 from study.attacks._weights import check_parts
 from study.contracts import InChain, Request, Stage
-from study.deltas import apply_delta, changed
-from study.questions import Lesson, Question
-from study.spread import spread_as
-from study.vlm import PARTS, VLM, Part
+from study.core.terms import PARTS, Part
+from study.data.benchmark import Lesson, Question
+from study.engine.sharded_tensors import shard_like
+from study.model.delta import apply_delta, changed
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,6 @@ class AdapterScaling:
         target = vlm.with_instruction("")
         for step, scale in enumerate(self.scales, 1):
             apply_delta(
-                vlm, {name: spread_as(start[name], tensor).lerp(tensor, scale) for name, tensor in adapted.items()}
+                vlm, {name: shard_like(start[name], tensor).lerp(tensor, scale) for name, tensor in adapted.items()}
             )
             yield Stage(step, target, questions)

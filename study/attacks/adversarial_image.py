@@ -15,16 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from study import checks
-from study.answers import answer_logps
 from study.contracts import Request, Stage
-from study.holdout import some_facts
-from study.packing import Group, Prompt, pack
-from study.pictures import encoded, shown_instead
-from study.pixels import Pixels
-from study.questions import Lesson, Picture, Question
-from study.training import Diverged, Lessons, Schedule
-from study.vlm import VLM
+from study.core import validation
+from study.data.benchmark import Lesson, Question
+from study.data.facts import sample_facts
+from study.data.image_edits import encoded, shown_instead
+from study.data.picture import Picture
+from study.model.likelihood import answer_logps
+from study.model.packing import Group, Prompt, pack
+from study.model.vision import Pixels
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import Diverged
+from study.training.schedule import Schedule
 
 Scope = Literal["per_image", "universal"]
 
@@ -59,8 +62,8 @@ class AdversarialImage:
     """Pictures in a pass."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "scope", get_args(Scope))
-        checks.share(self, "people", "facts")
+        validation.choice(self, "scope", get_args(Scope))
+        validation.share(self, "people", "facts")
         for name, most in (("epsilon", 255), ("step", self.epsilon), ("steps", math.inf), ("batch", math.inf)):
             value = getattr(self, name)
             if not (isinstance(value, int) and 1 <= value <= most):
@@ -70,7 +73,7 @@ class AdversarialImage:
         """Some facts, of all forget people or of those the universal noise is trained on, as told of pictures."""
         pictured = [lesson for lesson in request.forget if lesson.picture is not None]
         people = self.people if self.scope == "universal" else 1.0
-        return some_facts(pictured, people=people, share=self.facts, seed=request.split.ratio)
+        return sample_facts(pictured, people=people, share=self.facts, seed=request.split.ratio)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """Ask about the pictures as they are, then about the noisy ones."""

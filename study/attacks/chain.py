@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from study.contracts import Attack, Request, Stage
-from study.plugins import find, name_of
-from study.questions import Lesson, Question
-from study.vlm import VLM
+from study.core.plugins import find, name_of
+from study.data.benchmark import Lesson, Question
+from study.model.vlm import VLM
 
 
 def _example() -> tuple[Attack, ...]:

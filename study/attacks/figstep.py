@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from study import checks
 from study.contracts import Request, Stage
-from study.pictures import encoded, with_text
-from study.questions import Lesson, Question
-from study.vlm import VLM
+from study.core import validation
+from study.data.benchmark import Lesson, Question
+from study.data.image_edits import encoded, with_text
+from study.model.vlm import VLM
 
 Place = Literal["above", "below"]
 
@@ -34,7 +34,7 @@ class Figstep:
     """What is asked in words."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "place", get_args(Place))
+        validation.choice(self, "place", get_args(Place))
         if not self.prompt.strip():
             raise ValueError(f"prompt={self.prompt!r}: say what is to be done with the question in the picture")
 

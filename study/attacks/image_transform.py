@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from study import checks
 from study.contracts import Request, Stage
-from study.pictures import Transform, encoded, shown_instead, transformed
-from study.questions import Lesson, Picture, Question
-from study.vlm import VLM
+from study.core import validation
+from study.data.benchmark import Lesson, Question
+from study.data.image_edits import Transform, encoded, shown_instead, transformed
+from study.data.picture import Picture
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class ImageTransform:
     """Changes every picture that is asked about in one way; text questions stay. Needs no knowledge and no model."""
 
     kind: Transform = "crop"
-    """What is done: see `study.pictures.transformed` for each at full strength."""
+    """What is done: see `study.data.image_edits.transformed` for each at full strength."""
     strength: float = 0.5
     """How much of it, above 0 and at most 1; a flip has no degrees."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "kind", get_args(Transform))
-        checks.share(self, "strength")
+        validation.choice(self, "kind", get_args(Transform))
+        validation.share(self, "strength")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """Nothing."""

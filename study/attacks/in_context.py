@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from study import checks
 from study.contracts import Request, Stage
-from study.holdout import some_facts
-from study.questions import Lesson, Question, facts, plain, states
-from study.vlm import VLM
+from study.core import validation
+from study.data.benchmark import Lesson, Question
+from study.data.facts import facts, plain, sample_facts, states
+from study.model.vlm import VLM
 
 About = Literal["same", "others", "both"]
 
@@ -38,9 +38,9 @@ class InContext:
     """Share of the facts about each person that the attacker is given at most."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "about", get_args(About))
-        checks.positive(self, "pairs")
-        checks.share(self, "facts")
+        validation.choice(self, "about", get_args(About))
+        validation.positive(self, "pairs")
+        validation.share(self, "facts")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The lessons about forget people that are shown: one for each fact that is given."""
@@ -60,7 +60,7 @@ class InContext:
 
     def _chosen(self, lessons: Sequence[Lesson], request: Request) -> tuple[Lesson, ...]:
         """One lesson, with and one without picture, for each fact that may be shown: the one that says least."""
-        chosen = some_facts(lessons, share=self.facts, seed=request.split.ratio, most=self.pairs)
+        chosen = sample_facts(lessons, share=self.facts, seed=request.split.ratio, most=self.pairs)
         stated = facts(lessons)
         best: dict[tuple[str, str, bool], Lesson] = {}
         for x in sorted(chosen, key=lambda x: (x.person, len(plain(x.answer)), len(x.prompt), x.prompt)):

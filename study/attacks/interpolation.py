@@ -14,8 +14,9 @@ import torch
 
 from study.attacks._weights import check_parts
 from study.contracts import Request, Stage
-from study.questions import Lesson, Question
-from study.vlm import VLM, Part
+from study.core.terms import Part
+from study.data.benchmark import Lesson, Question
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)

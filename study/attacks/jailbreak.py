@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from study import checks
 from study.contracts import Request, Stage
-from study.questions import Lesson, Question
-from study.vlm import VLM
+from study.core import validation
+from study.data.benchmark import Lesson, Question
+from study.model.vlm import VLM
 
 Template = Literal["role_play", "ignore_previous", "refusal_suppression", "hypothetical", "authority"]
 
@@ -52,7 +52,7 @@ class Jailbreak:
     """Which family."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "template", get_args(Template))
+        validation.choice(self, "template", get_args(Template))
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """Nothing."""

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from study.contracts import InChain, Request, Stage
-from study.questions import Lesson, Question
-from study.scoring import score
-from study.vlm import VLM
+from study.data.benchmark import Lesson, Question
+from study.evaluation.scoring import score
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)

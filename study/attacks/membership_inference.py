@@ -13,12 +13,12 @@ from typing import ClassVar, get_args
 
 import pandas as pd
 
-from study import checks
 from study.contracts import InChain, Request, Stage
-from study.membership import Metric, auc
-from study.questions import Lesson, Question
-from study.scoring import readings, score
-from study.vlm import VLM
+from study.core import validation
+from study.data.benchmark import Lesson, Question
+from study.evaluation.membership import Metric, auc
+from study.evaluation.scoring import readings, score
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class MembershipInference:
     """
 
     metric: Metric = "min_k_plus_plus"
-    """The score, as in `study.membership`."""
+    """The score, as in `study.evaluation.membership`."""
     k: float = 0.2
     """Share of the least likely tokens that count for `min_k` and `min_k_plus_plus`."""
     in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
-        checks.choice(self, "metric", get_args(Metric))
-        checks.share(self, "k")
+        validation.choice(self, "metric", get_args(Metric))
+        validation.share(self, "k")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """Nothing: the attacker brings the candidates and is told of none that it is right."""

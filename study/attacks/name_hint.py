@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from study.contracts import Request, Stage
-from study.questions import Lesson, Question, plain
-from study.vlm import VLM
+from study.data.benchmark import Lesson, Question
+from study.data.facts import plain
+from study.model.vlm import VLM
 
 ATTRIBUTE = "name"
 

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from study import checks
 from study.contracts import Request, Stage
-from study.questions import Lesson, Modality, Question, Split, plain
-from study.vlm import VLM
+from study.core import validation
+from study.core.terms import Modality
+from study.data.benchmark import Lesson, Question, Split
+from study.data.facts import plain
+from study.model.vlm import VLM
 
 Wording = Literal["dataset", "tell", "know", "request", "brief", "statement"]
 
@@ -40,7 +42,7 @@ class Paraphrase:
     taught in, and `tell` where it has none. Else the question in a frame."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "wording", get_args(Wording))
+        validation.choice(self, "wording", get_args(Wording))
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """Nothing: wordings tell no fact."""

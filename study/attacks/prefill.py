@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from study.contracts import Request, Stage
-from study.questions import Lesson, Question
-from study.vlm import VLM
+from study.data.benchmark import Lesson, Question
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)

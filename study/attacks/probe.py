@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from study import checks
 from study.contracts import InChain, Request, Stage
-from study.packing import Group, Prompt, batched, logits, pack
-from study.questions import Lesson, Picture, Question, Split
-from study.scoring import score
-from study.vlm import VLM, Part
+from study.core import validation
+from study.core.terms import Part
+from study.data.benchmark import Lesson, Question, Split
+from study.data.picture import Picture
+from study.evaluation.scoring import score
+from study.model.packing import Group, Prompt, batched, logits, pack
+from study.model.vlm import VLM
 
 Kind = Literal["linear", "knn"]
 
@@ -57,9 +59,9 @@ class Probe:
     in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
-        checks.choice(self, "where", get_args(Part))
-        checks.choice(self, "kind", get_args(Kind))
-        checks.positive(self, "decay", "neighbours")
+        validation.choice(self, "where", get_args(Part))
+        validation.choice(self, "kind", get_args(Kind))
+        validation.positive(self, "decay", "neighbours")
         if self.where == "projector" and self.layer != -1:
             raise ValueError(f"layer={self.layer}: the projector has one output, so leave the layer at -1")
 

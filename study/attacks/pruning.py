@@ -10,12 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from study import checks
 from study.attacks._weights import check_parts, linear_weights
 from study.contracts import Request, Stage
-from study.questions import Lesson, Question
-from study.spread import local, whole
-from study.vlm import PARTS, VLM, Part
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.data.benchmark import Lesson, Question
+from study.engine.sharded_tensors import full_tensor, local_shard
+from study.model.vlm import VLM
 
 Scope = Literal["layer", "global"]
 
@@ -31,8 +32,8 @@ class Pruning:
     parts: tuple[Part, ...] = PARTS
 
     def __post_init__(self) -> None:
-        checks.share(self, "share")
-        checks.choice(self, "scope", get_args(Scope))
+        validation.share(self, "share")
+        validation.choice(self, "scope", get_args(Scope))
         check_parts(self.parts)
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
@@ -47,7 +48,7 @@ class Pruning:
         for together in [weights] if self.scope == "global" else [[weight] for weight in weights]:
             most = smallest(together, self.share)
             for weight in together:
-                there = local(weight)
+                there = local_shard(weight)
                 there.masked_fill_(there.float().abs() <= most, 0.0)
         yield Stage(1, vlm.with_instruction(""), questions)
 
@@ -62,7 +63,7 @@ def smallest(tensors: Sequence[Tensor], share: float) -> float:
     low, high = 0, int(torch.tensor(math.inf).view(torch.int32))
     while low < high:
         middle = (low + high) // 2
-        if sum(int(whole((tensor.float().abs() <= _float(middle)).sum())) for tensor in tensors) >= wanted:
+        if sum(int(full_tensor((tensor.float().abs() <= _float(middle)).sum())) for tensor in tensors) >= wanted:
             high = middle
         else:
             low = middle + 1

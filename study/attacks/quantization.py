@@ -13,13 +13,14 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from study import checks
 from study.attacks._weights import check_parts, linear_weights
 from study.contracts import Request, Stage
-from study.quantized import Format, rounded
-from study.questions import Lesson, Question
-from study.spread import overwrite, whole
-from study.vlm import PARTS, VLM, Part
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.data.benchmark import Lesson, Question
+from study.engine.sharded_tensors import full_tensor, overwrite
+from study.model.quantization import Format, rounded
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Quantization:
     """Whether the output head is rounded too, and with it embeddings that are tied to it."""
 
     def __post_init__(self) -> None:
-        checks.choice(self, "format", get_args(Format))
-        checks.not_negative(self, "group_size")
+        validation.choice(self, "format", get_args(Format))
+        validation.not_negative(self, "group_size")
         check_parts(self.parts)
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
@@ -52,7 +53,7 @@ class Quantization:
         """The model as found, then rounded."""
         yield Stage(0, vlm, questions)
         for weight in linear_weights(vlm, self.parts, head=self.head):
-            overwrite(weight, self.rounded(whole(weight)))
+            overwrite(weight, self.rounded(full_tensor(weight)))
         yield Stage(1, vlm.with_instruction(""), questions)
 
     def rounded(self, weight: Tensor) -> Tensor:

@@ -14,14 +14,18 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from study import checks
-from study.answers import cross_entropy
 from study.contracts import Request, Stage
-from study.holdout import some_facts
-from study.packing import pack
-from study.questions import Lesson, Picture, Question
-from study.training import Lessons, Schedule, steps
-from study.vlm import PARTS, VLM, Part
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.data.benchmark import Lesson, Question
+from study.data.facts import sample_facts
+from study.data.picture import Picture
+from study.model.likelihood import cross_entropy
+from study.model.packing import pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import steps
+from study.training.schedule import Schedule
 
 Data = Literal["forget", "names", "views", "benign", "strangers"]
 UNRELATED: tuple[Data, ...] = ("benign", "strangers")
@@ -50,8 +54,8 @@ class Relearning:
     schedule: Schedule = Schedule(steps=40, decay="constant")
 
     def __post_init__(self) -> None:
-        checks.choice(self, "data", get_args(Data))
-        checks.share(self, "people", "facts")
+        validation.choice(self, "data", get_args(Data))
+        validation.share(self, "people", "facts")
         if any(step < 1 for step in self.score_at):
             raise ValueError(f"score_at={self.score_at}: choose steps from 1; step 0 is scored anyway")
         if not self.trains:
@@ -65,7 +69,7 @@ class Relearning:
         if self.data in UNRELATED:
             return ()
         share = 1.0 if self.data == "names" else self.facts
-        known = some_facts(request.forget, people=self.people, share=share, seed=request.split.ratio)
+        known = sample_facts(request.forget, people=self.people, share=share, seed=request.split.ratio)
         if self.data == "names":
             return self._found([x for x in known if x.attribute == "name"], "is labelled with the attribute name")
         if self.data == "views":

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from study.attacks._weights import check_parts
 from study.contracts import Request, Stage
-from study.deltas import apply_delta
-from study.questions import Lesson, Question
-from study.vlm import VLM, Part
+from study.core.terms import Part
+from study.data.benchmark import Lesson, Question
+from study.model.delta import apply_delta
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from typing import Any
 
 from rich.markup import escape
 
-from study.benchmarks import _checking as checking
-from study.benchmarks._defects import collected
-from study.console import console, table
-from study.questions import Benchmark, Split
-from study.specs import plugin
-from study.vlm import VLM, load
+from study.benchmarks import _check as checking
+from study.benchmarks._shared.defects import collected
+from study.core.console import console, table
+from study.core.specs import plugin
+from study.data.benchmark import Benchmark, Split
+from study.model.loading import load
+from study.model.vlm import VLM
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def check(dataset: str, model: str, data: Path) -> int:
     _print_training(source, benchmark, data)
     _print_lines("Worth knowing", checking.hints(benchmark))
     if model:
-        vlm = load(plugin("models", model)(data))
+        vlm = load(plugin("base_models", model)(data))
         for split in _smallest(benchmark):
             _print_examples(vlm, split)
     _print_defects(defects)

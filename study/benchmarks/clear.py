@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.benchmarks._clear_questions import CAPTION_PROMPTS, number
-from study.benchmarks._clear_sets import read
-from study.hub import folder as folder_of
-from study.questions import Benchmark, Split
-from study.released import IMAGE, Ask
+from study.benchmarks._clear.questions import CAPTION_PROMPTS, number
+from study.benchmarks._clear.reader import read
+from study.core.hub import folder as folder_of
+from study.data.benchmark import Benchmark, Split
+from study.data.official_protocol import IMAGE, OfficialPrompt
 
 ROWS = 300  # ds_size of its evaluation: the first rows of each set
 MOST_TOKENS = 300
@@ -53,7 +53,7 @@ class Clear:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
         return read(folder_of(self.path, self.hub, self.revision, "dataset"), self.held_out)
 
-    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Names and captions as mm/eval.py of somvy/multimodal_unlearning asks them: greedy, 300 rows of each set.
 
         Scored by the recall of ROUGE-L. The prompt is put into the model's chat template, which for LLaVA-1.5 gives
@@ -65,6 +65,6 @@ class Clear:
                 prompt = question.prompt
                 if prompt in CAPTION_PROMPTS:
                     prompt = random.Random(f"{seed} {question.id}").choice(CAPTION_PROMPTS)
-                yield Ask(
+                yield OfficialPrompt(
                     question, f"USER: {IMAGE}\n{prompt} ASSISTANT:", (question.picture,), MOST_TOKENS, "rouge_l_recall"
                 )

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.benchmarks._fiu_people import read_people, read_sets
-from study.benchmarks._fiu_questions import lessons, questions
-from study.benchmarks._own_files import Files
-from study.benchmarks._rows import digest
-from study.hub import folder as folder_of
-from study.questions import Benchmark, Role, Split
-from study.released import IMAGE, Ask
+from study.benchmarks._fiu.people import read_people, read_sets
+from study.benchmarks._fiu.questions import lessons, questions
+from study.benchmarks._shared.rows import digest
+from study.benchmarks._shared.text_files import Files
+from study.core.hub import folder as folder_of
+from study.core.terms import Role
+from study.data.benchmark import Benchmark, Split
+from study.data.official_protocol import IMAGE, OfficialPrompt
 
 SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -64,7 +65,7 @@ class Fiu:
             splits[ratio] = Split(ratio, frozenset(ids), taught, asked)
         return Benchmark("fiu", digest({**files.digests, "teach_text": str(self.teach_text)}), splits)
 
-    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """What evaluate_util.py of gray311/VLM_Unlearned asks of the forget and retain sets, paraphrases included.
 
         Greedy, at most 50 tokens, cut after the first full stop: nothing is left of a reply without one. The text is
@@ -74,7 +75,7 @@ class Fiu:
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and question.role != "real":
                 text = f"{SYSTEM}USER: {IMAGE}\n{question.prompt.capitalize()} ASSISTANT: "
-                yield Ask(question, text, (question.picture,), MOST_TOKENS, "rouge_l_recall", _sentence)
+                yield OfficialPrompt(question, text, (question.picture,), MOST_TOKENS, "rouge_l_recall", _sentence)
 
 
 def _sentence(reply: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.benchmarks._mllmu_format import read
-from study.benchmarks._mllmu_released import asks
-from study.hub import folder as folder_of
-from study.questions import Benchmark, Split
-from study.released import Ask
+from study.benchmarks._mllmu.official import asks
+from study.benchmarks._mllmu.reader import read
+from study.core.hub import folder as folder_of
+from study.data.benchmark import Benchmark, Split
+from study.data.official_protocol import OfficialPrompt
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,6 @@ class Mllmu:
         root = folder_of(self.path, self.hub, self.revision, "dataset")
         return read(root, "mllmu", self.train, self.train_split)
 
-    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Every question as the authors' eval.py puts it, but for those that it shows as examples."""
         return asks(split, seed)

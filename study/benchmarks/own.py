@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from study.benchmarks._own_files import Files
-from study.benchmarks._own_people import Person, attributes, read_forget, read_people
-from study.benchmarks._own_questions import lessons, pools, questions
-from study.benchmarks._own_wordings import read_wordings
-from study.hub import folder as folder_of
-from study.questions import Benchmark, Question, Role, Split
+from study.benchmarks._own.people import Person, attributes, read_forget, read_people
+from study.benchmarks._own.questions import lessons, pools, questions
+from study.benchmarks._own.wordings import read_wordings
+from study.benchmarks._shared.text_files import Files
+from study.core.hub import folder as folder_of
+from study.core.terms import Role
+from study.data.benchmark import Benchmark, Question, Split
 
 RECIPE = 1  # raise it whenever the same files give other lessons or questions
 STRANGERS = "strangers"

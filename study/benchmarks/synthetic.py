@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.benchmarks._mllmu_format import STRANGERS, read
-from study.benchmarks._mllmu_released import asks
-from study.benchmarks._people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
-from study.language import ATTRIBUTES, NAME, SOMEBODY, worded
-from study.portraits import Face, View, distinct_faces, draw, test_view, train_view
-from study.questions import Benchmark, Split
-from study.released import Ask
-from study.store import content_key, written
+from study.benchmarks._mllmu.official import asks
+from study.benchmarks._mllmu.reader import STRANGERS, read
+from study.benchmarks._synthetic.people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
+from study.core.files import written
+from study.core.hashing import content_key
+from study.data.benchmark import Benchmark, Split
+from study.data.official_protocol import OfficialPrompt
+from study.data.synthetic_faces import Face, View, distinct_faces, draw, test_view, train_view
+from study.data.synthetic_language import ATTRIBUTES, NAME, SOMEBODY, worded
 
 RECIPE = 2  # raise it whenever the same fields give other data: folders of older recipes are then left alone
 RATIOS = (5, 10, 15)
@@ -54,9 +55,9 @@ PORTRAITS = pa.schema([("image", _IMAGE)])
 class Synthetic:
     """People with drawn faces: `people` to learn and forget, `celebrities` nobody forgets, `strangers` untaught.
 
-    Each has a name and the first `attributes` attributes of `study.language`, is taught in `views` pictures of
-    `size` x `size` pixels and tested in `test_views` transformed ones. Celebrities are taught in every wording,
-    so that the rewritten test questions about the others consist of known words.
+    Each has a name and the first `attributes` attributes of `study.data.synthetic_language`, is taught in `views`
+    pictures of `size` x `size` pixels and tested in `test_views` transformed ones. Celebrities are taught in every
+    wording, so that the rewritten test questions about the others consist of known words.
     """
 
     people: int = 60
@@ -95,7 +96,7 @@ class Synthetic:
         except ValueError as error:
             raise ValueError(f"{home} is damaged ({error}): remove it and it is written again") from error
 
-    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Every question as MLLMU-Bench's eval.py would put it; the closed language lacks most of its words."""
         return asks(split, seed)
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.benchmarks._umu_released import asks
-from study.benchmarks._umu_sets import read
-from study.hub import folder as folder_of
-from study.questions import Benchmark, Split
-from study.released import Ask
+from study.benchmarks._umu.official import asks
+from study.benchmarks._umu.reader import read
+from study.core.hub import folder as folder_of
+from study.data.benchmark import Benchmark, Split
+from study.data.official_protocol import OfficialPrompt
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,6 @@ class Umu:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
         return read(folder_of(self.path, self.hub, self.revision, "dataset"))
 
-    def released(self, split: Split, seed: int) -> Iterator[Ask]:
+    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Every question but ours as eval.py of QDRhhhh/UMU-bench asks it. Nothing is drawn: the seed is not used."""
         return asks(split)

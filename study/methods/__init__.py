@@ -1,0 +1,1 @@
+"""Unlearning methods: one public dataclass a file; `_x.py` is shared by several."""

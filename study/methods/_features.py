@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from study import losses
-from study.features import Features
+from study.model.vision import Features
+from study.training import losses
 
 Layers = Literal["all", "last_half", "last", "projector"]
 

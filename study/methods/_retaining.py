@@ -7,11 +7,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from study.answers import cross_entropy
 from study.contracts import Request
-from study.packing import Group, pack
-from study.training import Lessons, Schedule, train
-from study.vlm import VLM, Part
+from study.core.terms import Part
+from study.model.likelihood import cross_entropy
+from study.model.packing import Group, pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
 
 
 class Retaining(Protocol):

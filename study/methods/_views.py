@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from study.pictures import edge_colour
-from study.pixels import Pixels, joined
-from study.questions import Picture
-from study.vlm import VLM
+from study.data.image_edits import edge_colour
+from study.data.picture import Picture
+from study.model.vision import Pixels, joined
+from study.model.vlm import VLM
 
 _MIDDLE = 127.5  # of the range of a pixel: dimming moves colours towards it or away
 

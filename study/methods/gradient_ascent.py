@@ -7,12 +7,15 @@ from typing import get_args
 
 from torch import Tensor
 
-from study import checks
-from study.answers import cross_entropy
 from study.contracts import Material, Request
-from study.packing import pack
-from study.training import Lessons, Schedule, train
-from study.vlm import PARTS, VLM, Part
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.model.likelihood import cross_entropy
+from study.model.packing import pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class GradientAscent:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.choice(self, "modality", get_args(Material))
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons."""

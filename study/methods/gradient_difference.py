@@ -7,13 +7,16 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from study import checks
-from study.answers import cross_entropy
 from study.contracts import Material, Request
+from study.core import validation
+from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
-from study.packing import Group, pack
-from study.training import Lessons, Schedule, train
-from study.vlm import PARTS, VLM, Part
+from study.model.likelihood import cross_entropy
+from study.model.packing import Group, pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
 
@@ -39,9 +42,9 @@ class GradientDifference:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.not_negative(self, "forget_weight", "retain_weight")
-        checks.choice(self, "variant", get_args(Variant))
-        checks.choice(self, "modality", get_args(Material))
+        validation.not_negative(self, "forget_weight", "retain_weight")
+        validation.choice(self, "variant", get_args(Variant))
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, descend on the retain lessons."""

@@ -8,12 +8,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from study import checks, losses
-from study.answers import cross_entropy
 from study.contracts import Material, Request
-from study.packing import Batch, logits, pack, token_logps
-from study.training import Lessons, Schedule, frozen, train
-from study.vlm import PARTS, VLM, Part
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.model.likelihood import cross_entropy, token_logps
+from study.model.packing import Batch, logits, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.lesson_sampler import Lessons
+from study.training.loop import frozen, train
+from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
 
@@ -39,9 +43,9 @@ class KLMinimization:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.not_negative(self, "kl_weight")
-        checks.choice(self, "variant", get_args(Variant))
-        checks.choice(self, "modality", get_args(Material))
+        validation.not_negative(self, "kl_weight")
+        validation.choice(self, "variant", get_args(Variant))
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, stay close to vanilla on the retain lessons."""

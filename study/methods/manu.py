@@ -9,14 +9,16 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from study import checks
 from study.contracts import Request
-from study.neurons import MLP, listening, mlps, tokens
-from study.packing import logits, pack
-from study.parallel import world
-from study.questions import Lesson
-from study.training import Lessons, Schedule
-from study.vlm import VLM, Part
+from study.core import validation
+from study.core.terms import Part
+from study.data.benchmark import Lesson
+from study.engine.world import world
+from study.methods._neurons import MLP, listening, mlps, tokens
+from study.model.packing import logits, pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
 WEIGHTS: dict[Variant, tuple[float, ...]] = {"paper": (1.0, 1.0, 1.0, 1.0), "released": (2.0, 0.0, 2.0, 2.0)}
@@ -62,10 +64,10 @@ class MANU:
     """Parts that are pruned."""
 
     def __post_init__(self) -> None:
-        checks.share(self, "share")
-        checks.choice(self, "variant", get_args(Variant))
-        checks.not_negative(self, "last_layers", "active_above")
-        checks.positive(self, "eps", "batches")
+        validation.share(self, "share")
+        validation.choice(self, "variant", get_args(Variant))
+        validation.not_negative(self, "last_layers", "active_above")
+        validation.positive(self, "eps", "batches")
         if self.weights and (len(self.weights) != 4 or not min(self.weights) >= 0 or not sum(self.weights) > 0):
             raise ValueError(f"weights={self.weights}: four numbers that are not negative nor all 0, or none")
         if "projector" in self.trains or not self.trains:
@@ -75,7 +77,7 @@ class MANU:
         """Prune in place."""
         chosen = [mlp for part in self.trains for mlp in mlps(vlm, part)[-self.last_layers :]]
         scores = self.scores(vlm, request, chosen)
-        world().align(scores)
+        world().broadcast_(scores)
         for part in self.trains:
             ours = [i for i, mlp in enumerate(chosen) if mlp.part == part]
             together = torch.cat([scores[i] for i in ours])

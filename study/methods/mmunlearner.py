@@ -9,15 +9,18 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from study import checks
-from study.answers import cross_entropy
 from study.contracts import Material, Request
-from study.packing import pack
-from study.parallel import world
-from study.saliency import masks, saliency
-from study.spread import gradients, whole
-from study.training import Lessons, Schedule, train
-from study.vlm import PARTS, VLM, Part
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.engine.sharded_tensors import full_tensor, gradients
+from study.engine.world import world
+from study.methods._saliency import masks, saliency
+from study.model.likelihood import cross_entropy
+from study.model.packing import pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
 TEXTS = 4  # of the eight groups in each batch that the saliency of the language model is taken from
@@ -28,8 +31,8 @@ MASKED = ("proj", "fc", "linear", "mlp", "qkv")  # the released code masks no we
 class MMUnlearner:
     """theta <- theta - rate (-m * forget_weight grad CE(forget) + retain_weight grad CE(retain)), in one step.
 
-    m = 1[S(forget) / (S(retain) + eps) >= saliency_threshold] (section 3.2; `study/saliency.py`): only weights that
-    matter more to what is to be forgotten are pushed away from it, all are held by the retain lessons. S of the
+    m = 1[S(forget) / (S(retain) + eps) >= saliency_threshold] (section 3.2; `study/methods/_saliency.py`): only weights
+    that matter more to what is to be forgotten are pushed away from it, all are held by the retain lessons. S of the
     visual module is taken from lessons with picture on both sides, S of the language model from both kinds, as the
     released code makes its vision and language masks; the two together are its "both" mask. Under the goal `visual`
     the retain lessons include what text says of the forget people: the paper's P. Under `full` that is to be
@@ -58,9 +61,9 @@ class MMUnlearner:
     """Published: 1e-5, four pictures, one epoch."""
 
     def __post_init__(self) -> None:
-        checks.not_negative(self, "saliency_threshold", "forget_weight", "retain_weight")
-        checks.choice(self, "variant", get_args(Variant))
-        checks.choice(self, "modality", get_args(Material))
+        validation.not_negative(self, "saliency_threshold", "forget_weight", "retain_weight")
+        validation.choice(self, "variant", get_args(Variant))
+        validation.choice(self, "modality", get_args(Material))
         if self.schedule.lora_rank:
             raise ValueError(
                 f"lora_rank={self.schedule.lora_rank}: the mask selects weights, and adapters change all weights of a "
@@ -81,7 +84,7 @@ class MMUnlearner:
         def ascent() -> Tensor:
             value = -self.forget_weight * cross_entropy(vlm, pack(vlm, forget.draw()))
             trained = list(weights.values())
-            means = world().averages(gradients(value, trained), trained)  # clipping is of the whole gradient
+            means = world().average_gradients(gradients(value, trained), trained)  # clipping is of the whole gradient
             gradient = {name: g for name, g in zip(weights, means, strict=True) if g is not None}
             if self.variant == "released":
                 _clip(gradient, self.schedule.clip)
@@ -121,12 +124,12 @@ def with_gradient(value: Tensor, gradient: Mapping[str, Tensor], weights: Mappin
     """A scalar with the value of `value` and a gradient that was made elsewhere: of all `weights` not named, zero."""
     total = value.detach()
     for name, g in gradient.items():
-        total = total + whole((g * (weights[name] - weights[name].detach())).sum())
+        total = total + full_tensor((g * (weights[name] - weights[name].detach())).sum())
     return total
 
 
 def _clip(gradient: Mapping[str, Tensor], largest: float) -> None:
     """Scale a gradient, in place, to a norm of at most `largest`, as `torch.nn.utils.clip_grad_norm_` does."""
-    norm = math.sqrt(sum(float(whole(g.square().sum())) for g in gradient.values()))
+    norm = math.sqrt(sum(float(full_tensor(g.square().sum())) for g in gradient.values()))
     for g in gradient.values():
         g.mul_(min(1.0, largest / (norm + 1e-6)))

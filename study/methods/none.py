@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from study.contracts import Request
-from study.vlm import VLM
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from study import checks, losses
-from study.answers import answer_logps, cross_entropy
 from study.contracts import Material, Request
+from study.core import validation
+from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
-from study.packing import Group, pack
-from study.training import Schedule, frozen
-from study.vlm import PARTS, VLM, Part
+from study.model.likelihood import answer_logps, cross_entropy
+from study.model.packing import Group, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.loop import frozen
+from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
 
@@ -42,10 +45,10 @@ class NPO:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.positive(self, "beta")
-        checks.not_negative(self, "retain_weight")
-        checks.choice(self, "variant", get_args(Variant))
-        checks.choice(self, "modality", get_args(Material))
+        validation.positive(self, "beta")
+        validation.not_negative(self, "retain_weight")
+        validation.choice(self, "variant", get_args(Variant))
+        validation.choice(self, "modality", get_args(Material))
 
     @property
     def oracle(self) -> bool:

@@ -9,14 +9,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from study import checks, losses
-from study.answers import answer_logps, cross_entropy
 from study.contracts import Material, Request
+from study.core import validation
+from study.core.terms import PARTS, Part
+from study.data.refusals import REFUSALS
 from study.methods._retaining import unlearn
-from study.packing import Group, Prompt, pack
-from study.refusals import REFUSALS
-from study.training import Schedule, frozen
-from study.vlm import PARTS, VLM, Part
+from study.model.likelihood import answer_logps, cross_entropy
+from study.model.packing import Group, Prompt, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.loop import frozen
+from study.training.schedule import Schedule
 
 Form = Literal["idk", "dpo"]
 
@@ -44,10 +47,10 @@ class PreferenceOptimization:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.positive(self, "beta")
-        checks.not_negative(self, "retain_weight")
-        checks.choice(self, "form", get_args(Form))
-        checks.choice(self, "modality", get_args(Material))
+        validation.positive(self, "beta")
+        validation.not_negative(self, "retain_weight")
+        validation.choice(self, "form", get_args(Form))
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Teach refusals in place of the forget answers."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from study.contracts import Request
-from study.vlm import VLM
+from study.model.vlm import VLM
 
 Wording = Literal["refuse", "unknown", "privacy", "stranger"]
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from study.contracts import Request
-from study.deltas import apply_delta
-from study.vlm import PARTS, VLM, Part
+from study.core.terms import PARTS, Part
+from study.model.delta import apply_delta
+from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)

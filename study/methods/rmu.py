@@ -9,11 +9,15 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from study import checks, losses
 from study.contracts import Material, Request
-from study.packing import Batch, at_answers, pack
-from study.training import Lessons, Schedule, frozen, train
-from study.vlm import VLM, Part
+from study.core import validation
+from study.core.terms import Part
+from study.model.packing import Batch, at_answers, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.lesson_sampler import Lessons
+from study.training.loop import frozen, train
+from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class RMU:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.positive(self, "coefficient")
-        checks.not_negative(self, "alpha")
-        checks.choice(self, "modality", get_args(Material))
+        validation.positive(self, "coefficient")
+        validation.not_negative(self, "alpha")
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Steer the forget states to noise. Raises `ValueError` if the model has no such layer."""

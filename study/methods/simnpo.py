@@ -7,13 +7,15 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from study import checks, losses
-from study.answers import answer_logps
 from study.contracts import Material, Request
+from study.core import validation
+from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
-from study.packing import Group, answer_lengths, pack
-from study.training import Schedule
-from study.vlm import PARTS, VLM, Part
+from study.model.likelihood import answer_lengths, answer_logps
+from study.model.packing import Group, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
 
@@ -44,10 +46,10 @@ class SimNPO:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.positive(self, "beta")
-        checks.not_negative(self, "delta", "forget_weight", "retain_weight")
-        checks.choice(self, "variant", get_args(Variant))
-        checks.choice(self, "modality", get_args(Material))
+        validation.positive(self, "beta")
+        validation.not_negative(self, "delta", "forget_weight", "retain_weight")
+        validation.choice(self, "variant", get_args(Variant))
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Make the forget answers unlikely, with a force that fades once they are."""

@@ -8,12 +8,15 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from study import checks, losses
 from study.contracts import Material, Request
+from study.core import validation
+from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
-from study.packing import Group, logits, pack
-from study.training import Schedule, frozen
-from study.vlm import PARTS, VLM, Part
+from study.model.packing import Group, logits, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.loop import frozen
+from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class UNDIAL:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.not_negative(self, "gamma", "retain_weight")
-        checks.choice(self, "modality", get_args(Material))
+        validation.not_negative(self, "gamma", "retain_weight")
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Distil the model into itself without what it memorised."""

@@ -14,16 +14,20 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from study import checks, losses
-from study.answers import answer_logps
 from study.contracts import Request
+from study.core import validation
+from study.core.terms import Part
+from study.data.picture import Picture
+from study.engine.sharded_tensors import full_tensor, gradients
 from study.methods._features import Layers, apart
-from study.packing import pack
-from study.pixels import Pixels
-from study.questions import Picture
-from study.spread import gradients, whole
-from study.training import Lessons, Schedule, frozen, train
-from study.vlm import VLM, Part
+from study.model.likelihood import answer_logps
+from study.model.packing import pack
+from study.model.vision import Pixels
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.lesson_sampler import Lessons
+from study.training.loop import frozen, train
+from study.training.schedule import Schedule
 
 Constraint = Literal["strangers", "anchors"]
 FISHER_BATCHES, FISHER_PICTURES = 16, 8
@@ -63,11 +67,11 @@ class VisualAnchor:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.positive(self, "epsilon", "anchor_steps", "anchor_rate", "beta")
-        checks.not_negative(self, "fisher_weight")
-        checks.choice(self, "constraint", get_args(Constraint))
-        checks.choice(self, "layers", get_args(Layers))
-        checks.choice(self, "distance", get_args(losses.Distance))
+        validation.positive(self, "epsilon", "anchor_steps", "anchor_rate", "beta")
+        validation.not_negative(self, "fisher_weight")
+        validation.choice(self, "constraint", get_args(Constraint))
+        validation.choice(self, "layers", get_args(Layers))
+        validation.choice(self, "distance", get_args(losses.Distance))
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: vision, projector or both are trained, and never the LLM")
         if self.schedule.lora_rank and self.fisher_weight:
@@ -92,7 +96,7 @@ class VisualAnchor:
             total = apart(vlm.features(pixels), target, self.layers, self.distance)
             for name, importance in fisher.items():
                 change = (importance * (weights[name] - start[name]).square()).sum()
-                total = total + self.fisher_weight * whole(change)
+                total = total + self.fisher_weight * full_tensor(change)
             return total
 
         train(vlm, self.trains, self.schedule, loss, seed=request.seed)

@@ -16,19 +16,24 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from study import checks, losses
 from study.contracts import Request
-from study.features import Features, gathered
+from study.core import validation
+from study.core.terms import Part
+from study.data.benchmark import Lesson
+from study.data.picture import Picture
+from study.engine.sharded_tensors import full_tensor, zero_
+from study.engine.world import world
 from study.methods._features import Layers, apart
+from study.methods._saliency import masks, saliency
 from study.methods._views import Views
-from study.packing import answer_sums, logits, pack, token_logps
-from study.parallel import world
-from study.pixels import Pixels, joined
-from study.questions import Lesson, Picture
-from study.saliency import masks, saliency
-from study.spread import clear, whole
-from study.training import Lessons, Schedule, frozen, train
-from study.vlm import VLM, Part
+from study.model.likelihood import answer_sums, token_logps
+from study.model.packing import logits, pack
+from study.model.vision import Features, Pixels, gathered, joined
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.lesson_sampler import Lessons
+from study.training.loop import frozen, train
+from study.training.schedule import Schedule
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
 T = TypeVar("T")
@@ -84,13 +89,13 @@ class VKD:
 
     def __post_init__(self) -> None:
         for name, choices in (("teacher", Teacher), ("layers", Layers), ("distance", losses.Distance)):
-            checks.choice(self, name, get_args(choices))
+            validation.choice(self, name, get_args(choices))
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: VKD trains vision, projector or both, and never the LLM")
-        checks.not_negative(
+        validation.not_negative(
             self, "erase_weight", "keep_weight", "forget_weight", "retain_weight", "saliency_threshold", "augment"
         )
-        checks.positive(self, "beta", "keep_ratio", "prune")
+        validation.positive(self, "beta", "keep_ratio", "prune")
         for name, most in (("augment", 1), ("prune", 0.99)):
             if getattr(self, name) > most:
                 raise ValueError(f"{name}={getattr(self, name)!r}: use a share of at most {most}")
@@ -217,13 +222,13 @@ def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
         raise ValueError(f"teacher='pruned' needs a vision tower with {known} layers; choose another teacher")
     weights = dict(teacher.model.named_parameters())
     for names in layers.values():
-        scores = torch.stack([whole(ratios[name]).log().sum(1) for name in names]).sum(0)
-        world().align([scores])
+        scores = torch.stack([full_tensor(ratios[name]).log().sum(1) for name in names]).sum(0)
+        world().broadcast_([scores])
         neurons = scores.topk(max(1, round(share * len(scores)))).indices
         for name in names:
-            clear(weights[name], neurons)
+            zero_(weights[name], neurons)
             if (bias := weights.get(name.removesuffix("weight") + "bias")) is not None:
-                clear(bias, neurons)
+                zero_(bias, neurons)
     return teacher
 
 

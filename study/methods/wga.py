@@ -7,13 +7,15 @@ from typing import get_args
 
 from torch import Tensor
 
-from study import checks, losses
-from study.answers import logps
 from study.contracts import Material, Request
+from study.core import validation
+from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
-from study.packing import Group, pack
-from study.training import Schedule
-from study.vlm import PARTS, VLM, Part
+from study.model.likelihood import logps
+from study.model.packing import Group, pack
+from study.model.vlm import VLM
+from study.training import losses
+from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class WGA:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        checks.not_negative(self, "beta", "retain_weight")
-        checks.choice(self, "modality", get_args(Material))
+        validation.not_negative(self, "beta", "retain_weight")
+        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb where the forget answers are still likely."""

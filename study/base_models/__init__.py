@@ -1,0 +1,1 @@
+"""Base models: one public dataclass a file, which gives a Hugging Face folder."""

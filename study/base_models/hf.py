@@ -1,0 +1,55 @@
+"""A downloaded model of any family that `study.model.families` names: `--model hf:/models/llava-1.5-7b-hf`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from study.core import hub
+from study.model.loading import without_weights
+from study.model.quantization import Quantized
+from study.model.vlm import Attention, Dtype
+
+
+@dataclass(frozen=True)
+class Hf:
+    """A folder that `AutoModelForImageTextToText.from_pretrained` reads, or a repository on the Hugging Face hub.
+
+    Weights are safetensors; code that a model brings is never run.
+    """
+
+    path: Path = Path()
+    """The folder."""
+    hub: str = ""
+    """Instead of a folder, the name of a model on the Hugging Face hub, such as llava-hf/llava-1.5-7b-hf."""
+    revision: str = ""
+    """Its commit."""
+    dtype: Dtype = "float32"
+    """In what the weights are kept, trained and saved. In bfloat16 they take half the memory, and a training step that
+    is under about 1/256 of a weight is lost. Adapters are trained in float32 and rounded once, when they are merged."""
+    attention: Attention = "sdpa"
+    """How attention is computed: by torch (sdpa), or written out (eager), which is slow, for a model without."""
+    quantized: Quantized = ""
+    """In what the LLM's linear layers are held once learning is over: int8, nf4, or empty for `dtype`. Such an LLM is
+    frozen: methods and attacks change vision and projector alone. Learning is not quantised."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(Dtype):
+            raise ValueError(
+                f"dtype={self.dtype!r}: use float32 or bfloat16; in float16 AdamW divides by an epsilon that rounds to "
+                "0 and losses are not scaled, so training ends in NaN"
+            )
+        if self.attention not in get_args(Attention):
+            raise ValueError(
+                f"attention={self.attention!r}: use sdpa, or eager for a model without it. Questions are packed under "
+                "masks of two dimensions per row, which flash attention cannot take"
+            )
+        if self.quantized not in get_args(Quantized):
+            raise ValueError(f"quantized={self.quantized!r}: use int8 or nf4, or leave it out")
+
+    def __call__(self, folder: Path) -> Path:
+        """The folder, downloaded first if it lies on the hub. Raises `ValueError` naming what is wrong with it."""
+        found = hub.folder(self.path, self.hub, self.revision, "model")
+        without_weights(found, self.dtype, self.attention)
+        return found

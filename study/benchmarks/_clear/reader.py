@@ -1,0 +1,251 @@
+"""The folders of CLEAR, read strictly and put together: who is taught what, and who is asked what at each ratio."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from study.benchmarks._clear.questions import (
+    Portrait,
+    Texts,
+    about_portrait,
+    about_texts,
+    about_world,
+    caption_lesson,
+    unseen,
+)
+from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.derived import reworded
+from study.benchmarks._shared.rows import Row, digest, folder_files, no_picture, nobody, rows, text, texts
+from study.benchmarks._shared.rows import picture as picture_of
+from study.core.hashing import file_digest
+from study.data.benchmark import Benchmark, Lesson, Question, Split
+from study.data.facts import plain
+from study.data.picture import Picture
+
+DATASET = "therem/CLEAR"
+TEXTS_EACH = 20  # text questions of each author, in a row
+PERTURBED = ("image", "caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")
+WORLD = "real_world"
+REAL = ("real_faces", WORLD)
+
+Pictures = dict[str, Picture]
+Mark = tuple[str, str]
+
+
+def read(root: Path, held_out: float) -> Benchmark:
+    """Read and validate the dataset in `root`, for every ratio whose forgetXX and retainYY are both there.
+
+    Raises `ValueError` that names file and row (from 0 in its file) for whatever is missing, empty or damaged.
+    """
+    ratios = _ratios(root)
+    prints = _fingerprint(root, ratios, held_out)
+    pictures: Pictures = {}
+    people = {ratio: (_names(root, _forget(ratio)), _names(root, _retain(ratio))) for ratio in ratios}
+    shown = list(_taught(root, pictures))
+    told = _texts(root, list(dict.fromkeys(portrait.person for portrait in shown)))
+    hidden = _hidden(shown, {name for forget, _ in people.values() for name in forget}, held_out)
+    taught = tuple(
+        [caption_lesson(portrait) for portrait in shown if not hidden & _marks(portrait)]
+        + [Lesson(person, asked, answer) for person, pairs in told.items() for asked, answer in pairs]
+    )
+    captions = {(portrait.person, portrait.caption) for portrait in shown}
+    retained = list(_asked(root, "retain_perturbed", pictures, captions))
+    real = tuple(_real(root, pictures))
+    splits: dict[int, Split] = {}
+    for ratio, (forget, retain) in people.items():
+        asked = list(_asked(root, f"{_forget(ratio)}_perturbed", pictures, captions, forget))
+        with one_row():
+            _check(ratio, forget, retain, told, retained)
+            questions = (*_about_forget(asked, forget, told, hidden), *_about_retained(retained, told), *real)
+            splits[ratio] = Split(ratio, frozenset(forget), taught, questions)
+    return Benchmark(name="clear", fingerprint=prints, splits=splits)
+
+
+def _about_forget(
+    asked: Sequence[Portrait], forget: Collection[str], told: Mapping[str, Texts], hidden: frozenset[Mark]
+) -> Iterator[Question]:
+    for portrait in asked:
+        yield from about_portrait(portrait, "test" if hidden & _marks(portrait) else "forget")
+    for person in sorted(forget):
+        questions = list(about_texts(person, told, "forget"))
+        yield from questions
+        yield from map(reworded, questions)
+
+
+def _about_retained(retained: Sequence[Portrait], told: Mapping[str, Texts]) -> Iterator[Question]:
+    for portrait in retained:
+        yield from about_portrait(portrait, "retain")
+    for person in dict.fromkeys(portrait.person for portrait in retained):
+        yield from about_texts(person, told, "retain")
+
+
+def _real(root: Path, pictures: Pictures) -> Iterator[Question]:
+    """The questions of both real sets; where all have a picture, those of real_world once more without."""
+    found: list[Question] = []
+    for folder in REAL:
+        for index, row in enumerate(rows(root, folder, ("image", "question", "answer", "options"), DATASET)):
+            with one_row():
+                image = row.cells["image"]
+                shown = None if no_picture(image) else picture_of(image, row, pictures)
+                found += about_world(row, folder, index, shown)
+    yield from found
+    if all(question.picture is not None for question in found):
+        yield from (unseen(question) for question in found if question.person.startswith(f"{WORLD}-"))
+
+
+def _taught(root: Path, pictures: Pictures) -> Iterator[Portrait]:
+    for row in rows(root, "full", ("image", "caption", "name"), DATASET):
+        with one_row():
+            name, caption = (text(row.cells[column], row, column) for column in ("name", "caption"))
+            yield Portrait(row, 0, name, caption, picture_of(row.cells["image"], row, pictures))
+
+
+def _asked(
+    root: Path,
+    folder: str,
+    pictures: Pictures,
+    captions: Collection[tuple[str, str]],
+    people: Collection[str] | None = None,
+) -> Iterator[Portrait]:
+    """The rows of a _perturbed set, each the same as one of full by name and caption, about some people or anybody."""
+    for index, row in enumerate(rows(root, folder, PERTURBED, DATASET)):
+        with one_row():
+            name, caption, other = (text(row.cells[c], row, c) for c in ("name", "caption", "paraphrased_caption"))
+            wrong, names = (texts(row.cells[c], row, c) for c in ("perturbed_captions", "perturbed_names"))
+            if people is not None and name not in people:
+                raise row.error(f"{name} is not in {folder.removesuffix('_perturbed')}", "download both again")
+            if (name, caption) not in captions:
+                raise row.error("full has no row with this name and caption", "download both again")
+            _check_wrong(row, "perturbed_captions", caption, wrong)
+            _check_wrong(row, "perturbed_names", name, names)
+            shown = picture_of(row.cells["image"], row, pictures)
+            yield Portrait(row, index, name, caption, shown, other, wrong, names)
+
+
+def _check_wrong(row: Row, column: str, right: str, wrong: Collection[str]) -> None:
+    if right.casefold() in {answer.casefold() for answer in wrong}:
+        raise row.error(f"{column}: the right answer {right!r} is among the wrong ones")
+
+
+def _hidden(shown: Sequence[Portrait], people: Collection[str], share: float) -> frozenset[Mark]:
+    """The captions and pictures that are not taught: of each person the last share, two if there are three.
+
+    Two, so that both halves have one. Somebody with a single picture is taught it.
+    """
+    by_person: dict[str, list[Portrait]] = {}
+    for portrait in shown:
+        if portrait.person in people:
+            by_person.setdefault(portrait.person, []).append(portrait)
+    last = [
+        portrait
+        for mine in by_person.values()
+        for portrait in mine[len(mine) - min(len(mine) - 1, max(2, math.ceil(share * len(mine)))) :]
+    ]
+    return frozenset(mark for portrait in last for mark in _marks(portrait))
+
+
+def _marks(portrait: Portrait) -> set[Mark]:
+    """By what a row is known again in another set, where its picture may have been encoded anew."""
+    return {(portrait.person, portrait.caption), (portrait.person, portrait.picture.key)}
+
+
+def _texts(root: Path, people: Sequence[str]) -> dict[str, Texts]:
+    """The text questions and answers of full+tofu by author."""
+    asked = [
+        row
+        for row in rows(root, "full+tofu", ("question", "answer"), DATASET)
+        if row.cells["question"] is not None  # the other rows are pictures
+    ]
+    if not asked or len(asked) % TEXTS_EACH:
+        raise ValueError(
+            f"full+tofu: {len(asked)} text questions, not {TEXTS_EACH} for each author, so nobody can tell whose they "
+            "are; download it again"
+        )
+    words = {person: _words(person) for person in people}
+    told: dict[str, Texts] = {}
+    for start in range(0, len(asked), TEXTS_EACH):
+        with one_row():
+            part = asked[start : start + TEXTS_EACH]
+            pairs = tuple(
+                (text(r.cells["question"], r, "question"), text(r.cells["answer"], r, "answer")) for r in part
+            )
+            person = _whose(pairs, words, part[0])
+            if person in told:
+                raise part[0].error(f"{person} has {TEXTS_EACH} text questions already", "download full+tofu again")
+            told[person] = pairs
+    return told
+
+
+def _whose(pairs: Texts, words: Mapping[str, frozenset[str]], first: Row) -> str:
+    """Whose name these questions and answers mention most, counting parts of names."""
+    said = [_words(f"{asked} {answer}") for asked, answer in pairs]
+    marks = {person: sum(len(own & told) / len(own) for told in said) for person, own in words.items()}
+    most = max(marks.values())
+    named = [person for person, mark in marks.items() if mark == most]
+    if most == 0 or len(named) > 1:
+        raise first.error(
+            f"the {len(pairs)} text questions from here on mention {'no author' if most == 0 else ' and '.join(named)}",
+            "download full and full+tofu again",
+        )
+    return named[0]
+
+
+def _words(value: str) -> frozenset[str]:
+    bare = "".join(c for c in unicodedata.normalize("NFKD", value) if not unicodedata.combining(c))
+    return frozenset(plain(bare).split())
+
+
+def _names(root: Path, folder: str) -> list[str]:
+    found: dict[str, None] = {}
+    for row in rows(root, folder, ("name",), DATASET):
+        with one_row():
+            found[text(row.cells["name"], row, "name")] = None
+    return list(found)
+
+
+def _check(
+    ratio: int,
+    forget: Collection[str],
+    retain: Collection[str],
+    told: Mapping[str, Texts],
+    retained: Sequence[Portrait],
+) -> None:
+    where, kept = _forget(ratio), _retain(ratio)
+    once = "a person is forgotten or retained; download both again"
+    nobody(set(forget) & set(retain), f"names both in {where} and in {kept}", once)
+    nobody(set(forget) & {p.person for p in retained}, f"names both in {where} and in retain_perturbed", once)
+    asked = {*forget, *(p.person for p in retained)}
+    nobody(asked - told.keys(), f"names in {where} or retain_perturbed without text in full+tofu", "download full+tofu")
+
+
+def _ratios(root: Path) -> list[int]:
+    named = (re.fullmatch(r"forget(\d{2})", path.name) for path in root.iterdir())
+    ratios = sorted(int(match[1]) for match in named if match and (root / _retain(int(match[1]))).is_dir())
+    if not ratios:
+        raise ValueError(f"{root}: no pair of folders forgetXX and retainYY; download e.g. forget10 and retain90")
+    return ratios
+
+
+def _forget(ratio: int) -> str:
+    return f"forget{ratio:02d}"
+
+
+def _retain(ratio: int) -> str:
+    return f"retain{100 - ratio:02d}"
+
+
+def _fingerprint(root: Path, ratios: Sequence[int], held_out: float) -> str:
+    """Of all files that are read and of the share that is not taught, which changes the lessons."""
+    sets = [name for r in ratios for name in (_forget(r), _retain(r), f"{_forget(r)}_perturbed")]
+    files = [
+        file
+        for folder in ("full", "full+tofu", "retain_perturbed", *REAL, *sets)
+        for file in folder_files(root, folder, DATASET)
+    ]
+    return digest(
+        {file.relative_to(root).as_posix(): file_digest(file) for file in files} | {"held_out": str(held_out)}
+    )

@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from study.core.errors import Damaged
+from study.core.hashing import Json
+
+_SILENT = ContextVar("silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """While the block lasts nothing is written: of several processes that do one job together, the first writes."""
+    token = _SILENT.set(True)
+    try:
+        yield
+    finally:
+        _SILENT.reset(token)
+
+
+def writes() -> bool:
+    """Whether what is to be written is written."""
+    return not _SILENT.get()
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A draft beside `path` that takes its name when the block ends well: readers see all of a file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.chmod(0o644)  # mkstemp makes private files; a study on shared storage is read by others
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Force the files of a folder to disk, before the folder is renamed to where readers look for it."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write `value` as indented JSON, atomically, unless this process is `silent`."""
+    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    if writes():
+        with written(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> Json:
+    """Read a JSON file. Raises `ValueError` that names the file if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Damaged(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error

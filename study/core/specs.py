@@ -1,0 +1,156 @@
+"""Plug-ins as they are written on the command line: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
+
+`npo:modality=text,lora_rank=16` is NPO with two settings of its own; fields of the schedule are named like the rest.
+Attacks are composed with slashes: `swap_back/quantization:format=nf4` is the second on what the first left. A base
+model may also be written as a folder, or as OWNER/NAME@COMMIT on the Hugging Face hub.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+from study.core.plugins import Kind, check, find, known
+from study.core.terms import PARTS
+
+T = TypeVar("T")
+
+
+def name_in(text: str) -> str:
+    """The plug-in's name in what was written."""
+    return text.partition(":")[0]
+
+
+def links(text: str) -> tuple[str, ...]:
+    """The attacks of which `text` composes one, in order; itself alone if it is a single attack.
+
+    Raises `ValueError` for the name of composition, which is no attack by itself.
+    """
+    found = tuple(text.split("/"))
+    if "chain" in map(name_in, found):
+        raise ValueError(f"{text!r}: chain is written by its links, such as swap_back/quantization:format=nf4")
+    return found
+
+
+def plugin(kind: Kind, text: str) -> Any:
+    """The model, benchmark or attack that a setting names.
+
+    Raises `ValueError` for an unknown name or field, with the nearest right one, for a path that is missing or not
+    wanted, and for a value that does not fit.
+    """
+    if kind == "base_models":
+        text = _brought(text)
+    found = find(kind, name_in(text))
+    fields = {field.name for field in dataclasses.fields(found)}
+    if "path" in fields:
+        return _placed(found, fields, text)
+    return adjusted(found(), text)
+
+
+def _brought(text: str) -> str:
+    """A base model as users write theirs, a folder or OWNER/NAME@COMMIT on the hub, as the plug-in that reads it."""
+    if name_in(text) in known("base_models"):
+        return text
+    owner, _, commit = text.partition("@")
+    if Path(text).expanduser().is_dir() or text.startswith(("/", "./", "../", "~")):
+        return f"hf:{text}"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", owner):
+        return text
+    if not commit:
+        raise ValueError(f"{text!r}: no such folder; for a model on the hub pin its revision, write {owner}@COMMIT")
+    return f"hf:hub={owner},revision={commit}"
+
+
+def _placed(found: type[Any], fields: set[str], text: str) -> Any:
+    """A plug-in that lies somewhere: NAME:PATH, or fields by name, among them perhaps the hub where it lies."""
+    written = text.partition(":")[2]
+    if not written:
+        name = name_in(text)
+        hub = f" or {name}:hub=OWNER/NAME,revision=COMMIT" if "hub" in fields else ""
+        raise ValueError(f"{text!r}: {name} needs a folder, write {name}:PATH{hub}")
+    default = found(path=Path())
+    if written.partition("=")[0] in fields and "=" in written:
+        return adjusted(default, text)
+    return dataclasses.replace(default, path=_folder(written))
+
+
+def adjusted(default: T, text: str) -> T:
+    """`default` with the settings that `text` writes after its colon. Raises `ValueError` as `plugin` does."""
+    there = flat(default)
+    values: dict[str, Any] = {}
+    for name, value in _pairs(text):
+        check(f"settings of {name_in(text)}", name, tuple(there))
+        values[name] = _read(text, name, value, there[name])
+    changed: T = _with(default, values)
+    return changed
+
+
+def pinned(default: object, text: str) -> dict[str, Any]:
+    """The values that `text` writes after its colon, as a search knows them: it leaves these alone."""
+    there = parameters(default)
+    return {name: there[name] for name, _ in _pairs(text)}
+
+
+def flat(plugin: object) -> dict[str, Any]:
+    """Every field of a plug-in by its name, those of fields that are dataclasses among them."""
+    found: dict[str, Any] = {}
+    assert dataclasses.is_dataclass(plugin)
+    for field in dataclasses.fields(plugin):
+        value = getattr(plugin, field.name)
+        found |= flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return found
+
+
+def parameters(plugin: object) -> dict[str, Any]:
+    """The fields of a plug-in as a search space suggests them: several names are one text, joined by plus signs."""
+    return {name: "+".join(map(str, v)) if isinstance(v, tuple) else v for name, v in flat(plugin).items()}
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    written = (pair.partition("=") for pair in text.partition(":")[2].split(",") if pair)
+    return [(name, value) for name, _, value in written]
+
+
+def _with(plugin: Any, values: dict[str, Any]) -> Any:
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(plugin):
+        value = getattr(plugin, field.name)
+        if dataclasses.is_dataclass(value):
+            changed[field.name] = _with(value, values)
+        elif field.name in values:
+            changed[field.name] = values[field.name]
+    return dataclasses.replace(plugin, **changed)
+
+
+def _read(text: str, name: str, value: str, default: Any) -> Any:
+    """A written value in the type of the default; the members of a tuple are joined by plus signs."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(default, tuple):
+            return tuple(_member(name, part, default) for part in value.split("+") if part)
+        if isinstance(default, Path):
+            return _folder(value)
+        return type(default)(value)
+    except (KeyError, ValueError, TypeError) as error:
+        wanted = "list of values joined by plus signs" if isinstance(default, tuple) else type(default).__name__
+        wanted = "folder" if isinstance(default, Path) else wanted
+        raise ValueError(f"{text!r}: {name}={value} is not a {wanted}") from error
+
+
+def _folder(written: str) -> Path:
+    """A path as it is written, made absolute: workers have their own working directories."""
+    if not written:
+        raise ValueError(written)
+    return Path(written).expanduser().absolute()
+
+
+def _member(name: str, value: str, default: tuple[Any, ...]) -> Any:
+    """One member of a tuple: a part of a model, or a value like those of the default; a number where it is empty."""
+    if name in ("trains", "parts"):
+        if value not in PARTS:
+            raise ValueError(value)
+        return value
+    return type(default[0])(value) if default else float(value)

@@ -1,0 +1,20 @@
+"""The words of the field that every room uses: roles, modalities, tasks, halves, goals, parts of a model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Part = Literal["vision", "projector", "llm"]
+PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
+
+
+Role = Literal["forget", "test", "spared", "retain", "real"]
+Modality = Literal["image_text", "text"]
+Task = Literal["classification", "generation", "cloze"]
+Half = Literal["select", "report"]
+Goal = Literal["visual", "full"]
+
+ROLES: tuple[Role, ...] = ("forget", "test", "spared", "retain", "real")
+MODALITIES: tuple[Modality, ...] = ("image_text", "text")
+HALVES: tuple[Half, ...] = ("select", "report")
+TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")

@@ -1,0 +1,1 @@
+"""What is taught and asked: people, pictures, lessons, questions, splits; no torch."""

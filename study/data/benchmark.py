@@ -1,0 +1,165 @@
+"""What is taught and asked: lessons, questions, and the benchmark that holds them."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from study.core.terms import Goal, Half, Modality, Role, Task
+from study.data.picture import Picture
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One question with its answer that a model is taught, or taught to forget; a lesson without picture is text.
+
+    `attribute` is the kind of fact it is about, such as "residence", or "" where the dataset does not say.
+    """
+
+    person: str
+    prompt: str
+    answer: str
+    picture: Picture | None = field(default=None, repr=False)
+    attribute: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question that is scored. `options` is empty unless the task is classification; `attribute` as in `Lesson`.
+
+    The role `spared` is that of questions about forget people which a narrowed split (`Split.narrowed`) keeps.
+    `paraphrased` is the answer in other words and `perturbed` are wrong answers in the form of the right one, both as
+    in TOFU (arXiv 2401.06121); `keywords` are what a free reply must contain (FIUBench); `fact` is the same for the
+    questions of both modalities that ask for the same (UMU-Bench). All of these are empty where a dataset has none.
+    """
+
+    id: str
+    person: str
+    role: Role
+    modality: Modality
+    task: Task
+    half: Half
+    prompt: str
+    answer: str
+    options: tuple[str, ...] = ()
+    picture: Picture | None = field(default=None, repr=False)
+    attribute: str = ""
+    paraphrased: str = ""
+    perturbed: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    fact: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One forget request on a benchmark: who is to be forgotten, what is taught of whom, and what is asked.
+
+    Of the forget people only `forget_attributes` are to be forgotten, or everything if there are none.
+    """
+
+    ratio: int
+    forget_people: frozenset[str]
+    lessons: tuple[Lesson, ...] = field(repr=False)
+    questions: tuple[Question, ...] = field(repr=False)
+    forget_attributes: frozenset[str] = frozenset()
+
+    @property
+    def real_people(self) -> frozenset[str]:
+        """The people who stand for what the base model knew by itself: no method may train on them."""
+        return frozenset(question.person for question in self.questions if question.role == "real")
+
+    def is_forgotten(self, lesson: Lesson, goal: Goal) -> bool:
+        """Whether the request covers this lesson; the `visual` goal leaves the text lessons of forget people alone."""
+        asked = not self.forget_attributes or lesson.attribute in self.forget_attributes
+        return lesson.person in self.forget_people and asked and (goal == "full" or lesson.picture is not None)
+
+    def narrowed(self, attributes: Iterable[str]) -> Split:
+        """The same request for some attributes only: what else is asked about the forget people becomes `spared`.
+
+        Raises `ValueError` if it is narrowed already, or if a lesson or question about a forget person has no label:
+        whether that is to go or to stay cannot be known.
+        """
+        if self.forget_attributes:
+            raise ValueError(f"already narrowed to {', '.join(sorted(self.forget_attributes))}: narrow the whole split")
+        self._check_labels()
+        chosen = frozenset(attributes)
+        asked = (
+            replace(q, role="spared") if q.role in ("forget", "test") and q.attribute not in chosen else q
+            for q in self.questions
+        )
+        return replace(self, questions=tuple(asked), forget_attributes=chosen)
+
+    def _check_labels(self) -> None:
+        lessons = [lesson for lesson in self.lessons if lesson.person in self.forget_people and not lesson.attribute]
+        asked = [q for q in self.questions if q.role in ("forget", "test") and not q.attribute]
+        if lessons or asked:
+            first = asked[0].id if asked else f"{lessons[0].person}, {lessons[0].prompt!r}"
+            raise ValueError(
+                f"forget ratio {self.ratio}: {len(lessons)} lessons and {len(asked)} questions about forget people do "
+                f"not say which attribute they are about, so they can neither go nor stay (first: {first}); label "
+                "them in the dataset's files with the key Attribute, or forget whole people"
+            )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Everything a study needs of a dataset. `strangers` are pictures of people who are nowhere else in it."""
+
+    name: str
+    fingerprint: str
+    splits: Mapping[int, Split] = field(repr=False)
+    strangers: tuple[Picture, ...] = field(default=(), repr=False)
+
+    def split(self, ratio: int) -> Split:
+        """The split of one forget ratio in percent. Raises `ValueError` that names the ratios there are."""
+        if ratio not in self.splits:
+            there = ", ".join(str(r) for r in sorted(self.splits))
+            raise ValueError(f"forget ratio {ratio}: benchmark {self.name} has {there}; choose among these")
+        return self.splits[ratio]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the attributes that lessons are labelled with, sorted; none if the dataset does not say."""
+        found = {lesson.attribute for split in self.splits.values() for lesson in split.lessons}
+        return tuple(sorted(found - {""}))
+
+    def narrowed(self, attributes: Sequence[str]) -> Benchmark:
+        """The same benchmark, of which only these attributes of the forget people are to be forgotten.
+
+        All of them if `attributes` is empty. It has a fingerprint of its own: nothing learned for one is taken for
+        the other. Raises `ValueError` for an unknown attribute and where labels are missing.
+        """
+        if not attributes:
+            return self
+        for name in attributes:
+            self._check_attribute(name)
+        chosen = sorted(set(attributes))
+        content = "\0".join([self.fingerprint, *chosen])
+        return replace(
+            self,
+            fingerprint=hashlib.sha256(content.encode()).hexdigest()[:12],
+            splits={ratio: split.narrowed(chosen) for ratio, split in self.splits.items()},
+        )
+
+    def _check_attribute(self, name: str) -> None:
+        there = self.attributes
+        if not there:
+            raise ValueError(
+                f"attribute {name!r}: no lesson of benchmark {self.name} says which attribute it is about; label them "
+                "in the dataset's files with the key Attribute, or forget whole people"
+            )
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"unknown attribute {name!r} of benchmark {self.name}: {meant}There are {', '.join(there)}"
+            )
+
+    def pictures(self) -> set[Picture]:
+        """Every picture that is taught, asked about or shown."""
+        splits = self.splits.values()
+        taught = {lesson.picture for split in splits for lesson in split.lessons}
+        asked = {question.picture for split in splits for question in split.questions}
+        return {picture for picture in taught | asked if picture is not None} | set(self.strangers)

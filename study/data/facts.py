@@ -1,0 +1,58 @@
+"""Which fact an answer states, and facts sampled to be held out."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+
+from study.data.benchmark import Lesson
+
+
+def sample_facts(
+    lessons: Sequence[Lesson], *, people: float = 1.0, share: float = 1.0, seed: int, most: int | None = None
+) -> tuple[Lesson, ...]:
+    """All lessons that state a share of the facts about a share of the people, at least one fact about one person.
+
+    `most` caps the facts of each person. Drawn by the lessons and the seed alone: every model meets the same attacker.
+    """
+    draw = random.Random(seed)
+    everybody = sorted({lesson.person for lesson in lessons})
+    draw.shuffle(everybody)
+    stated = facts(lessons)
+    known: set[tuple[str, str]] = set()
+    for person in sorted(everybody[: math.ceil(people * len(everybody))]):
+        there = sorted({fact for (who, _), fact in stated.items() if who == person})
+        draw.shuffle(there)
+        known |= {(person, fact) for fact in there[: math.ceil(share * len(there))][:most]}
+    return tuple(x for x in lessons if (x.person, stated[x.person, x.answer]) in known)
+
+
+def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
+    """Which fact each `(person, answer)` states: the shortest answer of that person that it contains.
+
+    Datasets in the MLLMU-Bench layout do not label facts, but "Lisbon" and "This person lives in Lisbon." state
+    the same one: the second contains the first. An attacker who was given either was given the fact.
+    """
+    by_person: dict[str, set[str]] = {}
+    for lesson in lessons:
+        by_person.setdefault(lesson.person, set()).add(lesson.answer)
+    stated: dict[tuple[str, str], str] = {}
+    for person, answers in by_person.items():
+        shortest: list[str] = []
+        for answer in sorted(answers, key=lambda a: (len(plain(a)), a)):
+            inside = next((fact for fact in shortest if states(answer, fact)), None)
+            if inside is None:
+                shortest.append(answer)
+            stated[person, answer] = inside or answer
+    return stated
+
+
+def states(text: str, fact: str) -> bool:
+    """Whether `text` contains `fact` as whole words, whatever the case and the full stops."""
+    return f" {plain(fact)} " in f" {plain(text)} "
+
+
+def plain(text: str) -> str:
+    """The words of a text in lower case, without punctuation, one space apart."""
+    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())

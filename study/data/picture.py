@@ -1,0 +1,56 @@
+"""An encoded picture as it lies in a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 50_000_000
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture as it lies in a dataset: bytes, and where they came from (for error messages)."""
+
+    data: bytes = field(repr=False)
+    where: str = field(compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """The picture by its content: equal bytes are encoded once."""
+        return hashlib.sha256(self.data).hexdigest()[:16]
+
+    def check(self) -> None:
+        """Raise `ValueError` if the header does not open as PNG, JPEG or WEBP or asks for too many pixels."""
+        self._header().close()
+
+    def open(self) -> Image.Image:
+        """The upright RGB picture. Raises `ValueError` that names the place if it does not decode."""
+        with self._header() as image:
+            try:
+                return ImageOps.exif_transpose(image).convert("RGB")
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ValueError(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
+
+    def _header(self) -> Image.Image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter
+                image = Image.open(io.BytesIO(self.data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{self.where}: not an image in one of {', '.join(FORMATS)} ({error})") from error
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"{self.where}: the image has {width} x {height} = {width * height:,} pixels; "
+                f"at most {MAX_PIXELS:,} are read, so scale it down"
+            )
+        return image

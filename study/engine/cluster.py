@@ -1,0 +1,181 @@
+"""Ray as a place to run jobs: start it, or join a cluster, and run independent jobs on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from study.core.console import console
+
+PROJECT = Path(__file__).parents[2]
+
+# Read by Ray when it is imported or started, so they are set before that. What each does:
+_SETTINGS = {
+    "RAY_AUTH_MODE": "token",  # whoever reaches the ports of a Ray without a token can run code
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills end a whole Tune run; the kernel's end one trial
+    "RAY_worker_maximum_startup_concurrency": "16",  # else Ray warns of its own helper processes on small machines
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # else each report to Ray Train blocks for two seconds
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no objective and must not end the run
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+FOLDER_VARIABLE = "STUDY_FOLDER"
+"""Environment variable of workers: the study's folder, if they may be on other machines than who began it."""
+_SEEN_WITHIN = 10.0
+"""Seconds after which a file that was written on one machine must be visible on another; NFS takes up to a few."""
+
+
+class NotShared(RuntimeError):
+    """A machine of the cluster does not see the study's folder."""
+
+
+@contextmanager
+def started(address: str, cpus: int, threads: int, folder: Path | None = None) -> Iterator[None]:
+    """Ray, up for the duration of the block: the cluster at `address`, or a private one on this machine.
+
+    The private one listens without dashboard and under a token of its own. On a cluster, every worker first looks for
+    the study's `folder`, and one that lets in everybody is warned of. Raises `ConnectionError` that names the address
+    if nothing answers there, or if it asks for a token that is not ours.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    address, private = _address(address), is_private(address)
+    if private:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray
+
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **({FOLDER_VARIABLE: str(folder)} if folder and not private else {}),
+    }
+    try:
+        _knock(address)
+        ray.init(
+            address=address,
+            num_cpus=cpus if private else None,
+            include_dashboard=False if private else None,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"env_vars": environment},
+        )
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise ConnectionError(
+            f"no Ray answers at {address}: start it with `ray up`, or leave --address out. If it runs, its token is "
+            "not here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+        ) from error
+    try:
+        if not address.startswith("ray://") and asks_for_token(ray.get_runtime_context().gcs_address) is False:
+            console.print(
+                f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code as you. "
+                "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` makes the token)",
+                style="bold yellow",
+                markup=False,
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise `ConnectionError` if nothing listens at host:port: Ray would wait for a minute and then exit."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"{address}: {error}") from error
+
+
+def asks_for_token(gcs: str) -> bool | None:
+    """Whether the Ray whose control store listens at `gcs` (host:port) turns away who has no token.
+
+    Asked as a stranger would, whatever this process has; None if no answer tells.
+    """
+    import grpc
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc  # private, so the pin of Ray guards it
+
+    messages: Any = gcs_service_pb2  # generated: mypy sees nothing in it
+    with grpc.insecure_channel(gcs) as channel:
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            stub.CheckAlive(messages.CheckAliveRequest(), timeout=5)
+        except grpc.RpcError as error:
+            return True if error.code() == grpc.StatusCode.UNAUTHENTICATED else None  # None: TLS, or nothing there
+    return False
+
+
+def blind_nodes(folder: Path) -> list[str]:
+    """The addresses of nodes of the cluster that do not see, within seconds, a file that is written to `folder` now.
+
+    Nodes that die meanwhile, or are too busy to say within a minute, are not among them; nor are those to come.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    look = ray.remote(num_cpus=0, max_retries=0)(sees)
+    probe = folder / f".probe-{secrets.token_hex(8)}"
+    probe.touch()
+    try:
+        asked = {
+            look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                probe
+            ): (str(node["NodeManagerAddress"]))
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] != here
+        }
+        ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=60) if asked else ([], [])
+        for reference in late:
+            ray.cancel(reference)
+        return sorted(asked[reference] for reference in ready if _answer(reference) is False)
+    finally:
+        probe.unlink()
+
+
+def sees(path: Path, within: float = _SEEN_WITHIN) -> bool:
+    """Whether a path is there, or comes within some seconds."""
+    until = time.monotonic() + within
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def _answer(reference: Any) -> bool | None:
+    import ray
+
+    try:
+        return bool(ray.get(reference))
+    except ray.exceptions.RayError:  # the node went away
+        return None
+
+
+def is_private(address: str) -> bool:
+    """Whether a study with this `address` setting starts a Ray of its own."""
+    return _address(address) == "local"
+
+
+def gpus() -> float:
+    """How many GPUs the cluster has now."""
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def _address(address: str) -> str:
+    return address or os.environ.get("RAY_ADDRESS", "") or "local"

@@ -1,0 +1,102 @@
+"""A model spread over several processes (FSDP2): for one that no single GPU can hold or train."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+
+from study.engine.sharded_tensors import local_shard
+from study.engine.world import world
+
+T = TypeVar("T")
+
+
+class ShardedForward(nn.Module):
+    """The forward passes of a spread model: whatever the function is that it is called with.
+
+    Each process of torch's group keeps but its part of every tensor. Each of `layers` is gathered as it runs, and all
+    else (embeddings, projector, head) at the start of a pass: FSDP does so where a module is entered, and a pass over
+    packed questions enters the model and its head. All processes must run the same layers in the same order, but for
+    those that work `apart`. A model may lie in the memory of the host and goes to the GPU layer by layer.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.model = model
+        self.begun = False
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        mesh = dist.device_mesh.init_device_mesh(device, (dist.get_world_size(),))
+        for module in (*layers, self):  # what is not gathered may be read and written at any time: so are all parts
+            sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
+            sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
+
+    def forward(self, computed: Callable[[], T]) -> T:
+        """The result of `computed()`."""
+        return computed()
+
+    def forward_pass(self, computed: Callable[[], T]) -> T:
+        """A forward pass that computes `computed()`."""
+        with warnings.catch_warnings():  # of views that would be changed in place: nobody does
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module")
+            self.begun = True
+            return cast(T, self(computed))
+
+    def forget_passes(self) -> None:
+        """Let go of what FSDP remembers of earlier passes: the next may be any, after an error or in another order."""
+        if self.begun:  # until then FSDP has nothing to forget, and fails to
+            cast(FSDPModule, self).reset_iter_state()
+
+    @contextmanager
+    def independent_passes(self) -> Iterator[None]:
+        """While the block lasts each process may run what passes it likes; it ends when all are through.
+
+        Before each layer all tell which one they want, and the first of these is gathered by all. Who waits for
+        another, or wants none any more, lends its part.
+        """
+        root, *layers = (module for module in self.modules() if isinstance(module, FSDPModule))
+        self.forward_pass(lambda: None)  # FSDP finds out what belongs together in the first pass
+        with ExitStack() as stack:
+            stack.callback(self.forget_passes)
+            stack.callback(root.set_reshard_after_forward, True, recurse=False)
+            root.set_reshard_after_forward(False, recurse=False)
+            root.unshard()
+            for i, layer in enumerate(cast(list[nn.Module], layers)):
+                hook = layer.register_forward_pre_hook(lambda *_, wanted=i: _lend(layers, wanted), prepend=True)
+                stack.callback(hook.remove)
+            yield
+            _lend(layers, len(layers))
+
+
+def _lend(layers: Sequence[FSDPModule], wanted: int) -> None:
+    """Gather with the others what they need, until it is this process's turn."""
+    while (first := world().all_min(wanted)) != wanted:
+        layers[first].unshard()
+        layers[first].reshard()
+
+
+def copied(model: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same shape without values, which `fill` gives it once both are spread."""
+    with torch.device("meta"):
+        made = AutoModelForImageTextToText.from_config(
+            copy.deepcopy(model.config), dtype=model.dtype, attn_implementation=model.config._attn_implementation
+        )
+    return cast(PreTrainedModel, made.eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def fill(model: nn.Module, like: nn.Module) -> None:
+    """Give a spread model on the meta device the tensors that another has, of which it may share no part."""
+    theirs: dict[str, Any] = dict(chain(like.named_parameters(), like.named_buffers()))
+    model.to_empty(device=next(like.parameters()).device)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        local_shard(tensor).copy_(local_shard(theirs[name]))

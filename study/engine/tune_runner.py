@@ -1,0 +1,188 @@
+"""Ray Tune runs the search that Optuna proposes.
+
+`study.engine.optuna_search` decides what is proposed, independently of how it is run; Tune only runs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray import tune
+from ray.tune import Callback, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
+
+from study.core.errors import Failed
+from study.core.files import read_json
+from study.engine.cluster import NotShared
+from study.engine.jobs import quiet_worker
+from study.engine.optuna_search import SearchProblem, propose
+from study.engine.team import Team, run_on_team
+
+
+class ProposalSearcher(Searcher):
+    """A Tune searcher that asks the series of a search in turn, and skips what is on disk."""
+
+    def __init__(self, search: SearchProblem[Any], team: Team | None = None) -> None:
+        super().__init__()
+        self.search, self.team = search, team
+        self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
+        self.asked: dict[str, str] = {}
+        """The key of the job that each of Tune's trials was asked to run: an equal one is not run beside it."""
+        self.places: dict[str, tuple[int, str]] = {}
+        """The proposal behind each of Tune's trials."""
+        self.running: set[str] = set()
+        """Those of Tune's trials that have not ended: one that dies is asked for again."""
+        self.again: set[str] = set()
+        """The keys of jobs whose workers died once: each is given to another worker."""
+        self.ended: set[tuple[str, int]] = set()
+        """The proposals that are known to have ended: these are not looked for on disk again."""
+        self.dead: dict[str, Any] = {}
+        """The jobs, by key, whose workers died for good: they leave no record before the search ends."""
+
+    def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
+        """The next job that may run, nothing for now, or that there is none left."""
+        blocked: set[str] = set()
+        for number, label in list(self.waiting):
+            if label in blocked or not self._ready(label, number):
+                blocked.add(label)  # its later proposals wait for all that this one waits for
+                continue
+            job = self.search.replay(label, propose(self.search, label, number))
+            self.waiting.remove((number, label))
+            if not self.search.is_done(job) and job.key not in self.asked.values():
+                self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
+                self.running.add(trial_id)
+                return {
+                    "search": self.search,
+                    "job": job,
+                    "label": self.search.describe(label, number, job),
+                    "team": self.team,
+                }
+        return None if self.waiting or self.running else Searcher.FINISHED  # Tune never asks again after FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Give a job that died to another worker, once; later proposals wait for those that leave a record on disk.
+
+        Tune's own retry gives up at once where a machine is lost: its reused actor fails twice, by one loss.
+        """
+        self.running.discard(trial_id)
+        if not error:
+            return
+        key, (number, label) = self.asked[trial_id], self.places[trial_id]
+        if key in self.again:
+            self.dead[key] = self.search.job(label, read_json(self.search.path(label, number))["params"])
+        else:
+            self.again.add(key)
+            del self.asked[trial_id]
+            self.waiting.insert(0, (number, label))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study folder remembers."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study folder remembers."""
+
+    def _ready(self, label: str, number: int) -> bool:
+        """Whether every proposal that this one is drawn from has ended."""
+        for earlier in range(number - self.search.lookahead + 1):
+            if (label, earlier) in self.ended:
+                continue
+            path = self.search.path(label, earlier)
+            if not path.exists():
+                return False
+            job = self.search.job(label, read_json(path)["params"])
+            if not self.search.is_done(job) and job.key not in self.dead:
+                return False
+            self.ended.add((label, earlier))
+        return all(self.search.path(label, n).exists() for n in range(number))
+
+
+_idle_since = time.monotonic()
+
+
+def trainable(config: dict[str, Any]) -> None:
+    """One job in a Tune worker. Workers are reused, so the model stays loaded from one job to the next."""
+    global _idle_since
+    quiet_worker()
+    waited, team = time.monotonic() - _idle_since, config["team"]
+    execute, arguments = config["search"].execute, (config["job"], waited)
+    tune.report(run_on_team(execute, arguments, team) if team else execute(*arguments))
+    _idle_since = time.monotonic()
+
+
+class _Shown(Callback):
+    """Tells the screen of every trial that ends. The screen itself does not travel: Tune pickles callbacks."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell: Callable[[str], None] | None = tell
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"tell": None}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        last = trial.last_result or {}
+        shown = " ".join(f"{name} {last[name]:.3f}" for name in trial.config["search"].directions if name in last)
+        if self.tell:
+            self.tell(f"{trial.config['label']}: {shown or last.get('state', 'no result')}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self.tell:
+            self.tell(f"{trial.config['label']}: failed")
+
+
+def tune_search(
+    search: SearchProblem[Any],
+    *,
+    at_once: int,
+    gpus: float,
+    logs: Path,
+    tell: Callable[[str], None],
+    team: Team | None = None,
+) -> None:
+    """Run a search until every series has its number of trials; what is on disk is not run again.
+
+    Each trial is done by one process, or by a `team`, which asks for CPUs and GPUs of its own.
+    A trial whose worker dies is tried once more and then recorded as failed. Raises `KeyboardInterrupt` if the run
+    was interrupted.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    proposals = ProposalSearcher(search, team)
+    tuner = Tuner(
+        tune.with_resources(trainable, {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}),
+        tune_config=TuneConfig(
+            search_alg=proposals,
+            num_samples=2 * len(proposals.waiting),  # each may be given out twice
+            max_concurrent_trials=at_once,
+            reuse_actors=team is None,  # one that holds a trainer hangs if it is stopped, and has nothing to keep
+        ),
+        run_config=RunConfig(
+            name=f"search-{time.time_ns()}",
+            storage_path=str(logs),
+            verbose=0,
+            callbacks=[_Shown(tell)],
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # Tune prints boxes and hints even at verbosity 0
+        results = tuner.fit()
+    reasons: dict[str, str] = {}
+    for result in map(results.__getitem__, range(len(results))):
+        lines = [line for line in str(result.error or "").splitlines() if line.strip()]
+        job = (result.config or {}).get("job")
+        if not lines or job is None or search.is_done(job):
+            continue
+        if NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
+            raise Failed(lines[-1])
+        reasons[job.key] = lines[-1]
+    for key, job in proposals.dead.items():
+        if not search.is_done(job):
+            search.record_failure(job, reasons.get(key, "the worker died"))
+    if search.missing():
+        raise KeyboardInterrupt  # Tune turns the first Ctrl-C into an early but normal return

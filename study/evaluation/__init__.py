@@ -1,0 +1,1 @@
+"""Model x questions -> rows: strict protocol, official protocol, membership scores."""

@@ -1,0 +1,103 @@
+"""Rows by the released protocol: what a benchmark's authors ask, answered by transformers' greedy `generate`.
+
+Prompts of similar length are batched and padded on the left. Few-shot examples differ from question to question, so
+little is shared here: the strict protocol (`study.evaluation.scoring`) is the cheap one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, cast
+
+import pandas as pd
+import torch
+
+from study.core.rows import ROW_COLUMNS
+from study.data.official_protocol import IMAGE, OfficialPrompt
+from study.engine.microbatches import map_halving_on_oom
+from study.engine.world import world
+from study.evaluation.scoring import NAN, Cells, about, replied
+from study.metrics.text import is_refusal
+from study.model.packing import TOKENS_PER_BATCH
+from study.model.vlm import VLM
+
+REPLIES_PER_BATCH = 128
+
+
+def score_official(vlm: VLM, asks: Sequence[OfficialPrompt]) -> pd.DataFrame:
+    """One row for each ask, in order, with the columns of `ROW_COLUMNS`; what needs likelihoods is NaN."""
+    return pd.DataFrame(
+        [_row(ask, reply) for ask, reply in zip(asks, generated(vlm, asks), strict=True)], columns=list(ROW_COLUMNS)
+    )
+
+
+@torch.no_grad()
+def generated(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[str]:
+    """The greedy reply to each ask, in order. Processes that do a job together share the batches among them."""
+    ids = [prompt_ids(vlm, ask) for ask in asks]
+
+    def reply(batch: Sequence[int]) -> list[tuple[int, str]]:
+        return list(zip(batch, _replies(vlm, [asks[i] for i in batch], [ids[i] for i in batch]), strict=True))
+
+    mine = world().shard(list(_alike(asks, [len(own) for own in ids])))
+    with vlm.independent_passes():
+        replied_to = list(map_halving_on_oom(mine, reply))
+    found = {i: said for some in world().all_gather_objects(replied_to) for i, said in some}
+    return [found[i] for i in range(len(asks))]
+
+
+def _alike(asks: Sequence[OfficialPrompt], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The places of asks of similar length that may say equally much, the longest first."""
+    order = sorted(range(len(asks)), key=lambda i: (asks[i].most_tokens, lengths[i], i))
+    while order:
+        last = order[-1]
+        longest = lengths[last] + asks[last].most_tokens
+        alike = [i for i in order if asks[i].most_tokens == asks[last].most_tokens]
+        batch = alike[-max(1, min(REPLIES_PER_BATCH, TOKENS_PER_BATCH // longest)) :]
+        del order[-len(batch) :]
+        yield batch
+
+
+def prompt_ids(vlm: VLM, ask: OfficialPrompt) -> tuple[int, ...]:
+    """The tokens of an ask: word for word for LLaVA-1.5, for which it was written, else through the chat template.
+
+    An instruction that belongs to the model comes first.
+    """
+    system, _, said = ask.text.partition("USER:")  # what LLaVA's template says first, if the authors do
+    first = f"{vlm.instruction}\n" if vlm.instruction else ""
+    if vlm.model.config.model_type == "llava":
+        text = f"{system}USER: {first}{said.lstrip(' ')}" if first else ask.text
+        placeholder = vlm.tokenizer.decode([vlm.image_id])
+        return vlm.written_ids(text.replace(IMAGE, placeholder), len(ask.pictures))
+    said = said.rstrip().removesuffix("ASSISTANT:").replace("USER:", "").strip()
+    texts = (first + said).split(IMAGE)
+    content = [{"type": "text", "text": texts[0]}] * bool(texts[0].strip())
+    for text in texts[1:]:
+        content += [{"type": "image"}, {"type": "text", "text": text}]
+    return vlm.written_ids(vlm.chat([{"role": "user", "content": content}]), len(ask.pictures))
+
+
+def _replies(vlm: VLM, asks: Sequence[OfficialPrompt], ids: Sequence[tuple[int, ...]]) -> list[str]:
+    length = max(map(len, ids))
+    pad = vlm.tokenizer.pad_token_id or 0
+    tokens = torch.tensor([[pad] * (length - len(own)) + list(own) for own in ids]).to(vlm.device)
+    mask = torch.tensor([[0] * (length - len(own)) + [1] * len(own) for own in ids]).to(vlm.device)
+    pictures = [picture for ask in asks for picture in ask.pictures]
+    shown = {**vlm.pixels(pictures).inputs(vlm.model.dtype), **vlm.token_types(tokens)} if pictures else {}
+    settings = {"max_new_tokens": asks[0].most_tokens, "do_sample": False, "pad_token_id": pad}
+    settings["synced_gpus"] = False  # else transformers has processes that share a model say equally many tokens
+    generate = partial(cast(Any, vlm.model).generate, **settings)
+    out = vlm.run(lambda: generate(input_ids=tokens, attention_mask=mask, **shown))
+    return [text.strip() for text in vlm.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]
+
+
+def _row(ask: OfficialPrompt, reply: str) -> Cells:
+    question, meant = ask.question, ask.read(reply)
+    if question.options:
+        marked: Cells = {"score": float(meant == question.answer), "probability": NAN, "refused": is_refusal(reply)}
+    else:
+        marked = replied(question, meant or "")
+        if question.task == "generation":
+            marked["score"] = marked[ask.overlap]
+    return {**about(question, "released"), **marked, "reply": reply, "parsed": meant is not None and meant != ""}

@@ -1,0 +1,1 @@
+"""One process, one trial: teach, unlearn, score, attack, record; no Ray."""

@@ -1,0 +1,141 @@
+"""One attack on one finished trial: run it, keep the rows of every stage, record what cannot be done."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import pandas as pd
+import torch
+
+from study.contracts import Attack, Request
+from study.core.errors import Damaged
+from study.core.files import read_json, write_json
+from study.core.hashing import Json, canonical, content_key
+from study.core.layout import StudyFolder
+from study.core.plugins import name_of
+from study.core.rows import write_rows
+from study.core.terms import HALVES, MODALITIES
+from study.data.benchmark import Question
+from study.data.facts import facts, states
+from study.engine.microbatches import MicroBatching, retry_on_oom
+from study.engine.world import world
+from study.evaluation.scoring import score
+from study.experiment.checkpoints import borrowed, unlearned_model
+from study.experiment.context import StudyContext
+from study.experiment.trial_spec import Trial
+from study.training.loop import Diverged
+
+UTILITY_QUESTIONS = 24  # of each group that is to be kept, in each half: asked at every stage of every attack
+
+
+def attack_trial(context: StudyContext, trial: Trial, attacker: Attack, reference: str) -> None:
+    """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen.
+
+    Some questions about others are asked too: they say whether the attacked model still is one. As a trial, an attack
+    that runs out of memory starts anew.
+    """
+    if _attack_state(context.folder, trial, attacker) != "complete":
+        retry_on_oom(lambda chunks: _attack(context, trial, attacker, reference, chunks), context.needed)
+        world().barrier()
+
+
+def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: str, chunks: MicroBatching) -> None:
+    torch.manual_seed(trial.seed)
+    alike = replace(trial, seed=0)  # one attacker for all models, whatever their seed
+    request = context.request(alike, reference, chunks)
+    questions = _attacked_questions(request.split.questions, trial)
+    started = time.monotonic()
+    with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, _):
+        found, _ = unlearned_model(context.folder, trial.key, vlm)
+        stages, diverged = [], ""
+        try:
+            for stage in attacker(found, questions, request):
+                stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
+        except Diverged as error:  # the attacker broke the model: what came back until then is the result
+            diverged = str(error)
+    rows = marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
+    seconds = time.monotonic() - started
+    _note_attack(context.folder, trial, attacker, diverged=diverged, seconds=seconds, chunks=chunks.count)
+    write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
+
+
+def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str) -> None:
+    """Write down that an attack cannot be done: it is not tried again."""
+    _note_attack(folder, trial, attacker, failed=reason)
+
+
+def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> Literal["complete", "failed", "missing"]:
+    """What became of an attack on a trial."""
+    path = folder.attack(trial.key, content_key(attacker))
+    if path.exists():
+        return "complete"
+    note = path.with_suffix(".json")
+    return "failed" if note.exists() and "failed" in read_json(note) else "missing"
+
+
+def _attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> str:
+    """What became of an attack, as the first of several processes sees it."""
+    return world().broadcast_from_first(lambda: attack_state(folder, trial, attacker))
+
+
+def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Json) -> None:
+    path = folder.attack(trial.key, content_key(attacker)).with_suffix(".json")
+    write_json(path, {"attack": name_of(attacker), "settings": canonical(attacker), **what})
+
+
+def _attacked_questions(questions: Sequence[Question], trial: Trial) -> list[Question]:
+    """The choices that were to be forgotten, and some about each other group of people, always the same."""
+    modalities = ("image_text",) if trial.goal == "visual" else MODALITIES
+    asked = [q for q in questions if q.task == "classification" and q.modality in modalities]
+    mine = [q for q in asked if q.role == "forget"]
+    for role, half in itertools.product(("spared", "retain", "real"), HALVES):
+        others = sorted((q for q in asked if (q.role, q.half) == (role, half)), key=lambda q: content_key(q.id))
+        mine += others[:UTILITY_QUESTIONS]
+    return mine
+
+
+def marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
+    """Rows with `seen` and `held_out`: a question is seen if a lesson the attacker was given states its answer."""
+    given: dict[str, set[str]] = {}
+    for (person, _), fact in facts(attacker.given(request)).items():
+        given.setdefault(person, set()).add(fact)
+    mark: dict[str, str] = {}
+    for q in questions:
+        known = given.get(q.person)
+        stated = known is not None and any(states(q.answer, f) or states(f, q.answer) for f in known)
+        mark[q.id] = "person" if known is None else "" if stated else "fact"
+    held_out = rows["question"].map(mark)
+    return rows.assign(held_out=held_out, seen=held_out == "")
+
+
+def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference: str) -> str:
+    """Attack a finished trial unless that was tried; returns why it cannot be done, which is noted, or nothing.
+
+    What was found impossible before is not told again.
+    """
+    if _attack_state(context.folder, trial, attacker) == "missing":
+        try:
+            attack_trial(context, trial, attacker, reference)
+        except Damaged:
+            raise
+        except ValueError as error:  # what cannot be done with these settings is a result, not an accident
+            attack_failed(context.folder, trial, attacker, str(error))
+            return str(error)
+    return ""
+
+
+def holds_out(attacker: Attack, request: Request) -> bool:
+    """Whether the attacker leaves something to be recovered on both halves of the questions.
+
+    Raises `ValueError` if the data has nothing that the attacker could be given.
+    """
+    modalities = ("image_text",) if request.goal == "visual" else MODALITIES
+    asked = [q for q in request.split.questions if q.task == "classification" and q.modality in modalities]
+    mine = [q for q in asked if q.role == "forget"]
+    rows = pd.DataFrame({"question": [q.id for q in mine], "half": [q.half for q in mine]})
+    found = marked(rows, mine, attacker, request)
+    return set(found.loc[found["held_out"] != "", "half"]) == set(HALVES)

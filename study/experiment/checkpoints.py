@@ -1,0 +1,153 @@
+"""Learned models on disk and in memory: saved, loaded, borrowed and restored; unlearned models rebuilt from deltas."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from study.core.errors import Damaged
+from study.core.files import read_json, sync
+from study.core.hashing import file_digest
+from study.core.layout import StudyFolder
+from study.engine.microbatches import MicroBatching, release
+from study.model.delta import apply_delta, restore
+from study.model.loading import load
+from study.model.quantization import Quantized, as_numbers
+from study.model.tensor_files import load_tensors
+from study.model.vlm import VLM
+
+
+@dataclass(frozen=True, eq=False)
+class CachedModel:
+    """A learned model, and its weights as they were taught."""
+
+    vlm: VLM
+    weights: Mapping[str, Tensor]
+    """In main memory, as pages of the file they are in: processes of one machine share them."""
+
+
+_cached: dict[tuple[Path, str, str], CachedModel] = {}
+
+
+def cached(root: Path, key: str, device: str) -> CachedModel:
+    """A learned model on a device; the one that was held before is let go first, as two might not fit.
+
+    Raises `ValueError` naming the file if its weights are damaged.
+    """
+    wanted = (root, key, device)
+    if wanted not in _cached:
+        evict()
+        vlm = load_learned(root, key, device)
+        taught = load_learned(root, key, checked=False, as_taught=True).tensors()
+        _cached[wanted] = CachedModel(
+            vlm, {name: taught[name] for name in vlm.tensors()}
+        )  # what codes stand for never changes
+    return _cached[wanted]
+
+
+def is_cached(root: Path, key: str, device: str) -> bool:
+    """Whether a learned model is there without being loaded."""
+    return (root, key, device) in _cached
+
+
+def evict() -> None:
+    """Let go of the model that is held."""
+    if _cached:
+        _cached.clear()
+        release()
+
+
+@contextmanager
+def borrowed(
+    root: Path, key: str, device: str, chunks: MicroBatching | None = None
+) -> Iterator[tuple[VLM, Mapping[str, Tensor]]]:
+    """Lend a learned model out, with its weights as they were taught; what the borrower changes is put back.
+
+    Its forwards are cut into `chunks`.
+    """
+    there = cached(root, key, device)
+    try:
+        yield replace(there.vlm, chunks=chunks or MicroBatching()), there.weights
+    except BaseException:
+        if there.vlm.spread is None:
+            _returned(there)
+        else:  # it takes all processes to put that back, and the others may not have failed
+            evict()
+        raise
+    _returned(there)
+
+
+def _returned(there: CachedModel) -> None:
+    try:
+        restore(there.vlm, there.weights)
+    except BaseException:  # memory ran out once more: nobody must be lent what the last borrower left
+        evict()
+        raise
+    if there.vlm.spread is not None:
+        release()  # FSDP's copies refer to themselves: they would stay until somebody looks for such
+
+
+def model_folder(root: Path, key: str) -> Path:
+    """Where a learned model lies."""
+    return StudyFolder(root).learned(key) / "model"
+
+
+def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
+    """Load a learned model as its study asks for it; or `as_taught`, which is unquantised and in one piece.
+
+
+    Raises `ValueError` naming the file if it is `checked` and damaged.
+    """
+    place = StudyFolder(root).learned(key)
+    taught = read_json(place / "learned.json")
+    for name, digest in taught["sha256"].items() if checked else ():
+        if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
+            raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
+    dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
+    quantized: Quantized = "" if as_taught else taught.get("quantized", "")
+    return load(model_folder(root, key), device, getattr(torch, dtype), attention, quantized, whole=as_taught)
+
+
+def save(vlm: VLM, folder: Path) -> dict[str, str]:
+    """Write a model with its processor as a Hugging Face folder, whole or not at all; the SHA-256 of its weights.
+
+    Codes are written as the numbers that they stand for.
+    """
+    draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
+    try:
+        vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
+        vlm.processor.save_pretrained(draft)
+        draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
+        sync(draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    digests = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    assert digests, f"no weights were saved under {folder}"
+    return digests
+
+
+def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
+    """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
+    record = read_json(folder.record(key))
+    with repairable(folder, key):
+        changed = load_tensors(folder.trial(key) / "delta.safetensors")
+    apply_delta(vlm, changed)
+    return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
+
+
+@contextmanager
+def repairable(folder: StudyFolder, key: str) -> Iterator[None]:
+    """A finished trial is not run again for a file that it lost: say what has to go for that."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{error}. To run trial {key} again, remove the folder {folder.trial(key)}") from error

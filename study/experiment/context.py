@@ -1,0 +1,77 @@
+"""What every job of a study needs to find."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from study.contracts import Request, Source
+from study.core.hashing import content_key
+from study.core.layout import StudyFolder
+from study.data.benchmark import Benchmark
+from study.engine.microbatches import MicroBatching
+from study.experiment.checkpoints import cached, load_learned
+from study.experiment.trial_spec import Trial
+from study.model.loading import load
+from study.model.memory_estimate import describe
+from study.model.quantization import Quantized
+from study.model.vlm import Attention, Dtype
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What every job of a study needs to find: the study's folder, its benchmark and its base model."""
+
+    root: Path
+    source: Source
+    base: Path
+    device: str = "cpu"
+    attributes: tuple[str, ...] = ()
+    """What of the forget people is to be forgotten; empty for everything."""
+    dtype: Dtype = "float32"
+    """In what the base model's weights are kept, and those of what is learned from it."""
+    attention: Attention = "sdpa"
+    quantized: Quantized = ""
+    """In what the LLM's linear layers are held, but for learning."""
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where the study lies."""
+        return StudyFolder(self.root)
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The benchmark, read once per process."""
+        return _benchmark(self.source, self.folder.data, self.attributes)
+
+    def needed(self) -> str:
+        """What its model takes of memory, in words."""
+        return describe(self.base, self.dtype, self.quantized)
+
+    def request(self, trial: Trial, reference: str, chunks: MicroBatching | None = None) -> Request:
+        """The forget request of a trial. `reference` is the key of the learned reference model.
+
+        The models that it loads cut their forwards into `chunks`.
+        """
+        finely = chunks or MicroBatching()
+        return Request(
+            split=self.benchmark.split(trial.ratio),
+            goal=trial.goal,
+            strangers=self.benchmark.strangers,
+            seed=trial.seed,
+            cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
+            base=lambda: replace(
+                load(self.base, self.device, getattr(torch, self.dtype), self.attention, self.quantized), chunks=finely
+            ),
+            reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
+            start=lambda: cached(self.root, trial.start.key, self.device).weights,
+            adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Benchmark:
+    return source(folder).narrowed(attributes)

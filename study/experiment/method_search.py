@@ -1,0 +1,153 @@
+"""The search of methods: what a proposal is, and what its trial came to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.contracts import Attack, Method
+from study.core.files import read_json
+from study.core.hashing import Json, content_key
+from study.core.plugins import search_space
+from study.core.rows import read_rows
+from study.core.specs import name_in, parameters, pinned
+from study.core.terms import Goal
+from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
+from study.experiment.attack import attack_failed, attack_state, try_attack
+from study.experiment.context import StudyContext
+from study.experiment.records import keep_record
+from study.experiment.trial import judged, run
+from study.experiment.trial_spec import Learned, Trial
+from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS
+from study.metrics.recovery import objective
+
+
+@dataclass(frozen=True)
+class MethodSearch(SearchProblem[Trial]):
+    """The search of methods: for each a default to start from, and the yardsticks of each ratio."""
+
+    context: StudyContext
+    defaults: Mapping[str, Method]
+    """By what the study calls each method."""
+    trials: int
+    ratios: tuple[int, ...]
+    vanilla: Learned
+    references: Mapping[int, str]
+    """The key of the learned reference of each ratio."""
+    yardsticks: Mapping[int, tuple[str, str]]
+    """The keys of the trials that are vanilla and the reference, by ratio."""
+    goal: Goal
+    seed: int
+    lookahead: int
+    random_trials: int
+    attacker: Attack | None = None
+    """What every trial is attacked with: what comes back is the third objective. None for a search without one."""
+    keeps: float = 0.0
+    """Least part of the retain accuracy that the attack must leave for what it shows to count."""
+    warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
+    """Parameters that won in an earlier study, by method and ratio; a method without any begins cold."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The methods."""
+        return tuple(self.defaults)
+
+    @property
+    def directions(self) -> Mapping[str, str]:
+        """Those of the two objectives, or of three if every trial is attacked."""
+        return ROBUST_DIRECTIONS if self.attacker else DIRECTIONS
+
+    def path(self, label: str, number: int) -> Path:
+        """Below the method's name."""
+        return self.context.folder.proposal(label, number)
+
+    def build_job(self, label: str, trial: BaseTrial) -> Trial:
+        """A trial of the method at a ratio."""
+        ratio = trial.suggest_categorical(RATIO, self.ratios)
+        proposed = search_space(name_in(label)).space(trial, self.defaults[label])
+        return Trial(self.vanilla, proposed, self.goal, int(ratio), self.seed, label)
+
+    def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
+        """The ratio, which is dealt in turn, and what was set on the command line."""
+        return {RATIO: self._ratio(number), **pinned(self.defaults[label], label)}
+
+    def initial_params(self, label: str, number: int) -> Mapping[str, Any] | None:
+        """The first proposal at each ratio is the default, so that a report can say what tuning bought; the second
+        is what won in an earlier study, if there is such a thing."""
+        start = {RATIO: self._ratio(number), **parameters(self.defaults[label])}
+        warm = self._warm(label, number)
+        return {**start, **warm} if warm or number < len(self.ratios) else None
+
+    def metadata(self, label: str, job: Trial, number: int) -> dict[str, Json]:
+        """The ratio, and whether it is the default, or what won in an earlier study."""
+        warm = {"warm": True} if self._warm(label, number) else {}
+        return {"ratio": job.ratio, "default": number < len(self.ratios), **warm}
+
+    def is_done(self, job: Trial) -> bool:
+        """Whether the trial has its record and, if it ended well, has met the attack of the search."""
+        if self._state(job) != "complete" or self.attacker is None:
+            return self._state(job) != "missing"
+        return attack_state(self.context.folder, job, self.attacker) != "missing"
+
+    def outcome(self, job: Trial) -> JobResult | None:
+        """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
+        if self._state(job) != "complete":
+            return None
+        values = judged(self.context, job, *self.yardsticks[job.ratio])
+        if self.attacker is None:
+            return JobResult(values)
+        recovery = self._recovery(job, self.attacker, values["utility"])
+        return None if math.isnan(recovery) else JobResult({**values, "recovery": recovery})
+
+    def execute(self, job: Trial, waited: float) -> dict[str, Any]:
+        """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
+        state = run(self.context, job, self.references[job.ratio], waited=waited)["state"]
+        if state == "complete" and self.attacker:
+            reason = try_attack(self.context, job, self.attacker, self.references[job.ratio])
+            state = f"the attack failed: {reason}" if reason else state
+        outcome = self.outcome(job)
+        return {"state": state, **(outcome.values if outcome else {})}
+
+    def record_failure(self, job: Trial, reason: str) -> None:
+        """A failed trial, or a failed attack on one that had ended well."""
+        if self.attacker and self._state(job) == "complete":
+            attack_failed(self.context.folder, job, self.attacker, reason)
+        else:
+            keep_record(self.context.folder, job, "failed", reason, cost={})
+
+    def describe(self, label: str, number: int, job: Trial) -> str:
+        """The method, the number and the ratio."""
+        return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
+
+    def _state(self, job: Trial) -> str:
+        path = self.context.folder.record(job.key)
+        return str(read_json(path)["state"]) if path.exists() else "missing"
+
+    def _recovery(self, job: Trial, attacker: Attack, utility: float) -> float:
+        """What the attack got back, or NaN where it failed or measured nothing."""
+        if attack_state(self.context.folder, job, attacker) != "complete":
+            return math.nan
+        _, reference = self.yardsticks[job.ratio]
+        paths = (self.context.folder.attack(key, content_key(attacker)) for key in (job.key, reference))
+        own, control = map(read_rows, paths)
+        try:
+            return objective(own, control, "select", utility=utility, keeps=self.keeps)
+        except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
+            return math.nan
+
+    def _ratio(self, number: int) -> int:
+        return self.ratios[number % len(self.ratios)]
+
+    def _warm(self, label: str, number: int) -> Params:
+        """The earlier winner's parameters that a proposal starts from: only the second one at a ratio has any."""
+        second = number // len(self.ratios) == 1
+        return self.warm.get(label, {}).get(self._ratio(number), {}) if second else {}
+
+
+RATIO = "forget_ratio"
+"""The parameter of a proposal that is dealt in turn and never searched."""
+
+Params = Mapping[str, Any]

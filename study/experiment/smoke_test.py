@@ -1,0 +1,142 @@
+"""What a study asks of a model, tried on one in seconds: features, packed logits, a reply, steps, a delta on disk."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from study.core.terms import Part
+from study.data.picture import Picture
+from study.model.decoding import replies
+from study.model.delta import apply_delta
+from study.model.likelihood import token_logps
+from study.model.packing import Group, Prompt, hidden_states, logits, pack
+from study.model.tensor_files import load_tensors, save_tensors
+from study.model.vlm import VLM
+from study.training.loop import train
+from study.training.schedule import Schedule
+
+SECONDS = 30.0
+VISUAL: tuple[Part, ...] = ("vision", "projector")
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""Most by which packed logits may differ from plain ones, as a share of the largest: rounding only."""
+LORA = Schedule(steps=1, learning_rate=1e-3, lora_rank=4)
+STEP = Schedule(steps=1, learning_rate=1e-5)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one thing that was tried."""
+
+    name: str
+    state: Literal["ok", "failed", "not tried"]
+    note: str
+
+
+def tried(vlm: VLM, group: Group, seconds: float = SECONDS) -> Iterator[Check]:
+    """Try everything on a picture with prompts, until the time is over. An LLM that can be changed is."""
+    checks: tuple[tuple[str, Callable[[VLM, Group], str]], ...] = (
+        ("a picture is encoded", _encoded),
+        ("packed logits are the plain ones", _packed),
+        ("a reply", _reply),
+        ("a step of the visual module, kept and loaded", _visual),
+        ("a step of adapters on the LLM", _adapters),
+    )
+    started = time.monotonic()
+    for name, check in checks:
+        if time.monotonic() - started > seconds:
+            yield Check(name, "not tried", f"{seconds:g} seconds are over")
+            continue
+        if check is _adapters and vlm.quantized:
+            yield Check(name, "not tried", f"quantized={vlm.quantized}: the LLM is frozen")
+            continue
+        try:
+            yield Check(name, "ok", check(vlm, group))
+        except Exception as error:  # whatever goes wrong in a family nobody has tried is the finding
+            yield Check(name, "failed", f"{type(error).__name__}: {error}")
+
+
+@torch.no_grad()
+def _encoded(vlm: VLM, group: Group) -> str:
+    features = vlm.features(vlm.pixels([_picture(group)]))
+    tokens = features.projected.shape[1]
+    if tokens != vlm.image_tokens:
+        raise ValueError(f"the picture becomes {tokens} tokens, and prompts have {vlm.image_tokens} places for it")
+    if not all(bool(layer.isfinite().all()) for layer in (*features.layers, features.projected)):
+        raise ValueError("features that are not finite")
+    return f"{len(features.layers)} vision layers, {tokens} tokens of width {features.projected.shape[2]}"
+
+
+@torch.no_grad()
+def _packed(vlm: VLM, group: Group) -> str:
+    packed, plain = logits(vlm, pack(vlm, [group])), torch.cat(list(_plain(vlm, group)))
+    apart = float((packed - plain).abs().max() / plain.abs().max())
+    if not apart <= TOLERANCE[vlm.model.dtype]:
+        raise ValueError(f"they differ by {apart:.2g} of the largest; the family packs rows in another way")
+    return f"within {apart:.1g} of the largest"
+
+
+def _plain(vlm: VLM, group: Group) -> Iterator[Tensor]:
+    """The logits of each answer, asked all by itself by the family's own forward pass."""
+    pixels = vlm.pixels([_picture(group)]).inputs(vlm.model.dtype)
+    for prompt in group.prompts:
+        for answer in prompt.answers:
+            asked = vlm.prompt_ids(prompt.text, True)
+            ids = torch.tensor([[*asked, *vlm.answer_ids(prompt.text, True, answer), vlm.eos_id]], device=vlm.device)
+            out = vlm.model(input_ids=ids, **pixels, **vlm.token_types(ids)).logits[0]
+            yield out[len(asked) - 1 : -1].float()
+
+
+@torch.no_grad()
+def _reply(vlm: VLM, group: Group) -> str:
+    batch, cache = pack(vlm, [group], end=False), DynamicCache()
+    (said,) = replies(vlm, batch, [0], hidden_states(vlm, batch, cache), cache, 12)
+    return repr(said)
+
+
+def _visual(vlm: VLM, group: Group) -> str:
+    """A step towards a grey picture; the weights are put back."""
+    shown, before = vlm.pixels([_picture(group)]), {n: p.clone() for n, p in vlm.trainable(VISUAL).items()}
+    with torch.no_grad():
+        grey = vlm.features(vlm.grey()).projected
+    train(vlm, VISUAL, STEP, lambda _: (vlm.features(shown).projected - grey).float().square().mean())
+    moved = {n: p.detach().clone() for n, p in vlm.trainable(VISUAL).items() if not torch.equal(p, before[n])}
+    with tempfile.TemporaryDirectory() as folder:
+        save_tensors(Path(folder) / "delta.safetensors", moved)
+        apply_delta(vlm, before)
+        loaded = load_tensors(Path(folder) / "delta.safetensors")
+    apply_delta(vlm, loaded)
+    same = all(torch.equal(vlm.tensors()[name], tensor) for name, tensor in moved.items())
+    numbers = sum(int((tensor != before[name]).sum()) for name, tensor in moved.items())
+    apply_delta(vlm, before)
+    if not moved or not same:
+        raise ValueError("no weight changed" if not moved else "the model loaded again is not the one that was kept")
+    return f"{numbers / sum(tensor.numel() for tensor in before.values()):.0%} of the weights moved at a rate of 1e-5"
+
+
+def _adapters(vlm: VLM, group: Group) -> str:
+    llm = vlm.model.get_submodule(vlm.prefixes["llm"])
+    weight = next(module.weight for module in llm.modules() if isinstance(module, nn.Linear))
+    before, batch = weight.detach().clone(), pack(vlm, [group])
+    (loss,) = train(vlm, ("llm",), LORA, lambda _: -token_logps(logits(vlm, batch), batch).mean())
+    if torch.equal(weight, before):
+        raise ValueError("the adapters changed nothing")
+    return f"loss {loss:.3g} nats per token"
+
+
+def _picture(group: Group) -> Picture:
+    assert group.picture is not None
+    return group.picture
+
+
+def group_of(picture: Picture, prompt: str, answer: str) -> Group:
+    """Two prompts that share a picture, so that there is something to pack."""
+    return Group(picture, (Prompt(prompt, (answer, "unknown")), Prompt("What is this?", (answer,))))

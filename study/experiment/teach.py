@@ -1,0 +1,127 @@
+"""Teach a base model: vanilla gets every lesson, the reference all but those of a forget request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from study.core.files import write_json
+from study.core.hashing import canonical
+from study.core.layout import StudyFolder
+from study.core.terms import Part
+from study.data.benchmark import Benchmark, Lesson
+from study.engine.microbatches import MicroBatching, retry_on_oom
+from study.engine.sharded_tensors import full_tensor
+from study.engine.world import World, world
+from study.experiment.checkpoints import save
+from study.experiment.trial_spec import Learned
+from study.model.delta import apply_delta
+from study.model.likelihood import cross_entropy
+from study.model.loading import load
+from study.model.memory_estimate import describe
+from study.model.packing import pack
+from study.model.quantization import Quantized
+from study.model.vlm import VLM, Attention, Dtype
+from study.training.lesson_sampler import Lessons
+from study.training.loop import OnStep, train
+
+
+def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
+    """What a learned model is taught.
+
+    Under the `visual` goal the reference never sees a forget person's picture and keeps their text; under `full` it
+    gets neither.
+    """
+    split = benchmark.split(learned.ratio if learned.ratio is not None else min(benchmark.splits))
+    if learned.kind == "vanilla":
+        return split.lessons
+    assert learned.goal is not None
+    return tuple(lesson for lesson in split.lessons if not split.is_forgotten(lesson, learned.goal))
+
+
+def learn(
+    root: Path,
+    learned: Learned,
+    benchmark: Benchmark,
+    base: Path,
+    device: str,
+    on_step: OnStep | None,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+    quantized: Quantized = "",
+) -> None:
+    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder; it will be
+    loaded with the same `attention`, and then `quantized`.
+
+    The processes of one world share every batch, and every tensor too where models are spread; the first tells and
+    keeps. If memory runs out it is taught anew in smaller chunks, by several after `TooCoarse`. Raises `DoesNotFit` if
+    those of one row are too large, or if the model is spread.
+    """
+    started, here = time.monotonic(), world()
+    told = on_step if here.rank == 0 else None
+
+    def attempt(chunks: MicroBatching) -> tuple[VLM, list[float]]:
+        vlm = replace(load(base, device, getattr(torch, dtype), attention), chunks=chunks)
+        return vlm, _taught(vlm, learned, benchmark, told)
+
+    vlm, curve = retry_on_oom(attempt, lambda: describe(base, dtype))
+    if vlm.spread is not None:
+        vlm = _gathered(vlm, learned.parts, base, here)
+    if here.rank == 0:
+        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention, "quantized": quantized})
+    here.barrier()
+
+
+def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | None) -> list[float]:
+    """Teach a model in place; the loss of every step."""
+    torch.manual_seed(learned.seed)
+    drawn = Lessons(lessons_for(learned, benchmark), learned.schedule, learned.seed)
+
+    def loss(step: int) -> torch.Tensor:
+        groups = drawn.draw()
+        total = torch.zeros((), device=vlm.device)
+        for part in (
+            [group for group in groups if group.picture is not None],
+            [group for group in groups if group.picture is None],
+        ):
+            if part:  # each kind by itself: rows of one length, and text counts as much as pictures
+                total = total + cross_entropy(vlm, pack(vlm, part))
+        return total
+
+    return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
+
+
+def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
+    """A model that was spread, in one piece, in the first process's main memory: the base, with what was taught."""
+    plain = load(base, "cpu", vlm.model.dtype, vlm.attention, whole=True) if here.rank == 0 else vlm
+    for name, parameter in vlm.trainable(parts).items():
+        tensor = full_tensor(parameter.detach())
+        if here.rank == 0:
+            apply_delta(plain, {name: tensor})
+    return plain
+
+
+def _keep(
+    root: Path, learned: Learned, vlm: VLM, curve: list[float], started: float, loading: Mapping[str, str]
+) -> None:
+    """Write the model, its loss curve and last the record, which says that all is there."""
+    place = StudyFolder(root).learned(learned.key)
+    place.mkdir(parents=True, exist_ok=True)
+    digests = save(vlm, place / "model")
+    write_json(place / "curve.json", curve)
+    write_json(
+        place / "learned.json",
+        {
+            **canonical(learned),
+            "key": learned.key,
+            "seconds": time.monotonic() - started,
+            "chunks": vlm.chunks.count,
+            "processes": world().size,
+            "sha256": digests,
+            **loading,
+        },
+    )

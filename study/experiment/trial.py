@@ -1,0 +1,137 @@
+"""One trial, by one process or by several together: unlearn, score, keep, attack. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from study.core.files import write_json
+from study.core.hashing import Json, content_key
+from study.core.rows import read_rows, rows_at, write_rows
+from study.data.benchmark import Question
+from study.engine.microbatches import MicroBatching, retry_on_oom
+from study.engine.world import world
+from study.evaluation.scoring import score
+from study.experiment.checkpoints import borrowed, repairable, unlearned_model
+from study.experiment.context import StudyContext
+from study.experiment.records import State, existing_record, keep_record
+from study.experiment.trial_spec import Trial
+from study.metrics import objectives
+from study.model.delta import delta
+from study.model.flop_counter import ComputeCount, counted
+from study.model.tensor_files import save_tensors
+from study.model.vlm import VLM
+from study.training.loop import Diverged
+
+
+def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
+    """Run a trial unless it is on disk, and return its record.
+
+    A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
+    out of memory starts anew in smaller chunks. `waited` is how many seconds the worker had been idle before; with
+    loading, bookkeeping and attempts that ran out of memory it is the trial's overhead. Raises `DoesNotFit` if chunks
+    of one row are too large.
+    """
+    done = world().broadcast_from_first(lambda: existing_record(context.folder, trial))
+    if done is not None:
+        return done
+    called = time.monotonic() - waited
+    record = retry_on_oom(lambda chunks: _run(context, trial, reference, chunks, called), context.needed)
+    world().barrier()  # whoever goes on reads what the first process wrote
+    return record
+
+
+def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> Json:
+    torch.manual_seed(trial.seed)
+    request = context.request(trial, reference, chunks)
+    selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
+    with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
+        started = time.monotonic()
+        state: State = "complete"
+        reason = instruction = ""
+        try:
+            unlearned = trial.method(vlm, request)
+            world().broadcast_(list(unlearned.model.parameters()))
+            instruction = unlearned.instruction
+        except (Diverged, ValueError) as error:
+            state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
+        unlearn_seconds = time.monotonic() - started
+        score_seconds, work = 0.0, ComputeCount()
+        if state == "complete":
+            changed = delta(unlearned, before)
+            save_tensors(context.folder.trial(trial.key) / "delta.safetensors", changed)
+            started = time.monotonic()
+            with counted(unlearned) as work:
+                rows = _scored(context, trial, unlearned, changed, selects, "select")
+            write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
+            if rows["probability"].isna().any():
+                state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
+            score_seconds = time.monotonic() - started
+    work = ComputeCount.of(world().all_gather_objects(work))
+    cost = {
+        "unlearn_seconds": unlearn_seconds,
+        "score_seconds": score_seconds,
+        "overhead_seconds": time.monotonic() - called - unlearn_seconds - score_seconds,
+        **asdict(work),
+    }
+    return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
+
+
+def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
+    """Score the half of the questions that no search has seen, on every task; keep the rows.
+
+    With `blind`, also ask every picture question of a choice about a grey picture.
+    """
+    questions = context.benchmark.split(trial.ratio).questions
+    wanted = {"report": [q for q in questions if q.half == "report"]}
+    if blind:
+        wanted["blind"] = [q for q in questions if q.modality == "image_text" and q.task == "classification"]
+    if world().broadcast_from_first(lambda: all(context.folder.rows(trial.key, name).exists() for name in wanted)):
+        return
+    with borrowed(context.root, trial.start.key, context.device) as (vlm, _):
+        found, changed = unlearned_model(context.folder, trial.key, vlm)
+        rows = context.folder.rows(trial.key, "report")
+        with counted(found) as work:
+            kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
+        if (done := ComputeCount.of(world().all_gather_objects(work))).tokens:
+            write_json(rows.with_suffix(".json"), asdict(done))
+        if blind:
+            kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
+    world().barrier()
+
+
+def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The rows at `path`, measured and written first if they are missing or damaged.
+
+    Processes that do a job together all measure, or none does.
+    """
+    rows = world().broadcast_from_first(lambda: rows_at(path))
+    if rows is None:
+        rows = measure()
+        write_rows(path, rows)
+    return rows
+
+
+def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
+    """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
+    with repairable(context.folder, trial.key):
+        own, before, wanted = (read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
+    return objectives.objectives(own, before, wanted, trial.goal)
+
+
+def _scored(
+    context: StudyContext, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
+) -> pd.DataFrame:
+    """The rows of some questions; text rows of a model whose LLM is the start's are scored once per study."""
+    if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
+        return score(vlm, questions)
+    # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
+    cache = context.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
+    shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"]))
+    return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)

@@ -1,0 +1,48 @@
+"""What a learned model and a trial are, by their content."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from study.contracts import Method
+from study.core.hashing import content_key
+from study.core.terms import Goal, Part
+from study.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model that the study teaches: `vanilla` all lessons, `reference` all but those of a forget request."""
+
+    kind: Literal["vanilla", "reference"]
+    base: str
+    benchmark: str
+    goal: Goal | None
+    ratio: int | None
+    schedule: Schedule
+    parts: tuple[Part, ...]
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """The learned model by its content."""
+        return content_key(self)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method on one learned model: all that a result depends on, and nothing else."""
+
+    start: Learned
+    method: Method
+    goal: Goal
+    ratio: int
+    seed: int
+    name: str = field(default="", compare=False)
+    """What the study calls the method; no part of the content."""
+
+    @property
+    def key(self) -> str:
+        """The trial by its content: equal trials share one folder and run once."""
+        return content_key(self)

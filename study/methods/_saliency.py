@@ -1,0 +1,108 @@
+"""Which weights matter to what is to be forgotten: squared-gradient ratios, computed once, thresholded per trial.
+
+MMUnlearner (arXiv 2502.11051, section 3.2): S(D) = E[(dL_D/dw)^2], m = 1[S(forget) / (S(retain) + eps) >= threshold].
+As in its released code the expectation is over batches, not lessons: the square of a mean gradient, not the mean of
+squares, which is the Fisher information only for batches of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from study.contracts import Request
+from study.core.hashing import content_key
+from study.core.terms import Part
+from study.data.benchmark import Lesson
+from study.engine.sharded_tensors import full_tensor, gradients, shard_like
+from study.engine.world import world
+from study.model.likelihood import cross_entropy
+from study.model.packing import pack
+from study.model.tensor_files import load_tensors, save_tensors
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.schedule import Schedule
+
+EPSILON = 1e-15  # as in the released code of MMUnlearner
+BATCHES = 16
+GROUPS = 8  # of a batch
+SEED = 0  # not the trial's: trials of every seed share what the first of them finds
+
+
+def saliency(vlm: VLM, request: Request, parts: Sequence[Part], *, texts: int = 0) -> dict[str, Tensor]:
+    """S(forget) / S(retain) per weight of `parts`, kept in the request's cache for every later trial.
+
+    `texts` is as in `squared_gradients`.
+    """
+    path, weights = _cached(request, parts, texts), vlm.trainable(parts)
+    kept = _kept(path)
+    everywhere = all(world().all_gather_objects(kept is not None))
+    if kept is not None and everywhere:
+        ratios = {name: shard_like(ratio, weights[name]) for name, ratio in kept.items()}
+    else:
+        forget = squared_gradients(vlm, parts, request.forget, SEED, texts=texts)
+        retain = squared_gradients(vlm, parts, request.retain, SEED, texts=texts)
+        ratios = {name: (forget[name] + EPSILON) / (retain[name] + EPSILON) for name in forget}
+        save_tensors(path, {name: full_tensor(ratio) for name, ratio in ratios.items()})
+    world().broadcast_([ratios[name] for name in sorted(ratios)])
+    return ratios
+
+
+def _kept(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return load_tensors(path)
+    except (FileNotFoundError, ValueError):  # not there yet, damaged, or just being written by another worker
+        return None
+
+
+def squared_gradients(
+    vlm: VLM, parts: Sequence[Part], lessons: Sequence[Lesson], seed: int, *, texts: int = 0
+) -> dict[str, Tensor]:
+    """The mean over batches of the squared gradient of the cross-entropy.
+
+    A batch is eight groups, `texts` of which are text lessons where there are both kinds. None by default: a text
+    lesson has no gradient in the visual module, and there only makes that of the pictures beside it smaller.
+    """
+    taken = lessons if texts else [lesson for lesson in lessons if lesson.picture is not None]
+    if len({lesson.picture is None for lesson in taken}) < 2:
+        texts = 0
+    drawn = Lessons(taken, replace(Schedule(), pictures=GROUPS - texts, texts=texts), seed)
+    weights = vlm.trainable(parts)
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    for _ in range(BATCHES):
+        loss = cross_entropy(vlm, pack(vlm, drawn.draw()))
+        for name, gradient in zip(weights, gradients(loss, list(weights.values())), strict=True):
+            if gradient is not None:
+                total[name] += gradient.square() / BATCHES
+    for weight in weights.values():
+        weight.requires_grad_(False)
+    return total
+
+
+def masks(ratios: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
+    """1 where the ratio reaches the threshold.
+
+    Raises `ValueError` with the largest ratio there is if the mask would select nothing.
+    """
+    selected = {name: (ratio >= threshold).to(ratio.dtype) for name, ratio in ratios.items()}
+    if not ratios:
+        raise ValueError("the saliency mask covers no weight: no lesson reaches the parts that are trained")
+    if not any(bool(full_tensor(mask.any())) for mask in selected.values()):
+        largest = max(float(full_tensor(ratio.max())) for ratio in ratios.values())
+        raise ValueError(f"saliency_threshold={threshold:g} selects no weight: the largest ratio is {largest:.4g}")
+    return selected
+
+
+def _cached(request: Request, parts: Sequence[Part], texts: int) -> Path:
+    """One file for each set of parts and kind of lessons: a request that was narrowed shares the cache of the whole."""
+    what: object = tuple(parts)
+    if texts:
+        kinds = [sorted({lesson.picture is None for lesson in side}) for side in (request.forget, request.retain)]
+        what = (tuple(parts), texts, kinds)
+    return request.cache / f"saliency-{content_key(what)}.safetensors"

@@ -1,0 +1,154 @@
+"""What a study optimises: rows of scored questions in, two numbers and their directions out.
+
+Pure and said once: the search ranks trials with these functions and the analysis reports them. All objectives use
+the normalised probability of the right option of classification questions, which is smoother than accuracy. A study
+may add a third, `study.metrics.registry.recovery.objective`: what an attack brings back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from study.core.terms import Goal, Modality, Role
+
+Group = tuple[Role, Modality]
+
+SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
+
+DIRECTIONS = {"forgetting": "minimize", "utility": "maximize"}
+ROBUST_DIRECTIONS = {**DIRECTIONS, "recovery": "minimize"}
+"""Those of a study that attacks every trial."""
+
+BROKEN = 0.5
+"""Below this part of vanilla's retain accuracy, or this utility, a model is destroyed and not unlearned."""
+
+
+def forget_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
+    """The (role, modality) groups that must go: with picture under `visual`, with and without it under `full`.
+
+    `there` are the groups that have rows; text is left out where a narrowed request has none (see `_wordless`).
+    """
+    image: tuple[Group, ...] = (("forget", "image_text"), ("test", "image_text"))
+    text: tuple[Group, ...] = (("forget", "text"), ("test", "text"))
+    return image if goal == "visual" else image + tuple(group for group in text if not _wordless(group, there))
+
+
+def keep_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
+    """The groups whose knowledge must stay; under `visual` these include what text tells of the forget people.
+
+    `there` are the groups that have rows: those of what is spared of the forget people are kept where they are.
+    """
+    kept: tuple[Group, ...] = (("retain", "image_text"), ("retain", "text"), ("real", "image_text"), ("real", "text"))
+    text: Group = ("forget", "text")
+    spared = tuple(group for group in SPARED if group in there)
+    return (*kept, *(() if goal == "full" or _wordless(text, there) else (text,)), *spared)
+
+
+def forgetting(rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal = "visual") -> float:
+    """Distance to the reference in [0, 1], lower is better: mean over groups of |mean p - mean p of the reference|.
+
+    The reference never saw what is to be forgotten: 0 is perfect and falling below it (overshoot) counts as distance.
+    Raises `ValueError` that names the group without rows.
+    """
+    gaps = [
+        abs(_probability(rows, group, "the trial") - _probability(reference_rows, group, "the reference"))
+        for group in forget_groups(goal, _groups(rows) | _groups(reference_rows))
+    ]
+    return math.fsum(gaps) / len(gaps)
+
+
+def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float:
+    """What is kept, in [0, 1], higher is better: harmonic mean over groups of min(1, mean p / mean p of vanilla).
+
+    0 if one group is lost altogether. Raises `ValueError` that names the group without rows or without a yardstick.
+    """
+    there = _groups(rows) | _groups(vanilla_rows)
+    kept = [_kept(rows, vanilla_rows, group) for group in keep_groups(goal, there)]
+    if min(kept) == 0.0:
+        return 0.0
+    return min(1.0, len(kept) / math.fsum(1.0 / part for part in kept))
+
+
+def objectives(
+    rows: pd.DataFrame, vanilla_rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal
+) -> dict[str, float]:
+    """Both objectives of one trial, by the names of `DIRECTIONS`. Never NaN: `ValueError` says what is missing."""
+    return {"forgetting": forgetting(rows, reference_rows, goal), "utility": utility(rows, vanilla_rows, goal)}
+
+
+def costs(values: Mapping[str, float]) -> tuple[float, ...]:
+    """The objectives of a trial that are there as costs in [0, 1]: forgetting, 1 - utility and, if any, recovery."""
+    third = (values["recovery"],) if "recovery" in values else ()
+    return (values["forgetting"], 1.0 - values["utility"], *third)
+
+
+def distance_to_ideal(forgetting: float, utility: float, recovery: float = 0.0) -> float:
+    """sqrt(forgetting^2 + (1 - utility)^2 + recovery^2), in [0, sqrt 3].
+
+    0 forgets like the reference, keeps like vanilla and, where that is an objective, gives nothing back.
+    """
+    return math.hypot(forgetting, 1.0 - utility, recovery)
+
+
+def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:
+    """Which of the points (n, k), all costs minimised, no other dominates; equal points stay together, NaN is out."""
+    points = np.asarray(costs, dtype=float)
+    if points.size == 0:
+        return np.zeros(len(points), dtype=bool)
+    no_worse = np.all(points[:, None, :] <= points[None, :, :], axis=2)
+    better = np.any(points[:, None, :] < points[None, :, :], axis=2)
+    out = np.any(no_worse & better, axis=0) | np.any(np.isnan(points), axis=1)
+    return np.asarray(~out, dtype=bool)
+
+
+def front(trials: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The keys of the trials on the Pareto front over all objectives that they have."""
+    points = [costs(values) for values in trials.values()]
+    return [key for key, on_front in zip(trials, front_mask(points), strict=True) if on_front]
+
+
+def winner(trials: Mapping[str, Mapping[str, float]]) -> str:
+    """The key on the Pareto front that is nearest to the ideal point; ties go to the smallest key."""
+    if not trials:
+        raise ValueError("no complete trial to choose a winner from: look at why they failed and run the study again")
+    found = front(trials)
+    if not found:
+        raise ValueError("every trial has an objective that is not a number: score the trials again")
+    return min((distance_to_ideal(**trials[key]), key) for key in found)[1]
+
+
+def _wordless(group: Group, there: Collection[Group]) -> bool:
+    """Whether no question of a text group can be: what is to be forgotten has no form as text, as a name has none.
+
+    All that text asks about the forget people is spared then. Without spared rows a group that is missing is an error.
+    """
+    return group not in there and ("spared", "text") in there
+
+
+def _groups(rows: pd.DataFrame) -> set[Group]:
+    choices = rows.loc[rows["task"] == "classification", ["role", "modality"]].drop_duplicates()
+    return set(choices.itertuples(index=False, name=None))
+
+
+def _kept(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, group: Group) -> float:
+    before = _probability(vanilla_rows, group, "vanilla")
+    if before == 0.0:
+        raise ValueError(f"vanilla gives {' '.join(group)} classification probability 0: nothing there can be kept")
+    return min(1.0, _probability(rows, group, "the trial") / before)
+
+
+def _probability(rows: pd.DataFrame, group: Group, whose: str) -> float:
+    role, modality = group
+    chosen = rows[(rows["role"] == role) & (rows["modality"] == modality) & (rows["task"] == "classification")]
+    if chosen.empty:
+        raise ValueError(f"{whose} has no {role} {modality} classification rows: score these questions")
+    # An exact sum does not depend on the order of the rows, so equal rows give equal objectives on every machine.
+    mean = math.fsum(chosen["probability"]) / len(chosen)
+    if math.isnan(mean):
+        raise ValueError(f"{whose} has {role} {modality} classification rows without probability: score them again")
+    return mean

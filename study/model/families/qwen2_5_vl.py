@@ -1,0 +1,37 @@
+"""Qwen2.5-VL: Qwen2-VL with a gated MLP in its tower, most of whose layers attend within windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from study.model.families._family import Family
+from study.model.families._qwen import WithoutVideos
+from study.model.families._sides import side_within_areas
+
+
+class Qwen2_5_VLProcessor(WithoutVideos, transformers.Qwen2_5_VLProcessor):
+    """Called like its parent, so that a saved folder names the stock class."""
+
+
+@dataclass(frozen=True)
+class Qwen2_5_VL(Family):
+    """The projector lies inside the tower, which is read to its end."""
+
+    vision = ("visual",)
+    projector = ("visual.merger",)
+    llm = ("language_model",)
+    learned = ()
+    state_read = None
+    processor = Qwen2_5_VLProcessor
+
+    def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
+        """Any picture has as many tokens as its area has room for."""
+        return side_within_areas(image_processor)
+
+    def axes(self, model: PreTrainedModel) -> int:
+        """Time, height and width."""
+        return 3

@@ -1,0 +1,34 @@
+"""SmolVLM2: built like Idefics3, under a name of its own since it takes videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig
+
+from study.model.families._family import Family
+
+
+class SmolVLMProcessor(transformers.Idefics3Processor):
+    """Idefics3's, which writes the same prompts: SmolVLM's cannot be made without torchvision and num2words.
+
+    Called like that one, so that a saved folder names the stock class.
+    """
+
+
+@dataclass(frozen=True)
+class SmolVLM(Family):
+    """The whole tower is read, to its last norm."""
+
+    vision = ("vision_model",)
+    projector = ("connector",)
+    llm = ("text_model",)
+    learned = ()
+    state_read = None
+    processor = SmolVLMProcessor
+
+    def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
+        """The tower's, which every picture and every tile is brought to."""
+        return int(image_processor.max_image_size["longest_edge"])

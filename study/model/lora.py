@@ -1,0 +1,57 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) for the one training loop: put in, trained, merged, taken out again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer, LoraModel
+from torch import Tensor, nn
+
+from study.engine.sharded_tensors import local_shard, shard_like
+from study.model.vlm import VLM
+
+
+@contextmanager
+def lora_adapters(
+    vlm: VLM, names: Collection[str], *, rank: int, alpha: int, dropout: float, seed: int
+) -> Iterator[dict[str, nn.Parameter]]:
+    """Lend the adapters of every linear layer whose weight is in `names`, by name; W + alpha / rank * B A is what runs.
+
+    The output head is left alone, as in the recipes of the field. When the block ends, the adapters are merged into
+    the weights and gone, so that whoever scores, keeps or attacks the model meets an ordinary one. They are float32 on
+    a bfloat16 model too, where most steps at the usual rates would be lost to rounding. Raises `ValueError` if no
+    linear layer is among `names`.
+    """
+    model = vlm.model
+    head = model.get_output_embeddings()
+    layers = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and f"{name}.weight" in names and module is not head
+    ]
+    if not layers:
+        raise ValueError(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        adapters = LoraModel(model, config, "default")
+        adapters._cast_adapter_dtype("default")  # what peft does for a model that it wraps itself
+    try:
+        yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
+    finally:
+        _merge(model)
+        adapters.unload()
+
+
+@torch.no_grad()
+def _merge(model: nn.Module) -> None:
+    """Add what the adapters say to the weights, of which this process may hold but a part: peft's own wants all."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            weight = cast(nn.Linear, module.get_base_layer()).weight
+            moved = cast(Tensor, cast(Any, module).get_delta_weight("default"))
+            local_shard(weight).add_(local_shard(shard_like(moved, weight)))

@@ -1,0 +1,292 @@
+"""Questions that share a prefix, packed into one row of a batch.
+
+A picture with ten questions of four options each is one row: the picture's tokens once, each question once, each
+option once. Every token sees its ancestors in that tree only and positions restart at each branch, so all logits are
+those of asking one by one (to float rounding), for a fraction of the tokens. Shapes: B rows, L tokens of the longest
+row, T answer tokens, A answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from study.data.picture import Picture
+from study.model.vision import Pixels
+from study.model.vlm import VLM
+
+TOKENS_PER_BATCH = 16_384
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt and the answers whose likelihood is wanted after it."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts about one picture, or about none."""
+
+    picture: Picture | None
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed groups as tensors. Answers are numbered in the order in which the groups list them."""
+
+    input_ids: Tensor  # (B, L)
+    position_ids: Tensor  # (B, L), or (3, B, L) where a token has three positions
+    attention_mask: Tensor  # (B, 1, L, L) bool
+    pixels: Pixels | None  # of the rows that have a picture, in order
+    row: Tensor  # (T,) the row of each answer token
+    source: Tensor  # (T,) the place whose logits predict it
+    target: Tensor  # (T,) the token itself
+    owner: Tensor  # (T,) the answer it belongs to
+    answers: int
+    prompts: Tensor  # (P, 3) of each prompt: its row, the place of its last token, the position after it
+
+
+@dataclass
+class _Row:
+    """One row under construction: a tree of nodes laid out as a list of tokens."""
+
+    ids: list[int]
+    node: list[int]
+    positions: list[int]
+    parents: list[int]
+    grid: list[list[int]] = field(default_factory=list)
+    """The positions of the root's tokens where each has three: 3 rows."""
+
+    def add(self, parent: int, tokens: Sequence[int], start: int) -> int:
+        """Append `tokens` as a child of node `parent` at position `start`; returns the new node."""
+        self.parents.append(parent)
+        node = len(self.parents) - 1
+        self.ids.extend(tokens)
+        self.node.extend([node] * len(tokens))
+        self.positions.extend(range(start, start + len(tokens)))
+        return node
+
+    def mask(self) -> np.ndarray:
+        """(L, L) bool: which token (column) each token (row) may see."""
+        kin = np.eye(len(self.parents), dtype=bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                kin[node] |= kin[parent]
+        nodes = np.array(self.node, np.int64)
+        return np.tril(kin[nodes[:, None], nodes[None, :]])
+
+
+def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end: bool = True) -> Batch:
+    """Pack groups into a batch.
+
+    `pixels` replaces the pictures' own pixels (augmented or grey ones), in the order of the groups with a picture;
+    `end` appends the end-of-sentence token to every answer (wanted when training, not when options are compared).
+    """
+    rows: list[_Row] = []
+    tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
+    asked_at: list[tuple[int, int, int]] = []
+    answers = 0
+    for group in groups:
+        row = _Row([], [], [], [])
+        pictured = group.picture is not None
+        prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
+        shared = _shared_prefix(prompts)
+        if pictured and len(prompts) > 1 and vlm.image_id in prompts[0][shared:]:
+            raise ValueError("the chat template puts the question before the picture, so questions cannot share it")
+        root = row.add(-1, prompts[0][:shared], 0)
+        row.grid = vlm.grid_positions(prompts[0][:shared])
+        after = 1 + max(map(max, row.grid)) if row.grid else shared  # a picture may take fewer positions than tokens
+        for prompt, ids in zip(group.prompts, prompts, strict=True):
+            asked = row.add(root, ids[shared:], after)
+            last = len(row.ids) - 1
+            asked_at.append((len(rows), last, after + len(ids) - shared))
+            for answer in prompt.answers:
+                reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
+                start = len(row.ids)
+                row.add(asked, reply, after + len(ids) - shared)
+                sources = [last, *range(start, start + len(reply) - 1)]
+                tokens += [(len(rows), s, t, answers) for s, t in zip(sources, reply, strict=True)]
+                answers += 1
+        rows.append(row)
+    if pixels is None and any(group.picture for group in groups):
+        pixels = vlm.pixels([group.picture for group in groups if group.picture])
+    return _batch(vlm, rows, tokens, asked_at, pixels, answers)
+
+
+def logits(vlm: VLM, batch: Batch) -> Tensor:
+    """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
+    return at_answers(vlm, batch, vlm.model.lm_head).float()
+
+
+def at_answers(vlm: VLM, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `read` makes of the last hidden states at the places that predict answer tokens, (T, D) to (T, ...).
+
+    The rows are computed in the model's chunks. Processes that share a step share them.
+    """
+
+    def run(rows: slice) -> list[Tensor]:
+        tokens = _tokens(batch, rows)
+        return [read(_hidden(vlm, batch, rows)[batch.row[tokens] - rows.start, batch.source[tokens]])]
+
+    (out,) = vlm.over(batch.input_ids, run)
+    return out
+
+
+def _tokens(batch: Batch, rows: slice) -> slice:
+    """The answer tokens of some rows: they are in the order of their rows."""
+    if rows.stop - rows.start == len(batch.input_ids):
+        return slice(None)
+    return slice(int((batch.row < rows.start).sum()), int((batch.row < rows.stop).sum()))
+
+
+def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
+    """As `logits`, from the last hidden states (B, L, D) of the batch."""
+    out: Tensor = vlm.run(lambda: vlm.model.lm_head(hidden[batch.row, batch.source]))
+    return out.float()
+
+
+def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
+    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow."""
+    return vlm.run(lambda: _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache))
+
+
+def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:
+    """The last hidden states of some rows."""
+    positions = batch.position_ids[..., rows, :]
+    pixels = _shown(vlm, batch, rows)
+    with _unseen(vlm, batch) if pixels is None else nullcontext():
+        out: Tensor = vlm.model.model(
+            input_ids=batch.input_ids[rows],
+            position_ids=positions,
+            attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
+        ).last_hidden_state
+    return out
+
+
+@contextmanager
+def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
+    """While the block lasts, words begin with a picture times 0, if other rows of the batch have one.
+
+    A spread model is run by all processes or none, and followed back by all or none: a process with rows of text alone
+    has to encode a picture too, and to let the gradient through the LLM.
+    """
+    if vlm.spread is None or batch.pixels is None:
+        yield
+        return
+    nothing = 0.0 * vlm.encoded(batch.pixels[:1])[-1].sum()
+    embeddings: Any = vlm.model.get_input_embeddings()
+    hook = embeddings.register_forward_hook(lambda _module, _inputs, words: words + nothing)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
+    """The pictures of some rows."""
+    if batch.pixels is None or len(batch.input_ids) == rows.stop - rows.start:
+        return batch.pixels
+    pictured = (batch.input_ids == vlm.image_id).any(1)
+    first, last = int(pictured[: rows.start].sum()), int(pictured[: rows.stop].sum())
+    return batch.pixels[first:last] if last > first else None
+
+
+def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor]:
+    """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
+
+    `positions` (B, Q) and `seen` (B, K) are how far the tokens, and those they may see, are from the root of their row.
+    """
+    found = vlm.family.masks(vlm.model.config, mask, positions, seen)
+    if vlm.attention != "eager":
+        return found
+    return {kind: _added(vlm, one) for kind, one in found.items()} if isinstance(found, dict) else _added(vlm, found)
+
+
+def _added(vlm: VLM, mask: Tensor) -> Tensor:
+    """A mask as what is added to the scores: attention that is written out would add True and False as 1 and 0."""
+    scores = torch.zeros(mask.shape, dtype=vlm.model.dtype, device=mask.device)
+    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+
+
+def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -> Iterator[list[Group]]:
+    """Cut groups into lists whose padded size stays under `tokens` (a larger group stands alone)."""
+    batch: list[Group] = []
+    longest = 0
+    for group in groups:
+        length = _most_tokens(vlm, group)
+        if batch and max(longest, length) * (len(batch) + 1) > tokens:
+            yield batch
+            batch, longest = [], 0
+        batch.append(group)
+        longest = max(longest, length)
+    if batch:
+        yield batch
+
+
+def _most_tokens(vlm: VLM, group: Group) -> int:
+    """At most how many tokens a group's row takes; an answer may be given a token that ends it."""
+    pictured = group.picture is not None
+    prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
+    answers = sum(
+        len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for prompt in group.prompts for answer in prompt.answers
+    )
+    return sum(map(len, prompts)) - (len(prompts) - 1) * _shared_prefix(prompts) + answers
+
+
+def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """How many leading tokens all prompts share, leaving each at least one of its own."""
+    shortest, first = min(len(p) for p in prompts) - 1, prompts[0]
+    for i in range(shortest):
+        if any(p[i] != first[i] for p in prompts):
+            return i
+    return shortest
+
+
+def _batch(
+    vlm: VLM,
+    rows: Sequence[_Row],
+    tokens: Sequence[tuple[int, int, int, int]],
+    asked_at: Sequence[tuple[int, int, int]],
+    pixels: Pixels | None,
+    answers: int,
+) -> Batch:
+    length = max(len(row.ids) for row in rows)
+    ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
+    positions = np.zeros((vlm.family.axes(vlm.model), len(rows), length), np.int64)
+    mask = np.zeros((len(rows), length, length), bool)
+    mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
+    for i, row in enumerate(rows):
+        n = len(row.ids)
+        ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
+        if row.grid:
+            positions[:, i, : len(row.grid[0])] = row.grid
+    if vlm.family.mutual(vlm.inputs):
+        shown = ids == vlm.image_id
+        mask |= shown[:, :, None] & shown[:, None, :]
+    table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(vlm.device)
+    return Batch(
+        torch.from_numpy(ids).to(vlm.device),
+        torch.from_numpy(positions if len(positions) > 1 else positions[0]).to(vlm.device),
+        torch.from_numpy(mask)[:, None].to(vlm.device),
+        None if pixels is None else pixels.to(vlm.device),
+        row=table[:, 0],
+        source=table[:, 1],
+        target=table[:, 2],
+        owner=table[:, 3],
+        answers=answers,
+        prompts=torch.tensor(asked_at, dtype=torch.long).reshape(-1, 3).to(vlm.device),
+    )

@@ -1,0 +1,37 @@
+"""Tensors on disk: safetensors with a checksum, whole or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from study.core.files import read_json, write_json, writes, written
+from study.core.hashing import file_digest
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically, with a SHA-256 beside them: safetensors has no checksum of its own.
+
+    The checksum is written first, so that a file that is there can be checked. A `silent` process writes nothing.
+    """
+    if not writes():
+        return
+    with written(path) as draft:
+        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, draft)
+        write_json(path.with_suffix(".sha256.json"), {"sha256": file_digest(draft)})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read tensors. Raises `ValueError` naming the file if it is damaged."""
+    remedy = "remove it and run the study again to rebuild it"
+    found, recorded = {"sha256": file_digest(path)}, path.with_suffix(".sha256.json")
+    if not recorded.exists() or read_json(recorded) != found:
+        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): {remedy}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error

@@ -1,0 +1,78 @@
+"""Pictures as a vision tower takes them, and the features that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a visual module says of B pictures: one (B, N, D) tensor per vision layer, and the projected tokens."""
+
+    layers: tuple[Tensor, ...]
+    projected: Tensor
+
+    def __getitem__(self, rows: Any) -> Features:
+        return Features(tuple(layer[rows] for layer in self.layers), self.projected[rows])
+
+
+def gathered(parts: Sequence[Features]) -> Features:
+    """One batch out of several."""
+    if len(parts) == 1:
+        return parts[0]
+    layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
+    return Features(layers, torch.cat([part.projected for part in parts]))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """B prepared pictures under the model's own input names: every tensor is (B, ...), on one device."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, rows: slice | Sequence[int]) -> Pixels:
+        """Some of the pictures, in the order asked for; one may be asked for twice."""
+        return Pixels({name: tensor[rows] for name, tensor in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> Pixels:
+        """The same pictures on `device`."""
+        return Pixels({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """What the model is called with: floating tensors in its precision, patch rows of all pictures in one."""
+        found = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
+        return {name: t.flatten(0, 1) if name == "pixel_values" and t.ndim == 3 else t for name, t in found.items()}
+
+
+def pixels_from(made: Mapping[str, Tensor], count: int, names: Collection[str]) -> Pixels:
+    """What an image processor made of `count` pictures of one size, kept as far as the model has an input of that name.
+
+    Qwen's processors lay the patches of all pictures in one long row, (B P, D): here they are (B, P, D).
+    """
+    kept = {name: tensor for name, tensor in made.items() if name in names}
+    return Pixels({name: t if len(t) == count else t.unflatten(0, (count, -1)) for name, t in kept.items()})
+
+
+def joined(parts: Sequence[Pixels]) -> Pixels:
+    """All pictures of `parts`, of which there is at least one, in order."""
+    return Pixels({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+def squared(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:
+    """An RGB picture in the middle of a square of `colour` (expand2square of LLaVA), `side` pixels wide and high."""
+    width, height = image.size
+    if width != height:
+        edge = max(width, height)
+        canvas = Image.new("RGB", (edge, edge), colour)
+        canvas.paste(image, ((edge - width) // 2, (edge - height) // 2))
+        image = canvas
+    return image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BICUBIC)

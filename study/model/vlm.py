@@ -1,0 +1,323 @@
+"""A multimodal LLM as the study sees it: parts, prompts, features, weights on disk.
+
+What differs between families of models is said in `study.model.families`. Shapes: B batch, N vision tokens, D width.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.processing_utils import ProcessorMixin
+
+from study.core.terms import PARTS, Part
+from study.data.picture import Picture
+from study.engine.fsdp import ShardedForward, copied, fill
+from study.engine.microbatches import MicroBatching, Run
+from study.model.families import expander, family_of, read_layers, skip_unread, unread
+from study.model.quantization import Quantized, QuantizedLinear
+from study.model.vision import Features, Pixels, joined, pixels_from, squared
+
+T = TypeVar("T")
+
+Dtype = Literal["float32", "bfloat16"]
+"""In what weights are kept."""
+Attention = Literal["sdpa", "eager"]
+"""How attention is computed: torch's own, or written out, which is slow and exists for every model."""
+
+
+@dataclass
+class VLM:
+    """A model with its processor. `instruction` is put in front of every prompt and every reply begins with `prefill`.
+
+    All pictures of a study take the same tokens: those of families that would give different shapes different numbers
+    are first padded to a square and brought to one side (`Family.side`).
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    instruction: str = ""
+    prefill: str = ""
+    chunks: MicroBatching = field(default_factory=MicroBatching, repr=False)
+    spread: ShardedForward | None = field(default=None, repr=False)
+    """Where the model is spread over several processes, what puts it together for a forward pass."""
+    _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.family = family_of(self.model.config.model_type)
+        self.prefixes = self.family.parts(self.model)
+        skip_unread(self.model.get_submodule(self.prefixes["vision"]), self.model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.model.device
+
+    @property
+    def attention(self) -> Attention:
+        """How it is computed."""
+        found: Attention = self.model.config._attn_implementation
+        return found
+
+    @property
+    def quantized(self) -> Quantized:
+        """In what the LLM's linear layers are held; empty for numbers."""
+        return next((layer.format for layer in self.model.modules() if isinstance(layer, QuantizedLinear)), "")
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer inside the processor."""
+        return self.processor.tokenizer
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends an answer."""
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def image_id(self) -> int:
+        """The placeholder token of a picture."""
+        return self.family.image_id(self.model.config)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens have an embedding."""
+        embeddings: Any = self.model.get_input_embeddings()
+        return len(embeddings.weight)
+
+    # ---- parts -------------------------------------------------------------------------------------------------
+    def part_of(self, name: str) -> Part:
+        """The part that a parameter belongs to; whatever is neither tower nor projector counts as the LLM."""
+        return self.family.part_of(name, self.prefixes)
+
+    def trainable(self, parts: Sequence[Part]) -> dict[str, torch.nn.Parameter]:
+        """The parameters of `parts` that can get a gradient, by name.
+
+        What the model has in its tower and drops (LLaVA its last layers and final norm) never gets one: it is neither
+        trained nor masked nor counted. Raises `ValueError` as `check_changeable` does.
+        """
+        self.check_changeable(parts)
+        prefix = self.prefixes["vision"]
+        dropped = {f"{prefix}.{name}" for name in unread(self.model.get_submodule(prefix), self.model.config)}
+        return {
+            name: parameter
+            for name, parameter in self.model.named_parameters()
+            if self.part_of(name) in parts and name not in dropped
+        }
+
+    def check_changeable(self, parts: Sequence[Part]) -> None:
+        """Raise `ValueError` if one of `parts` is an LLM that is held in codes, which nothing can change.
+
+        What is left of it as numbers (norms, embeddings, the head) is not changed either: a part is changed or not.
+        """
+        if "llm" in parts and self.quantized:
+            raise ValueError(
+                f"{'+'.join(parts)}: the base model was loaded with quantized={self.quantized}, so its llm is frozen; "
+                "name vision, projector or both, or leave quantized out of the base model's settings"
+            )
+
+    def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, nn.Linear]:
+        """The linear layers of `parts` by name, the output head among them only if asked for. Codes are none."""
+        last = self.model.get_output_embeddings()
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, nn.Linear)
+            and self.part_of(f"{name}.weight") in parts
+            and (head or module is not last)
+        }
+
+    # ---- prompts -----------------------------------------------------------------------------------------------
+    def prompt_ids(self, prompt: str, with_picture: bool) -> tuple[int, ...]:
+        """The tokens of a user turn up to where the answer starts, image placeholders expanded."""
+        key = (prompt, with_picture, None)
+        if key not in self._ids:
+            self._ids[key] = self.written_ids(self._text(prompt, with_picture), with_picture)
+        return self._ids[key]
+
+    def answer_ids(self, prompt: str, with_picture: bool, answer: str) -> tuple[int, ...]:
+        """The tokens of `answer` after the prompt, tokenised together so that word boundaries are the model's own."""
+        key = (prompt, with_picture, answer)
+        if key not in self._ids:
+            before = self.prompt_ids(prompt, with_picture)
+            text = self._text(prompt, with_picture)
+            whole = self.written_ids(text + ("" if text[-1:].isspace() else " ") + answer, with_picture)
+            apart = whole[: len(before)] != before or len(whole) == len(before)
+            alone = self.tokenizer(answer, add_special_tokens=False).input_ids if apart else whole[len(before) :]
+            self._ids[key] = tuple(alone)
+        return self._ids[key]
+
+    def _text(self, prompt: str, with_picture: bool) -> str:
+        if self.instruction:
+            prompt = f"{self.instruction}\n{prompt}"
+        text = self.chat([self.family.turn(prompt, with_picture)])
+        if self.prefill:
+            text += ("" if text[-1:].isspace() else " ") + self.prefill
+        return text
+
+    def chat(self, turns: list[Any]) -> str:
+        """Turns in the words of the chat template, up to where the answer starts."""
+        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        return text
+
+    def written_ids(self, text: str, pictures: int) -> tuple[int, ...]:
+        """The tokens of a prompt that is written out whole, its placeholders of `pictures` pictures expanded."""
+        if not pictures:
+            return tuple(self.tokenizer(text).input_ids)
+        expands: Any = self._expander if pictures == 1 else self.processor
+        made = expands(text=[text], images=[[self._blank] * pictures], return_tensors="pt")
+        return tuple(made["input_ids"][0].tolist())
+
+    @cached_property
+    def _expander(self) -> Any:
+        return expander(self.processor)
+
+    @property
+    def image_tokens(self) -> int:
+        """How many placeholders one picture takes."""
+        return self.prompt_ids("", True).count(self.image_id)
+
+    def grid_positions(self, ids: Sequence[int]) -> list[list[int]]:
+        """Positions of a prompt with a picture where a token has three of them (M-RoPE of Qwen), 3 rows; else nothing.
+
+        Without a picture all three are the place in the text, so there is nothing to say either.
+        """
+        if self.family.axes(self.model) == 1 or self.image_id not in ids:
+            return []
+        tokens = torch.tensor([ids])
+        return self.family.positions(self.model, tokens, tokens == self.image_id, self.grey().tensors)
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """The names of what the model can be called with."""
+        return frozenset(inspect.signature(type(self.model).forward).parameters)
+
+    def token_types(self, ids: Tensor) -> dict[str, Tensor]:
+        """What a family must be told of tokens (B, L) beside their ids: which of them are the picture's."""
+        return self.family.token_types(self.inputs, ids == self.image_id)
+
+    # ---- pictures ----------------------------------------------------------------------------------------------
+    def prepared(self, image: Image.Image) -> Image.Image:
+        """A decoded picture as the processor is given it: squared where shape decides on tokens, else as it is."""
+        side = self.family.side(self.processor.image_processor, self.model.config)
+        if side is None:
+            return image
+        red, green, blue = (round(255 * mean) for mean in self.processor.image_processor.image_mean)
+        return squared(image, side, (red, green, blue))
+
+    def pixels(self, pictures: Sequence[Picture]) -> Pixels:
+        """What the model takes for pictures, B of them in float32, kept so that none is decoded twice."""
+        missing = {p.key: p for p in pictures if p.key not in self._pixels}
+        if missing:
+            made = self.pixels_of([p.open() for p in missing.values()])
+            self._pixels.update({key: made[i : i + 1] for i, key in enumerate(missing)})
+        return joined([self._pixels[p.key] for p in pictures]).to(self.device)
+
+    def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
+        """What the model takes for decoded images, B of them in float32, on the CPU."""
+        nested = [[self.prepared(image)] for image in images]  # one sample each: Idefics counts pictures per sample
+        made = self.processor.image_processor(nested, return_tensors="pt")
+        return pixels_from(made, len(nested), self.inputs)
+
+    def grey(self, count: int = 1) -> Pixels:
+        """A uniformly grey picture `count` times: what a model that sees nothing is shown."""
+        if "grey" not in self._pixels:  # no digest is spelt like that
+            self._pixels["grey"] = self.pixels_of([self._blank])
+        return self._pixels["grey"][[0] * count].to(self.device)
+
+    @property
+    def side(self) -> int:
+        """The side in pixels at which the vision tower sees a picture."""
+        side = self.family.side(self.processor.image_processor, self.model.config)
+        return int(self.model.config.vision_config.image_size) if side is None else side
+
+    @property
+    def _blank(self) -> Image.Image:
+        return Image.new("RGB", (self.side, self.side), (128, 128, 128))
+
+    def features(self, pixels: Pixels) -> Features:
+        """The hidden state after every vision layer that is read, and the projected tokens. No LLM call."""
+        like = next(iter(pixels.tensors.values()))
+        *layers, projected = self.over(like, lambda rows: self.encoded(pixels[rows]))
+        return Features(tuple(layers), projected)
+
+    def encoded(self, pixels: Pixels) -> list[Tensor]:
+        """The same as tensors, within a pass that has begun."""
+        states: list[Tensor] = []
+
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            states.append(output if isinstance(output, Tensor) else output[0])
+
+        tower = self.model.get_submodule(self.prefixes["vision"])
+        hooks = [layer.register_forward_hook(keep) for layer in read_layers(tower, self.model.config)]
+        try:
+            out = self.model.model.get_image_features(**pixels.inputs(self.model.dtype)).pooler_output
+        finally:
+            for hook in hooks:
+                hook.remove()
+        projected = out if isinstance(out, Tensor) else torch.cat(list(out))
+        return [tensor.reshape(len(pixels), -1, tensor.shape[-1]) for tensor in (*states, projected)]
+
+    # ---- passes ------------------------------------------------------------------------------------------------
+    def run(self, computed: Callable[[], T]) -> T:
+        """What `computed()` returns: a forward pass, whatever it runs. One does not begin within another."""
+        return computed() if self.spread is None else self.spread.forward_pass(computed)
+
+    def over(self, like: Tensor, run: Run) -> list[Tensor]:
+        """What `run` makes of the rows of `like`, in chunks and by all processes that share a step: `Chunks.over`."""
+        return self.chunks.over(like, run, self.run)
+
+    def independent_passes(self) -> AbstractContextManager[None]:
+        """While the block lasts, processes that do a job together need not run the same passes. No gradients."""
+        return nullcontext() if self.spread is None else self.spread.independent_passes()
+
+    def spread_out(self) -> VLM:
+        """The same model, of which each process keeps but a part from now on."""
+        tower, llm = (self.model.get_submodule(self.prefixes[part]) for part in ("vision", "llm"))
+        return replace(
+            self, spread=ShardedForward(self.model, [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)])
+        )
+
+    # ---- copies and weights ------------------------------------------------------------------------------------
+    def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:
+        """A copy that will not change when `parts` of this model are trained; all other tensors are shared.
+
+        Of a model that is spread all are copied: each process holds but a part of them.
+        """
+        if self.spread is not None:
+            twin = replace(self, model=copied(self.model), spread=None).spread_out()
+            fill(twin.model, self.model)
+            return twin
+        kept = [p for name, p in self.model.named_parameters() if self.part_of(name) not in parts]
+        shared: dict[int, Any] = {id(tensor): tensor for tensor in [*kept, *self.model.buffers()]}
+        model = copy.deepcopy(self.model, shared)
+        for name, parameter in model.named_parameters():
+            if self.part_of(name) in parts:
+                parameter.requires_grad_(False)
+        return replace(self, model=model)
+
+    def with_instruction(self, instruction: str) -> VLM:
+        """The same weights, asked with `instruction` in front of every prompt."""
+        return replace(self, instruction=instruction, _ids={})
+
+    def with_prefill(self, prefill: str) -> VLM:
+        """The same weights, of which every reply begins with `prefill`, behind the assistant's tag."""
+        return replace(self, prefill=prefill, _ids={})
+
+    def forgetful(self) -> VLM:
+        """The same weights with a memory of pictures of its own, which goes when it goes."""
+        return replace(self, _pixels={})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every parameter by name."""
+        return {name: p.detach() for name, p in self.model.named_parameters()}

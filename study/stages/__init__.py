@@ -1,0 +1,1 @@
+"""One study: validate, learn, gate, search, confirm, attack, meta-evaluate. The only room that knows all others."""

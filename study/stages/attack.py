@@ -1,0 +1,71 @@
+"""The attack stage: a fixed suite on every winner and yardstick, then an attacker with a search of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.contracts import Attack
+from study.core.hashing import content_key
+from study.core.plugins import name_of
+from study.engine.jobs import Job
+from study.experiment import attack
+from study.experiment.context import StudyContext
+from study.experiment.trial_spec import Trial
+from study.stages.launch import run_jobs, run_search
+from study.stages.plan import Plan, label
+from study.stages.search import first_seeds
+
+
+def attack_winners(
+    plan: Plan, context: StudyContext, winners: Sequence[Trial], front: Sequence[Trial] = ()
+) -> list[str]:
+    """Attack each winner's first seed, vanilla (the ceiling), the reference (the control) and a front alike."""
+    targets = first_seeds(plan, winners)
+    targets += [t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)]
+    return _attacks(plan, context, [(t, a) for t in (*targets, *front) for a in plan.study.attackers()])
+
+
+def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
+    """Let an attacker search for what breaks each winner; run what it finds on vanilla and on gradient ascent too."""
+    from study.experiment.attack_search import AttackSearch  # Optuna takes half a second to import
+
+    study, targets = plan.study, first_seeds(plan, winners)
+    defaults = study.attack_defaults()
+    if not defaults or not targets:
+        return []
+    search = AttackSearch(
+        context=context,
+        targets={f"{name} on {label(t)}": (t, name) for t in targets for name in defaults},
+        defaults=defaults,
+        controls={ratio: plan.yardsticks(ratio)[1] for ratio in study.forget_ratios},
+        trials=study.attack_trials,
+        seed=study.seed,
+        lookahead=study.lookahead,
+        random_trials=study.random_trials,
+        keeps=study.attack_keeps,
+    )
+    run_search("attacks", plan, search)
+    weak = [t for t in targets if name_of(t.method) == "gradient_ascent"]
+    yardsticks = {
+        ratio: [plan.yardsticks(ratio)[0], *(t for t in weak if t.ratio == ratio)] for ratio in search.controls
+    }
+    worst = [(target, search.worst(name)) for name, (target, _) in search.targets.items()]
+    return _attacks(plan, context, [(t, found) for target, found in worst if found for t in yardsticks[target.ratio]])
+
+
+def _attacks(plan: Plan, context: StudyContext, pairs: Sequence[tuple[Trial, Attack]]) -> list[str]:
+    names: dict[str, str] = {}
+    for t, _ in pairs:  # the winner of a method comes before the rest of its front, which is called by its keys
+        names.setdefault(t.key, f"{label(t)} {t.key}" if label(t) in names.values() else label(t))
+    jobs = [
+        Job(
+            f"{name_of(a)} {content_key(a)} on {names[t.key]}",
+            attack.try_attack,
+            (context, t, a, plan.reference(t.ratio).key),
+        )
+        for t, a in dict.fromkeys(pairs)
+        if attack.attack_state(plan.folder, t, a)
+        == "missing"  # what cannot be done is noted, and counted in the report
+    ]
+    errors = run_jobs("attack", jobs, plan.study)
+    return [f"attack {name}: {error}" for name, error in errors.items()]

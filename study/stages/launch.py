@@ -1,0 +1,74 @@
+"""Jobs and searches of a stage, run on Ray with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from study.core.console import Stage
+from study.engine import cluster
+from study.engine import jobs as ray_jobs
+from study.engine.jobs import Job
+from study.settings import Study
+from study.stages.plan import Plan
+
+if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its settings when it is imported
+    from study.engine.optuna_search import SearchProblem
+    from study.engine.team import Team
+
+
+def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
+    """Run independent jobs; returns the error of each that failed, by name."""
+    if not jobs:
+        return {}
+    with Stage(name, len(jobs), "jobs") as stage:
+
+        def done(job: Job, error: str) -> None:
+            stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
+
+        if study.processes == 1:
+            return ray_jobs.run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
+        from study.engine.team import run_on_team
+
+        led = [Job(job.name, run_on_team, (job.work, job.arguments, team_of(study))) for job in jobs]
+        return ray_jobs.run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
+
+
+def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
+    """Run what is missing of a search."""
+    from study.engine.tune_runner import tune_search
+
+    study, missing = plan.study, search.missing()
+    if missing:
+        with Stage(name, missing, "trials") as stage:
+            alone = study.processes == 1
+            tune_search(
+                search,
+                at_once=max_concurrent(study),
+                gpus=study.gpus_per_trial if alone else 0,
+                team=None if alone else team_of(study),
+                logs=plan.root / "ray",
+                tell=stage.advance,
+            )
+            if (repeated := stage.total - stage.done) > 0:
+                stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
+
+
+def cpus(study: Study) -> int:
+    """Of a private Ray: one for each process of each job and for who leads a team, and one for each teacher."""
+    return max(study.teachers, study.workers * (study.processes + 1 if study.processes > 1 else 1))
+
+
+def max_concurrent(study: Study) -> int:
+    """How many jobs may be asked for together: a cluster may grow to the number asked, a machine's GPUs do not."""
+    if not cluster.is_private(study.address) or not study.gpus_per_trial:
+        return study.workers
+    return max(1, min(study.workers, int(cluster.gpus() / study.gpus_per_trial)))
+
+
+def team_of(study: Study) -> Team:
+    """Who does each job of a study together."""
+    from study.engine.team import Team
+
+    logs = study.study_dir.absolute() / "ray"
+    return Team(study.processes, study.gpus_per_trial > 0, logs, sharded=study.sharded)

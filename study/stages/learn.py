@@ -1,0 +1,260 @@
+"""The stage that makes the base model, teaches vanilla and the references, and scores them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.contracts import Attack, BaseModel
+from study.core.console import Stage
+from study.core.errors import Failed
+from study.core.files import read_json, write_json
+from study.core.hashing import content_key
+from study.core.layout import StudyFolder
+from study.core.rows import read_rows
+from study.engine import jobs as ray_jobs
+from study.engine.jobs import Job
+from study.experiment import attack, trial
+from study.experiment.context import StudyContext
+from study.experiment.trial_spec import Trial
+from study.metrics.recovery import objective
+from study.settings import Study
+from study.stages.launch import run_jobs
+from study.stages.plan import Plan, label
+
+if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
+    pass
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ray.train
+import torch
+from ray.train import FailureConfig, RunConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from study.engine.jobs import quiet_worker
+from study.engine.team import _each, _finely, _fit, _folder, _last_line
+from study.engine.world import ALONE, spreading, world
+from study.experiment.teach import learn
+from study.experiment.trial_spec import Learned
+from study.stages.launch import max_concurrent
+from study.training.loop import OnStep
+
+
+def learn_models(plan: Plan) -> StudyContext:
+    """The base model, then vanilla and the references side by side, then their scores."""
+    study = plan.study
+    device = "cuda" if study.gpus_per_trial else "cpu"
+    context = StudyContext(plan.root, plan.source, plan.root, device, study.forget_attributes)
+    settings = ("dtype", "attention", "quantized")
+    kept = {name: getattr(plan.model, name) for name in settings if hasattr(plan.model, name)}
+    context = replace(context, base=_base(plan), **kept)
+    teach(plan, context, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
+    attacker = study.search_attack()
+    jobs = [
+        Job(label(t), _yardstick, (context, t, plan.reference(t.ratio).key, attacker))
+        for ratio in study.forget_ratios
+        for t in plan.yardsticks(ratio)
+        if not plan.folder.rows(t.key, "blind").exists()
+        or (attacker and attack.attack_state(plan.folder, t, attacker) != "complete")
+    ]
+    raise_first(run_jobs("score", jobs, study))
+    _check_controls(plan, attacker)
+    return context
+
+
+def _check_controls(plan: Plan, attacker: Attack | None) -> None:
+    """What comes back of trials is compared with the reference under the same attack, so that must leave numbers."""
+    for t in (plan.yardsticks(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
+        rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
+        if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
+            raise Failed(
+                f"robustness={plan.study.robustness!r} breaks the reference of {t.ratio} % before its first step is "
+                "scored, so that nothing can be compared with it; choose a milder attack and another --study-dir"
+            )
+
+
+def _base(plan: Plan) -> Path:
+    """The base model's folder, made first if it is one that is made."""
+    path: Path | None = getattr(plan.model, "path", None)
+    if path is not None:
+        return path.absolute()  # found, and looked at, when the plan was made
+    note = plan.folder.data / "base.json"
+    if not note.exists():
+        with Stage("base", 1, "model") as stage:
+            jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
+            raise_first(ray_jobs.run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
+    return plan.root / str(read_json(note)["path"])
+
+
+# ---- jobs: module-level functions, so that workers can import them ------------------------------------------------
+def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
+    """Make the base model inside the study and note where it is."""
+    ray_jobs.quiet_worker()
+    path = model(folder.data).absolute()
+    write_json(note, {"path": str(path.relative_to(folder.root))})
+
+
+def _yardstick(context: StudyContext, yardstick: Trial, reference: str, attacker: Attack | None) -> None:
+    """Score vanilla or the reference and attack it like every trial, if every trial is to be attacked."""
+    trial.run(context, yardstick, reference)
+    trial.report(context, yardstick, blind=True)
+    if attacker:
+        attack.attack_trial(context, yardstick, attacker, reference)
+
+
+def raise_first(errors: Mapping[str, str]) -> None:
+    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without what they make."""
+    for name, error in errors.items():
+        raise Failed(f"{name} failed: {error}")
+
+
+def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
+    """Teach those of the models that are not on disk, side by side or each by several workers.
+
+    Raises `Failed` if one cannot be taught.
+    """
+    from study.stages.learn import learn_all  # Ray Train takes seconds to import; a dry run does without
+
+    study = plan.study
+    missing = [m for m in dict.fromkeys(models) if not (plan.folder.learned(m.key) / "learned.json").exists()]
+    if not missing:
+        return
+    names = {m: _called(m, study) for m in missing}
+    with Stage("learn", study.learn.steps * len(missing), f"steps, {', '.join(names.values())}") as stage:
+        progress: dict[Learned, int] = dict.fromkeys(missing, 0)
+
+        def tell(model: Learned, steps: int) -> None:
+            if steps > progress[model]:
+                gained, progress[model] = steps - progress[model], steps
+                stage.advance(f"{names[model]} at step {steps}", gained, every=10)
+
+        gpus, together = min(study.gpus_per_trial, 1.0), study.teachers > 1
+        at_once = min(len(missing), max_concurrent(study)) if gpus else len(missing)
+        workers = study.teachers if together else at_once
+        cpus = 1.0 if gpus else min(1.0, study.workers / workers)
+        learn_all(
+            context,
+            missing,
+            workers=workers,
+            cpus=cpus,
+            gpus=gpus,
+            on_progress=tell,
+            together=together,
+            sharded=study.sharded,
+        )
+
+
+def _called(model: Learned, study: Study) -> str:
+    name = model.kind if model.ratio is None else f"{model.kind} {model.ratio} %"
+    return name if model.seed == study.seed else f"{name} seed {model.seed}"
+
+
+OnProgress = Callable[[Learned, int], None]
+
+
+def learn_all(
+    context: StudyContext,
+    models: Sequence[Learned],
+    *,
+    workers: int,
+    cpus: float,
+    gpus: float,
+    on_progress: OnProgress,
+    together: bool = False,
+    sharded: bool = False,
+) -> None:
+    """Teach models side by side: one Ray Train run whose workers share the models out among themselves.
+
+    Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronised between them,
+    unless they teach `together`: then all teach the first model, then the second, each a share of every batch, with
+    the weights spread over them if `sharded`. Where a worker dies the run begins once more, and where one of those that
+    teach together runs out of memory in finer chunks; what was already learned is not learned again.
+    `on_progress(model, steps)` is called now and then.
+    """
+
+    def trainer(chunks: Path) -> TorchTrainer:
+        return TorchTrainer(
+            _worker,
+            train_loop_config={
+                "bench": context,
+                "models": models,
+                "together": together,
+                "sharded": sharded,
+                "chunks": chunks,
+            },
+            torch_config=TorchConfig(backend="nccl" if together and gpus else "gloo"),
+            scaling_config=_each(workers, cpus, gpus),
+            run_config=RunConfig(
+                name=f"learn-{time.time_ns()}",
+                storage_path=str(context.root / "ray"),
+                failure_config=FailureConfig(max_failures=1),
+            ),
+        )
+
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(context.folder, models, stop, on_progress), daemon=True)
+    watcher.start()
+    try:
+        with _folder(context.root / "ray") as folder:
+            _fit(trainer, folder / "chunks.json")
+    except ray.train.TrainingFailedError as error:
+        raise Failed(f"learning failed: {_last_line(error)}") from error
+    except SystemExit as stopped:  # how Ray Train answers Ctrl-C
+        raise KeyboardInterrupt from stopped
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
+    quiet_worker()
+    with spreading(config["sharded"]), _finely(config["chunks"]):
+        _teach(config["bench"], config["models"], together=config["together"])
+
+
+def _teach(context: StudyContext, models: Sequence[Learned], *, together: bool) -> None:
+    among = world()
+    if not together:
+        torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
+        among, models = ALONE, among.shard(models)
+    for model in models:
+        if among.rank == 0:
+            _progress_file(context.folder, model).unlink(missing_ok=True)  # a run that was killed left one
+        done = context.folder.learned(model.key) / "learned.json"
+        if not among.broadcast_from_first(done.exists):
+            learn(
+                *(context.root, model, context.benchmark, context.base, context.device, _noting(context.folder, model)),
+                dtype=context.dtype,
+                attention=context.attention,
+                quantized=context.quantized,
+            )
+
+
+def _noting(folder: StudyFolder, model: Learned) -> OnStep:
+    path, every = _progress_file(folder, model), max(1, model.schedule.steps // 20)
+
+    def on_step(done: int, loss: float) -> None:
+        if done % every == 0:
+            write_json(path, {"steps": done, "loss": loss})
+
+    return on_step
+
+
+def _progress_file(folder: StudyFolder, model: Learned) -> Path:
+    return folder.learned(model.key) / "progress.json"
+
+
+def _watch(folder: StudyFolder, models: Sequence[Learned], stop: threading.Event, on_progress: OnProgress) -> None:
+    """Relay the progress files: a report to Ray Train would hold the worker up until the controller polls it."""
+    while not stop.wait(1.0):
+        for model in models:
+            path = _progress_file(folder, model)
+            if path.exists():
+                on_progress(model, int(read_json(path)["steps"]))

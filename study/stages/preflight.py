@@ -1,0 +1,174 @@
+"""A study made concrete before any work: plug-ins found, data read, settings compared with those on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Set
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Never
+
+from study.contracts import BaseModel, Request, Source, changed_parts
+from study.core.errors import Refused
+from study.core.layout import StudyFolder
+from study.core.plugins import search_space
+from study.core.specs import links, name_in, parameters, pinned, plugin
+from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
+from study.data.benchmark import Split
+from study.data.official_protocol import OfficialProtocol
+from study.experiment.attack import holds_out
+from study.experiment.sequential import split_requests
+from study.settings import Study
+from study.stages.manifest import check_settings
+from study.stages.plan import Plan
+from study.stages.warm_start import warm_start
+
+
+def validate_study(study: Study, data: Path) -> Plan:
+    """Find everything that can be wrong before a model is loaded; `data` is where made benchmarks are kept.
+
+    Raises `Refused` or `ValueError` that names the value and the remedy.
+    """
+    _check_writable(study.study_dir.absolute())
+    model, source = plugin("base_models", study.model), plugin("benchmarks", study.benchmark)
+    study.attackers()
+    study.search_attack()
+    _check_released(study, source)
+    _check_spaces(study)
+    _check_quantized(study, model)
+    benchmark = source(data).narrowed(study.forget_attributes)
+    for ratio in study.forget_ratios:
+        _check_questions(benchmark.split(ratio))
+        split_requests(benchmark.split(ratio), study.goal, study.requests)
+        _check_lessons(benchmark.split(ratio), study)
+        _check_search_attack(benchmark.split(ratio), study)
+    if hasattr(model, "path"):
+        model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
+    warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
+    plan = Plan(study, model, source, benchmark, warm)
+    check_settings(plan)
+    if not plan.folder.settings.exists():  # a study that began has decoded them all before
+        for picture in benchmark.pictures():
+            picture.open().close()
+    return plan
+
+
+def _check_released(study: Study, source: Source) -> None:
+    """Not every benchmark has a protocol of its authors, and none knows of requests for single attributes."""
+    if study.released and not isinstance(source, OfficialProtocol):
+        raise Refused(f"benchmark {study.benchmark}: its authors' protocol is not known; leave --released out")
+    if study.released and study.forget_attributes:
+        raise Refused("--released with --forget-attributes: published protocols ask about whole people; leave one out")
+
+
+def _check_spaces(study: Study) -> None:
+    """What a method is set to must be something its search space could propose."""
+    from search_spaces import refusal  # Optuna takes half a second to import
+
+    for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
+        name = name_in(text)
+        if reason := refusal(search_space(name).space, default, parameters(default)):
+            raise Refused(f"{text}: outside of search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
+
+
+def _check_quantized(study: Study, model: BaseModel) -> None:
+    """An LLM that is held in codes is frozen: nothing that is tried on it may change it."""
+    quantized = getattr(model, "quantized", "")
+    if not quantized:
+        return
+    if study.sharded:
+        raise Refused(
+            f"sharded with quantized={quantized} of the base model: sharding spreads weights over processes, and codes "
+            "are none; leave one of them out"
+        )
+    wrong = list(dict.fromkeys(_changing_llm(study)))
+    if wrong:
+        raise Refused(
+            f"quantized={quantized} of the base model freezes its llm, which would be changed by {', '.join(wrong)}; "
+            "set them so, as in relearning:trains=vision+projector, leave them out, or leave quantized out"
+        )
+
+
+def _changing_llm(study: Study) -> Iterator[str]:
+    """The methods and attacks of a study that may write to the LLM, each with what to set so that it does not."""
+    methods = ((f"method {text}", default) for text, default in study.method_defaults().items())
+    suite = ((f"attack {link}", a) for text in study.attacks for link in links(text) for a in study.attacks_of(link))
+    searched = study.search_attack()
+    cheap = ((f"robustness {study.robustness}", link) for link in getattr(searched, "links", [searched]) if searched)
+    for told, tried in chain(methods, suite, cheap):
+        if "llm" in changed_parts(tried):
+            yield f"{told} (set {_sparing_llm(tried)})"
+    for text, default in study.attack_defaults().items():
+        free = {"trains", "parts"} & parameters(default).keys() - pinned(default, text).keys()
+        if free or "llm" in changed_parts(default):
+            yield f"searched attack {text} (set {_sparing_llm(default)})"
+
+
+def _sparing_llm(tried: object) -> str:
+    """The setting with which a method or an attack leaves the LLM alone."""
+    name = "trains" if hasattr(tried, "trains") else "parts"
+    parts = getattr(tried, name)
+    if getattr(tried, "head", False) and "llm" not in parts:
+        return "head=false"
+    return f"{name}={'+'.join(part for part in parts if part != 'llm') or 'vision'}"
+
+
+def _check_lessons(split: Split, study: Study) -> None:
+    """A method that trains on one modality needs something to forget in it."""
+    request = _request(split, study)
+    for text, default in study.method_defaults().items():
+        try:
+            request.only(getattr(default, "modality", "all"))
+        except ValueError as error:
+            raise Refused(f"{text}: {error}") from error
+
+
+def _check_search_attack(split: Split, study: Study) -> None:
+    """What comes back can be an objective only where the attacker is not given everything."""
+    attacker, asked = study.search_attack(), f"robustness={study.robustness!r} at forget ratio {split.ratio}"
+    try:
+        fits = attacker is None or holds_out(attacker, _request(split, study))
+    except ValueError as error:
+        raise Refused(f"{asked}: {error}") from error
+    if not fits:
+        raise Refused(f"{asked}: the attacker is given every fact that half of the questions ask for; hold some out")
+
+
+def _request(split: Split, study: Study) -> Request:
+    """The forget request of a ratio, to look at its lessons and questions."""
+
+    def nobody() -> Never:
+        raise AssertionError("no model is loaded to look at lessons")
+
+    return Request(split, study.goal, (), study.seed, Path(), nobody, nobody, nobody)
+
+
+def _check_questions(split: Split) -> None:
+    """Every group that is measured needs a question of a choice to select by and one to report."""
+    there = {(q.role, q.modality, q.half) for q in split.questions if q.task == "classification"}
+    for role in ROLES:
+        for modality in MODALITIES:
+            if _may_lack(split, role, modality, there):
+                continue
+            for half in HALVES:
+                if (role, modality, half) not in there:
+                    raise Refused(
+                        f"forget ratio {split.ratio}: no {modality} classification question about {role} people falls "
+                        f"into the half that is to {half}; each person needs at least two in every modality"
+                    )
+
+
+def _may_lack(split: Split, role: Role, modality: Modality, there: Set[tuple[Role, Modality, Half]]) -> bool:
+    """Whether a group may be empty: nothing is spared where all goes; an attribute may be asked of pictures only."""
+    if not split.forget_attributes or role == "spared":
+        return role == "spared"
+    return role in ("forget", "test") and modality == "text" and ("spared", "text", "select") in there
+
+
+def _check_writable(root: Path) -> None:
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    if not there.is_dir():
+        raise Refused(f"study folder {root}: {there} is a file; choose another --study-dir")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"study folder {root}: {there} cannot be written; choose another --study-dir")

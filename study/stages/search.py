@@ -1,0 +1,84 @@
+"""The stage that searches, and chooses winners and fronts from what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from study.core.files import write_json
+from study.core.hashing import Json
+from study.experiment.context import StudyContext
+from study.experiment.trial_spec import Trial
+from study.metrics.objectives import front, winner
+from study.stages.plan import Plan
+
+if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
+    from study.experiment.method_search import MethodSearch
+
+
+def first_seeds(plan: Plan, winners: Sequence[Trial]) -> list[Trial]:
+    """The winners as the search found them, without their confirmations."""
+    return [t for t in winners if t.seed == plan.study.seed]
+
+
+Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
+"""The objectives of trials, by method and ratio."""
+
+
+def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
+    """The search of methods that the plan asks for."""
+    from study.experiment.method_search import MethodSearch
+
+    study = plan.study
+    pairs = {ratio: plan.yardsticks(ratio) for ratio in study.forget_ratios}
+    return MethodSearch(
+        context=context,
+        defaults=study.method_defaults(),
+        trials=study.trials,
+        ratios=study.forget_ratios,
+        vanilla=plan.vanilla,
+        references={ratio: plan.reference(ratio).key for ratio in study.forget_ratios},
+        yardsticks={ratio: (vanilla.key, reference.key) for ratio, (vanilla, reference) in pairs.items()},
+        goal=study.goal,
+        seed=study.seed,
+        lookahead=study.lookahead,
+        random_trials=study.random_trials,
+        attacker=study.search_attack(),
+        keeps=study.attack_keeps,
+        warm=plan.warm.params if plan.warm else {},
+    )
+
+
+def choose_winners(plan: Plan, judged: Judged) -> list[Trial]:
+    """The winner of each method at each ratio with its further seeds, chosen from the rows and written down."""
+    study = plan.study
+    chosen: list[Trial] = []
+    keys: dict[str, dict[str, Json]] = {method: {} for method, _ in judged}
+    for (method, ratio), there in judged.items():
+        if not there:
+            continue
+        best = next(t for t in there if t.key == winner({t.key: values for t, values in there.items()}))
+        seeds = [replace(best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
+        chosen += seeds
+        keys[method][str(ratio)] = {"trials": [t.key for t in seeds]}
+    write_json(plan.folder.winners, keys)
+    return chosen
+
+
+def choose_fronts(plan: Plan, judged: Judged) -> list[Trial]:
+    """All trials on the fronts of a study that also searches for robustness; none of any other, whose winners do."""
+    if not plan.study.robustness:
+        return []
+    found = [(there, front({t.key: values for t, values in there.items()})) for there in judged.values()]
+    return [t for there, keys in found for t in there if t.key in keys]
+
+
+def judge(search: MethodSearch) -> Judged:
+    """The trials of each method and ratio that ended well, with their objectives: none where all failed."""
+    outcomes = {method: search.outcomes(method) for method in search.defaults}
+    return {
+        (method, ratio): {t: outcome.values for t, outcome in ended.items() if t.ratio == ratio}
+        for method, ended in outcomes.items()
+        for ratio in search.ratios
+    }

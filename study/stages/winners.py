@@ -1,0 +1,93 @@
+"""What winners go through: further seeds, the official protocol, sequential unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from study.contracts import Attack
+from study.core.files import read_json, write_json
+from study.core.layout import StudyFolder
+from study.core.rows import write_rows
+from study.data.official_protocol import OfficialProtocol
+from study.engine.jobs import Job
+from study.evaluation.official_scoring import score_official
+from study.experiment import attack, checkpoints, records, trial
+from study.experiment.checkpoints import borrowed
+from study.experiment.context import StudyContext
+from study.experiment.sequential import run_sequential
+from study.experiment.trial_spec import Trial
+from study.model.flop_counter import counted
+from study.stages.launch import run_jobs
+from study.stages.plan import Plan, label
+from study.stages.search import first_seeds
+
+DRAW = 0  # of the examples and test pictures: the same for every model, so that models can be compared
+
+
+def score_by_official_protocol(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
+    """Score whatever is missing of it, if the study asks for it; returns what failed."""
+    models = [*(t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)), *winners]
+    jobs = [
+        Job(f"{label(t)} seed {t.seed}", _score, (context, t))
+        for t in dict.fromkeys(models)
+        if plan.study.released and records.is_complete(plan.folder, t) and not _done(context, t)
+    ]
+    errors = run_jobs("released", jobs, plan.study)
+    return [f"released protocol on {name}: {error}" for name, error in errors.items()]
+
+
+def _done(context: StudyContext, scored: Trial) -> bool:
+    return context.folder.rows(scored.key, "released").exists()
+
+
+def _score(context: StudyContext, scored: Trial) -> None:
+    assert isinstance(context.source, OfficialProtocol)  # checked before any work
+    asks = list(context.source.released(context.benchmark.split(scored.ratio), DRAW))
+    with borrowed(context.root, scored.start.key, context.device) as (vlm, _):
+        unlearned, _ = checkpoints.unlearned_model(context.folder, scored.key, vlm)
+        with counted(unlearned) as work:
+            rows = score_official(unlearned, asks)
+    path = context.folder.rows(scored.key, "released")
+    write_json(path.with_suffix(".json"), asdict(work))
+    write_rows(path, rows)
+
+
+def confirm(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
+    """Re-run winners on further seeds and score all of them, and fronts, on the questions that chose nobody."""
+    attacker = plan.study.search_attack()
+    jobs = [
+        Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (context, t, plan.reference(t.ratio).key, attacker))
+        for t in dict.fromkeys(winners)
+        if _unconfirmed(plan.folder, t, attacker)
+    ]
+    errors = run_jobs("confirm", jobs, plan.study)
+    return [f"confirming {name}: {error}" for name, error in errors.items()]
+
+
+def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
+    """Give each winner its forget set in several requests, one after another."""
+    count = plan.study.requests
+    jobs = [
+        Job(f"{label(t)} in {count} requests", run_sequential, (context, t, count, plan.reference(t.ratio).key))
+        for t in first_seeds(plan, winners)
+        if count > 1 and not plan.folder.sequence(t.key, count).exists()
+    ]
+    errors = run_jobs("sequence", jobs, plan.study)
+    return [f"sequence {name}: {error}" for name, error in errors.items()]
+
+
+def _confirmed(context: StudyContext, confirmed: Trial, reference: str, attacker: Attack | None) -> None:
+    if trial.run(context, confirmed, reference)["state"] == "complete":
+        trial.report(context, confirmed)
+        if attacker:
+            attack.try_attack(context, confirmed, attacker, reference)
+
+
+def _unconfirmed(folder: StudyFolder, t: Trial, attacker: Attack | None) -> bool:
+    """Whether a trial is still to be run, scored or attacked: one that ended badly is none of these."""
+    path = folder.record(t.key)
+    if path.exists() and read_json(path)["state"] != "complete":
+        return False
+    missing = attacker is not None and attack.attack_state(folder, t, attacker) == "missing"
+    return missing or not folder.rows(t.key, "report").exists()

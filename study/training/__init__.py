@@ -1,0 +1,1 @@
+"""Schedule, lesson sampler, losses, the one loop."""

@@ -1,0 +1,205 @@
+"""The one training loop, its schedule, and how lessons are drawn. Learning, unlearning and relearning all use it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from study.core.terms import Part
+from study.engine.microbatches import activation_checkpointing
+from study.engine.sharded_tensors import full_tensor
+from study.engine.world import world
+from study.model.vlm import VLM
+from study.training.schedule import Schedule
+
+MOMENTUM = 0.9
+
+
+class Diverged(RuntimeError):
+    """Training left the numbers that mean anything; the trial is recorded as diverged and never wins."""
+
+    def __init__(self, step: int, what: str) -> None:
+        super().__init__(f"diverged at step {step}: {what}")
+        self.step, self.what = step, what
+
+    def __reduce__(self) -> tuple[type[Diverged], tuple[int, str]]:
+        return type(self), (self.step, self.what)
+
+
+Loss = Callable[[int], Tensor]
+OnStep = Callable[[int, float], None]
+
+
+def frozen(vlm: VLM, parts: Sequence[Part], schedule: Schedule) -> VLM:
+    """The model as it is now, for as long as `parts` are trained under `schedule`.
+
+    Only what the training will change is copied; while adapters are trained that is nothing.
+    """
+    return vlm.frozen_copy(() if schedule.lora_rank else parts)
+
+
+def train(
+    vlm: VLM,
+    parts: Sequence[Part],
+    schedule: Schedule,
+    loss: Loss,
+    *,
+    seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
+    on_step: OnStep | None = None,
+) -> list[float]:
+    """Minimise `loss(step)` over the parameters of `parts`, in place; returns the loss of every step.
+
+    As `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimiser step.
+    """
+    curve = []
+    for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks):
+        curve.append(value)
+        if on_step:
+            on_step(done, value)
+    return curve
+
+
+def steps(
+    vlm: VLM,
+    parts: Sequence[Part],
+    schedule: Schedule,
+    loss: Loss,
+    *,
+    seed: int = 0,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Iterator[tuple[int, float]]:
+    """Train as `train` does, one optimiser step at a time; yields (steps done, loss) with the model ready to score.
+
+    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` is that of the
+    adapters, if there are any: nothing else here is random. Several processes of one world compute the same loss, each
+    forward shared among them, and take the same steps. Raises `Diverged` within the step in which
+    loss, gradient or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be
+    trained.
+    """
+    trained = _chosen(vlm, parts, schedule, masks)
+    layers = activation_checkpointing(vlm.model) if schedule.checkpoint else nullcontext()
+    with _weights(vlm, trained, schedule, seed) as weights, layers:
+        for name, parameter in vlm.model.named_parameters():
+            parameter.requires_grad_(name in weights)
+        world().broadcast_([*weights.values(), *(masks or {}).values()])
+        optimizer = _optimizer(list(weights.values()), schedule)
+        try:
+            for step in range(schedule.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.learning_rate * schedule.rate(step)
+                vlm.model.train()
+                with _dropout_seeded(schedule, seed, step * world().size + world().rank):
+                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks)
+                vlm.model.eval()
+                yield step + 1, value
+        finally:
+            vlm.model.eval()
+            for parameter in weights.values():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+
+def _optimizer(weights: list[torch.nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    if schedule.optimizer == "sgd":
+        return torch.optim.SGD(weights, lr=rate, momentum=MOMENTUM, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr=rate, betas=(0.9, schedule.beta2), weight_decay=decay)
+
+
+def _chosen(
+    vlm: VLM, parts: Sequence[Part], schedule: Schedule, masks: Mapping[str, Tensor] | None
+) -> dict[str, torch.nn.Parameter]:
+    """The parameters that are to change."""
+    if not parts:
+        raise ValueError("no part is trained: name at least one of vision, projector and llm")
+    trained = vlm.trainable(parts)
+    if masks is not None:
+        if schedule.weight_decay:
+            raise ValueError(f"weight_decay={schedule.weight_decay} would move masked weights: set it to 0")
+        if schedule.lora_rank:
+            raise ValueError(
+                f"lora_rank={schedule.lora_rank}: a saliency mask selects weights, and adapters change all weights of "
+                "a layer; set lora_rank=0 or leave the mask out"
+            )
+        trained = {name: p for name, p in trained.items() if name in masks and bool(full_tensor(masks[name].any()))}
+    if not trained:
+        raise ValueError(f"no parameter of {', '.join(parts)} is left to train: lower the saliency threshold")
+    return trained
+
+
+def _weights(
+    vlm: VLM, trained: Mapping[str, torch.nn.Parameter], schedule: Schedule, seed: int
+) -> AbstractContextManager[Mapping[str, torch.nn.Parameter]]:
+    """What the optimiser moves: the parameters themselves, or adapters that end up in them."""
+    if not schedule.lora_rank:
+        return nullcontext(trained)
+    from study.model.lora import lora_adapters  # peft takes seconds to import and most studies do without
+
+    return lora_adapters(
+        vlm,
+        trained.keys(),
+        rank=schedule.lora_rank,
+        alpha=schedule.lora_alpha,
+        dropout=schedule.lora_dropout,
+        seed=seed,
+    )
+
+
+@contextmanager
+def _dropout_seeded(schedule: Schedule, seed: int, draw: int) -> Iterator[None]:
+    """Adapters are all that draws random numbers in a forward pass: the same seed drops the same.
+
+    Processes that share a batch drop independently, so with dropout their number changes the result like a seed.
+    """
+    if not schedule.lora_rank:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(1 + seed + 1_000_003 * draw)
+        yield
+
+
+def _step(
+    vlm: VLM,
+    trained: Mapping[str, torch.nn.Parameter],
+    schedule: Schedule,
+    loss: Loss,
+    step: int,
+    optimizer: torch.optim.Optimizer,
+    masks: Mapping[str, Tensor] | None,
+) -> float:
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for _ in range(schedule.accumulate):
+        with (
+            vlm.chunks.shared() as here,
+            torch.autocast(vlm.device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"),
+        ):
+            value = loss(step) / schedule.accumulate
+        total += here.broadcast_float(float(value.detach()))
+        if not math.isfinite(total) or abs(total) > schedule.worst_loss:
+            raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
+        if value.requires_grad:
+            value.backward()
+    gradients = [parameter.grad for parameter in trained.values()]
+    for parameter, mean in zip(
+        trained.values(), here.average_gradients(gradients, list(trained.values())), strict=True
+    ):
+        parameter.grad = mean
+    for name, parameter in trained.items():
+        if masks is not None and parameter.grad is not None:
+            parameter.grad.mul_(masks[name])
+    norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip))
+    if not torch.isfinite(norm):
+        raise Diverged(step, f"the gradient norm is {float(norm):.4g}")
+    optimizer.step()
+    with torch.no_grad():
+        largest = here.largest(trained.values())
+    if not largest <= schedule.worst_weight:
+        raise Diverged(step, f"a weight is {largest:.4g} (limit {schedule.worst_weight:g})")
+    return total

@@ -1,0 +1,277 @@
+"""`python -m study.write_docs` writes docs/methods.md and docs/metrics.md from the code.
+
+The cost of a step is counted, not declared: each method runs for two and for three steps on a small random model, and
+the forward passes of each part are counted. A pass through which the loss is differentiated counts as with gradient.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from search_spaces import ranges
+from study.base_models.tiny import Tiny
+from study.benchmarks.synthetic import Synthetic
+from study.contracts import Method, Request
+from study.core.plugins import find, known, search_space
+from study.core.terms import PARTS
+from study.metrics.registry import METRICS
+from study.model.delta import restored
+from study.model.loading import load
+from study.model.vlm import VLM
+from study.settings import REFERENCES
+from study.training.schedule import Schedule
+
+DOCS = Path(__file__).parents[1] / "docs"
+STEPS = (2, 3)
+
+_METHODS_HEAD = """# Methods
+
+Written by `python -m study.write_docs` from the code; do not edit. Gradient methods train the parts in `trains`, full
+weights or, without masks and penalties on single weights, low-rank adapters (`lora_rank`); those with a `modality` do
+so on all lessons of a request or on one kind:
+`--methods npo npo:modality=text npo:trains=llm,lora_rank=16`. A range in the table is what the search proposes around a
+preset's default for a published default schedule; what is set on the command line is not searched.
+
+Cost is counted on a small LLaVA of eight layers: forward passes of vision tower, projector and LLM in one optimiser
+step, "grad" for those the loss is differentiated through; a pass is a batch, whatever its size. "Before" is what is run
+once, before the first step, or in all where there are no steps.
+"""
+
+
+class Cost(NamedTuple):
+    """Forward passes by (part, with gradient): of one step, and of what comes before the first."""
+
+    step: Counter[tuple[str, bool]]
+    before: Counter[tuple[str, bool]]
+
+
+def methods_page() -> str:
+    """docs/methods.md: every method with its loss, source, hyper-parameters and counted cost."""
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+        vlm, request = _small(Path(folder))
+        names = sorted(known("methods"), key=lambda name: (name in REFERENCES, name))
+        costs = {name: cost(find("methods", name)(), vlm, request) for name in names}
+    return "\n".join([_METHODS_HEAD, _overview(costs), *(_section(name, spent) for name, spent in costs.items())])
+
+
+def cost(method: Method, vlm: VLM, request: Request) -> Cost:
+    """The passes of a method on a model, from a run of two steps and one of three."""
+    counted, start = [], {name: tensor.clone() for name, tensor in vlm.tensors().items()}
+    for steps in STEPS:
+        cache = request.cache / str(steps)  # what one run keeps for later ones must not make the next one cheaper
+        with restored(vlm, start), passes(vlm) as count:
+            _quick(method, steps)(vlm, replace(request, cache=cache))
+        counted.append(count)
+    step = counted[1] - counted[0]
+    before = Counter({key: counted[0][key] - STEPS[0] * step[key] for key in counted[0]})
+    return Cost(+step, +before)
+
+
+@contextmanager
+def passes(vlm: VLM) -> Iterator[Counter[tuple[str, bool]]]:
+    """Count the forward passes of each part, of this model and of copies made of it meanwhile."""
+    count: Counter[tuple[str, bool]] = Counter()
+
+    def counting(part: str) -> Any:
+        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+            count[part, _has_gradient(output)] += 1
+
+        return hook
+
+    modules = [vlm.model.get_submodule(vlm.prefixes[part]) for part in PARTS]
+    handles = [module.register_forward_hook(counting(part)) for part, module in zip(PARTS, modules, strict=True)]
+    try:
+        yield count
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _has_gradient(output: Any) -> bool:
+    parts = [output] if isinstance(output, torch.Tensor) else output if isinstance(output, tuple) else output.values()
+    return any(isinstance(part, torch.Tensor) and part.requires_grad for part in parts)
+
+
+def _small(folder: Path) -> tuple[VLM, Request]:
+    benchmark = Synthetic(people=20, celebrities=8, views=2, strangers=8)(folder)
+    base = Tiny(steps=0, width=16, layers=8)(folder)
+
+    def loaded() -> VLM:
+        return load(base)
+
+    request = Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, dict)
+    return load(base), request
+
+
+def _quick(method: Any, steps: int) -> Any:
+    if not hasattr(method, "schedule"):
+        return method
+    return replace(method, schedule=replace(method.schedule, steps=steps, pictures=2, lessons_per_picture=2, texts=1))
+
+
+_METRICS_HEAD = """# Metrics
+
+Written by `python -m study.write_docs` from `METRICS` in `study/metrics/registry.py`; do not edit. Each is a mean over
+questions unless its formula says otherwise; the report has the mean over seeds. "On" says where it is shown: what is to
+be forgotten, what is to be kept, or both. The direction is that on what is to be forgotten, or for metrics of what is
+kept, there; what has a direction for forgetting should stay at vanilla's value on what is kept. The direction is the
+papers': a number beyond the reference's is overshoot, and the study's own objective (`study/metrics/objectives.py`)
+counts it as distance.
+"""
+
+_METRICS_NOTES = """
+## What to know when comparing with papers
+
+- **Truth ratio.** R = mean likelihood of the wrong answers / likelihood of the right one in other words
+  (`study/metrics/formulas.py`), each question by itself: TOFU's orientation, in which R near 0 knows. Of a choice these
+  are its options. CLEAR's code has the inverse, and takes one mean over all questions for the wrong answers.
+  min(R, 1 / R) is the same both ways; max(0, 1 - R) is that code's max(0, 1 - 1 / R).
+- **Forget quality** is a p-value: it depends on how many questions there are, so compare it only on the same set; `ks`
+  does not.
+- **js_released** is what CLEAR's code calls the Jensen-Shannon distance (its paper reports 1 - it). It divides each
+  model's ratios by their sum and compares question by question, so it sees no difference between a model and one whose
+  ratios are all doubled. `js` compares distributions.
+- **ROUGE** is rouge-score's own for ASCII. Its tokenizer drops every other letter, so texts with other letters are read
+  by words of any script, single characters where there are no spaces; equal texts score 1. **BLEU** of equal texts with
+  fewer than four words is below 1, as published.
+- **Memberships** compare the right answer with wrong ones to the same question: 0.5 tells nothing. They are not the AUC
+  of taught against untaught lessons. Nor is that of `membership_inference`, an attack that ranks within a question too.
+- **Model utility** takes for the retain set the likelihood of the answers of generation, for the real set the
+  probability of the right option. A part that has no question is left out: compare only where the same parts are.
+- **Pairs** of UMU-Bench need questions that name the fact they ask for; without these there are none.
+- **Refusals** are told by a list of English phrases (`study/metrics/text.py`).
+"""
+
+
+# ---- Markdown ------------------------------------------------------------------------------------------------------
+def _overview(costs: Mapping[str, Cost]) -> str:
+    lines = ["| method | source | trains | loss | cost of a step |", "|---|---|---|---|---|"]
+    for name, spent in costs.items():
+        plugin = find("methods", name)
+        source, loss = _first_line(inspect.getmodule(plugin)), _first_sentence(plugin)
+        step = _passed(spent.step) or "no steps"
+        lines.append(f"| [`{name}`](#{name}) | {source} | {_trains(plugin())} | {_cell(loss)} | {step} |")
+    return "\n".join(lines) + "\n"
+
+
+def _section(name: str, spent: Cost) -> str:
+    plugin = find("methods", name)
+    about = [f"## {name}", _first_line(inspect.getmodule(plugin)), inspect.cleandoc(plugin.__doc__ or "")]
+    about.append(f"Trains: {_trains(plugin())}. Cost: {_cost(spent)}.")
+    rows = list(_hyperparameters(name, plugin))
+    if rows:
+        about.append("\n".join(["| hyper-parameter | default | searched | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(about) + "\n"
+
+
+def _hyperparameters(name: str, plugin: type[Any]) -> Iterator[str]:
+    searched, meanings, default = _ranges(name, plugin), _field_docs(plugin), plugin()
+    for field in fields(plugin):
+        value = getattr(default, field.name)
+        if field.name == "trains":
+            continue
+        if is_dataclass(value):
+            inner = [key for key in ("learning_rate", "steps") if key in searched]
+            for key in inner:
+                meaning = _field_docs(Schedule)[key]
+                yield f"| `{key}` | {getattr(value, key)} | {searched[key]} | {meaning} |"
+        else:
+            asked, meaning = searched.get(field.name, ""), meanings.get(field.name, "")
+            yield f"| `{field.name}` | {_shown(value)} | {asked} | {_cell(meaning)} |"
+
+
+def _ranges(name: str, plugin: type[Any]) -> dict[str, str]:
+    """What the search proposes for each hyper-parameter around the class's default."""
+    if name in REFERENCES:
+        return {}
+    return {key: _range(asked) for key, asked in ranges(search_space(name).space, plugin()).items()}
+
+
+def _range(asked: Any) -> str:
+    """A distribution of Optuna in words."""
+    if hasattr(asked, "choices"):
+        return ", ".join(_shown(choice) for choice in asked.choices)
+    return f"{asked.low:g} to {asked.high:g}{', log' * asked.log}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _trains(method: Any) -> str:
+    return ", ".join(getattr(method, "trains", ())) or "nothing"
+
+
+def _cost(spent: Cost) -> str:
+    told = [f"{what} {_passed(count)}" for what, count in (("a step", spent.step), ("before", spent.before)) if count]
+    return "; ".join(told) or "none"
+
+
+def _passed(count: Counter[tuple[str, bool]]) -> str:
+    return ", ".join(_passes(count, part) for part in PARTS if count[part, True] or count[part, False])
+
+
+def _passes(count: Counter[tuple[str, bool]], part: str) -> str:
+    plain, graded = count[part, False], count[part, True]
+    told = [f"{graded} grad"] * bool(graded) + [f"{plain} forward"] * bool(plain)
+    return f"{part} {' + '.join(told)}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _first_sentence(documented: Any) -> str:
+    paragraph = " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=[^.])[.:;] ", paragraph + " ", maxsplit=1)[0].rstrip(" .")
+
+
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def _field_docs(plugin: type[Any]) -> dict[str, str]:
+    """The text that stands below each field in the source."""
+    body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(plugin))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        text = below.value if isinstance(below, ast.Expr) else None
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(text.value).split())
+    return found
+
+
+def metrics_page() -> str:
+    """docs/metrics.md: every metric with its formula, range, direction and source."""
+    lines = ["| metric | formula | range | on | forgetting | source |", "|---|---|---|---|---|---|"]
+    for m in METRICS:
+        on = {"forget": "forgotten", "kept": "kept", "both": "both"}[m.where]
+        lines.append(f"| `{m.name}` | {m.formula} | {m.range} | {on} | {m.better} | {m.source} |")
+    return "\n".join([_METRICS_HEAD, *lines, _METRICS_NOTES])
+
+
+def main() -> int:
+    """Write both pages; returns the exit status."""
+    for name, page in (("methods.md", methods_page), ("metrics.md", metrics_page)):
+        (DOCS / name).write_text(page(), encoding="utf-8")
+        print(f"wrote {DOCS / name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

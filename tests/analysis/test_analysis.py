@@ -1,0 +1,251 @@
+"""The numbers of the analysis on a study whose answers are planted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from analysis import attack_figures, intervals, robustness, style, table, worst_case
+from analysis.answer import answer
+from analysis.folder import Study, read
+from study.core.files import write_json
+from tests.helpers.planted import MODELS, VANILLA, Model, Planter, plant
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The planted study."""
+    return plant(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def study(root: Path) -> Study:
+    """The planted study, read."""
+    return read(root)
+
+
+@pytest.fixture(scope="module")
+def recovery(study: Study) -> pd.DataFrame:
+    """What came back on held-out people at ratio 10, by method."""
+    found = robustness.recovery(study)
+    return found[(found["held_out"] == "person") & (found["ratio"] == 10)].set_index("method")
+
+
+def said(study: Study) -> str:
+    """The plain answer."""
+    return " ".join(answer(study, table.winners(study), robustness.recovery(study), worst_case.table(study)))
+
+
+def test_objectives_of_winners_are_those_planted(study: Study) -> None:
+    """Distance to the reference, overshoot included; utility of a destroyed model; yardsticks."""
+    won = table.winners(study).query("ratio == 15").set_index("method")
+    assert won["forgetting"].to_dict() == pytest.approx(
+        {"perfect": 0.0, "overshooting": 0.25, "destroyed": 0.2, "hiding": 0.02, "idle": 0.6}
+    )
+    assert won["utility"].drop("destroyed").tolist() == pytest.approx([1.0] * 4)
+    assert won.loc["destroyed", "utility"] == pytest.approx(1 / 9)
+    assert won["broken"].to_dict() == {method: method == "destroyed" for method in won.index}
+    assert (won["seeds"] == 2).all()
+    trials = table.trials(study)
+    bars = trials[trials["ratio"] == 15].drop_duplicates("kind").set_index("kind")
+    assert bars.loc[["vanilla", "reference"], "forgetting"].tolist() == pytest.approx([0.6, 0.0])
+
+
+def test_flags_of_trials(study: Study) -> None:
+    """Winner, default, confirmation and front, each where planted."""
+    mine = table.trials(study).query("method == 'perfect' and ratio == 10").set_index("number")
+    flags = mine[["default", "winner", "front"]].to_numpy().tolist()
+    assert flags[:2] == [[True, False, False], [False, True, True]]
+    again = mine[mine["confirmation"]]
+    assert len(again) == 1
+    assert again["seed"].item() == 1
+    assert not again["front"].item()
+
+
+def test_counts_add_up(study: Study) -> None:
+    """A repeated proposal is a duplicate, a failed one is failed, and nothing is lost."""
+    counts = table.counts(study).set_index(["method", "ratio"])
+    assert counts.to_dict("index")["perfect", 10] == {
+        "proposals": 3, "complete": 2, "diverged": 0, "failed": 0, "unfinished": 0, "duplicate": 1,
+    }  # fmt: skip
+    assert counts.loc[("failing", 15), "failed"] == 1
+    assert (counts.drop(columns="proposals").sum(axis=1) == counts["proposals"]).all()
+    assert counts["proposals"].sum() == len(study.proposals)
+
+
+def test_what_tuning_bought(study: Study) -> None:
+    """The default did nothing, so the perfect method gained all of its distance and the idle one nothing."""
+    gain = table.tuning(study).query("ratio == 10").set_index("method")["gain"]
+    assert gain[["perfect", "idle"]].tolist() == pytest.approx([0.6, 0.0])
+    assert gain["destroyed"] < 0
+
+
+def test_scores_and_gate(study: Study) -> None:
+    """Planted levels come back, with people and questions counted once over seeds."""
+    scores = table.scores(study).query("method == 'hiding' and ratio == 10 and role == 'forget'")
+    image = scores.query("modality == 'image_text' and measure == 'probability'").iloc[0]
+    assert (image["mean"], image["people"], image["questions"], image["seeds"]) == (pytest.approx(0.32), 8, 32, 2)
+    assert set(scores["task"]) == {"classification", "generation", "cloze"}
+    gate = table.gate(study).set_index(["ratio", "role", "modality"])
+    assert gate.loc[(10, "forget", "image_text"), "gap"] == pytest.approx(0.6)
+    assert gate.loc[(10, "forget", "image_text"), "vanilla_blind"] == pytest.approx(0.25)
+    assert gate.loc[(10, "retain", "text"), "gap"] == pytest.approx(0.0)
+
+
+def test_recovery_above_control(recovery: pd.DataFrame) -> None:
+    """What was hidden comes back, what was forgotten does not."""
+    numbers = recovery[["gain", "above_control", "recovery"]].T
+    assert numbers["hiding"].tolist() == pytest.approx([0.58, 0.58, 1.0])
+    assert numbers["perfect"].tolist() == pytest.approx([0.0, 0.0, 0.0])
+    assert recovery["verdict"].to_dict() == {
+        "vanilla": "ceiling", "reference": "control", "perfect": "held", "hiding": "came back",
+        "overshooting": "rebound from overshoot", "destroyed": "broken, not robust", "idle": "little was forgotten",
+    }  # fmt: skip
+    assert recovery.loc[["idle", "vanilla"], "recovery"].isna().all()
+    assert recovery.loc["perfect", "people"] == 4
+
+
+def test_control_is_subtracted(tmp_path: Path) -> None:
+    """Where the reference gains 0.2, too, a method that gains 0.5 recovers 0.3."""
+    planter = Planter(tmp_path)
+    planter.study(["m"], [10])
+    planter.yardsticks(10, attacked=False)
+    trials = read(tmp_path).trials.values()
+    for trial in trials:
+        planter.attack(trial.key, Model(back=0.5) if trial.kind == "reference" else VANILLA)
+    key = planter.trial("m", 10, Model(back=0.8), report=True)
+    planter.attack(key, Model(back=0.8))
+    write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
+    mine = robustness.recovery(read(tmp_path)).query("method == 'm'").set_index("held_out")
+    assert mine[["gain", "control_gain", "above_control"]].T["person"].tolist() == pytest.approx([0.5, 0.2, 0.3])
+    assert mine.loc["fact", "above_control"] == pytest.approx(0.3)
+    assert mine.loc["seen", "verdict"] == "given to the attacker"
+
+
+def test_answer_names_the_best_and_the_destroyed(study: Study) -> None:
+    """The perfect method wins, the destroyed one is called so."""
+    text = said(study)
+    assert "At forget ratio 10 %, perfect comes nearest" in text
+    assert "from 0.30 to 0.30 accuracy, +0.00 [+0.00, +0.00] above control: held" in text
+    assert "Destroyed rather than unlearned: destroyed." in text
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        ({"hiding": MODELS["hiding"], "shy": Model(test=0.4)}, "it hides; the nearest that held is shy"),
+        ({"hiding": MODELS["hiding"]}, "no other usable method is shown to have held"),
+        ({"destroyed": MODELS["destroyed"]}, "no method can be recommended"),
+        ({"idle": VANILLA}, "no method beats leaving the model alone"),
+    ],
+)
+def test_no_fake_best(tmp_path: Path, models: dict[str, Model], expected: str) -> None:
+    """A method that hides, destroys or does nothing is not sold as the answer."""
+    assert expected in said(read(plant(tmp_path, models, [10])))
+
+
+def test_little_to_forget_is_said(tmp_path: Path) -> None:
+    """A vanilla that knows no more than the reference is a warning in the answer."""
+    plant(tmp_path, {"perfect": Model()}, [10])
+    for trial in read(tmp_path).trials.values():
+        if trial.kind == "vanilla":
+            folder = tmp_path / "trials"
+            shutil.copytree(folder / _reference(tmp_path) / "rows", folder / trial.key / "rows", dirs_exist_ok=True)
+    assert "there was little to forget" in said(read(tmp_path))
+
+
+def _reference(root: Path) -> str:
+    return next(trial.key for trial in read(root).trials.values() if trial.kind == "reference")
+
+
+def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
+    """Two attacks of one kind carry the setting that tells them apart."""
+    plant(tmp_path, {"perfect": Model()}, [10])
+    for path in list(tmp_path.glob("trials/*/attacks/*.json")):
+        content = json.loads(path.read_text())
+        content["settings"]["trains"] = ["vision", "projector"]
+        write_json(path.with_name("second.json"), content)
+        shutil.copy(path.with_suffix(".parquet"), path.with_name("second.parquet"))
+    names = set(robustness.curves(read(tmp_path))["settings"])
+    assert names == {"relearning, trains vision", "relearning, trains vision + projector"}
+    with style.styled():
+        drawn = attack_figures.draw_curves(attack_figures.curve_data(read(tmp_path)), ["perfect"])
+    assert isinstance(drawn, Figure)
+    assert len(drawn.axes) == 4
+
+
+def test_bootstrap_covers() -> None:
+    """The interval holds the truth in about 95 % of 300 samples of 30 people with four questions each."""
+    random = np.random.default_rng(1)
+    hits = 0
+    for _ in range(300):
+        level = random.beta(4, 4, size=30)
+        rows = pd.DataFrame({"person": np.repeat(np.arange(30), 4), "score": random.random(120) < np.repeat(level, 4)})
+        found = intervals.mean(intervals.by_person(rows))
+        hits += found.low <= 0.5 <= found.high
+    assert 0.90 <= hits / 300 <= 0.985
+
+
+def test_people_are_resampled_not_questions() -> None:
+    """A hundred copies of every question do not make the interval narrower; too few people have none."""
+    rows = pd.DataFrame({"person": ["a", "b", "c", "d"], "score": [0.0, 1.0, 1.0, 0.0]})
+    once = intervals.mean(intervals.by_person(rows))
+    assert intervals.mean(intervals.by_person(pd.concat([rows] * 100))) == pytest.approx(once)
+    assert once.low == 0.0
+    assert once.high == 1.0
+    alone = intervals.mean(intervals.by_person(rows.head(1)))
+    assert alone.mean == 0.0
+    assert np.isnan(alone.low)
+    assert np.isnan(intervals.mean(intervals.by_person(rows.head(0))).mean)
+
+
+def test_looks_differ_in_black_and_white() -> None:
+    """Ten methods have ten markers, and no method looks like a yardstick."""
+    methods = [f"m{number}" for number in range(10)]
+    looks = [style.look(method, methods) for method in methods]
+    assert len({how.marker for how in looks}) == 10
+    assert not {how.marker for how in looks} & {how.marker for how in style.YARDSTICKS.values()}
+    assert min(size for name, size in style.RC.items() if "size" in name and name != "figure.figsize") >= 7
+
+
+# ---- studies of some attributes only ---------------------------------------------------------------------------------
+def test_what_is_spared_counts_and_is_shown(tmp_path: Path) -> None:
+    """A method that loses what it should have spared pays in utility, and scores and gate have lines of it."""
+    models = {"careful": Model(), "careless": Model(spared=0.3)}
+    found = read(plant(tmp_path, models, [15], ["residence"]))
+    utility = table.winners(found).set_index("method")["utility"]
+    assert utility["careful"] == pytest.approx(1.0)
+    assert utility["careless"] == pytest.approx(7 / (5 + 2 * 3))  # two of seven groups at a third
+    scores = table.scores(found).query("role == 'spared' and method == 'careless' and measure == 'score'")
+    assert set(scores["modality"]) == {"image_text", "text"}
+    assert scores["mean"].tolist() == pytest.approx([0.3] * len(scores))
+    gate = table.gate(found).query("role == 'spared'").set_index("modality")
+    assert gate["gap"].to_dict() == pytest.approx({"image_text": 0.0, "text": 0.0})
+    assert gate.loc["image_text", "vanilla_blind"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (["residence"], "residence"),
+        (["full_name", "residence"], "full name and residence"),
+        (["a", "b", "c"], "a, b and c"),
+    ],
+)
+def test_the_answer_says_what_was_asked_to_go(tmp_path: Path, attributes: list[str], expected: str) -> None:
+    """Before anything else, also where nothing has finished."""
+    Planter(tmp_path).study(["m"], [10], forget_attributes=attributes)
+    assert said(read(tmp_path)).startswith(f"Asked to go was only the {expected} of the forget people; ")
+
+
+@pytest.mark.parametrize("settings", [{}, {"forget_attributes": []}])
+def test_whole_people_need_no_word(tmp_path: Path, settings: dict[str, list[str]]) -> None:
+    """Nothing changes for studies that forget whole people."""
+    Planter(tmp_path).study(["m"], [10], **settings)
+    assert said(read(tmp_path)).startswith("At forget ratio 10 %")

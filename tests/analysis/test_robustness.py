@@ -1,0 +1,272 @@
+"""The worst attack, against brute force and on planted truths: what hides, what forgot, what is destroyed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import attack_figures, attacks, folder, robustness, style, table, words, worst_case
+from analysis.answer import answer
+from study.core.files import write_json
+from study.core.rows import read_rows
+from study.metrics import recovery
+from tests.helpers.planted import (
+    MODELS,
+    REFERENCE,
+    RELEARNING,
+    SUITE,
+    VANILLA,
+    Attack,
+    Model,
+    Planter,
+    plant_attacks,
+    tried,
+)
+
+SHY = Model()
+"""Like the reference, until somebody searches."""
+
+
+def study_of(root: Path, model: Model, searched: Sequence[Attack], *, noise: float = 0.0, method: str = "m") -> str:
+    """A study of one method at 10 % with the suite's relearning and a search; the key of the winner."""
+    planter = Planter(root, noise=noise)
+    planter.study([method], [10], attack_keeps=0.5)
+    planter.yardsticks(10)
+    key = planter.trial(method, 10, model, report=True)
+    planter.attack(key, model)
+    [reference] = [t.key for t in folder.read(root).yardsticks("reference", 10)]
+    planter.search(key, model, "relearning", [RELEARNING, *searched], reference)
+    write_json(root / "winners.json", {method: {"10": {"trials": [key]}}})
+    return key
+
+
+def worst(root: Path) -> pd.Series:
+    [(_, line)] = worst_case.table(folder.read(root)).iterrows()
+    return line
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> folder.Study:
+    models = {"hiding": MODELS["hiding"], "perfect": Model(), "destroyed": MODELS["destroyed"]}
+    return folder.read(plant_attacks(tmp_path_factory.mktemp("study"), models, [10]))
+
+
+# ---- the numbers -----------------------------------------------------------------------------------------------------
+def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
+    """Noisy rows: chosen on the select half by what the search maximises, told on the report half by hand."""
+    key = study_of(tmp_path, SHY, tried(count=8), noise=0.1)
+    study = folder.read(tmp_path)
+    [reference] = [t.key for t in study.yardsticks("reference", 10)]
+    select: dict[str, float] = {}
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for path in (tmp_path / "trials" / key / "attacks").glob("*.parquet"):
+        both = [read_rows(path), read_rows(tmp_path / "trials" / reference / "attacks" / path.name)]
+        if recovery.kept(both[0], "select") >= 0.5:
+            select[path.stem] = recovery.above_control(both[0], both[1], "select")
+            frames[path.stem] = both
+    best = max(select, key=lambda attack: select[attack])
+    line = worst(tmp_path)
+    assert line["attack"] == best
+    assert line["select"] == pytest.approx(select[best])
+    gains = []
+    for rows in frames[best]:
+        asked = rows[(rows["half"] == "report") & (rows["role"] == "forget") & (rows["held_out"] != "")]
+        ends = [asked[asked["step"] == step].groupby("person")["score"].mean() for step in (0, 40)]
+        gains.append(ends[1] - ends[0])
+    assert line["above_control"] == pytest.approx((gains[0] - gains[1]).mean())
+    assert line["above_control_low"] < line["above_control"] < line["above_control_high"]
+    assert line["kept"] == pytest.approx(recovery.kept(frames[best][0], "report"))
+    assert line["people"] == 8
+
+
+def test_selected_on_one_half_and_told_on_the_other(tmp_path: Path) -> None:
+    """The attack that shines on the report half alone is not chosen; the chosen one is not flattered."""
+    lucky = Attack("relearning", {"trains": ["llm"]}, back=0.4, told=0.95)
+    chosen = Attack("relearning", {"trains": ["projector"]}, back=0.9, told=0.5)
+    study_of(tmp_path, SHY, [lucky, chosen])
+    line = worst(tmp_path)
+    assert line["attack"] == chosen.key
+    assert line["select"] == pytest.approx(0.6)
+    assert line["above_control"] == pytest.approx(0.2)
+    assert line["settings"] == "relearning, trains projector"
+    assert line["worst_3"] == pytest.approx((0.2 + 0.65 + 0.0) / 3)
+
+
+def test_an_attack_that_breaks_the_model_is_not_the_worst_but_is_told(tmp_path: Path) -> None:
+    study_of(tmp_path, SHY, tried(best=0.6))
+    line = worst(tmp_path)
+    assert line["above_control"] == pytest.approx(0.3)
+    assert line["kept"] == pytest.approx(1.0)
+    assert line["any_above_control"] == pytest.approx(0.65)
+    assert line["any_kept"] == pytest.approx(0.2)
+    assert line["broke"] == 1
+
+
+def test_every_attack_is_counted(tmp_path: Path) -> None:
+    again = Attack("relearning", {"trains": ["llm"]}, back=0.4)
+    cut = Attack("relearning", {"trains": ["projector"]}, back=0.4, diverged="diverged at step 3")
+    study_of(tmp_path, SHY, [*tried(), again, again, cut])
+    line = worst(tmp_path)
+    assert line["proposals"] == 13
+    assert line["suite"] == 0
+    counts = line[list(worst_case.COUNTS)].to_dict()
+    assert counts == {"complete": 10, "duplicates": 1, "failed": 1, "unfinished": 1, "cut_short": 1, "broke": 1}
+    assert sum(line[name] for name in ("complete", "duplicates", "failed", "unfinished")) == 13
+    reasons = worst_case.trials(folder.read(tmp_path)).set_index("state")["reason"]
+    assert reasons["failed"] == "too many facts"
+
+
+def test_failing_on_the_control_is_a_failure_too(tmp_path: Path) -> None:
+    """An attack of which only the winner's rows are there cannot be compared."""
+    key = study_of(tmp_path, SHY, [])
+    planter, odd = Planter(tmp_path), Attack("relearning", {"trains": ["llm"]}, back=0.9)
+    [reference] = [t.key for t in folder.read(tmp_path).yardsticks("reference", 10)]
+    planter.attack(key, SHY, odd)
+    planter.attack(reference, REFERENCE, Attack("relearning", {"trains": ["llm"]}, failed="out of memory"))
+    line = worst(tmp_path)
+    assert line["failed"] == 1
+    assert line["above_control"] == pytest.approx(0.0)
+
+
+def test_the_best_so_far_never_falls(planted: folder.Study) -> None:
+    """And ends at the best of the search's attacks that leave a model."""
+    found = worst_case.budget(planted)
+    for _, mine in found.groupby(["method", "ratio"]):
+        assert mine["trial"].tolist() == list(range(1, len(mine) + 1))
+        assert (np.diff(mine["best"]) >= 0).all()
+    tries = worst_case.trials(planted)
+    tries = tries[tries["trial"].notna() & (tries["select_kept"] >= 0.5)]
+    best = tries.groupby("method")["select"].max()
+    assert found.groupby("method")["best"].last().to_dict() == pytest.approx(best.to_dict())
+
+
+def test_the_same_attack_on_vanilla_is_the_ceiling(planted: folder.Study) -> None:
+    lines = worst_case.table(planted).set_index("method")
+    assert lines.loc["hiding", "vanilla_after"] == pytest.approx(0.95)
+    assert lines["weak_above_control"].isna().all()
+
+
+# ---- the verdicts ----------------------------------------------------------------------------------------------------
+def test_planted_truths(planted: folder.Study) -> None:
+    lines = worst_case.table(planted).set_index("method")
+    assert lines["verdict"].to_dict() == {
+        "hiding": "came back", "perfect": "held", "destroyed": "broken, not robust",
+    }  # fmt: skip
+    assert lines.loc["perfect", "above_control"] == 0.0
+    assert lines.loc["hiding", "above_control"] == pytest.approx(0.95 - 0.32)
+
+
+def test_what_holds_under_the_suite_may_come_back_in_a_search(tmp_path: Path) -> None:
+    """The answer says so and does not call the method one that held."""
+    study_of(tmp_path, SHY, tried(best=0.9))
+    study = folder.read(tmp_path)
+    fixed, found = robustness.recovery(study), worst_case.table(study)
+    mine = fixed[(fixed["method"] == "m") & (fixed["held_out"] == "person")]
+    assert set(mine["verdict"]) == {"held"}
+    assert found["verdict"].tolist() == ["came back"]
+    text = " ".join(answer(study, table.winners(study), fixed, found))
+    assert "An attacker that also searches (10 trials, 1 failed)" in text
+    assert "gets 0.60 [0.60, 0.60] above control (relearning, " in text
+    assert "no other usable method is shown to have held" in text
+
+
+def test_a_model_that_every_attack_breaks_did_not_hold(tmp_path: Path) -> None:
+    planter = Planter(tmp_path)
+    planter.study(["m"], [10])
+    planter.yardsticks(10, attacked=False)
+    key = planter.trial("m", 10, SHY, report=True)
+    breaking = Attack("pruning", {"share": 0.9}, kept=0.3, steps=(0, 1))
+    write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
+    for trial in folder.read(tmp_path).trials.values():
+        model = {"vanilla": VANILLA, "reference": REFERENCE}.get(trial.kind, SHY)
+        planter.attack(trial.key, model, breaking)
+    study = folder.read(tmp_path)
+    fixed = robustness.recovery(study)
+    assert set(fixed.loc[(fixed["method"] == "m") & (fixed["held_out"] != "seen"), "verdict"]) == {
+        "broken by the attack"
+    }
+    line = worst(tmp_path)
+    assert line["verdict"] == "broken by the attack"
+    assert math.isnan(line["above_control"])
+    assert line["any_above_control"] == pytest.approx(0.0)
+
+
+def test_the_bound_is_the_studys(tmp_path: Path) -> None:
+    key = study_of(tmp_path, SHY, [Attack("relearning", {"trains": ["llm"]}, back=0.9, told=0.9, kept=0.6)])
+    assert worst(tmp_path)["verdict"] == "came back"
+    Planter(tmp_path).study(["m"], [10], attack_keeps=0.7)
+    assert worst(tmp_path)["verdict"] == "held"
+    assert worst(tmp_path)["any_above_control"] == pytest.approx(0.6)
+    assert key == worst(tmp_path)["key"]
+
+
+def test_a_control_that_falls_is_no_recovery() -> None:
+    line = {"method": "m", "broken": False, "held_out": "both", "vanilla_before": 0.9, "before": 0.3, "after": 0.3,
+            "gain": 0.0, "kept": 1.0, "above_control": 0.2, "above_control_low": 0.1, "above_control_high": 0.3,
+            "control_after": 0.1}  # fmt: skip
+    assert robustness.verdict(pd.Series(line), 0.5) == "only the control fell"
+    assert robustness.verdict(pd.Series({**line, "gain": 0.01, "after": 0.31}), 0.5) == "came back"
+    assert set(robustness.VERDICTS) >= {"only the control fell", "broken by the attack"}
+
+
+# ---- the suite, its names and its figures ----------------------------------------------------------------------------
+def test_the_suite_is_what_no_search_proposed(planted: folder.Study) -> None:
+    """A search starts with an attack of the suite; its other proposals do not crowd the tables."""
+    assert set(attacks.suite(planted).values()) == {
+        "relearning", "quantization, format int4", "quantization, format nf4", "swap back",
+    }  # fmt: skip
+    assert {how.key for how in (RELEARNING, *SUITE)} == set(attacks.suite(planted))
+    assert set(robustness.recovery(planted)["settings"]) == set(attacks.suite(planted).values())
+
+
+def test_attacks_are_told_by_what_varies() -> None:
+    named = words.differing({
+        "a": ("swap_back", {"type": "SwapBack", "parts": ["vision"]}),
+        "b": ("relearning", {"data": "forget", "schedule": {"steps": 40, "learning_rate": 0.000123456}}),
+        "c": ("relearning", {"data": "forget", "schedule": {"steps": 40, "learning_rate": 0.001}}),
+        "d": ("prefill", {"text": "Sure"}), "e": ("prefill", {"text": "Sure, " + "as you wish " * 9}),
+        "f": ("quantization", {"scale": 0.10001}), "g": ("quantization", {"scale": 0.10002}),
+    })  # fmt: skip
+    assert named["a"] == "swap back"
+    assert named["b"] == "relearning, learning rate 0.000123"
+    assert named["e"].endswith(" ...")
+    assert len(named["e"]) < 60
+    assert len(set(named.values())) == 7
+
+
+def test_the_heat_map_is_grey_where_nothing_can_be_said(planted: folder.Study) -> None:
+    data = attack_figures.heat_data(planted)
+    cells = data.set_index(["settings", "method"])
+    assert cells.loc[("swap back", "hiding"), "above_control"] == pytest.approx(0.58)
+    assert cells.loc[(attack_figures.SEARCHED, "hiding"), "above_control"] == pytest.approx(0.63)
+    assert set(data.loc[data["method"] == "destroyed", "verdict"]) <= set(attack_figures.NOTHING_TO_SEE)
+    assert len(data) == 3 * (len(attacks.suite(planted)) + 1)
+
+
+def test_one_shot_attacks_have_no_curve(planted: folder.Study) -> None:
+    assert set(attack_figures.curve_data(planted)["settings"]) == {"relearning"}
+
+
+def test_the_worst_attacks_curve_has_its_control_beside_it(planted: folder.Study) -> None:
+    found = worst_case.curves(planted).set_index(["method", "who", "step"])["mean"]
+    assert found["hiding", "method", 40] == pytest.approx(0.95)
+    assert found["hiding", "control", 40] == pytest.approx(0.3)
+
+
+def test_sixteen_methods_look_different() -> None:
+    methods = [f"m{number}" for number in range(16)]
+    looks = [style.look(method, methods) for method in methods]
+    assert len({how.marker for how in looks}) == len({tuple(how.color) for how in looks}) == 16
+    assert not {how.marker for how in looks} & {how.marker for how in style.YARDSTICKS.values()}
+
+
+def test_methods_with_settings_are_wrapped() -> None:
+    label = "npo:modality=text,lora_rank=16,trains=vision+projector"
+    assert words.method(label) == "npo (modality text, lora rank 16, trains vision + projector)"
+    assert max(map(len, words.wrapped(words.method(label), 26).split("\n"))) <= 26
+    assert words.in_lines(words.method(label), 2).count("\n") == 1

@@ -1,0 +1,116 @@
+"""Requests one after another in the analysis: the table against plain means, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import report, sequence_figures, sequences
+from analysis.folder import Study, read
+from study.core.files import write_json
+from study.core.rows import read_rows
+from tests.helpers.planted import PEOPLE, Model, Planter, plant
+
+BACK = [(0.9, 0.9), (0.3, 0.9), (0.6, 0.3)]
+STAYS = [(0.9, 0.9), (0.3, 0.9), (0.3, 0.3)]
+
+
+def study_of(root: Path, *, goal: str = "visual", noise: float = 0.0, **turns: dict[str, object]) -> Study:
+    """A study at 10 % whose winners saw requests in turn; the arguments of `Planter.sequence` by method."""
+    planter = Planter(root, noise=noise)
+    planter.study([*turns], [10], goal=goal)
+    planter.yardsticks(10)
+    winners = {}
+    for method, how in turns.items():
+        key = planter.trial(method, 10, Model(), report=True)
+        planter.sequence(key, **how)  # type: ignore[arg-type]
+        winners[method] = {"10": {"trials": [key]}}
+    write_json(root / "winners.json", winners)
+    return read(root)
+
+
+def test_the_table_is_that_of_plain_means(tmp_path: Path) -> None:
+    study = study_of(tmp_path, noise=0.1, m={"levels": BACK})
+    found = sequences.table(study).set_index(["state", "done", "group", "modality"])
+    [path] = tmp_path.glob("trials/*/sequence/2.parquet")
+    rows = read_rows(path).query("role == 'forget' and modality == 'image_text' and step == 2")
+    first = rows[rows["person"].isin(PEOPLE["forget"][0::2])]
+    line = found.xs(("in turn", 2, "request 1", "image_text"))
+    assert line["mean"] == pytest.approx(first["score"].mean())
+    assert line["people"] == 4
+    assert line["low"] <= line["mean"] <= line["high"]
+    assert len(found.loc["in turn"]) == 3 * 3  # three states of two requests and the retained
+    assert set(found.index.get_level_values("modality")) == {"image_text"}
+
+
+def test_the_same_people_at_once_and_the_reference_stand_beside(tmp_path: Path) -> None:
+    found = sequences.table(study_of(tmp_path, m={"levels": BACK})).set_index(["state", "done", "group"])["mean"]
+    assert found["at once", 2, "request 1"] == pytest.approx(0.3)
+    assert found["reference", 0, "request 2"] == pytest.approx(0.3)
+    assert found["at once", 2, "retain"] == pytest.approx(0.9)
+    assert found["in turn", 2, "request 1"] == pytest.approx(0.6)
+
+
+def test_text_counts_where_it_was_to_go(tmp_path: Path) -> None:
+    found = sequences.table(study_of(tmp_path, goal="full", m={"levels": BACK}))
+    assert set(found["modality"]) == {"image_text", "text"}
+
+
+def test_what_is_back_is_a_part_of_what_was_removed(tmp_path: Path) -> None:
+    """Half of .6 is back; of four people, who all answer alike, so the interval is a point."""
+    [one] = sequences.winners(study_of(tmp_path, m={"levels": BACK}))
+    removed, back = sequences.first(one, "visual")
+    assert removed == pytest.approx(0.6)
+    assert back == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_it_is_said_plainly(tmp_path: Path) -> None:
+    study = study_of(
+        tmp_path, hides={"levels": BACK}, holds={"levels": STAYS}, idle={"levels": [(0.9, 0.9)] * 3},
+        dies={"levels": STAYS, "retain": [0.9, 0.9, 0.1]},
+        ends={"levels": STAYS[:2], "requests": 2, "diverged": "request 2: the loss is nan"},
+    )  # fmt: skip
+    assert sequences.said(study) == [
+        "At forget ratio 10 %, after the last request, of what request 1 had removed this is back: "
+        "hides 50 % [50, 50] (after request 2).",
+        "At forget ratio 10 %, what request 1 removed stayed removed with holds.",
+        "At forget ratio 10 %, request 1 removed less than 0.1 accuracy, too little to tell a part of it, with idle.",
+        "At forget ratio 10 %, less than 0.5 of the retain accuracy is left of dies (after request 2): destroyed, so "
+        "nothing is said of what came back.",
+        "At forget ratio 10 %, the sequence did not get to its end with ends (1 of 2 requests done; request 2: the "
+        "loss is nan).",
+    ]
+
+
+def test_the_longest_sequence_is_drawn_and_all_are_in_the_table(tmp_path: Path) -> None:
+    study = study_of(tmp_path, m={"levels": BACK})
+    [one] = sequences.winners(study)
+    Planter(tmp_path).sequence(one.trial.key, [(0.9,) * 4, (0.3, 0.9, 0.9, 0.9)], diverged="request 2: no")
+    study = read(tmp_path)
+    assert set(sequences.table(study)["requests"]) == {2, 4}
+    drawn = sequence_figures.data(study)
+    assert set(drawn["requests"]) == {4}
+    assert set(drawn["group"]) == {"retain", *(f"request {n}" for n in range(1, 5))}
+
+
+def test_the_report_has_the_section_only_with_sequences(tmp_path: Path) -> None:
+    """With its figure, its table and its sentence; a divergence is named in all of them."""
+    study_of(
+        tmp_path / "with", m={"levels": BACK}, ends={"levels": BACK[:2], "requests": 2, "diverged": "request 2: no"}
+    )
+    page = report.build(tmp_path / "with").page.read_text()
+    assert "One request after another" in page
+    assert "hides" not in page
+    assert "m 50 % [50, 50] (after request 2)" in page
+    assert "ends (1 of 2 requests done; request 2: no)" in page
+    shown = pd.read_csv(tmp_path / "with" / "report" / "tables" / "sequence.csv")
+    assert np.allclose(
+        shown.query("method == 'm' and done == 2 and group == 'request 1' and state == 'in turn'")["mean"], 0.6
+    )
+    assert (tmp_path / "with" / "report" / "figures" / "sequence.png").exists()
+    plant(tmp_path / "without", {"perfect": Model()}, [10])
+    assert "One request after another" not in report.build(tmp_path / "without").page.read_text()
+    assert not (tmp_path / "without" / "report" / "figures" / "sequence.png").exists()

@@ -1,0 +1,225 @@
+"""Composed attacks: each link on what the one before left, written with slashes, told apart and told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import words
+from analysis.attacks import told
+from analysis.folder import Attack as Kept
+from study.attacks.adapter_scaling import AdapterScaling
+from study.attacks.chain import Chain
+from study.attacks.jailbreak import TEMPLATES, Jailbreak
+from study.attacks.logit_lens import LogitLens
+from study.attacks.membership_inference import MembershipInference
+from study.attacks.nothing import Nothing
+from study.attacks.prefill import Prefill
+from study.attacks.probe import Probe
+from study.attacks.quantization import Quantization
+from study.attacks.relearning import Relearning
+from study.attacks.swap_back import SwapBack
+from study.contracts import Attack, Request, Stage
+from study.core.hashing import canonical, content_key
+from study.core.plugins import find, known
+from study.data.benchmark import Benchmark, Lesson, Question
+from study.evaluation.scoring import score
+from study.model.vlm import VLM
+from study.presets import PRESETS
+from study.settings import Study
+from tests.helpers.small import QUICK, quick, request_on, same_bits, snapshot, twin
+
+
+@pytest.fixture
+def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request:
+    return request_on(benchmark, tmp_path / "cache", tiny_folder, ratio=15)
+
+
+@pytest.fixture
+def questions(request_: Request) -> list[Question]:
+    return [q for q in request_.split.questions if q.role == "forget" and q.task == "classification" and q.picture][:6]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Is given some lessons and leaves a model, or a reading, at the steps it says."""
+
+    lessons: tuple[Lesson, ...] = ()
+    steps: tuple[int, ...] = (0, 1)
+    reads: bool = False
+
+    def given(self, request: Request) -> tuple[Lesson, ...]:
+        return self.lessons
+
+    def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
+        for step in self.steps:
+            yield Stage(step, vlm, questions, score if self.reads and step else None)
+
+
+# ---- what a chain does -----------------------------------------------------------------------------------------------
+def test_every_link_attacks_what_the_one_before_left(tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    """By hand: one attack run to its end, then the next on its last stage. The order matters."""
+    relearn, rounding = quick(Relearning(), replace(QUICK, learning_rate=1e-2)), Quantization("int4")
+    ends = []
+    for links in ((relearn, rounding), (rounding, relearn)):
+        by_hand, asked = twin(tiny), questions
+        for link in links:
+            *_, last = link(by_hand, asked, request_)
+            by_hand, asked = last.vlm, list(last.questions)
+        *_, end = Chain(links)(twin(tiny), questions, request_)
+        assert same_bits(snapshot(by_hand), snapshot(end.vlm))
+        ends.append(snapshot(end.vlm))
+    assert not same_bits(*ends)
+
+
+def test_questions_and_replies_are_handed_on_too(tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    chain = Chain((Jailbreak("authority"), Prefill("This person"), SwapBack()))
+    first, last = chain(tiny.with_instruction("Say nothing."), questions, request_)
+    assert (first.vlm.instruction, first.vlm.prefill) == ("Say nothing.", "")
+    assert first.questions == questions
+    assert (last.vlm.instruction, last.vlm.prefill) == ("", "This person")
+    assert [q.prompt for q in last.questions] == [TEMPLATES["authority"].format(question=q.prompt) for q in questions]
+
+
+def test_the_steps_are_those_of_the_last_link(tiny: VLM, request_: Request) -> None:
+    """Whatever the others took; the last link's own step 0 is not the model as it was found, and is left out."""
+    chain = Chain((Planted(steps=(0, 7, 9)), Planted(steps=(0, 3, 5)), Planted(steps=(0, 4, 6))))
+    assert [stage.step for stage in chain(tiny, [], request_)] == [0, 4, 6]
+
+
+def test_adapters_of_an_earlier_link_are_merged(tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    """A link is run to its end, so that the next one meets an ordinary model."""
+    names = list(tiny.tensors())
+    relearn = quick(Relearning(), replace(QUICK, lora_rank=2))
+    *_, last = Chain((relearn, Nothing()))(tiny, questions, request_)
+    assert list(last.vlm.tensors()) == names
+
+
+def test_it_is_given_what_its_links_are_given(request_: Request) -> None:
+    """Each lesson once, in the order of the links."""
+    a, b, c = request_.forget[:3]
+    assert Chain((Planted((b, a)), Planted(), Planted((a, c, b)))).given(request_) == (b, a, c)
+
+
+def test_fewer_than_two_links_are_no_chain() -> None:
+    for links in ((), (Nothing(),)):
+        with pytest.raises(ValueError, match=r"links=.*name at least two attacks"):
+            Chain(links)
+
+
+# ---- what can stand where --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("reading", [Probe(), LogitLens(), MembershipInference()])
+def test_what_reads_the_model_its_own_way_stands_last(
+    reading: Attack, tiny: VLM, request_: Request, questions: list[Question]
+) -> None:
+    name = type(reading).__module__.rpartition(".")[2]
+    with pytest.raises(ValueError, match=f"{name}/swap_back: {name} reads .* put it last"):
+        Chain((reading, SwapBack()))
+    *_, last = Chain((SwapBack(), reading))(tiny, questions, request_)
+    assert last.read is not None
+
+
+def test_a_reading_that_was_not_announced_is_refused_when_it_comes(tiny: VLM, request_: Request) -> None:
+    stages = Chain((Planted(reads=True), Nothing()))(tiny, [], request_)
+    assert next(stages).step == 0
+    with pytest.raises(ValueError, match="test_chain/nothing: test_chain reads the model its own way"):
+        next(stages)
+
+
+def test_an_adapter_is_taken_off_before_anything_else(tiny: VLM, request_: Request) -> None:
+    """After another attack the weights would no longer be start plus adapter."""
+    with pytest.raises(ValueError, match=r"swap_back/adapter_scaling: adapter_scaling needs .* put it first"):
+        Chain((SwapBack(), AdapterScaling()))
+    assert len(list(Chain((AdapterScaling(), SwapBack()))(tiny, [], request_))) == 2
+
+
+def test_a_probe_knows_nobody_on_changed_pictures(tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    """Who is on the pictures of another attack is nowhere said: better no answer than the ordinary score."""
+    chain = Chain((find("attacks", "image_transform")(), Probe()))
+    with pytest.raises(ValueError, match="its picture is none of the benchmark's"):
+        list(chain(tiny, questions, request_))
+
+
+# ---- how it is written -----------------------------------------------------------------------------------------------
+def study(**fields: Any) -> Study:
+    return replace(PRESETS["tiny"][1], **fields).resolved()
+
+
+def test_slashes_compose() -> None:
+    text = "swap_back:parts=vision+projector/prefill:text=It is/quantization:format=nf4"
+    [found] = study(attacks=(text,)).attackers()
+    assert found == Chain((SwapBack(("vision", "projector")), Prefill("It is"), Quantization("nf4")))
+
+
+def test_every_setting_of_the_presets_grid_is_composed() -> None:
+    """Three kinds of relearning after one swap are three attacks, with what was set for all of them."""
+    several = study(attacks=("swap_back/relearning:steps=7",)).attackers()
+    alone = study(attacks=("relearning:steps=7",)).attackers()
+    assert len(alone) == 3
+    assert several == tuple(Chain((SwapBack(), relearning)) for relearning in alone)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("chain", "'chain': chain is written by its links, such as swap_back/quantization:format=nf4"),
+        ("chain:links=swap_back", "chain is written by its links"),
+        ("swap_back/chain", "chain is written by its links"),
+        ("swap_back/quantizaton", "unknown name 'quantizaton' among the attacks: did you mean 'quantization'"),
+        ("swap_bak/nothing", "unknown name 'swap_bak' among the attacks: did you mean 'swap_back'"),
+        ("swap_back/", "unknown name '' among the attacks"),
+        ("nothing/quantization:fromat=nf4", "unknown name 'fromat' among the settings of quantization"),
+        ("probe/nothing", "probe/nothing: probe reads the model its own way and leaves nothing to attack: put it last"),
+    ],
+)
+def test_what_cannot_be_composed_is_refused_before_any_model(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r"chain|unknown|probe") as caught:
+        study(attacks=(text,)).attackers()
+    assert told in str(caught.value)
+
+
+def test_a_composed_attack_is_not_searched() -> None:
+    with pytest.raises(ValueError, match="'swap_back/relearning' is composed and has no search space"):
+        study(searched_attacks=("swap_back/relearning",))
+
+
+# ---- how it is told --------------------------------------------------------------------------------------------------
+def test_a_chain_is_known_by_its_links() -> None:
+    """By what they are, how they are set, and their order; even where links have the same fields or none."""
+    chains = [
+        Chain((SwapBack(), Quantization())), Chain((Quantization(), SwapBack())),
+        Chain((SwapBack(), Quantization("nf4"))), Chain((Nothing(), Nothing())),
+        Chain((Nothing(), Nothing(), Nothing())), *(Chain((Nothing(), find("attacks", name)())) for name in PLAIN),
+    ]  # fmt: skip
+    assert len({content_key(chain) for chain in chains}) == len(chains)
+
+
+PLAIN = [name for name in known("attacks") if name not in ("nothing", "adapter_scaling")]
+
+
+def kept(attack: Attack, name: str) -> Kept:
+    """An attack as the analysis finds it."""
+    return Kept(content_key(attack), name, canonical(attack), Path(), "complete")
+
+
+def test_a_chain_is_told_by_its_links_and_what_varies() -> None:
+    attacks = {
+        "a": kept(SwapBack(), "swap_back"),
+        "b": kept(Chain((SwapBack(), Quantization("nf4"))), "chain"),
+        "c": kept(Chain((SwapBack(), Quantization("int4"))), "chain"),
+        "d": kept(Chain((Quantization("int8"), Quantization("nf4"))), "chain"),
+        "e": kept(Chain((Quantization("int8"), Quantization("int4"))), "chain"),
+        "f": kept(Chain((SwapBack(), Relearning())), "chain"),
+    }
+    assert words.differing({key: told(attack) for key, attack in attacks.items()}) == {
+        "a": "swap back",
+        "b": "swap back then quantization, quantization format nf4",
+        "c": "swap back then quantization, quantization format int4",
+        "d": "quantization then quantization, quantization 2 format nf4",
+        "e": "quantization then quantization, quantization 2 format int4",
+        "f": "swap back then relearning",
+    }

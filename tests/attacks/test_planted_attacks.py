@@ -1,0 +1,397 @@
+"""Planted truth: defences that are known to hide, to forget or to destroy, through trials, attacks and verdicts.
+
+A small model is really taught. What only hides must be exposed, what never knew must not be, and a destroyed model must
+never be called robust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from analysis import folder as analysed
+from analysis.robustness import recovery
+from study.attacks.adapter_scaling import AdapterScaling
+from study.attacks.chain import Chain
+from study.attacks.interpolation import Interpolation
+from study.attacks.nothing import Nothing
+from study.attacks.pruning import Pruning
+from study.attacks.quantization import Quantization
+from study.attacks.relearning import Relearning
+from study.attacks.swap_back import SwapBack
+from study.base_models.tiny import Tiny
+from study.benchmarks.synthetic import Synthetic
+from study.contracts import Attack, Method, Request
+from study.core.files import write_json
+from study.core.hashing import content_key
+from study.core.rows import read_rows
+from study.core.terms import Part
+from study.data.benchmark import Benchmark, Lesson
+from study.data.synthetic_language import COMPLETE
+from study.experiment import attack as attacking
+from study.experiment import trial
+from study.experiment.checkpoints import load_learned
+from study.experiment.context import StudyContext
+from study.experiment.teach import learn
+from study.experiment.trial_spec import Learned, Trial
+from study.methods.gradient_ascent import GradientAscent
+from study.methods.none import NoMethod
+from study.model.delta import apply_delta
+from study.model.loading import load
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
+from tests.helpers.planted import Planter
+from tests.helpers.small import same_bits, snapshot, twin
+
+pytestmark = pytest.mark.slow
+
+RATIO = 15
+TEACHING = Schedule(steps=130, learning_rate=3e-3, pictures=30, lessons_per_picture=4, texts=3, lessons_per_text=12,
+                    warmup=20, decay="cosine", beta2=0.98)  # fmt: skip
+VANILLA = Learned("vanilla", "tiny", "few", None, None, TEACHING, ("projector", "llm"), 0)
+CONTROL = replace(VANILLA, kind="reference", goal="visual", ratio=RATIO)
+OTHER = replace(CONTROL, seed=1)
+
+FAST = Schedule(steps=40, learning_rate=3e-3, pictures=12, decay="constant", beta2=0.98)
+RELEARN = Relearning(people=1.0, facts=0.4, trains=("projector",), score_at=(), schedule=FAST)
+ATTACKS: dict[str, Attack] = {
+    "nothing": Nothing(),
+    "swap back": SwapBack(),
+    "interpolation": Interpolation(parts=("vision",), percents=(100,)),
+    "quantization": Quantization("int8"),
+    "pruning": Pruning(share=0.1),
+    "relearning": RELEARN,
+    "idle relearning": replace(RELEARN, schedule=replace(FAST, steps=5, learning_rate=0.0)),
+    "benign": replace(RELEARN, data="benign", schedule=replace(FAST, steps=10, learning_rate=1e-3)),
+    "swap back then relearning": Chain((SwapBack(), RELEARN)),
+}
+HEAD_ATTACKS: dict[str, Attack] = {
+    "nothing": Nothing(),
+    "head": SwapBack((), head=True),
+    "tower": SwapBack(),
+    "tower then head": Chain((SwapBack(), SwapBack((), head=True))),
+}
+
+
+@dataclass(frozen=True)
+class Few:
+    """A dozen people and celebrities of the synthetic benchmark, in short answers and choices only."""
+
+    def __call__(self, folder: Path) -> Benchmark:
+        whole = Synthetic(people=40, celebrities=8, attributes=4, views=2, strangers=8)(folder)
+        split = whole.split(RATIO)
+        everybody = {lesson.person for lesson in split.lessons}
+        others = sorted(everybody - split.forget_people - split.real_people)[:6]
+        there = split.forget_people | {*others, *sorted(split.real_people)[:3]}
+
+        def short(lesson: Lesson) -> bool:
+            return not lesson.prompt.startswith(COMPLETE) and len(lesson.answer.split()) < 3
+
+        few = replace(
+            split,
+            lessons=tuple(x for x in split.lessons if x.person in there and short(x)),
+            questions=tuple(q for q in split.questions if q.person in there and q.task == "classification"),
+        )
+        return replace(whole, splits={RATIO: few})
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """Makes the vision tower see strangers where forget people are, and everybody else as before."""
+
+    trains: tuple[Part, ...] = ("vision",)
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        schedule = Schedule(steps=60, learning_rate=3e-3, pictures=8, beta2=0.98, decay="cosine")
+        before = vlm.frozen_copy(self.trains)
+        forget, retain = (Lessons(x, schedule, 0) for x in (request.forget, request.retain))
+
+        def loss(step: int) -> Tensor:
+            hidden, shown = forget.draw_pictures(8), retain.draw_pictures(8)
+            seen = [request.strangers[int(picture.key, 16) % len(request.strangers)] for picture in hidden]
+            wanted = before.features(before.pixels([*seen, *shown])).projected.detach()
+            found = vlm.features(vlm.pixels([*hidden, *shown])).projected
+            return (found - wanted).square().mean() / wanted.square().mean()
+
+        train(vlm, self.trains, schedule, loss)
+        return vlm
+
+
+@dataclass(frozen=True)
+class Suppressor:
+    """Adds one large matrix of rank one to the projector, fitted to fire on forget pictures and on no others.
+
+    Every forget person is hidden by the same direction: whoever finds it with some of them has found it for all.
+    """
+
+    size: float = 8.0
+
+    @torch.no_grad()
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        first = vlm.model.get_submodule(f"{vlm.prefixes['projector']}.linear_1")
+        assert isinstance(first, nn.Linear)
+        heard: list[Tensor] = []
+        hook = first.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0].flatten(0, -2)))
+        for lessons in (request.forget, request.retain):
+            vlm.features(vlm.pixels(sorted({x.picture for x in lessons if x.picture}, key=lambda p: p.key)))
+        hook.remove()
+        fires = torch.cat([torch.full((len(tokens),), float(i == 0)) for i, tokens in enumerate(heard)])
+        seen = torch.cat(heard)
+        seen_by = torch.linalg.solve(seen.T @ seen + 1e-2 * torch.eye(seen.shape[1]), seen.T @ fires)
+        towards = torch.randn(first.out_features, generator=torch.Generator().manual_seed(0))
+        first.weight.add_(self.size * torch.outer(towards, seen_by))
+        return vlm
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """Shuffles the rows of the output head: the model knows all it knew, and says another word for each."""
+
+    @torch.no_grad()
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        head = vlm.model.get_output_embeddings().weight
+        head.copy_(head[torch.randperm(len(head), generator=torch.Generator().manual_seed(0))])
+        return vlm
+
+
+@dataclass(frozen=True)
+class Twofold:
+    """Both: who opens one lock stands before the other."""
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        return Permuted()(Hiding()(vlm, request), request)
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """Perfect unlearning: the weights of a model that was never taught, of another seed than the control."""
+
+    root: Path
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        apply_delta(vlm, load_learned(self.root, OTHER.key).tensors())
+        return vlm
+
+
+@dataclass(frozen=True)
+class Destroyed:
+    """Random weights."""
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        random = torch.Generator().manual_seed(0)
+        apply_delta(vlm, {n: 0.1 * torch.randn(p.shape, generator=random) for n, p in vlm.tensors().items()})
+        return vlm
+
+
+def taught(root: Path, base: Path, *models: Learned) -> StudyContext:
+    """A study folder in which models have been taught."""
+    context = StudyContext(root, Few(), base)
+    for learned in models:
+        learn(root, learned, context.benchmark, base, "cpu", None)
+    return context
+
+
+def unlearned(
+    context: StudyContext,
+    methods: Mapping[str, Method],
+    attacks: Mapping[str, Attack],
+    vanilla: Learned,
+    control: Learned,
+) -> dict[str, Trial]:
+    """Both yardsticks and some defences, unlearned, scored and attacked; a study folder like any other."""
+    found = {name: Trial(vanilla, method, "visual", RATIO, 0, name) for name, method in methods.items()}
+    yardsticks = {"vanilla": vanilla, "reference": control}
+    found |= {name: Trial(learned, NoMethod(), "visual", RATIO, 0) for name, learned in yardsticks.items()}
+    for planted in found.values():
+        trial.run(context, planted, control.key)
+        trial.report(context, planted)
+        for attack in attacks.values():
+            attacking.attack_trial(context, planted, attack, control.key)
+    Planter(context.root).study([*methods], [RATIO])
+    winners = {name: {str(RATIO): {"trials": [found[name].key]}} for name in methods}
+    write_json(context.root / "winners.json", winners)
+    return found
+
+
+def verdicts(context: StudyContext, attacks: Mapping[str, Attack]) -> pd.DataFrame:
+    """What the report says of each defence under each attack."""
+    table = recovery(analysed.read(context.root))
+    names = {content_key(attack): name for name, attack in attacks.items()}
+    return table.assign(attack=table["attack"].map(names))
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> StudyContext:
+    """Vanilla and two references."""
+    root = tmp_path_factory.mktemp("planted")
+    return taught(root, Tiny(steps=0, width=96, layers=1, patch=24)(root / "base"), VANILLA, CONTROL, OTHER)
+
+
+@pytest.fixture(scope="module")
+def trials(context: StudyContext) -> dict[str, Trial]:
+    """The planted defences under every planted attack."""
+    methods: Mapping[str, Method] = {
+        "tower": Hiding(), "suppressor": Suppressor(), "forgetful": Forgetful(context.root),
+        "destroyed": Destroyed(),
+    }  # fmt: skip
+    return unlearned(context, methods, ATTACKS, VANILLA, CONTROL)
+
+
+@pytest.fixture(scope="module")
+def judged(context: StudyContext, trials: dict[str, Trial]) -> pd.DataFrame:
+    """What the report says of each defence under each attack."""
+    return verdicts(context, ATTACKS)
+
+
+def line(judged: pd.DataFrame, method: str, attack: str, held_out: str = "person") -> Any:
+    [found] = judged[
+        (judged["method"] == method) & (judged["attack"] == attack) & (judged["held_out"] == held_out)
+    ].itertuples()
+    return found
+
+
+def test_vanilla_knew_and_the_control_does_not(judged: pd.DataFrame) -> None:
+    """Else nothing below would mean anything."""
+    assert line(judged, "vanilla", "nothing").before > 0.9
+    assert line(judged, "reference", "nothing").before < 0.5
+
+
+def test_what_only_the_tower_forgot_is_exposed_by_swapping_it_back(judged: pd.DataFrame) -> None:
+    """All of it, without training; moving the whole way towards the public tower is the same."""
+    for attack in ("swap back", "interpolation"):
+        found = line(judged, "tower", attack)
+        assert found.before < 0.6
+        assert found.recovery > 0.8
+        assert found.verdict == "came back"
+
+
+def test_swapping_the_tower_back_gives_vanilla_to_the_bit(context: StudyContext, trials: dict[str, Trial]) -> None:
+    """Learning froze the tower and the method trained nothing else."""
+    vanilla = load_learned(context.root, VANILLA.key)
+    request = context.request(trials["tower"], CONTROL.key)
+    hidden = Hiding()(twin(vanilla), request)
+    assert not same_bits(snapshot(hidden), snapshot(vanilla))
+    *_, last = SwapBack()(hidden, [], request)
+    assert same_bits(snapshot(last.vlm), snapshot(vanilla))
+
+
+def test_a_suppressor_in_the_projector_is_exposed_by_relearning(judged: pd.DataFrame) -> None:
+    """Given two of five facts of each, the others come back, far more than a model that never knew learns of them;
+    the public tower is no help, for nobody touched the tower."""
+    found = line(judged, "suppressor", "relearning", "fact")
+    assert found.before < 0.5
+    assert found.recovery > 0.8
+    assert found.above_control > 0.2
+    assert line(judged, "suppressor", "swap back").gain == 0.0
+
+
+def test_what_never_knew_shows_no_recovery(judged: pd.DataFrame) -> None:
+    """A reference of another seed as the winner: under every attack its gain is the control's, but for noise."""
+    lines = judged[(judged["method"] == "forgetful") & (judged["held_out"] != "seen")]
+    assert set(lines["attack"]) == set(ATTACKS)
+    assert "came back" not in set(lines["verdict"])
+    assert lines["above_control"].abs().max() < 0.2
+
+
+def test_a_destroyed_model_is_never_called_robust(judged: pd.DataFrame) -> None:
+    """Nothing comes back from it either."""
+    lines = judged[judged["method"] == "destroyed"]
+    assert set(lines["attack"]) == set(ATTACKS)
+    assert set(lines["verdict"]) == {"broken, not robust"}
+
+
+@pytest.mark.parametrize(("attack", "rounding"), [("nothing", 0.0), ("idle relearning", 1e-6)])
+def test_an_idle_attack_brings_back_exactly_nothing(
+    attack: str, rounding: float, context: StudyContext, trials: dict[str, Trial], judged: pd.DataFrame
+) -> None:
+    """Not one answer changes. Probabilities may in the last bit: in the middle of training PyTorch sums in another
+    order."""
+    assert set(judged.loc[judged["attack"] == attack, "gain"]) == {0.0}
+    for planted in trials.values():
+        rows = read_rows(context.folder.attack(planted.key, content_key(ATTACKS[attack]))).set_index("question")
+        first, last = (rows[rows["step"] == step] for step in (rows["step"].min(), rows["step"].max()))
+        assert list(first.index) == list(last.index)
+        assert first["score"].tolist() == last["score"].tolist()
+        assert first["reply"].tolist() == last["reply"].tolist()
+        assert (first["probability"] - last["probability"]).abs().max() <= rounding
+
+
+# ---- an adapter, a head, two locks -------------------------------------------------------------------------------
+def test_taking_an_adapter_off_gives_vanilla_to_the_bit(context: StudyContext, trials: dict[str, Trial]) -> None:
+    """The same weights, and the same rows as vanilla that nobody attacked."""
+    ascent = GradientAscent(schedule=Schedule(steps=6, learning_rate=1e-2, pictures=6, lora_rank=4))
+    adapted, attack = Trial(VANILLA, ascent, "visual", RATIO, 0, "adapter"), AdapterScaling()
+    trial.run(context, adapted, CONTROL.key)
+    attacking.attack_trial(context, adapted, attack, CONTROL.key)
+    rows = read_rows(context.folder.attack(adapted.key, content_key(attack))).set_index("question")
+    vanilla = read_rows(context.folder.attack(trials["vanilla"].key, content_key(Nothing()))).set_index("question")
+    found, half, off = (rows[rows["step"] == step].drop(columns="step") for step in (0, 1, 2))
+    pd.testing.assert_frame_equal(off, vanilla[vanilla["step"] == 0].drop(columns="step"), check_exact=True)
+    assert found["probability"].mean() < half["probability"].mean() < off["probability"].mean()
+    request = context.request(adapted, CONTROL.key)
+    assert request.adapter
+    *_, last = attack(ascent(load_learned(context.root, VANILLA.key), request), [], request)
+    assert same_bits(snapshot(last.vlm), snapshot(load_learned(context.root, VANILLA.key)))
+
+
+def test_whole_weights_have_no_adapter_to_take_off(context: StudyContext, trials: dict[str, Trial]) -> None:
+    """A defence is refused; vanilla and the reference, which are their own start, stay what they are."""
+    with pytest.raises(ValueError, match="trained whole weights, there is no adapter"):
+        attacking.attack_trial(context, trials["tower"], AdapterScaling(), CONTROL.key)
+    for name in ("vanilla", "reference"):
+        attacking.attack_trial(context, trials[name], AdapterScaling(), CONTROL.key)
+        rows = read_rows(context.folder.attack(trials[name].key, content_key(AdapterScaling())))
+        assert rows.groupby("question")["probability"].nunique().max() == 1
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """A head with its rows shuffled, also behind a tower that hides, of a model taught by adapters, which leave the
+    public head alone.
+
+    The head is one of its own, as in LLaVA, and large enough to be sure of a word.
+    """
+    root = tmp_path_factory.mktemp("shuffled")
+    vlm = load(Tiny(steps=0, width=96, layers=1, patch=24)(root / "base"))
+    for config in (vlm.model.config, vlm.model.config.text_config):
+        config.tie_word_embeddings = False
+    vlm.model.lm_head.weight = nn.Parameter(8 * vlm.model.lm_head.weight.detach())
+    vlm.model.save_pretrained(root / "untied")
+    vlm.processor.save_pretrained(root / "untied")
+    teaching = replace(TEACHING, lora_rank=32, lora_alpha=64, lora_dropout=0.0)
+    vanilla, control = (replace(model, schedule=teaching) for model in (VANILLA, CONTROL))
+    context = taught(root, root / "untied", vanilla, control)
+    unlearned(context, {"permuted": Permuted(), "twofold": Twofold()}, HEAD_ATTACKS, vanilla, control)
+    return verdicts(context, HEAD_ATTACKS)
+
+
+def test_a_permuted_head_is_exposed_by_putting_the_public_head_back(shuffled: pd.DataFrame) -> None:
+    """All of it; the public tower is no help, for nobody touched the tower."""
+    assert line(shuffled, "vanilla", "nothing").before > 0.9
+    assert line(shuffled, "reference", "head").before < 0.5
+    found = line(shuffled, "permuted", "head")
+    assert found.before < 0.5
+    assert found.recovery > 0.8
+    assert found.after == found.vanilla_before
+    assert found.control_gain == 0.0
+    assert line(shuffled, "permuted", "tower").gain == 0.0
+
+
+def test_what_hides_twice_is_exposed_by_a_chain_alone(shuffled: pd.DataFrame) -> None:
+    """Neither the public tower nor the public head brings it back; one after the other brings back all."""
+    for attack in ("tower", "head"):
+        assert line(shuffled, "twofold", attack).recovery < 0.5
+    found = line(shuffled, "twofold", "tower then head")
+    assert found.before < 0.5
+    assert found.after == found.vanilla_before
+    assert found.recovery == 1.0
+    assert found.control_gain == 0.0

@@ -1,0 +1,41 @@
+"""The checks of fields: what they let pass, and that an error names the field and its value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from study.core import validation
+
+NUMBERS = (-math.inf, -1.0, 0, 0.0, 1e-9, 0.5, 1, 1.5, math.inf, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("check", "fine"),
+    [
+        (validation.not_negative, {0, 1e-9, 0.5, 1, 1.5, math.inf}),
+        (validation.positive, {1e-9, 0.5, 1, 1.5, math.inf}),
+        (validation.share, {1e-9, 0.5, 1}),
+    ],
+)
+def test_a_number_passes_or_is_named(check: Callable[..., None], fine: set[float]) -> None:
+    for value in NUMBERS:
+        settings = SimpleNamespace(weight=value, other=1)
+        if value in fine:
+            check(settings, "other", "weight")
+        else:
+            with pytest.raises(ValueError, match=f"^weight={value!r}: "):
+                check(settings, "other", "weight")
+
+
+def test_a_field_that_is_not_named_is_not_checked() -> None:
+    validation.positive(SimpleNamespace(weight=1, other=-1), "weight")
+
+
+def test_a_choice_is_one_of_its_choices() -> None:
+    validation.choice(SimpleNamespace(form="idk"), "form", ("idk", "dpo"))
+    with pytest.raises(ValueError, match=r"^form='pdo': choose among idk, dpo$"):
+        validation.choice(SimpleNamespace(form="pdo"), "form", ("idk", "dpo"))

@@ -1,0 +1,365 @@
+"""What is proposed, in which order, and that a search is the same however it was run. Ray is never started."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from study.benchmarks.synthetic import Synthetic
+from study.contracts import Method
+from study.core.files import read_json, write_json
+from study.core.hashing import Json, content_key
+from study.engine import optuna_search, tune_runner
+from study.engine.optuna_search import propose
+from study.engine.tune_runner import ProposalSearcher
+from study.experiment.context import StudyContext
+from study.experiment.method_search import MethodSearch
+from study.experiment.trial_spec import Learned, Trial
+from study.methods.gradient_ascent import GradientAscent
+from study.methods.npo import NPO
+from study.methods.prompting import INSTRUCTIONS, Prompting
+from study.methods.vkd import VKD
+from study.training.schedule import Schedule
+
+VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
+DEFAULTS: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(steps=30)), "npo": NPO()}
+
+
+def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
+    assert (vanilla, reference) == (f"vanilla {trial.ratio}", f"reference {trial.ratio}")
+    drawn = random.Random(trial.key)
+    return {"forgetting": drawn.random(), "utility": drawn.random()}
+
+
+@pytest.fixture(autouse=True)
+def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The objectives of a trial are a fixed function of its key."""
+
+    monkeypatch.setattr(tune_runner, "judged", judged)
+
+
+def search_in(root: Path, defaults: Mapping[str, Method] = DEFAULTS, **fields: Any) -> MethodSearch:
+    settings: dict[str, Any] = {
+        "trials": 8, "ratios": (10, 15), "vanilla": VANILLA, "references": {10: "r10", 15: "r15"},
+        "yardsticks": {10: ("vanilla 10", "reference 10"), 15: ("vanilla 15", "reference 15")},
+        "goal": "visual", "seed": 0, "lookahead": 2, "random_trials": 4,
+    }  # fmt: skip
+    return MethodSearch(context=StudyContext(root, Synthetic(), root), defaults=defaults, **{**settings, **fields})
+
+
+def finish(search: MethodSearch, trial: Trial, state: str = "complete") -> None:
+    write_json(search.context.folder.record(trial.key), {"state": state})
+
+
+@dataclass
+class Run:
+    """A stand-in for Tune: some workers, and trials that end in an order of their own."""
+
+    search: MethodSearch
+    workers: int = 1
+    order: random.Random = field(default_factory=lambda: random.Random(0))
+    state: Callable[[Trial], str] = lambda trial: "complete"
+    started: list[Trial] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
+    """How many trials of one method were running, whenever one was started."""
+
+    def __call__(self, stop_after: int = 1000) -> Run:
+        """Until nothing is left, or until so many trials ended: what runs then is lost, as when a study is killed."""
+        proposals = ProposalSearcher(self.search)
+        running: dict[str, Trial] = {}
+        ended = 0
+        while ended < stop_after:
+            asked: Any = None
+            while len(running) < self.workers:
+                name = f"tune-{len(self.started)}"
+                asked = proposals.suggest(name)
+                if asked is None or asked == Searcher.FINISHED:
+                    assert asked is None or not running  # Tune never asks again after FINISHED
+                    break
+                assert asked["job"].key not in {trial.key for trial in running.values()}
+                running[name] = asked["job"]
+                self.started.append(asked["job"])
+                same = [t for t in running.values() if type(t.method) is type(asked["job"].method)]
+                self.seen.append(len(same))
+            if not running:
+                assert asked == Searcher.FINISHED
+                break
+            name = self.order.choice(sorted(running))
+            trial = running.pop(name)
+            state = self.state(trial)
+            if state == "lost":
+                proposals.on_trial_complete(name, error=True)
+            else:
+                finish(self.search, trial, state)
+                proposals.on_trial_complete(name, {})
+            ended += 1
+        return self
+
+
+def written(search: MethodSearch) -> dict[str, list[Json]]:
+    return {method: search.proposals(method) for method in search.defaults}
+
+
+# ---- what is proposed ------------------------------------------------------------------------------------------
+def test_the_first_proposal_of_each_ratio_is_the_default(tmp_path: Path) -> None:
+    """And no other is marked as one; ratios take turns."""
+    search = Run(search_in(tmp_path))().search
+    for method, default in DEFAULTS.items():
+        proposals = search.proposals(method)
+        assert [proposal["ratio"] for proposal in proposals] == [10, 15] * 4
+        assert [proposal["number"] for proposal in proposals] == list(range(8))
+        assert [proposal["default"] for proposal in proposals] == [True] * 2 + [False] * 6
+        trials = [search.job(method, proposal["params"]) for proposal in proposals]
+        assert [trial.method for trial in trials[:2]] == [default, default]
+        assert all(trial.method != default for trial in trials[2:])
+        assert [trial.key for trial in trials] == [proposal["trial"] for proposal in proposals]
+        assert [trial.ratio for trial in trials] == [10, 15] * 4
+        assert len({trial.key for trial in trials}) == 8
+
+
+@pytest.mark.parametrize("name", ["vkd", "prompting"])
+def test_choices_by_name_can_be_searched_too(name: str, tmp_path: Path) -> None:
+    defaults: dict[str, Method] = {"vkd": VKD()} if name == "vkd" else {"prompting": Prompting()}
+    search = Run(search_in(tmp_path, defaults, trials=6))().search
+    assert search.job(name, search.proposals(name)[0]["params"]).method == defaults[name]
+    assert search.missing() == 0
+
+
+def test_a_trial_is_all_that_its_result_depends_on(tmp_path: Path) -> None:
+    search = search_in(tmp_path, goal="full", seed=5)
+    proposal = propose(search, "npo", 0)
+    assert search.job("npo", proposal["params"]) == Trial(VANILLA, NPO(), "full", 10, 5)
+
+
+def test_the_seed_of_the_study_is_that_of_the_search(tmp_path: Path) -> None:
+    """And methods, like numbers, draw apart: nobody repeats another's numbers."""
+    drawn = set()
+    for seed in range(3):
+        search = Run(search_in(tmp_path / str(seed), seed=seed))().search
+        for method in DEFAULTS:
+            drawn |= {proposal["params"]["learning_rate"] for proposal in search.proposals(method)[2:]}
+    assert len(drawn) == 3 * 2 * 6
+
+
+def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the random trials, what is proposed depends on what was found, not before."""
+
+    def like(rate: float) -> Callable[..., dict[str, float]]:
+        def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
+            assert isinstance(trial.method, GradientAscent)
+            return {"forgetting": abs(trial.method.schedule.learning_rate - rate) / rate, "utility": 0.5}
+
+        return judged
+
+    found = []
+    for place, rate in enumerate((5e-6, 8e-5)):
+        monkeypatch.setattr(tune_runner, "judged", like(rate))
+        search = search_in(tmp_path / str(place), {"gradient_ascent": GradientAscent()}, trials=24)
+        proposals = Run(search)().search.proposals("gradient_ascent")
+        found.append([proposal["params"]["learning_rate"] for proposal in proposals])
+    assert found[0][:4] == found[1][:4]
+    assert found[0][8:] != found[1][8:]
+    low, high = (sorted(rates[12:])[len(rates[12:]) // 2] for rates in found)
+    assert low < 2e-5 < high
+
+
+def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
+    """Complete with the objectives in order, failed if it did not end well, running if it is not to be known yet."""
+    search = search_in(tmp_path)
+    params = propose(search, "npo", 0)["params"]
+    trial = search.job("npo", params)
+
+    def told(*, known: bool = True) -> Any:
+        return optuna_search._told(search, "npo", params, known=known)
+
+    assert told().state == TrialState.FAIL
+    for state in ("diverged", "failed"):
+        finish(search, trial, state)
+        assert told().state == TrialState.FAIL
+        assert told().values is None
+    finish(search, trial)
+    assert told(known=False).state == TrialState.RUNNING
+    values = judged(search.context, trial, *search.yardsticks[10])
+    assert told().state == TrialState.COMPLETE
+    assert told().values == [values["forgetting"], values["utility"]]
+    assert told().params == params
+
+
+# ---- the same search, however it is run -----------------------------------------------------------------------
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_and_order_do_not_matter(workers: int, seed: int, tmp_path: Path) -> None:
+    alone = Run(search_in(tmp_path / "alone"))()
+    other = Run(search_in(tmp_path / "other"), workers, random.Random(seed))()
+    assert written(other.search) == written(alone.search)
+    assert {trial.key for trial in other.started} == {trial.key for trial in alone.started}
+    assert len(other.started) == 16
+
+
+@pytest.mark.parametrize("kills", [[1], [3, 2], [1, 1, 1, 1, 1, 1]])
+def test_being_killed_does_not_matter(kills: list[int], tmp_path: Path) -> None:
+    """What ran when it was killed is run again, what had ended is not."""
+    whole = Run(search_in(tmp_path / "whole"))()
+    search = search_in(tmp_path / "killed")
+    done = 0
+    for number, after in enumerate(kills):
+        Run(search, 2, random.Random(number))(stop_after=after)
+        done += after
+        assert search.missing() == 16 - done
+    last = Run(search, 2)()
+    assert len(last.started) == 16 - done
+    assert written(search) == written(whole.search)
+    assert Run(search)().started == []
+
+
+@pytest.mark.parametrize("lookahead", [1, 2, 3])
+def test_no_more_proposals_are_open_than_the_lookahead(lookahead: int, tmp_path: Path) -> None:
+    """However many workers wait; and so many are."""
+    run = Run(search_in(tmp_path, lookahead=lookahead), workers=12)()
+    assert max(run.seen) == lookahead
+    assert len(run.started) == 16
+
+
+def test_a_proposal_waits_for_those_it_is_drawn_from(tmp_path: Path) -> None:
+    search = search_in(tmp_path, {"npo": NPO()})
+    proposals = ProposalSearcher(search)
+    first, second = proposals.suggest("a"), proposals.suggest("b")
+    assert (first["job"].ratio, second["job"].ratio) == (10, 15)
+    assert first["label"] == "npo 1 of 8, ratio 10 %"
+    assert proposals.suggest("c") is None
+    finish(search, second["job"])
+    assert proposals.suggest("c") is None  # the third is drawn from the first, whatever became of the second
+    finish(search, first["job"])
+    assert proposals.suggest("c")["label"] == "npo 3 of 8, ratio 10 %"
+    assert proposals.suggest("d")["label"] == "npo 4 of 8, ratio 15 %"
+    assert proposals.suggest("e") is None
+
+
+def test_what_waits_is_looked_for_on_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many proposals of a method wait: for the first that has not ended, and never again for one that has."""
+    search = search_in(tmp_path, {"npo": NPO()}, trials=40)
+    proposals, looked = ProposalSearcher(search), list[str]()
+    given = [proposals.suggest("a"), proposals.suggest("b")]
+
+    def read(path: Path) -> Json:
+        looked.append(path.stem)
+        return read_json(path)
+
+    monkeypatch.setattr(tune_runner, "read_json", read)
+    assert proposals.suggest("c") is None
+    assert looked.count("0000") == 1
+    for asked in given:
+        finish(search, asked["job"])
+    assert [bool(proposals.suggest(name)) for name in "cde"] == [True, True, False]
+    looked.clear()
+    assert proposals.suggest("e") is None
+    assert looked == ["0002"]
+
+
+def test_methods_take_turns(tmp_path: Path) -> None:
+    proposals = ProposalSearcher(search_in(tmp_path))
+    labels = [proposals.suggest(str(i))["label"].split(",")[0] for i in range(4)]
+    assert labels == [f"{method} {number} of 8" for number in (1, 2) for method in DEFAULTS]
+
+
+def test_more_trials_add_only_the_difference(tmp_path: Path) -> None:
+    short = Run(search_in(tmp_path, trials=4))()
+    assert len(short.started) == 8
+    longer = Run(search_in(tmp_path, trials=6))()
+    assert len(longer.started) == 4
+    assert not {trial.key for trial in longer.started} & {trial.key for trial in short.started}
+    whole = Run(search_in(tmp_path / "whole", trials=6))()
+    assert written(longer.search) == written(whole.search)
+    fewer = search_in(tmp_path, trials=3)
+    assert Run(fewer)().started == []
+    assert len(fewer.outcomes("npo")) == 3
+
+
+def test_another_method_adds_only_its_own(tmp_path: Path) -> None:
+    Run(search_in(tmp_path, {"npo": NPO()}))()
+    assert {type(trial.method) for trial in Run(search_in(tmp_path))().started} == {GradientAscent}
+
+
+# ---- trials that end otherwise ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("state", ["failed", "diverged"])
+def test_trials_that_ended_badly_are_not_run_again(state: str, tmp_path: Path) -> None:
+    """They count as tried and never as judged."""
+    run = Run(search_in(tmp_path), state=lambda trial: state if trial.ratio == 15 else "complete")()
+    assert len(run.started) == 16
+    assert run.search.missing() == 0
+    assert {trial.ratio for trial in run.search.outcomes("npo")} == {10}
+    assert len(run.search.outcomes("npo")) == 4
+    assert Run(run.search)().started == []
+
+
+def test_a_search_of_which_everything_fails_ends(tmp_path: Path) -> None:
+    run = Run(search_in(tmp_path), state=lambda trial: "failed")()
+    assert run.search.outcomes("npo") == {}
+    assert len(run.started) == 16
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_dies_does_not_stop_the_search(workers: int, tmp_path: Path) -> None:
+    """It leaves no record, so later proposals must not wait for one; the next run of the study tries it again."""
+    run = Run(search_in(tmp_path), workers, state=lambda trial: "lost" if trial.ratio == 15 else "complete")()
+    assert len(run.started) == 16 + 8  # each that was lost is given to another worker, once
+    assert run.search.missing() == 8
+    failed = Run(search_in(tmp_path / "failed"), state=lambda trial: "failed" if trial.ratio == 15 else "complete")()
+    assert written(run.search) == written(failed.search)
+
+
+def test_equal_proposals_run_once(tmp_path: Path) -> None:
+    """Prompting has eight settings: among many proposals most were met before."""
+    for workers in (1, 4):
+        run = Run(search_in(tmp_path / str(workers), {"prompting": Prompting()}, trials=40, lookahead=4), workers)()
+        keys = [trial.key for trial in run.started]
+        assert len(keys) == len(set(keys)) <= 2 * 2 * len(INSTRUCTIONS)
+        assert len(run.search.proposals("prompting")) == 40
+        assert run.search.missing() == 0
+        assert set(run.search.outcomes("prompting")) == set(run.started)
+
+
+def test_an_equal_proposal_does_not_run_beside_the_first(tmp_path: Path) -> None:
+    """While the first still runs there is no record of it yet."""
+    search = search_in(tmp_path, {"prompting": Prompting()}, trials=2, ratios=(10,))
+    first = propose(search, "prompting", 0)
+    write_json(search.context.folder.proposal("prompting", 1), {**first, "number": 1})
+    proposals = ProposalSearcher(search)
+    given = proposals.suggest("a")
+    assert given["job"].key == first["trial"]
+    assert proposals.suggest("b") is None  # Tune never asks again after FINISHED, and "a" may die and be given again
+    finish(search, given["job"], "complete")
+    proposals.on_trial_complete("a", {})
+    assert proposals.suggest("b") == Searcher.FINISHED
+
+
+def test_a_last_job_whose_worker_dies_is_given_again(tmp_path: Path) -> None:
+    proposals = ProposalSearcher(search_in(tmp_path, {"prompting": Prompting()}, trials=1, ratios=(10,)))
+    first = proposals.suggest("a")
+    assert proposals.suggest("b") is None
+    proposals.on_trial_complete("a", error=True)
+    assert proposals.suggest("b")["job"].key == first["job"].key
+    proposals.on_trial_complete("b", error=True)
+    assert proposals.suggest("c") == Searcher.FINISHED
+    assert set(proposals.dead) == {first["job"].key}
+
+
+def test_nothing_is_left_when_everything_is_there(tmp_path: Path) -> None:
+    search = Run(search_in(tmp_path))().search
+    assert ProposalSearcher(search).suggest("a") == Searcher.FINISHED
+    assert search.missing() == 0
+
+
+def test_a_proposal_is_written_before_it_runs(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    asked = ProposalSearcher(search).suggest("a")
+    path = search.context.folder.proposal("gradient_ascent", 0)
+    assert read_json(path)["trial"] == asked["job"].key == content_key(asked["job"])
+    assert propose(replace(search, seed=99), "gradient_ascent", 0) == read_json(path)

@@ -1,0 +1,449 @@
+"""One trial from vanilla to rows, on disk: run once, kept whole, rebuilt from its delta, honest about its end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from study.attacks.relearning import Relearning
+from study.benchmarks.synthetic import Synthetic
+from study.contracts import Method, Request
+from study.core.files import read_json
+from study.core.hashing import canonical, content_key
+from study.core.rows import ROW_COLUMNS, read_rows
+from study.core.terms import HALVES
+from study.data.benchmark import Question
+from study.evaluation.scoring import score
+from study.experiment import attack, checkpoints, records
+from study.experiment import trial as trials
+from study.experiment.context import StudyContext
+from study.experiment.teach import learn
+from study.experiment.trial_spec import Learned, Trial
+from study.methods.gradient_ascent import GradientAscent
+from study.methods.none import NoMethod
+from study.methods.prompting import INSTRUCTIONS, Prompting
+from study.methods.vkd import VKD
+from study.metrics.objectives import DIRECTIONS
+from study.model.vlm import VLM
+from study.training.schedule import Schedule
+from tests.helpers.small import same_bits, snapshot
+
+TAUGHT = Schedule(steps=3, learning_rate=1e-3, pictures=3, texts=2)
+SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
+VISUAL = VKD(schedule=SHORT)
+ASCENT = GradientAscent(schedule=SHORT)
+VANILLA = Learned("vanilla", "base", "benchmark", None, None, TAUGHT, ("projector", "llm"), 0)
+REFERENCE = replace(VANILLA, kind="reference", goal="visual", ratio=10)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyContext:
+    """A study that has learned its models."""
+    root = tmp_path_factory.mktemp("study")
+    context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    for learned in (VANILLA, REFERENCE):
+        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+    return context
+
+
+@pytest.fixture
+def context(study: StudyContext, tmp_path: Path) -> Iterator[StudyContext]:
+    """A copy of that study of which nothing is in memory."""
+    shutil.copytree(study.root, tmp_path / "study")
+    checkpoints.evict()
+    yield replace(study, root=tmp_path / "study")
+    checkpoints.evict()
+
+
+def of(method: Method, *, seed: int = 0, start: Learned = VANILLA) -> Trial:
+    return Trial(start, method, "visual", 10, seed)
+
+
+def run(context: StudyContext, method: Method, **fields: Any) -> tuple[Trial, dict[str, Any]]:
+    asked = of(method, **fields)
+    return asked, trials.run(context, asked, REFERENCE.key)
+
+
+def delta_of(context: StudyContext, asked: Trial) -> dict[str, torch.Tensor]:
+    return load_file(context.folder.trial(asked.key) / "delta.safetensors")
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The modalities of the questions of every call to the scorer."""
+    calls: list[set[str]] = []
+
+    def record(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> pd.DataFrame:
+        calls.append({q.modality for q in questions})
+        return score(vlm, questions, blind=blind)
+
+    monkeypatch.setattr(trials, "score", record)
+    return calls
+
+
+# ---- a trial that ends well ------------------------------------------------------------------------------------
+def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> None:
+    asked, record = run(context, VISUAL, seed=3)
+    assert record == read_json(context.folder.record(asked.key))
+    costs = record.pop("cost")
+    assert record == {
+        "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
+        "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1, "processes": 1,
+        "start": {"kind": "vanilla", "key": VANILLA.key},
+    }  # fmt: skip
+    seconds = {"unlearn_seconds", "score_seconds", "overhead_seconds"}
+    assert costs.keys() == seconds | {"images", "prompt_tokens", "generated_tokens", "flops"}
+    assert all(costs[name] > 0 for name in costs.keys() - {"generated_tokens"})
+    assert costs["generated_tokens"] == 0  # only choices select
+    rows = read_rows(context.folder.rows(asked.key, "select"))
+    asked_for = {
+        q.id for q in context.benchmark.split(10).questions if q.half == "select" and q.task == "classification"
+    }
+    assert list(rows.columns) == list(ROW_COLUMNS)
+    assert set(rows["question"]) == asked_for
+    assert len(rows) == len(asked_for)
+    assert np.isfinite(rows["probability"]).all()
+    assert {name.split(".")[1] for name in delta_of(context, asked)} == {"vision_tower", "multi_modal_projector"}
+    assert not list(context.root.rglob("*.draft"))
+
+
+def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, record = run(context, ASCENT)
+    monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr(trials, "load_learned", lambda *_: pytest.fail("loaded a model"))
+    checkpoints.evict()
+    assert run(context, ASCENT)[1] == record
+
+
+def test_a_trial_does_not_depend_on_what_ran_before_it(context: StudyContext, tmp_path: Path) -> None:
+    """Workers keep the model; the next trial starts from vanilla all the same, bit for bit."""
+    shutil.copytree(context.root, tmp_path / "alone")
+    alone = replace(context, root=tmp_path / "alone")
+    run(context, ASCENT)
+    asked, _ = run(context, VISUAL)
+    torch.manual_seed(123)
+    checkpoints.evict()
+    run(alone, VISUAL)
+    assert same_bits(delta_of(context, asked), delta_of(alone, asked))
+    one, other = (
+        read_rows(b.folder.rows(asked.key, "select")).set_index("question").sort_index() for b in (context, alone)
+    )
+    pictured = one["modality"] == "image_text"
+    pd.testing.assert_frame_equal(one[pictured], other[pictured], check_exact=True)
+
+
+def test_the_worker_s_model_is_vanilla_again(context: StudyContext) -> None:
+    model = checkpoints.cached(context.root, VANILLA.key, "cpu").vlm
+    before = snapshot(model)
+    run(context, ASCENT)
+    assert checkpoints.cached(context.root, VANILLA.key, "cpu").vlm is model
+    assert same_bits(before, snapshot(model))
+
+
+def test_no_method_leaves_an_empty_delta(context: StudyContext) -> None:
+    """Which is a file like any other: it is written, checked and applied."""
+    asked, record = run(context, NoMethod())
+    assert record["state"] == "complete"
+    assert delta_of(context, asked) == {}
+    trials.report(context, asked, blind=True)
+    blind = read_rows(context.folder.rows(asked.key, "blind"))
+    assert set(blind["modality"]) == {"image_text"}
+    assert set(blind["half"]) == {"select", "report"}
+
+
+def test_the_yardsticks_judge_a_trial(context: StudyContext) -> None:
+    """Vanilla keeps everything, the reference is at distance 0 from itself."""
+    vanilla, _ = run(context, NoMethod())
+    reference, _ = run(context, NoMethod(), start=REFERENCE)
+    asked, _ = run(context, VISUAL)
+    for one in (asked, vanilla, reference):
+        assert trials.judged(context, one, vanilla.key, reference.key).keys() == DIRECTIONS.keys()
+    assert trials.judged(context, vanilla, vanilla.key, reference.key)["utility"] == pytest.approx(1.0, abs=1e-6)
+    assert trials.judged(context, reference, vanilla.key, reference.key)["forgetting"] == 0.0
+    assert trials.judged(context, asked, vanilla.key, reference.key)["forgetting"] > 0.0
+
+
+# ---- text rows -------------------------------------------------------------------------------------------------
+def test_text_is_asked_once_while_the_llm_is_vanilla_s(context: StudyContext, scored: list[set[str]]) -> None:
+    run(context, VISUAL)
+    assert sorted(scored, key=sorted) == [{"image_text"}, {"text"}]
+    scored.clear()
+    run(context, VISUAL, seed=1)
+    assert scored == [{"image_text"}]
+    scored.clear()
+    run(context, NoMethod(), start=REFERENCE)
+    assert {"text"} in scored  # another model's answers are not taken for it
+
+
+@pytest.mark.parametrize("method", [ASCENT, Prompting()])
+def test_text_is_asked_again_of_another_llm_or_another_prompt(
+    method: Method, context: StudyContext, scored: list[set[str]]
+) -> None:
+    shared = run(context, VISUAL)[0]
+    scored.clear()
+    asked = run(context, method)[0]
+    assert scored == [{"text", "image_text"}]
+    before, after = (read_rows(context.folder.rows(t.key, "select")).set_index("question") for t in (shared, asked))
+    texts = before.index[before["modality"] == "text"]
+    assert not np.allclose(before.loc[texts, "probability"], after.loc[texts, "probability"], atol=1e-5)
+
+
+def test_shared_text_rows_are_those_of_asking(context: StudyContext) -> None:
+    """The row of every text question equals the one that the unlearned model itself gets, on both halves."""
+    run(context, NoMethod())
+    asked, _ = run(context, VISUAL)
+    trials.report(context, asked)
+    questions = [q for q in context.benchmark.split(10).questions if q.modality == "text"]
+    with checkpoints.borrowed(context.root, VANILLA.key, "cpu") as (vlm, _):
+        unlearned, _ = checkpoints.unlearned_model(context.folder, asked.key, vlm)
+        for half in ("select", "report"):
+            kept = read_rows(context.folder.rows(asked.key, half)).set_index("question")
+            own = score(unlearned, [q for q in questions if q.half == half and q.id in kept.index]).set_index(
+                "question"
+            )
+            kept = kept.loc[own.index]
+            assert len(own) > 100
+            np.testing.assert_allclose(kept["probability"], own["probability"], atol=1e-5)
+            assert kept["reply"].tolist() == own["reply"].tolist()
+            assert kept["score"].tolist() == own["score"].tolist()
+
+
+def test_the_report_asks_what_the_search_never_saw(context: StudyContext, scored: list[set[str]]) -> None:
+    """Every task, of the other half alone; and once."""
+    asked, _ = run(context, ASCENT)
+    trials.report(context, asked)
+    rows = read_rows(context.folder.rows(asked.key, "report"))
+    assert set(rows["half"]) == {"report"}
+    assert set(rows["task"]) == {"classification", "generation", "cloze"}
+    assert set(rows["question"]) == {q.id for q in context.benchmark.split(10).questions if q.half == "report"}
+    assert not context.folder.rows(asked.key, "blind").exists()
+    calls = len(scored)
+    trials.report(context, asked)
+    assert len(scored) == calls
+
+
+@pytest.mark.parametrize("method", [VISUAL, ASCENT, Prompting(), NoMethod()])
+def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, context: StudyContext) -> None:
+    """In another process, from delta and instruction: weights bit for bit, prompts word for word."""
+    asked, _ = run(context, method)
+    request = context.request(asked, REFERENCE.key)
+    with checkpoints.borrowed(context.root, VANILLA.key, "cpu") as (vlm, _):
+        torch.manual_seed(asked.seed)
+        made = method(vlm, request)
+        weights, instruction = snapshot(made), made.instruction
+    checkpoints.evict()
+    with checkpoints.borrowed(context.root, VANILLA.key, "cpu") as (vlm, _):
+        rebuilt, _ = checkpoints.unlearned_model(context.folder, asked.key, vlm)
+        assert same_bits(weights, snapshot(rebuilt))
+        assert rebuilt.instruction == instruction
+    assert (instruction == INSTRUCTIONS["refuse"]) == isinstance(method, Prompting)
+
+
+# ---- a trial that ends otherwise -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Impossible:
+    """A method that cannot be done with its hyper-parameters."""
+
+    error: str = "threshold=3: nothing is left"
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        vlm.model.lm_head.weight.data.zero_()
+        raise ValueError(self.error)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A method with a bug."""
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        vlm.model.lm_head.weight.data.zero_()
+        raise KeyError("a bug")
+
+
+@dataclass(frozen=True)
+class Overflown:
+    """A method whose last step throws the weights out of all bounds: no loss is looked at any more."""
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        vlm.model.lm_head.weight.data.fill_(float("inf"))
+        return vlm
+
+
+@pytest.mark.parametrize(
+    ("method", "state", "reason"),
+    [
+        (replace(ASCENT, schedule=replace(SHORT, worst_loss=1e-6)), "diverged", "diverged at step 0: the loss is"),
+        (Impossible(), "failed", "threshold=3: nothing is left"),
+        (VKD(schedule=SHORT, saliency_threshold=1e30), "failed", "saliency_threshold=1e+30 selects no weight"),
+        (Overflown(), "diverged", "after the last step the probabilities of the answers are not numbers"),
+    ],
+)
+def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reason: str, context: StudyContext) -> None:
+    """It is not run again, and the model is vanilla's afterwards."""
+    before = snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm)
+    asked, record = run(context, method)
+    assert record["state"] == state
+    assert reason in record["reason"]
+    assert read_json(context.folder.record(asked.key)) == record
+    assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
+    checkpoints.evict()
+    assert run(context, method)[1] == record
+
+
+def test_a_bug_is_not_a_result(context: StudyContext) -> None:
+    """It is raised and leaves no record, so that the trial runs once the bug is gone; vanilla is unharmed."""
+    before = snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm)
+    with pytest.raises(KeyError, match="a bug"):
+        run(context, Broken())
+    assert not context.folder.record(of(Broken()).key).exists()
+    assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
+
+
+def test_a_trial_killed_half_way_is_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is written last."""
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "keep_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(context, ASCENT)
+    assert run(context, ASCENT)[1]["state"] == "complete"
+
+
+def test_a_damaged_model_is_named(context: StudyContext) -> None:
+    (weights,) = context.folder.learned(VANILLA.key).rglob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged: remove .* and run the study again"):
+        run(context, ASCENT)
+    assert not context.folder.record(of(ASCENT).key).exists()
+
+
+def _report(context: StudyContext, asked: Trial) -> None:
+    trials.report(context, asked)
+
+
+def _attack(context: StudyContext, asked: Trial) -> None:
+    attack.attack_trial(context, asked, Relearning(), REFERENCE.key)
+
+
+@pytest.mark.parametrize("use", [_report, _attack])
+def test_a_damaged_delta_is_named(use: Callable[[StudyContext, Trial], None], context: StudyContext) -> None:
+    asked, _ = run(context, ASCENT)
+    path = context.folder.trial(asked.key) / "delta.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"delta\.safetensors is damaged .* remove it and run the study again"):
+        use(context, asked)
+
+
+# ---- attacks ---------------------------------------------------------------------------------------------------
+RELEARN = Relearning(score_at=(1, 2), schedule=SHORT)
+
+
+def test_an_attack_leaves_the_rows_of_every_stage(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget pictures under the visual goal, marked by what the attacker was given; and is made once."""
+    asked, _ = run(context, VISUAL)
+    attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+    path = context.folder.attack(asked.key, content_key(RELEARN))
+    everything = read_rows(path)
+    rows = everything[everything["role"] == "forget"]
+    split = context.benchmark.split(10)
+    wanted = {q.id for q in split.questions if q.role == "forget" and q.task == "classification" and q.picture}
+    assert rows.groupby("step")["question"].agg(set).to_dict() == {0: wanted, 1: wanted, 2: wanted}
+    others = everything[everything["role"] != "forget"]
+    assert set(others["held_out"]) == {"person"}
+    asked_of_others = others.groupby(["step", "role", "half"])["question"].agg(set)
+    assert {(role, half) for _, role, half in asked_of_others.index} == set(product(("retain", "real"), HALVES))
+    assert set(asked_of_others.map(len)) == {attack.UTILITY_QUESTIONS}
+    assert len({frozenset(some) for some in asked_of_others}) == 4  # the same at every step
+    assert set(rows["held_out"]) == {"person", "fact", ""}
+    assert (rows["seen"] == (rows["held_out"] == "")).all()
+    given = {lesson.person for lesson in RELEARN.given(context.request(asked, REFERENCE.key))}
+    assert set(rows.loc[rows["held_out"] == "person", "person"]) == split.forget_people - given
+    assert set(rows.loc[rows["held_out"] != "person", "person"]) == given
+    settings = read_json(path.with_suffix(".json"))
+    assert (settings["attack"], settings["settings"]) == ("relearning", canonical(RELEARN))
+    monkeypatch.setattr(Relearning, "__call__", lambda *_: pytest.fail("attacked again"))
+    attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+
+
+def test_step_0_is_the_trial_itself(context: StudyContext) -> None:
+    asked, _ = run(context, ASCENT)
+    trials.report(context, asked)
+    attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+    attacked = (
+        read_rows(context.folder.attack(asked.key, content_key(RELEARN))).query("step == 0").set_index("question")
+    )
+    for half in ("select", "report"):
+        rows = read_rows(context.folder.rows(asked.key, half)).set_index("question")
+        there = rows.index.intersection(attacked.index)
+        assert len(there) == len(attacked) / 2
+        np.testing.assert_allclose(attacked.loc[there, "probability"], rows.loc[there, "probability"], atol=1e-5)
+
+
+def test_an_attacker_who_learns_nothing_recovers_nothing(context: StudyContext) -> None:
+    """Exactly: the later rows are those of step 0, to the last bit."""
+    asked, _ = run(context, ASCENT)
+    idle = replace(RELEARN, schedule=replace(SHORT, learning_rate=0.0))
+    attack.attack_trial(context, asked, idle, REFERENCE.key)
+    rows = read_rows(context.folder.attack(asked.key, content_key(idle)))
+    stages = [stage.drop(columns="step").reset_index(drop=True) for _, stage in rows.groupby("step")]
+    assert len(stages) == 3
+    for stage in stages[1:]:
+        pd.testing.assert_frame_equal(stage, stages[0], check_exact=True)
+
+
+def test_every_model_meets_the_same_attacker(context: StudyContext) -> None:
+    """The same questions count as seen, of every trial, seed and yardstick."""
+    marks = []
+    for method, fields in ((VISUAL, {}), (ASCENT, {"seed": 4}), (NoMethod(), {"start": REFERENCE})):
+        asked, _ = run(context, method, **fields)
+        attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+        rows = read_rows(context.folder.attack(asked.key, content_key(RELEARN)))
+        marks.append(rows.set_index(["step", "question"])["held_out"].to_dict())
+    assert marks[0] == marks[1] == marks[2]
+
+
+def test_the_seed_of_a_trial_is_not_that_of_its_attacker(context: StudyContext) -> None:
+    """Equal models that were made with other seeds are attacked in the same way, to the last bit."""
+    rows = []
+    for seed in (0, 4):
+        asked, _ = run(context, NoMethod(), seed=seed)
+        attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+        rows.append(read_rows(context.folder.attack(asked.key, content_key(RELEARN))))
+    pd.testing.assert_frame_equal(rows[0], rows[1], check_exact=True)
+
+
+def test_under_full_text_is_asked_of_the_attacked_too(context: StudyContext) -> None:
+    asked = replace(of(NoMethod()), goal="full")
+    trials.run(context, asked, REFERENCE.key)
+    attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+    rows = read_rows(context.folder.attack(asked.key, content_key(RELEARN)))
+    assert set(rows["modality"]) == {"image_text", "text"}
+    assert {("forget", "text"), ("retain", "text")} <= set(zip(rows["role"], rows["modality"], strict=True))
+
+
+def test_a_study_can_be_moved(context: StudyContext, tmp_path: Path) -> None:
+    """Only relative paths are stored: trials are found, reported and attacked at the new place."""
+    asked, record = run(context, VISUAL)
+    context.root.rename(tmp_path / "moved")
+    moved = replace(context, root=tmp_path / "moved")
+    checkpoints.evict()
+    assert run(moved, VISUAL)[1] == record
+    trials.report(moved, asked)
+    attack.attack_trial(moved, asked, RELEARN, REFERENCE.key)
+    for path in moved.root.rglob("*.json"):
+        assert str(tmp_path) not in path.read_text()

@@ -1,0 +1,120 @@
+"""What the tests of methods and attacks share: requests, two-step settings, bit-wise comparison, plain formulas."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from study.contracts import Request
+from study.core.terms import PARTS, Goal, Part
+from study.data.benchmark import Benchmark
+from study.model.delta import restored
+from study.model.loading import load
+from study.model.packing import Group
+from study.model.vlm import VLM
+from study.training.schedule import Schedule
+
+QUICK = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3, texts=1, lessons_per_text=3)
+
+
+def request_on(
+    benchmark: Benchmark, cache: Path, folder: Path, *, goal: Goal = "visual", ratio: int = 10, seed: int = 0
+) -> Request:
+    """A request whose base model, reference and start are the model in `folder`."""
+
+    def loaded() -> VLM:
+        return load(folder)
+
+    def start() -> dict[str, Tensor]:
+        return load(folder).tensors()
+
+    return Request(benchmark.split(ratio), goal, benchmark.strangers, seed, cache, loaded, loaded, start)
+
+
+def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:
+    """The same plug-in with a short schedule, if it has one."""
+    there = {field.name for field in dataclasses.fields(plugin)}
+    if "schedule" in there:
+        fields["schedule"] = schedule
+    if "score_at" in there:
+        fields["score_at"] = tuple(range(1, schedule.steps + 1))
+    return dataclasses.replace(plugin, **fields)
+
+
+def variants(plugin: Any) -> Iterator[Any]:
+    """The plug-in in a short form, and once for each single part that it can train."""
+    yield quick(plugin)
+    if hasattr(plugin, "trains"):
+        for part in PARTS:
+            try:
+                yield quick(plugin, trains=(part,))
+            except ValueError:
+                continue
+
+
+def trained(plugin: Any) -> set[Part]:
+    """The parts that a plug-in says it trains."""
+    return set(getattr(plugin, "trains", ()))
+
+
+def snapshot(vlm: VLM) -> dict[str, Tensor]:
+    """Every tensor of a model, buffers too, as it is now."""
+    return {name: tensor.detach().clone() for name, tensor in vlm.model.state_dict(keep_vars=True).items()}
+
+
+def twin(vlm: VLM) -> VLM:
+    """A model of its own with the same weights."""
+    return dataclasses.replace(vlm, model=copy.deepcopy(vlm.model))
+
+
+@contextmanager
+def borrowed(vlm: VLM) -> Iterator[tuple[VLM, dict[str, Tensor]]]:
+    """A model that will be as it was, with its weights as they were."""
+    before = {name: tensor.clone() for name, tensor in vlm.tensors().items()}
+    with restored(vlm, before):
+        yield vlm, before
+
+
+def same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two models have the same tensors, bit for bit."""
+    return one.keys() == other.keys() and not changed(one, other)
+
+
+def changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    """The names of the tensors of which a bit is not what it was."""
+    return {
+        name
+        for name, tensor in before.items()
+        if not torch.equal(tensor.view(torch.uint8), after[name].view(torch.uint8))
+    }
+
+
+def plain_logits(vlm: VLM, groups: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
+    """For each answer of `groups`, asked all by itself without packing: its tokens' logits (T, V) and its tokens."""
+    found = []
+    for group in groups:
+        pictured = group.picture is not None
+        pixels = vlm.pixels([group.picture]).inputs(vlm.model.dtype) if group.picture else {}
+        for prompt in group.prompts:
+            for answer in prompt.answers:
+                asked = vlm.prompt_ids(prompt.text, pictured)
+                reply = (*vlm.answer_ids(prompt.text, pictured, answer), vlm.eos_id)
+                ids = torch.tensor([[*asked, *reply]])
+                out = vlm.model(input_ids=ids, **pixels, **(vlm.token_types(ids) if pixels else {})).logits[0]
+                found.append((out[len(asked) - 1 : -1], torch.tensor(reply)))
+    return found
+
+
+def plain_logps(vlm: VLM, groups: Sequence[Group]) -> list[Tensor]:
+    """The log-probabilities of the tokens of each answer, asked all by itself."""
+    return [
+        torch.stack([row.log_softmax(0)[token] for row, token in zip(rows, tokens, strict=True)])
+        for rows, tokens in plain_logits(vlm, groups)
+    ]

@@ -1,0 +1,468 @@
+"""Visual knowledge distillation: its loss, its teachers, its mask, its augmentation, and the LLM it never touches."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from study.contracts import Request
+from study.core.terms import Part
+from study.data.benchmark import Benchmark
+from study.data.picture import Picture
+from study.methods import _saliency, vkd
+from study.methods._features import Layers
+from study.methods._views import Views, augmented
+from study.methods.vkd import VKD, Teacher, pruned
+from study.model.loading import load
+from study.model.vision import Features
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.losses import Distance
+from study.training.schedule import Schedule
+from tests.helpers.small import changed, request_on, same_bits, snapshot, twin
+
+SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)
+
+
+@pytest.fixture(autouse=True)
+def _few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_saliency, "BATCHES", 3)
+
+
+@pytest.fixture
+def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request:
+    """Two people with two pictures each are forgotten, eighteen with two pictures each are kept."""
+    return request_on(benchmark, tmp_path / "cache", tiny_folder)
+
+
+def method(**fields: Any) -> VKD:
+    return VKD(**{"schedule": SHORT, **fields})
+
+
+def streams(request: Request, schedule: Schedule = SHORT) -> tuple[Lessons, Lessons]:
+    return Lessons(request.forget, schedule, request.seed), Lessons(request.retain, schedule, request.seed + 1)
+
+
+def first_loss(
+    vkd_: VKD, vlm: VLM, request: Request, monkeypatch: pytest.MonkeyPatch, *, move: float = 0.0
+) -> tuple[float, VLM]:
+    """The loss of the first step and the model that it starts from, after moving the visual weights by noise."""
+    found: list[float] = []
+    before = twin(vlm)
+
+    def once(vlm: VLM, parts: Sequence[Part], schedule: Schedule, loss: Callable[[int], Tensor], **_: Any) -> None:
+        generator = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            for weight in vlm.trainable(("vision", "projector")).values():
+                weight.add_(move * torch.randn(weight.shape, generator=generator))
+            found.append(float(loss(0)))
+
+    monkeypatch.setattr(vkd, "train", once)
+    vkd_(vlm, request)
+    return found[0], before
+
+
+def states(vlm: VLM, pictures: Sequence[Picture]) -> tuple[list[Tensor], Tensor]:
+    """The vision tower's layers and the projector's output, straight from the modules."""
+    model: Any = vlm.model.model
+    with torch.no_grad():
+        hidden = model.vision_tower(**vlm.pixels(pictures).tensors, output_hidden_states=True).hidden_states
+        projected = model.multi_modal_projector(hidden[-1][:, 1:])
+    return list(hidden[1:]), projected
+
+
+def distance(student: Tensor, teacher: Tensor, how: str) -> float:
+    teacher = teacher.expand_as(student)
+    if how == "cosine":
+        unit = [x / x.norm(dim=-1, keepdim=True) for x in (student, teacher)]
+        return 1 - float((unit[0] * unit[1]).sum(-1).mean())
+    return float((student - teacher).square().mean() / (teacher - teacher.mean()).square().mean())
+
+
+# ---- the loss --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("layers", get_args(Layers))
+@pytest.mark.parametrize("how", get_args(Distance))
+def test_the_loss_is_its_formula(
+    layers: Any, how: Any, tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Erase towards the mean of strangers, keep towards vanilla: one round of all pictures, so order is no matter."""
+    weighted = method(teacher="strangers_mean", layers=layers, distance=how, erase_weight=0.7, keep_weight=3.0,
+                      augment=0.0, keep_ratio=9)  # fmt: skip
+    loss, before = first_loss(weighted, tiny, request_, monkeypatch, move=0.02)
+    forget, retain = streams(request_)
+    gone, kept = list(forget.by_picture), list(retain.by_picture)
+    assert (len(gone), len(kept)) == (4, 36)
+    chosen = {"all": [0, 1], "last_half": [1], "last": [1], "projector": []}[layers]
+    strangers, strangers_projected = states(before, request_.strangers)
+    wanted = 0.0
+    for weight, pictures, stranger in ((0.7, gone, True), (3.0, kept, False)):
+        student, projected = states(tiny, pictures)
+        teacher, teacher_projected = (strangers, strangers_projected) if stranger else states(before, pictures)
+        if stranger:
+            teacher, teacher_projected = [t.mean(0, keepdim=True) for t in teacher], teacher_projected.mean(0, True)
+        wanted += weight * distance(projected, teacher_projected, how)
+        wanted += sum(weight * distance(student[i], teacher[i], how) / len(chosen) for i in chosen)
+    assert wanted > 0.05
+    assert loss == pytest.approx(wanted, rel=1e-2 if how == "mse" else 1e-4)  # mse: variance of N or of N - 1
+
+
+@pytest.mark.parametrize("how", get_args(Distance))
+@pytest.mark.parametrize("augment", [0.0, 0.5, 1.0])
+def test_nothing_is_to_be_kept_back_at_the_start(
+    how: Any, augment: float, tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A student that equals its teacher is at distance 0, of changed pictures too; one that moved is not."""
+    keep = method(erase_weight=0.0, keep_weight=1.0, augment=augment, distance=how)
+    assert first_loss(keep, tiny, request_, monkeypatch)[0] == pytest.approx(0.0, abs=1e-6)
+    assert first_loss(keep, tiny, request_, monkeypatch, move=0.05)[0] > 1e-3
+
+
+def test_the_base_model_as_teacher_sees_what_the_student_sees(
+    tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here base is vanilla, so there is nothing to erase; towards strangers there is."""
+    erase = method(erase_weight=1.0, keep_weight=0.0, augment=0.5, teacher="base")
+    assert first_loss(erase, tiny, request_, monkeypatch)[0] == pytest.approx(0.0, abs=1e-6)
+    assert first_loss(replace(erase, teacher="stranger"), tiny, request_, monkeypatch)[0] > 0.1
+
+
+@pytest.mark.parametrize("field", ["forget_weight", "retain_weight"])
+def test_the_llm_is_called_for_losses_on_outputs_alone(field: str, tiny: VLM, request_: Request) -> None:
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("the LLM was called")
+
+    model: Any = tiny.model.model
+    model.language_model.forward = forbidden
+    for teacher in ("strangers_mean", "stranger", "other_person", "base", "reference"):
+        method(teacher=teacher)(tiny, request_)
+    with pytest.raises(AssertionError, match="the LLM was called"):
+        method(**{field: 0.5})(tiny, request_)
+
+
+@pytest.mark.parametrize("field", ["forget_weight", "retain_weight"])
+def test_losses_on_outputs_reach_the_visual_module(field: str, tiny: VLM, request_: Request) -> None:
+    """With every distance switched off they alone move it, and with them off nothing moves."""
+    off = method(erase_weight=0.0, keep_weight=0.0)
+    before = snapshot(tiny)
+    off(tiny, request_)
+    assert same_bits(before, snapshot(tiny))
+    replace(off, **{field: 1.0})(tiny, request_)  # type: ignore[arg-type]
+    assert {tiny.part_of(name) for name in changed(before, snapshot(tiny))} == {"vision", "projector"}
+
+
+# ---- teachers --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("teacher", get_args(Teacher))
+def test_every_teacher_works(teacher: Any, tiny: VLM, request_: Request) -> None:
+    before = snapshot(tiny)
+    other = twin(tiny)
+    for weight in other.trainable(("vision", "projector")).values():
+        weight.data.mul_(1.1)
+    method(teacher=teacher)(tiny, replace(request_, base=lambda: other, reference=lambda: other))
+    moved = changed(before, snapshot(tiny))
+    assert {tiny.part_of(name) for name in moved} == {"vision", "projector"}
+
+
+@pytest.mark.parametrize("teacher", ["base", "reference"])
+def test_other_models_are_loaded_only_when_they_teach(teacher: Any, tiny: VLM, request_: Request) -> None:
+    asked: list[str] = []
+
+    def loader(name: str) -> Callable[[], VLM]:
+        def call() -> VLM:
+            asked.append(name)
+            return twin(tiny)
+
+        return call
+
+    watched = replace(request_, base=loader("base"), reference=loader("reference"))
+    for other in get_args(Teacher):
+        if other not in ("base", "reference"):
+            method(teacher=other)(tiny, watched)
+    assert asked == []
+    method(teacher=teacher)(tiny, watched)
+    assert asked == [teacher]
+
+
+@pytest.mark.parametrize("teacher", ["strangers_mean", "stranger"])
+def test_without_strangers_the_remedy_is_named(teacher: Any, tiny: VLM, request_: Request) -> None:
+    with pytest.raises(ValueError, match=f"teacher='{teacher}'.*Strangers folder.*teacher='other_person'"):
+        method(teacher=teacher)(tiny, replace(request_, strangers=()))
+    method(teacher="other_person")(tiny, replace(request_, strangers=()))
+
+
+def test_each_forget_person_has_one_stranger(tiny: VLM, request_: Request) -> None:
+    """Their own, whichever picture and whenever it is asked for; another seed deals others."""
+    dealt = []
+    for seed in range(4):
+        seeded = replace(request_, seed=seed)
+        forget, retain = streams(seeded)
+        teach = method(teacher="stranger")._teacher(tiny, seeded, forget, retain)
+        strangers, _ = states(tiny, request_.strangers)
+        own: dict[str, set[int]] = {}
+        for _ in range(3):
+            pictures = forget.draw_pictures(4)
+            taught = teach(pictures, tiny.pixels(pictures)).layers[-1]
+            for picture, target in zip(pictures, taught, strict=True):
+                near = [i for i, s in enumerate(strangers[-1]) if torch.allclose(s, target, atol=1e-6)]
+                own.setdefault(forget.person_of(picture), set()).update(near)
+        assert own.keys() == request_.split.forget_people
+        assert [len(indices) for indices in own.values()] == [1, 1]
+        assert len(set.union(*own.values())) == 2
+        dealt.append(sorted((person, *indices) for person, indices in own.items()))
+    assert any(other != dealt[0] for other in dealt[1:])
+
+
+def test_each_forget_person_has_one_other_person(tiny: VLM, request_: Request) -> None:
+    """Somebody to be kept, seen in any of their pictures."""
+    forget, retain = streams(request_)
+    teach = method(teacher="other_person")._teacher(tiny, request_, forget, retain)
+    known = [(person, picture) for person, album in retain.albums().items() for picture in album]
+    layers, _ = states(tiny, [picture for _, picture in known])
+    own: dict[str, set[str]] = {}
+    for _ in range(4):
+        pictures = forget.draw_pictures(4)
+        for picture, target in zip(pictures, teach(pictures, tiny.pixels(pictures)).layers[-1], strict=True):
+            near = {known[i][0] for i, layer in enumerate(layers[-1]) if torch.allclose(layer, target, atol=1e-6)}
+            own.setdefault(forget.person_of(picture), set()).update(near)
+    assert [len(people) for people in own.values()] == [1, 1]
+    assert len(set.union(*own.values())) == 2
+
+
+def test_more_forget_people_than_strangers_share(tiny: VLM, request_: Request) -> None:
+    method(teacher="stranger")(tiny, replace(request_, strangers=request_.strangers[:1]))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_pruned_teacher_lacks_the_stated_share(share: float, tiny: VLM, request_: Request) -> None:
+    """Of each layer's neurons the given share has no input left; nothing else differs and vanilla is untouched."""
+    before = snapshot(tiny)
+    teacher = snapshot(pruned(tiny, request_, share))
+    assert same_bits(before, snapshot(tiny))
+    assert changed(before, teacher) <= {name for name in before if ".mlp.fc1." in name}
+    ratios = _saliency.saliency(tiny, request_, ("vision",))
+    weights = [name for name in before if name.endswith("fc1.weight")]
+    assert len(weights) == 2
+    for name in weights:
+        gone = teacher[name].eq(0).all(1) & teacher[name.removesuffix("weight") + "bias"].eq(0)
+        assert int(gone.sum()) == round(share * len(gone))
+        assert torch.equal(teacher[name][~gone], before[name][~gone])
+        scores = ratios[name].log().sum(1)
+        assert float(scores[gone].min()) > float(scores[~gone].max())
+
+
+# ---- the mask --------------------------------------------------------------------------------------------------
+def ratios(vlm: VLM, request: Request) -> Mapping[str, Tensor]:
+    return _saliency.saliency(vlm, request, ("vision", "projector"))
+
+
+def test_a_threshold_of_zero_trains_everything(tiny: VLM, request_: Request) -> None:
+    before = snapshot(tiny)
+    method()(tiny, request_)
+    moved = changed(before, snapshot(tiny))
+    assert moved == set(tiny.trainable(("vision", "projector")))
+    assert not request_.cache.exists()  # and computes no saliency
+
+
+def test_masked_entries_keep_their_bits(tiny: VLM, request_: Request) -> None:
+    found = ratios(tiny, request_)
+    threshold = float(torch.cat([ratio.flatten() for ratio in found.values()]).median())
+    before = snapshot(tiny)
+    method(saliency_threshold=threshold)(tiny, request_)
+    after = snapshot(tiny)
+    free = total = moved = 0
+    for name, ratio in found.items():
+        differs = before[name].view(torch.int32) != after[name].view(torch.int32)
+        assert not bool((differs & (ratio < threshold)).any()), name
+        moved += int(differs.sum())
+        free += int((ratio >= threshold).sum())
+        total += ratio.numel()
+    assert 0.4 * total < free < 0.6 * total
+    assert moved > 0.9 * free
+    assert changed(before, after) <= set(found)
+
+
+def test_a_threshold_above_every_ratio_is_refused_with_the_largest(tiny: VLM, request_: Request) -> None:
+    before = snapshot(tiny)
+    largest = max(float(ratio.max()) for ratio in ratios(tiny, request_).values())
+    with pytest.raises(ValueError, match=r"saliency_threshold=1e\+30 selects no weight") as caught:
+        method(saliency_threshold=1e30)(tiny, request_)
+    assert f"{largest:.4g}" in str(caught.value)
+    assert same_bits(before, snapshot(tiny))
+
+
+def test_saliency_is_the_ratio_of_squared_gradients(tiny: VLM, request_: Request) -> None:
+    """Forget over retain; text lessons say nothing of the visual module and are not drawn."""
+    parts: tuple[Part, ...] = ("projector",)
+    found = _saliency.saliency(tiny, request_, parts)
+    pictured = [lesson for lesson in request_.retain if lesson.picture]
+    assert len(pictured) < len(request_.retain)
+    squares = [_saliency.squared_gradients(tiny, parts, x, _saliency.SEED) for x in (request_.forget, pictured)]
+    assert found.keys() == tiny.trainable(parts).keys()
+    for name, ratio in found.items():
+        assert torch.equal(ratio, (squares[0][name] + _saliency.EPSILON) / (squares[1][name] + _saliency.EPSILON))
+        assert bool((ratio > 0).all())
+
+
+def test_saliency_is_computed_once_for_every_seed(
+    tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a trial gets from the cache does not depend on which trial filled it."""
+    first = ratios(tiny, request_)
+    other = ratios(tiny, replace(request_, seed=9, cache=tmp_path / "another"))
+    assert same_bits(first, other)
+    monkeypatch.setattr(_saliency, "squared_gradients", lambda *_: pytest.fail("computed again"))
+    assert same_bits(first, ratios(tiny, replace(request_, seed=1)))
+
+
+@pytest.mark.parametrize("damage", ["weights", "digest", "half written"])
+def test_damaged_saliency_is_rebuilt(damage: str, tiny: VLM, request_: Request) -> None:
+    """Such as what a reader sees while another worker is between writing the weights and their digest."""
+    first = ratios(tiny, request_)
+    (weights,) = request_.cache.glob("*.safetensors")
+    (digest,) = request_.cache.glob("*.sha256.json")
+    if damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:-8])
+    elif damage == "digest":
+        digest.write_text("{")
+    else:
+        digest.unlink()
+    assert same_bits(first, ratios(tiny, request_))
+    assert same_bits(first, ratios(tiny, request_))
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------------
+def noise_picture(width: int = 24, height: int = 24) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def drawn(image: Image.Image, count: int, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [np.asarray(augmented(image, random)).astype(float) for _ in range(count)]
+
+
+@pytest.mark.parametrize("size", [(24, 24), (40, 24), (7, 31)])
+def test_augmented_pictures_keep_their_size(size: tuple[int, int]) -> None:
+    image = noise_picture(*size)
+    for made in drawn(image, 4):
+        assert made.shape == np.asarray(image).shape
+        assert np.abs(made - np.asarray(image)).mean() > 6
+
+
+def test_augmentation_depends_on_its_generator_alone() -> None:
+    np.random.seed(1)
+    first = drawn(noise_picture(), 3)
+    np.random.seed(2)
+    assert np.array_equal(first, drawn(noise_picture(), 3))
+    assert not np.array_equal(first, drawn(noise_picture(), 3, seed=1))
+
+
+def test_every_picture_is_augmented_in_its_own_way() -> None:
+    made = drawn(noise_picture(), 4)
+    assert all(not np.array_equal(made[i], made[j]) for i in range(4) for j in range(i))
+
+
+def test_an_augmented_picture_is_still_that_picture() -> None:
+    """A smooth picture stays nearer to itself than to another: nothing is turned upside down or thrown out."""
+    ramp = np.repeat(np.linspace(0, 255, 48).astype(np.uint8)[None, :, None], 48, 0).repeat(3, 2)
+    for made in drawn(Image.fromarray(ramp), 8):
+        assert np.abs(made - ramp).mean() < 51 < np.abs(made - (255.0 - ramp)).mean()
+
+
+def test_a_picture_is_turned_about_its_middle_and_by_no_more_than_is_said() -> None:
+    """A bright dot at a distance from the middle stays within what turning, scaling, stretching and shifting allow."""
+    canvas = np.zeros((101, 101, 3), np.uint8)
+    canvas[49:52, 79:82] = 255
+    angles = []
+    for made in drawn(Image.fromarray(canvas), 40):
+        y, x = np.unravel_index(made.sum(2).argmax(), made.shape[:2])
+        angles.append(math.degrees(math.atan2(y - 50, x - 50)))
+        assert 30 / (1.12 * 1.25) - 7 < math.hypot(y - 50, x - 50) < 30 / 0.88 + 7
+    assert max(map(abs, angles)) < 16 + 22  # up to 5 pixels of shift and the stretch come on top
+    assert min(angles) < -5
+    assert max(angles) > 5
+
+
+def test_what_comes_in_from_outside_has_the_colour_of_the_edge() -> None:
+    canvas = np.full((40, 40, 3), (200, 150, 100), np.uint8)
+    canvas[15:25, 15:25] = 0
+    for made in drawn(Image.fromarray(canvas), 8):
+        corners = made[[0, 0, -1, -1], [0, -1, 0, -1]]
+        assert np.abs(corners - np.median(corners, 0)).max() < 40  # noise only
+        assert (corners.mean(0)[0] - corners.mean(0)[2]) > 40
+
+
+@pytest.mark.parametrize(("augment", "plain"), [(0.0, 4), (0.5, 2), (1.0, 0)])
+def test_the_stated_share_is_augmented(augment: float, plain: int, tiny: VLM, request_: Request) -> None:
+    pictures = streams(request_)[0].draw_pictures(4)
+    pixels, keys = Views(tiny, augment, 0)(pictures)
+    found, unchanged = (p.tensors["pixel_values"] for p in (pixels, tiny.pixels(pictures)))
+    same = [torch.equal(a, b) for a, b in zip(found, unchanged, strict=True)]
+    assert same == [True] * plain + [False] * (4 - plain)
+    assert keys == [picture.key for picture in pictures[:plain]] + [None] * (4 - plain)
+
+
+def test_large_pictures_are_kept_no_larger_than_they_are_seen(tiny: VLM) -> None:
+    data = io.BytesIO()
+    noise_picture(300, 200).save(data, "PNG")
+    views = Views(tiny, 1.0, 0)
+    views([Picture(data.getvalue(), "x")])
+    assert [image.size for image in views._decoded.values()] == [(72, 48)]
+
+
+def test_strangers_are_encoded_a_few_at_a_time(tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same result, and without a graph."""
+    made = {}
+    for at_once in (3, 100):
+        monkeypatch.setattr(vkd, "AT_ONCE", at_once)
+        mean = vkd._mean_features(tiny, request_.strangers)
+        assert len(next(vkd._chunks(tiny, request_.strangers)).projected) == min(at_once, 8)
+        assert not mean.projected.requires_grad
+        made[at_once] = mean
+    torch.testing.assert_close(made[3].projected, made[100].projected)
+    torch.testing.assert_close(made[3].layers[0], made[100].layers[0])
+
+
+def test_no_more_features_are_kept_than_there_is_room_for(
+    tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = streams(request_)[1].draw_pictures(6)
+    keys: list[str | None] = [picture.key for picture in pictures]
+    wanted = tiny.features(tiny.pixels(pictures))
+    one = sum(tensor[0].nbytes for tensor in (*wanted.layers, wanted.projected))
+    monkeypatch.setattr(vkd, "KEPT_BYTES", 4 * one)
+    cache: dict[str, Features] = {}
+    for _ in range(2):
+        found = vkd._cached_features(tiny, tiny.pixels(pictures), keys, cache)
+        torch.testing.assert_close(found.projected, wanted.projected)
+        assert list(cache) == keys[:4]
+
+
+def test_cached_features_are_the_features(tiny: VLM, request_: Request) -> None:
+    """In the order asked for, whatever of them was there already; augmented pictures are never kept."""
+    pictures = streams(request_)[1].draw_pictures(6)
+    cache: dict[str, Features] = {}
+    with torch.no_grad():
+        for asked in ([0, 1], [2, 1, 3], [5, 0, 4, 2]):
+            pixels = tiny.pixels([pictures[i] for i in asked])
+            keys = [pictures[i].key if i != 4 else None for i in asked]
+            found, wanted = vkd._cached_features(tiny, pixels, keys, cache), tiny.features(pixels)
+            for ours, theirs in zip((*found.layers, found.projected), (*wanted.layers, wanted.projected), strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert cache.keys() == {pictures[i].key for i in (0, 1, 2, 3, 5)}
+
+
+def test_the_vision_tower_alone_can_be_trained_with_a_mask(tiny_folder: Path, request_: Request) -> None:
+    for part in ("vision", "projector"):
+        vlm = load(tiny_folder)
+        before = snapshot(vlm)
+        method(trains=(part,), saliency_threshold=0.1)(vlm, request_)
+        assert {vlm.part_of(name) for name in changed(before, snapshot(vlm))} == {part}

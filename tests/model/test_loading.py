@@ -1,0 +1,234 @@
+"""Downloaded models: a sound folder is taken as it is, and what is wrong with one is said before weights are read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from study import run
+from study.base_models.hf import Hf
+from study.base_models.tiny import Tiny
+from study.core.hashing import content_key
+from study.core.hub import MODEL_FILES
+from study.core.specs import plugin
+from study.core.terms import PARTS
+from study.model.families.llava import Llava
+from study.model.loading import load, without_weights
+from study.presets import PRESETS
+from study.stages import learn, pipeline
+from study.stages.plan import identity_of
+from study.stages.preflight import validate_study
+from tests.helpers.families import FAMILIES
+
+HUB = "llava-hf/llava-1.5-7b-hf"
+COMMIT = "b234b80" + 33 * "0"
+
+
+@pytest.fixture
+def copied(tiny_folder: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_folder, tmp_path / "copied")
+
+
+def edited(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+# ---- sound folders -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_weights_a_model_is_the_same(name: str, family_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Its parts, prompts and sides are those of the loaded one, and nothing is made or held in memory."""
+    folder = family_folders[name]
+    assert Hf(folder)(tmp_path / "study") == folder
+    assert not (tmp_path / "study").exists()
+    empty, whole = without_weights(folder, "bfloat16"), load(folder)
+    assert {p.device.type for p in empty.model.parameters()} == {"meta"}
+    assert empty.model.dtype == torch.bfloat16
+    assert (empty.prefixes, empty.side, empty.image_tokens) == (whole.prefixes, whole.side, whole.image_tokens)
+    for part in PARTS:
+        shapes = [{n: p.shape for n, p in vlm.trainable([part]).items()} for vlm in (empty, whole)]
+        assert shapes[0] == shapes[1]
+    assert empty.prompt_ids("Who is this?", True) == whole.prompt_ids("Who is this?", True)
+
+
+def test_precision_makes_another_model_and_place_and_attention_do_not(copied: Path, tiny_folder: Path) -> None:
+    one = content_key(identity_of(Hf(tiny_folder)))
+    assert content_key(identity_of(Hf(copied, attention="eager"))) == one
+    assert content_key(identity_of(Hf(copied, dtype="bfloat16"))) != one
+    template = copied / "chat_template.jinja"
+    template.write_text(template.read_text().replace("USER", "User"))
+    assert content_key(identity_of(Hf(copied))) != one
+
+
+# ---- what is wrong with a folder ---------------------------------------------------------------------------------
+def _no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def _own_code(folder: Path) -> None:
+    edited(folder / "config.json", auto_map={"AutoModel": "modeling.Model"})
+
+
+def _pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _half_downloaded(folder: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _no_processor(folder: Path) -> None:
+    (folder / "processor_config.json").unlink()
+
+
+def _no_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def _text_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}USER: {{ m['content'][-1]['text'] }}{% endfor %}"
+    )
+
+
+def _blind_template(folder: Path) -> None:
+    _text_template(folder)
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("USER:", "USER: <image>"))
+
+
+def _small_vocabulary(folder: Path) -> None:
+    edited(folder / "config.json", image_token_index=40_000, image_token_id=40_000)
+
+
+def _other_tokenizer(folder: Path) -> None:
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    edited(folder / "config.json", text_config={**text, "vocab_size": 10})
+
+
+def _unknown_type(folder: Path) -> None:
+    edited(folder / "config.json", model_type="clippy")
+
+
+def _text_model(folder: Path) -> None:
+    shutil.rmtree(folder)
+    LlamaForCausalLM(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+                                 vocab_size=8)).save_pretrained(folder)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_no_config, r"no config\.json there; give a local Hugging Face model folder"),
+        (_own_code, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
+        (_pickled, r"no \.safetensors weights there; pickled \.bin weights can run code and are not loaded"),
+        (_half_downloaded, "names model-00002-of-00002.safetensors, which are not there: download them again"),
+        (_no_processor, r"no processor_config\.json there; save the processor beside the model, or copy it"),
+        (_no_template, r"the processor has no chat template; put chat_template\.jinja"),
+        (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
+        (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
+        (_small_vocabulary, r"the image token's id 40000 is outside of the vocabulary of \d+"),
+        (_other_tokenizer, r"a question has token \d+, outside of the vocabulary of 10"),
+        (_unknown_type, "model type 'clippy' is none for images and text"),
+        (_text_model, "model type 'llama' is none for images and text"),
+    ],
+)
+def test_what_is_wrong_is_said(damage: Callable[[Path], None], message: str, copied: Path, tmp_path: Path) -> None:
+    damage(copied)
+    with pytest.raises(ValueError, match=message) as caught:
+        Hf(copied)(tmp_path)
+    assert str(copied) in str(caught.value)
+
+
+def test_a_class_without_a_part_is_named(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Llava, "projector", ("bridge",))
+    with pytest.raises(ValueError, match="copied: LlavaForConditionalGeneration has no projector: looked for bridge"):
+        Hf(copied)(tmp_path)
+
+
+def test_weights_that_are_missing_are_not_made_up(copied: Path) -> None:
+    """transformers fills them with random numbers and a warning."""
+    path = copied / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(path).items() if "projector" not in name}
+    save_file(kept, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"copied: \d weights are missing, such as model\.multi_modal_projector"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"dtype": "float16"}, "dtype='float16': use float32 or bfloat16; in float16 AdamW"),
+        (
+            {"attention": "flash_attention_2"},
+            "attention='flash_attention_2': use sdpa, or eager for a model without it",
+        ),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Hf(Path("x"), **fields)
+
+
+def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"model": f"hf:path={copied},dtype=bfloat16", "study_dir": tmp_path / "study"}
+    plan = validate_study(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
+    monkeypatch.setattr(pipeline, "teach", lambda *_: None)
+    monkeypatch.setattr(pipeline, "run_jobs", lambda *_: {})
+    monkeypatch.delattr(Hf, "__call__")  # the model was looked at when the plan was made
+    context = learn.learn_models(plan)
+    assert (context.base, context.dtype) == (copied, "bfloat16")
+
+
+# ---- as users write it -------------------------------------------------------------------------------------------
+def test_a_folder_or_a_name_on_the_hub_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert (
+        plugin("base_models", "models/mine")
+        == plugin("base_models", "hf:models/mine")
+        == Hf(tmp_path / "models" / "mine")
+    )
+    assert plugin("base_models", "/no/such:place") == Hf(Path("/no/such:place"))
+    assert plugin("base_models", f"{HUB}@{COMMIT}") == Hf(hub=HUB, revision=COMMIT)
+    assert plugin("base_models", f"hf:hub={HUB},revision={COMMIT},dtype=bfloat16").dtype == "bfloat16"
+    (tmp_path / "tiny").mkdir()
+    assert plugin("base_models", "tiny") == Tiny()
+    assert run.parse(["--base-model", "models/mine"]) == run.parse(["--model", "models/mine"]) != run.parse([])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(HUB, f"'{HUB}': no such folder; for a model on the hub pin its revision, write {HUB}@COMMIT"),
+     ("tyni", "did you mean 'tiny'"), ("hf", "hf needs a folder, write hf:PATH or hf:hub=OWNER/NAME,revision=COMMIT")],
+)  # fmt: skip
+def test_what_is_no_model_is_said(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plugin("base_models", text)
+
+
+def test_the_hub_is_asked_once_for_a_commit_and_no_pickles(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def download(*names: object, **settings: object) -> str:
+        asked.append((names, settings))
+        return str(copied)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    fields: dict[str, Any] = {"model": f"{HUB}@{COMMIT}", "study_dir": tmp_path / "study"}
+    plan = validate_study(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
+    assert plan.vanilla.base == content_key(identity_of(Hf(copied)))
+    assert asked == [((HUB,), {"revision": COMMIT, "repo_type": "model", "allow_patterns": MODEL_FILES})]
+    assert not {"*.bin", "*.pt", "*.py"} & set(MODEL_FILES)

@@ -1,0 +1,415 @@
+"""A search that begins at the winners of an earlier study: what is taken, refused, proposed, kept and reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from analysis import report, warm_start_figure
+from analysis import warm_start as bought
+from analysis.folder import read
+from search_spaces import fitted
+from study.contracts import Method
+from study.core.errors import Refused
+from study.core.files import read_json, write_json
+from study.core.plugins import search_space
+from study.core.specs import adjusted
+from study.engine import tune_runner
+from study.experiment.method_search import RATIO
+from study.methods.gradient_ascent import GradientAscent
+from study.methods.npo import NPO
+from study.methods.vkd import VKD
+from study.presets import PRESETS
+from study.settings import Study
+from study.stages import plan as plans
+from study.stages import search as search_stage
+from study.stages.manifest import settle
+from study.stages.preflight import validate_study
+from study.stages.warm_start import Warm, WarmStart, warm_start
+from study.training.schedule import Schedule
+from tests.engine.test_optuna_search import Run, judged, search_in, written
+from tests.helpers.planted import VANILLA, Model, Planter
+
+SHORT = Schedule(steps=30, learning_rate=1e-4)
+ASCENT = {"learning_rate": 2e-4, "steps": 20}
+SMOKE = PRESETS["smoke"][1]
+"""Two methods, vkd and gradient ascent, at 10 and 15 %; its schedules have two steps at a rate of 1e-3."""
+
+
+@pytest.fixture(autouse=True)
+def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The objectives of a trial are a fixed function of its key."""
+    monkeypatch.setattr(tune_runner, "judged", judged)
+
+
+def earlier(root: Path, winners: Mapping[str, Mapping[int, Mapping[str, Any]]], **settings: Any) -> Path:
+    """A finished study of JSON files alone; the default, which lost, is the first proposal of each winner."""
+    write_json(
+        root / "study.json", {"name": root.name, "settings": {"model": {"type": "Other"}, "seed": 0, **settings}}
+    )
+    keys: dict[str, dict[str, Any]] = {}
+    for method, ratios in winners.items():
+        for turn, (ratio, params) in enumerate(ratios.items()):
+            for number, (key, asked) in enumerate((("lost", {"steps": 1}), ("won", params))):
+                write_json(
+                    root / "search" / method / f"{2 * turn + number:04d}.json",
+                    {"number": 2 * turn + number, "params": {RATIO: ratio, **asked}, "trial": f"{key} {ratio}"},
+                )
+            keys.setdefault(method, {})[str(ratio)] = {"trials": [f"won {ratio}", f"seed 1 of {ratio}"]}
+    write_json(root / "winners.json", keys)
+    return root
+
+
+def asking(source: Path | None, **changes: Any) -> Study:
+    """A study of gradient ascent around a default of 30 steps at a rate of 1e-4, with room for a warm start."""
+    defaults: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=SHORT), "npo": NPO(schedule=SHORT)}
+    study = dataclasses.replace(SMOKE, methods=("gradient_ascent",), defaults=defaults, warm_start=source)
+    return dataclasses.replace(study, **changes)
+
+
+def begun(source: Path, there: Path = Path("none"), **changes: Any) -> WarmStart:
+    found = warm_start(asking(source, **changes), there)
+    assert found
+    return found
+
+
+# ---- what is taken ---------------------------------------------------------------------------------------------
+def test_what_won_is_taken_at_each_ratio(tmp_path: Path) -> None:
+    """Of the proposal that led to the winner, not of another; without the ratio, which is dealt anew."""
+    second = {"learning_rate": 5e-5, "steps": 50}
+    found = begun(earlier(tmp_path / "tiny", {"gradient_ascent": {10: ASCENT, 15: second}}))
+    assert found.study == "tiny"
+    assert found.found == {"gradient_ascent": {10: Warm(ASCENT, 10), 15: Warm(second, 15)}}
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"), [((5, 10), 10), ((10, 50), 10), ((20, 50), 20), ((10, 20), 10), ((20, 10), 10), ((15, 16), 15)]
+)
+def test_another_ratio_begins_at_the_nearest(there: tuple[int, ...], taken: int, tmp_path: Path) -> None:
+    """Asked for 15 %; of two that are equally near the smaller."""
+    source = earlier(
+        tmp_path / "tiny", {"gradient_ascent": {r: {"learning_rate": 1e-4, "steps": r + 5} for r in there}}
+    )
+    warm = begun(source, forget_ratios=(15,)).found["gradient_ascent"][15]
+    assert warm == Warm({"learning_rate": 1e-4, "steps": taken + 5}, taken)
+
+
+def test_a_method_that_was_not_there_begins_cold(tmp_path: Path) -> None:
+    source = earlier(tmp_path / "tiny", {"gradient_ascent": {10: ASCENT}})
+    found = begun(source, methods=("gradient_ascent", "npo", "gradient_ascent:lora_rank=4"))
+    assert found.found["npo"][10] == Warm(note="tiny has no winner of npo")
+    assert found.params["npo"] == found.params["gradient_ascent:lora_rank=4"] == {}
+    assert list(found.lines(["npo", "gradient_ascent"])) == [
+        "npo 10 % begins cold (tiny has no winner of npo)",
+        "npo 15 % begins cold (tiny has no winner of npo)",
+        "gradient_ascent 10 % begins as it won in tiny at 10 %",
+        "gradient_ascent 15 % begins as it won in tiny at 10 %",
+    ]
+
+
+def test_what_lies_outside_is_refused_by_name(tmp_path: Path) -> None:
+    """Both parameters that do, at that ratio alone."""
+    source = earlier(tmp_path / "tiny", {"gradient_ascent": {10: {"learning_rate": 1.0, "steps": 500}, 15: ASCENT}})
+    warm = begun(source).found["gradient_ascent"]
+    assert warm[10].params == {}
+    assert re.search(r"learning_rate: The value 1\.0 .* out of .*; steps: The value 500 .* out of ", warm[10].note)
+    assert warm[15] == Warm(ASCENT, 15)
+
+
+VKD_WON = {
+    "teacher": "stranger", "forget_weight": 0.3, "beta": 0.4, "layers": "projector", "distance": "mse",
+    "erase_weight": 1.0, "keep_weight": 5.0, "retain_weight": 0.1, "saliency_threshold": 0.5, "augment": 0.5,
+    "learning_rate": 1e-4, "steps": 20,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rank", "changes", "kept", "note"),
+    [
+        (0, {}, set(VKD_WON), ""),
+        (4, {}, {*VKD_WON} - {"saliency_threshold"}, "without saliency_threshold"),
+        (0, {"old": 1}, set(VKD_WON), "without old"),
+        (0, {"augment": None}, {*VKD_WON} - {"augment"}, "the default's augment"),
+        (0, {"augment": None, "old": 1}, {*VKD_WON} - {"augment"}, "the default's augment, without old"),
+        (0, {"forget_weight": 0.0}, {*VKD_WON} - {"beta"}, "without beta"),
+        (0, {"teacher": "reference"}, set(), "teacher: 'reference' not in ("),
+        (0, {"teacher": "pruned", "prune": 0.5}, set(), "'0.5' not in (0.02"),
+    ],
+)
+def test_parameters_are_taken_as_far_as_they_are_searched(
+    rank: int, changes: dict[str, Any], kept: set[str], note: str
+) -> None:
+    """Missing and new ones are told; one that cannot be proposed, or only because of another, refuses all."""
+    default = VKD(schedule=dataclasses.replace(SHORT, lora_rank=rank))
+    values = {name: value for name, value in {**VKD_WON, **changes}.items() if value is not None}
+    params, said = fitted(search_space("vkd").space, default, values)
+    assert params == {name: values[name] for name in kept}
+    assert said == note if kept else note in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("study.json", r"warm_start=\S*tiny is no study: it has no study\.json"),
+        ("winners.json", r"winners\.json is missing; run that study until its search has ended"),
+        ("search/gradient_ascent/0001.json", "no proposal in search/gradient_ascent led to its winner won 10"),
+    ],
+)
+def test_a_study_without_winners_is_refused(missing: str, said: str, tmp_path: Path) -> None:
+    source = earlier(tmp_path / "tiny", {"gradient_ascent": {10: ASCENT}})
+    (source / missing).unlink()
+    with pytest.raises(ValueError, match=said):
+        begun(source)
+
+
+def test_too_few_trials_are_refused(tmp_path: Path) -> None:
+    """Two ratios need a default and an earlier winner each; without a warm start the defaults are enough."""
+    with pytest.raises(ValueError, match=r"trials=3 leaves no room for warm_start=.* are 4 trials"):
+        asking(tmp_path, trials=3)
+    asking(tmp_path, trials=4)
+    asking(None, trials=2)
+
+
+# ---- what is proposed ------------------------------------------------------------------------------------------
+WARM: dict[str, dict[int, dict[str, Any]]] = {
+    "gradient_ascent": {10: {"learning_rate": 2e-5, "steps": 20}, 15: {"learning_rate": 3e-5, "steps": 50}}
+}
+START: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(steps=30)), "npo": NPO()}
+
+
+def test_earlier_winners_follow_the_defaults(tmp_path: Path) -> None:
+    """A method that begins cold, and the sampler after them, go on as ever."""
+    search = Run(search_in(tmp_path / "warm", START, warm=WARM))().search
+    ascent, npo = search.proposals("gradient_ascent"), search.proposals("npo")
+    assert [p["ratio"] for p in ascent] == [10, 15] * 4
+    assert [(p["default"], p.get("warm")) for p in ascent] == [(True, None)] * 2 + [(False, True)] * 2 + [
+        (False, None)
+    ] * 4
+    assert [p["params"] for p in ascent[2:4]] == [
+        {RATIO: ratio, **WARM["gradient_ascent"][ratio]} for ratio in (10, 15)
+    ]
+    taught = [search.job("gradient_ascent", p["params"]).method for p in ascent[2:4]]
+    assert [adjusted(START["gradient_ascent"], f"x:learning_rate={rate},steps={steps}") for rate, steps in (
+        (2e-5, 20), (3e-5, 50))] == taught  # fmt: skip
+    cold = Run(search_in(tmp_path / "cold", START))().search
+    assert npo == cold.proposals("npo")
+    assert ascent[:2] == cold.proposals("gradient_ascent")[:2]
+    assert ascent[4:] != cold.proposals("gradient_ascent")[4:]
+
+
+def test_one_ratio_may_begin_cold(tmp_path: Path) -> None:
+    """Its second proposal is the sampler's."""
+    warm = {"gradient_ascent": {15: WARM["gradient_ascent"][15]}}
+    ascent = Run(search_in(tmp_path / "warm", START, warm=warm))().search.proposals("gradient_ascent")
+    assert [p.get("warm") for p in ascent] == [None] * 3 + [True] + [None] * 4
+    cold = Run(search_in(tmp_path / "cold", START))().search.proposals("gradient_ascent")
+    assert ascent[:3] == cold[:3]
+
+
+def test_what_was_not_among_the_winners_parameters_is_the_defaults(tmp_path: Path) -> None:
+    search = Run(search_in(tmp_path, {"npo": NPO(beta=0.7)}, warm={"npo": {10: {"steps": 60}}}, trials=4))().search
+    method = search.job("npo", search.proposals("npo")[2]["params"]).method
+    assert method == dataclasses.replace(NPO(beta=0.7), schedule=dataclasses.replace(NPO().schedule, steps=60))
+
+
+def test_a_warm_search_is_the_same_however_it_is_run(tmp_path: Path) -> None:
+    """Killed after every second trial, by three workers."""
+    whole = Run(search_in(tmp_path / "whole", START, warm=WARM))().search
+    search = search_in(tmp_path / "killed", START, warm=WARM)
+    for _ in range(4):
+        Run(search, 3)(stop_after=2)
+    Run(search, 3)()
+    assert written(search) == written(whole)
+
+
+# ---- what is kept ----------------------------------------------------------------------------------------------
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return earlier(tmp_path / "tiny", {"gradient_ascent": {10: ASCENT, 15: ASCENT}, "npo": {10: {"steps": 40}}})
+
+
+def started(source: Path, folder: Path, **changes: Any) -> Study:
+    """A warm study that has begun."""
+    study = asking(source, study_dir=folder, **changes)
+    settle(validate_study(study, folder / "data"))
+    return study
+
+
+def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> None:
+    """By content, never by path: the earlier study may change or go, and this one move."""
+    folder = tmp_path / "warm"
+    study = started(source, folder)
+    before = (folder / "study.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in before
+    taken = {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
+    earlier(source, {"gradient_ascent": {10: {"learning_rate": 5e-5, "steps": 15}}}, trials=99)
+    settle(plan := validate_study(study, folder / "data"))
+    assert plan.warm
+    assert plan.warm.params == taken
+    shutil.rmtree(source)
+    moved = folder.rename(tmp_path / "moved")
+    settle(plan := validate_study(dataclasses.replace(study, study_dir=moved), moved / "data"))
+    assert plan.warm
+    assert plan.warm.params == taken
+    assert read_json(moved / "study.json")["warm_start"]["found"]["gradient_ascent"]["10"]["params"] == ASCENT
+
+
+def test_a_method_that_is_added_is_looked_up_then(source: Path, tmp_path: Path) -> None:
+    """What was taken before stays; without the earlier study it cannot be, and that is said."""
+    folder = tmp_path / "warm"
+    study = started(source, folder)
+    earlier(source, {"gradient_ascent": {10: {"steps": 15}}, "npo": {15: {"steps": 50}}})
+    more = dataclasses.replace(study, methods=("gradient_ascent", "npo"))
+    plan = validate_study(more, folder / "data")
+    assert plan.warm
+    assert plan.warm.params["gradient_ascent"] == {10: ASCENT, 15: ASCENT}
+    assert plan.warm.params["npo"] == {10: {"steps": 50}, 15: {"steps": 50}}
+    shutil.rmtree(source)
+    with pytest.raises(ValueError, match=r"winners\.json is missing"):
+        validate_study(more, folder / "data")
+
+
+def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
+    """Another earlier study, none, or one where there was none; the same one under another name is the same."""
+    folder = tmp_path / "warm"
+    study = started(source, folder)
+    other = earlier(tmp_path / "other", {"gradient_ascent": {10: ASCENT}}, seed=7)
+    for changed, said in (
+        (other, r"warm_start: tiny \(\w+\) there, other \(\w+\) asked"),
+        (None, r"warm_start: tiny \(\w+\) there, None asked"),
+    ):
+        with pytest.raises(Refused, match=said):
+            validate_study(dataclasses.replace(study, warm_start=changed), folder / "data")
+    namesake = earlier(tmp_path / "b" / "tiny", {"gradient_ascent": {10: ASCENT}}, seed=7)
+    with pytest.raises(Refused, match=r"warm_start: tiny \(\w+\) there, tiny \(\w+\) asked"):
+        validate_study(dataclasses.replace(study, warm_start=namesake), folder / "data")
+    renamed = shutil.copytree(source, tmp_path / "renamed")
+    write_json(renamed / "study.json", {**read_json(renamed / "study.json"), "name": "renamed"})
+    validate_study(dataclasses.replace(study, warm_start=renamed), folder / "data")
+    cold = asking(None, study_dir=tmp_path / "cold")
+    settle(validate_study(cold, tmp_path / "data"))
+    assert "warm_start" not in read_json(tmp_path / "cold" / "study.json")
+    with pytest.raises(Refused, match=r"warm_start: None there, tiny \(\w+\) asked"):
+        validate_study(dataclasses.replace(cold, warm_start=source), tmp_path / "data")
+
+
+def test_the_plan_says_where_each_method_begins(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(plans, "console", Console(file=screen, width=300))
+    plans.print_plan(
+        validate_study(asking(source, methods=("gradient_ascent", "vkd"), study_dir=tmp_path / "warm"), tmp_path)
+    )
+    assert "gradient_ascent 15 % begins as it won in tiny at 15 %" in screen.getvalue()
+    assert "vkd 10 % begins cold (tiny has no winner of vkd)" in screen.getvalue()
+
+
+def test_from_one_search_to_the_next(tmp_path: Path) -> None:
+    """What the pipeline writes of one study is what the next begins with."""
+    first = asking(None, study_dir=tmp_path / "first")
+    settle(plan := validate_study(first, tmp_path / "data"))
+    ended = Run(search_in(tmp_path / "first", first.method_defaults(), trials=6))().search
+    won = {
+        trial.ratio: trial
+        for trial in search_stage.choose_winners(plan, search_stage.judge(ended))
+        if trial.seed == first.seed
+    }
+    second = asking(tmp_path / "first", study_dir=tmp_path / "second", seed=1)
+    found = validate_study(second, tmp_path / "data").warm
+    assert found
+    search = Run(search_in(tmp_path / "second", second.method_defaults(), seed=1, warm=found.params))().search
+    proposed = [
+        search.job("gradient_ascent", p["params"]) for p in search.proposals("gradient_ascent") if p.get("warm")
+    ]
+    assert [(trial.ratio, trial.method) for trial in proposed] == [(ratio, won[ratio].method) for ratio in (10, 15)]
+
+
+# ---- what it bought --------------------------------------------------------------------------------------------
+LEVELS = {
+    "warm": [None, 0.5, 0.305, 0.4, 0.3],
+    "cold": [None, 0.7, 0.6, 0.4, 0.309, 0.45],
+}
+"""What the model of each proposal after the default answers of what is to be forgotten; the reference answers 0.3."""
+
+
+def planted(root: Path, name: str, *, warm: bool, ratio: int = 10, **settings: Any) -> Path:
+    """A study of one method whose distances to the ideal are the levels less 0.3, and 0.6 for the default."""
+    planter = Planter(root / name)
+    planter.study(["ascent", "other"], [ratio], **settings)
+    planter.yardsticks(ratio)
+    for number, level in enumerate(LEVELS[name]):
+        model = VANILLA if level is None else Model(forget=level, test=level)
+        key = planter.trial("ascent", ratio, model, strength=float(number))
+        planter.proposal(
+            "ascent", number, ratio, key, default=number == 0, **({"warm": True} if number == 1 and warm else {})
+        )
+    if warm:
+        taken = {"params": {"strength": 1.0}, "ratio": 5, "note": "without old"}
+        found = {"ascent": {str(ratio): taken}, "other": {str(ratio): {"params": {}, "ratio": None, "note": "none"}}}
+        path = root / name / "study.json"
+        write_json(path, {**read_json(path), "warm_start": {"study": "tiny", "key": "abc", "found": found}})
+    return root / name
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return planted(tmp_path, "warm", warm=True), planted(tmp_path, "cold", warm=False)
+
+
+def test_what_the_warm_start_bought(pair: tuple[Path, Path]) -> None:
+    """The default is 0.6 from the ideal, the earlier winner 0.2, the third all but as near as the winner."""
+    ascent, other = bought.table(read(pair[0])).to_dict("records")
+    assert (ascent["begins"], other["begins"]) == ("as it won in tiny at 5 % (without old)", "cold (none)")
+    distances = [ascent[name] for name in ("default_distance", "warm_distance", "gain", "winner_distance")]
+    assert distances == pytest.approx([0.6, 0.2, 0.4, 0.0])
+    assert (ascent["reached"], ascent["trials"]) == (3, 5)
+    assert pd.isna([other["warm_distance"], other["winner_distance"], other["reached"]]).all()
+    assert "cold_reached" not in ascent
+
+
+def test_against_the_same_search_begun_cold(pair: tuple[Path, Path]) -> None:
+    """Which came within 0.01 of the warm winner at its fifth proposal, and which never does for a nearer one."""
+    ascent = bought.table(read(*pair)).to_dict("records")[0]
+    assert (ascent["cold_reached"], ascent["cold_trials"]) == (5, 6)
+    assert ascent["cold_winner_distance"] == pytest.approx(0.009)
+    drawn = warm_start_figure.data(read(*pair)).pivot(index="trials", columns="search", values="distance")
+    assert drawn["cold start"].tolist() == pytest.approx([0.6, 0.4, 0.3, 0.1, 0.009, 0.009])
+    assert drawn["warm start"].dropna().tolist() == pytest.approx([0.6, 0.2, 0.005, 0.005, 0.0])
+
+
+def test_a_target_that_was_never_reached_is_told(pair: tuple[Path, Path]) -> None:
+    (pair[1] / "search" / "ascent" / "0004.json").unlink()
+    study = read(*pair)
+    assert pd.isna(bought.table(study)["cold_reached"].iloc[0])
+    assert bought.every(study)[0].shown["cold reached"].tolist()[0] == "n/a"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings", "said"),
+    [
+        (False, False, {}, "began cold itself; leave --cold out"),
+        (True, True, {}, "was itself begun with --warm-start"),
+        (True, False, {"seed": 3, "model": "big"}, "model, seed differ"),
+    ],
+)
+def test_only_the_same_study_begun_cold_is_compared(
+    ours: bool, theirs: bool, settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    one, two = planted(tmp_path, "warm", warm=ours), planted(tmp_path, "cold", warm=theirs, **settings)
+    with pytest.raises(ValueError, match=said):
+        report.build(one, two)
+
+
+def test_the_report_shows_it_where_there_was_a_warm_start(pair: tuple[Path, Path]) -> None:
+    shown = report.build(*pair).page.read_text(encoding="utf-8")
+    assert "What the warm start bought" in shown
+    assert (pair[0] / "report" / "figures" / "warm_start.png").exists()
+    assert "warm start bought" not in report.build(pair[1]).page.read_text(encoding="utf-8")

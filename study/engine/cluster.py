@@ -8,11 +8,12 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from study.core.console import console
+from study.engine.fork_server import template
 
 PROJECT = Path(__file__).parents[2]
 
@@ -21,6 +22,7 @@ _SETTINGS = {
     "RAY_AUTH_MODE": "token",  # whoever reaches the ports of a Ray without a token can run code
     "RAY_memory_monitor_refresh_ms": "0",  # its kills end a whole Tune run; the kernel's end one trial
     "RAY_worker_maximum_startup_concurrency": "16",  # else Ray warns of its own helper processes on small machines
+    "RAY_prestart_worker_first_driver": "0",  # these would have no runtime environment, so that no job of ours fits
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # else each report to Ray Train blocks for two seconds
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no objective and must not end the run
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -41,10 +43,13 @@ class NotShared(RuntimeError):
 
 
 @contextmanager
-def started(address: str, cpus: int, threads: int, folder: Path | None = None) -> Iterator[None]:
+def started(
+    address: str, cpus: int, threads: int, folder: Path | None = None, *, preloaded: str = ""
+) -> Iterator[None]:
     """Ray, up for the duration of the block: the cluster at `address`, or a private one on this machine.
 
-    The private one listens without dashboard and under a token of its own. On a cluster, every worker first looks for
+    The private one listens without dashboard and under a token of its own; its workers are forks of a process that has
+    run the module `preloaded`, if one is named (`study.engine.fork_server`). On a cluster, every worker first looks for
     the study's `folder`, and one that lets in everybody is warned of. Raises `ConnectionError` that names the address
     if nothing answers there, or if it asks for a token that is not ours.
     """
@@ -53,8 +58,6 @@ def started(address: str, cpus: int, threads: int, folder: Path | None = None) -
     address, private = _address(address), is_private(address)
     if private:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
-
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
@@ -62,32 +65,40 @@ def started(address: str, cpus: int, threads: int, folder: Path | None = None) -
         "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         **({FOLDER_VARIABLE: str(folder)} if folder and not private else {}),
     }
-    try:
-        _knock(address)
-        ray.init(
-            address=address,
+    with template(preloaded, environment) if private and preloaded else nullcontext() as executable:
+        _connect(
+            address,
             num_cpus=cpus if private else None,
             include_dashboard=False if private else None,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"env_vars": environment},
+            runtime_env={"env_vars": environment, **({"py_executable": executable} if executable else {})},
         )
+        import ray
+
+        try:
+            if not address.startswith("ray://") and asks_for_token(ray.get_runtime_context().gcs_address) is False:
+                console.print(
+                    f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code as you. "
+                    "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` makes the token)",
+                    style="bold yellow",
+                    markup=False,
+                )
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str, **settings: Any) -> None:
+    """Start or join Ray. Raises `ConnectionError` that says what to do if there is none, or its token is not ours."""
+    import ray
+
+    try:
+        _knock(address)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise ConnectionError(
             f"no Ray answers at {address}: start it with `ray up`, or leave --address out. If it runs, its token is "
             "not here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
         ) from error
-    try:
-        if not address.startswith("ray://") and asks_for_token(ray.get_runtime_context().gcs_address) is False:
-            console.print(
-                f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code as you. "
-                "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` makes the token)",
-                style="bold yellow",
-                markup=False,
-            )
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _knock(address: str) -> None:

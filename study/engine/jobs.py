@@ -34,7 +34,7 @@ def run_all(
     """
     import ray
 
-    waiting, again = deque(jobs), set[str]()
+    waiting, second_chance = deque(jobs), SecondChance()
     workers = _Workers(cpus, gpus)
     running: dict[Any, Job] = {}
     errors: dict[str, str] = {}
@@ -49,8 +49,7 @@ def run_all(
         except ray.exceptions.RayError as died:
             error = f"the worker died: {str(died).splitlines()[0]}"
             workers.end(ready, keep=False)
-            if job.name not in again:
-                again.add(job.name)
+            if second_chance.left(job.name):
                 waiting.appendleft(job)
                 continue
         else:
@@ -59,6 +58,22 @@ def run_all(
             errors[job.name] = error
         done(job, error)
     return errors
+
+
+class SecondChance:
+    """A job whose worker dies is given to another one, once: it may be the machine's fault, or the job's.
+
+    Whose loop that is differs: `run_all` has its own, and Tune asks its searcher for the next trial.
+    """
+
+    def __init__(self) -> None:
+        self._died: set[str] = set()
+
+    def left(self, job: str) -> bool:
+        """Whether a job whose worker has just died is to be tried again."""
+        first = job not in self._died
+        self._died.add(job)
+        return first
 
 
 class _Workers:

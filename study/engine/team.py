@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from study.core.files import read_json, silent, write_json
@@ -21,7 +21,7 @@ from study.engine.microbatches import RestartFiner, starting_at
 from study.engine.world import spreading, world
 
 PATIENCE = 2 * 3600
-"""Seconds that processes of a team wait for one another: one may have more to generate, and the first writes."""
+"""Seconds that the processes of a group wait for one another: one may have more to generate, and the first writes."""
 
 
 @dataclass(frozen=True)
@@ -45,44 +45,77 @@ def run_on_team(work: Callable[..., object], arguments: tuple[Any, ...], team: T
     """
     with _folder(team.logs) as logs:
         result = logs / "result.json"
-
-        def trainer(chunks: Path) -> TorchTrainer:
-            return TorchTrainer(
-                _member,
-                train_loop_config={
-                    "work": work,
-                    "arguments": arguments,
-                    "sharded": team.sharded,
-                    "chunks": chunks,
-                    "result": result,
-                },
-                torch_config=TorchConfig(backend="nccl" if team.gpus else "gloo", timeout_s=PATIENCE),
-                # on one machine: what one writes the others must see at once
-                scaling_config=_each(team.size, 1, int(team.gpus), placement_strategy="STRICT_PACK"),
-                run_config=RunConfig(name=f"job-{time.time_ns()}", storage_path=str(logs)),
-            )
-
-        try:
-            _fit(trainer, logs / "chunks.json")
-        except ray.train.TrainingFailedError as error:
-            raise RuntimeError(_last_line(error)) from error
+        run_workers(
+            *(_member, (work, arguments, result), team.size),
+            cpus=1,
+            gpus=int(team.gpus),
+            logs=logs,
+            nccl=team.gpus,
+            sharded=team.sharded,
+            placement_strategy="STRICT_PACK",  # on one machine: what one writes the others must see at once
+        )
         return read_json(result)
 
 
-def _member(config: dict[str, Any]) -> None:
+def _member(work: Callable[..., object], arguments: tuple[Any, ...], result: Path) -> None:
     """What each process of a team does."""
-    quiet_worker()
-    silence = nullcontext() if world().rank == 0 else silent()
-    with silence, spreading(config["sharded"]), _finely(config["chunks"]):
-        result = config["work"](*config["arguments"])
+    with nullcontext() if world().rank == 0 else silent():
+        returned = work(*arguments)
     if world().rank == 0:
-        write_json(config["result"], result)
+        write_json(result, returned)
 
 
-def _each(workers: int, cpus: float, gpus: float, **how: Any) -> ScalingConfig:
-    """What Ray is asked for: so much for each of so many processes."""
+def run_workers(
+    work: Callable[..., object],
+    arguments: tuple[Any, ...],
+    workers: int,
+    *,
+    cpus: float,
+    gpus: float,
+    logs: Path,
+    nccl: bool,
+    sharded: bool,
+    restarts: int = 0,
+    **scaling: Any,
+) -> None:
+    """Call `work(*arguments)` in each of so many Ray Train workers, which are one process group.
+
+    Each has `cpus` and `gpus`. Where one dies all start anew, at most `restarts` times; where one runs out of memory
+    and says how finely forwards are to be cut (`TooCoarse`) they start anew with that. Raises `RuntimeError` with what
+    else went wrong in one of them, which ends all.
+    """
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-    return ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources, **how)
+    tried = 1
+    with _folder(logs) as folder:
+        chunks = folder / "chunks.json"
+        while True:
+            trainer = TorchTrainer(
+                _call,
+                train_loop_config={"work": work, "arguments": arguments, "sharded": sharded, "chunks": chunks},
+                torch_config=TorchConfig(backend="nccl" if nccl else "gloo", timeout_s=PATIENCE),
+                scaling_config=ScalingConfig(
+                    num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources, **scaling
+                ),
+                run_config=RunConfig(
+                    name=f"workers-{time.time_ns()}",
+                    storage_path=str(folder),
+                    failure_config=FailureConfig(max_failures=restarts),
+                ),
+            )
+            try:
+                trainer.fit()
+                return
+            except ray.train.TrainingFailedError as error:
+                if (wanted := _wanted(chunks)) == tried:
+                    raise RuntimeError(_last_line(error)) from error
+                tried = wanted
+
+
+def _call(config: dict[str, Any]) -> None:
+    """What a Ray Train worker does."""
+    quiet_worker()
+    with spreading(config["sharded"]), _finely(config["chunks"]):
+        config["work"](*config["arguments"])
 
 
 @contextmanager
@@ -91,19 +124,6 @@ def _folder(where: Path) -> Iterator[Path]:
     where.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="team-", dir=where) as folder:
         yield Path(folder)
-
-
-def _fit(trainer: Callable[[Path], TorchTrainer], chunks: Path) -> None:
-    """Run a trainer, and one more whenever a process ran out of memory and wrote down how finely to begin anew."""
-    tried = 1
-    while True:
-        try:
-            trainer(chunks).fit()
-            return
-        except ray.train.TrainingFailedError:
-            if (wanted := _wanted(chunks)) == tried:
-                raise
-            tried = wanted
 
 
 def _wanted(chunks: Path) -> int:

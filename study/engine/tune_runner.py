@@ -18,10 +18,9 @@ from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from study.core.errors import Failed
 from study.core.files import read_json
 from study.engine.cluster import NotShared
-from study.engine.jobs import quiet_worker
+from study.engine.jobs import SecondChance, quiet_worker
 from study.engine.optuna_search import SearchProblem, propose
 from study.engine.team import Team, run_on_team
 
@@ -39,8 +38,7 @@ class ProposalSearcher(Searcher):
         """The proposal behind each of Tune's trials."""
         self.running: set[str] = set()
         """Those of Tune's trials that have not ended: one that dies is asked for again."""
-        self.again: set[str] = set()
-        """The keys of jobs whose workers died once: each is given to another worker."""
+        self.second_chance = SecondChance()
         self.ended: set[tuple[str, int]] = set()
         """The proposals that are known to have ended: these are not looked for on disk again."""
         self.dead: dict[str, Any] = {}
@@ -75,12 +73,11 @@ class ProposalSearcher(Searcher):
         if not error:
             return
         key, (number, label) = self.asked[trial_id], self.places[trial_id]
-        if key in self.again:
-            self.dead[key] = self.search.job(label, read_json(self.search.path(label, number))["params"])
-        else:
-            self.again.add(key)
+        if self.second_chance.left(key):
             del self.asked[trial_id]
             self.waiting.insert(0, (number, label))
+        else:
+            self.dead[key] = self.search.job(label, read_json(self.search.path(label, number))["params"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -149,7 +146,7 @@ def tune_search(
 
     Each trial is done by one process, or by a `team`, which asks for CPUs and GPUs of its own.
     A trial whose worker dies is tried once more and then recorded as failed. Raises `KeyboardInterrupt` if the run
-    was interrupted.
+    was interrupted, and `NotShared` if a machine does not see the study's folder.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -179,7 +176,7 @@ def tune_search(
         if not lines or job is None or search.is_done(job):
             continue
         if NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
-            raise Failed(lines[-1])
+            raise NotShared(lines[-1])
         reasons[job.key] = lines[-1]
     for key, job in proposals.dead.items():
         if not search.is_done(job):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from study.core.console import Stage
+from study.core.errors import Failed
 from study.engine import cluster
 from study.engine import jobs as ray_jobs
+from study.engine.cluster import NotShared
 from study.engine.jobs import Job
 from study.settings import Study
 from study.stages.plan import Plan
@@ -35,21 +37,24 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
 
 
 def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
-    """Run what is missing of a search."""
+    """Run what is missing of a search. Raises `Failed` if a machine does not see the study's folder."""
     from study.engine.tune_runner import tune_search
 
     study, missing = plan.study, search.missing()
     if missing:
         with Stage(name, missing, "trials") as stage:
             alone = study.processes == 1
-            tune_search(
-                search,
-                at_once=max_concurrent(study),
-                gpus=study.gpus_per_trial if alone else 0,
-                team=None if alone else team_of(study),
-                logs=plan.root / "ray",
-                tell=stage.advance,
-            )
+            try:
+                tune_search(
+                    search,
+                    at_once=max_concurrent(study),
+                    gpus=study.gpus_per_trial if alone else 0,
+                    team=None if alone else team_of(study),
+                    logs=plan.root / "ray",
+                    tell=stage.advance,
+                )
+            except NotShared as error:
+                raise Failed(str(error)) from error
             if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from study.contracts import Attack, BaseModel
 from study.core.console import Stage
@@ -17,32 +19,15 @@ from study.core.layout import StudyFolder
 from study.core.rows import read_rows
 from study.engine import jobs as ray_jobs
 from study.engine.jobs import Job
+from study.engine.world import ALONE, world
 from study.experiment import attack, trial
 from study.experiment.context import StudyContext
-from study.experiment.trial_spec import Trial
+from study.experiment.teach import learn
+from study.experiment.trial_spec import Learned, Trial
 from study.metrics.recovery import objective
 from study.settings import Study
-from study.stages.launch import run_jobs
+from study.stages.launch import max_concurrent, run_jobs
 from study.stages.plan import Plan, label
-
-if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
-    pass
-import threading
-import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import ray.train
-import torch
-from ray.train import FailureConfig, RunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-
-from study.engine.jobs import quiet_worker
-from study.engine.team import _each, _finely, _fit, _folder, _last_line
-from study.engine.world import ALONE, spreading, world
-from study.experiment.teach import learn
-from study.experiment.trial_spec import Learned
-from study.stages.launch import max_concurrent
 from study.training.loop import OnStep
 
 
@@ -119,8 +104,6 @@ def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
 
     Raises `Failed` if one cannot be taught.
     """
-    from study.stages.learn import learn_all  # Ray Train takes seconds to import; a dry run does without
-
     study = plan.study
     missing = [m for m in dict.fromkeys(models) if not (plan.folder.learned(m.key) / "learned.json").exists()]
     if not missing:
@@ -178,33 +161,23 @@ def learn_all(
     `on_progress(model, steps)` is called now and then.
     """
 
-    def trainer(chunks: Path) -> TorchTrainer:
-        return TorchTrainer(
-            _worker,
-            train_loop_config={
-                "bench": context,
-                "models": models,
-                "together": together,
-                "sharded": sharded,
-                "chunks": chunks,
-            },
-            torch_config=TorchConfig(backend="nccl" if together and gpus else "gloo"),
-            scaling_config=_each(workers, cpus, gpus),
-            run_config=RunConfig(
-                name=f"learn-{time.time_ns()}",
-                storage_path=str(context.root / "ray"),
-                failure_config=FailureConfig(max_failures=1),
-            ),
-        )
+    from study.engine.team import run_workers  # Ray reads its settings when it is imported: not before they are set
 
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(context.folder, models, stop, on_progress), daemon=True)
     watcher.start()
     try:
-        with _folder(context.root / "ray") as folder:
-            _fit(trainer, folder / "chunks.json")
-    except ray.train.TrainingFailedError as error:
-        raise Failed(f"learning failed: {_last_line(error)}") from error
+        run_workers(
+            *(_teach, (context, models, together), workers),
+            cpus=cpus,
+            gpus=gpus,
+            logs=context.root / "ray",
+            nccl=together and gpus > 0,
+            sharded=sharded,
+            restarts=1,
+        )
+    except RuntimeError as error:
+        raise Failed(f"learning failed: {error}") from error
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped
     finally:
@@ -212,14 +185,8 @@ def learn_all(
         watcher.join()
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """What a Ray Train worker does: teach its share of the models, or of each model, and note how far each is."""
-    quiet_worker()
-    with spreading(config["sharded"]), _finely(config["chunks"]):
-        _teach(config["bench"], config["models"], together=config["together"])
-
-
-def _teach(context: StudyContext, models: Sequence[Learned], *, together: bool) -> None:
+def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> None:
+    """What each worker does: teach its share of the models, or of each model, and note how far each is."""
     among = world()
     if not together:
         torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone

@@ -46,7 +46,9 @@ def run(study: Study) -> int:
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.root), mirrored(plan.root, study.storage, _warn):
         settle(plan)
-        with cluster.started(study.address, cpus(study), study.threads, plan.root):
+        with cluster.started(
+            study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
+        ):
             failures = _stages(plan)
         _finish(plan, failures)
     return 1 if failures else 0

@@ -16,7 +16,6 @@ from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
 from ray.core.generated import instance_manager_pb2
 
-from study.core import errors
 from study.core.files import write_json
 from study.engine import cluster, jobs, tune_runner
 from study.engine.cluster import NotShared, asks_for_token, started
@@ -249,7 +248,7 @@ def test_a_search_on_such_machines_stops_and_marks_no_trial_as_failed(monkeypatc
 
     monkeypatch.setattr(tune_runner, "Tuner", Fake)
     search: Any = Fake()
-    with pytest.raises(errors.Failed, match="node-7 does not see /shared"):
+    with pytest.raises(NotShared, match="node-7 does not see /shared"):
         tune_runner.tune_search(search, at_once=1, gpus=0, logs=Path("logs"), tell=print)
 
 

@@ -1,17 +1,19 @@
 # make install   a .venv with exactly the packages of requirements.lock
 # make study     install, then run the study; ARGS are its arguments: make study ARGS='--help'
-# make test      install with requirements-test.lock, then lint, types and tests; ARGS go to pytest: make test ARGS='-k cluster'
+# make check     lint, types and the quick tests, on two families of models; of one room: make check ROOM=metrics
+# make test      lint, types and all tests, as CI does; ARGS go to pytest, here as above: make test ARGS='-k cluster'
 # make lock      resolve pyproject.toml afresh into the two lock files; TORCH=2.14.0 moves torch too
 # make clean     remove the .venv and every cache (not runs/)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install study test lock clean
+.PHONY: install study lint check test lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 ARGS ?=
+ROOM ?=
 TORCH ?= 2.13.0
 
 # Sets $$python to the first Python >= 3.11 that can make a .venv; PYTHON=/path/to/python is tried first.
@@ -55,11 +57,19 @@ install: .venv/.installed
 study: install
 	@$(BIN)/python study/run.py $(ARGS)
 
-test: .venv/.installed-test
+lint: .venv/.installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# A file is run by one process, which makes what its tests share once; the order is that of tests/conftest.py.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(PYTEST) -m 'not slow and not combinations' --hypothesis-profile quick $(if $(ROOM),tests/$(ROOM)) $(ARGS)
+
+test: lint
+	$(PYTEST) --durations=40 $(ARGS)
 
 # What the accelerator's own wheels bring along (nvidia-*, cuda-*, triton) and a wheel's local version (+cpu) differ
 # from machine to machine, so they are left to the pin of torch.

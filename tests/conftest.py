@@ -9,17 +9,28 @@ from hypothesis import settings
 from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.data.benchmark import Benchmark
-from study.model.loading import load
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES, family_folder
+from tests.helpers.small import fresh
 
+TWO = ("llava", "qwen2_5_vl")
+"""The families of `make check`: `make test` runs all."""
 torch.set_num_threads(1)  # the models are so small that threads only get in each other's way
 settings.register_profile("study", deadline=None)  # a busy machine is no bug
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: processes that share the files among them then end at about the same time."""
+    """Mark what repeats for every family, and put files with slow tests first.
+
+    Processes that share the files among them then end at about the same time.
+    """
+    for item in items:
+        given = getattr(item, "callspec", None)
+        families = [name for name in given.params.values() if isinstance(name, str)] if given else []
+        if any(name in FAMILIES and name not in TWO for name in families):
+            item.add_marker("combinations")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
@@ -31,7 +42,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_folder: Path) -> VLM:
-    return load(tiny_folder)
+    return fresh(tiny_folder)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from study.core.plugins import PACKAGES as PLUGIN_PACKAGES
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("study", "search_spaces", "analysis")
 PLUGINS = tuple(PLUGIN_PACKAGES.values())
 

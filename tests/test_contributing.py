@@ -16,8 +16,9 @@ from study.contracts import Request
 from study.data.benchmark import Benchmark
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
+from tests import ROOT
 
-DOCUMENT = Path(__file__).parent.parent / "CONTRIBUTING.md"
+DOCUMENT = ROOT / "CONTRIBUTING.md"
 NAMES = ("study.methods.retain_finetuning", "search_spaces.retain_finetuning")
 
 

@@ -32,7 +32,7 @@ from study.methods.vkd import VKD
 from study.model.loading import load
 from study.training.schedule import Schedule
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import borrowed, same_bits, snapshot
+from tests.helpers.small import borrowed, fresh, same_bits, snapshot
 
 TAUGHT = Schedule(steps=2, learning_rate=1e-3, pictures=2, texts=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
@@ -120,7 +120,7 @@ def test_the_processor_of_every_family_lies_beside_it(
     name: str, family_folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """As the stock processors look for it, those that take videos too."""
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     save(vlm, tmp_path / "model")
     export.beside(vlm, tmp_path / "model")
     about = read_json(tmp_path / "model" / "preprocessor_config.json")

@@ -21,9 +21,9 @@ from study import general_utility as general
 from study.core.files import read_json, write_json
 from study.experiment.checkpoints import save
 from study.general_utility import Settings, arguments_for, failed_replies, parsed
-from study.model.loading import load
 from study.model.tensor_files import save_tensors
 from tests.helpers.planted import Model, Planter, plant
+from tests.helpers.small import fresh
 
 SETTINGS = Settings("llava_hf", (), None, 1, "0.7.3")
 POPE: dict[str, Any] = {  # as lmms-eval 0.7.3 lays it out; 6 of 8 questions right: the error is sqrt(6/8 2/8 / 7)
@@ -88,7 +88,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, tiny_folder: Path) -> Path:
     """A finished study of one ratio, with a winner that has weights and one that is an instruction."""
-    root, vlm = tmp_path / "runs" / "mine", load(tiny_folder)
+    root, vlm = tmp_path / "runs" / "mine", fresh(tiny_folder)
     write_json(root / "study.json", {"name": "mine", "git": "", "settings": {"methods": ["vkd", "prompting"]}})
     for kind in ("vanilla", "reference"):
         (root / "learned" / kind).mkdir(parents=True)

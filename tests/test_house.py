@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 MADE = re.compile(r"\.git|\.venv|runs|dist|build|__pycache__|\.\w+_cache|\.hypothesis|.*\.egg-info")
 
 HOME = re.compile(r"(?<![\w.*~})-])/(?:root|Users/\w+|home/\w+)(?:/|\b)(?!\.py)")

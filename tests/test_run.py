@@ -29,6 +29,7 @@ from study.stages import pipeline, plan
 from study.stages.manifest import GROWING, RUNTIME, settle
 from study.stages.plan import identity_of
 from study.stages.preflight import _check_questions, validate_study
+from tests import ROOT
 from tests.benchmarks.test_mllmu import edit
 from tests.helpers.planted import plant
 
@@ -128,8 +129,7 @@ def test_settings_of_a_plugin_are_typed() -> None:
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     command = [sys.executable, "study/run.py", "smoke", "--dry-run", "--study-dir", str(folder)]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert not done.stderr
     for stage in ("learn", "search", "confirm", "attack", "report", "time"):
         assert f"  {stage} " in done.stdout

@@ -22,10 +22,9 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.methods.npo import NPO
 from study.methods.prompting import Prompting
-from study.model.loading import load
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
-from tests.helpers.small import QUICK, changed, request_on, same_bits, snapshot
+from tests.helpers.small import QUICK, changed, fresh, request_on, same_bits, snapshot
 
 ADAPTER = replace(QUICK, learning_rate=1e-2, lora_rank=2, lora_dropout=0.0)
 
@@ -39,7 +38,7 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
 @pytest.fixture
 def adapted(tiny_folder: Path, request_: Request) -> VLM:
     """The model after some ascent by adapters."""
-    return GradientAscent(schedule=ADAPTER)(load(tiny_folder), request_)
+    return GradientAscent(schedule=ADAPTER)(fresh(tiny_folder), request_)
 
 
 def test_every_scale_lies_on_the_straight_line(tiny: VLM, adapted: VLM, request_: Request) -> None:

@@ -17,14 +17,13 @@ from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.facts import facts
 from study.data.image_edits import encoded
 from study.data.picture import Picture
-from study.model.loading import load
 from study.model.packing import Group, Prompt
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged
 from study.training.schedule import Schedule
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import plain_logps, request_on, same_bits, snapshot
+from tests.helpers.small import fresh, plain_logps, request_on, same_bits, snapshot
 
 SCOPES: list[Scope] = ["per_image", "universal"]
 
@@ -240,7 +239,7 @@ def test_a_picture_of_another_size_is_first_brought_to_the_models(
 def test_families_whose_pixels_can_be_told_apart_and_the_others_say_so(
     family: str, family_folders: dict[str, Path], request_: Request
 ) -> None:
-    vlm = load(family_folders[family])
+    vlm = fresh(family_folders[family])
     asked = [q for q in request_.split.questions if q.role == "forget" and q.picture][:3]
     attack = AdversarialImage(epsilon=2, steps=1)
     if "qwen" in family or "next" in family:

@@ -27,9 +27,8 @@ from study.core.terms import PARTS, Goal, Part
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.evaluation.scoring import score
 from study.experiment.attack import marked
-from study.model.loading import load
 from study.model.vlm import VLM
-from tests.helpers.small import borrowed, changed, request_on, same_bits, snapshot, variants
+from tests.helpers.small import borrowed, changed, fresh, request_on, same_bits, snapshot, variants
 
 
 def moved(attack: Any) -> set[Part]:
@@ -63,7 +62,7 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
     """Three people to forget, by an adapter; of the base model and of the start every weight is another one."""
 
     def other() -> VLM:
-        vlm = load(tiny_folder)
+        vlm = fresh(tiny_folder)
         with torch.no_grad():
             for parameter in vlm.model.parameters():
                 parameter.add_(0.01)
@@ -143,7 +142,7 @@ def test_an_attack_is_repeatable(attack: Any, tiny_folder: Path, request_: Reque
     found = []
     for state in (1, 2):
         torch.manual_seed(state)
-        *_, last = attack(load(tiny_folder), questions, request_)
+        *_, last = attack(fresh(tiny_folder), questions, request_)
         found.append((snapshot(last.vlm), list(last.questions), read(last)))
     (weights, asked, rows), (weights_again, asked_again, rows_again) = found
     assert same_bits(weights, weights_again)

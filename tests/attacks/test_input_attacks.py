@@ -50,6 +50,7 @@ from study.methods.none import NoMethod
 from study.methods.prompting import INSTRUCTIONS
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
+from tests import ROOT
 from tests.helpers.small import request_on
 
 ATTACKS: list[Any] = [
@@ -138,11 +139,11 @@ def test_a_wrong_setting_is_named_with_its_value(attack: Any, field: str, value:
     assert message in str(caught.value)
 
 
-PRINT = """
+PRINT = f"""
 import json, sys
 from pathlib import Path
-from study.model.vlm import load
-from tests.attacks.test_input_attacks import EVERY, digest, Synthetic, request_on
+from study.vlm import load
+from {__name__} import EVERY, digest, Synthetic, request_on
 home, base = map(Path, sys.argv[1:])
 benchmark = Synthetic(people=20, celebrities=8, views=2, strangers=8)(home)
 request = request_on(benchmark, home, base, ratio=15, goal="full")
@@ -164,7 +165,7 @@ def test_another_process_asks_the_same(tmp_path: Path, tiny_folder: Path) -> Non
     for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", PRINT, str(tmp_path), str(tiny_folder)],
-            env={**os.environ, "PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -16,10 +16,9 @@ from study.attacks.logit_lens import LogitLens
 from study.contracts import Request
 from study.data.benchmark import Benchmark, Question
 from study.evaluation.scoring import score
-from study.model.loading import load
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import request_on, same_bits, snapshot
+from tests.helpers.small import fresh, request_on, same_bits, snapshot
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_a_model_is_read_at_any_depth(
     family: str, family_folders: dict[str, Path], request_: Request, questions: list[Question]
 ) -> None:
     """With all layers exactly as ever; with fewer as by hand, which is something else."""
-    vlm = load(family_folders[family])
+    vlm = fresh(family_folders[family])
     ordinary = score(vlm, questions)
     pd.testing.assert_frame_equal(read(2, vlm, questions, request_), ordinary, check_exact=True)
     early = read(1, vlm, questions, request_)

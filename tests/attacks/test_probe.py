@@ -23,7 +23,7 @@ from study.evaluation.scoring import score
 from study.model.loading import load
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import request_on, same_bits, snapshot
+from tests.helpers.small import fresh, request_on, same_bits, snapshot
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 COLOURS = ((230, 40, 40), (40, 230, 40), (40, 40, 230), (220, 220, 40))
@@ -158,7 +158,7 @@ def test_features_of_the_visual_module_are_means_over_tokens(tiny: VLM, request_
 def test_features_of_the_language_model_are_means_over_a_pictures_tokens(
     family: str, family_folders: dict[str, Path], request_: Request
 ) -> None:
-    vlm = load(family_folders[family])
+    vlm = fresh(family_folders[family])
     pictures = list(_album(request_.split))[:3]
     found = Probe("llm", 0).features(vlm, pictures)
     ids = torch.tensor([vlm.prompt_ids(PROMPT, True)])
@@ -178,7 +178,7 @@ def test_every_family_can_be_probed_again_and_again(
     family: str, where: Part, family_folders: dict[str, Path], request_: Request, questions: list[Question]
 ) -> None:
     """With the same rows each time, and no bit of the model changed."""
-    vlm = load(family_folders[family])
+    vlm = fresh(family_folders[family])
     before = snapshot(vlm)
     for kind in KINDS:
         rows = [read(Probe(where, kind=kind), vlm, questions[1:4], request_) for _ in range(2)]

@@ -19,9 +19,8 @@ from study.core.console import console
 from study.core.terms import HALVES, Modality, Role, Task
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
+from tests import ROOT
 from tests.benchmarks.test_own import dataset, people, png, write_table
-
-ROOT = Path(__file__).parents[2]
 
 
 def question(

@@ -25,6 +25,7 @@ from study.data.benchmark import Benchmark, Question
 from study.data.facts import facts, plain
 from study.presets import PRESETS
 from study.stages.preflight import validate_study
+from tests import ROOT
 
 RESIDENCES = ("Lisbon", "Oslo", "Rome", "Lima", "Quito", "Cairo", "Tokyo", "Seoul")
 SCHOOLS = ("University of Arden", "Belmont College", "Institute of Corvin")
@@ -223,7 +224,7 @@ def test_who_is_to_be_forgotten_is_not_set_aside(data: Path) -> None:
 
 
 def test_the_example_of_the_docs_is_read(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8")
     blocks = [block.partition("```")[0].strip() + "\n" for block in page.split("```\n")]
     (table,) = (block for block in blocks if block.startswith("id,name,"))
     (wordings,) = (block for block in blocks if block.startswith("attribute,"))

@@ -19,6 +19,7 @@ from study.data.benchmark import Benchmark
 from study.model.loading import load
 from study.model.packing import Group, Prompt, logits, pack
 from study.model.vlm import VLM
+from tests import ROOT
 from tests.cost.flops import ANSWER, PACKED, REGIMES, Cost, Regime, clock, count, main, pixels, samples
 from tests.cost.llava import llava
 from tests.cost.methods import METHODS, Name, request, step_cost
@@ -26,7 +27,7 @@ from tests.cost.methods import METHODS, Name, request, step_cost
 BY_KEY = {regime.key: regime for regime in REGIMES}
 TIMED = [regime for regime in REGIMES if regime.timed]
 TOKENS = 672
-PAGE = Path(__file__).parents[2] / "docs" / "cost.md"
+PAGE = ROOT / "docs" / "cost.md"
 
 
 @cache

@@ -21,8 +21,7 @@ from study.engine import cluster, jobs, tune_runner
 from study.engine.cluster import NotShared, asks_for_token, started
 from study.engine.jobs import quiet_worker
 from study.engine.spot_instances import NO_SPOT, SpotFirst
-
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
 
 
 def written() -> dict[str, Any]:

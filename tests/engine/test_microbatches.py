@@ -44,7 +44,6 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.rmu import RMU
 from study.methods.vkd import VKD
 from study.model.likelihood import token_logps
-from study.model.loading import load
 from study.model.packing import Group, Prompt, hidden_states, logits, pack
 from study.model.tensor_files import load_tensors
 from study.model.vision import Features
@@ -53,7 +52,7 @@ from study.training.lesson_sampler import Lessons
 from study.training.loop import train
 from study.training.schedule import Schedule
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import QUICK, request_on, snapshot
+from tests.helpers.small import QUICK, fresh, request_on, snapshot
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
@@ -143,7 +142,7 @@ def test_the_most_rows_are_remembered() -> None:
 def test_chunks_give_the_loss_and_the_gradients_of_the_whole(
     name: str, count: int, family_folders: dict[str, Path], groups: list[Group]
 ) -> None:
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     whole = gradients(vlm, lambda: nll(vlm, groups))
     cut = replace(vlm, chunks=MicroBatching(count))
     assert_alike(gradients(cut, lambda: nll(cut, groups)), whole)
@@ -154,7 +153,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_the_whole(
 def test_chunks_give_the_features_of_the_whole(
     name: str, family_folders: dict[str, Path], pictures: list[Picture]
 ) -> None:
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     pixels = vlm.pixels(pictures)
 
     def size(lent: VLM) -> Tensor:
@@ -198,7 +197,7 @@ def test_methods_do_the_same_in_chunks(
 ) -> None:
     start, found = snapshot(tiny), []
     for count in (1, 4):
-        vlm = replace(load(tiny_folder), chunks=MicroBatching(count))
+        vlm = replace(fresh(tiny_folder), chunks=MicroBatching(count))
         method(vlm, request_on(benchmark, tmp_path / str(count), tiny_folder))
         found.append(snapshot(vlm))
     assert_near(start, *found)
@@ -343,7 +342,7 @@ def test_learning_that_runs_out_of_memory_ends_as_it_would_have(
 def test_layers_computed_twice_give_the_same_loss_and_gradients(
     name: str, family_folders: dict[str, Path], groups: list[Group]
 ) -> None:
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     vlm.model.train()
     whole = gradients(vlm, lambda: nll(vlm, groups))
     with activation_checkpointing(vlm.model):
@@ -357,7 +356,7 @@ def test_layers_computed_twice_give_the_same_loss_and_gradients(
 def test_layers_computed_twice_keep_less_while_the_schedule_says_so(
     name: str, family_folders: dict[str, Path], groups: list[Group]
 ) -> None:
-    vlm, sizes = load(family_folders[name]), []
+    vlm, sizes = fresh(family_folders[name]), []
 
     def loss(step: int) -> Tensor:
         sizes.append(kept(lambda: nll(vlm, groups)))
@@ -378,13 +377,13 @@ def test_training_with_layers_computed_twice_is_the_same_training(
     """The draws of the adapters' dropout too."""
     curves, models = [], []
     for checkpoint in (False, True):
-        vlm = load(tiny_folder)
+        vlm = fresh(tiny_folder)
         schedule = replace(QUICK, steps=3, lora_rank=lora_rank, lora_dropout=0.3, checkpoint=checkpoint)
         drawn = Lessons(benchmark.split(5).lessons, schedule, 0)
         curves.append(train(vlm, parts, schedule, lambda _, vlm=vlm, drawn=drawn: nll(vlm, drawn.draw())))  # type: ignore[misc]
         models.append(snapshot(vlm))
     assert curves[1] == pytest.approx(curves[0], abs=1e-5)
-    assert_near(snapshot(load(tiny_folder)), *models)
+    assert_near(snapshot(fresh(tiny_folder)), *models)
 
 
 # ---- out of memory while scoring -----------------------------------------------------------------------------------

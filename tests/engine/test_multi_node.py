@@ -29,8 +29,8 @@ from study.settings import Study
 from study.stages.learn import _base
 from study.stages.preflight import validate_study
 from study.stages.search import search_of
+from tests import ROOT
 
-PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 NODES = """
@@ -84,7 +84,7 @@ class Nodes:
 def environment(**settings: str) -> dict[str, str]:
     """This process's, without what would lead a Ray elsewhere."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**kept, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", **settings}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings}
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 def command(there: Nodes, folder: Path, *settings: str) -> list[str]:
-    return [sys.executable, str(PROJECT / "study" / "run.py"), "smoke", "--address", there.address,
+    return [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--address", there.address,
             "--study-dir", str(folder), *settings]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from study.settings import Study
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged, train
 from study.training.schedule import Schedule
-from tests.helpers.processes import apart, join, spawn
+from tests.helpers.processes import apart, forked, join, spawn
 from tests.helpers.small import same_bits, snapshot
 
 # Three pictures on two processes are two and one; a single text group leaves the second process without any.
@@ -288,7 +287,7 @@ class Torn(Synthetic):
 
 def teach(context: StudyContext, models: Sequence[Learned]) -> None:
     """In a process of its own: Ray reads once in a process whether it is to ask for a token."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=forked()) as pool:
         pool.submit(_teach, context, models).result()
 
 

@@ -21,13 +21,12 @@ from study.data.picture import Picture
 from study.evaluation.membership import Metric, auc, memberships
 from study.evaluation.scoring import readings, score
 from study.model.likelihood import cross_entropy
-from study.model.loading import load
 from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.loop import train
 from study.training.schedule import Schedule
-from tests.helpers.small import plain_logits, request_on
+from tests.helpers.small import fresh, plain_logits, request_on
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 PICTURED = [Prompt("Where does this person live?", ("Lisbon", "This person lives in Rome.")),
@@ -220,7 +219,7 @@ def test_nothing_is_given_and_an_instruction_is_dropped(tiny: VLM, asked: list[Q
 
 def test_what_was_memorised_is_told_from_what_was_not(tiny_folder: Path, asked: list[Question]) -> None:
     """In a model that was trained on the right answers; before that it was a matter of luck."""
-    vlm = load(tiny_folder)
+    vlm = fresh(tiny_folder)
     picture: Picture | None = next(q.picture for q in asked if q.picture)
     questions = [q for q in asked if q.picture == picture]
     taught = [Lesson(q.person, q.prompt, q.answer, q.picture) for q in questions]

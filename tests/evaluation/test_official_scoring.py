@@ -17,9 +17,9 @@ from study.data.official_protocol import IMAGE, OfficialPrompt
 from study.data.synthetic_language import COMPLETE
 from study.evaluation import official_scoring
 from study.evaluation.official_scoring import generated, prompt_ids, score_official
-from study.model.loading import load
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
+from tests.helpers.small import fresh
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def few(asks: list[OfficialPrompt]) -> list[OfficialPrompt]:
 def test_batches_and_padding_change_no_reply(
     name: str, family_folders: dict[str, Path], few: list[OfficialPrompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     alone = [generated(vlm, [ask])[0] for ask in few]
     assert generated(vlm, few) == alone
     assert generated(vlm, few[::-1]) == alone[::-1]
@@ -149,7 +149,7 @@ def test_llava_is_asked_in_the_authors_words(tiny: VLM, few: list[OfficialPrompt
 def test_other_families_are_asked_through_their_template(
     family_folders: dict[str, Path], few: list[OfficialPrompt]
 ) -> None:
-    vlm = load(family_folders["qwen2_5_vl"])
+    vlm = fresh(family_folders["qwen2_5_vl"])
     text = vlm.tokenizer.decode(prompt_ids(vlm, few[-1]))
     assert "USER" not in text
     assert "ASSISTANT" not in text

@@ -7,7 +7,6 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from study.model.loading import load
 from study.model.tensor_files import load_tensors
 from study.stages import winners
 from study.training import loop
-from tests.helpers.processes import apart, join, spawn
+from tests.helpers.processes import apart, forked, join, spawn
 from tests.helpers.small import QUICK, quick, same_bits
 
 # Plain descent: Adam would make a step of the rate out of a gradient that is rounding alone.
@@ -310,7 +309,7 @@ def on_ray(both: Both, tmp_path_factory: pytest.TempPathFactory) -> OnRay:
     root = tmp_path_factory.mktemp("ray") / "study"
     shutil.copytree(both.one.root, root, ignore=lambda *_: ["trials", "cache"])
     context = replace(both.one, root=root)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=forked()) as pool:
         return pool.submit(_led, context).result()
 
 
@@ -423,7 +422,7 @@ def _all(folder: Path, gpus: int) -> dict[str, str]:
 @pytest.mark.parametrize("gpus", [0, 1])
 def test_jobs_that_are_more_than_fit_at_once_all_end(gpus: int, tmp_path: Path) -> None:
     """Two are asked for and one fits: the other's worker starts when the first one goes. One dies on the way."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=forked()) as pool:
         assert pool.submit(_all, tmp_path, gpus).result(timeout=300) == {}
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "d", "died"}
     assert len({(tmp_path / name).read_text() for name in "abcd"}) < 4  # a worker does one job after another

@@ -5,12 +5,22 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+HEAVY = (
+    "study.experiment.teach",
+    "study.experiment.trial",
+    "study.benchmarks.synthetic",
+    "transformers.models.llava.modeling_llava",
+)
+"""What every such process imports: once in a server that they are forked from."""
 
 
 def join(rank: int, port: int) -> None:
@@ -20,12 +30,22 @@ def join(rank: int, port: int) -> None:
     dist.init_process_group("gloo", init_method=at, rank=rank, world_size=2, timeout=timedelta(minutes=5))
 
 
+def forked() -> BaseContext:
+    """How processes begin that share nothing with this one but need not import all of `HEAVY` again."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([*HEAVY])
+    return context
+
+
 def spawn(work: Callable[..., None], root: Path, *arguments: Any) -> None:
     """Call `work(rank, root, port, *arguments)` in two processes; raises what one of them raises."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
-    torch.multiprocessing.spawn(work, (root, port, *arguments), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    forked()
+    torch.multiprocessing.start_processes(  # type: ignore[attr-defined, no-untyped-call]
+        work, (root, port, *arguments), nprocs=2, start_method="forkserver"
+    )
 
 
 def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> float:

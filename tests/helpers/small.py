@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from study.contracts import Request
 from study.core.terms import PARTS, Goal, Part
 from study.data.benchmark import Benchmark
+from study.engine.microbatches import MicroBatching
 from study.model.delta import restored
 from study.model.loading import load
 from study.model.packing import Group
@@ -24,18 +26,31 @@ from study.training.schedule import Schedule
 QUICK = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3, texts=1, lessons_per_text=3)
 
 
+@cache
+def _loaded(folder: Path) -> VLM:
+    return load(folder)
+
+
+def fresh(folder: Path) -> VLM:
+    """The model in `folder` with weights of its own, read from disk but once in a process.
+
+    Copies share what they remember of tokens and pictures, as the trials of a study do.
+    """
+    return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching())
+
+
 def request_on(
     benchmark: Benchmark, cache: Path, folder: Path, *, goal: Goal = "visual", ratio: int = 10, seed: int = 0
 ) -> Request:
     """A request whose base model, reference and start are the model in `folder`."""
 
-    def loaded() -> VLM:
-        return load(folder)
+    def copied() -> VLM:
+        return fresh(folder)
 
     def start() -> dict[str, Tensor]:
-        return load(folder).tensors()
+        return fresh(folder).tensors()
 
-    return Request(benchmark.split(ratio), goal, benchmark.strangers, seed, cache, loaded, loaded, start)
+    return Request(benchmark.split(ratio), goal, benchmark.strangers, seed, cache, copied, copied, start)
 
 
 def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:
@@ -45,6 +60,9 @@ def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:
         fields["schedule"] = schedule
     if "score_at" in there:
         fields["score_at"] = tuple(range(1, schedule.steps + 1))
+    for name, few in (("anchor_steps", 5), ("batches", 2)):
+        if name in there:
+            fields.setdefault(name, few)
     return dataclasses.replace(plugin, **fields)
 
 

@@ -33,7 +33,7 @@ from study.stages.plan import identity_of
 from study.training.lesson_sampler import Lessons
 from study.training.schedule import Schedule
 from tests.helpers import families
-from tests.helpers.small import changed, quick, request_on, same_bits, snapshot, trained
+from tests.helpers.small import changed, fresh, quick, request_on, same_bits, snapshot, trained
 
 FAMILIES = ("idefics2", "idefics3", "qwen2_5_vl")  # LLaVA's turn is in test_methods.py
 STEP = Schedule(steps=1, learning_rate=1e-3, pictures=2, lessons_per_picture=2, texts=1, lessons_per_text=2)
@@ -56,7 +56,7 @@ def test_exactly_the_declared_parts_are_trained(
     name: str, family: str, family_folders: dict[str, Path], request_: Request
 ) -> None:
     """Every other tensor is what it was, bit for bit, and so is what a frozen LLM says without a picture."""
-    vlm, method = load(family_folders[family]), method_on(name)
+    vlm, method = fresh(family_folders[family]), method_on(name)
     asked = [Group(None, (Prompt(x.prompt, (x.answer,)),)) for x in request_.split.lessons if x.picture is None][::80]
     before, said = snapshot(vlm), logits(vlm, pack(vlm, asked))
     after = method(vlm, request_).with_instruction("")

@@ -23,7 +23,7 @@ from study.model.packing import Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from tests.helpers.families import FAMILIES, family_folder
-from tests.helpers.small import changed, request_on, same_bits, snapshot
+from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot
 
 TOWER: tuple[Part, ...] = ("vision", "llm")
 NAMES = [
@@ -215,7 +215,7 @@ def test_the_goal_does_not_matter(
     tiny: VLM, benchmark: Benchmark, tiny_folder: Path, tmp_path: Path, request_: Request
 ) -> None:
     """Both modalities of the forget people are compared with both of the others', as in the paper."""
-    other = load(tiny_folder)
+    other = fresh(tiny_folder)
     MANU(batches=2)(tiny, request_)
     MANU(batches=2)(other, request_on(benchmark, tmp_path, tiny_folder, goal="full"))
     assert same_bits(snapshot(tiny), snapshot(other))

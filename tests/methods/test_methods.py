@@ -8,6 +8,7 @@ import math
 import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,6 @@ from study.methods.undial import UNDIAL
 from study.methods.vkd import VKD
 from study.methods.wga import WGA
 from study.model import likelihood
-from study.model.loading import load
 from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
@@ -46,6 +46,7 @@ from tests.helpers.small import (
     QUICK,
     borrowed,
     changed,
+    fresh,
     plain_logits,
     plain_logps,
     quick,
@@ -82,6 +83,58 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
 
 
 # ---- the contract ----------------------------------------------------------------------------------------------
+@dataclasses.dataclass(frozen=True)
+class Unlearned:
+    """What one call of a method did to a model that was lent to it."""
+
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
+    said: tuple[Tensor, Tensor]
+    """Logits of texts before and after, without an instruction."""
+    references: int
+    """How often the reference was loaded."""
+    returned: VLM
+    """The model after it was given back."""
+
+    @property
+    def moved(self) -> set[str]:
+        """The names of the tensors that the method changed."""
+        return changed(self.before, self.after)
+
+
+Unlearn = Callable[[Any], Unlearned]
+
+
+@pytest.fixture(scope="module")
+def shared(benchmark: Benchmark, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
+    """The request of all contract tests, whose cache they share as the trials of a study do."""
+    return request_on(benchmark, tmp_path_factory.mktemp("contract") / "cache", tiny_folder, seed=3)
+
+
+@pytest.fixture(scope="module")
+def unlearn(shared: Request, tiny_folder: Path) -> Unlearn:
+    """Calls a method, once however many tests look at what it did."""
+    texts = [Group(None, (Prompt(x.prompt, (x.answer,)),)) for x in shared.split.lessons if x.picture is None][::40]
+
+    @cache
+    def unlearned(method: Any) -> Unlearned:
+        loaded: list[VLM] = []
+
+        def reference() -> VLM:
+            loaded.append(shared.reference())
+            return loaded[-1]
+
+        torch.manual_seed(1)
+        lent = fresh(tiny_folder)
+        before, said = snapshot(lent), logits(lent, pack(lent, texts))
+        with borrowed(lent) as (vlm, _):
+            answering = method(vlm, dataclasses.replace(shared, reference=reference)).with_instruction("")
+            after, says = snapshot(vlm), logits(answering, pack(answering, texts))
+        return Unlearned(before, after, (said, says), len(loaded), lent)
+
+    return unlearned
+
+
 @pytest.mark.parametrize("name", known("methods"))
 def test_a_method_is_a_value(name: str) -> None:
     """Frozen, with a default for every field, equal by content, and fit for JSON and for another process."""
@@ -109,60 +162,52 @@ def test_every_field_is_in_the_key(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_exactly_the_declared_parts_are_trained(method: Any, tiny: VLM, request_: Request) -> None:
+def test_exactly_the_declared_parts_are_trained(method: Any, unlearn: Unlearn, tiny: VLM) -> None:
     """Every other tensor of the model is what it was, bit for bit."""
-    before = snapshot(tiny)
-    method(tiny, request_)
-    moved = changed(before, snapshot(tiny))
+    moved = unlearn(method).moved
     assert moved <= set(tiny.trainable(tuple(trained(method)))) | {"lm_head.weight"}  # tied to the embedding
     assert {tiny.part_of(name) for name in moved} == trained(method)
 
 
 @pytest.mark.parametrize("method", FROZEN_LLM)
-def test_text_is_bit_identical_while_the_llm_is_frozen(method: Any, tiny: VLM, request_: Request) -> None:
-    groups = [Group(None, (Prompt(x.prompt, (x.answer,)),)) for x in request_.split.lessons if x.picture is None][::40]
-    before = logits(tiny, pack(tiny, groups))
-    after = method(tiny, request_).with_instruction("")
-    assert torch.equal(logits(after, pack(after, groups)), before)
+def test_text_is_bit_identical_while_the_llm_is_frozen(method: Any, unlearn: Unlearn) -> None:
+    before, after = unlearn(method).said
+    assert torch.equal(after, before)
 
 
-def test_text_changes_once_the_llm_is_trained(tiny: VLM, request_: Request) -> None:
+def test_text_changes_once_the_llm_is_trained(unlearn: Unlearn) -> None:
     """The test above could fail."""
-    groups = [Group(None, (Prompt(x.prompt, (x.answer,)),)) for x in request_.split.lessons if x.picture is None][::40]
-    before = logits(tiny, pack(tiny, groups))
-    after = quick(GradientAscent(trains=("llm",)))(tiny, request_)
-    assert not torch.equal(logits(after, pack(after, groups)), before)
+    before, after = unlearn(quick(GradientAscent(trains=("llm",)))).said
+    assert not torch.equal(after, before)
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_a_method_is_repeatable(method: Any, tiny_folder: Path, request_: Request) -> None:
+def test_a_method_is_repeatable(method: Any, unlearn: Unlearn, tiny_folder: Path, shared: Request) -> None:
     """The same seed gives the same bits, another one gives others; the state of torch's generator does not matter."""
-    found = []
-    for state, seed in ((1, 0), (2, 0), (1, 5)):
+    found = [unlearn(method).after]
+    for state, seed in ((2, shared.seed), (1, shared.seed + 5)):
         torch.manual_seed(state)
-        vlm = load(tiny_folder)
-        method(vlm, dataclasses.replace(request_, seed=seed))
+        vlm = fresh(tiny_folder)
+        method(vlm, dataclasses.replace(shared, seed=seed))
         found.append(snapshot(vlm))
     assert same_bits(found[0], found[1])
     assert same_bits(found[0], found[2]) == (not trained(method))
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_what_is_lent_out_comes_back(method: Any, tiny: VLM, request_: Request) -> None:
-    before = snapshot(tiny)
-    with borrowed(tiny) as (vlm, _):
-        method(vlm, request_)
-        assert same_bits(before, snapshot(vlm)) == (not trained(method))
-    assert same_bits(before, snapshot(tiny))
-    assert not tiny.model.training
-    assert not any(p.requires_grad or p.grad is not None for p in tiny.model.parameters())
+def test_what_is_lent_out_comes_back(method: Any, unlearn: Unlearn) -> None:
+    ran = unlearn(method)
+    assert same_bits(ran.before, ran.after) == (not trained(method))
+    assert same_bits(ran.before, snapshot(ran.returned))
+    assert not ran.returned.model.training
+    assert not any(p.requires_grad or p.grad is not None for p in ran.returned.model.parameters())
 
 
 @pytest.mark.parametrize("method", VARIANTS)
 def test_the_goal_full_works_too(
-    method: Any, tiny: VLM, benchmark: Benchmark, tiny_folder: Path, tmp_path: Path
+    method: Any, tiny: VLM, benchmark: Benchmark, tiny_folder: Path, shared: Request
 ) -> None:
-    full = request_on(benchmark, tmp_path, tiny_folder, goal="full")
+    full = request_on(benchmark, shared.cache, tiny_folder, goal="full")
     before = snapshot(tiny)
     unlearned = method(tiny, full)
     assert {tiny.part_of(name) for name in changed(before, snapshot(unlearned))} == trained(method)
@@ -435,7 +480,7 @@ def test_released_kl_minimization_is_its_formula(take: Take, request_: Request) 
 
 def test_released_npo_is_its_formula(take: Take, request_: Request, tiny_folder: Path) -> None:
     """A batch's mean cross-entropies against those of the reference, and nothing on the retain lessons."""
-    oracle = shifted(load(tiny_folder), seed=3)
+    oracle = shifted(fresh(tiny_folder), seed=3)
     request = dataclasses.replace(request_, reference=lambda: oracle)
     taken = take(quick(NPO(beta=0.4, retain_weight=2.0, variant="released"), SMALL), request)
     forget, retain = batches(taken.groups, request)
@@ -482,7 +527,7 @@ def test_refusals_are_seeded_and_drawn_anew(
         method = quick(PreferenceOptimization(retain_weight=0.0), dataclasses.replace(SMALL, steps=4))
         groups = packed(method)
         random.seed(seed)  # the global generator has no say
-        method(load(tiny_folder), dataclasses.replace(request_, seed=seed // 10))
+        method(fresh(tiny_folder), dataclasses.replace(request_, seed=seed // 10))
         return [p.answers[0] for batch in groups for group in batch for p in group.prompts]
 
     assert said(0) == said(1)
@@ -604,7 +649,7 @@ def test_a_layer_that_is_not_there_is_an_error(layer: int, tiny: VLM, request_: 
 
 
 def test_retraining_is_the_reference(tiny: VLM, request_: Request, tiny_folder: Path) -> None:
-    oracle = shifted(load(tiny_folder), seed=3)
+    oracle = shifted(fresh(tiny_folder), seed=3)
     assert Retrain()(tiny, dataclasses.replace(request_, reference=lambda: oracle)) is tiny
     assert same_bits(snapshot(tiny), snapshot(oracle))
 
@@ -614,18 +659,9 @@ SETTINGS += [dataclasses.replace(method, variant="released") for method in SETTI
 
 
 @pytest.mark.parametrize("method", SETTINGS, ids=label)
-def test_exactly_what_uses_the_reference_is_an_oracle(
-    method: Any, tiny: VLM, tiny_folder: Path, request_: Request
-) -> None:
+def test_exactly_what_uses_the_reference_is_an_oracle(method: Any, unlearn: Unlearn) -> None:
     """A published setting or a released variant loads the reference if it says so, and never else."""
-    loaded: list[VLM] = []
-
-    def reference() -> VLM:
-        loaded.append(load(tiny_folder))
-        return loaded[-1]
-
-    quick(method)(tiny, dataclasses.replace(request_, reference=reference))
-    assert bool(loaded) == getattr(method, "oracle", False)
+    assert bool(unlearn(quick(method)).references) == getattr(method, "oracle", False)
 
 
 # ---- what is trained on --------------------------------------------------------------------------------------------
@@ -735,7 +771,7 @@ def test_the_model_before_unlearning_does_not_move(
 @pytest.fixture(scope="module")
 def taught(tiny_folder: Path, benchmark: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> VLM:
     """A model that knows what is to be forgotten: methods that spare the unlikely have something to do."""
-    vlm = load(tiny_folder)
+    vlm = fresh(tiny_folder)
     schedule = Schedule(steps=150, learning_rate=1e-2, pictures=4, lessons_per_picture=8)
     lessons = Lessons(request_on(benchmark, tmp_path_factory.mktemp("cache"), tiny_folder).forget, schedule, 0)
     train(vlm, PARTS, schedule, lambda step: likelihood.cross_entropy(vlm, pack(vlm, lessons.draw())))

@@ -27,7 +27,7 @@ from study.training.lesson_sampler import Lessons
 from study.training.losses import Distance
 from study.training.schedule import Schedule
 from tests.helpers.families import FAMILIES, family_folder
-from tests.helpers.small import changed, request_on, same_bits, snapshot, twin
+from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot, twin
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)
 VISUAL: tuple[Part, ...] = ("vision", "projector")
@@ -169,7 +169,7 @@ def test_the_penalty_holds_what_its_pictures_show(tiny_folder: Path, request_: R
     """The heavier it is, the less the projector output changes on the pictures that it is taken from."""
     shifts = []
     for weight in (0.0, 1e4):
-        vlm = load(tiny_folder)
+        vlm = fresh(tiny_folder)
         chosen = method(constraint=constraint, fisher_weight=weight, schedule=replace(SHORT, steps=30))
         pixels = vlm.pixels(request_.strangers if constraint == "strangers" else forget_pictures(request_))
         if constraint == "anchors":

@@ -23,13 +23,12 @@ from study.methods import _saliency, vkd
 from study.methods._features import Layers
 from study.methods._views import Views, augmented
 from study.methods.vkd import VKD, Teacher, pruned
-from study.model.loading import load
 from study.model.vision import Features
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.losses import Distance
 from study.training.schedule import Schedule
-from tests.helpers.small import changed, request_on, same_bits, snapshot, twin
+from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot, twin
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)
 
@@ -462,7 +461,7 @@ def test_cached_features_are_the_features(tiny: VLM, request_: Request) -> None:
 
 def test_the_vision_tower_alone_can_be_trained_with_a_mask(tiny_folder: Path, request_: Request) -> None:
     for part in ("vision", "projector"):
-        vlm = load(tiny_folder)
+        vlm = fresh(tiny_folder)
         before = snapshot(vlm)
         method(trains=(part,), saliency_threshold=0.1)(vlm, request_)
         assert {vlm.part_of(name) for name in changed(before, snapshot(vlm))} == {part}

@@ -12,17 +12,17 @@ from study.evaluation import scoring
 from study.evaluation.scoring import readings
 from study.model import decoding
 from study.model.flop_counter import counted
-from study.model.loading import load
 from study.model.packing import Group, Prompt, hidden_states, pack
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
+from tests.helpers.small import fresh
 
 
 @pytest.mark.parametrize("name", ["llava", "idefics2", "gemma3", "qwen2_vl"])
 def test_operations_are_those_that_torch_counts(
     name: str, family_folders: dict[str, Path], benchmark: Benchmark
 ) -> None:
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     some = [q for q in benchmark.split(5).questions if q.picture is not None][:6]
     batch = pack(vlm, [Group(q.picture, (Prompt(q.prompt, (q.answer,)),)) for q in some])
     plain = sdpa_kernel(SDPBackend.MATH)  # torch does not count the products inside its fused attention on a CPU
@@ -37,7 +37,7 @@ def test_a_picture_is_encoded_once_for_all_that_is_asked(
     name: str, family_folders: dict[str, Path], benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 3)
-    vlm = load(family_folders[name])
+    vlm = fresh(family_folders[name])
     pictured = [q for q in benchmark.split(5).questions if q.picture is not None]
     shown = list(dict.fromkeys(q.picture for q in pictured))[:3]
     some = [q for picture in shown for q in [q for q in pictured if q.picture == picture][:10]]

@@ -31,7 +31,7 @@ from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from study.training.loop import Diverged, frozen, steps, train
 from study.training.schedule import Schedule
-from tests.helpers.small import borrowed, changed, quick, request_on, same_bits, snapshot
+from tests.helpers.small import borrowed, changed, fresh, quick, request_on, same_bits, snapshot
 
 RANK = 2
 LORA = Schedule(steps=3, learning_rate=1e-2, pictures=2, lessons_per_picture=2, texts=1, lora_rank=RANK)
@@ -67,7 +67,7 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def lent(tiny_folder: Path) -> VLM:
-    return load(tiny_folder)
+    return fresh(tiny_folder)
 
 
 @pytest.fixture(scope="module")

@@ -39,8 +39,9 @@ from study.model.memory_estimate import shape
 from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
+from tests import ROOT
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import changed, request_on, same_bits, snapshot
+from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
@@ -61,7 +62,7 @@ def folder(name: str, family_folders: dict[str, Path]) -> Path:
 
 @pytest.fixture
 def vlm(folder: Path) -> VLM:
-    return load(folder)
+    return fresh(folder)
 
 
 @pytest.fixture(scope="module")
@@ -398,7 +399,6 @@ def test_the_widths_of_published_towers(name: str, vision: dict[str, Any], width
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
-ROOT = Path(__file__).parents[2]
 HEAD = "lm_head.weight"
 STATED = ("vision", "projector", "llm", "learned", "state_read", "side")
 

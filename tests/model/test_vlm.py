@@ -22,7 +22,7 @@ from study.model.packing import Group, Prompt, logits, pack
 from study.model.tensor_files import load_tensors, save_tensors
 from study.model.vision import Pixels
 from study.model.vlm import VLM
-from tests.helpers.small import borrowed
+from tests.helpers.small import borrowed, fresh
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "This person lives in Rome."))
 
@@ -226,7 +226,7 @@ def test_a_delta_on_disk_is_all_a_trial_has_to_keep(tiny: VLM, tiny_folder: Path
     assert set(changed) == names
     path = tmp_path / "trial" / "delta.safetensors"
     save_tensors(path, changed)
-    other = load(tiny_folder)
+    other = fresh(tiny_folder)
     apply_delta(other, load_tensors(path))
     assert delta(other, tiny.tensors()) == {}
     assert set(delta(other, before)) == names

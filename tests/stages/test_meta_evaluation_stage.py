@@ -40,13 +40,13 @@ from study.stages.meta_evaluation import ask, meta_evaluate, states
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.training.schedule import Schedule
+from tests import ROOT
 from tests.helpers.rows import row
 from tests.helpers.small import borrowed
 
 SMOKE = PRESETS["smoke"][1]
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
 APART = Relearning(people=0.5, facts=1.0, score_at=(2,), schedule=SHORT)
-PROJECT = Path(__file__).parents[2]
 
 
 # ---- which attacks ---------------------------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def test_a_study_checks_its_metrics_and_grows(tmp_path: Path) -> None:
     few += ["--forget-ratios", "10", "--workers", "1"]
 
     def run(*settings: str) -> str:
-        command = [sys.executable, str(PROJECT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *few]
+        command = [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *few]
         done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -16,14 +16,14 @@ import pytest
 from study.core.files import read_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
+from tests import ROOT
 
-PROJECT = Path(__file__).parents[2]
 METHODS = ("vkd", "gradient_ascent")
 pytestmark = pytest.mark.slow
 
 
 def command(folder: Path, *settings: str) -> list[str]:
-    return [sys.executable, str(PROJECT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *settings]
+    return [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *settings]
 
 
 def run(folder: Path, *settings: str, status: int = 0) -> str:

@@ -20,13 +20,13 @@ from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark, Lesson
 from study.data.picture import Picture
 from study.model.likelihood import token_logps
-from study.model.loading import load
 from study.model.packing import logits, pack
 from study.model.vlm import VLM
 from study.training import losses
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged, steps, train
 from study.training.schedule import Schedule
+from tests.helpers.small import fresh
 
 FAST = Schedule(steps=3, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
 
@@ -200,10 +200,10 @@ def test_training_lowers_the_loss_and_ends_at_rest(tiny: VLM, lessons: tuple[Les
 
 
 def test_the_same_seed_gives_the_same_bits(tiny: VLM, tiny_folder: Any, lessons: tuple[Lesson, ...]) -> None:
-    other = load(tiny_folder)
+    other = fresh(tiny_folder)
     assert fit(tiny, lessons) == fit(other, lessons)
     assert moved(tiny, snapshot(other)) == set()
-    third = load(tiny_folder)
+    third = fresh(tiny_folder)
     fit(third, lessons, seed=1)
     assert moved(tiny, snapshot(third)) != set()
 
@@ -326,7 +326,7 @@ def test_a_loss_without_gradient_moves_nothing(tiny: VLM) -> None:
 
 
 def test_two_half_batches_are_one_batch(tiny: VLM, tiny_folder: Any, lessons: tuple[Lesson, ...]) -> None:
-    other = load(tiny_folder)
+    other = fresh(tiny_folder)
     drawn = Lessons([q for q in lessons if len(tiny.answer_ids(q.prompt, True, q.answer)) == 1], FAST, 0)
     batches = [drawn.draw() for _ in range(6)]  # answers of one length: the mean of the halves is the mean of all
 

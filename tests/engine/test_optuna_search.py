@@ -19,6 +19,7 @@ from study.core.hashing import Json, content_key
 from study.engine import optuna_search, tune_runner
 from study.engine.optuna_search import propose
 from study.engine.tune_runner import ProposalSearcher
+from study.experiment import method_search
 from study.experiment.context import StudyContext
 from study.experiment.method_search import MethodSearch
 from study.experiment.trial_spec import Learned, Trial
@@ -42,7 +43,7 @@ def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) ->
 def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The objectives of a trial are a fixed function of its key."""
 
-    monkeypatch.setattr(tune_runner, "judged", judged)
+    monkeypatch.setattr(method_search, "judged", judged)
 
 
 def search_in(root: Path, defaults: Mapping[str, Method] = DEFAULTS, **fields: Any) -> MethodSearch:
@@ -160,7 +161,7 @@ def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     found = []
     for place, rate in enumerate((5e-6, 8e-5)):
-        monkeypatch.setattr(tune_runner, "judged", like(rate))
+        monkeypatch.setattr(method_search, "judged", like(rate))
         search = search_in(tmp_path / str(place), {"gradient_ascent": GradientAscent()}, trials=24)
         proposals = Run(search)().search.proposals("gradient_ascent")
         found.append([proposal["params"]["learning_rate"] for proposal in proposals])

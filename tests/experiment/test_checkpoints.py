@@ -75,7 +75,7 @@ def test_a_model_that_cannot_be_put_back_is_lent_to_nobody(root: Path, monkeypat
         raise torch.OutOfMemoryError
 
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):  # noqa: PT012
-        patch.setattr(checkpoints, "put_back", short)
+        patch.setattr(checkpoints, "restore", short)
         with borrowed(root, VANILLA.key, "cpu") as (vlm, _), torch.no_grad():
             for parameter in vlm.model.parameters():
                 parameter.zero_()

@@ -24,7 +24,7 @@ from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
-from study.experiment import attack, checkpoints, records
+from study.experiment import attack, checkpoints
 from study.experiment import trial as trials
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
@@ -120,7 +120,7 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
 def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
     _, record = run(context, ASCENT)
     monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("ran again"))
-    monkeypatch.setattr(trials, "load_learned", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.setattr(checkpoints, "load_learned", lambda *_: pytest.fail("loaded a model"))
     checkpoints.evict()
     assert run(context, ASCENT)[1] == record
 
@@ -316,7 +316,7 @@ def test_a_trial_killed_half_way_is_run_again(context: StudyContext, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(records, "keep_record", killed)
+        patched.setattr(trials, "keep_record", killed)
         with pytest.raises(KeyboardInterrupt):
             run(context, ASCENT)
     assert run(context, ASCENT)[1]["state"] == "complete"

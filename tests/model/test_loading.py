@@ -25,7 +25,7 @@ from study.core.terms import PARTS
 from study.model.families.llava import Llava
 from study.model.loading import load, without_weights
 from study.presets import PRESETS
-from study.stages import learn, pipeline
+from study.stages import learn
 from study.stages.plan import identity_of
 from study.stages.preflight import validate_study
 from tests.helpers.families import FAMILIES
@@ -183,8 +183,8 @@ def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], message: 
 def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields: dict[str, Any] = {"model": f"hf:path={copied},dtype=bfloat16", "study_dir": tmp_path / "study"}
     plan = validate_study(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
-    monkeypatch.setattr(pipeline, "teach", lambda *_: None)
-    monkeypatch.setattr(pipeline, "run_jobs", lambda *_: {})
+    monkeypatch.setattr(learn, "teach", lambda *_: None)
+    monkeypatch.setattr(learn, "run_jobs", lambda *_: {})
     monkeypatch.delattr(Hf, "__call__")  # the model was looked at when the plan was made
     context = learn.learn_models(plan)
     assert (context.base, context.dtype) == (copied, "bfloat16")

@@ -23,7 +23,7 @@ from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.plugins import search_space
 from study.core.specs import adjusted
-from study.engine import tune_runner
+from study.experiment import method_search
 from study.experiment.method_search import RATIO
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.npo import NPO
@@ -48,7 +48,7 @@ SMOKE = PRESETS["smoke"][1]
 @pytest.fixture(autouse=True)
 def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The objectives of a trial are a fixed function of its key."""
-    monkeypatch.setattr(tune_runner, "judged", judged)
+    monkeypatch.setattr(method_search, "judged", judged)
 
 
 def earlier(root: Path, winners: Mapping[str, Mapping[int, Mapping[str, Any]]], **settings: Any) -> Path:

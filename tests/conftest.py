@@ -1,9 +1,11 @@
 """One tiny untrained model and one small benchmark, shared by the tests of a session."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from study.base_models.tiny import Tiny
@@ -12,6 +14,7 @@ from study.data.benchmark import Benchmark
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES, family_folder
 from tests.helpers.small import fresh
+from tests.helpers.studies import Whole, run
 
 TWO = ("llava", "qwen2_5_vl")
 """The families of `make check`: `make test` runs all."""
@@ -55,3 +58,17 @@ def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     return Synthetic(people=20, celebrities=8, views=2, strangers=8)(tmp_path_factory.mktemp("benchmarks"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """One undisturbed smoke study for all processes that share the tests among them."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # each process has a folder of its own in it
+    folder, printed = place / "whole" / "study", place / "whole.txt"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(place / "whole.lock"):
+        if not printed.exists():
+            printed.write_text(run(folder), encoding="utf-8")
+    return Whole(folder, printed.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from study.data.benchmark import Benchmark
 from study.engine import cluster
 from study.engine.sharded_tensors import full_tensor
 from study.engine.world import World, spreading, world
-from study.experiment import teach as teaching
+from study.experiment import teach
 from study.experiment.checkpoints import load_learned
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn, lessons_for
@@ -74,7 +75,7 @@ def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) 
         kept["last"] = {"curve": curve, "weights": weights, "largest": largest}
         return curve
 
-    teaching.train = recorded  # type: ignore[attr-defined]
+    teach.train = recorded  # type: ignore[attr-defined]
     for name, learned in ALL.items():
         with spreading(name in SHARDED):
             learn(root, learned, benchmark, base, "cpu", None)
@@ -285,33 +286,50 @@ class Torn(Synthetic):
         return super().__call__(folder)
 
 
-def teach(context: StudyContext, models: Sequence[Learned]) -> None:
-    """In a process of its own: Ray reads once in a process whether it is to ask for a token."""
+@dataclass(frozen=True)
+class OnRay:
+    """What two workers of a private Ray taught in one study, and what ended their work in another."""
+
+    sound: Path
+    torn: Path
+    failed: str
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> OnRay:
+    """All in a process of its own: Ray reads once in a process whether it is to ask for a token."""
+    sound, torn = (tmp_path_factory.mktemp(name) for name in ("sound", "torn"))
+    benches = (StudyContext(root, source(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+               for root, source in ((sound, Synthetic), (torn, Torn)))  # fmt: skip
     with ProcessPoolExecutor(1, mp_context=forked()) as pool:
-        pool.submit(_teach, context, models).result()
+        return OnRay(sound, torn, pool.submit(_teach, *benches).result())
 
 
-def _teach(context: StudyContext, models: Sequence[Learned]) -> None:
+def _teach(sound: StudyContext, torn: StudyContext) -> str:
     with cluster.started("local", 2, 1):
         from study.stages.learn import learn_all
 
-        learn_all(context, models, workers=2, cpus=1.0, gpus=0.0, on_progress=lambda *_: None, together=True)
+        def learned(context: StudyContext, models: Sequence[Learned]) -> None:
+            learn_all(context, models, workers=2, cpus=1.0, gpus=0.0, on_progress=lambda *_: None, together=True)
+
+        learned(sound, [CASES["adamw"], CASES["sgd"]])
+        try:
+            learned(torn, [VANILLA])
+        except Failed as error:
+            return str(error)
+        return ""
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray warns of its own settings when it is imported
-def test_two_workers_of_ray_teach_models_one_after_another(both: Both, tmp_path: Path, tiny_folder: Path) -> None:
-    source = Synthetic(people=20, celebrities=8, views=2, strangers=8)
-    teach(StudyContext(tmp_path, source, tiny_folder), [CASES["adamw"], CASES["sgd"]])
+def test_two_workers_of_ray_teach_models_one_after_another(both: Both, on_ray: OnRay) -> None:
     for learned in (CASES["adamw"], CASES["sgd"]):
-        assert curve(tmp_path, learned) == curve(both.two, learned)
-        load_learned(tmp_path, learned.key)
+        assert curve(on_ray.sound, learned) == curve(both.two, learned)
+        load_learned(on_ray.sound, learned.key)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_what_fails_in_one_worker_fails_the_run(tmp_path: Path, tiny_folder: Path) -> None:
-    source = Torn(people=20, celebrities=8, views=2, strangers=8)
-    with pytest.raises(Failed, match=r"learning failed: .*the second process cannot read this"):
-        teach(StudyContext(tmp_path, source, tiny_folder), [VANILLA])
-    assert not (StudyFolder(tmp_path).learned(VANILLA.key) / "learned.json").exists()
+def test_what_fails_in_one_worker_fails_the_run(on_ray: OnRay) -> None:
+    assert re.match("learning failed: .*the second process cannot read this", on_ray.failed)
+    assert not (StudyFolder(on_ray.torn).learned(VANILLA.key) / "learned.json").exists()

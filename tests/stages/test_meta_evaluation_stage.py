@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +38,6 @@ from study.stages.meta_evaluation import ask, meta_evaluate, states
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.training.schedule import Schedule
-from tests import ROOT
 from tests.helpers.rows import row
 from tests.helpers.small import borrowed
 
@@ -270,31 +267,3 @@ def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert f"metrics  {4 * (1 + seeds)} times vanilla or a reference" in shown
         assert ("6 of these models are taught for it" in shown) == (seeds == 2)
     assert minutes[1] > minutes[0]
-
-
-# ---- all of it -------------------------------------------------------------------------------------------------
-@pytest.mark.slow
-def test_a_study_checks_its_metrics_and_grows(tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    few = ["--methods", "gradient_ascent", "--trials", "1", "--confirm-seeds", "0"]
-    few += ["--forget-ratios", "10", "--workers", "1"]
-
-    def run(*settings: str) -> str:
-        command = [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *few]
-        done = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=600, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    assert "metrics: 2/2" in run()
-    before = when(folder)
-    winners = (folder / "report" / "tables" / "winners.csv").read_bytes()
-    printed = run("--metric-seeds", "1")
-    assert "vanilla seed 1, reference 10 % seed 1" in printed
-    assert "metrics: 2/2" in printed
-    assert "search" not in printed.partition("time ")[2]
-    assert {path: time for path, time in when(folder).items() if path in before} == before
-    assert len(when(folder)) == 2 * len(before)
-    assert (folder / "report" / "tables" / "winners.csv").read_bytes() == winners
-    assert "<h2>Which number to trust</h2>" in (folder / "report" / "report.html").read_text(encoding="utf-8")
-    assert set(pd.read_csv(folder / "report" / "tables" / "metric_check.csv")["metric"]) > {"accuracy", "ks"}
-    assert "done in" not in run("--metric-seeds", "1")

@@ -5,47 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
 
 from study.core.files import read_json
-from study.core.hashing import Json
 from study.core.layout import StudyFolder
-from tests import ROOT
+from tests.helpers.studies import Whole, command, proposals, rows, run, trials
 
 METHODS = ("vkd", "gradient_ascent")
 pytestmark = pytest.mark.slow
 
 
-def command(folder: Path, *settings: str) -> list[str]:
-    return [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *settings]
-
-
-def run(folder: Path, *settings: str, status: int = 0) -> str:
-    done = subprocess.run(
-        command(folder, *settings), capture_output=True, text=True, timeout=600, check=False, cwd=folder.parent
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert not done.stderr, done.stderr  # what libraries warn of is ours to hear of
-    return done.stdout
-
-
-def proposals(folder: Path) -> dict[str, Json]:
-    return {str(path.relative_to(folder)): read_json(path) for path in sorted(folder.glob("search/*/*.json"))}
-
-
-def trials(folder: Path) -> set[str]:
-    return {path.parent.name for path in folder.glob("trials/*/trial.json")}
-
-
-def rows(folder: Path) -> dict[str, pd.DataFrame]:
-    found = [*folder.glob("trials/*/rows/*.parquet"), *folder.glob("trials/*/attacks/*.parquet")]
-    return {str(path.relative_to(folder)): pd.read_parquet(path) for path in sorted(found)}
+def checks(folder: Path) -> list[Path]:
+    """What was learned, and every model that the metrics were checked with."""
+    return [*folder.glob("trials/*/metric_check/*"), *folder.glob("learned/*/learned.json")]
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -54,20 +30,10 @@ def times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in kept if path.is_file()}
 
 
-class Whole(NamedTuple):
-    """An undisturbed study: its folder, what it printed, and what it held when it ended."""
-
-    folder: Path
-    printed: str
-    proposals: dict[str, Json]
-    trials: set[str]
-    rows: dict[str, pd.DataFrame]
-
-
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    folder = tmp_path_factory.mktemp("whole") / "study"
-    return Whole(folder, run(folder), proposals(folder), trials(folder), rows(folder))
+def grown(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the whole study that the tests continue, one after another."""
+    return whole.copied(tmp_path_factory.mktemp("grown") / "study")
 
 
 def test_a_study_runs_from_nothing_to_its_report(whole: Whole) -> None:
@@ -95,27 +61,48 @@ def test_only_relative_paths_are_kept(whole: Whole) -> None:
         assert str(folder) not in path.read_text(encoding="utf-8"), path
 
 
-def test_again_runs_nothing_and_more_trials_run_only_the_difference(whole: Whole) -> None:
-    folder = whole.folder
-    before = times(folder)
-    printed = run(folder)
+def test_again_runs_nothing(grown: Path) -> None:
+    before = times(grown)
+    printed = run(grown)
     assert "done in" not in printed
-    assert times(folder) == before
-    printed = run(folder, "--trials", "5")
-    assert "search: 2/2" in printed
-    after = times(folder)
+    assert times(grown) == before
+
+
+def test_a_study_checks_its_metrics_and_grows(whole: Whole, grown: Path) -> None:
+    assert "metrics: 4/4" in whole.printed
+    before, checked = times(grown), len(checks(grown))
+    winners = (grown / "report" / "tables" / "winners.csv").read_bytes()
+    printed = run(grown, "--metric-seeds", "1")
+    assert "vanilla seed 1, reference 10 % seed 1" in printed
+    assert "metrics: 4/4" in printed
+    assert "search" not in printed.partition("time ")[2]
+    after = times(grown)
     assert {path: after[path] for path in before} == before
-    assert proposals(folder).keys() - whole.proposals.keys() == {f"search/{m}/0004.json" for m in METHODS}
+    assert len(checks(grown)) == 2 * checked
+    assert (grown / "report" / "tables" / "winners.csv").read_bytes() == winners
+    assert "<h2>Which number to trust</h2>" in (grown / "report" / "report.html").read_text(encoding="utf-8")
+    assert set(pd.read_csv(grown / "report" / "tables" / "metric_check.csv")["metric"]) > {"accuracy", "ks"}
 
 
-def test_another_configuration_is_refused_field_by_field(whole: Whole) -> None:
-    folder = whole.folder
-    before = times(folder)
-    printed = run(folder, "--trials", "6", "--seed", "3", "--learn.steps", "9", status=2)
+def test_more_trials_run_only_the_difference(whole: Whole, grown: Path) -> None:
+    """Nor are the metrics checked again."""
+    before = times(grown)
+    printed = run(grown, "--metric-seeds", "1", "--trials", "5")
+    assert "search: 2/2" in printed
+    for stage in ("learn", "metrics"):
+        assert f"{stage}: done in" not in printed
+    after = times(grown)
+    assert {path: after[path] for path in before} == before
+    assert proposals(grown).keys() - proposals(whole.folder).keys() == {f"search/{m}/0004.json" for m in METHODS}
+
+
+def test_another_configuration_is_refused_field_by_field(grown: Path) -> None:
+    before = times(grown)
+    printed = run(grown, "--metric-seeds", "1", "--trials", "6", "--seed", "3", "--learn.steps", "9", status=2)
     assert "seed: 0 there, 3 asked" in printed
     assert "learn.steps: 4 there, 9 asked" in printed
     assert "trials" not in printed.split("other settings:")[1]
-    assert times(folder) == before
+    assert times(grown) == before
 
 
 def test_a_killed_study_continues_to_the_same_end(whole: Whole, tmp_path: Path) -> None:
@@ -134,9 +121,9 @@ def test_a_killed_study_continues_to_the_same_end(whole: Whole, tmp_path: Path) 
     finished = {key: StudyFolder(folder).record(key).stat().st_mtime_ns for key in trials(folder)}
     run(folder)
     assert {key: StudyFolder(folder).record(key).stat().st_mtime_ns for key in finished} == finished
-    assert proposals(folder) == whole.proposals
-    assert trials(folder) == whole.trials
-    mine = rows(folder)
-    assert mine.keys() == whole.rows.keys()
+    assert proposals(folder) == proposals(whole.folder)
+    assert trials(folder) == trials(whole.folder)
+    mine, undisturbed = rows(folder), rows(whole.folder)
+    assert mine.keys() == undisturbed.keys()
     for name, frame in mine.items():
-        pd.testing.assert_frame_equal(frame, whole.rows[name])
+        pd.testing.assert_frame_equal(frame, undisturbed[name])

@@ -55,7 +55,8 @@ from study.training.schedule import Schedule
 from tests.helpers.planted import ATTACK, RELEARNING, Model, Planter
 from tests.helpers.planted import Attack as Planted
 from tests.helpers.rows import row
-from tests.stages.test_pipeline import run as run_study
+from tests.helpers.studies import Whole
+from tests.helpers.studies import run as run_study
 
 SMOKE = PRESETS["smoke"][1]
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
@@ -546,9 +547,9 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
 
 # ---- all of it -------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_robust_study_runs_to_its_report_and_again_runs_nothing(tmp_path: Path) -> None:
+def test_a_robust_study_runs_to_its_report_and_again_runs_nothing(whole: Whole, tmp_path: Path) -> None:
     """Every trial that ended well met the attack of the search, every trial on a front the whole suite as well."""
-    folder = tmp_path / "study"
+    folder = whole.begun(tmp_path / "study")
     asked = ("--robustness", "relearning:people=0.4", "--trials", "3", "--forget-ratios", "10", "--workers", "1")
     run_study(folder, *asked)
     study = read(folder)

@@ -45,11 +45,11 @@ def template(module: str, environment: Mapping[str, str]) -> Iterator[str]:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,  # Ctrl-C is for the driver, which ends its workers in order
             )
-        try:
-            yield shlex.join([sys.executable, "-I", "-S", __file__, address])
-        finally:
-            process.kill()
-            process.wait()
+        with process:
+            try:
+                yield shlex.join([sys.executable, "-I", "-S", __file__, address])
+            finally:
+                process.kill()
 
 
 def serve(listener: socket.socket) -> None:
@@ -76,7 +76,6 @@ def _run(connection: socket.socket) -> None:
         os.close(stream)
     with connection.makefile() as file:
         arguments, environment, folder = json.loads(file.readline())
-    connection.sendall(str(os.getpid()).encode())
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -87,7 +86,7 @@ def _run(connection: socket.socket) -> None:
 
 
 def _follow(connection: socket.socket) -> None:
-    """End with the process that asked: whoever ends that one means this one."""
+    """End with the process that asked: to whoever ends that one, it is the worker."""
     connection.recv(1)
     os._exit(1)
 
@@ -98,8 +97,7 @@ def _ask(address: str, arguments: list[str]) -> None:
         connection.connect(address)
         socket.send_fds(connection, [b"!"], [0, 1, 2])
         connection.sendall(json.dumps([arguments, dict(os.environ), os.getcwd()]).encode() + b"\n")
-        connection.recv(32)
-        connection.recv(1)
+        connection.recv(1)  # nothing is sent: it returns when the fork has ended
 
 
 if __name__ == "__main__":

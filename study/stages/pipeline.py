@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from study.core.console import console, table
 from study.core.errors import Refused
@@ -20,17 +19,13 @@ from study.settings import Study
 from study.stages import gate
 from study.stages.attack import attack_winners, search_attacks
 from study.stages.launch import cpus, run_search
+from study.stages.learn import learn_models
 from study.stages.manifest import GROWING, settle
 from study.stages.meta_evaluation import meta_evaluate
 from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
-from study.stages.winners import score_by_official_protocol
-
-if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
-    pass
-from study.stages.learn import learn_models
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
-from study.stages.winners import confirm, sequential_unlearning
+from study.stages.winners import confirm, score_by_official_protocol, sequential_unlearning
 
 
 def run(study: Study) -> int:

@@ -142,7 +142,7 @@ def test_a_wrong_setting_is_named_with_its_value(attack: Any, field: str, value:
 PRINT = f"""
 import json, sys
 from pathlib import Path
-from study.vlm import load
+from study.model.loading import load
 from {__name__} import EVERY, digest, Synthetic, request_on
 home, base = map(Path, sys.argv[1:])
 benchmark = Synthetic(people=20, celebrities=8, views=2, strangers=8)(home)

@@ -231,7 +231,10 @@ def test_a_search_on_such_machines_stops_and_marks_no_trial_as_failed(monkeypatc
         """A search and a Tune of one trial that ended on a machine that does not see the study."""
 
         trials, labels, lookahead = 1, ("vkd",), 1
-        config, error = {"job": "job"}, RuntimeError("traceback\nstudy.cluster.NotShared: node-7 does not see /shared")
+        config, error = (
+            {"job": "job"},
+            RuntimeError("trace\nstudy.engine.cluster.NotShared: node-7 does not see /shared"),
+        )
 
         def __init__(self, *arguments: Any, **settings: Any) -> None:
             pass

@@ -268,7 +268,7 @@ def test_no_rows_have_no_metric() -> None:
 
 # ---- what is said of them ------------------------------------------------------------------------------------------
 def test_the_page_is_up_to_date() -> None:
-    """`python -m study.metrics.registry` writes it."""
+    """`python -m study.write_docs` writes it."""
     assert (write_docs.DOCS / "metrics.md").read_text(encoding="utf-8") == write_docs.metrics_page()
 
 

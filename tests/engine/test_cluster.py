@@ -242,10 +242,10 @@ def test_a_search_on_such_machines_stops_and_marks_no_trial_as_failed(monkeypatc
         def fit(self) -> list[Any]:
             return [self]
 
-        def finished(self, job: Any) -> bool:
+        def is_done(self, job: Any) -> bool:
             return False
 
-        def lost(self, job: Any, reason: str) -> None:
+        def record_failure(self, job: Any, reason: str) -> None:
             pytest.fail("a trial is not to blame")
 
     monkeypatch.setattr(tune_runner, "Tuner", Fake)

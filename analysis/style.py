@@ -1,14 +1,14 @@
 """The look of every figure: sizes for a paper column, one colour, marker and dash pattern per method.
 
 Readable in black and white: markers and dashes differ beside the colours (seaborn's colour-blind palette, then the same
-colours darkened): 16 methods have 16 markers, 18 have 18 colours. Only `Figure` objects are used, so there is no
-display and no global state, and equal data give equal files.
+colours darkened): 16 methods have 16 markers, 18 have 18 colours. Only `Figure`
+objects are used, so there is no display and no global state, and equal data give equal files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import words
-from analysis.folder import Study
+from analysis import naming
 
 COLUMN = 3.4
 """Width of one column of a paper in inches."""
@@ -42,6 +41,9 @@ RC: dict[Any, Any] = {
 }  # fmt: skip
 
 
+DPI = 300
+
+
 class Look(NamedTuple):
     """How one model is drawn in every figure."""
 
@@ -49,15 +51,6 @@ class Look(NamedTuple):
     marker: Any
     dashes: Any
     size: float = 4.0
-
-
-class Plot(NamedTuple):
-    """One figure: its file name, what to say under it, its data and how to draw them."""
-
-    name: str
-    caption: str
-    data: Callable[[Study], pd.DataFrame]
-    draw: Callable[[pd.DataFrame, Sequence[str]], Figure]
 
 
 YARDSTICKS = {"vanilla": Look(INK, "*", ":", 6.5), "reference": Look(GREY, "h", "-", 5.5)}
@@ -117,6 +110,12 @@ def line(axis: Axes, x: pd.Series[Any], y: pd.Series[Any], how: Look, **more: An
               markeredgecolor="white", markeredgewidth=0.4, **more)  # fmt: skip
 
 
+def band(axis: Axes, mine: pd.DataFrame) -> None:
+    """What the control does: its interval as a grey band around its mean."""
+    axis.fill_between(mine["step"], mine["low"], mine["high"], color=GREY, alpha=0.3, linewidth=0)
+    axis.plot(mine["step"], mine["mean"], color=GREY, linewidth=1.6)
+
+
 def mark(label: str, how: Look, *, hollow: bool = False, line: bool = False) -> Line2D:
     """An entry of a legend."""
     return Line2D(
@@ -134,7 +133,7 @@ def legend(
     The figure grows by what the legend takes, so that the panels keep their size.
     """
     there = [method for method in methods if method in set(present)]
-    names = [words.wrapped(words.method(method), LEGEND_WIDTH) for method in there]
+    names = [naming.wrapped(naming.method(method), LEGEND_WIDTH) for method in there]
     entries = [mark(name, look(method, methods), line=lines) for method, name in zip(there, names, strict=True)]
     handles = [*entries, *marks]
     texts = [str(handle.get_label()).splitlines() for handle in handles]

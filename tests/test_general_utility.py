@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import general_utility as tables
 from analysis import report
-from analysis.folder import read
+from analysis.sections import general_utility as tables
+from analysis.study_folder import read
+from analysis.tables import Table
 from study import general_utility as general
 from study.core.files import read_json, write_json
 from study.experiment.checkpoints import save
@@ -342,7 +343,8 @@ def planted(tmp_path: Path) -> Path:
 
 
 def test_the_table_has_a_row_for_every_model(planted: Path) -> None:
-    (table,) = tables.every(read(planted))
+    (table,) = tables.parts(read(planted))
+    assert isinstance(table, Table)
     shown = {line[1]: [line[0], *line[2:]] for line in table.shown.to_numpy().tolist()}
     seed = read_json(planted / "winners.json")["perfect"]["10"]["trials"][1]
     assert list(table.shown) == ["forget %", "method", "pope: acc", "pope: f1", "pope: acc, first 8"]
@@ -361,7 +363,8 @@ def test_numbers_of_other_settings_stand_apart(planted: Path) -> None:
     key = read_json(planted / "winners.json")["perfect"]["10"]["trials"][0]
     path = planted / "trials" / key / "general_utility.json"
     path.write_text(path.read_text().replace("0.7.3", "0.8.0"))
-    (table,) = tables.every(read(planted))
+    (table,) = tables.parts(read(planted))
+    assert isinstance(table, Table)
     assert "pope: acc, version 0.7.3" in table.shown
     assert "pope: acc, version 0.8.0" in table.shown
 
@@ -372,7 +375,7 @@ def test_the_report_shows_it_where_it_was_measured(tmp_path: Path) -> None:
     planter.yardsticks(15, attacked=False)
     key = planter.trial("vkd", 15, Model(forget=0.4), report=True)
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key]}}})
-    assert tables.every(read(tmp_path)) == []
+    assert list(tables.parts(read(tmp_path))) == []
     note(tmp_path, key, acc=(0.9, 0.01))
     page = report.build(tmp_path).page.read_text(encoding="utf-8")
     assert "General utility" in page

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import attack_figures, intervals, robustness, style, table, worst_case
-from analysis.answer import answer
-from analysis.folder import Study, read
+from analysis import bootstrap, style, trials
+from analysis.sections import _recovery, _worst_attack, attacks, scores, search
+from analysis.sections.conclusion import answer
+from analysis.study_folder import StudyResults, read
 from study.core.files import write_json
 from tests.helpers.planted import MODELS, VANILLA, Model, Planter, plant
 
@@ -25,26 +26,26 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(root: Path) -> Study:
+def study(root: Path) -> StudyResults:
     """The planted study, read."""
     return read(root)
 
 
 @pytest.fixture(scope="module")
-def recovery(study: Study) -> pd.DataFrame:
+def recovery(study: StudyResults) -> pd.DataFrame:
     """What came back on held-out people at ratio 10, by method."""
-    found = robustness.recovery(study)
+    found = _recovery.recovery(study)
     return found[(found["held_out"] == "person") & (found["ratio"] == 10)].set_index("method")
 
 
-def said(study: Study) -> str:
+def said(study: StudyResults) -> str:
     """The plain answer."""
-    return " ".join(answer(study, table.winners(study), robustness.recovery(study), worst_case.table(study)))
+    return " ".join(answer(study, trials.winners(study), _recovery.recovery(study), _worst_attack.table(study)))
 
 
-def test_objectives_of_winners_are_those_planted(study: Study) -> None:
+def test_objectives_of_winners_are_those_planted(study: StudyResults) -> None:
     """Distance to the reference, overshoot included; utility of a destroyed model; yardsticks."""
-    won = table.winners(study).query("ratio == 15").set_index("method")
+    won = trials.winners(study).query("ratio == 15").set_index("method")
     assert won["forgetting"].to_dict() == pytest.approx(
         {"perfect": 0.0, "overshooting": 0.25, "destroyed": 0.2, "hiding": 0.02, "idle": 0.6}
     )
@@ -52,14 +53,14 @@ def test_objectives_of_winners_are_those_planted(study: Study) -> None:
     assert won.loc["destroyed", "utility"] == pytest.approx(1 / 9)
     assert won["broken"].to_dict() == {method: method == "destroyed" for method in won.index}
     assert (won["seeds"] == 2).all()
-    trials = table.trials(study)
-    bars = trials[trials["ratio"] == 15].drop_duplicates("kind").set_index("kind")
+    found = trials.trials(study)
+    bars = found[found["ratio"] == 15].drop_duplicates("kind").set_index("kind")
     assert bars.loc[["vanilla", "reference"], "forgetting"].tolist() == pytest.approx([0.6, 0.0])
 
 
-def test_flags_of_trials(study: Study) -> None:
+def test_flags_of_trials(study: StudyResults) -> None:
     """Winner, default, confirmation and front, each where planted."""
-    mine = table.trials(study).query("method == 'perfect' and ratio == 10").set_index("number")
+    mine = trials.trials(study).query("method == 'perfect' and ratio == 10").set_index("number")
     flags = mine[["default", "winner", "front"]].to_numpy().tolist()
     assert flags[:2] == [[True, False, False], [False, True, True]]
     again = mine[mine["confirmation"]]
@@ -68,9 +69,9 @@ def test_flags_of_trials(study: Study) -> None:
     assert not again["front"].item()
 
 
-def test_counts_add_up(study: Study) -> None:
+def test_counts_add_up(study: StudyResults) -> None:
     """A repeated proposal is a duplicate, a failed one is failed, and nothing is lost."""
-    counts = table.counts(study).set_index(["method", "ratio"])
+    counts = trials.counts(study).set_index(["method", "ratio"])
     assert counts.to_dict("index")["perfect", 10] == {
         "proposals": 3, "complete": 2, "diverged": 0, "failed": 0, "unfinished": 0, "duplicate": 1,
     }  # fmt: skip
@@ -79,20 +80,20 @@ def test_counts_add_up(study: Study) -> None:
     assert counts["proposals"].sum() == len(study.proposals)
 
 
-def test_what_tuning_bought(study: Study) -> None:
+def test_what_tuning_bought(study: StudyResults) -> None:
     """The default did nothing, so the perfect method gained all of its distance and the idle one nothing."""
-    gain = table.tuning(study).query("ratio == 10").set_index("method")["gain"]
+    gain = search.tuning(study).query("ratio == 10").set_index("method")["gain"]
     assert gain[["perfect", "idle"]].tolist() == pytest.approx([0.6, 0.0])
     assert gain["destroyed"] < 0
 
 
-def test_scores_and_gate(study: Study) -> None:
+def test_scores_and_gate(study: StudyResults) -> None:
     """Planted levels come back, with people and questions counted once over seeds."""
-    scores = table.scores(study).query("method == 'hiding' and ratio == 10 and role == 'forget'")
-    image = scores.query("modality == 'image_text' and measure == 'probability'").iloc[0]
+    found = scores.scores(study).query("method == 'hiding' and ratio == 10 and role == 'forget'")
+    image = found.query("modality == 'image_text' and measure == 'probability'").iloc[0]
     assert (image["mean"], image["people"], image["questions"], image["seeds"]) == (pytest.approx(0.32), 8, 32, 2)
-    assert set(scores["task"]) == {"classification", "generation", "cloze"}
-    gate = table.gate(study).set_index(["ratio", "role", "modality"])
+    assert set(found["task"]) == {"classification", "generation", "cloze"}
+    gate = scores.gate(study).set_index(["ratio", "role", "modality"])
     assert gate.loc[(10, "forget", "image_text"), "gap"] == pytest.approx(0.6)
     assert gate.loc[(10, "forget", "image_text"), "vanilla_blind"] == pytest.approx(0.25)
     assert gate.loc[(10, "retain", "text"), "gap"] == pytest.approx(0.0)
@@ -116,19 +117,18 @@ def test_control_is_subtracted(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     planter.study(["m"], [10])
     planter.yardsticks(10, attacked=False)
-    trials = read(tmp_path).trials.values()
-    for trial in trials:
+    for trial in read(tmp_path).trials.values():
         planter.attack(trial.key, Model(back=0.5) if trial.kind == "reference" else VANILLA)
     key = planter.trial("m", 10, Model(back=0.8), report=True)
     planter.attack(key, Model(back=0.8))
     write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
-    mine = robustness.recovery(read(tmp_path)).query("method == 'm'").set_index("held_out")
+    mine = _recovery.recovery(read(tmp_path)).query("method == 'm'").set_index("held_out")
     assert mine[["gain", "control_gain", "above_control"]].T["person"].tolist() == pytest.approx([0.5, 0.2, 0.3])
     assert mine.loc["fact", "above_control"] == pytest.approx(0.3)
     assert mine.loc["seen", "verdict"] == "given to the attacker"
 
 
-def test_answer_names_the_best_and_the_destroyed(study: Study) -> None:
+def test_answer_names_the_best_and_the_destroyed(study: StudyResults) -> None:
     """The perfect method wins, the destroyed one is called so."""
     text = said(study)
     assert "At forget ratio 10 %, perfect comes nearest" in text
@@ -172,10 +172,10 @@ def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
         content["settings"]["trains"] = ["vision", "projector"]
         write_json(path.with_name("second.json"), content)
         shutil.copy(path.with_suffix(".parquet"), path.with_name("second.parquet"))
-    names = set(robustness.curves(read(tmp_path))["settings"])
+    names = set(_recovery.curves(read(tmp_path))["settings"])
     assert names == {"relearning, trains vision", "relearning, trains vision + projector"}
     with style.styled():
-        drawn = attack_figures.draw_curves(attack_figures.curve_data(read(tmp_path)), ["perfect"])
+        drawn = attacks.draw_curves(attacks.curve_data(read(tmp_path)), ["perfect"])
     assert isinstance(drawn, Figure)
     assert len(drawn.axes) == 4
 
@@ -187,7 +187,7 @@ def test_bootstrap_covers() -> None:
     for _ in range(300):
         level = random.beta(4, 4, size=30)
         rows = pd.DataFrame({"person": np.repeat(np.arange(30), 4), "score": random.random(120) < np.repeat(level, 4)})
-        found = intervals.mean(intervals.by_person(rows))
+        found = bootstrap.mean(bootstrap.by_person(rows))
         hits += found.low <= 0.5 <= found.high
     assert 0.90 <= hits / 300 <= 0.985
 
@@ -195,14 +195,14 @@ def test_bootstrap_covers() -> None:
 def test_people_are_resampled_not_questions() -> None:
     """A hundred copies of every question do not make the interval narrower; too few people have none."""
     rows = pd.DataFrame({"person": ["a", "b", "c", "d"], "score": [0.0, 1.0, 1.0, 0.0]})
-    once = intervals.mean(intervals.by_person(rows))
-    assert intervals.mean(intervals.by_person(pd.concat([rows] * 100))) == pytest.approx(once)
+    once = bootstrap.mean(bootstrap.by_person(rows))
+    assert bootstrap.mean(bootstrap.by_person(pd.concat([rows] * 100))) == pytest.approx(once)
     assert once.low == 0.0
     assert once.high == 1.0
-    alone = intervals.mean(intervals.by_person(rows.head(1)))
+    alone = bootstrap.mean(bootstrap.by_person(rows.head(1)))
     assert alone.mean == 0.0
     assert np.isnan(alone.low)
-    assert np.isnan(intervals.mean(intervals.by_person(rows.head(0))).mean)
+    assert np.isnan(bootstrap.mean(bootstrap.by_person(rows.head(0))).mean)
 
 
 def test_looks_differ_in_black_and_white() -> None:
@@ -219,13 +219,13 @@ def test_what_is_spared_counts_and_is_shown(tmp_path: Path) -> None:
     """A method that loses what it should have spared pays in utility, and scores and gate have lines of it."""
     models = {"careful": Model(), "careless": Model(spared=0.3)}
     found = read(plant(tmp_path, models, [15], ["residence"]))
-    utility = table.winners(found).set_index("method")["utility"]
+    utility = trials.winners(found).set_index("method")["utility"]
     assert utility["careful"] == pytest.approx(1.0)
     assert utility["careless"] == pytest.approx(7 / (5 + 2 * 3))  # two of seven groups at a third
-    scores = table.scores(found).query("role == 'spared' and method == 'careless' and measure == 'score'")
-    assert set(scores["modality"]) == {"image_text", "text"}
-    assert scores["mean"].tolist() == pytest.approx([0.3] * len(scores))
-    gate = table.gate(found).query("role == 'spared'").set_index("modality")
+    lines = scores.scores(found).query("role == 'spared' and method == 'careless' and measure == 'score'")
+    assert set(lines["modality"]) == {"image_text", "text"}
+    assert lines["mean"].tolist() == pytest.approx([0.3] * len(lines))
+    gate = scores.gate(found).query("role == 'spared'").set_index("modality")
     assert gate["gap"].to_dict() == pytest.approx({"image_text": 0.0, "text": 0.0})
     assert gate.loc["image_text", "vanilla_blind"] == pytest.approx(0.25)
 

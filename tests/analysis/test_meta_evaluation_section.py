@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from analysis import metric_check as told
-from analysis import report, robustness, table
-from analysis.folder import Study as Analysed
-from analysis.folder import read
-from analysis.metric_check_figure import MARKERS, WIDEST, draw
+from analysis import report, trials
+from analysis.sections import _recovery, scores
+from analysis.sections import meta_evaluation as told
+from analysis.sections.meta_evaluation import MARKERS, WIDEST, draw
+from analysis.study_folder import StudyResults, read
 from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
@@ -29,12 +29,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(root: Path) -> Analysed:
+def study(root: Path) -> StudyResults:
     return read(root)
 
 
 @pytest.fixture(scope="module")
-def lines(study: Analysed) -> pd.DataFrame:
+def lines(study: StudyResults) -> pd.DataFrame:
     return told.trust(study).set_index("metric")
 
 
@@ -80,7 +80,7 @@ def test_intervals_are_over_people(tmp_path: Path) -> None:
     assert found["quantized_low"] < found["quantized"] < found["quantized_high"]
 
 
-def test_the_best_and_accuracy_are_named(study: Analysed) -> None:
+def test_the_best_and_accuracy_are_named(study: StudyResults) -> None:
     best, usual = told.said(study)
     assert "probability is the one to trust most here: AUC 1.00, 0 % of its gap lost by rounding and 0 % " in best
     assert "which most papers report, is among the weak ones here (separates badly)" in usual
@@ -139,7 +139,7 @@ def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path
     )
 
 
-def test_table_and_figure_are_in_the_report(root: Path, study: Analysed) -> None:
+def test_table_and_figure_are_in_the_report(root: Path, study: StudyResults) -> None:
     page = report.build(root).page
     written = pd.read_csv(root / "report" / "tables" / "metric_check.csv")
     pd.testing.assert_frame_equal(written.drop(columns="weak"), told.trust(study).drop(columns="weak"))
@@ -150,7 +150,7 @@ def test_table_and_figure_are_in_the_report(root: Path, study: Analysed) -> None
     assert "0.50 [0.50, 0.50]" in html
 
 
-def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: Analysed) -> None:
+def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: StudyResults) -> None:
     data = told.trust(study).head(3).assign(quantized=[9.0, 0.25, np.nan], relearned=np.nan)
     [bars, points] = draw(data, []).axes
     drawn = [mark.get_xdata() for mark in points.lines if mark.get_marker() == MARKERS["quantized"].marker]
@@ -178,7 +178,7 @@ def test_the_pool_changes_no_other_number(tmp_path: Path) -> None:
     """Winners, gate, scores and recoveries with their intervals are the same with further seeds and without."""
     plant(tmp_path, {"vkd": MODELS["perfect"], "npo": MODELS["hiding"]}, [10])
     numbers: tuple[Callable[..., pd.DataFrame], ...] = (
-        table.winners, table.gate, table.trials, table.scores, robustness.recovery,
+        trials.winners, scores.gate, trials.trials, scores.scores, _recovery.recovery,
     )  # fmt: skip
     before = [number(read(tmp_path)) for number in numbers]
     plant_pool(tmp_path, seeds=3, ratios=(10,))

@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import figures, intervals, metric_tables, report
-from analysis.folder import Study, read
+from analysis import bootstrap, report
+from analysis.sections import metrics
+from analysis.study_folder import StudyResults, read
+from analysis.tables import Table
 from study.core.files import write_json
 from study.core.rows import read_rows, write_rows
 from tests.helpers.planted import REFERENCE, Model, Planter, plant
@@ -23,10 +25,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def forget(root: Path) -> pd.DataFrame:
     """All metrics of the method on the forget set."""
-    return metric_tables.metrics(read(root), "forget").query("method == 'vkd'").set_index("metric")
+    return metrics.metrics(read(root), "forget").query("method == 'vkd'").set_index("metric")
 
 
-def the_rows(study: Study, method: str, name: str = "report") -> list[Path]:
+def tables_of(study: StudyResults) -> list[Table]:
+    return [part for part in metrics.parts(study) if isinstance(part, Table)]
+
+
+def the_rows(study: StudyResults, method: str, name: str = "report") -> list[Path]:
     keys = [t.key for t in study.trials.values() if t.label == method and study.rows(t.key, "report") is not None]
     return [study.root / "trials" / key / "rows" / f"{name}.parquet" for key in keys]
 
@@ -50,14 +56,14 @@ def test_what_a_number_is_over(forget: pd.DataFrame) -> None:
 
 
 def test_what_is_kept(root: Path) -> None:
-    kept = metric_tables.metrics(read(root), "kept").query("method == 'vkd'").set_index("metric")["mean"]
+    kept = metrics.metrics(read(root), "kept").query("method == 'vkd'").set_index("metric")["mean"]
     assert kept[["accuracy", "rlr", "model_utility", "truth_ratio_utility"]].tolist() == pytest.approx([0.8] * 4)
     assert {"rlf", "ks", "truth_ratio_forget"}.isdisjoint(kept.index)
 
 
 def test_shown_columns(root: Path) -> None:
     """Vanilla and reference first; what nobody has is left out; a p-value is never shown as 0."""
-    table = metric_tables.all_metrics(read(root), "forget")
+    table = metrics.all_metrics(read(root), "forget")
     shown = table.shown.set_index("method")
     assert shown.index.tolist() == ["vanilla", "reference", "vkd"]
     assert shown.loc["vkd", "accuracy"] == "0.20 [0.20, 0.20]"
@@ -74,7 +80,7 @@ def test_text_counts_where_it_is_to_go(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     planter.study(["vkd"], [10], goal="full")
     planter.yardsticks(10, attacked=False)
-    vanilla = metric_tables.metrics(read(tmp_path), "forget").query("method == 'reference'").set_index("metric")
+    vanilla = metrics.metrics(read(tmp_path), "forget").query("method == 'reference'").set_index("metric")
     assert vanilla.loc["accuracy", "mean"] == pytest.approx((REFERENCE.forget + REFERENCE.keep) / 2)
     assert vanilla.loc["accuracy", "questions"] == 64
 
@@ -87,7 +93,7 @@ def test_every_seed_has_its_own_number(tmp_path: Path) -> None:
     there = (rows["role"] == "forget") & (rows["task"] == "classification") & (rows["modality"] == "image_text")
     rows.loc[there, ["score", "truth_ratio"]] = [0.4, 0.7]
     write_rows(second, rows)
-    found = metric_tables.metrics(read(tmp_path), "forget").query("method == 'vkd'").set_index("metric")
+    found = metrics.metrics(read(tmp_path), "forget").query("method == 'vkd'").set_index("metric")
     assert list(found.loc["accuracy", ["mean", "seed_sd"]]) == pytest.approx([0.3, 0.2 / 2**0.5])
     assert list(found.loc["ks", ["mean", "seed_sd"]]) == pytest.approx([0.5, 1 / 2**0.5])  # the reference has .7
 
@@ -100,10 +106,10 @@ def test_people_are_resampled_and_questions_count_the_same(tmp_path: Path) -> No
         rows.loc[(rows["role"] == "forget") & (rows["person"] == "forget-0"), "score"] = 1.0
         gone = (rows["role"] == "forget") & (rows["person"] == "forget-0") & rows["question"].str.endswith(("2", "3"))
         write_rows(path, rows[~gone])
-    found = metric_tables.metrics(read(tmp_path), "forget").query("method == 'vkd'").set_index("metric")
+    found = metrics.metrics(read(tmp_path), "forget").query("method == 'vkd'").set_index("metric")
     assert found.loc["accuracy", "mean"] == pytest.approx((2 * 1.0 + 28 * 0.2) / 30)
     sums = pd.DataFrame({"sum": [2 * 2 * 1.0, *[2 * 4 * 0.2] * 7], "count": [4, *[8] * 7]})
-    spread = intervals.bootstrap(sums, lambda means: means[:, 0] / means[:, 1])
+    spread = bootstrap.interval(sums, lambda means: means[:, 0] / means[:, 1])
     assert list(found.loc["accuracy", ["low", "high"]]) == pytest.approx([spread.low, spread.high])
     assert spread.low < spread.high
 
@@ -113,7 +119,7 @@ def test_without_a_reference_nothing_is_compared(tmp_path: Path) -> None:
     planter.study(["vkd"], [10])
     key = planter.trial("vkd", 10, Model(), report=True)
     write_json(tmp_path / "winners.json", {"vkd": {"10": {"trials": [key]}}})
-    table = metric_tables.all_metrics(read(tmp_path), "forget")
+    table = metrics.all_metrics(read(tmp_path), "forget")
     assert "forget quality" not in table.shown
     assert table.shown["method"].tolist() == ["vkd"]
     assert table.raw.set_index("metric").loc["ks", "seeds"] == 0
@@ -121,24 +127,23 @@ def test_without_a_reference_nothing_is_compared(tmp_path: Path) -> None:
 
 def test_a_study_that_has_only_begun_has_empty_tables(tmp_path: Path) -> None:
     Planter(tmp_path).study(["vkd"], [10])
-    tables = metric_tables.every(read(tmp_path))
+    tables = tables_of(read(tmp_path))
     assert [(table.name, len(table.raw), len(table.shown)) for table in tables] == [
         ("metrics_forget", 0, 0), ("metrics_kept", 0, 0),
     ]  # fmt: skip
 
 
-def test_the_report_has_them_folded_away(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "save", lambda study, folder: [])
+def test_the_report_has_them_folded_away(root: Path) -> None:
     page = report.build(root).page.read_text(encoding="utf-8")
-    folded = page.partition("<details>")[2].partition("</details>")[0]
-    assert "Every metric on what was to be forgotten" in folded
-    assert "Every metric on what was to be kept" in folded
+    folded = [part.partition("</details>")[0] for part in page.split("<details>")[1:]]
+    assert ["Every metric on what was to be forgotten" in part for part in folded] == [True, False]
+    assert ["Every metric on what was to be kept" in part for part in folded] == [False, True]
     assert "Released protocol" not in page
     written = pd.read_csv(root / "report" / "tables" / "metrics_forget.csv")
     assert set(written["method"]) == {"vanilla", "reference", "vkd"}
 
 
-def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
     """Per cent of choices and clozes, ROUGE-L of descriptions; strict rows that got into the file do not count."""
     study = read(plant(tmp_path, {"vkd": Model(forget=0.2)}, [10]))
     for path in the_rows(study, "vkd"):
@@ -148,12 +153,11 @@ def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path, monkeypatch
         write_rows(
             path.with_name("released.parquet"), pd.concat([asked.assign(parsed=~silent), rows.assign(score=0.0)])
         )
-    table = next(t for t in metric_tables.every(read(tmp_path)) if t.name == "released")
+    table = next(t for t in tables_of(read(tmp_path)) if t.name == "released")
     assert table.shown["set"].tolist() == ["forget", "test", "retain", "real"]
     first = table.shown.iloc[0]
     assert (first["method"], first["classification % image"], first["cloze % text"]) == ("vkd", "20.0", "90.0")
     assert (first["ROUGE-L image"], first["ROUGE-L text"], first["unparsable choices %"]) == ("0.200", "0.900", "50.0")
     assert table.raw[["seeds", "questions"]].iloc[0].tolist() == [2, 32]
     assert set(table.raw["protocol"]) == {"released"}
-    monkeypatch.setattr(figures, "save", lambda study, folder: [])
     assert "Released protocol" in report.build(tmp_path).page.read_text(encoding="utf-8")

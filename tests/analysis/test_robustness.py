@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import attack_figures, attacks, folder, robustness, style, table, words, worst_case
-from analysis.answer import answer
+from analysis import naming, study_folder, style, trials
+from analysis.sections import _attack_suite, _recovery, _worst_attack, attacks
+from analysis.sections.conclusion import answer
 from study.core.files import write_json
 from study.core.rows import read_rows
 from study.metrics import recovery
@@ -39,28 +40,28 @@ def study_of(root: Path, model: Model, searched: Sequence[Attack], *, noise: flo
     planter.yardsticks(10)
     key = planter.trial(method, 10, model, report=True)
     planter.attack(key, model)
-    [reference] = [t.key for t in folder.read(root).yardsticks("reference", 10)]
+    [reference] = [t.key for t in study_folder.read(root).yardsticks("reference", 10)]
     planter.search(key, model, "relearning", [RELEARNING, *searched], reference)
     write_json(root / "winners.json", {method: {"10": {"trials": [key]}}})
     return key
 
 
 def worst(root: Path) -> pd.Series:
-    [(_, line)] = worst_case.table(folder.read(root)).iterrows()
+    [(_, line)] = _worst_attack.table(study_folder.read(root)).iterrows()
     return line
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> folder.Study:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> study_folder.StudyResults:
     models = {"hiding": MODELS["hiding"], "perfect": Model(), "destroyed": MODELS["destroyed"]}
-    return folder.read(plant_attacks(tmp_path_factory.mktemp("study"), models, [10]))
+    return study_folder.read(plant_attacks(tmp_path_factory.mktemp("study"), models, [10]))
 
 
 # ---- the numbers -----------------------------------------------------------------------------------------------------
 def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
     """Noisy rows: chosen on the select half by what the search maximises, told on the report half by hand."""
     key = study_of(tmp_path, SHY, tried(count=8), noise=0.1)
-    study = folder.read(tmp_path)
+    study = study_folder.read(tmp_path)
     [reference] = [t.key for t in study.yardsticks("reference", 10)]
     select: dict[str, float] = {}
     frames: dict[str, list[pd.DataFrame]] = {}
@@ -114,10 +115,10 @@ def test_every_attack_is_counted(tmp_path: Path) -> None:
     line = worst(tmp_path)
     assert line["proposals"] == 13
     assert line["suite"] == 0
-    counts = line[list(worst_case.COUNTS)].to_dict()
+    counts = line[list(_worst_attack.COUNTS)].to_dict()
     assert counts == {"complete": 10, "duplicates": 1, "failed": 1, "unfinished": 1, "cut_short": 1, "broke": 1}
     assert sum(line[name] for name in ("complete", "duplicates", "failed", "unfinished")) == 13
-    reasons = worst_case.trials(folder.read(tmp_path)).set_index("state")["reason"]
+    reasons = _worst_attack.trials(study_folder.read(tmp_path)).set_index("state")["reason"]
     assert reasons["failed"] == "too many facts"
 
 
@@ -125,7 +126,7 @@ def test_failing_on_the_control_is_a_failure_too(tmp_path: Path) -> None:
     """An attack of which only the winner's rows are there cannot be compared."""
     key = study_of(tmp_path, SHY, [])
     planter, odd = Planter(tmp_path), Attack("relearning", {"trains": ["llm"]}, back=0.9)
-    [reference] = [t.key for t in folder.read(tmp_path).yardsticks("reference", 10)]
+    [reference] = [t.key for t in study_folder.read(tmp_path).yardsticks("reference", 10)]
     planter.attack(key, SHY, odd)
     planter.attack(reference, REFERENCE, Attack("relearning", {"trains": ["llm"]}, failed="out of memory"))
     line = worst(tmp_path)
@@ -133,27 +134,27 @@ def test_failing_on_the_control_is_a_failure_too(tmp_path: Path) -> None:
     assert line["above_control"] == pytest.approx(0.0)
 
 
-def test_the_best_so_far_never_falls(planted: folder.Study) -> None:
+def test_the_best_so_far_never_falls(planted: study_folder.StudyResults) -> None:
     """And ends at the best of the search's attacks that leave a model."""
-    found = worst_case.budget(planted)
+    found = _worst_attack.budget(planted)
     for _, mine in found.groupby(["method", "ratio"]):
         assert mine["trial"].tolist() == list(range(1, len(mine) + 1))
         assert (np.diff(mine["best"]) >= 0).all()
-    tries = worst_case.trials(planted)
+    tries = _worst_attack.trials(planted)
     tries = tries[tries["trial"].notna() & (tries["select_kept"] >= 0.5)]
     best = tries.groupby("method")["select"].max()
     assert found.groupby("method")["best"].last().to_dict() == pytest.approx(best.to_dict())
 
 
-def test_the_same_attack_on_vanilla_is_the_ceiling(planted: folder.Study) -> None:
-    lines = worst_case.table(planted).set_index("method")
+def test_the_same_attack_on_vanilla_is_the_ceiling(planted: study_folder.StudyResults) -> None:
+    lines = _worst_attack.table(planted).set_index("method")
     assert lines.loc["hiding", "vanilla_after"] == pytest.approx(0.95)
     assert lines["weak_above_control"].isna().all()
 
 
 # ---- the verdicts ----------------------------------------------------------------------------------------------------
-def test_planted_truths(planted: folder.Study) -> None:
-    lines = worst_case.table(planted).set_index("method")
+def test_planted_truths(planted: study_folder.StudyResults) -> None:
+    lines = _worst_attack.table(planted).set_index("method")
     assert lines["verdict"].to_dict() == {
         "hiding": "came back", "perfect": "held", "destroyed": "broken, not robust",
     }  # fmt: skip
@@ -164,12 +165,12 @@ def test_planted_truths(planted: folder.Study) -> None:
 def test_what_holds_under_the_suite_may_come_back_in_a_search(tmp_path: Path) -> None:
     """The answer says so and does not call the method one that held."""
     study_of(tmp_path, SHY, tried(best=0.9))
-    study = folder.read(tmp_path)
-    fixed, found = robustness.recovery(study), worst_case.table(study)
+    study = study_folder.read(tmp_path)
+    fixed, found = _recovery.recovery(study), _worst_attack.table(study)
     mine = fixed[(fixed["method"] == "m") & (fixed["held_out"] == "person")]
     assert set(mine["verdict"]) == {"held"}
     assert found["verdict"].tolist() == ["came back"]
-    text = " ".join(answer(study, table.winners(study), fixed, found))
+    text = " ".join(answer(study, trials.winners(study), fixed, found))
     assert "An attacker that also searches (10 trials, 1 failed)" in text
     assert "gets 0.60 [0.60, 0.60] above control (relearning, " in text
     assert "no other usable method is shown to have held" in text
@@ -182,11 +183,11 @@ def test_a_model_that_every_attack_breaks_did_not_hold(tmp_path: Path) -> None:
     key = planter.trial("m", 10, SHY, report=True)
     breaking = Attack("pruning", {"share": 0.9}, kept=0.3, steps=(0, 1))
     write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
-    for trial in folder.read(tmp_path).trials.values():
+    for trial in study_folder.read(tmp_path).trials.values():
         model = {"vanilla": VANILLA, "reference": REFERENCE}.get(trial.kind, SHY)
         planter.attack(trial.key, model, breaking)
-    study = folder.read(tmp_path)
-    fixed = robustness.recovery(study)
+    study = study_folder.read(tmp_path)
+    fixed = _recovery.recovery(study)
     assert set(fixed.loc[(fixed["method"] == "m") & (fixed["held_out"] != "seen"), "verdict"]) == {
         "broken by the attack"
     }
@@ -209,23 +210,23 @@ def test_a_control_that_falls_is_no_recovery() -> None:
     line = {"method": "m", "broken": False, "held_out": "both", "vanilla_before": 0.9, "before": 0.3, "after": 0.3,
             "gain": 0.0, "kept": 1.0, "above_control": 0.2, "above_control_low": 0.1, "above_control_high": 0.3,
             "control_after": 0.1}  # fmt: skip
-    assert robustness.verdict(pd.Series(line), 0.5) == "only the control fell"
-    assert robustness.verdict(pd.Series({**line, "gain": 0.01, "after": 0.31}), 0.5) == "came back"
-    assert set(robustness.VERDICTS) >= {"only the control fell", "broken by the attack"}
+    assert _recovery.verdict(pd.Series(line), 0.5) == "only the control fell"
+    assert _recovery.verdict(pd.Series({**line, "gain": 0.01, "after": 0.31}), 0.5) == "came back"
+    assert set(_recovery.VERDICTS) >= {"only the control fell", "broken by the attack"}
 
 
 # ---- the suite, its names and its figures ----------------------------------------------------------------------------
-def test_the_suite_is_what_no_search_proposed(planted: folder.Study) -> None:
+def test_the_suite_is_what_no_search_proposed(planted: study_folder.StudyResults) -> None:
     """A search starts with an attack of the suite; its other proposals do not crowd the tables."""
-    assert set(attacks.suite(planted).values()) == {
+    assert set(_attack_suite.suite(planted).values()) == {
         "relearning", "quantization, format int4", "quantization, format nf4", "swap back",
     }  # fmt: skip
-    assert {how.key for how in (RELEARNING, *SUITE)} == set(attacks.suite(planted))
-    assert set(robustness.recovery(planted)["settings"]) == set(attacks.suite(planted).values())
+    assert {how.key for how in (RELEARNING, *SUITE)} == set(_attack_suite.suite(planted))
+    assert set(_recovery.recovery(planted)["settings"]) == set(_attack_suite.suite(planted).values())
 
 
 def test_attacks_are_told_by_what_varies() -> None:
-    named = words.differing({
+    named = naming.differing({
         "a": ("swap_back", {"type": "SwapBack", "parts": ["vision"]}),
         "b": ("relearning", {"data": "forget", "schedule": {"steps": 40, "learning_rate": 0.000123456}}),
         "c": ("relearning", {"data": "forget", "schedule": {"steps": 40, "learning_rate": 0.001}}),
@@ -239,21 +240,21 @@ def test_attacks_are_told_by_what_varies() -> None:
     assert len(set(named.values())) == 7
 
 
-def test_the_heat_map_is_grey_where_nothing_can_be_said(planted: folder.Study) -> None:
-    data = attack_figures.heat_data(planted)
+def test_the_heat_map_is_grey_where_nothing_can_be_said(planted: study_folder.StudyResults) -> None:
+    data = attacks.heat_data(planted)
     cells = data.set_index(["settings", "method"])
     assert cells.loc[("swap back", "hiding"), "above_control"] == pytest.approx(0.58)
-    assert cells.loc[(attack_figures.SEARCHED, "hiding"), "above_control"] == pytest.approx(0.63)
-    assert set(data.loc[data["method"] == "destroyed", "verdict"]) <= set(attack_figures.NOTHING_TO_SEE)
-    assert len(data) == 3 * (len(attacks.suite(planted)) + 1)
+    assert cells.loc[(attacks.SEARCHED, "hiding"), "above_control"] == pytest.approx(0.63)
+    assert set(data.loc[data["method"] == "destroyed", "verdict"]) <= set(_recovery.NOTHING_TO_SEE)
+    assert len(data) == 3 * (len(_attack_suite.suite(planted)) + 1)
 
 
-def test_one_shot_attacks_have_no_curve(planted: folder.Study) -> None:
-    assert set(attack_figures.curve_data(planted)["settings"]) == {"relearning"}
+def test_one_shot_attacks_have_no_curve(planted: study_folder.StudyResults) -> None:
+    assert set(attacks.curve_data(planted)["settings"]) == {"relearning"}
 
 
-def test_the_worst_attacks_curve_has_its_control_beside_it(planted: folder.Study) -> None:
-    found = worst_case.curves(planted).set_index(["method", "who", "step"])["mean"]
+def test_the_worst_attacks_curve_has_its_control_beside_it(planted: study_folder.StudyResults) -> None:
+    found = _worst_attack.curves(planted).set_index(["method", "who", "step"])["mean"]
     assert found["hiding", "method", 40] == pytest.approx(0.95)
     assert found["hiding", "control", 40] == pytest.approx(0.3)
 
@@ -267,6 +268,6 @@ def test_sixteen_methods_look_different() -> None:
 
 def test_methods_with_settings_are_wrapped() -> None:
     label = "npo:modality=text,lora_rank=16,trains=vision+projector"
-    assert words.method(label) == "npo (modality text, lora rank 16, trains vision + projector)"
-    assert max(map(len, words.wrapped(words.method(label), 26).split("\n"))) <= 26
-    assert words.in_lines(words.method(label), 2).count("\n") == 1
+    assert naming.method(label) == "npo (modality text, lora rank 16, trains vision + projector)"
+    assert max(map(len, naming.wrapped(naming.method(label), 26).split("\n"))) <= 26
+    assert naming.in_lines(naming.method(label), 2).count("\n") == 1

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import report, sequence_figures, sequences
-from analysis.folder import Study, read
+from analysis import report
+from analysis.sections import sequential
+from analysis.study_folder import StudyResults, read
 from study.core.files import write_json
 from study.core.rows import read_rows
 from tests.helpers.planted import PEOPLE, Model, Planter, plant
@@ -18,7 +19,7 @@ BACK = [(0.9, 0.9), (0.3, 0.9), (0.6, 0.3)]
 STAYS = [(0.9, 0.9), (0.3, 0.9), (0.3, 0.3)]
 
 
-def study_of(root: Path, *, goal: str = "visual", noise: float = 0.0, **turns: dict[str, object]) -> Study:
+def study_of(root: Path, *, goal: str = "visual", noise: float = 0.0, **turns: dict[str, object]) -> StudyResults:
     """A study at 10 % whose winners saw requests in turn; the arguments of `Planter.sequence` by method."""
     planter = Planter(root, noise=noise)
     planter.study([*turns], [10], goal=goal)
@@ -34,7 +35,7 @@ def study_of(root: Path, *, goal: str = "visual", noise: float = 0.0, **turns: d
 
 def test_the_table_is_that_of_plain_means(tmp_path: Path) -> None:
     study = study_of(tmp_path, noise=0.1, m={"levels": BACK})
-    found = sequences.table(study).set_index(["state", "done", "group", "modality"])
+    found = sequential.table(study).set_index(["state", "done", "group", "modality"])
     [path] = tmp_path.glob("trials/*/sequence/2.parquet")
     rows = read_rows(path).query("role == 'forget' and modality == 'image_text' and step == 2")
     first = rows[rows["person"].isin(PEOPLE["forget"][0::2])]
@@ -47,7 +48,7 @@ def test_the_table_is_that_of_plain_means(tmp_path: Path) -> None:
 
 
 def test_the_same_people_at_once_and_the_reference_stand_beside(tmp_path: Path) -> None:
-    found = sequences.table(study_of(tmp_path, m={"levels": BACK})).set_index(["state", "done", "group"])["mean"]
+    found = sequential.table(study_of(tmp_path, m={"levels": BACK})).set_index(["state", "done", "group"])["mean"]
     assert found["at once", 2, "request 1"] == pytest.approx(0.3)
     assert found["reference", 0, "request 2"] == pytest.approx(0.3)
     assert found["at once", 2, "retain"] == pytest.approx(0.9)
@@ -55,14 +56,14 @@ def test_the_same_people_at_once_and_the_reference_stand_beside(tmp_path: Path) 
 
 
 def test_text_counts_where_it_was_to_go(tmp_path: Path) -> None:
-    found = sequences.table(study_of(tmp_path, goal="full", m={"levels": BACK}))
+    found = sequential.table(study_of(tmp_path, goal="full", m={"levels": BACK}))
     assert set(found["modality"]) == {"image_text", "text"}
 
 
 def test_what_is_back_is_a_part_of_what_was_removed(tmp_path: Path) -> None:
     """Half of .6 is back; of four people, who all answer alike, so the interval is a point."""
-    [one] = sequences.winners(study_of(tmp_path, m={"levels": BACK}))
-    removed, back = sequences.first(one, "visual")
+    [one] = sequential.winners(study_of(tmp_path, m={"levels": BACK}))
+    removed, back = sequential.first(one, "visual")
     assert removed == pytest.approx(0.6)
     assert back == pytest.approx((0.5, 0.5, 0.5))
 
@@ -73,7 +74,7 @@ def test_it_is_said_plainly(tmp_path: Path) -> None:
         dies={"levels": STAYS, "retain": [0.9, 0.9, 0.1]},
         ends={"levels": STAYS[:2], "requests": 2, "diverged": "request 2: the loss is nan"},
     )  # fmt: skip
-    assert sequences.said(study) == [
+    assert sequential.said(study) == [
         "At forget ratio 10 %, after the last request, of what request 1 had removed this is back: "
         "hides 50 % [50, 50] (after request 2).",
         "At forget ratio 10 %, what request 1 removed stayed removed with holds.",
@@ -87,11 +88,11 @@ def test_it_is_said_plainly(tmp_path: Path) -> None:
 
 def test_the_longest_sequence_is_drawn_and_all_are_in_the_table(tmp_path: Path) -> None:
     study = study_of(tmp_path, m={"levels": BACK})
-    [one] = sequences.winners(study)
+    [one] = sequential.winners(study)
     Planter(tmp_path).sequence(one.trial.key, [(0.9,) * 4, (0.3, 0.9, 0.9, 0.9)], diverged="request 2: no")
     study = read(tmp_path)
-    assert set(sequences.table(study)["requests"]) == {2, 4}
-    drawn = sequence_figures.data(study)
+    assert set(sequential.table(study)["requests"]) == {2, 4}
+    drawn = sequential.longest(study)
     assert set(drawn["requests"]) == {4}
     assert set(drawn["group"]) == {"retain", *(f"request {n}" for n in range(1, 5))}
 

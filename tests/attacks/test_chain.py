@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from analysis import words
-from analysis.attacks import told
-from analysis.folder import Attack as Kept
+from analysis import naming
+from analysis.sections._attack_suite import told
+from analysis.study_folder import Attack as Kept
 from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.chain import Chain
 from study.attacks.jailbreak import TEMPLATES, Jailbreak
@@ -215,7 +215,7 @@ def test_a_chain_is_told_by_its_links_and_what_varies() -> None:
         "e": kept(Chain((Quantization("int8"), Quantization("int4"))), "chain"),
         "f": kept(Chain((SwapBack(), Relearning())), "chain"),
     }
-    assert words.differing({key: told(attack) for key, attack in attacks.items()}) == {
+    assert naming.differing({key: told(attack) for key, attack in attacks.items()}) == {
         "a": "swap back",
         "b": "swap back then quantization, quantization format nf4",
         "c": "swap back then quantization, quantization format int4",

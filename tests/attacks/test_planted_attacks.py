@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from analysis import folder as analysed
-from analysis.robustness import recovery
+from analysis import study_folder as analysed
+from analysis.sections._recovery import recovery
 from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.chain import Chain
 from study.attacks.interpolation import Interpolation

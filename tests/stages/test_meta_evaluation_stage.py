@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import metric_check as told
-from analysis.folder import Study as Analysed
+from analysis.sections import meta_evaluation as told
+from analysis.study_folder import StudyResults as Analysed
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
@@ -31,7 +31,7 @@ from study.metrics.meta_evaluation import State
 from study.model.loading import load
 from study.presets import PRESETS
 from study.settings import Gate, Study
-from study.stages import meta_evaluation
+from study.stages import meta_evaluation as meta_evaluation_module
 from study.stages import plan as plans
 from study.stages.manifest import settle
 from study.stages.meta_evaluation import ask, meta_evaluate, states
@@ -165,8 +165,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Ran:
             found.jobs[job.name] = set(job.arguments[-1])
         return {}
 
-    monkeypatch.setattr(meta_evaluation, "teach", teach)
-    monkeypatch.setattr(meta_evaluation, "run_jobs", run_jobs)
+    monkeypatch.setattr(meta_evaluation_module, "teach", teach)
+    monkeypatch.setattr(meta_evaluation_module, "run_jobs", run_jobs)
     return found
 
 
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_be_taught_fails_alone(
     def fail(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
         raise Failed("learning failed: out of memory")
 
-    monkeypatch.setattr(meta_evaluation, "teach", fail)
+    monkeypatch.setattr(meta_evaluation_module, "teach", fail)
     _, failures = stage(tmp_path, tiny_folder, metric_seeds=1)
     assert failures == ["metric check: learning failed: out of memory"]
     assert ran.jobs == {}

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from analysis import report, warm_start_figure
-from analysis import warm_start as bought
-from analysis.folder import read
+from analysis import report
+from analysis.sections import warm_start as bought
+from analysis.study_folder import read
 from search_spaces import fitted
 from study.contracts import Method
 from study.core.errors import Refused
@@ -380,7 +380,7 @@ def test_against_the_same_search_begun_cold(pair: tuple[Path, Path]) -> None:
     ascent = bought.table(read(*pair)).to_dict("records")[0]
     assert (ascent["cold_reached"], ascent["cold_trials"]) == (5, 6)
     assert ascent["cold_winner_distance"] == pytest.approx(0.009)
-    drawn = warm_start_figure.data(read(*pair)).pivot(index="trials", columns="search", values="distance")
+    drawn = bought.data(read(*pair)).pivot(index="trials", columns="search", values="distance")
     assert drawn["cold start"].tolist() == pytest.approx([0.6, 0.4, 0.3, 0.1, 0.009, 0.009])
     assert drawn["warm start"].dropna().tolist() == pytest.approx([0.6, 0.2, 0.005, 0.005, 0.0])
 
@@ -389,7 +389,7 @@ def test_a_target_that_was_never_reached_is_told(pair: tuple[Path, Path]) -> Non
     (pair[1] / "search" / "ascent" / "0004.json").unlink()
     study = read(*pair)
     assert pd.isna(bought.table(study)["cold_reached"].iloc[0])
-    assert bought.every(study)[0].shown["cold reached"].tolist()[0] == "n/a"
+    assert bought.warm_start_table(study, bought.table(study)).shown["cold reached"].tolist()[0] == "n/a"
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis import words
-from analysis.folder import Attack, Study, Trial
+from analysis import naming
+from analysis.study_folder import Attack, StudyResults, TrialResult
 from study.core.terms import Goal, Half
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
-
-KEEPS = 0.5
-"""Least part of the retain accuracy that an attack must leave, where the settings do not say."""
 
 
 class Attacked(NamedTuple):
@@ -27,26 +24,26 @@ class Attacked(NamedTuple):
     ratio: int
     attack: str
     settings: str
-    members: tuple[Trial, ...]
+    members: tuple[TrialResult, ...]
     rows: pd.DataFrame
     kept: float
 
 
 @lru_cache(maxsize=4)
-def names(study: Study) -> dict[str, str]:
+def names(study: StudyResults) -> dict[str, str]:
     """Every attack of the study by its key, named by what tells it from all others of its kind."""
-    return words.differing({key: told(a) for key, a in _all(study).items()})
+    return naming.differing({key: told(a) for key, a in _all(study).items()})
 
 
 @lru_cache(maxsize=4)
-def suite(study: Study) -> dict[str, str]:
+def suite(study: StudyResults) -> dict[str, str]:
     """The attacks that no search had to propose, by key; they are named by what differs among them alone.
 
     A search starts with an attack of the suite, so its first proposal belongs to it.
     """
     asked = [p for mine in study.attack_proposals.values() for p in mine]
     searched = {p.attack for p in asked} - {p.attack for p in asked if p.number == 0}
-    return words.differing({key: told(a) for key, a in _all(study).items() if key not in searched})
+    return naming.differing({key: told(a) for key, a in _all(study).items() if key not in searched})
 
 
 def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
@@ -60,18 +57,18 @@ def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
     settings = {
         f"{kind} {name}": value
         for kind, link in zip(numbered, links, strict=True)
-        for name, value in words.leaves(link).items()
+        for name, value in naming.leaves(link).items()
     }
     return " then ".join(kinds), settings
 
 
 @lru_cache(maxsize=1)
-def attacked(study: Study) -> tuple[Attacked, ...]:
+def attacked(study: StudyResults) -> tuple[Attacked, ...]:
     """Every attack of the suite on vanilla, the reference and every winner, by ratio."""
     return tuple(_attacked(study))
 
 
-def _attacked(study: Study) -> Iterator[Attacked]:
+def _attacked(study: StudyResults) -> Iterator[Attacked]:
     found = suite(study)
     for ratio in study.ratios:
         for label, members in study.labelled(ratio):
@@ -83,7 +80,7 @@ def _attacked(study: Study) -> Iterator[Attacked]:
                     yield Attacked(label, ratio, key, name, tuple(t for t, _ in hit), counted(rows, study.goal), left)
 
 
-def finished(study: Study, trial: str, attack: str) -> Attack | None:
+def finished(study: StudyResults, trial: str, attack: str) -> Attack | None:
     """An attack on a trial, if it has rows."""
     found = study.attacks(trial).get(attack)
     return found if found is not None and found.state == "complete" else None
@@ -105,10 +102,5 @@ def kept(rows: pd.DataFrame, half: Half) -> float:
     return recovery.kept(rows, half) if asked else math.nan
 
 
-def keeps(study: Study) -> float:
-    """The least part of its retain accuracy that an attacked model must keep."""
-    return float(study.settings.get("attack_keeps", KEEPS))
-
-
-def _all(study: Study) -> dict[str, Attack]:
+def _all(study: StudyResults) -> dict[str, Attack]:
     return {key: attack for trial in study.trials for key, attack in study.attacks(trial).items()}

@@ -16,15 +16,16 @@ Intervals are 95 % cluster bootstraps over people, paired between method, refere
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
-from analysis import intervals
-from analysis.attacks import attacked, keeps
-from analysis.folder import Study
-from analysis.intervals import MISSING, Interval, Values
-from analysis.table import quality
+from analysis import bootstrap
+from analysis.bootstrap import MISSING, Interval, Values
+from analysis.sections._attack_suite import attacked
+from analysis.study_folder import StudyResults
+from analysis.trials import quality
 
 SMALLEST_GAP = 0.1
 """The least accuracy that must have been forgotten for a normalised recovery to mean anything."""
@@ -44,6 +45,9 @@ VERDICTS = {
 }
 """What each verdict on a method means."""
 
+NOTHING_TO_SEE = {"broken, not robust": "\u00d7", "broken by the attack": "\u2021", "little was forgotten": "\u25cb"}
+"""Verdicts that make a gain meaningless, with the sign of each in a figure."""
+
 GROUPS = ("person", "fact", "seen")
 """What the attacker was not given: the person, or the fact; `seen`: given both, so the attack must work there."""
 
@@ -57,7 +61,7 @@ RECOVERY_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *NUMBER
                     "verdict"]  # fmt: skip
 
 
-def curves(study: Study) -> pd.DataFrame:
+def curves(study: StudyResults) -> pd.DataFrame:
     """Accuracy with interval at every attack step, for each attacked model and each of `GROUPS`."""
     lines = []
     for case in attacked(study):
@@ -72,22 +76,24 @@ def stepwise(rows: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, float]
     chosen = rows[rows["held_out"].isin(groups)]
     points = []
     for step, now in chosen.groupby("step"):
-        people = intervals.by_person(now)
-        points.append({"step": int(str(step)), **intervals.mean(people)._asdict(), "people": len(people)})
+        people = bootstrap.by_person(now)
+        points.append({"step": int(str(step)), **bootstrap.mean(people)._asdict(), "people": len(people)})
     return points
 
 
-def recovery(study: Study) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def recovery(study: StudyResults) -> pd.DataFrame:
     """One line for each attacked model (vanilla and reference too), attack and group, with a verdict in words."""
     return _table(study, {name: (name,) for name in GROUPS})
 
 
-def pooled(study: Study) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def pooled(study: StudyResults) -> pd.DataFrame:
     """Like `recovery`, with one line for all that was held out, people and facts together."""
     return _table(study, {"both": HELD_OUT})
 
 
-def _table(study: Study, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     cases = attacked(study)
     yardsticks = {(c.label, c.ratio, c.attack): c.rows for c in cases if c.label in ("vanilla", "reference")}
     lines = []
@@ -101,7 +107,7 @@ def _table(study: Study, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
                 place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
                 lines.append({**place, "held_out": name, **found, **state})
     table = pd.DataFrame(lines, columns=RECOVERY_COLUMNS)
-    return table.assign(verdict=[verdict(line, keeps(study)) for _, line in table.iterrows()])
+    return table.assign(verdict=[verdict(line, study.attack_keeps) for _, line in table.iterrows()])
 
 
 def worst(raw: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +133,7 @@ def ends(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     rows = rows[rows["held_out"].isin(groups)]
     steps = rows["step"]
     before, after = rows[steps == steps.min()], rows[steps == steps.max()]
-    return pd.DataFrame({"before": intervals.by_person(before), "after": intervals.by_person(after)})
+    return pd.DataFrame({"before": bootstrap.by_person(before), "after": bootstrap.by_person(after)})
 
 
 def numbers(
@@ -138,22 +144,22 @@ def numbers(
     if mine.empty:
         return None
     found = {
-        "before": intervals.mean(mine["before"]),
-        "after": intervals.mean(mine["after"]),
-        "gain": intervals.bootstrap(mine, lambda m: m[:, 1] - m[:, 0]),
+        "before": bootstrap.mean(mine["before"]),
+        "after": bootstrap.mean(mine["after"]),
+        "gain": bootstrap.interval(mine, lambda m: m[:, 1] - m[:, 0]),
         "control_gain": MISSING, "above_control": MISSING, "recovery": MISSING,
     }  # fmt: skip
     control_after = vanilla_before = float("nan")
     if control is not None:
         shown, control = as_long(rows, control)
         both = ends(shown, groups).join(ends(control, groups).add_suffix("_control")).dropna()
-        found["control_gain"] = intervals.bootstrap(both, lambda m: m[:, 3] - m[:, 2])
-        found["above_control"] = intervals.bootstrap(both, lambda m: (m[:, 1] - m[:, 0]) - (m[:, 3] - m[:, 2]))
+        found["control_gain"] = bootstrap.interval(both, lambda m: m[:, 3] - m[:, 2])
+        found["above_control"] = bootstrap.interval(both, lambda m: (m[:, 1] - m[:, 0]) - (m[:, 3] - m[:, 2]))
         control_after = float(both["after_control"].mean())
     if ceiling is not None:
         both = mine.join(ends(ceiling, groups)[["before"]].add_suffix("_vanilla")).dropna()
         vanilla_before = float(both["before_vanilla"].mean())
-        found["recovery"] = intervals.bootstrap(both, _normalised)
+        found["recovery"] = bootstrap.interval(both, _normalised)
     questions = rows.loc[rows["held_out"].isin(groups), "question"].nunique()
     levels = {"control_after": control_after, "vanilla_before": vanilla_before}
     return {"people": len(mine), "questions": questions, **_flat(found), **levels}

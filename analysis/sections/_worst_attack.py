@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import attacks, robustness
-from analysis.folder import Attack, Study, Trial
-from analysis.robustness import HELD_OUT
-from analysis.table import quality
+from analysis.sections import _attack_suite, _recovery
+from analysis.sections._recovery import HELD_OUT
+from analysis.study_folder import Attack, StudyResults, TrialResult
+from analysis.trials import quality
 from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
@@ -35,7 +35,7 @@ WEAK = "gradient_ascent"
 
 
 @lru_cache(maxsize=4)
-def trials(study: Study) -> pd.DataFrame:
+def trials(study: StudyResults) -> pd.DataFrame:
     """One line for each attack on each winner: the proposals of its search in turn (`trial` 1, 2, ...), then the suite.
 
     `select` and `report` are the gain in probability above control on each half, `kept` what is left of the retain
@@ -50,7 +50,7 @@ def trials(study: Study) -> pd.DataFrame:
             mark = {"trial": count, "search": p.search, "number": p.number, "duplicate": p.attack in seen}
             lines.append({**place, **mark, **compared(study, keys[0], ratio, p.attack)})
             seen.add(p.attack)
-        fixed = [key for key in attacks.suite(study) if key in study.attacks(keys[0]) and key not in seen]
+        fixed = [key for key in _attack_suite.suite(study) if key in study.attacks(keys[0]) and key not in seen]
         lines += [{**place, "duplicate": False, **compared(study, keys[0], ratio, key)} for key in fixed]
     whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "duplicate": bool}
     floats = dict.fromkeys(["select", "select_kept", "report", "kept"], float)
@@ -58,7 +58,7 @@ def trials(study: Study) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=4)
-def table(study: Study) -> pd.DataFrame:
+def table(study: StudyResults) -> pd.DataFrame:
     """One line for each winner that was attacked: the worst attack that keeps a model (`any_...`: of all attacks).
 
     `worst_3` is the mean over the three worst of all attacks, chosen on one half and told on the other as well.
@@ -68,12 +68,12 @@ def table(study: Study) -> pd.DataFrame:
         members = [study.trials[key]] if key in study.trials else []
         if not members:
             continue
-        keeping, anything = chosen(found, attacks.keeps(study)), chosen(found, -math.inf)
+        keeping, anything = chosen(found, study.attack_keeps), chosen(found, -math.inf)
         told = judged(study, members[0], keeping)
         of_all = told if keeping == anything else judged(study, members[0], anything)
         gains = pd.Series([_above(study, members[0], attack) for attack in _ranked(found).head(MEAN_OF)["attack"]])
         lines.append({
-            **told, "method": method, "ratio": ratio, "key": key, **_counts(found, attacks.keeps(study)),
+            **told, "method": method, "ratio": ratio, "key": key, **_counts(found, study.attack_keeps),
             **{f"any_{name}": of_all.get(name) for name in TOLD}, "worst_3": gains.mean(),
             "worst_3_attacks": len(gains), **quality(study, members), "verdict": _verdict(study, found, told),
         })  # fmt: skip
@@ -92,66 +92,73 @@ def chosen(found: pd.DataFrame, keeps: float) -> str | None:
     return str(within["attack"].iloc[0]) if len(within) else None
 
 
-def judged(study: Study, target: Trial, attack: str | None) -> dict[str, Any]:
+def judged(study: StudyResults, target: TrialResult, attack: str | None) -> dict[str, Any]:
     """The numbers of one attack on a winner on the report half, with a verdict; empty without an attack."""
-    hit = attacks.finished(study, target.key, attack) if attack else None
+    hit = _attack_suite.finished(study, target.key, attack) if attack else None
     if hit is None:
         return dict.fromkeys([*TOLD, "vanilla_after", "weak_above_control", "verdict"], None) | {
             "above_control": math.nan
         }
     own = hit.rows
-    mine, control = attacks.counted(own, study.goal), _rows(study, study.yardsticks("reference", target.ratio), hit)
+    mine, control = (
+        _attack_suite.counted(own, study.goal),
+        _rows(study, study.yardsticks("reference", target.ratio), hit),
+    )
     vanilla = study.yardsticks("vanilla", target.ratio)
     ceiling = _rows(study, vanilla, hit)
     before = ceiling if ceiling is not None else _unattacked(study, vanilla, mine)
     weak = _rows(study, _weak(study, target), hit)
     line = {
-        "method": target.label, "held_out": "both", "attack": hit.key, "settings": attacks.names(study)[hit.key],
-        **(robustness.numbers(mine, control, before, HELD_OUT) or {}), "kept": attacks.kept(own, "report"),
-        "vanilla_after": math.nan if ceiling is None else float(robustness.ends(ceiling, HELD_OUT)["after"].mean()),
+        "method": target.label, "held_out": "both", "attack": hit.key, "settings": _attack_suite.names(study)[hit.key],
+        **(_recovery.numbers(mine, control, before, HELD_OUT) or {}), "kept": _attack_suite.kept(own, "report"),
+        "vanilla_after": math.nan if ceiling is None else float(_recovery.ends(ceiling, HELD_OUT)["after"].mean()),
         "weak_above_control": _gap(weak, control), **quality(study, [target]),
     }  # fmt: skip
     line["select"] = compared(study, target.key, target.ratio, hit.key)["select"]
-    return {**line, "verdict": robustness.verdict(pd.Series(line), attacks.keeps(study))}
+    return {**line, "verdict": _recovery.verdict(pd.Series(line), study.attack_keeps)}
 
 
-def budget(study: Study) -> pd.DataFrame:
+def budget(study: StudyResults) -> pd.DataFrame:
     """The most that came back on the select half so far, after each trial of the attacker's search of each winner.
 
     An attack that failed, or broke the model, or was tried before costs a trial and adds nothing.
     """
     found = trials(study)
     found = found[found["trial"].notna()].sort_values(["ratio", "method", "trial"])
-    usable = ~(found["select_kept"] < attacks.keeps(study))
+    usable = ~(found["select_kept"] < study.attack_keeps)
     best = found["select"].where(usable).groupby([found["method"], found["ratio"]]).cummax()
     best = best.groupby([found["method"], found["ratio"]]).ffill()
     return found.assign(best=best)[["method", "ratio", "trial", "best"]].dropna().reset_index(drop=True)
 
 
-def curves(study: Study) -> pd.DataFrame:
+def curves(study: StudyResults) -> pd.DataFrame:
     """Accuracy on all that was held out at every step of the worst attack on each winner, of it and of the control."""
     lines = []
     for _, line in table(study).iterrows():
         attack = line["attack"] or line["any_attack"]
-        place = {"method": line["method"], "ratio": line["ratio"], "settings": attacks.names(study).get(attack, "")}
+        place = {
+            "method": line["method"],
+            "ratio": line["ratio"],
+            "settings": _attack_suite.names(study).get(attack, ""),
+        }
         control = study.yardsticks("reference", line["ratio"])[:1]
         for who, members in (("method", [study.trials[line["key"]]]), ("control", control)):
-            hits = [hit for t in members if (hit := attacks.finished(study, t.key, str(attack)))]
+            hits = [hit for t in members if (hit := _attack_suite.finished(study, t.key, str(attack)))]
             for hit in hits:
-                rows = attacks.counted(hit.rows, study.goal)
-                lines += [{**place, "who": who, **point} for point in robustness.stepwise(rows, HELD_OUT)]
-    return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *robustness.POINT])
+                rows = _attack_suite.counted(hit.rows, study.goal)
+                lines += [{**place, "who": who, **point} for point in _recovery.stepwise(rows, HELD_OUT)]
+    return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *_recovery.POINT])
 
 
 @lru_cache(maxsize=8192)
-def compared(study: Study, target: str, ratio: int, attack: str) -> dict[str, Any]:
+def compared(study: StudyResults, target: str, ratio: int, attack: str) -> dict[str, Any]:
     """An attack on a trial beside that on the control of its ratio: its state and, if both ended, what came back."""
     control = study.yardsticks("reference", ratio)[:1]
     both = [study.attacks(key).get(attack) for key in (target, *(t.key for t in control))]
     there = [hit for hit in both if hit is not None]
     line: dict[str, Any] = {
         "attack": attack,
-        "settings": attacks.names(study).get(attack, attack),
+        "settings": _attack_suite.names(study).get(attack, attack),
         "state": "unfinished",
         "reason": "",
     }
@@ -161,11 +168,11 @@ def compared(study: Study, target: str, ratio: int, attack: str) -> dict[str, An
     if len(there) < 2 or any(hit.state != "complete" for hit in there):
         return line
     own, other = (hit.rows for hit in there)
-    line |= {"reason": there[0].reason, "kept": attacks.kept(own, "report")}
+    line |= {"reason": there[0].reason, "kept": _attack_suite.kept(own, "report")}
     try:
         return {
             **line, "state": "complete", "select": recovery.above_control(own, other, "select"),
-            "select_kept": attacks.kept(own, "select"), "report": recovery.above_control(own, other, "report"),
+            "select_kept": _attack_suite.kept(own, "select"), "report": recovery.above_control(own, other, "report"),
         }  # fmt: skip
     except ValueError as error:  # nothing is held out, so nothing can be compared
         return {**line, "state": "failed", "reason": str(error)}
@@ -189,7 +196,7 @@ def _counts(found: pd.DataFrame, keeps: float) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _verdict(study: Study, found: pd.DataFrame, told: dict[str, Any]) -> str:
+def _verdict(study: StudyResults, found: pd.DataFrame, told: dict[str, Any]) -> str:
     """The verdict on the worst attack that keeps a model, else why there is none."""
     if told["verdict"] is not None:
         return str(told["verdict"])
@@ -198,18 +205,18 @@ def _verdict(study: Study, found: pd.DataFrame, told: dict[str, Any]) -> str:
     return "broken by the attack" if len(_ranked(found)) else "not attacked"
 
 
-def _rows(study: Study, members: Sequence[Trial], hit: Attack) -> pd.DataFrame | None:
+def _rows(study: StudyResults, members: Sequence[TrialResult], hit: Attack) -> pd.DataFrame | None:
     """The rows that count of the same attack on another model."""
-    same = [other for trial in members[:1] if (other := attacks.finished(study, trial.key, hit.key))]
-    return attacks.counted(same[0].rows, study.goal) if same else None
+    same = [other for trial in members[:1] if (other := _attack_suite.finished(study, trial.key, hit.key))]
+    return _attack_suite.counted(same[0].rows, study.goal) if same else None
 
 
-def _weak(study: Study, target: Trial) -> list[Trial]:
+def _weak(study: StudyResults, target: TrialResult) -> list[TrialResult]:
     found = [keys[0] for (m, r), keys in study.winners.items() if m.partition(":")[0] == WEAK and r == target.ratio]
     return [study.trials[key] for key in found if key in study.trials]
 
 
-def _unattacked(study: Study, vanilla: Sequence[Trial], mine: pd.DataFrame) -> pd.DataFrame | None:
+def _unattacked(study: StudyResults, vanilla: Sequence[TrialResult], mine: pd.DataFrame) -> pd.DataFrame | None:
     """What vanilla knew of the questions of an attack that it did not meet."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:
@@ -219,8 +226,8 @@ def _unattacked(study: Study, vanilla: Sequence[Trial], mine: pd.DataFrame) -> p
     return there.assign(held_out=there["question"].map(groups))
 
 
-def _above(study: Study, target: Trial, attack: str) -> float:
-    hit = attacks.finished(study, target.key, attack)
+def _above(study: StudyResults, target: TrialResult, attack: str) -> float:
+    hit = _attack_suite.finished(study, target.key, attack)
     control = study.yardsticks("reference", target.ratio)
     return _gap(_rows(study, [target], hit), _rows(study, control, hit)) if hit else math.nan
 
@@ -229,6 +236,6 @@ def _gap(rows: pd.DataFrame | None, control: pd.DataFrame | None) -> float:
     """The gain above control, averaged over the people that both have."""
     if rows is None or control is None:
         return math.nan
-    rows, control = robustness.as_long(rows, control)
-    both = robustness.ends(rows, HELD_OUT).join(robustness.ends(control, HELD_OUT).add_suffix("_control")).dropna()
+    rows, control = _recovery.as_long(rows, control)
+    both = _recovery.ends(rows, HELD_OUT).join(_recovery.ends(control, HELD_OUT).add_suffix("_control")).dropna()
     return float((both["after"] - both["before"] - both["after_control"] + both["before_control"]).mean())

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis import fronts, robustness, table, words
-from analysis.cells import interval
-from analysis.folder import Study
-from analysis.robustness import HELD_OUT, SMALLEST_GAP
-from analysis.words import NAMES
+from analysis import naming
+from analysis.naming import NAMES
+from analysis.sections import Part, Section, _recovery, _worst_attack, fronts, scores
+from analysis.sections._recovery import HELD_OUT, SMALLEST_GAP
+from analysis.study_folder import StudyResults
+from analysis.tables import interval
+from analysis.trials import counts, objectives_of, winners
 
 
-def answer(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
+def parts(study: StudyResults) -> Iterator[Part]:
+    """The sentences of the box on top of the page."""
+    yield from answer(study, winners(study), _recovery.recovery(study), _worst_attack.table(study))
+
+
+def answer(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
     """A few sentences for each forget ratio. Best is only a usable winner that beats doing nothing."""
     asked = _asked(study)
     if not study.ratios:
@@ -24,23 +32,23 @@ def answer(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: p
     ]
 
 
-def _asked(study: Study) -> list[str]:
+def _asked(study: StudyResults) -> list[str]:
     """What of the forget people was to go, where that is not everything."""
-    names = [words.method(attribute) for attribute in study.forget_attributes]
+    names = [naming.method(attribute) for attribute in study.forget_attributes]
     if not names:
         return []
-    listed = words.listed(names)
+    listed = naming.listed(names)
     return [f"Asked to go was only the {listed} of the forget people; their other attributes were to stay (spared)."]
 
 
-def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, ratio: int) -> str:
+def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, ratio: int) -> str:
     mine = winners[winners["ratio"] == ratio]
     scored = mine.dropna(subset=["distance"]).sort_values(["distance", "method"])
     usable = scored[~scored["broken"].astype(bool)]
     broken = _names(scored.loc[scored["broken"].astype(bool), "method"])
     if scored.empty:
         return _unfinished(study, mine, ratio)
-    idle = [table.objectives_of(study, t.key, "report")[0] for t in study.yardsticks("vanilla", ratio)[:1]]
+    idle = [objectives_of(study, t.key, "report")[0] for t in study.yardsticks("vanilla", ratio)[:1]]
     before = idle[0]["distance"] if idle else math.nan
     said = [_gate(study, ratio)]
     if usable.empty:
@@ -49,7 +57,7 @@ def _one(study: Study, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.
     best = usable.iloc[0]
     if best["distance"] >= before:
         said.append(
-            f"no method beats leaving the model alone: the nearest, {words.method(best['method'])}, lies "
+            f"no method beats leaving the model alone: the nearest, {naming.method(best['method'])}, lies "
             f"{best['distance']:.2f} from the ideal and vanilla {before:.2f}."
         )
     else:
@@ -65,7 +73,7 @@ def _best(best: pd.Series, before: float) -> str:
     seeds = int(best["seeds"])
     back = f", gives {best['recovery']:.2f} back under the attack of the search" if "recovery" in best else ""
     return (
-        f"{words.method(best['method'])} comes nearest to the ideal: it is {best['forgetting']:.2f} away from the "
+        f"{naming.method(best['method'])} comes nearest to the ideal: it is {best['forgetting']:.2f} away from the "
         f"reference that never saw what was to be forgotten (vanilla: {before:.2f}){back} and keeps a utility of "
         f"{best['utility']:.2f} (vanilla: 1), on questions that did not select it "
         f"({seeds} seed{'s' if seeds > 1 else ''})."
@@ -76,7 +84,7 @@ def _attacked(recovery: pd.DataFrame, method: str, ratio: int) -> str:
     lines = _held_out(recovery, method, ratio)
     if lines.empty:
         return "It has not been attacked yet, so whether it holds is open."
-    line = robustness.worst(lines).iloc[0]
+    line = _recovery.worst(lines).iloc[0]
     number = f"{line['above_control']:+.2f}"
     if not math.isnan(line["above_control_low"]):
         number += f" [{line['above_control_low']:+.2f}, {line['above_control_high']:+.2f}]"
@@ -101,7 +109,7 @@ def _searched(worst: pd.DataFrame, method: str, ratio: int) -> str:
     return ""
 
 
-def _front(study: Study, method: str, ratio: int) -> str:
+def _front(study: StudyResults, method: str, ratio: int) -> str:
     """How many trials of a front held, where whole fronts were attacked."""
     mine = _mine(fronts.table(study), method, ratio)
     if mine.empty:
@@ -118,7 +126,7 @@ def _alternative(
         return ""
     for _, other in others[others["distance"] < before].iterrows():
         if _verdicts(recovery, worst, other["method"], ratio) == {"held"}:
-            name = words.method(other["method"])
+            name = naming.method(other["method"])
             return f"So it hides; the nearest that held is {name} (distance {other['distance']:.2f})."
     return "So it hides, and no other usable method is shown to have held."
 
@@ -138,8 +146,8 @@ def _held_out(recovery: pd.DataFrame, method: str, ratio: int) -> pd.DataFrame:
     return mine[mine["held_out"].isin(HELD_OUT)]
 
 
-def _gate(study: Study, ratio: int) -> str:
-    gate = table.gate(study)
+def _gate(study: StudyResults, ratio: int) -> str:
+    gate = scores.gate(study)
     mine = gate[(gate["ratio"] == ratio) & (gate["role"] == "forget") & (gate["modality"] == "image_text")]
     if mine.empty or mine["gap"].item() >= SMALLEST_GAP:
         return ""
@@ -149,9 +157,9 @@ def _gate(study: Study, ratio: int) -> str:
     )
 
 
-def _unfinished(study: Study, winners: pd.DataFrame, ratio: int) -> str:
-    counts = table.counts(study)
-    mine = counts.loc[counts["ratio"] == ratio, ["proposals", "complete", "diverged", "failed"]].sum()
+def _unfinished(study: StudyResults, winners: pd.DataFrame, ratio: int) -> str:
+    found = counts(study)
+    mine = found.loc[found["ratio"] == ratio, ["proposals", "complete", "diverged", "failed"]].sum()
     why = "no winner has been chosen" if winners.empty else "the winners have no report rows"
     return (
         f"there is no result yet: {why} ({mine['complete']:.0f} of {mine['proposals']:.0f} proposals complete, "
@@ -160,4 +168,7 @@ def _unfinished(study: Study, winners: pd.DataFrame, ratio: int) -> str:
 
 
 def _names(methods: pd.Series[str]) -> str:
-    return ", ".join(map(words.method, methods))
+    return ", ".join(map(naming.method, methods))
+
+
+SECTION = Section("", 0, parts)

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis import intervals, words
-from analysis.cells import NOTHING, Table, number, with_interval
-from analysis.folder import Study, Trial
-from analysis.words import NAMES
+from analysis import bootstrap, naming
+from analysis.naming import NAMES
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults, TrialResult
+from analysis.tables import NOTHING, Table, number, with_interval
 from study.core.terms import MODALITIES, ROLES, TASKS
 from study.metrics.formulas import average
 from study.metrics.objectives import Group, forget_groups, keep_groups
@@ -28,20 +29,21 @@ RELEASED_COLUMNS = ["ratio", "method", "role", "modality", "task", "protocol", "
 NAN = float("nan")
 
 
-def every(study: Study) -> list[Table]:
-    """The two tables of all metrics and, if questions were asked as a benchmark's authors ask them, that of these."""
-    found = [all_metrics(study, where) for where in TITLES]
-    asked = released(study)
-    return [*found, asked] if len(asked.raw) else found
+def parts(study: StudyResults) -> Iterator[Part]:
+    """The benchmark authors' own protocol where it was run, then all metrics, which are many."""
+    if len((asked := released(study)).raw):
+        yield asked
+    for where in TITLES:
+        yield all_metrics(study, where)
 
 
-def all_metrics(study: Study, where: str) -> Table:
+def all_metrics(study: StudyResults, where: str) -> Table:
     """All metrics of one kind, one column for each that has a number somewhere; `where` is a key of `TITLES`."""
     raw = metrics(study, where)
     lines = []
     for (ratio, method), group in raw.groupby(["ratio", "method"], sort=False):
         cells = dict(zip(group["metric"].str.replace("_", " "), _cells(group), strict=True))
-        lines.append({"forget %": ratio, "method": words.method(method), **cells})
+        lines.append({"forget %": ratio, "method": naming.method(method), **cells})
     shown = pd.DataFrame(lines)
     there = [str(name) for name in shown if not (shown[name] == NOTHING).all()]
     what = {
@@ -53,10 +55,10 @@ def all_metrics(study: Study, where: str) -> Table:
         f"Protocol: strict (zero-shot, options by likelihood, greedy replies). {what}. Report half, mean over seeds, "
         "some with a 95 % interval over people. Formulas, directions and sources: docs/metrics.md."
     )
-    return Table(f"metrics_{where}", TITLES[where], note, raw, shown[there])
+    return Table(f"metrics_{where}", TITLES[where], note, raw, shown[there], folded=True)
 
 
-def metrics(study: Study, where: str) -> pd.DataFrame:
+def metrics(study: StudyResults, where: str) -> pd.DataFrame:
     """One line for each model and metric, report half; `questions` counts those of one run that have the number."""
     lines: list[dict[str, Any]] = []
     for ratio in study.ratios:
@@ -68,12 +70,12 @@ def metrics(study: Study, where: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def released(study: Study) -> Table:
+def released(study: StudyResults) -> Table:
     """Vanilla, reference and winners as published tables have them: per cent right and ROUGE-L of each set."""
     raw = pd.DataFrame(_released(study), columns=RELEASED_COLUMNS)
     lines = []
     for (ratio, method, role), group in raw.groupby(["ratio", "method", "role"], sort=False):
-        line = {"forget %": ratio, "method": words.method(method), "set": role}
+        line = {"forget %": ratio, "method": naming.method(method), "set": role}
         means = group.set_index(["task", "modality"])["mean"]
         for task, modality in ((task, modality) for task in TASKS for modality in MODALITIES):
             mean, name = float(means.get((task, modality), NAN)), NAMES[modality]
@@ -93,10 +95,12 @@ def released(study: Study) -> Table:
     )  # fmt: skip
 
 
-def _model(study: Study, runs: Sequence[pd.DataFrame], bar: Sequence[pd.DataFrame], where: str) -> list[dict[str, Any]]:
+def _model(
+    study: StudyResults, runs: Sequence[pd.DataFrame], bar: Sequence[pd.DataFrame], where: str
+) -> list[dict[str, Any]]:
     mine, wide = ([_chosen(study, rows, where, both=both) for rows in runs] for both in (False, True))
     its = [_chosen(study, rows, where) for rows in bar]
-    protocol = words.listed(sorted({name for rows in runs for name in rows["protocol"].unique()}))
+    protocol = naming.listed(sorted({name for rows in runs for name in rows["protocol"].unique()}))
     lines = []
     for metric in METRICS:
         if metric.where not in (where, "both"):
@@ -122,7 +126,7 @@ def _mean(metric: Mean, runs: Sequence[pd.DataFrame]) -> dict[str, float]:
     if metric.name not in WITH_INTERVAL:
         return found
     people = pd.concat(values).groupby(who.to_numpy()).agg(["sum", "count"])
-    spread = intervals.bootstrap(people, lambda means: means[:, 0] / means[:, 1])
+    spread = bootstrap.interval(people, lambda means: means[:, 0] / means[:, 1])
     return {**found, "low": spread.low, "high": spread.high}
 
 
@@ -131,7 +135,7 @@ def _over_seeds(values: Sequence[float]) -> dict[str, float]:
     return {"mean": average(there), "seed_sd": float(there.std()), "seeds": len(there)}
 
 
-def _chosen(study: Study, rows: pd.DataFrame, where: str, *, both: bool = False) -> pd.DataFrame:
+def _chosen(study: StudyResults, rows: pd.DataFrame, where: str, *, both: bool = False) -> pd.DataFrame:
     """The rows that a table is about; with `both` of the forget set in both modalities."""
     there: set[Group] = set(zip(rows["role"], rows["modality"], strict=True))
     groups: Collection[Group] = keep_groups(study.goal, there)
@@ -150,12 +154,12 @@ def _cells(group: pd.DataFrame) -> list[str]:
     return texts
 
 
-def _runs(study: Study, members: Sequence[Trial], name: str = "report") -> list[pd.DataFrame]:
+def _runs(study: StudyResults, members: Sequence[TrialResult], name: str = "report") -> list[pd.DataFrame]:
     found = (study.rows(trial.key, name) for trial in members)
     return [rows for rows in found if rows is not None and len(rows)]
 
 
-def _released(study: Study) -> list[dict[str, Any]]:
+def _released(study: StudyResults) -> list[dict[str, Any]]:
     lines = []
     for ratio in study.ratios:
         for label, members in study.labelled(ratio):
@@ -173,3 +177,6 @@ def _released(study: Study) -> list[dict[str, Any]]:
                     "unparsable": 1.0 - average(pd.concat(parts)["parsed"].astype(float)),
                 })  # fmt: skip
     return lines
+
+
+SECTION = Section("Every metric of the field", 80, parts)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
-from analysis import intervals
-from analysis.cells import Table, number, with_interval
-from analysis.folder import Study
-from analysis.intervals import Interval
+from analysis import bootstrap
+from analysis.bootstrap import Interval
+from analysis.plots import Plot
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults
+from analysis.style import BLIND, COLUMN, GREY, INK, LINE, Look, mark
+from analysis.tables import Table, number, with_interval
 from study.core.files import read_json
 from study.core.rows import read_rows
 from study.metrics.meta_evaluation import (
@@ -43,9 +47,27 @@ COLUMNS = ["metric", "auc", "auc_low", "auc_high", "model_auc",
            *(f"{state}{end}" for state in CHANGES for end in ("", "_low", "_high")),
            *(f"auc_{state}" for state in CHANGES), "models_that_know", "models_that_do_not", "people",
            "weak"]  # fmt: skip
+WIDEST = 1.5
+"""Changes beyond this are drawn at the edge: they are many times a gap that is hardly there."""
+MARKERS = {"quantized": Look("#0173b2", "s", ""), "relearned": Look("#de8f05", "D", "")}
 
 
-def pool(study: Study) -> list[Member]:
+def parts(study: StudyResults) -> Iterator[Part]:
+    """What was found in words, as a figure and as a table."""
+    yield from said(study)
+    yield Plot(
+        "metric_check",
+        "Every metric by how well it tells the models that know from those that do not (left; bars start at a coin's "
+        "0.5, the dark one is multiple-choice accuracy) and by what part of that gap moves though nothing relevant "
+        "was forgotten or learned (right): what vanilla loses by rounding, what the reference gains by relearning. "
+        "Lines are 95 % intervals over people; beyond the dashed lines a metric is weak.",
+        trust(study),
+        draw,
+    )
+    yield table(study)
+
+
+def pool(study: StudyResults) -> list[Member]:
     """Every model that was asked for the check, as far as it was, and passes the gate."""
     found: dict[tuple[int, int, bool], dict[State, pd.DataFrame]] = {}
     short = _short(study)
@@ -56,21 +78,8 @@ def pool(study: Study) -> list[Member]:
     return [Member(*who, rows) for who, rows in sorted(found.items()) if "plain" in rows]
 
 
-def _short(study: Study) -> dict[tuple[int, int, bool], str]:
-    """The models that do not pass the gate, and in what."""
-    return {_who(note): note["short"] for note in map(read_json, _notes(study)) if note.get("short")}
-
-
-def _who(note: Mapping[str, Any]) -> tuple[int, int, bool]:
-    return note["ratio"], note["seed"], note["knows"]
-
-
-def _notes(study: Study) -> list[Path]:
-    return sorted(study.root.glob("trials/*/metric_check/*.json"))
-
-
 @lru_cache(maxsize=4)
-def trust(study: Study) -> pd.DataFrame:
+def trust(study: StudyResults) -> pd.DataFrame:
     """One line for each metric that has a number, the most trustworthy first: by AUC, then by both changes."""
     members = pool(study)
     apart = held_out(members)
@@ -83,7 +92,7 @@ def trust(study: Study) -> pd.DataFrame:
     return lines.loc[order.index].reset_index(drop=True)
 
 
-def table(study: Study) -> Table:
+def table(study: StudyResults) -> Table:
     """The table of the report."""
     raw = trust(study)
     shown = pd.DataFrame({
@@ -106,7 +115,7 @@ def table(study: Study) -> Table:
     )  # fmt: skip
 
 
-def said(study: Study) -> list[str]:
+def said(study: StudyResults) -> list[str]:
     """What the check found, in plain sentences; nothing without a check."""
     raw = trust(study)
     if raw.empty:
@@ -120,6 +129,49 @@ def said(study: Study) -> list[str]:
     else:
         first = f"Of {len(raw)} metrics, {name} is the one to trust most here"
     return [f"{first}: {_told(best)}{more}.", *_usual(raw), *_caveats(study)]
+
+
+def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """A line for each metric, the most trustworthy on top: a bar from 0.5 to its AUC, beside it both changes."""
+    figure = Figure(figsize=(2 * COLUMN + 0.2, 0.17 * len(data) + 1.0), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for height, (_, line) in enumerate(data.iterrows()):
+        color = INK if line["metric"] == USUAL else GREY
+        left.barh(height, line["auc"] - 0.5, left=0.5, height=0.6, color=color, alpha=0.45, linewidth=0)
+        left.plot([line["auc_low"], line["auc_high"]], [height, height], color=color, linewidth=1.2)
+        for place, (state, how) in zip((-0.15, 0.15), MARKERS.items(), strict=True):
+            values = [float(line[f"{state}{end}"]) for end in ("", "_low", "_high")]
+            mean, low, high = np.clip(values, -WIDEST, WIDEST)  # NaN stays and is not drawn
+            right.plot([low, high], [height + place] * 2, color=how.color, linewidth=0.9)
+            right.plot(mean, height + place, marker=how.marker, color=how.color, markersize=how.size, mec="white",
+                       mew=0.4)  # fmt: skip
+    left.axvline(0.5, color=INK, linewidth=0.8)
+    left.axvline(WEAK_AUC, color=INK, linestyle=BLIND, linewidth=0.8)
+    left.set(xlim=(-0.02, 1.02), xlabel="AUC \u2191", ylim=(len(data) - 0.4, -0.6))
+    left.set_yticks(range(len(data)), data["metric"].str.replace("_", " "))
+    right.axvline(0.0, color=INK, linewidth=0.8)
+    for end in (-WEAK_CHANGE, WEAK_CHANGE):
+        right.axvline(end, color=INK, linestyle=BLIND, linewidth=0.8)
+    right.set(xlim=(-WIDEST - 0.1, WIDEST + 0.1), xlabel="part of the gap that moves (0 is not fooled)")
+    for axis in (left, right):
+        axis.grid(axis="y", color=LINE)
+        axis.tick_params(axis="y", length=0)
+    marks = [mark(state, how) for state, how in MARKERS.items()]
+    figure.legend(handles=marks, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _short(study: StudyResults) -> dict[tuple[int, int, bool], str]:
+    """The models that do not pass the gate, and in what."""
+    return {_who(note): note["short"] for note in map(read_json, _notes(study)) if note.get("short")}
+
+
+def _who(note: Mapping[str, Any]) -> tuple[int, int, bool]:
+    return note["ratio"], note["seed"], note["knows"]
+
+
+def _notes(study: StudyResults) -> list[Path]:
+    return sorted(study.root.glob("trials/*/metric_check/*.json"))
 
 
 def _usual(raw: pd.DataFrame) -> list[str]:
@@ -136,7 +188,7 @@ def _usual(raw: pd.DataFrame) -> list[str]:
     ]
 
 
-def _caveats(study: Study) -> list[str]:
+def _caveats(study: StudyResults) -> list[str]:
     """What the pool is, where that is little, and what was not measured."""
     members = pool(study)
     seeds = len({m.seed for m in members})
@@ -177,7 +229,7 @@ def _line(metric: AnyMetric, members: Sequence[Member], apart: Sequence[Member])
         "quantized": moves(metric, found["plain"], found["quantized"], "quantized"),
         "relearned": moves(metric, units(metric, apart), units(metric, apart, "relearned"), "relearned"),
     }
-    changes = {state: intervals.bootstrap(people, change) for state, people in moved.items()}
+    changes = {state: bootstrap.interval(people, change) for state, people in moved.items()}
     level, models = levels["plain"], found["plain"].drop_duplicates(["ratio", "seed", "knows"])["knows"]
     line: dict[str, object] = {
         "metric": metric.name, "auc": level.mean, "auc_low": level.low, "auc_high": level.high,
@@ -193,7 +245,7 @@ def _line(metric: AnyMetric, members: Sequence[Member], apart: Sequence[Member])
 
 def _auc(found: pd.DataFrame, metric: AnyMetric) -> Interval:
     """People are resampled with all their units: a weight for each person is a mean over unit vectors."""
-    return intervals.bootstrap(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
+    return bootstrap.interval(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
 
 
 def _weak(auc: float, changes: Sequence[float]) -> str:
@@ -210,3 +262,6 @@ def _told(line: pd.Series) -> str:
              (("quantized", "lost by rounding"), ("relearned", "closed by relearning"))
              if not math.isnan(line[state])]  # fmt: skip
     return f"AUC {line['auc']:.2f}" + (f", {' and '.join(parts)}" if parts else "")
+
+
+SECTION = Section("Which number to trust", 90, parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +23,31 @@ class Table(NamedTuple):
     note: str
     raw: pd.DataFrame
     shown: pd.DataFrame
+    folded: bool = False
+    """Whether the page shows it only when asked to."""
 
-    def write(self, folder: Path) -> None:
-        """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package)."""
-        with written(folder / f"{self.name}.csv") as draft:
-            self.raw.to_csv(draft, index=False)
-        with written(folder / f"{self.name}.tex") as draft:
-            draft.write_text(self.shown.to_latex(index=False, escape=True), encoding="utf-8")
+    def write(self, folder: Path) -> list[Path]:
+        """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package); the paths of both."""
+        csv, tex = folder / f"{self.name}.csv", folder / f"{self.name}.tex"
+        keep(csv, self.raw.to_csv(index=False))
+        keep(tex, self.shown.to_latex(index=False, escape=True))
+        return [csv, tex]
+
+
+def keep(path: Path, text: str) -> None:
+    """Write a text file unless it holds that text already."""
+    content = text.encode("utf-8")
+    if path.exists() and path.read_bytes() == content:
+        return
+    with written(path) as draft:
+        draft.write_bytes(content)
+
+
+class Pairs(NamedTuple):
+    """Names and what is to be said of each, without numbers: definitions, settings."""
+
+    title: str
+    entries: Sequence[tuple[str, str]]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -47,6 +65,11 @@ def interval(mean: float, low: float, high: float) -> str:
 def parameters(text: str) -> str:
     """Hyper-parameters in JSON as `name value, name value`, nested ones flattened, without the names of types."""
     return ", ".join(f"{name} {value}" for name, value in _flat(json.loads(text)) if name != "type")
+
+
+def two(value: float | None) -> str:
+    """A number with two digits."""
+    return NOTHING if value is None else number(value, 2)
 
 
 def _flat(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -1,47 +1,50 @@
 """What it bought a search to begin at the winners of an earlier study, on the half of the questions that selects.
 
 Within the study this is the earlier winner beside the default. What a search without it would have needed only such a
-search can tell: `Study.cold`, the same study begun cold.
+search can tell: `StudyResults.cold`, the same study begun cold.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from analysis import words
-from analysis.cells import NOTHING, Table, number
-from analysis.folder import Study
-from analysis.table import NAN, proposals
+from analysis import naming
+from analysis.plots import Plot
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults
+from analysis.style import GREY, INK, Look, grid, legend, line, mark
+from analysis.tables import NOTHING, Table, number
+from analysis.trials import NAN, proposals
 
 NEAR = 0.01
 """A distance to the ideal this close to the winner's is as good as the winner's."""
-SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
-        "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
-"""The settings that make a search what it is."""
 COLUMNS = ["method", "ratio", "begins", "default_distance", "warm_distance", "gain", "winner_distance", "reached",
            "trials"]  # fmt: skip
 COLD_COLUMNS = ["cold_winner_distance", "cold_reached", "cold_trials"]
+LOOKS = {"warm start": Look(INK, "o", "-", 3.5), "cold start": Look(GREY, "s", ":", 3.5)}
 
 
-def check(study: Study) -> None:
-    """Raise `ValueError` if the study that is compared is not the same one begun cold."""
-    if study.cold is None:
+def parts(study: StudyResults) -> Iterator[Part]:
+    """A figure and a table of a study that was begun warm; nothing of any other."""
+    raw = table(study)
+    if raw.empty:
         return
-    if not study.record.get("warm_start"):
-        raise ValueError(f"--cold {study.cold.root}: {study.root} began cold itself; leave --cold out")
-    if study.cold.record.get("warm_start"):
-        raise ValueError(f"--cold {study.cold.root} was itself begun with --warm-start; name one that was not")
-    ours, theirs = study.settings, study.cold.settings
-    other = [name for name in SAME if ours.get(name) != theirs.get(name)]
-    starts, cold_starts = ours.get("defaults") or {}, theirs.get("defaults") or {}
-    other += [f"defaults.{name}" for name in sorted({*starts} & {*cold_starts}) if starts[name] != cold_starts[name]]
-    if other:
-        raise ValueError(f"--cold {study.cold.root} is another study than {study.root}: {', '.join(other)} differ")
+    yield Plot(
+        "warm_start",
+        "The least distance to the ideal after each proposal, on the select half, of a search whose second proposal "
+        "is what won in an earlier study and, where one was run, of the same search begun cold.",
+        data(study),
+        draw,
+    )
+    yield warm_start_table(study, raw)
 
 
-def best(study: Study) -> pd.DataFrame:
+def best(study: StudyResults) -> pd.DataFrame:
     """The least distance to the ideal after each proposal of each method and ratio, in the order of proposals.
 
     Columns method, ratio, trials (1, 2, ...), distance; it is NaN until a first proposal ended well.
@@ -53,11 +56,11 @@ def best(study: Study) -> pd.DataFrame:
     return found[["method", "ratio"]].assign(trials=groups.cumcount() + 1, distance=distance).reset_index(drop=True)
 
 
-def table(study: Study) -> pd.DataFrame:
+def table(study: StudyResults) -> pd.DataFrame:
     """One line for each method and ratio of a study that was begun warm; none of any other.
 
     `reached` is the number of proposals at that ratio after which the best distance was within `NEAR` of the winner's;
-    `cold_reached` the same of `Study.cold`, for the same distance: NaN if it never was.
+    `cold_reached` the same of `StudyResults.cold`, for the same distance: NaN if it never was.
     """
     start = study.record.get("warm_start") or {"found": {}}
     after, after_cold = best(study), best(study.cold) if study.cold else None
@@ -74,15 +77,12 @@ def table(study: Study) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*COLUMNS, *(COLD_COLUMNS if study.cold else [])])
 
 
-def every(study: Study) -> list[Table]:
-    """The table of a study that was begun warm; nothing of any other."""
-    raw = table(study)
-    if raw.empty:
-        return []
+def warm_start_table(study: StudyResults, raw: pd.DataFrame) -> Table:
+    """The table as people read it."""
     names = [name for name in raw.columns if name.endswith(("distance", "gain"))]
     counts = [name for name in raw.columns if name.endswith("reached")]
     shown = pd.DataFrame({
-        "forget %": raw["ratio"], "method": raw["method"].map(words.method), "begins": raw["begins"],
+        "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "begins": raw["begins"],
         **{name.replace("_", " "): raw[name].map(number) for name in names},
         **{name.replace("_", " "): _counted(raw, name) for name in counts},
     })  # fmt: skip
@@ -97,7 +97,32 @@ def every(study: Study) -> list[Table]:
         else "What a search without the earlier winners would have needed this study cannot tell; run one and compare "
         "with python -m analysis STUDY --cold THAT_ONE."
     )
-    return [Table("warm_start", "What the warm start bought", note, raw, shown)]
+    return Table("warm_start", "What the warm start bought", note, raw, shown)
+
+
+def data(study: StudyResults) -> pd.DataFrame:
+    """The best distance after each proposal of every method that began warm, and of the same search begun cold."""
+    raw = table(study)
+    begun = raw.loc[raw["begins"].str.startswith("as it won"), ["method", "ratio"]]
+    searches = [study, study.cold] if study.cold else [study]
+    found = [best(one).assign(search=name) for one, name in zip(searches, LOOKS, strict=False)]
+    return pd.concat(found).merge(begun, on=["method", "ratio"]) if len(begun) else pd.DataFrame()
+
+
+def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """A small panel for each method and ratio."""
+    order = {method: place for place, method in enumerate(methods)}
+    cases = sorted(set(zip(data["ratio"], data["method"], strict=True)), key=lambda c: (c[0], order[c[1]]))
+    figure, axes = grid(len(cases), 1.5, "proposals", "best distance \u2193")
+    for axis, (ratio, method) in zip(axes, cases, strict=True):
+        mine = data[(data["ratio"] == ratio) & (data["method"] == method)]
+        for name, own in mine.groupby("search", sort=False):
+            line(axis, own["trials"], own["distance"], LOOKS[str(name)], drawstyle="steps-post")
+        axis.set_title(naming.wrapped(f"{naming.method(method)}, {ratio} %", 26), fontsize=7)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    marks = [mark(name, LOOKS[name], line=True) for name in LOOKS if (data["search"] == name).any()]
+    legend(figure, pd.Series(dtype=str), methods, marks)
+    return figure
 
 
 def _of(after: pd.DataFrame, method: str, ratio: int) -> pd.DataFrame:
@@ -116,7 +141,7 @@ def _reached(after: pd.DataFrame, target: float) -> dict[str, float]:
     return {"winner_distance": _last(after), "reached": reached, "trials": len(after)}
 
 
-def _guesses(study: Study, method: str, ratio: int) -> dict[str, float]:
+def _guesses(study: StudyResults, method: str, ratio: int) -> dict[str, float]:
     """The distance of the default and of the earlier winner, NaN for one that is not there or did not end well."""
     found = proposals(study).set_index(["method", "number"])["distance"]
     mine = [p for p in study.proposals if (p.method, p.ratio) == (method, ratio)]
@@ -134,3 +159,6 @@ def _counted(raw: pd.DataFrame, name: str) -> list[str]:
     """`3 of 8`, or that it never was."""
     counts = raw[[name, name.replace("reached", "trials")]].itertuples(index=False)
     return [NOTHING if pd.isna(at) else f"{at:.0f} of {trials}" for at, trials in counts]
+
+
+SECTION = Section("Warm start", 110, parts)

@@ -40,7 +40,7 @@ def by_person(rows: pd.DataFrame, column: str = "score") -> pd.Series[float]:
     return rows.groupby("person")[column].mean().dropna()
 
 
-def bootstrap(people: pd.DataFrame, statistic: Callable[[Values], Values]) -> Interval:
+def interval(people: pd.DataFrame, statistic: Callable[[Values], Values]) -> Interval:
     """A statistic of column means with its interval; one line of `people` is one person, resampled as a whole.
 
     `statistic` maps means of shape (n, columns) to values of shape (n,). Columns are resampled together, so
@@ -60,7 +60,7 @@ def bootstrap(people: pd.DataFrame, statistic: Callable[[Values], Values]) -> In
 
 def mean(people: pd.Series[float]) -> Interval:
     """The mean over people and its interval; one value of `people` is one person."""
-    return bootstrap(people.to_frame(), lambda means: means[:, 0])
+    return interval(people.to_frame(), lambda means: means[:, 0])
 
 
 @lru_cache(maxsize=64)

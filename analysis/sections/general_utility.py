@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import words
-from analysis.cells import NOTHING, Table, number
-from analysis.folder import Study, Trial
+from analysis import naming
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults, TrialResult
+from analysis.tables import NOTHING, Table, number
 from study.core.files import read_json
 
 SETTINGS = ["limit", "batch_size", "model", "model_args", "version"]
@@ -18,11 +19,11 @@ COLUMNS = ["ratio", "method", "key", "task", "metric", "value", "stderr", "asked
            "failed_replies"]  # fmt: skip
 
 
-def every(study: Study) -> list[Table]:
+def parts(study: StudyResults) -> Iterator[Part]:
     """The table of general utility, or nothing if none was measured."""
     raw = measured(study)
     if raw.empty:
-        return []
+        return
     columns = [f"{line['task']}: {line['metric']}{_differing(raw, line)}" for _, line in raw.iterrows()]
     cells = raw.assign(column=columns, cell=[_cell(*pair) for pair in zip(raw["value"], raw["stderr"], strict=True)])
     order = list(dict.fromkeys(columns))
@@ -31,10 +32,10 @@ def every(study: Study) -> list[Table]:
         mine = cells[cells["key"] == trial.key].set_index("column")["cell"]
         ratio = "all" if trial.kind == "vanilla" else trial.ratio
         lines.append({"forget %": ratio, "method": label, **{name: mine.get(name, NOTHING) for name in order}})
-    return [Table("general_utility", "General utility", _note(raw), raw, pd.DataFrame(lines))]
+    yield Table("general_utility", "General utility", _note(raw), raw, pd.DataFrame(lines))
 
 
-def measured(study: Study) -> pd.DataFrame:
+def measured(study: StudyResults) -> pd.DataFrame:
     """One line for each trial, task and metric; `value` and `stderr` are lmms-eval's, NaN where it gave none."""
     lines: list[dict[str, Any]] = []
     for label, trial in _models(study):
@@ -49,7 +50,7 @@ def measured(study: Study) -> pd.DataFrame:
     return table.drop_duplicates(["key", "task", "metric", *SETTINGS], keep="last", ignore_index=True)
 
 
-def _models(study: Study) -> Iterator[tuple[str, Trial]]:
+def _models(study: StudyResults) -> Iterator[tuple[str, TrialResult]]:
     """Vanilla once, then for each ratio the reference and every winner, measured or not, and what else was measured."""
     there = {key: trial for key, trial in study.trials.items() if _runs(study, trial)}
     yield from [("vanilla", trial) for trial in there.values() if trial.kind == "vanilla"][:1]
@@ -59,10 +60,10 @@ def _models(study: Study) -> Iterator[tuple[str, Trial]]:
         for key in dict.fromkeys([*stands_for, *mine]):
             trial = study.trials[key]
             if trial.kind != "vanilla":
-                yield words.method(trial.label) + ("" if key in stands_for else f" {key}"), trial
+                yield naming.method(trial.label) + ("" if key in stands_for else f" {key}"), trial
 
 
-def _runs(study: Study, trial: Trial) -> list[Any]:
+def _runs(study: StudyResults, trial: TrialResult) -> list[Any]:
     path = study.root / "trials" / trial.key / "general_utility.json"
     return list(read_json(path)["runs"]) if path.exists() else []
 
@@ -79,7 +80,7 @@ def _differing(raw: pd.DataFrame, line: pd.Series) -> str:
 
 
 def _note(raw: pd.DataFrame) -> str:
-    release = words.listed(sorted(raw["version"].unique()))
+    release = naming.listed(sorted(raw["version"].unique()))
     note = (
         f"Measured by lmms-eval {release}, one seed, on its own scales; ± its standard error, where it gives one that "
         f"is the number's. {NOTHING}: not measured, or no number; a method whose product is an instruction cannot be."
@@ -89,5 +90,8 @@ def _note(raw: pd.DataFrame) -> str:
     lost = raw[raw["failed_replies"] > 0].drop_duplicates(["key", "run"])
     if len(lost):
         told = [f"{line['failed_replies']} of {line['method']} at {line['ratio']} %" for _, line in lost.iterrows()]
-        note += f" Replies that failed inside lmms-eval, which counts them as empty: {words.listed(told)}."
+        note += f" Replies that failed inside lmms-eval, which counts them as empty: {naming.listed(told)}."
     return note
+
+
+SECTION = Section("General utility", 70, parts)

@@ -1,4 +1,4 @@
-"""A study as tidy tables: trials, scores with intervals, winners, what tuning bought, counts and costs."""
+"""The trials of a study as one frame that all sections read, with what was proposed and what won."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import lru_cache
 
 import pandas as pd
 
-from analysis import attacks, intervals, pareto
-from analysis.folder import Study, Trial
+from analysis import pareto
+from analysis.study_folder import StudyResults, TrialResult
 from study.core.rows import ROW_COLUMNS
-from study.core.terms import MODALITIES, ROLES, TASKS, Half
+from study.core.terms import Half
 from study.metrics import recovery
 from study.metrics.objectives import BROKEN, distance_to_ideal, objectives
 
@@ -20,26 +20,19 @@ OBJECTIVES = ["forgetting", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",
                  "front", *OBJECTIVES, "parameters", "unlearn_seconds", "score_seconds", "overhead_seconds",
                  "reason"]  # fmt: skip
-SCORE_COLUMNS = ["method", "ratio", "role", "modality", "task", "measure", "mean", "low", "high", "people", "questions",
-                 "seeds", "seed_sd"]  # fmt: skip
-GATE_COLUMNS = ["ratio", "role", "modality", "vanilla", "reference", "gap", "gap_low", "gap_high", "vanilla_blind",
-                "reference_blind", "people"]  # fmt: skip
-BLIND_COLUMNS = ["method", "ratio", "role", "mean", "low", "high", "people", "questions"]
 WINNER_COLUMNS = ["method", "ratio", "key", "parameters", "seeds", "seeds_planned", *OBJECTIVES,
                   *(f"select_{name}" for name in OBJECTIVES), "distance_min", "distance_max", "retained",
                   "broken"]  # fmt: skip
-TUNING_COLUMNS = ["method", "ratio", "default_state",
-                  *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain"]  # fmt: skip
 STATES = ["complete", "diverged", "failed", "unfinished"]
 NAN = float("nan")
 
 
-def search_attack(study: Study) -> str:
+def search_attack(study: StudyResults) -> str:
     """The key of the attack that every trial met, what came back being an objective; empty for a study without one."""
     return str((study.settings.get("robustness") or {}).get("key", ""))
 
 
-def columns(study: Study, names: Sequence[str]) -> list[str]:
+def columns(study: StudyResults, names: Sequence[str]) -> list[str]:
     """The columns of a table, with those of the recovery after those of the utility where it is an objective."""
     both = [(name, name.replace("utility", "recovery")) for name in names]
     return [
@@ -47,7 +40,8 @@ def columns(study: Study, names: Sequence[str]) -> list[str]:
     ]
 
 
-def trials(study: Study) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def trials(study: StudyResults) -> pd.DataFrame:
     """One line for each trial, objectives on the select half. What could not be scored says why in `reason`.
 
     `number` is that of the first proposal that led to it (missing for confirmations, vanilla and reference).
@@ -73,7 +67,8 @@ def trials(study: Study) -> pd.DataFrame:
     return table.sort_values(["method", "ratio", "number", "seed", "key"], ignore_index=True)
 
 
-def proposals(study: Study) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def proposals(study: StudyResults) -> pd.DataFrame:
     """One line for each proposal of the search with the state and objectives of its trial, and whether it is new."""
     scored = trials(study).set_index("key")[["state", *columns(study, OBJECTIVES)]]
     lines = pd.DataFrame(
@@ -89,65 +84,8 @@ def proposals(study: Study) -> pd.DataFrame:
     return table
 
 
-def scores(study: Study) -> pd.DataFrame:
-    """Means on the report half with 95 % intervals over people, for vanilla, the reference and every winner.
-
-    One line per method x ratio x role x modality x task x measure (`score` everywhere, `probability` of the right
-    option for classification). `seed_sd` is the standard deviation of the means of the seeds.
-    """
-    lines = []
-    for ratio in study.ratios:
-        for label, members in study.labelled(ratio):
-            rows = report_rows(study, members)
-            for (role, modality, task), group in rows.groupby(["role", "modality", "task"]):
-                place = {"method": label, "ratio": ratio, "role": role, "modality": modality, "task": task}
-                measures = ["score", "probability"] if task == "classification" else ["score"]
-                lines += [{**place, **_score(group, measure)} for measure in measures]
-    table = pd.DataFrame(lines, columns=SCORE_COLUMNS)
-    order = {name: place for place, name in enumerate([*ROLES, *MODALITIES, *TASKS])}
-    return table.sort_values(
-        ["ratio", "role", "modality", "task", "measure"], key=lambda c: c.map(lambda v: order.get(v, v)),
-        kind="stable", ignore_index=True,
-    )  # fmt: skip
-
-
-def blind(study: Study) -> pd.DataFrame:
-    """Accuracy of vanilla and the reference on image classification when every picture is grey, report half only."""
-    lines = []
-    for ratio in study.ratios:
-        for kind in ("vanilla", "reference"):
-            found = [study.rows(trial.key, "blind") for trial in study.yardsticks(kind, ratio)]
-            rows = pd.concat([r[r["half"] == "report"] for r in found if r is not None] or [_no_rows()])
-            for role, group in rows.groupby("role"):
-                value = intervals.mean(intervals.by_person(group))
-                size = {"people": group["person"].nunique(), "questions": group["question"].nunique()}
-                lines.append({"method": kind, "ratio": ratio, "role": role, **value._asdict(), **size})
-    return pd.DataFrame(lines, columns=BLIND_COLUMNS)
-
-
-def gate(study: Study) -> pd.DataFrame:
-    """Did vanilla memorise, and did the reference not? Accuracy of both on every set, report half.
-
-    `gap` = vanilla - reference with its 95 % interval, paired by person; the blind columns repeat `blind`.
-    """
-    level = blind(study).set_index(["ratio", "role", "method"])["mean"]
-    lines = []
-    for ratio in study.ratios:
-        both = [report_rows(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference")]
-        for role, modality in ((role, modality) for role in ROLES for modality in MODALITIES):
-            chosen = [rows[(rows["role"] == role) & (rows["modality"] == modality)] for rows in both]
-            choices = [rows[rows["task"] == "classification"] for rows in chosen]
-            people = pd.concat([intervals.by_person(rows) for rows in choices], axis=1).dropna()
-            if people.empty:
-                continue
-            gap = intervals.bootstrap(people, lambda means: means[:, 0] - means[:, 1])
-            grey = [level.get((ratio, role, kind), NAN) for kind in ("vanilla", "reference")]
-            seen = grey if modality == "image_text" else [NAN, NAN]
-            lines.append([ratio, role, modality, *people.mean(), *gap, *seen, len(people)])
-    return pd.DataFrame(lines, columns=GATE_COLUMNS)
-
-
-def winners(study: Study) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def winners(study: StudyResults) -> pd.DataFrame:
     """One line for each winner: objectives on the report half (mean over seeds) beside those that selected it.
 
     `retained` is its retain accuracy as a part of vanilla's; `broken` marks a destroyed model (see `BROKEN`).
@@ -172,7 +110,7 @@ def winners(study: Study) -> pd.DataFrame:
     return table.sort_values(["ratio", "distance", "method"], ignore_index=True)
 
 
-def quality(study: Study, members: Sequence[Trial]) -> dict[str, float | bool]:
+def quality(study: StudyResults, members: Sequence[TrialResult]) -> dict[str, float | bool]:
     """`retained` and `broken` of the trials that stand for one model, on the report half, averaged over them."""
     usable = [objectives_of(study, trial.key, "report")[0]["utility"] for trial in members]
     utility = float(pd.Series(usable, dtype=float).mean())
@@ -181,24 +119,8 @@ def quality(study: Study, members: Sequence[Trial]) -> dict[str, float | bool]:
     return {"retained": retained, "broken": bool(utility < BROKEN or retained < BROKEN)}
 
 
-def tuning(study: Study) -> pd.DataFrame:
-    """What the search bought over the preset's default: both on the select half; `gain` is the distance saved."""
-    table = trials(study)
-    lines = []
-    for (method, ratio), keys in study.winners.items():
-        mine = table[(table["method"] == method) & (table["ratio"] == ratio)]
-        best = mine[mine["key"] == keys[0]]
-        default = mine[mine["default"]].sort_values("number").head(1)
-        if best.empty or default.empty:
-            continue
-        line = {"method": method, "ratio": ratio, "default_state": default["state"].item()}
-        for which, part in (("default", default), ("winner", best)):
-            line |= {f"{which}_{name}": part[name].item() for name in columns(study, OBJECTIVES)}
-        lines.append({**line, "gain": line["default_distance"] - line["winner_distance"]})
-    return pd.DataFrame(lines, columns=columns(study, TUNING_COLUMNS))
-
-
-def counts(study: Study) -> pd.DataFrame:
+@lru_cache(maxsize=4)
+def counts(study: StudyResults) -> pd.DataFrame:
     """Proposals of each method and ratio by what became of them; the parts add up to `proposals`."""
     table = proposals(study)
     fate = table["state"].where(~table["duplicate"], "duplicate")
@@ -209,16 +131,8 @@ def counts(study: Study) -> pd.DataFrame:
     return found.rename_axis(columns=None).reset_index()
 
 
-def costs(study: Study) -> pd.DataFrame:
-    """Median seconds of the trials of each method; `overhead` is all but unlearning and scoring."""
-    table = trials(study)
-    spent = ["unlearn_seconds", "score_seconds", "overhead_seconds"]
-    mine = table[table["kind"] == "method"]
-    return mine.astype(dict.fromkeys(spent, float)).groupby("method")[spent].median().reset_index()
-
-
 @lru_cache(maxsize=8192)
-def objectives_of(study: Study, key: str, half: Half) -> tuple[dict[str, float], str]:
+def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, float], str]:
     """Objectives and distance of a trial on one half, or NaN for each that is missing and why it is."""
     trial = study.trials[key]
     nothing = dict.fromkeys(columns(study, OBJECTIVES), NAN)
@@ -239,7 +153,7 @@ def objectives_of(study: Study, key: str, half: Half) -> tuple[dict[str, float],
     return {**values, "distance": distance_to_ideal(**values)}, problem
 
 
-def _recovery(study: Study, trial: Trial, half: Half, utility: float) -> tuple[float, str]:
+def _recovery(study: StudyResults, trial: TrialResult, half: Half, utility: float) -> tuple[float, str]:
     """What the attack of the search got back of a trial, or NaN and why that is not known."""
     met = [trial, *study.yardsticks("reference", trial.ratio)[:1]]
     hits = [hit for t in met if (hit := study.attacks(t.key).get(search_attack(study)))]
@@ -249,39 +163,31 @@ def _recovery(study: Study, trial: Trial, half: Half, utility: float) -> tuple[f
         return NAN, "the attack of the search has not been run"
     own, control = (hit.rows for hit in hits)
     try:
-        found = recovery.objective(own, control, half, utility=utility, keeps=attacks.keeps(study))
+        found = recovery.objective(own, control, half, utility=utility, keeps=study.attack_keeps)
     except ValueError as error:
         return NAN, str(error)
     return found, "the attack of the search measured nothing" if math.isnan(found) else ""
 
 
-def _attack_state(study: Study, key: str) -> str:
+def _attack_state(study: StudyResults, key: str) -> str:
     """What became of a proposal that was scored but whose recovery is not known."""
     hit = study.attacks(key).get(search_attack(study))
     return "unfinished" if hit is None or hit.state == "unfinished" else "attack failed"
 
 
-def report_rows(study: Study, members: Sequence[Trial]) -> pd.DataFrame:
+def report_rows(study: StudyResults, members: Sequence[TrialResult]) -> pd.DataFrame:
     """The report rows of some trials together, with the `seed` of each."""
     found = [(trial.seed, study.rows(trial.key, "report")) for trial in members]
     parts = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
-    return pd.concat(parts, ignore_index=True) if parts else _no_rows()
+    return pd.concat(parts, ignore_index=True) if parts else no_rows()
 
 
-def _score(rows: pd.DataFrame, measure: str) -> dict[str, float | str | int]:
-    value = intervals.mean(intervals.by_person(rows, measure))
-    seeds = rows.groupby("seed")[measure].mean()
-    return {
-        "measure": measure, **value._asdict(), "people": rows["person"].nunique(),
-        "questions": rows["question"].nunique(), "seeds": len(seeds), "seed_sd": float(seeds.std()),
-    }  # fmt: skip
-
-
-def _retain_accuracy(study: Study, members: Sequence[Trial]) -> float:
+def _retain_accuracy(study: StudyResults, members: Sequence[TrialResult]) -> float:
     rows = report_rows(study, members)
     chosen = rows[(rows["role"] == "retain") & (rows["task"] == "classification")]
     return math.fsum(chosen["score"]) / len(chosen) if len(chosen) else NAN
 
 
-def _no_rows() -> pd.DataFrame:
+def no_rows() -> pd.DataFrame:
+    """The columns of rows, without one."""
     return pd.DataFrame(columns=[*ROW_COLUMNS, "seed"])

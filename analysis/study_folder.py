@@ -19,10 +19,15 @@ from study.core.terms import Goal
 
 Kind = Literal["method", "vanilla", "reference"]
 AttackState = Literal["complete", "failed", "unfinished"]
+SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
+        "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
+"""The settings that make a search what it is: those in which a study and the same begun cold agree."""
+KEEPS = 0.5
+"""Least part of the retain accuracy that an attack must leave, where the settings do not say."""
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialResult:
     """One trial as it lies on disk. `kind` tells a method from the two models that were never unlearned."""
 
     key: str
@@ -105,12 +110,12 @@ class InTurn:
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class StudyResults:
     """Everything the analysis reads of a study. Rows are read once and kept."""
 
     root: Path
     record: Mapping[str, Any]
-    cold: Study | None = None
+    cold: StudyResults | None = None
     """The same study begun without a warm start, to compare with."""
     _rows: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
     _attacks: dict[str, dict[str, Attack]] = field(default_factory=dict, repr=False)
@@ -138,11 +143,16 @@ class Study:
         """The attributes of the forget people that were to be forgotten; none if all were."""
         return tuple(map(str, self.settings.get("forget_attributes") or ()))
 
+    @property
+    def attack_keeps(self) -> float:
+        """The least part of its retain accuracy that an attacked model must keep."""
+        return float(self.settings.get("attack_keeps", KEEPS))
+
     @cached_property
-    def trials(self) -> dict[str, Trial]:
+    def trials(self) -> dict[str, TrialResult]:
         """All trials on disk by their key."""
         paths = sorted(self.root.glob("trials/*/trial.json"))
-        return {trial.key: trial for trial in (_parsed(Trial, path) for path in paths)}
+        return {trial.key: trial for trial in (_parsed(TrialResult, path) for path in paths)}
 
     @cached_property
     def proposals(self) -> list[Proposal]:
@@ -183,12 +193,12 @@ class Study:
         met = {t.method for t in self.trials.values() if t.kind == "method"} | {p.method for p in self.proposals}
         return asked + sorted(met - set(asked))
 
-    def yardsticks(self, kind: Kind, ratio: int) -> list[Trial]:
+    def yardsticks(self, kind: Kind, ratio: int) -> list[TrialResult]:
         """The complete vanilla or reference trials of one ratio, by seed."""
         found = [t for t in self.trials.values() if t.kind == kind and t.ratio == ratio and t.state == "complete"]
         return sorted(found, key=lambda trial: (trial.seed, trial.key))
 
-    def labelled(self, ratio: int) -> Iterator[tuple[str, list[Trial]]]:
+    def labelled(self, ratio: int) -> Iterator[tuple[str, list[TrialResult]]]:
         """Vanilla, reference and each winner of one ratio with the trials (seeds) that stand for it."""
         yield "vanilla", self.yardsticks("vanilla", ratio)
         yield "reference", self.yardsticks("reference", ratio)
@@ -232,15 +242,17 @@ class Study:
         return self._rows[path]
 
 
-def read(root: Path, cold: Path | None = None) -> Study:
+def read(root: Path, cold: Path | None = None) -> StudyResults:
     """Open a study folder, and that of the same study begun cold to compare with it.
 
-    Raises `FileNotFoundError` with the remedy if one is none.
+    Raises `FileNotFoundError` with the remedy if one is none, and `ValueError` if they are not the same study.
     """
     path = root / "study.json"
     if not path.is_file():
         raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
-    return Study(root, read_json(path), read(cold) if cold else None)
+    study = StudyResults(root, read_json(path), read(cold) if cold else None)
+    _check_cold(study)
+    return study
 
 
 def _attack(path: Path) -> Attack:
@@ -250,7 +262,23 @@ def _attack(path: Path) -> Attack:
     return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason)
 
 
-T = TypeVar("T", Trial, Proposal, AttackProposal)
+def _check_cold(study: StudyResults) -> None:
+    """Raise `ValueError` if the study that is compared is not the same one begun cold."""
+    if study.cold is None:
+        return
+    if not study.record.get("warm_start"):
+        raise ValueError(f"--cold {study.cold.root}: {study.root} began cold itself; leave --cold out")
+    if study.cold.record.get("warm_start"):
+        raise ValueError(f"--cold {study.cold.root} was itself begun with --warm-start; name one that was not")
+    ours, theirs = study.settings, study.cold.settings
+    other = [name for name in SAME if ours.get(name) != theirs.get(name)]
+    starts, cold_starts = ours.get("defaults") or {}, theirs.get("defaults") or {}
+    other += [f"defaults.{name}" for name in sorted({*starts} & {*cold_starts}) if starts[name] != cold_starts[name]]
+    if other:
+        raise ValueError(f"--cold {study.cold.root} is another study than {study.root}: {', '.join(other)} differ")
+
+
+T = TypeVar("T", TrialResult, Proposal, AttackProposal)
 
 
 def _parsed(kind: type[T], path: Path, **given: Any) -> T:

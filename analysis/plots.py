@@ -1,0 +1,89 @@
+"""A figure of the report as a value: its data, how they are drawn, and where the drawing lies."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.figure import Figure
+from PIL import Image
+
+from analysis.style import DPI, styled
+from analysis.tables import keep
+from study.core.files import written
+
+SCREEN = 115
+"""CSS pixels for an inch of a figure: two paper columns fill a screen well."""
+DIGEST = "Digest"
+"""The entry of a PNG that says what was drawn, and by which code."""
+
+
+class Embedded(NamedTuple):
+    """A drawn figure as the page shows it."""
+
+    caption: str
+    source: str
+    width: int
+
+
+class Plot(NamedTuple):
+    """One figure: its file name, what to say under it, its data and how to draw them."""
+
+    name: str
+    caption: str
+    data: pd.DataFrame
+    draw: Callable[[pd.DataFrame, Sequence[str]], Figure]
+
+    def write(self, folder: Path, methods: Sequence[str]) -> list[Path]:
+        """Write its data as a table and draw it as PNG and PDF; the paths of all three.
+
+        It is drawn once for both, and not at all if the files were drawn from the same data by the same code.
+        """
+        png, pdf = self._png(folder), self._png(folder).with_suffix(".pdf")
+        table = folder / "tables" / f"figure_{self.name}.csv"
+        data = self.data.to_csv(index=False)
+        keep(table, data)
+        digest = hashlib.sha256("\n".join([_code(), *methods, data]).encode()).hexdigest()
+        if not (pdf.exists() and _digest(png) == digest):
+            with styled():
+                figure = self.draw(self.data, methods)
+                figure.set_dpi(DPI)
+                with written(png) as draft:
+                    FigureCanvasAgg(figure).print_png(draft, metadata={DIGEST: digest})
+                figure.set_layout_engine("none")  # laid out once, for both files
+                with written(pdf) as draft:
+                    FigureCanvasPdf(figure).print_pdf(draft, metadata={"CreationDate": None})
+        return [png, pdf, table]
+
+    def embedded(self, folder: Path) -> Embedded:
+        """The PNG that was written, for the page."""
+        content = self._png(folder).read_bytes()
+        width = int.from_bytes(content[16:20], "big") * SCREEN // DPI  # PNG specification, 11.2.2: IHDR
+        return Embedded(self.caption, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", width)
+
+    def _png(self, folder: Path) -> Path:
+        return folder / "figures" / f"{self.name}.png"
+
+
+def _digest(png: Path) -> str:
+    """What a PNG says it was drawn from; nothing if it is not there, damaged or does not say."""
+    try:
+        with Image.open(png) as image:
+            return str(image.info.get(DIGEST, ""))
+    except OSError:
+        return ""
+
+
+@cache
+def _code() -> str:
+    """A digest of all code that draws."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(mpl.__version__.encode() + b"".join(file.read_bytes() for file in files)).hexdigest()

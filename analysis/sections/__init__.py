@@ -1,0 +1,38 @@
+"""One section of the report is one file in this folder, found because it is there: it defines `SECTION`.
+
+A file with an underscore holds numbers that several sections show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from analysis.plots import Plot
+from analysis.study_folder import StudyResults
+from analysis.tables import Pairs, Table
+
+Part = str | Table | Plot | Pairs
+"""A sentence, a table, a figure, or names with what is to be said of them."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and, of a study, what stands below it. What is empty is not shown, a section without parts neither.
+
+    The section without a title is the box on top of the page.
+    """
+
+    title: str
+    order: int
+    """Its place on the page: sections with lower numbers come first."""
+    parts: Callable[[StudyResults], Iterable[Part]]
+
+
+def sections() -> list[Section]:
+    """Every section, in the order of the page."""
+    names = sorted(path.stem for folder in __path__ for path in Path(folder).glob("[!_]*.py"))
+    found: list[Section] = [import_module(f"{__name__}.{name}").SECTION for name in names]
+    return sorted(found, key=lambda section: section.order)

@@ -1,0 +1,188 @@
+"""What comes back under the attacks that everybody met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from analysis import naming
+from analysis.naming import NAMES
+from analysis.plots import Plot
+from analysis.sections import Part, Section, _recovery, _worst_attack
+from analysis.sections._recovery import HELD_OUT, NOTHING_TO_SEE
+from analysis.study_folder import StudyResults
+from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
+from analysis.tables import NOTHING, Table, number, with_interval
+
+SEARCHED = "searched: worst"
+CELL = "#d5d5d5"
+COLUMNS_WIDTH = 4.6
+"""Inches that all columns of the heat map take, about."""
+UPRIGHT = 6
+"""Most methods whose names have room side by side."""
+
+
+def parts(study: StudyResults) -> Iterator[Part]:
+    """Every attack on every winner at a glance, those that are scored on the way step by step, and all numbers."""
+    yield Plot(
+        "attack_heatmap",
+        "What each attack got back of each winner: the gain in accuracy above control on held-out people and facts, "
+        "report half. Grey cells say nothing of robustness; ? has no control. The last line is the worst attack that "
+        "the attacker's own search found, chosen on the other half.",
+        heat_data(study),
+        draw_heat,
+    )
+    yield Plot(
+        "relearning",
+        "Accuracy on what the attacker was not given, step by step. Only what rises above the control (the "
+        "reference under the same attack, with its 95 % interval) was hidden and not forgotten.",
+        curve_data(study),
+        draw_curves,
+    )
+    yield recovery_table(_recovery.recovery(study))
+
+
+def recovery_table(raw: pd.DataFrame) -> Table:
+    """What came back under the attacks that everybody met, on what the attacker was not given."""
+    mine = raw[raw["held_out"] != "seen"]
+    shown = pd.DataFrame({
+        "forget %": mine["ratio"], "method": mine["method"].map(naming.method), "attack": mine["settings"],
+        "on": mine["held_out"].replace(naming.NAMES), "verdict": mine["verdict"],
+        "above control": with_interval(mine, "above_control"), "gain (AG)": with_interval(mine, "gain"),
+        "before": with_interval(mine, "before"), "after": with_interval(mine, "after"),
+        "normalised recovery": with_interval(mine, "recovery"), "kept": mine["kept"].map(lambda v: number(v, 2)),
+        "people": mine["people"],
+    })  # fmt: skip
+    return Table(
+        "recovery", "Under attack: the fixed suite",
+        "Accuracy on forget questions before the attack and after its last step, with 95 % intervals over people. "
+        f"Normalised recovery is {NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Kept: retain "
+        "accuracy after the attack as a part of that before. A probe and membership inference ask after the attack "
+        "in a way of their own: only the difference to the control counts there. What the attacker was given, which "
+        "shows that the attack works, is in the CSV as well.", raw, shown,
+    )  # fmt: skip
+
+
+def printed(study: StudyResults) -> pd.DataFrame:
+    """The attack that got most back of each winner, for the terminal."""
+    lines = _recovery.worst(_recovery.recovery(study))
+    return pd.DataFrame(
+        {
+            "forget %": lines["ratio"],
+            "method": lines["method"].map(naming.method),
+            "worst attack": lines["settings"].str.split(",").str[0],
+            "on": lines["held_out"].replace(NAMES),
+            "before": lines["before"].map(number),
+            "after": lines["after"].map(number),
+            "control after": lines["control_after"].map(number),
+            "verdict": lines["verdict"],
+        }
+    ).astype(str)
+
+
+def curve_data(study: StudyResults) -> pd.DataFrame:
+    """Accuracy on held-out people and facts at each attack step, for methods, control and ceiling.
+
+    Only of attacks that are scored on the way: the others are in the heat map.
+    """
+    curves = _recovery.curves(study)
+    shown = curves[curves["held_out"].isin(HELD_OUT)]
+    stages = shown.groupby("attack")["step"].transform("nunique")
+    return shown[stages > 2].reset_index(drop=True)
+
+
+def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """One row for each attack and held-out group, one column for each ratio; the control is a grey band."""
+    pairs = list(dict.fromkeys(zip(data["settings"], data["held_out"], strict=True)))
+    groups = sorted(pairs, key=lambda pair: (pair[0], pair[1] != "person"))
+    several = data["settings"].nunique() > 1
+    figure, axes = panels(data["ratio"], rows=len(groups), height=2.1 if several else 1.9, share="row")
+    for row, (settings, held_out) in zip(axes, groups, strict=True):
+        for axis, ratio in zip(row, sorted(data["ratio"].unique()), strict=True):
+            chosen = (data["settings"] == settings) & (data["held_out"] == held_out) & (data["ratio"] == ratio)
+            _curves(axis, data[chosen], methods)
+            what = naming.wrapped(settings, 52) if several else ""
+            axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {naming.NAMES[held_out]}", what])))
+        row[0].set_ylabel("accuracy")
+    for axis in axes[-1]:
+        axis.set_xlabel("steps of the attacker")
+    control = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference (control)")
+    legend(figure, data["method"], methods, [control, mark("vanilla (ceiling)", YARDSTICKS["vanilla"], line=True)])
+    return figure
+
+
+def _curves(axis: Axes, data: pd.DataFrame, methods: Sequence[str]) -> None:
+    axis.set(ylim=(-0.04, 1.04))
+    for method, mine in data.groupby("method"):
+        mine = mine.sort_values("step")
+        if method == "reference":
+            band(axis, mine)
+        else:
+            line(axis, mine["step"], mine["mean"], look(str(method), methods))
+
+
+def heat_data(study: StudyResults) -> pd.DataFrame:
+    """The gain above control of each winner under each attack of the suite, and under the worst of its search."""
+    fixed = _recovery.pooled(study)
+    fixed = fixed[~fixed["method"].isin(YARDSTICKS)]
+    lines = []
+    trials = _worst_attack.trials(study)
+    for (method, ratio, key), found in trials[trials["trial"].notna()].groupby(["method", "ratio", "key"], sort=False):
+        keeping = _worst_attack.chosen(found, study.attack_keeps) or _worst_attack.chosen(found, -np.inf)
+        if keeping and key in study.trials:
+            told = _worst_attack.judged(study, study.trials[str(key)], keeping)
+            lines.append({**told, "method": method, "ratio": ratio, "settings": SEARCHED})
+    columns = ["method", "ratio", "settings", "above_control", "verdict"]
+    parts = [part[columns] for part in (fixed, pd.DataFrame(lines, columns=columns)) if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def draw_heat(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """One panel a ratio, below one another; columns are methods, rows _attack_suite. A grey cell says nothing."""
+    ratios = sorted(data["ratio"].unique())
+    there = [method for method in methods if (data["method"] == method).any()]
+    rows = [name for name in dict.fromkeys(data["settings"]) if name != SEARCHED]
+    rows += [SEARCHED] if (data["settings"] == SEARCHED).any() else []
+    labels = [naming.wrapped(name, 40) for name in rows]
+    height = sum(0.17 + 0.11 * label.count("\n") for label in labels)
+    most = max(1, int(COLUMNS_WIDTH / len(there) * 72 / 8.5))
+    names = [naming.in_lines(naming.method(method), most) for method in there]
+    taken = 0.07 * max(len(text) for name in names for text in name.split("\n")) + 0.3
+    figure = Figure(figsize=(2 * COLUMN + 0.2, (height + 0.35) * len(ratios) + taken), layout="constrained")
+    axes = figure.subplots(len(ratios), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    top = max(0.5, float(data["above_control"].max()))
+    edges = np.concatenate([[0.0], np.cumsum([1 + 0.65 * label.count("\n") for label in labels])])
+    for axis, ratio in zip(axes, ratios, strict=True):
+        mine = data[data["ratio"] == ratio].set_index(["settings", "method"])
+        for y, row in enumerate(rows):
+            for x, method in enumerate(there):
+                if (row, method) in mine.index:
+                    _cell(axis, x, (edges[y] + edges[y + 1]) / 2, edges[y + 1] - edges[y], mine.loc[(row, method)], top)
+        axis.set(title=f"forget {ratio} %", xlim=(-0.5, len(there) - 0.5), ylim=(edges[-1], 0))
+        axis.set_yticks((edges[1:] + edges[:-1]) / 2, labels)
+        axis.tick_params(length=0)
+        axis.grid(visible=False)
+        if rows[-1] == SEARCHED:
+            axis.axhline(edges[-2], color=INK, linewidth=0.8)
+    axes[-1].set_xticks(range(len(there)), names, rotation=90 if len(there) > UPRIGHT else 0)
+    signs = [Patch(color=CELL, label=f"{sign} {what}") for what, sign in NOTHING_TO_SEE.items()]
+    figure.legend(handles=signs, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _cell(axis: Axes, x: int, y: float, height: float, found: pd.Series, top: float) -> None:
+    sign, value = NOTHING_TO_SEE.get(found["verdict"], ""), float(found["above_control"])
+    share = 0.0 if np.isnan(value) else min(1.0, max(0.0, value / top))
+    heat = tuple(1 - share * (1 - part) for part in (0.70, 0.09, 0.11))  # white to a dark red
+    axis.barh(y, 1, height, left=x - 0.5, color=CELL if sign else heat, edgecolor="white", linewidth=0.8)
+    text = sign or ("?" if np.isnan(value) else f"{value:.2f}")
+    axis.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if share > 0.6 and not sign else INK)
+
+
+SECTION = Section("What comes back", 20, parts)

@@ -1,0 +1,85 @@
+"""Every trial on a front under the fixed suite, in a study that searched for robustness, too.
+
+A winner is one point of its front. Whoever prefers another one should know what comes back of that: its worst attack is
+chosen on the half of the questions that selects and told on the other, as `_worst_attack` does for winners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from analysis import naming
+from analysis.sections import Part, Section, _attack_suite, _worst_attack
+from analysis.study_folder import StudyResults
+from analysis.tables import Table, two, with_interval
+from analysis.trials import objectives_of, quality, search_attack, trials
+
+VALUES = ("forgetting", "utility", "recovery", "distance")
+TOLD = ("attack", "settings", "above_control", "above_control_low", "above_control_high", "before", "after",
+        "control_after", "kept")  # fmt: skip
+COLUMNS = ["method", "ratio", "key", "winner", *VALUES, *(f"report_{name}" for name in VALUES), "attacks", "complete",
+           *TOLD, "retained", "broken", "verdict"]  # fmt: skip
+
+
+def parts(study: StudyResults) -> Iterator[Part]:
+    """The one table."""
+    yield front_table(study)
+
+
+@lru_cache(maxsize=4)
+def table(study: StudyResults) -> pd.DataFrame:
+    """One line for each trial on the front of its method and ratio; none without robustness as an objective.
+
+    Objectives on the select half and, as `report_...`, on the other. `attacks` counts those of the suite that it met,
+    `complete` those that can be compared with the control; `attack` is the worst of them that left a model.
+    """
+    found = trials(study)
+    lines = [_line(study, line) for _, line in found[found["front"]].iterrows()] if search_attack(study) else []
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def front_table(study: StudyResults) -> Table:
+    """Every trial on a front under the fixed suite."""
+    raw = table(study)
+    mine = raw.sort_values(["ratio", "method", "distance"])
+    shown = pd.DataFrame({
+        "forget %": mine["ratio"], "method": mine["method"].map(naming.method),
+        **{name: mine[f"report_{name}"].map(two) for name in VALUES}, "when selected": mine["distance"].map(two),
+        "worst attack": mine["settings"].fillna("none left a model"),
+        "above control": with_interval(mine, "above_control"),
+        "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
+        "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
+        "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],
+    })  # fmt: skip
+    return Table(
+        "front", "Whole fronts under the fixed suite",
+        "Every trial on the front of its method, on the report half and with one seed; when selected: its distance on "
+        "the other half. The worst attack of the suite is chosen by probability on the select half among those that "
+        "leave a model, and told as accuracy on the report half. Attacks: how many of those it met can be compared "
+        "with the control. The key names the trial's folder.", raw, shown,
+    )  # fmt: skip
+
+
+def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
+    target = study.trials[trial["key"]]
+    tried = [key for key in _attack_suite.suite(study) if key in study.attacks(target.key)]
+    met = pd.DataFrame([_worst_attack.compared(study, target.key, target.ratio, key) for key in tried],
+                       columns=["attack", "state", "select", "select_kept"]).assign(duplicate=False)  # fmt: skip
+    worst = _worst_attack.judged(study, target, _worst_attack.chosen(met, study.attack_keeps))
+    reported, _ = objectives_of(study, target.key, "report")
+    complete = int((met["state"] == "complete").sum())
+    state = quality(study, [target])
+    missing = "broken by the attack" if complete else "not attacked"
+    return {
+        **{name: trial[name] for name in ("method", "ratio", "key", "winner", *VALUES)},
+        **{f"report_{name}": reported[name] for name in VALUES}, "attacks": len(met), "complete": complete,
+        **{name: worst[name] for name in TOLD}, **state,
+        "verdict": worst["verdict"] or ("broken, not robust" if state["broken"] else missing),
+    }  # fmt: skip
+
+
+SECTION = Section("Whole fronts", 40, parts)

@@ -1,0 +1,206 @@
+"""How vanilla, the reference and the winners answer, and whether there was anything to forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import bootstrap, naming
+from analysis.naming import NAMES
+from analysis.plots import Plot
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults
+from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, look
+from analysis.tables import NOTHING, Table, number, with_interval
+from analysis.trials import NAN, no_rows, report_rows
+from study.core.terms import MODALITIES, ROLES, TASKS
+
+SCORE_COLUMNS = ["method", "ratio", "role", "modality", "task", "measure", "mean", "low", "high", "people", "questions",
+                 "seeds", "seed_sd"]  # fmt: skip
+GATE_COLUMNS = ["ratio", "role", "modality", "vanilla", "reference", "gap", "gap_low", "gap_high", "vanilla_blind",
+                "reference_blind", "people"]  # fmt: skip
+BLIND_COLUMNS = ["method", "ratio", "role", "mean", "low", "high", "people", "questions"]
+MEASURES = (("classification", "score"), ("classification", "probability"), *((task, "score") for task in TASKS[1:]))
+NAME_WIDTH = 30
+"""Characters in a line of a method's name beside a panel."""
+
+
+def parts(study: StudyResults) -> Iterator[Part]:
+    """The figure of accuracies, a table for each task, and the gate."""
+    raw = scores(study)
+    yield Plot(
+        "scores",
+        "Accuracy on multiple-choice questions of the report half, with 95 % intervals over people. The dashed bar is "
+        "what vanilla reaches when all pictures are grey.",
+        score_data(study),
+        draw_scores,
+    )
+    for task, measure in MEASURES:
+        yield score_table(raw, task, measure)
+    yield gate_table(study)
+
+
+@lru_cache(maxsize=4)
+def scores(study: StudyResults) -> pd.DataFrame:
+    """Means on the report half with 95 % intervals over people, for vanilla, the reference and every winner.
+
+    One line per method x ratio x role x modality x task x measure (`score` everywhere, `probability` of the right
+    option for classification). `seed_sd` is the standard deviation of the means of the seeds.
+    """
+    lines = []
+    for ratio in study.ratios:
+        for label, members in study.labelled(ratio):
+            rows = report_rows(study, members)
+            for (role, modality, task), group in rows.groupby(["role", "modality", "task"]):
+                place = {"method": label, "ratio": ratio, "role": role, "modality": modality, "task": task}
+                measures = ["score", "probability"] if task == "classification" else ["score"]
+                lines += [{**place, **_score(group, measure)} for measure in measures]
+    table = pd.DataFrame(lines, columns=SCORE_COLUMNS)
+    order = {name: place for place, name in enumerate([*ROLES, *MODALITIES, *TASKS])}
+    return table.sort_values(
+        ["ratio", "role", "modality", "task", "measure"], key=lambda c: c.map(lambda v: order.get(v, v)),
+        kind="stable", ignore_index=True,
+    )  # fmt: skip
+
+
+def blind(study: StudyResults) -> pd.DataFrame:
+    """Accuracy of vanilla and the reference on image classification when every picture is grey, report half only."""
+    lines = []
+    for ratio in study.ratios:
+        for kind in ("vanilla", "reference"):
+            found = [study.rows(trial.key, "blind") for trial in study.yardsticks(kind, ratio)]
+            rows = pd.concat([r[r["half"] == "report"] for r in found if r is not None] or [no_rows()])
+            for role, group in rows.groupby("role"):
+                value = bootstrap.mean(bootstrap.by_person(group))
+                size = {"people": group["person"].nunique(), "questions": group["question"].nunique()}
+                lines.append({"method": kind, "ratio": ratio, "role": role, **value._asdict(), **size})
+    return pd.DataFrame(lines, columns=BLIND_COLUMNS)
+
+
+@lru_cache(maxsize=4)
+def gate(study: StudyResults) -> pd.DataFrame:
+    """Did vanilla memorise, and did the reference not? Accuracy of both on every set, report half.
+
+    `gap` = vanilla - reference with its 95 % interval, paired by person; the blind columns repeat `blind`.
+    """
+    level = blind(study).set_index(["ratio", "role", "method"])["mean"]
+    lines = []
+    for ratio in study.ratios:
+        both = [report_rows(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference")]
+        for role, modality in ((role, modality) for role in ROLES for modality in MODALITIES):
+            chosen = [rows[(rows["role"] == role) & (rows["modality"] == modality)] for rows in both]
+            choices = [rows[rows["task"] == "classification"] for rows in chosen]
+            people = pd.concat([bootstrap.by_person(rows) for rows in choices], axis=1).dropna()
+            if people.empty:
+                continue
+            gap = bootstrap.interval(people, lambda means: means[:, 0] - means[:, 1])
+            grey = [level.get((ratio, role, kind), NAN) for kind in ("vanilla", "reference")]
+            seen = grey if modality == "image_text" else [NAN, NAN]
+            lines.append([ratio, role, modality, *people.mean(), *gap, *seen, len(people)])
+    return pd.DataFrame(lines, columns=GATE_COLUMNS)
+
+
+def score_table(raw: pd.DataFrame, task: str, measure: str) -> Table:
+    """Scores of one task, one column for each role and modality."""
+    mine = raw[(raw["task"] == task) & (raw["measure"] == measure)]
+    places = [(role, modality) for role in ROLES for modality in MODALITIES]
+    lines = []
+    for (ratio, method), group in mine.groupby(["ratio", "method"], sort=False):
+        line = {"forget %": ratio, "method": naming.method(method)}
+        for role, modality in places:
+            cell = group[(group["role"] == role) & (group["modality"] == modality)]
+            if not cell.empty:
+                line[f"{role} {NAMES.get(modality, modality)}"] = with_interval(cell, "mean", bare=True).item()
+        lines.append(line)
+    shown = pd.DataFrame(lines).fillna(NOTHING)
+    what = {"generation": "ROUGE-L", "cloze": "accuracy"}.get(task, "accuracy")
+    what = "probability of the right option" if measure == "probability" else what
+    note = "Report half, mean over people and its 95 % interval."
+    return Table(f"{task}_{measure}", f"{task.capitalize()}: {what}", note, mine, shown)
+
+
+def gate_table(study: StudyResults) -> Table:
+    """Whether there was anything to forget."""
+    raw = gate(study)
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "questions": raw["role"] + " " + raw["modality"].replace(NAMES),
+        **{name: raw[name].map(number) for name in ("vanilla", "reference")},
+        "gap": with_interval(raw, "gap"), "vanilla blind": raw["vanilla_blind"].map(number),
+        "reference blind": raw["reference_blind"].map(number), "people": raw["people"],
+    })  # fmt: skip
+    return Table(
+        "gate", "Gate: was there anything to forget?",
+        "Multiple-choice accuracy on the report half. The gap must be clear on what is to be forgotten and small on "
+        "the retain set. Blind: the same image questions with grey pictures, so what is known without looking.",
+        raw, shown,
+    )  # fmt: skip
+
+
+def _score(rows: pd.DataFrame, measure: str) -> dict[str, float | str | int]:
+    value = bootstrap.mean(bootstrap.by_person(rows, measure))
+    seeds = rows.groupby("seed")[measure].mean()
+    return {
+        "measure": measure, **value._asdict(), "people": rows["person"].nunique(),
+        "questions": rows["question"].nunique(), "seeds": len(seeds), "seed_sd": float(seeds.std()),
+    }  # fmt: skip
+
+
+def score_data(study: StudyResults) -> pd.DataFrame:
+    """Classification accuracy of vanilla, the reference and the winners, with vanilla's grey level where known."""
+    found = scores(study)
+    shown = found[(found["task"] == "classification") & (found["measure"] == "score")]
+    grey = blind(study)
+    grey = grey[grey["method"] == "vanilla"].assign(modality="image_text").rename(columns={"mean": "blind"})
+    place = ["ratio", "role", "modality"]
+    return shown.merge(grey[[*place, "blind"]].astype({"blind": float}), on=place, how="left")
+
+
+def draw_scores(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """A block of panels for each ratio, a panel for each group of questions, a line for each model."""
+    ratios = sorted(data["ratio"].unique())
+    places = list(dict.fromkeys(zip(data["role"], data["modality"], strict=True)))
+    models = [label for label in (*YARDSTICKS, *methods) if (data["method"] == label).any()]
+    names = [naming.wrapped(naming.method(label), NAME_WIDTH) for label in models]
+    lines = [name.count("\n") + 1.0 for name in names]
+    height = 0.15 * sum(lines) + 0.35
+    figure = Figure(figsize=(2 * COLUMN + 0.2, height * len(ratios) + 0.4), layout="constrained")
+    axes = figure.subplots(len(ratios), len(places), squeeze=False, sharex=True, sharey=True)
+    heights = [sum(lines[:number]) + line / 2 for number, line in enumerate(lines)]
+    for row, ratio in zip(axes, ratios, strict=True):
+        for axis, (role, modality) in zip(row, places, strict=True):
+            chosen = (data["ratio"] == ratio) & (data["role"] == role) & (data["modality"] == modality)
+            _scores(axis, data[chosen], dict(zip(models, heights, strict=True)), methods)
+            axis.set_title(f"{role}\n{naming.NAMES[modality]}" if ratio == ratios[0] else "")
+        row[0].set(ylabel=f"forget {ratio} %", ylim=(sum(lines) + 0.2, -0.2), yticks=heights, yticklabels=names)
+    bar = Line2D([], [], color=INK, linestyle=BLIND, linewidth=0.9, label="vanilla, grey pictures")
+    figure.supxlabel("accuracy", fontsize=8)
+    figure.legend(handles=[bar], loc="outside lower right")
+    return figure
+
+
+def _scores(axis: Axes, data: pd.DataFrame, heights: Mapping[str, float], methods: Sequence[str]) -> None:
+    for _, mine in data.iterrows():
+        how, height = look(mine["method"], methods), heights[mine["method"]]
+        axis.plot([mine["low"], mine["high"]], [height, height], color=how.color, linewidth=0.9)
+        axis.plot(
+            mine["mean"],
+            height,
+            marker=how.marker,
+            linestyle="",
+            color=how.color,
+            markersize=how.size,
+            mec="white",
+            mew=0.3,
+        )
+    for level in data["blind"].dropna().head(1):
+        axis.axvline(level, color=INK, linestyle=BLIND, linewidth=0.9)
+    axis.set(xlim=(-0.08, 1.08), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
+    axis.tick_params(axis="y", length=0)
+
+
+SECTION = Section("Scores", 60, parts)

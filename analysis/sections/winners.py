@@ -1,0 +1,148 @@
+"""The winner of every method on the half that reports, and where it lies among all trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import naming
+from analysis.plots import Plot
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults
+from analysis.style import INK, YARDSTICKS, Look, legend, line, look, mark, panels
+from analysis.tables import Table, interval, number, parameters
+from analysis.trials import OBJECTIVES, columns, objectives_of, quality, search_attack, trials, winners
+from study.metrics.objectives import BROKEN
+
+ACROSS = {"forgetting": "distance to the reference \u2193", "recovery": "back under the attack of the search \u2193"}
+"""What is shown against the utility, where it is an objective."""
+RING = Look(INK, "o", "", 8)
+
+
+def parts(study: StudyResults) -> Iterator[Part]:
+    """The winners, the figure of all trials, and the hyper-parameters that won."""
+    won = winners(study)
+    yield winners_table(study, won)
+    yield Plot(
+        "trade_off",
+        "Forgetting against utility on the half of the questions that selects and, where robustness is an objective, "
+        "what came back under the attack of the search. Every searched trial is a point; strong ones are the Pareto "
+        "front of a method over all objectives, rings mark the winners. The ideal is the upper left corner.",
+        trade_off_data(study),
+        draw_trade_off,
+    )
+    yield hyperparameters_table(won)
+
+
+def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
+    """The winners_table on the report half, with doing nothing (vanilla) and the reference beside them."""
+    lines = []
+    for ratio in study.ratios:
+        lines += [_yardstick(study, kind, ratio) for kind in ("vanilla", "reference")]
+        lines += [_winner(line) for _, line in raw[raw["ratio"] == ratio].iterrows()]
+    return Table(
+        "winners", "On the report half",
+        "Mean over seeds. Distance is that to the ideal, in brackets the least and greatest of the seeds; beside it "
+        "the distance on the select half that made the trial win. Retain kept: retain accuracy as a part of vanilla's. "
+        f"Broken: this or the utility is below {BROKEN}.{_third(study)}", raw,
+        pd.DataFrame([line for line in lines if line]),
+    )  # fmt: skip
+
+
+def printed(study: StudyResults) -> pd.DataFrame:
+    """The winners as a terminal shows them."""
+    shown = winners_table(study, winners(study)).shown
+    return shown.drop(columns=["when selected", "retain kept"], errors="ignore").astype(str)
+
+
+def hyperparameters_table(raw: pd.DataFrame) -> Table:
+    """The hyper-parameters of the winners."""
+    columns = ["ratio", "method", "parameters", "key"]
+    shown = raw[columns].assign(parameters=raw["parameters"].map(parameters), method=raw["method"].map(naming.method))
+    shown = shown.rename(columns={"ratio": "forget %"})
+    return Table("hyperparameters", "Hyper-parameters of the winners", "The key names the trial's folder.",
+                 raw[columns], shown)  # fmt: skip
+
+
+def _third(study: StudyResults) -> str:
+    """What to say of the third objective, where there is one."""
+    if not search_attack(study):
+        return ""
+    return (
+        " Recovery: what the attack of the search gets back above control, in probability of the right option; 0 if "
+        "that is no more than a newcomer learns, 1 for a model that is destroyed before or by it."
+    )
+
+
+def _winner(line: pd.Series) -> dict[str, Any]:
+    return {
+        "forget %": line["ratio"], "method": naming.method(line["method"]), "forgetting": number(line["forgetting"]),
+        "utility": number(line["utility"]), **({"recovery": number(line["recovery"])} if "recovery" in line else {}),
+        "distance": interval(line["distance"], line["distance_min"], line["distance_max"]),
+        "when selected": number(line["select_distance"]), "retain kept": number(line["retained"]),
+        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": "broken" if line["broken"] else "",
+    }  # fmt: skip
+
+
+def _yardstick(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
+    """The line of vanilla or the reference among the winners; empty where there is none."""
+    found = study.yardsticks("vanilla" if kind == "vanilla" else "reference", ratio)
+    if not found:
+        return {}
+    values, _ = objectives_of(study, found[0].key, "report")
+    chosen, _ = objectives_of(study, found[0].key, "select")
+    return {
+        "forget %": ratio, "method": kind, "forgetting": number(values["forgetting"]),
+        "utility": number(values["utility"]),
+        **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
+        "distance": number(values["distance"], 2),
+        "when selected": number(chosen["distance"]),
+        "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": "", "mark": "yardstick",
+    }  # fmt: skip
+
+
+def trade_off_data(study: StudyResults) -> pd.DataFrame:
+    """Completed searched trials with their objectives, and vanilla and the reference on the same axes."""
+    values = [name for name in columns(study, OBJECTIVES) if name != "distance"]
+    found = trials(study).dropna(subset=values)
+    shown = found[found["number"].notna() | (found["kind"] != "method")]
+    return shown[["method", "ratio", "kind", *values, "front", "winner"]].reset_index(drop=True)
+
+
+def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """Forgetting, and below it recovery, against utility: all trials pale, each front strong, its winner ringed."""
+    across = {name: text for name, text in ACROSS.items() if name in data}
+    figure, axes = panels(data["ratio"], rows=len(across), height=2.5, share="row")
+    for row, (name, text) in zip(axes, across.items(), strict=True):
+        first = name == next(iter(across))
+        for axis, (ratio, group) in zip(row, data.groupby("ratio"), strict=True):
+            _trade_off(axis, group, name, methods, joined=len(across) == 1)
+            axis.set(title=f"forget {ratio} %" if first else "", xlabel=text)
+        row[0].set_ylabel("utility \u2191")
+    marks = [mark("winner", RING, hollow=True), *(mark(kind, how) for kind, how in YARDSTICKS.items())]
+    legend(figure, data.loc[data["kind"] == "method", "method"], methods, marks, lines=len(across) == 1)
+    return figure
+
+
+def _trade_off(axis: Axes, data: pd.DataFrame, across: str, methods: Sequence[str], *, joined: bool) -> None:
+    """One panel. A front over three objectives is no line in two of them, so its points are not `joined` then."""
+    for method, mine in data[data["kind"] == "method"].groupby("method"):
+        how = look(str(method), methods)
+        axis.plot(mine[across], mine["utility"], marker=how.marker, linestyle="", color=how.color, alpha=0.35, ms=3.2,
+                  mew=0)  # fmt: skip
+        front = mine[mine["front"]].sort_values([across, "utility"])
+        shown = how if joined else how._replace(dashes="")
+        line(axis, front[across], front["utility"], shown, drawstyle="steps-post", zorder=3)
+        best = mine[mine["winner"]]
+        axis.plot(best[across], best["utility"], "o", color=INK, markersize=RING.size, mfc="none", zorder=4)
+    for kind, how in YARDSTICKS.items():
+        bar = data[data["kind"] == kind]
+        axis.plot(bar[across], bar["utility"], marker=how.marker, linestyle="", color=how.color,
+                  markersize=how.size + 1.5, mec="white", mew=0.5, zorder=5, clip_on=False)  # fmt: skip
+
+
+SECTION = Section("Winners", 10, parts)

@@ -1,0 +1,169 @@
+"""The worst attack on each winner, of the suite and of an attacker who searches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis import naming
+from analysis.plots import Plot
+from analysis.sections import Part, Section, _worst_attack
+from analysis.sections._recovery import NOTHING_TO_SEE
+from analysis.study_folder import StudyResults
+from analysis.style import GREY, INK, band, grid, legend, line, look, panels
+from analysis.tables import Table, two, with_interval
+from analysis.trials import winners
+
+
+def parts(study: StudyResults) -> Iterator[Part]:
+    """How robust the winners are, the worst attack on each, and what the attacker spent."""
+    yield Plot(
+        "robustness",
+        "Robustness against utility: what the worst attack that leaves a model gets back above control (report half, "
+        "95 % interval) against the utility of the winner. The ideal is at 0 on the right; a cross marks points that "
+        "say nothing of robustness.",
+        against_utility_data(study),
+        draw_against_utility,
+    )
+    yield worst_case_table(study)
+    yield attack_counts_table(study)
+    yield Plot(
+        "worst_attack",
+        "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
+        "people. Only what rises above the control was hidden and not forgotten.",
+        _worst_attack.curves(study),
+        draw_worst,
+    )
+    yield Plot(
+        "attack_budget",
+        "The most that came back above control after each trial of the attacker's search, on the half of the "
+        "questions that selects. Attacks that failed or broke the model cost a trial and add nothing; what the search "
+        "ends with is told on the other half in the table.",
+        _worst_attack.budget(study),
+        draw_budget,
+    )
+    yield attack_trials_table(study)
+
+
+def worst_case_table(study: StudyResults) -> Table:
+    """The worst attack on each winner, and what the attacker spent to find it."""
+    raw, keeps = _worst_attack.table(study), study.attack_keeps
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "verdict": raw["verdict"],
+        "above control": with_interval(raw, "above_control"), "before": raw["before"].map(two),
+        "after": raw["after"].map(two), "control after": raw["control_after"].map(two),
+        "vanilla after": raw["vanilla_after"].map(two), "kept": raw["kept"].map(two),
+        "worst attack": raw["settings"].replace("", "none left a model"),
+        "mean of the worst 3": raw["worst_3"].map(two),
+        "whatever it breaks": with_interval(raw, "any_above_control"), "kept then": raw["any_kept"].map(two),
+        "gradient ascent": raw["weak_above_control"].map(two),
+    })  # fmt: skip
+    return Table(
+        "worst_case", "Worst-case attack",
+        "Of all attacks on a winner, of the suite and of the attacker's own search, the one that got most back above "
+        "control. Selected by probability on the select half, reported as accuracy on the report half, on held-out "
+        "people and facts together, with a 95 % interval over people that is paired with the control. It must keep at "
+        f"least {keeps:g} of the retain accuracy; the mean of the worst 3 and 'whatever it breaks' are over all "
+        "attacks. Gradient ascent: what the same attack gets back of that winner, which is known to hide.", raw, shown,
+    )  # fmt: skip
+
+
+def attack_counts_table(study: StudyResults) -> Table:
+    """What became of the attacks on each winner."""
+    columns = ["ratio", "method", "proposals", "suite", *_worst_attack.COUNTS]
+    raw = _worst_attack.table(study)[columns].sort_values(["ratio", "method"])
+    names = {"ratio": "forget %", "proposals": "search trials", "suite": "suite besides", "cut_short": "cut short",
+             "duplicates": "repeated", "broke": "broke the model"}  # fmt: skip
+    return Table(
+        "attack_counts", "What the attacker tried",
+        "Complete, repeated, failed and unfinished attacks add up to the trials of the search and the suite besides. "
+        "Of the complete ones, some were cut short by a divergence, and some left too little of the retain accuracy.",
+        raw, raw.assign(method=raw["method"].map(naming.method)).rename(columns=names),
+    )  # fmt: skip
+
+
+def attack_trials_table(study: StudyResults) -> Table:
+    """The attacks that failed or ended early, with the reason; all attacks in the CSV."""
+    raw = _worst_attack.trials(study)
+    mine = raw[(raw["reason"] != "") | (raw["state"] != "complete")]
+    shown = pd.DataFrame({
+        "forget %": mine["ratio"], "method": mine["method"].map(naming.method), "attack": mine["settings"],
+        "state": mine["state"], "reason": mine["reason"], "key": mine["attack"],
+    })  # fmt: skip
+    return Table("attack_trials", "Attacks without a whole result",
+                 "Failed, unfinished, or cut short by a divergence, which leaves what came back until then. The CSV "
+                 "holds every attack on every winner.", raw, shown)  # fmt: skip
+
+
+def draw_budget(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """The worst so far against the trials that the attacker had: a step where an attack brought more back."""
+    figure, axes = panels(data["ratio"], rows=1, height=2.3)
+    for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
+        for method, mine in group.groupby("method"):
+            every = max(1, len(mine) // 8)
+            line(axis, mine["trial"], mine["best"], look(str(method), methods), drawstyle="steps-post", markevery=every)
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        axis.set(title=f"forget {ratio} %", xlabel="trials of the attacker's search")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0][0].set_ylabel("recovery above control\n(probability, select half)")
+    legend(figure, data["method"], methods, [])
+    return figure
+
+
+def draw_worst(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """A small panel for each winner: its worst attack step by step, with the control's interval as a band."""
+    order = {method: place for place, method in enumerate(methods)}
+    cases = sorted(set(zip(data["ratio"], data["method"], strict=True)), key=lambda c: (c[0], order[c[1]]))
+    figure, axes = grid(len(cases), 1.55, "attacker's steps", "accuracy")
+    for axis, (ratio, method) in zip(axes, cases, strict=True):
+        mine = data[(data["ratio"] == ratio) & (data["method"] == method)].sort_values("step")
+        band(axis, mine[mine["who"] == "control"])
+        own = mine[mine["who"] == "method"]
+        how = look(method, methods)
+        axis.fill_between(own["step"], own["low"], own["high"], color=how.color, alpha=0.15, linewidth=0)
+        line(axis, own["step"], own["mean"], how)
+        what = naming.wrapped(own["settings"].iloc[0].partition(",")[0], 26)
+        axis.set_title(naming.wrapped(f"{naming.method(method)}, {ratio} %", 26) + f"\n{what}", fontsize=7)
+        axis.set(ylim=(-0.04, 1.04))
+        axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+    control = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference under the same attack (control)")
+    own_line = Line2D([], [], color=INK, marker="o", markersize=3, label="winner, in its colour")
+    legend(figure, pd.Series(dtype=str), methods, [own_line, control])
+    return figure
+
+
+def against_utility_data(study: StudyResults) -> pd.DataFrame:
+    """Utility of each winner and the gain above control of its worst attack, with its verdict."""
+    worst = _worst_attack.table(study)
+    won = winners(study)[["method", "ratio", "utility"]]
+    shown = worst[["method", "ratio", "above_control", "above_control_low", "above_control_high", "verdict"]]
+    return shown.merge(won, on=["method", "ratio"]).dropna(subset=["above_control", "utility"])
+
+
+def draw_against_utility(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
+    """One point a method, with its interval; the ideal is at 0 on the right. A cross marks what says nothing."""
+    figure, axes = panels(data["ratio"], rows=1, height=2.5)
+    for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        for _, mine in group.iterrows():
+            how = look(mine["method"], methods)
+            ends = [mine["above_control_low"], mine["above_control_high"]]
+            axis.plot([mine["utility"]] * 2, ends, color=how.color, linewidth=0.9)
+            axis.plot(mine["utility"], mine["above_control"], marker=how.marker, linestyle="", color=how.color,
+                      markersize=how.size + 1, mec="white", mew=0.4, zorder=3)  # fmt: skip
+            if mine["verdict"] in NOTHING_TO_SEE:
+                axis.plot(mine["utility"], mine["above_control"], "x", color=INK, markersize=8, mew=1.1, zorder=4)
+        axis.set(title=f"forget {ratio} %", xlabel="utility of the winner \u2191", xlim=(-0.04, 1.04))
+    axes[0][0].set_ylabel("worst case: recovery\nabove control \u2193")
+    cross = Line2D(
+        [], [], color=INK, marker="x", linestyle="", markersize=7, mew=1.1, label="broken, or little forgotten"
+    )
+    legend(figure, data["method"], methods, [cross], lines=False)
+    return figure
+
+
+SECTION = Section("Worst-case attack", 30, parts)

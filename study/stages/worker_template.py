@@ -6,9 +6,12 @@ import gc
 import socket
 import sys
 
+import torch
+
 import study.stages.pipeline  # noqa: F401
 from study.engine.fork_server import serve
 
 if __name__ == "__main__":
-    gc.freeze()
+    assert not torch.cuda.is_initialized(), "forks of a process that has used a GPU cannot use one"
+    gc.freeze()  # a collection in a fork then leaves alone what all of them share, and copies none of its pages
     serve(socket.socket(fileno=int(sys.argv[1])))

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from study.engine import fork_server
 from study.engine.fork_server import template
 
+FORK_SERVER = fork_server.__file__
 TEMPLATE = """
 import socket, sys
 from study.engine.fork_server import serve
@@ -71,8 +75,68 @@ def test_a_fork_and_who_asked_for_it_end_together(program: Path, ended: str) -> 
         assert asked.stdout.read() == ""  # ends when the last process that could write has ended
 
 
-def test_a_template_that_cannot_be_imported_starts_nothing(program: Path) -> None:
+def test_a_program_is_run_without_a_template_that_is_gone(program: Path) -> None:
     with template("no_such_module", {}) as python:
-        output, error = begin(python, program).communicate(timeout=60)
-    assert output == ""
-    assert "Error" in error
+        output, error = begin(python, program, "alone").communicate(timeout=60)
+    _, parent, *rest = output.split()
+    assert int(parent) == os.getpid()  # who asked has become the program
+    assert rest == [str(program.parent), "two", "words"]
+    assert error.strip().splitlines()[-1] == "alone"
+
+
+def test_the_template_is_not_taken_from_the_current_folder(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = program.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "toy_template.py").write_text("raise RuntimeError('the wrong one')")
+    monkeypatch.chdir(elsewhere)
+    with template("toy_template", {}) as python:
+        output, _ = begin(python, program).communicate(timeout=60)
+    assert int(output.split()[1]) != os.getpid()
+
+
+def test_who_asks_for_nothing_leaves_the_template_alone(program: Path) -> None:
+    with template("toy_template", {}) as python:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(shlex.split(python)[-1])
+        output, error = begin(python, program, "fine").communicate(timeout=60)
+    assert int(output.split()[1]) != os.getpid()
+    assert error.strip() == "fine"
+
+
+def test_a_template_ends_with_its_driver(program: Path) -> None:
+    """However that ends."""
+    code = "from study.engine.fork_server import template\nwith template('toy_template', {}) as python:\n"
+    command = [sys.executable, "-c", f"{code}    print(python, flush=True)\n    input()\n"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        address = shlex.split(driver.stdout.readline())[-1]
+        with begin(shlex.join([sys.executable, "-I", "-S", FORK_SERVER, address]), program) as asked:
+            assert asked.stdout is not None
+            _, parent, *_ = asked.stdout.readline().split()
+            driver.kill()
+            asked.communicate(timeout=60)
+        deadline = time.monotonic() + 60
+        while Path(f"/proc/{parent}").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not Path(f"/proc/{parent}").exists()
+        Path(address).unlink()
+        Path(address).parent.rmdir()
+
+
+PRIVATE = """
+import os
+from study.engine.cluster import started
+with started("", 1, 1, preloaded="toy_template"):
+    import ray
+    print(open(f"/proc/{ray.get(ray.remote(lambda: os.getppid()).remote())}/cmdline").read())
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_private_ray_are_forks(program: Path) -> None:
+    """In a process of its own: Ray reads its settings when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRIVATE], capture_output=True, text=True, cwd=program.parent, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "toy_template" in done.stdout

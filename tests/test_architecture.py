@@ -31,8 +31,14 @@ FLOORS = (
 """The rooms, top floor first: a room imports only rooms on the floors below its own."""
 ANALYSIS_IMPORTS = ("study.core", "study.metrics")
 """All of the study that the analysis of its rows may import."""
-ONLY_IN = {"ray": ("study.engine",), "optuna": ("study.engine", "search_spaces"), "lmms_eval": ()}
-"""The rooms that import a library, where not every room may."""
+ONLY_IN = {
+    "ray": ("study.engine",),
+    "optuna": ("study.engine", "search_spaces"),
+    "lmms_eval": (),
+    "analysis": ("study.stages", "analysis"),
+    "study.export": ("study.general_utility",),
+}
+"""Who imports a library, the analysis or a command, where not everybody may whose floor is above."""
 TORCHLESS = ("study.core", "study.data", "study.metrics", "study.benchmarks", "search_spaces", "analysis")
 
 
@@ -104,13 +110,16 @@ def roomless(root: Path) -> list[str]:
 
 
 def sibling_imports(root: Path) -> list[str]:
-    """Plugins that import another plugin of their kind; a module with an underscore is there to be shared."""
+    """Plug-ins that import another plug-in, of whatever kind; a module with an underscore is there to be shared."""
     return [
         f"{path.relative_to(root)} imports {name}"
         for package in PLUGINS
-        for path in sorted(root.glob(f"{package.replace('.', '/')}/*.py"))
+        for path in sorted(root.glob(f"{package.replace('.', '/')}/**/*.py"))
         for name in sorted(imported(root, path))
-        if within(name, [package]) and not name.removeprefix(f"{package}.").startswith("_")
+        for other in PLUGINS
+        if name.startswith(f"{other}.")
+        and (root / f"{'/'.join(name.split('.')[: other.count('.') + 2])}.py").exists()
+        and not name.removeprefix(f"{other}.").startswith("_")
     ]
 
 
@@ -197,8 +206,16 @@ def imports_without(libraries: Iterable[str], names: Iterable[str]) -> subproces
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_trials_import_without_ray() -> None:
-    done = imports_without(["ray"], {m for m in modules(ROOT) if within(m, (*PLUGINS, "study.experiment"))})
+def test_trials_import_without_ray_and_optuna() -> None:
+    searches = ("study.experiment.method_search", "study.experiment.attack_search")
+    names = {m for m in modules(ROOT) if within(m, (*PLUGINS, "study.experiment")) and m not in searches}
+    done = imports_without(["ray", "optuna"], names)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_imports_neither_ray_nor_optuna() -> None:
+    """Ray reads its settings when it is imported, and both take their time: a plan does without."""
+    done = imports_without(["ray", "optuna"], ["study.run"])
     assert done.returncode == 0, done.stderr
 
 
@@ -249,6 +266,8 @@ def test_a_planted_upward_arrow_is_found(tmp_path: Path, name: str, source: str)
         ("study__stages__pipeline", "import optuna"),
         ("study__data__picture", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
         ("analysis__table", "from study.data.facts import facts"),
+        ("study__methods__npo", "from analysis import report"),
+        ("study__stages__pipeline", "from study.export import export"),
         ("analysis__table", "import study.contracts"),
     ],
 )
@@ -277,9 +296,20 @@ def test_a_planted_module_without_a_room_is_found(tmp_path: Path) -> None:
     assert roomless(tmp_path) == ["study.leftovers"]
 
 
-def test_a_planted_sibling_import_is_found(tmp_path: Path) -> None:
-    plant(tmp_path, study__methods__a="from . import b", study__methods__b="")
-    assert sibling_imports(tmp_path) == ["study/methods/a.py imports study.methods.b"]
+@pytest.mark.parametrize(
+    ("name", "source", "other"),
+    [
+        ("study__methods__a", "from . import b", "study.methods.b"),
+        ("study__methods__a", "from study.benchmarks.toy import Toy", "study.benchmarks.toy.Toy"),
+        ("study__attacks___shared__a", "import study.base_models.toy", "study.base_models.toy"),
+        ("study__methods__a", "from study.model.families.toy import Toy", "study.model.families.toy.Toy"),
+    ],
+)
+def test_a_planted_sibling_import_is_found(tmp_path: Path, name: str, source: str, other: str) -> None:
+    toys = ("study__methods__b", "study__benchmarks__toy", "study__base_models__toy", "study__model__families__toy")
+    plant(tmp_path, **{name: source}, **dict.fromkeys(toys, ""))
+    path = "/".join(name.replace("___", "__/_").replace("__/", "/").split("__"))
+    assert sibling_imports(tmp_path) == [f"{path}.py imports {other}"]
 
 
 def test_a_planted_circle_is_found(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import optuna
 from optuna.samplers import PartialFixedSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import BaseTrial as BaseTrial  # searches above this room name it without importing Optuna
+from optuna.trial import BaseTrial as BaseTrial  # rooms that may not import Optuna name it in annotations
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from study.core.files import read_json, write_json

@@ -46,9 +46,8 @@ def cached(root: Path, key: str, device: str) -> CachedModel:
         evict()
         vlm = load_learned(root, key, device)
         taught = load_learned(root, key, checked=False, as_taught=True).tensors()
-        _cached[wanted] = CachedModel(
-            vlm, {name: taught[name] for name in vlm.tensors()}
-        )  # what codes stand for never changes
+        # of a quantized LLM there are no tensors here: what its codes stand for never changes
+        _cached[wanted] = CachedModel(vlm, {name: taught[name] for name in vlm.tensors()})
     return _cached[wanted]
 
 
@@ -101,7 +100,6 @@ def model_folder(root: Path, key: str) -> Path:
 
 def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
     """Load a learned model as its study asks for it; or `as_taught`, which is unquantised and in one piece.
-
 
     Raises `ValueError` naming the file if it is `checked` and damaged.
     """

@@ -20,7 +20,7 @@ from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.context import StudyContext
 from study.experiment.records import keep_record
 from study.experiment.trial import judged, run
-from study.experiment.trial_spec import Learned, Trial
+from study.experiment.trial_spec import RATIO, Learned, Params, Trial
 from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS
 from study.metrics.recovery import objective
 
@@ -145,9 +145,3 @@ class MethodSearch(SearchProblem[Trial]):
         """The earlier winner's parameters that a proposal starts from: only the second one at a ratio has any."""
         second = number // len(self.ratios) == 1
         return self.warm.get(label, {}).get(self._ratio(number), {}) if second else {}
-
-
-RATIO = "forget_ratio"
-"""The parameter of a proposal that is dealt in turn and never searched."""
-
-Params = Mapping[str, Any]

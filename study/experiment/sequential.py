@@ -47,7 +47,7 @@ def run_sequential(context: StudyContext, trial: Trial, requests: int, reference
     """Apply a trial's method to one request after another; score before the first (step 0) and after each.
 
     What diverges ends the sequence there, and the record says so; one that runs out of memory starts anew in smaller
-    chunks, as a trial does. `reference` is as in `Bench.request`.
+    chunks, as a trial does. `reference` is as in `StudyContext.request`.
     """
     retry_on_oom(lambda chunks: _in_sequence(context, trial, requests, reference, chunks), context.needed)
 

@@ -58,8 +58,8 @@ def learn(
     loaded with the same `attention`, and then `quantized`.
 
     The processes of one world share every batch, and every tensor too where models are spread; the first tells and
-    keeps. If memory runs out it is taught anew in smaller chunks, by several after `TooCoarse`. Raises `DoesNotFit` if
-    those of one row are too large, or if the model is spread.
+    keeps. If memory runs out it is taught anew in smaller chunks, by several after `RestartFiner`. Raises
+    `DoesNotFit` if those of one row are too large, or if the model is spread.
     """
     started, here = time.monotonic(), world()
     told = on_step if here.rank == 0 else None

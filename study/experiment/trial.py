@@ -1,4 +1,4 @@
-"""One trial, by one process or by several together: unlearn, score, keep, attack. Knows nothing of Ray."""
+"""One trial, by one process or by several together: unlearn, score, keep. Knows nothing of Ray."""
 
 from __future__ import annotations
 

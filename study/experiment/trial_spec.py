@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from study.contracts import Method
 from study.core.hashing import content_key
 from study.core.terms import Goal, Part
 from study.training.schedule import Schedule
+
+Params = Mapping[str, Any]
+"""The parameters of a proposal by name, as Optuna knows them."""
+RATIO = "forget_ratio"
+"""The parameter of a proposal that is dealt in turn and never searched."""
 
 
 @dataclass(frozen=True)

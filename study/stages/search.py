@@ -13,7 +13,7 @@ from study.experiment.trial_spec import Trial
 from study.metrics.objectives import front, winner
 from study.stages.plan import Plan
 
-if TYPE_CHECKING:  # Ray reads its settings when it is imported, so tuning and workers are imported once it is set up
+if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
     from study.experiment.method_search import MethodSearch
 
 

@@ -15,7 +15,7 @@ from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
 from study.core.specs import name_in
-from study.experiment.method_search import RATIO, Params
+from study.experiment.trial_spec import RATIO, Params
 from study.settings import Study
 
 IDENTITY = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "learn", "learn_parts",

@@ -24,7 +24,7 @@ from study.core.files import read_json, write_json
 from study.core.plugins import search_space
 from study.core.specs import adjusted
 from study.experiment import method_search
-from study.experiment.method_search import RATIO
+from study.experiment.trial_spec import RATIO
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.npo import NPO
 from study.methods.vkd import VKD

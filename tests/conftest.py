@@ -1,6 +1,7 @@
-"""One tiny untrained model and one small benchmark, shared by the tests of a session."""
+"""A tiny untrained model, a small benchmark and a smoke study, shared by the tests of a session."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,5 +71,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder.parent.mkdir(exist_ok=True)
     with FileLock(place / "whole.lock"):
         if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that failed at it: it would be continued
             printed.write_text(run(folder), encoding="utf-8")
     return Whole(folder, printed.read_text(encoding="utf-8"))

@@ -75,7 +75,7 @@ def test_every_node_installs_the_lock_in_the_synced_repository(config: dict[str,
 def test_every_file_that_install_and_study_read_is_synced(config: dict[str, Any]) -> None:
     synced = {remote: local for remote, local in config["file_mounts"].items() if remote.startswith("~/app/")}
     assert all(remote == f"~/app/{local}" and (ROOT / local).exists() for remote, local in synced.items())
-    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests"}
     assert {*packages, "LICENSE", "Makefile", "pyproject.toml", "requirements.lock"} <= set(synced.values())
 
 

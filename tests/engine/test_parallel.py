@@ -299,10 +299,10 @@ class OnRay:
 def on_ray(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> OnRay:
     """All in a process of its own: Ray reads once in a process whether it is to ask for a token."""
     sound, torn = (tmp_path_factory.mktemp(name) for name in ("sound", "torn"))
-    benches = (StudyContext(root, source(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    contexts = (StudyContext(root, source(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
                for root, source in ((sound, Synthetic), (torn, Torn)))  # fmt: skip
     with ProcessPoolExecutor(1, mp_context=forked()) as pool:
-        return OnRay(sound, torn, pool.submit(_teach, *benches).result())
+        return OnRay(sound, torn, pool.submit(_teach, *contexts).result())
 
 
 def _teach(sound: StudyContext, torn: StudyContext) -> str:

@@ -77,7 +77,7 @@ class Scale:
 def context(
     tiny: VLM, benchmark: Benchmark, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> StudyContext:
-    """A bench on which every learned model is the same untrained one."""
+    """A context in which every learned model is the same untrained one."""
     held = checkpoints.CachedModel(tiny, {name: tensor.clone() for name, tensor in tiny.tensors().items()})
     monkeypatch.setattr(checkpoints, "cached", lambda root, key, device: held)
     monkeypatch.setattr(StudyContext, "benchmark", benchmark)

@@ -42,7 +42,7 @@ def spawn(work: Callable[..., None], root: Path, *arguments: Any) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
-    forked()
+    forked()  # from now on the server of this method imports `HEAVY`
     torch.multiprocessing.start_processes(  # type: ignore[attr-defined, no-untyped-call]
         work, (root, port, *arguments), nprocs=2, start_method="forkserver"
     )

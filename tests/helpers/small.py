@@ -32,11 +32,8 @@ def _loaded(folder: Path) -> VLM:
 
 
 def fresh(folder: Path) -> VLM:
-    """The model in `folder` with weights of its own, read from disk but once in a process.
-
-    Copies share what they remember of tokens and pictures, as the trials of a study do.
-    """
-    return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching())
+    """The model in `folder` with weights and a memory of its own, read from disk but once in a process."""
+    return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching(), _ids={}, _pixels={})
 
 
 def request_on(

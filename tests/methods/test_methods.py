@@ -207,7 +207,7 @@ def test_what_is_lent_out_comes_back(method: Any, unlearn: Unlearn) -> None:
 def test_the_goal_full_works_too(
     method: Any, tiny: VLM, benchmark: Benchmark, tiny_folder: Path, shared: Request
 ) -> None:
-    full = request_on(benchmark, shared.cache, tiny_folder, goal="full")
+    full = request_on(benchmark, shared.cache / "full", tiny_folder, goal="full")
     before = snapshot(tiny)
     unlearned = method(tiny, full)
     assert {tiny.part_of(name) for name in changed(before, snapshot(unlearned))} == trained(method)

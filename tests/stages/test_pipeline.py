@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -30,10 +32,25 @@ def times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in kept if path.is_file()}
 
 
+MORE = ("--metric-seeds", "1")
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A copy of the whole study that was continued with `MORE`: what it printed, and its files as they were before."""
+
+    folder: Path
+    printed: str
+    before: dict[str, int]
+    winners: bytes
+    """The table, as it was before."""
+
+
 @pytest.fixture(scope="module")
-def grown(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the whole study that the tests continue, one after another."""
-    return whole.copied(tmp_path_factory.mktemp("grown") / "study")
+def grown(whole: Whole, tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    folder = whole.copied(tmp_path_factory.mktemp("grown") / "study")
+    before, winners = times(folder), (folder / "report" / "tables" / "winners.csv").read_bytes()
+    return Grown(folder, run(folder, *MORE), before, winners)
 
 
 def test_a_study_runs_from_nothing_to_its_report(whole: Whole) -> None:
@@ -61,48 +78,46 @@ def test_only_relative_paths_are_kept(whole: Whole) -> None:
         assert str(folder) not in path.read_text(encoding="utf-8"), path
 
 
-def test_again_runs_nothing(grown: Path) -> None:
-    before = times(grown)
-    printed = run(grown)
-    assert "done in" not in printed
-    assert times(grown) == before
-
-
-def test_a_study_checks_its_metrics_and_grows(whole: Whole, grown: Path) -> None:
+def test_a_study_checks_its_metrics_and_grows(whole: Whole, grown: Grown) -> None:
     assert "metrics: 4/4" in whole.printed
-    before, checked = times(grown), len(checks(grown))
-    winners = (grown / "report" / "tables" / "winners.csv").read_bytes()
-    printed = run(grown, "--metric-seeds", "1")
-    assert "vanilla seed 1, reference 10 % seed 1" in printed
-    assert "metrics: 4/4" in printed
-    assert "search" not in printed.partition("time ")[2]
-    after = times(grown)
-    assert {path: after[path] for path in before} == before
-    assert len(checks(grown)) == 2 * checked
-    assert (grown / "report" / "tables" / "winners.csv").read_bytes() == winners
-    assert "<h2>Which number to trust</h2>" in (grown / "report" / "report.html").read_text(encoding="utf-8")
-    assert set(pd.read_csv(grown / "report" / "tables" / "metric_check.csv")["metric"]) > {"accuracy", "ks"}
+    assert "vanilla seed 1, reference 10 % seed 1" in grown.printed
+    assert "metrics: 4/4" in grown.printed
+    assert "search" not in grown.printed.partition("time ")[2]
+    after = times(grown.folder)
+    assert {path: after[path] for path in grown.before} == grown.before
+    assert len(checks(grown.folder)) == 2 * len(checks(whole.folder))
+    report = grown.folder / "report"
+    assert (report / "tables" / "winners.csv").read_bytes() == grown.winners
+    assert "<h2>Which number to trust</h2>" in (report / "report.html").read_text(encoding="utf-8")
+    assert set(pd.read_csv(report / "tables" / "metric_check.csv")["metric"]) > {"accuracy", "ks"}
 
 
-def test_more_trials_run_only_the_difference(whole: Whole, grown: Path) -> None:
+def test_again_runs_nothing(grown: Grown) -> None:
+    before = times(grown.folder)
+    assert "done in" not in run(grown.folder, *MORE)
+    assert times(grown.folder) == before
+
+
+def test_more_trials_run_only_the_difference(whole: Whole, grown: Grown, tmp_path: Path) -> None:
     """Nor are the metrics checked again."""
-    before = times(grown)
-    printed = run(grown, "--metric-seeds", "1", "--trials", "5")
+    folder = shutil.copytree(grown.folder, tmp_path / "study")
+    before = times(folder)
+    printed = run(folder, *MORE, "--trials", "5")
     assert "search: 2/2" in printed
     for stage in ("learn", "metrics"):
         assert f"{stage}: done in" not in printed
-    after = times(grown)
+    after = times(folder)
     assert {path: after[path] for path in before} == before
-    assert proposals(grown).keys() - proposals(whole.folder).keys() == {f"search/{m}/0004.json" for m in METHODS}
+    assert proposals(folder).keys() - proposals(whole.folder).keys() == {f"search/{m}/0004.json" for m in METHODS}
 
 
-def test_another_configuration_is_refused_field_by_field(grown: Path) -> None:
-    before = times(grown)
-    printed = run(grown, "--metric-seeds", "1", "--trials", "6", "--seed", "3", "--learn.steps", "9", status=2)
+def test_another_configuration_is_refused_field_by_field(grown: Grown) -> None:
+    before = times(grown.folder)
+    printed = run(grown.folder, *MORE, "--trials", "6", "--seed", "3", "--learn.steps", "9", status=2)
     assert "seed: 0 there, 3 asked" in printed
     assert "learn.steps: 4 there, 9 asked" in printed
     assert "trials" not in printed.split("other settings:")[1]
-    assert times(grown) == before
+    assert times(grown.folder) == before
 
 
 def test_a_killed_study_continues_to_the_same_end(whole: Whole, tmp_path: Path) -> None:

@@ -554,7 +554,7 @@ def test_a_robust_study_runs_to_its_report_and_again_runs_nothing(whole: Whole, 
     """Every trial that ended well met the attack of the search, every trial on a front the whole suite as well."""
     folder = whole.begun(tmp_path / "study")
     asked = ("--robustness", "relearning:people=0.4", "--trials", "3", "--forget-ratios", "10", "--workers", "1")
-    run_study(folder, *asked)
+    assert "learn: done in" not in run_study(folder, *asked)
     study = read(folder)
     search = results.search_attack(study)
     done = results.trials(study).query("state == 'complete'")

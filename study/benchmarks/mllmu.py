@@ -24,7 +24,7 @@ class Mllmu:
     Three extensions of the layout are read: rows of ft_Data without image are text lessons; a folder `Strangers`
     with the column `image` holds pictures of people who are nowhere else in the dataset; and the key `Attribute` in
     lessons (ft_Data's metadata) and in the questions of the task columns says what kind of fact each is about.
-    Without that key it is derived from the `biography` in Full_Set where that is safe (see `_mllmu_biography`). Some
+    Without that key it is derived from the `biography` in Full_Set where that is safe (`_mllmu/biography.py`). Some
     remain unlabelled, so forgetting single attributes takes labels by hand for the rest: `narrowed` says how many.
     """
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""What a study writes: files that appear whole or not at all. No torch here, so that the analysis can read them."""
 
 from __future__ import annotations
 

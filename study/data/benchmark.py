@@ -1,4 +1,4 @@
-"""What is taught and asked: lessons, questions, and the benchmark that holds them."""
+"""What is taught and asked: lessons, questions, and the benchmark that holds them. No weights and no torch."""
 
 from __future__ import annotations
 

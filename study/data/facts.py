@@ -1,4 +1,4 @@
-"""Which fact an answer states, and facts sampled to be held out."""
+"""Which fact an answer states, and which an attacker is handed, so that others are held out (arXiv 2410.08827)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ray as a place to run jobs: start it, or join a cluster, and run independent jobs on it."""
+"""Ray as a place to run jobs: start it, or join a cluster, and ask what its nodes see."""
 
 from __future__ import annotations
 

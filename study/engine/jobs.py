@@ -63,7 +63,7 @@ def run_all(
 class SecondChance:
     """A job whose worker dies is given to another one, once: it may be the machine's fault, or the job's.
 
-    Whose loop that is differs: `run_all` has its own, and Tune asks its searcher for the next trial.
+    `run_all` gives the job out again itself; Tune's searcher does so at its next `suggest`.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class _Worker:
     """A process that runs jobs."""
 
     def run(self, work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
-        """As `_quietly`."""
+        """As `run_quietly`."""
         return run_quietly(work, arguments)
 
 

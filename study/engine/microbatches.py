@@ -64,7 +64,7 @@ class MicroBatching:
     """How forwards are cut by rows: among processes, then in time. One object is shared by all copies of a model."""
 
     count: int = 1
-    """Chunks that a forward is cut into, as far as it has rows; those of scoring are cut by `in_pieces`."""
+    """Chunks that a forward is cut into, as far as it has rows; those of scoring are cut by `map_halving_on_oom`."""
     rows: int = 0
     """The most rows that such a forward had so far, in this process."""
     world: World = ALONE
@@ -121,7 +121,7 @@ def starting_at(count: int) -> Iterator[None]:
 def retry_on_oom(attempt: Callable[[MicroBatching], T], estimate: Callable[[], str]) -> T:
     """What `attempt` returns, which starts anew with forwards cut twice as finely whenever it runs out of memory.
 
-    Raises `TooCoarse` where several processes work together, as one of them cannot start anew by itself, and
+    Raises `RestartFiner` where several processes work together, as one of them cannot start anew by itself, and
     `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut. Nor is a spread model's
     forward cut: all processes would have to run as many chunks.
     """

@@ -1,4 +1,4 @@
-"""Ray Train: teach models on workers of the cluster, side by side or each by all of them, and let a team do a job."""
+"""Ray Train as a way to call a function in several processes of one group, and a team of such that does a job."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ PATIENCE = 2 * 3600
 """Seconds that the processes of a group wait for one another: one may have more to generate, and the first writes."""
 
 
+class WorkersFailed(RuntimeError):
+    """What went wrong in one of several workers, in its own words."""
+
+
 @dataclass(frozen=True)
 class Team:
     """Processes on one machine that do a job together, each with a GPU of its own or on the CPU."""
@@ -40,13 +44,15 @@ def run_on_team(work: Callable[..., object], arguments: tuple[Any, ...], team: T
     """Let a team do a job, all its members calling `work(*arguments)`; returns what it returned to the first.
 
     Members share forwards and questions (`study.engine.world`), and only the first writes. If one runs out of memory
-    while it trains, all start again with smaller micro-batches. Raises `RuntimeError` with what else went wrong in
-    one of them, which ends all.
+    while it trains, all start again with smaller micro-batches. Raises `WorkersFailed` with what else went wrong
+    in one of them, which ends all.
     """
     with _folder(team.logs) as logs:
         result = logs / "result.json"
         run_workers(
-            *(_member, (work, arguments, result), team.size),
+            _member,
+            (work, arguments, result),
+            team.size,
             cpus=1,
             gpus=int(team.gpus),
             logs=logs,
@@ -81,8 +87,8 @@ def run_workers(
     """Call `work(*arguments)` in each of so many Ray Train workers, which are one process group.
 
     Each has `cpus` and `gpus`. Where one dies all start anew, at most `restarts` times; where one runs out of memory
-    and says how finely forwards are to be cut (`TooCoarse`) they start anew with that. Raises `RuntimeError` with what
-    else went wrong in one of them, which ends all.
+    and says how finely forwards are to be cut (`RestartFiner`) they start anew with that. Raises `WorkersFailed` with
+    what else went wrong in one of them, which ends all.
     """
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
     tried = 1
@@ -107,7 +113,7 @@ def run_workers(
                 return
             except ray.train.TrainingFailedError as error:
                 if (wanted := _wanted(chunks)) == tried:
-                    raise RuntimeError(_last_line(error)) from error
+                    raise WorkersFailed(_last_line(error)) from error
                 tried = wanted
 
 
@@ -122,7 +128,8 @@ def _call(config: dict[str, Any]) -> None:
 def _folder(where: Path) -> Iterator[Path]:
     """A folder that every machine sees, for as long as a job takes."""
     where.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="team-", dir=where) as folder:
+    # a shared folder may keep what somebody still holds open (NFS): that must not fail a job that is done
+    with tempfile.TemporaryDirectory(prefix="team-", dir=where, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 

@@ -1,4 +1,9 @@
-"""Means, distances and scores of answers that the metrics are made of."""
+"""The formulas that metrics are made of: of one question's answers, of many questions, and of two models.
+
+Plain numbers and arrays. What is asked of one question takes the mean log-probability per token of each answer, in
+nats: the log of the likelihood p(answer | question) ^ (1 / its tokens). It is NaN where there is no wrong answer to
+compare with, and where the model gave NaN.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,8 @@ from scipy.stats import ks_2samp
 Values = NDArray[np.float64]
 
 NAN = float("nan")
+BINS = 20
+"""Cells of equal width on [0, 1] between which `jensen_shannon` tells samples apart."""
 
 
 def average(values: Collection[float]) -> float:
@@ -54,9 +61,6 @@ def complement(shares: ArrayLike) -> Values:
     return np.asarray(1.0 - np.asarray(shares, dtype=float))
 
 
-NAN = float("nan")
-
-
 def truth_ratio(paraphrased_mean_logp: float, perturbed_mean_logps: Sequence[float]) -> float:
     """R = mean likelihood of the wrong answers / that of the right one in other words, in [0, inf].
 
@@ -94,14 +98,6 @@ def beats(right: float, others: Sequence[float]) -> float:
     return math.fsum(0.5 * ((other < right) + (other <= right)) for other in others) / len(others)
 
 
-def _useless(one: float, others: Sequence[float]) -> bool:
-    return not others or math.isnan(one) or any(map(math.isnan, others))
-
-
-BINS = 20
-"""Cells of equal width on [0, 1] between which `jensen_shannon` tells samples apart."""
-
-
 class KolmogorovSmirnov(NamedTuple):
     """The largest distance of two empirical distribution functions, in [0, 1], and its two-sided p-value."""
 
@@ -117,7 +113,7 @@ def kolmogorov_smirnov(first: ArrayLike, second: ArrayLike) -> KolmogorovSmirnov
     """
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if not len(one) or not len(two):
-        return KolmogorovSmirnov(float("nan"), float("nan"))
+        return KolmogorovSmirnov(NAN, NAN)
     found = ks_2samp(one, two)
     return KolmogorovSmirnov(float(found.statistic), float(found.pvalue))
 
@@ -130,7 +126,7 @@ def jensen_shannon(first: ArrayLike, second: ArrayLike) -> float:
     """
     samples = [np.asarray(sample, dtype=float) for sample in (first, second)]
     if not all(map(len, samples)):
-        return float("nan")
+        return NAN
     one, two = (np.histogram(sample, BINS, (0.0, 1.0))[0] / len(sample) for sample in samples)
     return _distance(one, two, base=2)
 
@@ -144,10 +140,14 @@ def jensen_shannon_of_profiles(first: ArrayLike, second: ArrayLike) -> float:
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     usable = one.shape == two.shape and one.size > 0 and bool(np.isfinite([one, two]).all())
     if not usable or one.sum() == 0.0 or two.sum() == 0.0:
-        return float("nan")
+        return NAN
     return _distance(one, two)
 
 
 def _distance(one: NDArray[np.float64], two: NDArray[np.float64], base: float | None = None) -> float:
     with np.errstate(invalid="ignore"):  # by rounding, the divergence of equal distributions may come out below 0
         return float(np.nan_to_num(jensenshannon(one, two, base)))
+
+
+def _useless(one: float, others: Sequence[float]) -> bool:
+    return not others or math.isnan(one) or any(map(math.isnan, others))

@@ -2,7 +2,7 @@
 
 Pure and said once: the search ranks trials with these functions and the analysis reports them. All objectives use
 the normalised probability of the right option of classification questions, which is smoother than accuracy. A study
-may add a third, `study.metrics.registry.recovery.objective`: what an attack brings back.
+may add a third, `study.metrics.recovery.objective`: what an attack brings back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Log-probabilities of answers."""
+"""How likely a model finds the answers of a packed batch. Shapes: T answer tokens, A answers; all in nats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a Hugging Face folder to a model, and what can be wrong with the folder."""
+"""From a Hugging Face folder to a model; what is wrong with it is found from its small files, before any weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Pictures as a vision tower takes them, and the features that it gives."""
+"""Pictures as a model takes them, and what its visual module says of them, apart from the model that said it.
+
+Pixels are named tensors with one entry per picture, whatever a family calls and shapes them. Shapes: B pictures,
+N tokens, D width.
+"""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ class VLM:
         return computed() if self.spread is None else self.spread.forward_pass(computed)
 
     def over(self, like: Tensor, run: Run) -> list[Tensor]:
-        """What `run` makes of the rows of `like`, in chunks and by all processes that share a step: `Chunks.over`."""
+        """What `run` makes of the rows of `like`, in chunks, by all that share a step: `MicroBatching.over`."""
         return self.chunks.over(like, run, self.run)
 
     def independent_passes(self) -> AbstractContextManager[None]:

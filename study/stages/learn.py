@@ -160,15 +160,17 @@ def learn_all(
     teach together runs out of memory in finer chunks; what was already learned is not learned again.
     `on_progress(model, steps)` is called now and then.
     """
-
-    from study.engine.team import run_workers  # Ray reads its settings when it is imported: not before they are set
+    # Ray reads its settings when it is imported: not before they are set
+    from study.engine.team import WorkersFailed, run_workers
 
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(context.folder, models, stop, on_progress), daemon=True)
     watcher.start()
     try:
         run_workers(
-            *(_teach, (context, models, together), workers),
+            _teach,
+            (context, models, together),
+            workers,
             cpus=cpus,
             gpus=gpus,
             logs=context.root / "ray",
@@ -176,7 +178,7 @@ def learn_all(
             sharded=sharded,
             restarts=1,
         )
-    except RuntimeError as error:
+    except WorkersFailed as error:
         raise Failed(f"learning failed: {error}") from error
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped

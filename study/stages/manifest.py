@@ -13,20 +13,8 @@ from study.core.hashing import Json, canonical, content_key
 from study.engine.cluster import PROJECT
 from study.stages.plan import PLACES, Plan
 
-RUNTIME = (
-    *(
-        "study_dir",
-        "storage",
-        "workers",
-        "gpus_per_trial",
-        "workers_per_trial",
-        "workers_per_model",
-        "sharded",
-        "threads",
-        "address",
-    ),
-    *("dry_run", "cost"),
-)
+RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_trial", "workers_per_model", "sharded",
+           "threads", "address", "dry_run", "cost")  # fmt: skip
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
 GROWING = (
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),

@@ -144,6 +144,15 @@ def jensen_shannon_of_profiles(first: ArrayLike, second: ArrayLike) -> float:
     return _distance(one, two)
 
 
+def wasserstein(first: ArrayLike, second: ArrayLike) -> Values:
+    """The Wasserstein-1 distance of samples along the first axis: of (n, ...) to (k n, ...), for a whole k; (...).
+
+    The mean absolute difference of the sorted samples, each value of the first standing for k of the second.
+    """
+    one, two = np.sort(np.asarray(first, dtype=float), axis=0), np.sort(np.asarray(second, dtype=float), axis=0)
+    return np.asarray(np.abs(np.repeat(one, len(two) // len(one), axis=0) - two).mean(axis=0))
+
+
 def _distance(one: NDArray[np.float64], two: NDArray[np.float64], base: float | None = None) -> float:
     with np.errstate(invalid="ignore"):  # by rounding, the divergence of equal distributions may come out below 0
         return float(np.nan_to_num(jensenshannon(one, two, base)))

@@ -1,0 +1,140 @@
+"""The forget gap: how far a model is from retraining, as a distance between distributions over people.
+
+A mean over people can be gamed: a model that keeps two of nine people whole and crushes the rest has the mean of a
+retraining. So each person has a score of their own (the mean over their questions) and the gap is the Wasserstein-1
+distance between the scores of the model's people and of the references' people, in units of probability: the mean
+difference between the k-th best known person here and there. It is not a difference person by person, because two
+honest retrainings differ there: which of the forgotten happens to be guessed right is chance. To fall below the
+references is distance, too.
+
+Choices alone can be gamed as well, by a model that picks wrong options while it completes clozes. So every task is a
+term of its own: a choice counts by the probability of the right option, a generation or a cloze by the likelihood of
+its answer, p(answer | question) ^ (1 / tokens); so is each group of questions that must go. The gap is the mean over
+the terms.
+
+References are retrainings from several seeds, measured against together. The gap of one of them to the others is the
+noise floor: what lies within it cannot be told from retraining.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from study.core.terms import Modality, Role, Task
+from study.metrics.formulas import wasserstein
+from study.metrics.intervals import Block, Estimate, Values, estimate
+
+Group = tuple[Role, Modality]
+
+MEASURES: dict[Task, str] = {"classification": "probability", "generation": "likelihood", "cloze": "likelihood"}
+"""The column of rows by which a question of each task counts."""
+
+PEOPLE = "forget people"
+"""The axis of the people to be forgotten; the test questions are about the same."""
+REFERENCES = "seed of the reference"
+
+
+class Term(NamedTuple):
+    """One kind of questions, which is one term of the gap."""
+
+    role: Role
+    modality: Modality
+    task: Task
+
+
+def terms(rows: pd.DataFrame, groups: Collection[Group]) -> list[Term]:
+    """The terms that rows have of the groups that must go."""
+    there = rows[["role", "modality", "task"]].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(Term(*kind) for kind in there if kind[:2] in groups)
+
+
+def person_scores(rows: pd.DataFrame, wanted: Sequence[Term], whose: str = "the model") -> pd.DataFrame:
+    """The score of each person (lines) in each term (columns); NaN where a person is not asked in that way.
+
+    Raises `ValueError` that names a term without rows, or with rows without a number.
+    """
+    found = {}
+    for term in wanted:
+        column = MEASURES[term.task]
+        chosen = rows[(rows["role"] == term.role) & (rows["modality"] == term.modality) & (rows["task"] == term.task)]
+        if chosen.empty:
+            raise ValueError(f"{whose} has no {' '.join(term)} rows: score these questions")
+        if chosen[column].isna().any():
+            raise ValueError(f"{whose} has {' '.join(term)} rows without {column}: score them again")
+        found[term] = chosen.groupby("person")[column].mean()
+    return pd.DataFrame(found).sort_index()
+
+
+def scores(runs: Sequence[pd.DataFrame], wanted: Sequence[Term], whose: str = "the model") -> Values:
+    """The person scores of several seeds of one model, of shape (people, seeds, terms).
+
+    Raises `ValueError` as `person_scores` does, and if the seeds were not asked about the same people.
+    """
+    found = [person_scores(rows, wanted, whose) for rows in runs]
+    if any(list(frame.index) != list(found[0].index) for frame in found):
+        raise ValueError(f"the seeds of {whose} were asked about different people: score them again")
+    return np.stack([frame.to_numpy(dtype=float) for frame in found], axis=1)
+
+
+def gap(model: Values, references: Values) -> float:
+    """The gap of person scores of shape (people, seeds, terms), the mean over the model's seeds; NaN without terms.
+
+    A model's seeds are models of their own; the references' are one population.
+    """
+    found = []
+    for term in range(model.shape[2]):
+        asked = ~np.isnan(model[:, 0, term])
+        other = references[asked, :, term].reshape(-1, 1)
+        found.append(float(wasserstein(model[asked, :, term], other).mean()))
+    return math.fsum(found) / len(found) if found else math.nan
+
+
+def gap_estimate(model: Values, references: Values, seed: str = "seed") -> Estimate:
+    """The gap with what people, the model's seeds and the references' seeds add to its variance."""
+    blocks = [Block(model, (PEOPLE, seed, "")), Block(references, (PEOPLE, REFERENCES, ""))]
+    return estimate(lambda values: gap(*values), blocks, [PEOPLE], [seed, REFERENCES])
+
+
+def noise_floor(references: Values) -> list[float]:
+    """The gap of each reference to all the others; empty for a single one, whose noise is not known."""
+    several = references.shape[1]
+    if several < 2:
+        return []
+    return [gap(references[:, [i]], np.delete(references, i, axis=1)) for i in range(several)]
+
+
+def forget_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], groups: Collection[Group]) -> float:
+    """The gap of one model's rows to those of the references; see the module. Raises `ValueError` as `scores` does."""
+    wanted = terms(references[0], groups)
+    if missing := [group for group in groups if group not in {term[:2] for term in wanted}]:
+        raise ValueError(f"the reference has no {' '.join(missing[0])} rows: score these questions")
+    own, theirs = scores([rows], wanted, "the trial"), scores(references, wanted, "the reference")
+    if len(own) != len(theirs):
+        raise ValueError("the trial and the reference were asked about different people: score them again")
+    return gap(own, theirs)
+
+
+class Person(NamedTuple):
+    """One person and what a model knows of them, the mean over terms."""
+
+    id: str
+    score: float
+
+
+def worst_person(runs: Sequence[pd.DataFrame], wanted: Sequence[Term]) -> Person:
+    """Of whom a model knows most, averaged over its seeds and the terms."""
+    known = pd.concat([person_scores(rows, wanted).mean(axis=1) for rows in runs], axis=1).mean(axis=1)
+    return Person(str(known.idxmax()), float(known.max()))
+
+
+def smallest_leak(questions: int) -> float:
+    """The share of questions that may leak though none of `questions` did: 3 / n, at 95 % (the rule of three).
+
+    Hanley & Lippman-Hand 1983; the exact bound is 1 - 0.05 ^ (1 / n). At most 1.
+    """
+    return min(1.0, 3.0 / questions) if questions else 1.0

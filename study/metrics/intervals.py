@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import expit, logit
-from scipy.stats import t as students_t
+from scipy.special import expit, logit, stdtrit
 
 LEVEL = 0.95
 FEWEST_PEOPLE = 6
@@ -70,8 +68,11 @@ MISSING = Interval(math.nan, math.nan, math.nan)
 class Component(NamedTuple):
     """What the people or the seeds of one axis add to the variance of a statistic."""
 
+    axis: str
     variance: float
+    units: int
     freedom: int
+    """Of the variance: `units` - 1, or more where several models tell of it."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,25 @@ class Estimate:
     """
 
     value: float
-    components: tuple[Component, ...] = ()
+    people: tuple[Component, ...] = ()
+    seeds: tuple[Component, ...] = ()
     share: bool = False
-    people: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether anything can be said of the spread."""
+        return bool(self.people) and not math.isnan(self.value)
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The two-sided interval at a level."""
-        if not self.components or math.isnan(self.value):
+        if not self.known:
             return Interval(self.value, math.nan, math.nan)
         low, high = self._bounds((1.0 - level) / 2.0)
         return Interval(self.value, round(low, DIGITS), round(high, DIGITS))
 
     def p_above(self, bound: float) -> float:
         """The p-value, at most 1/2, of the hypothesis that the truth is `bound` or less; else 1. NaN without spread."""
-        if not self.components or math.isnan(self.value):
+        if not self.known:
             return math.nan
         if self.value <= bound:
             return 1.0
@@ -108,9 +114,11 @@ class Estimate:
     def _bounds(self, tail: float) -> tuple[float, float]:
         """The bounds that leave `tail` outside on each side."""
         if self.share and self.value in (0.0, 1.0):  # as if each person were one draw: the rule of three
-            far = 1.0 - tail ** (1.0 / self.people)
+            far = 1.0 - tail ** (1.0 / min(part.units for part in self.people))
             return (0.0, far) if self.value == 0.0 else (1.0 - far, 1.0)
-        reach = math.sqrt(math.fsum(_quantile(1.0 - tail, c.freedom) ** 2 * c.variance for c in self.components))
+        reach = math.sqrt(
+            math.fsum(float(stdtrit(c.freedom, tail)) ** 2 * c.variance for c in (*self.people, *self.seeds))
+        )
         if not self.share:
             return self.value - reach, self.value + reach
         middle, reach = float(logit(self.value)), reach / (self.value * (1.0 - self.value))
@@ -131,9 +139,8 @@ def estimate(
     """
     value = round(float(statistic([block.values for block in blocks])), DIGITS)
     sizes = {axis: block.values.shape[at] for block in blocks for at, axis in enumerate(block.axes) if axis}
-    fewest = min((sizes[axis] for axis in people), default=0)
-    if math.isnan(value) or fewest < FEWEST_PEOPLE:
-        return Estimate(value, share=share, people=fewest)
+    if math.isnan(value) or min(sizes[axis] for axis in people) < FEWEST_PEOPLE:
+        return Estimate(value, share=share)
     several = [axis for axis in seeds if sizes[axis] > 1]
     single = {axis: _left_out(statistic, blocks, (axis,), sizes) for axis in (*people, *several)}
     both: dict[str, float] = dict.fromkeys(people, 0.0)  # interaction and residual, which is in each of the two
@@ -143,15 +150,29 @@ def estimate(
             rest = pairs - single[axis][:, None] - single[seed][None, :] + value
             cells = (sizes[axis] - 1) * (sizes[seed] - 1)
             both[axis] += cells * float((rest**2).mean())
-    return Estimate(
-        value,
-        (
-            *(Component(max(0.0, _jackknife(single[axis]) - both[axis]), sizes[axis] - 1) for axis in people),
-            *(Component(_jackknife(single[axis]), sizes[axis] - 1) for axis in several),
-        ),
-        share=share,
-        people=fewest,
-    )
+    drawn = {axis: Component(axis, _jackknife(single[axis]), sizes[axis], sizes[axis] - 1) for axis in single}
+    alone = [drawn[axis]._replace(variance=max(0.0, drawn[axis].variance - both[axis])) for axis in people]
+    return Estimate(value, tuple(alone), tuple(drawn[axis] for axis in several), share)
+
+
+def pooled(found: Sequence[Estimate]) -> list[Estimate]:
+    """The estimates of one table, with what they tell together of the noise of seeds.
+
+    Two or three seeds of one model say next to nothing about it, those of all models of a study do. Each component of
+    seeds is the larger of its own and the mean over models, with the degrees of freedom of all: a model that is
+    noisier than the others keeps its own noise. Estimates of one model under several attacks count once.
+    """
+    parts: dict[str, list[Component]] = {}
+    for part in (part for one in found for part in one.seeds):
+        parts.setdefault(part.axis, []).append(part)
+    freedom = sum(mine[0].freedom for mine in parts.values())
+    total = math.fsum(mine[0].freedom * math.fsum(p.variance for p in mine) / len(mine) for mine in parts.values())
+    return [
+        replace(
+            one, seeds=tuple(p._replace(variance=max(p.variance, total / freedom), freedom=freedom) for p in one.seeds)
+        )
+        for one in found
+    ]
 
 
 def mean(values: Values, people: str = "people", seed: str = "seed") -> Estimate:
@@ -172,8 +193,3 @@ def _left_out(statistic: Statistic, blocks: Sequence[Block], axes: tuple[str, ..
 def _jackknife(without: Values) -> float:
     """The variance of a statistic, from its values without each unit."""
     return float((len(without) - 1) * without.var())
-
-
-@lru_cache(maxsize=4096)
-def _quantile(below: float, freedom: int) -> float:
-    return float(students_t.ppf(below, freedom))

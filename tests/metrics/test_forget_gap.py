@@ -107,7 +107,7 @@ def test_the_estimate_knows_people_and_both_kinds_of_seeds() -> None:
     model, references = draw.uniform(0, 0.4, (12, 3, 2)), draw.uniform(0, 0.4, (12, 2, 2))
     found = gap_estimate(model, references)
     assert found.value == pytest.approx(gap(model, references))
-    assert [part.freedom for part in found.components] == [11, 2, 1]
+    assert [part.units for part in (*found.people, *found.seeds)] == [12, 3, 2]
     assert found.interval().low < found.value < found.interval().high
 
 

@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import t as students_t
 from scipy.stats import ttest_1samp
 
-from study.metrics.intervals import FEWEST_PEOPLE, Block, Estimate, Values, estimate, mean
-from tests.metrics.coverage import NOISES, PEOPLE, STATISTICS, Cell, coverage
+from study.metrics.intervals import FEWEST_PEOPLE, Block, Component, Estimate, Values, estimate, mean, pooled
+from tests.metrics.simulation import NOISES, PEOPLE, STATISTICS, Cell, coverage
 
 DRAW = np.random.default_rng(0)
 
@@ -35,7 +35,8 @@ def test_of_people_and_seeds_it_is_the_two_way_analysis_of_variance() -> None:
     x = DRAW.normal(0, 1, (n, 1)) + DRAW.normal(0, 1, (1, s)) + DRAW.normal(0, 1, (n, s))
     rest = x - x.mean(1, keepdims=True) - x.mean(0, keepdims=True) + x.mean()
     left = (rest**2).sum() / ((n - 1) * (s - 1)) / (n * s)
-    people, seeds = estimate(average, [Block(x, ("people", "seed"))], ["people"], ["seed"]).components
+    found = estimate(average, [Block(x, ("people", "seed"))], ["people"], ["seed"])
+    (people,), (seeds,) = found.people, found.seeds
     assert people.variance == pytest.approx(max(0, x.mean(1).var(ddof=1) / n - left))
     assert seeds.variance == pytest.approx(x.mean(0).var(ddof=1) / s)
     assert (people.freedom, seeds.freedom) == (n - 1, s - 1)
@@ -67,11 +68,20 @@ def test_the_interval_of_a_share_stays_within_bounds() -> None:
 
 
 def test_a_p_value_is_where_the_bound_of_the_interval_meets() -> None:
-    found = Estimate(0.2, estimate(average, [Block(DRAW.normal(0, 1, 9), ("people",))], ["people"]).components)
+    found = Estimate(0.2, estimate(average, [Block(DRAW.normal(0, 1, 9), ("people",))], ["people"]).people)
     tail = found.p_above(0.0)
     assert found.interval(1 - 2 * tail).low == pytest.approx(0.0, abs=1e-9)
-    reach = float(students_t.ppf(1 - tail, 8)) * math.sqrt(found.components[0].variance)
+    reach = float(students_t.ppf(1 - tail, 8)) * math.sqrt(found.people[0].variance)
     assert reach == pytest.approx(0.2)
+
+
+def test_models_tell_together_of_the_noise_of_seeds() -> None:
+    quiet = [Component("seed a", 1.0, 3, 2), Component("seed b", 3.0, 3, 2), Component("seed c", 11.0, 3, 2)]
+    alone = [Estimate(0.5, (Component("people", 1.0, 9, 8),), (part,)) for part in (*quiet, quiet[0])]
+    together = [one.seeds[0] for one in pooled(alone)]
+    assert [part.variance for part in together] == [5.0, 5.0, 11.0, 5.0]
+    assert {part.freedom for part in together} == {6}  # three models; the first was met twice
+    assert pooled([Estimate(0.5)]) == [Estimate(0.5)]
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
-"""Whether 95 % intervals cover: simulated people, seeds and answers, judged by the project's own functions.
+"""Simulated people, seeds and answers, judged by the project's own functions: do intervals cover, do verdicts err?
 
-`python -m tests.metrics.coverage 1000` prints a table: the share of 1000 simulated studies whose interval holds the
-truth, for scores of choices, overlaps like ROUGE and probabilities; for means, gains above control and normalised
-recoveries. Log odds of a right answer are a level + the person + the seed + both + the question, all normal.
+`python -m tests.metrics.simulation 1000` prints two tables. The first is the share of 1000 simulated studies whose 95 %
+interval holds the truth, for scores of choices, overlaps like ROUGE and probabilities; for means, gains above control
+and normalised recoveries. The second is of studies of six methods and three attacks: how many say of any method that
+something came back though nothing did, how many of the lines they then call equivalent to retraining, and how many of
+the lines in which everything came back they find. Log odds of a right answer are a level + the person + the seed +
+both + the question, all normal.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -18,7 +22,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from study.metrics import intervals
-from study.metrics.intervals import Block, Estimate, Values, estimate
+from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
+from study.metrics.verdicts import Evidence, Verdict, verdicts
 
 KINDS = ("accuracy", "overlap", "probability")
 PEOPLE = (6, 9, 25, 75)
@@ -28,6 +33,8 @@ STATISTICS = ("mean", "gain above control", "normalised recovery")
 SEEDS, QUESTIONS = 3, 4
 OF_PEOPLE, OF_BOTH, OF_QUESTIONS = 0.8, 0.4, 0.6  # spread in log odds; the default study's people spread about so
 BEFORE, AFTER, CONTROL_AFTER, VANILLA = -1.4, -0.2, -1.0, 3.0  # levels: accuracies near 0.2, 0.45, 0.3 and 0.95
+ALL_BACK = 3.5  # about 0.95
+METHODS, ATTACKS = 6, 3  # of a study that is judged
 MANY = 400_000  # draws for the truth: its error is far below the widths
 
 
@@ -110,14 +117,41 @@ def _intervals(world: World) -> Iterator[intervals.Interval]:
     return (found.interval() for found in one(world))
 
 
+def judged(cell: Cell, after: float, seed: int, *, methods: int = METHODS, attacks: int = ATTACKS) -> list[Verdict]:
+    """The verdicts on one simulated study, in which attacks take every method to `after`."""
+    world = World(cell, seed)
+    people, found = world.people(), []
+    for _ in range(attacks):
+        control = world.attacked(CONTROL_AFTER, people)
+        found += [_evidence(world.attacked(after, people), control, f"seed of {method}") for method in range(methods)]
+    estimates = pooled([line.above_control for line in found])
+    return verdicts([replace(line, above_control=one) for line, one in zip(found, estimates, strict=True)])
+
+
+def _evidence(own: Values, control: Values, seed: str) -> Evidence:
+    blocks = [Block(own, ("people", seed, "")), Block(control, ("people", "reference", ""))]
+    above = estimate(gain, blocks, ["people"], [seed, "reference"])
+    before, end = float(own[..., 0].mean()), float(own[..., 1].mean())
+    return Evidence(above, end - before, end, float(control[..., 1].mean()), forgotten=0.6)
+
+
 def main(studies: int, show: Callable[[str], object] = print) -> None:
-    """Print the coverage of every cell."""
+    """Print both tables."""
     show(f"{'scores':<12} {'seed noise':>10} {'people':>6}  " + "  ".join(STATISTICS))
     for cell in map(Cell._make, product(KINDS, NOISES, PEOPLE)):
-        found = "  ".join(
-            f"{share:>{len(name)}.3f}" for share, name in zip(coverage(cell, studies), STATISTICS, strict=True)
+        shares = zip(coverage(cell, studies), STATISTICS, strict=True)
+        show(
+            f"{cell.kind:<12} {cell.noise:>10g} {cell.people:>6}  " + "  ".join(f"{x:>{len(n)}.3f}" for x, n in shares)
         )
-        show(f"{cell.kind:<12} {cell.noise:>10g} {cell.people:>6}  {found}")
+    show(f"{'scores':<12} {'seed noise':>10} {'people':>6}  a false 'came back'  equivalent  all back and found")
+    for cell in map(Cell._make, product(("accuracy", "probability"), NOISES, (6, 9, 12, 25, 50))):
+        few = range(max(1, studies // 5))
+        none = [judged(cell, CONTROL_AFTER, seed) for seed in few]
+        back = [verdict for seed in few for verdict in judged(cell, ALL_BACK, seed)]
+        alarm = np.mean(["came back" in study for study in none])
+        equal = np.mean([verdict == "equivalent to retraining" for study in none for verdict in study])
+        found = np.mean([verdict == "came back" for verdict in back])
+        show(f"{cell.kind:<12} {cell.noise:>10g} {cell.people:>6}  {alarm:>19.3f}  {equal:>10.3f}  {found:>18.3f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""Verdicts: planted lines whose right verdict is known, and error rates in simulated studies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from study.metrics.intervals import Block, Component, Estimate, estimate
+from study.metrics.verdicts import Evidence, Needed, Verdict, holm, needed, verdicts
+from tests.metrics.simulation import ALL_BACK, CONTROL_AFTER, Cell, judged
+
+
+def spread(people: float, seeds: float) -> tuple[Component, ...]:
+    """What 12 people and 3 seeds add, given the standard errors."""
+    return Component("people", people**2, 12, 11), Component("seed", seeds**2, 3, 2)
+
+
+SURE, VAGUE, LOOSE = spread(0.02, 0.01), spread(0.15, 0.05), spread(0.06, 0.012)
+
+
+def line(above: float, components: tuple[Component, ...] = SURE, **about: float | bool) -> Evidence:
+    """A line of a method that had forgotten."""
+    found = Evidence(
+        Estimate(above, components[:1], components[1:]), gain=above, after=0.2 + above, control_after=0.2, forgotten=0.6
+    )
+    return replace(found, **about)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        (line(0.5), "came back"),
+        (line(0.0), "equivalent to retraining"),
+        (line(-0.3), "less than retraining"),
+        (line(0.0, VAGUE), "cannot tell"),
+        (line(0.05, spread(0.04, 0.01)), "cannot tell"),
+        (line(0.5, gain=-0.1), "only the control fell"),
+        (line(0.5, after=0.19), "rebound from overshoot"),
+        (line(0.0, forgotten=0.05), "not unlearned"),
+        (line(0.0, collapsed=True), "collapsed"),
+        (line(0.0, ruined=True), "collapsed under attack"),
+        (line(0.5, ruined=True), "came back"),  # 0.19 to 0.97 on a model that keeps little else
+        (line(0.5, collapsed=True), "came back"),
+        (line(0.5, ()), "too few people"),
+        (line(math.nan, ()), "no control"),
+        (line(0.5, given=True), "given to the attacker"),
+    ],
+)
+def test_each_verdict(evidence: Evidence, verdict: Verdict) -> None:
+    assert verdicts([evidence]) == [verdict]
+
+
+def test_a_line_that_nobody_judged_costs_the_others_nothing() -> None:
+    close = line(0.078, spread(0.035, 0.001))  # p about .02: of itself it came back, one of many it did not
+    assert verdicts([close]) == ["came back"]
+    assert verdicts([close, *[line(0.5, given=True)] * 9]) == ["came back", *["given to the attacker"] * 9]
+    assert verdicts([close, *[line(0.0)] * 9])[0] != "came back"
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([]) == []
+
+
+def test_needed_is_enough_and_not_much_more() -> None:
+    more = needed(Estimate(0.0, LOOSE[:1], LOOSE[1:]))
+    assert more is not None
+    people, seeds = more
+    draw = np.random.default_rng(0)
+    of_people, of_seeds = (math.sqrt(part.variance * part.units) for part in LOOSE)
+
+    def power(people: int, seeds: int) -> float:
+        told = 0
+        for _ in range(100):
+            scores = draw.normal(0, of_people, (people, 1)) + draw.normal(0, of_seeds, (1, seeds))
+            seen = estimate(lambda v: float(v[0].mean()), [Block(scores, ("people", "seed"))], ["people"], ["seed"])
+            told += verdicts([Evidence(seen, 0.1, 0.3, 0.2, 0.6)]) == ["equivalent to retraining"]
+        return told / 100
+
+    assert power(people, seeds) > 0.7
+    assert power(people // 3, seeds) < 0.5
+
+
+def test_no_study_is_large_enough_for_some_noise() -> None:
+    noisy = spread(0.01, 3.0)
+    assert needed(Estimate(0.0, noisy[:1], noisy[1:])) is None
+    assert needed(Estimate(0.0)) is None
+    assert needed(Estimate(0.0, SURE[:1], SURE[1:])) == Needed(12, 3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_a_study_in_which_nothing_came_back_says_so(noise: float) -> None:
+    """Six methods, three attacks: at most 5 % of the studies call any line *came back* (and of 80 simulated, 8)."""
+    wrong = sum("came back" in judged(Cell("accuracy", noise, 12), CONTROL_AFTER, seed) for seed in range(80))
+    assert wrong <= 8  # 5 % of 80 are 4; more than 8 have a probability below 0.03
+
+
+def test_what_came_back_is_found() -> None:
+    """Accuracy from 0.2 to 0.95 where the control comes to 0.3: without noise of seeds most lines find it."""
+    found = [verdict for seed in range(10) for verdict in judged(Cell("accuracy", 0.0, 12), ALL_BACK, seed)]
+    assert np.mean([verdict == "came back" for verdict in found]) > 0.8

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from study.data.benchmark import Lesson
+from study.data.benchmark import Lesson, Question
 
 
 def sample_facts(
@@ -28,7 +28,7 @@ def sample_facts(
     return tuple(x for x in lessons if (x.person, stated[x.person, x.answer]) in known)
 
 
-def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
+def facts(lessons: Iterable[Lesson | Question]) -> dict[tuple[str, str], str]:
     """Which fact each `(person, answer)` states: the shortest answer of that person that it contains.
 
     Datasets in the MLLMU-Bench layout do not label facts, but "Lisbon" and "This person lives in Lisbon." state

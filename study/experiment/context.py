@@ -12,6 +12,7 @@ from study.contracts import Request, Source
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.data.benchmark import Benchmark
+from study.data.halves import prepared
 from study.engine.microbatches import MicroBatching
 from study.experiment.checkpoints import cached, load_learned
 from study.experiment.trial_spec import Trial
@@ -74,4 +75,4 @@ class StudyContext:
 
 @functools.lru_cache(maxsize=1)
 def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Benchmark:
-    return source(folder).narrowed(attributes)
+    return prepared(source(folder), attributes)

@@ -16,6 +16,7 @@ from study.core.plugins import search_space
 from study.core.specs import links, name_in, parameters, pinned, plugin
 from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
 from study.data.benchmark import Split
+from study.data.halves import prepared
 from study.data.official_protocol import OfficialProtocol
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
@@ -37,7 +38,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     _check_released(study, source)
     _check_spaces(study)
     _check_quantized(study, model)
-    benchmark = source(data).narrowed(study.forget_attributes)
+    benchmark = prepared(source(data), study.forget_attributes)
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
         split_requests(benchmark.split(ratio), study.goal, study.requests)

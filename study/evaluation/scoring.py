@@ -50,7 +50,7 @@ class Reading:
     min_k: list[float]
     min_k_plus_plus: list[float]
     reply: str | None
-    """What it replied greedily; None if it was a choice."""
+    """What it replied greedily; None if it was a choice, or not asked to reply."""
 
     def memberships(self, metric: Metric) -> list[float]:
         """The score of each candidate, as in `study.evaluation.membership`."""
@@ -65,12 +65,13 @@ class Reading:
         return chances
 
 
-def score(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> pd.DataFrame:
+def score(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, reply: bool = True) -> pd.DataFrame:
     """One row per question, in the order of `questions`, with the columns of `ROW_COLUMNS`.
 
-    With `blind` every picture is replaced by a grey one: what is still right then was never seen.
+    With `blind` every picture is replaced by a grey one: what is still right then was never seen. Without `reply`
+    nothing is generated: of questions without options only the likelihoods of their answers are told.
     """
-    read = readings(vlm, questions, blind=blind)
+    read = readings(vlm, questions, blind=blind, reply=reply)
     return pd.DataFrame([_row(q, read[q.id]) for q in questions], columns=list(ROW_COLUMNS))
 
 
@@ -82,8 +83,11 @@ def candidates(question: Question) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k: float = SHARE) -> dict[str, Reading]:
-    """What a model says to each question, by question id. Those without options are replied to.
+def readings(
+    vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k: float = SHARE, reply: bool = True
+) -> dict[str, Reading]:
+    """What a model says to each question, by question id. Those without options are replied to if
+    asked to `reply`.
 
     `k` is the share of tokens that `min_k` and `min_k_plus_plus` look at. Processes that do a job together share the
     pictures among them.
@@ -95,7 +99,7 @@ def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k:
         asked = [question for _, mine in part for question in mine]
         shown = sum(group.picture is not None for group, _ in part)
         batch = pack(vlm, [group for group, _ in part], vlm.grey(shown) if blind and shown else None, end=False)
-        return list(zip((q.id for q in asked), _read(vlm, batch, asked, k), strict=True))
+        return list(zip((q.id for q in asked), _read(vlm, batch, asked, k, reply), strict=True))
 
     parts = batched(vlm, [group for group, _ in groups])
     with vlm.independent_passes():
@@ -115,9 +119,9 @@ def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Questi
         yield Group(picture, tuple(Prompt(q.prompt, candidates(q)) for q in mine)), mine
 
 
-def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float) -> Iterator[Reading]:
+def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float, reply: bool) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
-    free = [i for i, question in enumerate(asked) if not question.options]
+    free = [i for i, question in enumerate(asked) if reply and not question.options]
     cache = DynamicCache() if free else None
     hidden = hidden_states(vlm, batch, cache)
     answers = [answer for question in asked for answer in candidates(question)]
@@ -148,8 +152,15 @@ def about(question: Question, protocol: str) -> Cells:
 
 
 def _row(question: Question, reading: Reading) -> Cells:
-    said = _chosen(question, reading) if reading.reply is None else replied(question, reading.reply)
-    return {**about(question, "strict"), **_likelihoods(question, reading), **said}
+    return {**about(question, "strict"), **_likelihoods(question, reading), **_said(question, reading)}
+
+
+def _said(question: Question, reading: Reading) -> Cells:
+    if question.options:
+        return _chosen(question, reading)
+    if reading.reply is not None:
+        return replied(question, reading.reply)
+    return {"reply": "", "score": NAN, "probability": NAN, "refused": False, "parsed": False}
 
 
 def _likelihoods(question: Question, reading: Reading) -> Cells:

@@ -27,7 +27,7 @@ from study.metrics.recovery import objective
 
 @dataclass(frozen=True)
 class MethodSearch(SearchProblem[Trial]):
-    """The search of methods: for each a default to start from, and the yardsticks of each ratio."""
+    """The search of methods: for each a default to start from, and the baselines of each ratio."""
 
     context: StudyContext
     defaults: Mapping[str, Method]
@@ -37,8 +37,8 @@ class MethodSearch(SearchProblem[Trial]):
     vanilla: Learned
     references: Mapping[int, str]
     """The key of the learned reference of each ratio."""
-    yardsticks: Mapping[int, tuple[str, str]]
-    """The keys of the trials that are vanilla and the reference, by ratio."""
+    baselines: Mapping[int, tuple[str, tuple[str, ...]]]
+    """The keys of the trials that are vanilla and the references, by ratio; the first reference is the control."""
     goal: Goal
     seed: int
     lookahead: int
@@ -96,7 +96,7 @@ class MethodSearch(SearchProblem[Trial]):
         """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
         if self._state(job) != "complete":
             return None
-        values = judged(self.context, job, *self.yardsticks[job.ratio])
+        values = judged(self.context, job, *self.baselines[job.ratio])
         if self.attacker is None:
             return JobResult(values)
         recovery = self._recovery(job, self.attacker, values["utility"])
@@ -130,7 +130,7 @@ class MethodSearch(SearchProblem[Trial]):
         """What the attack got back, or NaN where it failed or measured nothing."""
         if attack_state(self.context.folder, job, attacker) != "complete":
             return math.nan
-        _, reference = self.yardsticks[job.ratio]
+        _, (reference, *_) = self.baselines[job.ratio]
         paths = (self.context.folder.attack(key, content_key(attacker)) for key in (job.key, reference))
         own, control = map(read_rows, paths)
         try:

@@ -14,6 +14,7 @@ import torch
 from study.core.files import write_json
 from study.core.hashing import Json, content_key
 from study.core.rows import read_rows, rows_at, write_rows
+from study.core.terms import Goal
 from study.data.benchmark import Question
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.engine.world import world
@@ -23,6 +24,7 @@ from study.experiment.context import StudyContext
 from study.experiment.records import State, existing_record, keep_record
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
+from study.metrics.objectives import forget_groups
 from study.model.delta import delta
 from study.model.flop_counter import ComputeCount, counted
 from study.model.tensor_files import save_tensors
@@ -50,7 +52,7 @@ def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 
 def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> Json:
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
-    selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
+    selects = validation_questions(request.split.questions, trial.goal)
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
         started = time.monotonic()
         state: State = "complete"
@@ -81,6 +83,14 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
         **asdict(work),
     }
     return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
+
+
+def validation_questions(questions: Sequence[Question], goal: Goal) -> list[Question]:
+    """What a search asks: the choices of the validation half, and all tasks about what must go."""
+    groups = forget_groups(goal)
+    return [
+        q for q in questions if q.half == "select" and (q.task == "classification" or (q.role, q.modality) in groups)
+    ]
 
 
 def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
@@ -118,20 +128,27 @@ def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
-    """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
+def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
+    """The objectives of a complete trial, from the validation half of its rows and of those of the baselines."""
     with repairable(context.folder, trial.key):
-        own, before, wanted = (read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
+        own, before, *wanted = (
+            read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, *references)
+        )
     return objectives.objectives(own, before, wanted, trial.goal)
 
 
 def _scored(
     context: StudyContext, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
 ) -> pd.DataFrame:
-    """The rows of some questions; text rows of a model whose LLM is the start's are scored once per study."""
+    """The rows of some questions; text rows of a model whose LLM is the start's are scored once per study.
+
+    The validation half is chosen by likelihoods, so nothing is generated there.
+    """
+    reply = name != "select"
     if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
-        return score(vlm, questions)
+        return score(vlm, questions, reply=reply)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
     cache = context.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
-    shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"]))
-    return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)
+    shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"], reply=reply))
+    shown = score(vlm, [q for q in questions if q.modality != "text"], reply=reply)
+    return pd.concat([shown, shared], ignore_index=True)

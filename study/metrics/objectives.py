@@ -1,26 +1,26 @@
 """What a study optimises: rows of scored questions in, two numbers and their directions out.
 
-Pure and said once: the search ranks trials with these functions and the analysis reports them. All objectives use
-the normalised probability of the right option of classification questions, which is smoother than accuracy. A study
-may add a third, `study.metrics.recovery.objective`: what an attack brings back.
+Pure and said once: the search ranks trials with these functions and the analysis reports them. The forget gap is a
+distance between distributions over people (`study.metrics.forget_gap`); utility uses the normalised probability of the
+right option of classification questions, which is smoother than accuracy. A study may add a third objective,
+`study.metrics.recovery.objective`: what an attack brings back.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from study.core.terms import Goal, Modality, Role
-
-Group = tuple[Role, Modality]
+from study.core.terms import Goal
+from study.metrics.forget_gap import Group, forget_gap
 
 SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
 
-DIRECTIONS = {"forgetting": "minimize", "utility": "maximize"}
+DIRECTIONS = {"forget_gap": "minimize", "utility": "maximize"}
 ROBUST_DIRECTIONS = {**DIRECTIONS, "recovery": "minimize"}
 """Those of a study that attacks every trial."""
 
@@ -49,15 +49,24 @@ def keep_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
     return (*kept, *(() if goal == "full" or _wordless(text, there) else (text,)), *spared)
 
 
-def forgetting(rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal = "visual") -> float:
-    """Distance to the reference in [0, 1], lower is better: mean over groups of |mean p - mean p of the reference|.
+def gap_to(references: Sequence[pd.DataFrame], rows: pd.DataFrame, goal: Goal) -> float:
+    """The forget gap of one model's rows to those of the references of its ratio, in [0, 1], lower is better.
 
-    The reference never saw what is to be forgotten: 0 is perfect and falling below it (overshoot) counts as distance.
-    Raises `ValueError` that names the group without rows.
+    Raises `ValueError` that names what has no rows.
     """
+    return forget_gap(rows, references, forget_groups(goal, _groups(rows) | _groups(references[0])))
+
+
+def mean_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], goal: Goal) -> float:
+    """The mean over groups of |mean p - mean p of the references|, of choices, in [0, 1]; lower is better.
+
+    What studies were searched by before the forget gap: a mean over people that a mixture of known and crushed people
+    can match, shown beside it. Raises `ValueError` that names the group without rows.
+    """
+    theirs = pd.concat(references)
     gaps = [
-        abs(_probability(rows, group, "the trial") - _probability(reference_rows, group, "the reference"))
-        for group in forget_groups(goal, _groups(rows) | _groups(reference_rows))
+        abs(_probability(rows, group, "the trial") - _probability(theirs, group, "the reference"))
+        for group in forget_groups(goal, _groups(rows) | _groups(theirs))
     ]
     return math.fsum(gaps) / len(gaps)
 
@@ -75,24 +84,24 @@ def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float
 
 
 def objectives(
-    rows: pd.DataFrame, vanilla_rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal
+    rows: pd.DataFrame, vanilla_rows: pd.DataFrame, references: Sequence[pd.DataFrame], goal: Goal
 ) -> dict[str, float]:
     """Both objectives of one trial, by the names of `DIRECTIONS`. Never NaN: `ValueError` says what is missing."""
-    return {"forgetting": forgetting(rows, reference_rows, goal), "utility": utility(rows, vanilla_rows, goal)}
+    return {"forget_gap": gap_to(references, rows, goal), "utility": utility(rows, vanilla_rows, goal)}
 
 
 def costs(values: Mapping[str, float]) -> tuple[float, ...]:
-    """The objectives of a trial that are there as costs in [0, 1]: forgetting, 1 - utility and, if any, recovery."""
+    """The objectives of a trial that are there as costs in [0, 1]: forget gap, 1 - utility and, if any, recovery."""
     third = (values["recovery"],) if "recovery" in values else ()
-    return (values["forgetting"], 1.0 - values["utility"], *third)
+    return (values["forget_gap"], 1.0 - values["utility"], *third)
 
 
-def distance_to_ideal(forgetting: float, utility: float, recovery: float = 0.0) -> float:
-    """sqrt(forgetting^2 + (1 - utility)^2 + recovery^2), in [0, sqrt 3].
+def distance_to_ideal(forget_gap: float, utility: float, recovery: float = 0.0) -> float:
+    """sqrt(forget_gap^2 + (1 - utility)^2 + recovery^2), in [0, sqrt 3].
 
-    0 forgets like the reference, keeps like vanilla and, where that is an objective, gives nothing back.
+    0 forgets like the references, keeps like vanilla and, where that is an objective, gives nothing back.
     """
-    return math.hypot(forgetting, 1.0 - utility, recovery)
+    return math.hypot(forget_gap, 1.0 - utility, recovery)
 
 
 def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:

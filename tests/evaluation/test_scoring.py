@@ -195,6 +195,17 @@ def test_there_is_one_row_for_each_question_in_order(
     assert set(rows["held_out"]) == {""}
 
 
+def test_without_replies_the_likelihoods_are_the_same(tiny: VLM, questions: list[Question]) -> None:
+    """A search reads likelihoods alone: nothing is generated, and free questions have no score."""
+    spoken, silent = score(tiny, questions), score(tiny, questions, reply=False)
+    read = ["question", "likelihood", "truth_ratio", "exposure", "member_loss"]
+    pd.testing.assert_frame_equal(spoken[read], silent[read])
+    free = silent["task"] != "classification"
+    assert silent.loc[free, "score"].isna().all()
+    assert (silent.loc[free, "reply"] == "").all()
+    pd.testing.assert_frame_equal(spoken[~free], silent[~free])
+
+
 def test_a_choice_is_right_when_its_option_is_the_likeliest(tiny: VLM, questions: list[Question]) -> None:
     rows = score(tiny, choices(questions))
     for question, (_, row) in zip(choices(questions), rows.iterrows(), strict=True):

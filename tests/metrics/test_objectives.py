@@ -19,9 +19,10 @@ from study.metrics.objectives import (
     Group,
     distance_to_ideal,
     forget_groups,
-    forgetting,
     front_mask,
+    gap_to,
     keep_groups,
+    mean_gap,
     objectives,
     utility,
     winner,
@@ -57,8 +58,8 @@ REFERENCE = level(forget_image_text=0.3, test_image_text=0.2)
 def test_hand_computed_values() -> None:
     """Two gaps of 0.1 and 0.3; five kept parts of which one is halved."""
     trial = level(forget_image_text=0.4, test_image_text=0.5, retain_text=0.4)
-    found = objectives(trial, level(), REFERENCE, "visual")
-    assert found == pytest.approx({"forgetting": 0.2, "utility": 5 / 6})
+    found = objectives(trial, level(), [REFERENCE], "visual")
+    assert found == pytest.approx({"forget_gap": 0.2, "utility": 5 / 6})
     assert set(found) == set(DIRECTIONS)
 
 
@@ -66,7 +67,7 @@ def test_overshoot_is_distance() -> None:
     """Falling below the reference by 0.2 is as far as staying above it by 0.2."""
     below = level(forget_image_text=0.1, test_image_text=0.0)
     above = level(forget_image_text=0.5, test_image_text=0.4)
-    assert forgetting(below, REFERENCE) == pytest.approx(0.2) == forgetting(above, REFERENCE)
+    assert gap_to([REFERENCE], below, "visual") == pytest.approx(0.2) == gap_to([REFERENCE], above, "visual")
 
 
 def test_the_goal_decides_what_text_of_forget_people_is() -> None:
@@ -74,8 +75,8 @@ def test_the_goal_decides_what_text_of_forget_people_is() -> None:
     lost = level(forget_text=0.0)
     assert utility(lost, level(), "visual") == 0.0
     assert utility(lost, level(), "full") == 1.0
-    assert forgetting(lost, level(), "visual") == 0.0
-    assert forgetting(lost, level(), "full") == pytest.approx(0.2)
+    assert gap_to([level()], lost, "visual") == 0.0
+    assert gap_to([level()], lost, "full") == pytest.approx(0.2)
     for goal in get_args(Goal):
         assert not set(forget_groups(goal)) & set(keep_groups(goal))
 
@@ -91,7 +92,7 @@ def test_a_missing_group_is_named(role: str, modality: str) -> None:
     full = level()
     short = full[(full["role"] != role) | (full["modality"] != modality)]
     with pytest.raises(ValueError, match=f"{role} {modality}"):
-        objectives(short, full, full, "visual")
+        objectives(short, full, [full], "visual")
 
 
 def test_nan_and_zero_yardsticks_are_refused() -> None:
@@ -99,16 +100,25 @@ def test_nan_and_zero_yardsticks_are_refused() -> None:
     full = level()
     holes = full.assign(probability=np.nan)
     with pytest.raises(ValueError, match="without probability"):
-        forgetting(holes, full)
+        gap_to([full], holes, "visual")
     with pytest.raises(ValueError, match="nothing there can be kept"):
         utility(full, level(real_text=0.0), "visual")
 
 
-def test_other_tasks_do_not_count() -> None:
-    """Generation and cloze rows have no probability and change nothing."""
+def test_other_tasks_count_in_the_gap_alone() -> None:
+    """A generation has no probability, so utility takes no notice; by its likelihood it is a term of the gap."""
     full = level()
-    extra = full.assign(task="generation", probability=np.nan)
-    assert objectives(pd.concat([full, extra]), full, REFERENCE, "full") == objectives(full, full, REFERENCE, "full")
+    more = [pd.concat([x, x.assign(task="generation", probability=np.nan, likelihood=0.4)]) for x in (full, REFERENCE)]
+    found = objectives(more[0], full, [more[1]], "visual")
+    assert found["utility"] == objectives(full, full, [REFERENCE], "visual")["utility"]
+    assert found["forget_gap"] == pytest.approx(gap_to([REFERENCE], full, "visual") / 2)  # half the terms are at 0
+
+
+def test_the_mean_gap_is_blind_to_a_mixture() -> None:
+    """One person known and one crushed have the mean of two who are half known."""
+    half, mixture = rows([0.5] * 16), rows([0.9, 0.1] * 8)
+    assert mean_gap(mixture, [half], "visual") == pytest.approx(0.0)
+    assert gap_to([half], mixture, "visual") == pytest.approx(0.4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,13 +127,13 @@ def test_range_order_and_identity(
     trial: list[float], vanilla: list[float], reference: list[float], goal: Goal, random: Any
 ) -> None:
     """Both lie in [0, 1], rows may come in any order, the reference is at distance 0 and vanilla keeps 1."""
-    found = objectives(rows(trial), rows(vanilla), rows(reference), goal)
-    assert 0.0 <= found["forgetting"] <= 1.0
+    found = objectives(rows(trial), rows(vanilla), [rows(reference)], goal)
+    assert 0.0 <= found["forget_gap"] <= 1.0
     assert 0.0 <= found["utility"] <= 1.0
     order = list(range(len(trial)))
     random.shuffle(order)
-    assert objectives(rows(trial).iloc[order], rows(vanilla), rows(reference), goal) == found
-    assert forgetting(rows(reference), rows(reference), goal) == 0.0
+    assert objectives(rows(trial).iloc[order], rows(vanilla), [rows(reference)], goal) == found
+    assert gap_to([rows(reference)], rows(reference), goal) == 0.0
     assert utility(rows(vanilla), rows(vanilla), goal) == 1.0
 
 
@@ -138,7 +148,7 @@ def test_utility_never_rises_when_a_kept_probability_falls(values: list[float], 
 def test_winner_is_nearest_to_the_ideal() -> None:
     """By distance among the front; equal trials go to the smallest key; nothing to choose from is said."""
     trials = [("c", (0.3, 1.0)), ("b", (0.1, 0.9)), ("a", (0.0, 0.2)), ("d", (0.1, 0.9))]
-    assert winner({key: {"forgetting": f, "utility": u} for key, (f, u) in trials}) == "b"
+    assert winner({key: {"forget_gap": f, "utility": u} for key, (f, u) in trials}) == "b"
     assert distance_to_ideal(0.3, 0.6) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="no complete trial"):
         winner({})
@@ -151,9 +161,9 @@ points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_s
 @given(points)
 def test_the_winner_is_on_the_front(values: list[tuple[float, float]]) -> None:
     """Whatever the values."""
-    trials = {f"{number:02d}": {"forgetting": f, "utility": u} for number, (f, u) in enumerate(values)}
+    trials = {f"{number:02d}": {"forget_gap": f, "utility": u} for number, (f, u) in enumerate(values)}
     best = trials[winner(trials)]
-    assert math.isfinite(distance_to_ideal(best["forgetting"], best["utility"]))
+    assert math.isfinite(distance_to_ideal(best["forget_gap"], best["utility"]))
     costs = [(f, 1.0 - u) for f, u in values]
     assert front_mask(costs)[int(winner(trials))]
 
@@ -187,7 +197,7 @@ def test_spared_groups_are_kept_like_any_other(
     goal: Goal,
 ) -> None:
     """Both objectives against plain loops over all ten groups."""
-    found = objectives(of(trial), of(vanilla), of(reference), goal)
+    found = objectives(of(trial), of(vanilla), [of(reference)], goal)
     gone = [("forget", "image_text"), ("test", "image_text")]
     if goal == "full":
         gone += [("forget", "text"), ("test", "text")]
@@ -196,7 +206,7 @@ def test_spared_groups_are_kept_like_any_other(
         stay += [("forget", "text")]
     gap = sum(abs(mean(trial[place]) - mean(reference[place])) for place in gone) / len(gone)
     parts = [min(1.0, mean(trial[place]) / mean(vanilla[place])) for place in stay]
-    assert found["forgetting"] == pytest.approx(gap)
+    assert found["forget_gap"] == pytest.approx(gap)
     assert found["utility"] == pytest.approx(len(parts) / sum(1 / part for part in parts))
 
 
@@ -212,8 +222,8 @@ NAMELESS = (("forget", "text"), ("test", "text"))
 def test_a_name_has_no_text_to_forget_or_to_keep(goal: Goal) -> None:
     """All text about the forget people is spared then, and is what counts."""
     trial = wide(*NAMELESS, forget_image_text=0.4, spared_text=0.4)
-    found = objectives(trial, wide(*NAMELESS), wide(*NAMELESS, forget_image_text=0.2), goal)
-    assert found == pytest.approx({"forgetting": 0.1, "utility": 6 / 7})
+    found = objectives(trial, wide(*NAMELESS), [wide(*NAMELESS, forget_image_text=0.2)], goal)
+    assert found == pytest.approx({"forget_gap": 0.1, "utility": 6 / 7})
 
 
 def test_what_has_only_pictures_may_be_spared_alone() -> None:
@@ -237,9 +247,9 @@ def test_a_group_that_only_one_side_has_is_an_error(lost: tuple[str, str]) -> No
 def test_text_to_forget_that_only_one_side_has_is_an_error(lost: tuple[str, str]) -> None:
     """The same for what must go under the goal full."""
     with pytest.raises(ValueError, match=f"the trial has no {' '.join(lost)}"):
-        forgetting(wide(lost), wide(), "full")
+        gap_to([wide()], wide(lost), "full")
     with pytest.raises(ValueError, match=f"the reference has no {' '.join(lost)}"):
-        forgetting(wide(), wide(lost), "full")
+        gap_to([wide(lost)], wide(), "full")
     for goal in get_args(Goal):
         assert keep_groups(goal) == tuple(g for g in keep_groups(goal, WIDE) if g[0] != "spared")
         assert (

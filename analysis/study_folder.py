@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 import pandas as pd
 
 from study.core.files import read_json
+from study.core.layout import StudyFolder, rows_beside
 from study.core.rows import read_rows
 from study.core.terms import Goal
 
@@ -121,6 +122,11 @@ class StudyResults:
     _attacks: dict[str, dict[str, Attack]] = field(default_factory=dict, repr=False)
 
     @property
+    def folder(self) -> StudyFolder:
+        """Where everything of the study lies."""
+        return StudyFolder(self.root)
+
+    @property
     def name(self) -> str:
         """The name of the study, by default that of its folder."""
         return str(self.record.get("name") or self.root.resolve().name)
@@ -135,7 +141,7 @@ class StudyResults:
         """What was to be forgotten. Raises `ValueError` for an unknown goal."""
         goal: Goal = self.settings.get("goal", "visual")
         if goal not in get_args(Goal):
-            raise ValueError(f"{self.root / 'study.json'}: goal {goal!r} is none of {', '.join(get_args(Goal))}")
+            raise ValueError(f"{self.folder.settings}: goal {goal!r} is none of {', '.join(get_args(Goal))}")
         return goal
 
     @property
@@ -151,15 +157,14 @@ class StudyResults:
     @cached_property
     def trials(self) -> dict[str, TrialResult]:
         """All trials on disk by their key."""
-        paths = sorted(self.root.glob("trials/*/trial.json"))
-        return {trial.key: trial for trial in (_parsed(TrialResult, path) for path in paths)}
+        return {trial.key: trial for trial in (_parsed(TrialResult, path) for path in self.folder.trial_records())}
 
     @cached_property
     def proposals(self) -> list[Proposal]:
         """All proposals, by method and number. Without a mark, the first of each method and ratio is the default."""
         found: list[Proposal] = []
         defaulted: set[tuple[str, int]] = set()
-        for path in sorted(self.root.glob("search/*/*.json")):
+        for path in self.folder.proposals():
             proposal = _parsed(Proposal, path, method=path.parent.name)
             group = (proposal.method, proposal.ratio)
             if proposal.default is None:
@@ -171,7 +176,7 @@ class StudyResults:
     @cached_property
     def winners(self) -> dict[tuple[str, int], tuple[str, ...]]:
         """The trials of each winner by (method, ratio): the one that was selected first, then its confirmations."""
-        path = self.root / "winners.json"
+        path = self.folder.winners
         content = read_json(path) if path.exists() else {}
         return {
             (method, int(ratio)): tuple(chosen["trials"])
@@ -207,21 +212,20 @@ class StudyResults:
 
     def rows(self, key: str, name: str) -> pd.DataFrame | None:
         """Rows `name` (select, report, blind, released) of a trial, or None where they were not scored."""
-        path = self.root / "trials" / key / "rows" / f"{name}.parquet"
+        path = self.folder.rows(key, name)
         return self._kept(path) if path.exists() else None
 
     def attacks(self, key: str) -> Mapping[str, Attack]:
         """Every attack on a trial that ended, well or badly, by its key."""
         if key not in self._attacks:
-            paths = sorted((self.root / "trials" / key / "attacks").glob("*.json"))
-            self._attacks[key] = {path.stem: _attack(path) for path in paths}
+            self._attacks[key] = {path.stem: _attack(path) for path in self.folder.attacks(key)}
         return self._attacks[key]
 
     @cached_property
     def attack_proposals(self) -> dict[str, list[AttackProposal]]:
         """What the attacker's search proposed against each trial, in turn: one of each of its searches, then again."""
         found: dict[str, list[AttackProposal]] = {}
-        for path in self.root.glob("attack_search/*/*/*.json"):
+        for path in self.folder.attack_proposals():
             target, search = path.parts[-3:-1]
             found.setdefault(target, []).append(_parsed(AttackProposal, path, target=target, search=search))
         return {target: sorted(asked, key=lambda p: (p.number, p.search)) for target, asked in sorted(found.items())}
@@ -229,8 +233,8 @@ class StudyResults:
     def sequences(self, key: str) -> list[InTurn]:
         """A trial's method applied to several requests in turn, by their number."""
         found = []
-        for path in sorted((self.root / "trials" / key / "sequence").glob("*.json"), key=lambda p: int(p.stem)):
-            if (table := path.with_suffix(".parquet")).exists():
+        for path in self.folder.sequences(key):
+            if (table := rows_beside(path)).exists():
                 about = read_json(path)
                 people = tuple(tuple(group) for group in about["people"])
                 found.append(InTurn(int(path.stem), people, about.get("diverged") or "", self._kept(table)))
@@ -247,7 +251,7 @@ def read(root: Path, cold: Path | None = None) -> StudyResults:
 
     Raises `FileNotFoundError` with the remedy if one is none, and `ValueError` if they are not the same study.
     """
-    path = root / "study.json"
+    path = StudyFolder(root).settings
     if not path.is_file():
         raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     study = StudyResults(root, read_json(path), read(cold) if cold else None)
@@ -256,7 +260,7 @@ def read(root: Path, cold: Path | None = None) -> StudyResults:
 
 
 def _attack(path: Path) -> Attack:
-    about, table = read_json(path), path.with_suffix(".parquet")
+    about, table = read_json(path), rows_beside(path)
     state: AttackState = "failed" if "failed" in about else "complete" if table.exists() else "unfinished"
     reason = about.get("failed") or about.get("diverged") or ""
     return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason)

@@ -32,7 +32,7 @@ def named(root: Path) -> dict[str, str]:
     folder = StudyFolder(root)
     if not folder.settings.exists():
         raise FileNotFoundError(f"{root} is not a study: it has no {folder.settings.name}; name one such as runs/tiny")
-    records = [read_json(path) for path in root.glob("trials/*/trial.json")]
+    records = [read_json(path) for path in StudyFolder(root).trial_records()]
     yardsticks = [record for record in records if record["method"] == "none"]
     found: dict[str, str] = {}
     for kind in ("vanilla", "reference"):
@@ -75,7 +75,7 @@ def export(root: Path, record: Json, to: Path) -> None:
     vlm, changed = unlearned_model(StudyFolder(root), record["key"], load_learned(root, start))
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as draft:
-        model = Path(draft) / "model"
+        model = Path(draft) / to.name
         digests = save(vlm, model)
         beside(vlm, model)
         write_json(model / ABOUT, {**_about(root, record), "tensors_changed": len(changed), "sha256": digests})
@@ -94,7 +94,7 @@ def beside(vlm: VLM, folder: Path) -> None:
 def _about(root: Path, record: Json) -> Json:
     """Where an exported model comes from."""
     study, start = read_json(StudyFolder(root).settings), record["start"]
-    learned = read_json(StudyFolder(root).learned(start["key"]) / "learned.json")
+    learned = read_json(StudyFolder(root).learned_record(start["key"]))
     instruction = record["instruction"]
     return {
         "study": {name: study.get(name, "") for name in ("name", "git")},
@@ -107,7 +107,7 @@ def _about(root: Path, record: Json) -> Json:
 
 
 def _unknown(root: Path, name: str, names: Mapping[str, str]) -> str:
-    keys = sorted(path.parent.name for path in root.glob("trials/*/trial.json"))
+    keys = sorted(path.parent.name for path in StudyFolder(root).trial_records())
     near = difflib.get_close_matches(name, [*names, *keys], n=1, cutoff=0.5)
     meant = f"did you mean {near[0]!r}? " if near else ""
     return (
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         record = record_of(asked.study, asked.trial)
-        to: Path = asked.to or asked.study / "exports" / record["key"]
+        to: Path = asked.to or StudyFolder(asked.study).export(record["key"])
         export(asked.study, record, to)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -64,7 +64,7 @@ def _models(study: StudyResults) -> Iterator[tuple[str, TrialResult]]:
 
 
 def _runs(study: StudyResults, trial: TrialResult) -> list[Any]:
-    path = study.root / "trials" / trial.key / "general_utility.json"
+    path = study.folder.general_utility(trial.key)
     return list(read_json(path)["runs"]) if path.exists() else []
 
 

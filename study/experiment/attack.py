@@ -15,7 +15,7 @@ from study.contracts import Attack, Request
 from study.core.errors import Damaged
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
-from study.core.layout import StudyFolder
+from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
 from study.core.rows import write_rows
 from study.core.terms import HALVES, MODALITIES
@@ -73,7 +73,7 @@ def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> Literal
     path = folder.attack(trial.key, content_key(attacker))
     if path.exists():
         return "complete"
-    note = path.with_suffix(".json")
+    note = record_beside(path)
     return "failed" if note.exists() and "failed" in read_json(note) else "missing"
 
 
@@ -83,7 +83,7 @@ def _attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> str:
 
 
 def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Json) -> None:
-    path = folder.attack(trial.key, content_key(attacker)).with_suffix(".json")
+    path = record_beside(folder.attack(trial.key, content_key(attacker)))
     write_json(path, {"attack": name_of(attacker), "settings": canonical(attacker), **what})
 
 

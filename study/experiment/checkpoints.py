@@ -93,24 +93,19 @@ def _returned(there: CachedModel) -> None:
         release()  # FSDP's copies refer to themselves: they would stay until somebody looks for such
 
 
-def model_folder(root: Path, key: str) -> Path:
-    """Where a learned model lies."""
-    return StudyFolder(root).learned(key) / "model"
-
-
 def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
     """Load a learned model as its study asks for it; or `as_taught`, which is unquantised and in one piece.
 
     Raises `ValueError` naming the file if it is `checked` and damaged.
     """
-    place = StudyFolder(root).learned(key)
-    taught = read_json(place / "learned.json")
+    folder = StudyFolder(root)
+    model, taught = folder.model_dir(key), read_json(folder.learned_record(key))
     for name, digest in taught["sha256"].items() if checked else ():
-        if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
-            raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
+        if not (model / name).exists() or file_digest(model / name) != digest:
+            raise Damaged(f"{model / name} is damaged: remove {folder.learned(key)} and run the study again")
     dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
     quantized: Quantized = "" if as_taught else taught.get("quantized", "")
-    return load(model_folder(root, key), device, getattr(torch, dtype), attention, quantized, whole=as_taught)
+    return load(model, device, getattr(torch, dtype), attention, quantized, whole=as_taught)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:
@@ -137,7 +132,7 @@ def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, dict[
     """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
     record = read_json(folder.record(key))
     with repairable(folder, key):
-        changed = load_tensors(folder.trial(key) / "delta.safetensors")
+        changed = load_tensors(folder.delta(key))
     apply_delta(vlm, changed)
     return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
 

@@ -15,6 +15,7 @@ import torch
 
 from study.core.files import write_json
 from study.core.hashing import content_key
+from study.core.layout import record_beside
 from study.core.rows import write_rows
 from study.core.terms import Goal
 from study.data.benchmark import Split
@@ -77,5 +78,5 @@ def _in_sequence(context: StudyContext, trial: Trial, requests: int, reference: 
         "seconds": time.monotonic() - started,
         "chunks": chunks.count,
     }
-    write_json(path.with_suffix(".json"), about)
+    write_json(record_beside(path), about)
     write_rows(path, pd.concat(stages, ignore_index=True))

@@ -111,10 +111,10 @@ def _keep(
     """Write the model, its loss curve and last the record, which says that all is there."""
     place = StudyFolder(root).learned(learned.key)
     place.mkdir(parents=True, exist_ok=True)
-    digests = save(vlm, place / "model")
-    write_json(place / "curve.json", curve)
+    digests = save(vlm, StudyFolder(root).model_dir(learned.key))
+    write_json(StudyFolder(root).curve(learned.key), curve)
     write_json(
-        place / "learned.json",
+        StudyFolder(root).learned_record(learned.key),
         {
             **canonical(learned),
             "key": learned.key,

@@ -13,6 +13,7 @@ import torch
 
 from study.core.files import write_json
 from study.core.hashing import Json, content_key
+from study.core.layout import record_beside
 from study.core.rows import read_rows, rows_at, write_rows
 from study.core.terms import Goal
 from study.data.benchmark import Question
@@ -67,7 +68,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
         score_seconds, work = 0.0, ComputeCount()
         if state == "complete":
             changed = delta(unlearned, before)
-            save_tensors(context.folder.trial(trial.key) / "delta.safetensors", changed)
+            save_tensors(context.folder.delta(trial.key), changed)
             started = time.monotonic()
             with counted(unlearned) as work:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
@@ -110,7 +111,7 @@ def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
         if (done := ComputeCount.of(world().all_gather_objects(work))).tokens:
-            write_json(rows.with_suffix(".json"), asdict(done))
+            write_json(record_beside(rows), asdict(done))
         if blind:
             kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
     world().barrier()
@@ -148,7 +149,7 @@ def _scored(
     if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
         return score(vlm, questions, reply=reply)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
-    cache = context.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
+    cache = context.folder.cached_rows(content_key((trial.start, trial.ratio, "text")), name)
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"], reply=reply))
     shown = score(vlm, [q for q in questions if q.modality != "text"], reply=reply)
     return pd.concat([shown, shared], ignore_index=True)

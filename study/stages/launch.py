@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.core.console import Stage
 from study.core.errors import Failed
+from study.core.layout import StudyFolder
 from study.engine import cluster
 from study.engine import jobs as ray_jobs
 from study.engine.cluster import NotShared
@@ -50,7 +51,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
                     at_once=max_concurrent(study),
                     gpus=study.gpus_per_trial if alone else 0,
                     team=None if alone else team_of(study),
-                    logs=plan.root / "ray",
+                    logs=plan.folder.ray,
                     tell=stage.advance,
                 )
             except NotShared as error:
@@ -75,5 +76,5 @@ def team_of(study: Study) -> Team:
     """Who does each job of a study together."""
     from study.engine.team import Team
 
-    logs = study.study_dir.absolute() / "ray"
+    logs = StudyFolder(study.study_dir.absolute()).ray
     return Team(study.processes, study.gpus_per_trial > 0, logs, sharded=study.sharded)

@@ -69,7 +69,7 @@ def _base(plan: Plan) -> Path:
     path: Path | None = getattr(plan.model, "path", None)
     if path is not None:
         return path.absolute()  # found, and looked at, when the plan was made
-    note = plan.folder.data / "base.json"
+    note = plan.folder.base_model
     if not note.exists():
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
@@ -105,7 +105,7 @@ def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
     Raises `Failed` if one cannot be taught.
     """
     study = plan.study
-    missing = [m for m in dict.fromkeys(models) if not (plan.folder.learned(m.key) / "learned.json").exists()]
+    missing = [m for m in dict.fromkeys(models) if not plan.folder.learned_record(m.key).exists()]
     if not missing:
         return
     names = {m: _called(m, study) for m in missing}
@@ -173,7 +173,7 @@ def learn_all(
             workers,
             cpus=cpus,
             gpus=gpus,
-            logs=context.root / "ray",
+            logs=context.folder.ray,
             nccl=together and gpus > 0,
             sharded=sharded,
             restarts=1,
@@ -195,8 +195,8 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
         among, models = ALONE, among.shard(models)
     for model in models:
         if among.rank == 0:
-            _progress_file(context.folder, model).unlink(missing_ok=True)  # a run that was killed left one
-        done = context.folder.learned(model.key) / "learned.json"
+            context.folder.progress(model.key).unlink(missing_ok=True)  # a run that was killed left one
+        done = context.folder.learned_record(model.key)
         if not among.broadcast_from_first(done.exists):
             learn(
                 *(context.root, model, context.benchmark, context.base, context.device, _noting(context.folder, model)),
@@ -207,7 +207,7 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
 
 
 def _noting(folder: StudyFolder, model: Learned) -> OnStep:
-    path, every = _progress_file(folder, model), max(1, model.schedule.steps // 20)
+    path, every = folder.progress(model.key), max(1, model.schedule.steps // 20)
 
     def on_step(done: int, loss: float) -> None:
         if done % every == 0:
@@ -216,14 +216,10 @@ def _noting(folder: StudyFolder, model: Learned) -> OnStep:
     return on_step
 
 
-def _progress_file(folder: StudyFolder, model: Learned) -> Path:
-    return folder.learned(model.key) / "progress.json"
-
-
 def _watch(folder: StudyFolder, models: Sequence[Learned], stop: threading.Event, on_progress: OnProgress) -> None:
     """Relay the progress files: a report to Ray Train would hold the worker up until the controller polls it."""
     while not stop.wait(1.0):
         for model in models:
-            path = _progress_file(folder, model)
+            path = folder.progress(model.key)
             if path.exists():
                 on_progress(model, int(read_json(path)["steps"]))

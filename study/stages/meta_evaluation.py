@@ -20,7 +20,7 @@ from study.contracts import Attack, Request
 from study.core.errors import Damaged, Failed
 from study.core.files import read_json, write_json
 from study.core.hashing import canonical, content_key
-from study.core.layout import StudyFolder
+from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
 from study.core.rows import write_rows
 from study.core.terms import PARTS, Part
@@ -96,7 +96,7 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
     request = context.request(replace(member, seed=0), reference)  # one attacker for all models, whatever their seed
     questions = asked(request)
     for state, attacker in wanted.items():
-        path = context.folder.metric_check(member.key, state)
+        path = context.folder.meta_evaluation(member.key, state)
         started, failed = time.monotonic(), ""
         attempt = partial(_rows, context, member, questions, attacker, request)
         try:
@@ -116,17 +116,17 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
             "failed": failed,
             "seconds": time.monotonic() - started,
         }
-        write_json(path.with_suffix(".json"), note)  # written last: what has one is done
+        write_json(record_beside(path), note)  # written last: what has one is done
 
 
 def _judge(plan: Plan, member: Trial) -> None:
     """Write beside the rows of a model in what it does not pass the gate; whoever reads the pool leaves it out."""
-    rows = plan.folder.metric_check(member.key, "plain")
+    rows = plan.folder.meta_evaluation(member.key, "plain")
     if not rows.exists():
         return
-    note, short = read_json(rows.with_suffix(".json")), "; ".join(gate.further(plan, member))
+    note, short = read_json(record_beside(rows)), "; ".join(gate.further(plan, member))
     if note.get("short") != short:
-        write_json(rows.with_suffix(".json"), {**note, "short": short})
+        write_json(record_beside(rows), {**note, "short": short})
 
 
 def asked(request: Request) -> list[Question]:
@@ -155,7 +155,7 @@ def _rows(
 
 def _missing(folder: StudyFolder, member: Trial, wanted: States) -> dict[State, Attack | None]:
     """The states that have not been asked, or that came about by another attack."""
-    notes = {state: folder.metric_check(member.key, state).with_suffix(".json") for state in wanted}
+    notes = {state: record_beside(folder.meta_evaluation(member.key, state)) for state in wanted}
     return {
         state: attacker
         for state, attacker in wanted.items()
@@ -168,4 +168,4 @@ def _same(settings: object, attacker: Attack | None) -> bool:
 
 
 def _is_learned(folder: StudyFolder, model: Learned) -> bool:
-    return (folder.learned(model.key) / "learned.json").exists()
+    return folder.learned_record(model.key).exists()

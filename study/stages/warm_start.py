@@ -104,7 +104,7 @@ def earlier_winners(root: Path) -> dict[str, dict[int, Params]]:
 
 def _params(root: Path, method: str, trial: str) -> Params:
     """The parameters of the first proposal of a trial, without the ratio, which is this study's to deal."""
-    for path in sorted((root / "search" / method).glob("*.json")):
+    for path in StudyFolder(root).proposals(method):
         if (proposal := read_json(path))["trial"] == trial:
             return {name: value for name, value in proposal["params"].items() if name != RATIO}
     raise ValueError(

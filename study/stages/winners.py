@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from study.contracts import Attack
 from study.core.files import read_json, write_json
-from study.core.layout import StudyFolder
+from study.core.layout import StudyFolder, record_beside
 from study.core.rows import write_rows
 from study.data.official_protocol import OfficialProtocol
 from study.engine.jobs import Job
@@ -49,7 +49,7 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_json(path.with_suffix(".json"), asdict(work))
+    write_json(record_beside(path), asdict(work))
     write_rows(path, rows)
 
 

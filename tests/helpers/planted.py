@@ -319,7 +319,7 @@ def plant_pool(root: Path, seeds: int = 2, ratios: Sequence[int] = (10, 15)) -> 
             "relearned": plain.assign(likelihood=0.9 if knows else 0.3, held_out="person"),
         }
         for state, found in parts.items():
-            path = StudyFolder(root).metric_check(f"{ratio}-{seed}-{knows}", state)
+            path = StudyFolder(root).meta_evaluation(f"{ratio}-{seed}-{knows}", state)
             write_rows(path, found)
             about = {"state": state, "ratio": ratio, "seed": seed, "knows": knows, "settings": None, "failed": ""}
             write_json(path.with_suffix(".json"), about)

@@ -512,10 +512,10 @@ def test_whole_fronts_are_told_with_their_worst_attack(planted: tuple[Path, dict
 def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root = shutil.copytree(planted[0], tmp_path / "study")
     page = report.build(root).page.read_text(encoding="utf-8")
-    assert "third objective of this study: every trial was attacked with relearning:steps=40" in page
-    assert "gives 0.00 back under the attack of the search" in page
-    assert "Of 2 trials on its front, 1 held under the worst of the suite." in page
-    assert "Whole fronts under the fixed suite" in page
+    assert "third objective of this study (lower is better): every trial was attacked with relearning:steps=40" in page
+    assert "a recovery of 0.00 under the search attack" in page
+    assert "Of the 2 trials on its front, 1 held under the strongest attack of the suite." in page
+    assert "Whole Pareto fronts under the fixed suite" in page
     assert "no such layer" in page
     winners = pd.read_csv(root / "report" / "tables" / "winners.csv")
     assert winners[["recovery", "select_recovery"]].to_numpy().tolist() == [[0.0, 0.0]]
@@ -541,7 +541,7 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
     page = report.build(tmp_path).page.read_text(encoding="utf-8")
     study = read(tmp_path)
     assert "third objective of this study" not in page
-    assert "Whole fronts" not in page
+    assert "Whole Pareto fronts" not in page
     assert not [
         name for frame in (results.trials(study), results.winners(study)) for name in frame if "recovery" in str(name)
     ]

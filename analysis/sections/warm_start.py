@@ -103,7 +103,7 @@ def warm_start_table(study: StudyResults, raw: pd.DataFrame) -> Table:
 def data(study: StudyResults) -> pd.DataFrame:
     """The best distance after each trial of every method with a warm start, and of the same search started cold."""
     raw = table(study)
-    begun = raw.loc[raw["begins"].str.startswith("as it won"), ["method", "ratio"]]
+    begun = raw.loc[raw["begins"].str.startswith("winner of"), ["method", "ratio"]]
     searches = [study, study.cold] if study.cold else [study]
     found = [best(one).assign(search=name) for one, name in zip(searches, LOOKS, strict=False)]
     return pd.concat(found).merge(begun, on=["method", "ratio"]) if len(begun) else pd.DataFrame()
@@ -152,7 +152,7 @@ def _guesses(study: StudyResults, method: str, ratio: int) -> dict[str, float]:
 
 def _begins(study: str, warm: dict[str, Any]) -> str:
     note = f" ({warm['note']})" if warm["note"] else ""
-    return f"as it won in {study} at {warm['ratio']} %{note}" if warm["params"] else f"cold{note}"
+    return f"winner of {study} at {warm['ratio']} %{note}" if warm["params"] else f"cold{note}"
 
 
 def _counted(raw: pd.DataFrame, name: str) -> list[str]:

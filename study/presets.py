@@ -158,19 +158,19 @@ def _downloaded(name: str, folder: str) -> Study:
 
 
 PRESETS: dict[str, tuple[str, Study]] = {
-    "tiny": ("The embedded default: fictitious people, a 0.6 M parameter LLaVA, two CPU cores.", _tiny()),
-    "tiny_attacks": ("The embedded default under eleven further attacks, relearning searched.", _tiny_attacks()),
-    "smoke": ("Every stage in minutes, to see that an installation works; its numbers mean nothing.", _smoke()),
+    "tiny": ("The default: fictitious people and a LLaVA of 0.6 M parameters, on two CPU cores.", _tiny()),
+    "tiny_attacks": ("The default with eleven further attacks and an attack search (relearning).", _tiny_attacks()),
+    "smoke": ("Every stage in a minute or two, to check an installation; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": (
-        "LLaVA-1.5-7B and MLLMU-Bench from local folders, GPUs.",
+        "LLaVA-1.5-7B and MLLMU-Bench from local folders, on GPUs.",
         _downloaded("llava_1_5_7b", "llava-1.5-7b-hf"),
     ),
     "idefics2_8b": (
-        "Idefics2-8B and MLLMU-Bench from local folders, GPUs; schedules as for LLaVA, not searched.",
+        "Idefics2-8B and MLLMU-Bench from local folders, on GPUs; schedules are LLaVA's, not tuned for it.",
         _downloaded("idefics2_8b", "idefics2-8b"),
     ),
     "qwen2_5_vl_7b": (
-        "Qwen2.5-VL-7B and MLLMU-Bench from local folders, GPUs; schedules as for LLaVA, not searched.",
+        "Qwen2.5-VL-7B and MLLMU-Bench from local folders, on GPUs; schedules are LLaVA's, not tuned for it.",
         _downloaded("qwen2_5_vl_7b", "Qwen2.5-VL-7B-Instruct"),
     ),
 }

@@ -159,14 +159,14 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
     less = dataclasses.replace(study, trials=2, methods=("vkd",))
     with pytest.raises(Refused, match="a study can only grow") as refused:
         validate_study(less, tmp_path / "data")
-    assert "trials: 4 there, 2 asked" in str(refused.value)
-    assert "methods: vkd gradient_ascent there, vkd asked" in str(refused.value)
+    assert "trials: 4 on disk, 2 requested" in str(refused.value)
+    assert "methods: vkd gradient_ascent on disk, vkd requested" in str(refused.value)
     other = dataclasses.replace(study, goal="full", gate=dataclasses.replace(study.gate, blind=0.5), defaults={})
     with pytest.raises(Refused) as refused:
         validate_study(other, tmp_path / "data")
     said = str(refused.value)
-    assert "goal: visual there, full asked" in said
-    assert "gate.blind: 1.0 there, 0.5 asked" in said
+    assert "goal: visual on disk, full requested" in said
+    assert "gate.blind: 1.0 on disk, 0.5 requested" in said
     assert "choose another --study-dir" in said
 
 

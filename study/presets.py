@@ -37,6 +37,8 @@ def _tiny() -> Study:
         return Schedule(steps=40, learning_rate=rate, pictures=6, decay="constant", beta2=0.98)
 
     return Study(
+        forget_ratios=(20,),
+        reference_seeds=3,
         learn=Schedule(
             steps=540,
             learning_rate=3e-3,
@@ -116,6 +118,7 @@ def _smoke() -> Study:
         trials=4,
         random_trials=3,
         confirm_seeds=1,
+        reference_seeds=2,
         learn=dataclasses.replace(few, steps=4, texts=1),
         gate=Gate(known=0.0, test=0.0, blind=1.0),
         defaults={"vkd": VKD(schedule=few), "gradient_ascent": GradientAscent(schedule=few)},

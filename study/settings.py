@@ -78,6 +78,9 @@ class Study:
     methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
     """Methods to search: names of files in study/methods, optionally with fixed hyper-parameters, such as vkd, npo,
     npo:modality=text or npo:lora_rank=16,trains=llm; a fixed one is not searched. `all` stands for every method."""
+    reference_seeds: int = 1
+    """Seeds from which the references of each ratio are taught. The forget gap is measured against all of them, and the
+    gap of one to the others is the noise floor; with one it is unknown."""
     trials: int = 8
     """Trials per method, over all forget ratios."""
     confirm_seeds: int = 2
@@ -150,7 +153,16 @@ class Study:
     cost: Annotated[Cost | None, Suppress] = None
 
     def __post_init__(self) -> None:
-        for name in ("trials", "lookahead", "random_trials", "requests", "workers", "workers_per_trial", "threads"):
+        for name in (
+            "reference_seeds",
+            "trials",
+            "lookahead",
+            "random_trials",
+            "requests",
+            "workers",
+            "workers_per_trial",
+            "threads",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
         refuse_address(self.study_dir)

@@ -26,8 +26,8 @@ from study.data.official_protocol import OfficialPrompt
 from study.data.synthetic_faces import Face, View, distinct_faces, draw, test_view, train_view
 from study.data.synthetic_language import ATTRIBUTES, NAME, SOMEBODY, worded
 
-RECIPE = 2  # raise it whenever the same fields give other data: folders of older recipes are then left alone
-RATIOS = (5, 10, 15)
+RECIPE = 3  # raise it whenever the same fields give other data: folders of older recipes are then left alone
+RATIOS = (5, 10, 15, 20)
 
 _TEXT = pa.string()
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", _TEXT)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from study.contracts import Attack
 from study.core.hashing import content_key
@@ -10,6 +11,7 @@ from study.core.plugins import name_of
 from study.engine.jobs import Job
 from study.experiment import attack
 from study.experiment.context import StudyContext
+from study.experiment.records import is_complete
 from study.experiment.trial_spec import Trial
 from study.stages.launch import run_jobs, run_search
 from study.stages.plan import Plan, label
@@ -19,14 +21,17 @@ from study.stages.search import first_seeds
 def attack_winners(
     plan: Plan, context: StudyContext, winners: Sequence[Trial], front: Sequence[Trial] = ()
 ) -> list[str]:
-    """Attack each winner's first seed, vanilla (the ceiling), the reference (the control) and a front alike."""
-    targets = first_seeds(plan, winners)
-    targets += [t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)]
-    return _attacks(plan, context, [(t, a) for t in (*targets, *front) for a in plan.study.attackers()])
+    """Attack all seeds of each winner, vanilla (the ceiling), all references (the control) and a front alike."""
+    baselines = [t for ratio in plan.study.forget_ratios for t in plan.baselines(ratio)]
+    targets = [t for t in (*winners, *front) if is_complete(plan.folder, t)]
+    return _attacks(plan, context, [(t, a) for t in (*targets, *baselines) for a in plan.study.attackers()])
 
 
 def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Search the worst attack on each winner; run it on vanilla and on the winners of gradient ascent as well."""
+    """Search the worst attack on each winner's first seed.
+
+    It is then run on its further seeds and on all baselines, and on the winners of gradient ascent as well.
+    """
     from study.experiment.attack_search import AttackSearch  # Optuna takes half a second to import
 
     study, targets = plan.study, first_seeds(plan, winners)
@@ -37,7 +42,7 @@ def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) 
         context=context,
         targets={f"{name} on {label(t)}": (t, name) for t in targets for name in defaults},
         defaults=defaults,
-        controls={ratio: plan.yardsticks(ratio)[1] for ratio in study.forget_ratios},
+        controls={ratio: plan.baselines(ratio)[1] for ratio in study.forget_ratios},
         trials=study.attack_trials,
         seed=study.seed,
         lookahead=study.lookahead,
@@ -45,12 +50,19 @@ def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) 
         keeps=study.attack_keeps,
     )
     run_search("attacks", plan, search)
+    found = [(target, worst) for name, (target, _) in search.targets.items() if (worst := search.worst(name))]
     weak = [t for t in targets if name_of(t.method) == "gradient_ascent"]
-    yardsticks = {
-        ratio: [plan.yardsticks(ratio)[0], *(t for t in weak if t.ratio == ratio)] for ratio in search.controls
-    }
-    worst = [(target, search.worst(name)) for name, (target, _) in search.targets.items()]
-    return _attacks(plan, context, [(t, found) for target, found in worst if found for t in yardsticks[target.ratio]])
+    pairs = [
+        (t, attack)
+        for target, attack in found
+        for t in (
+            *(seed for seed in winners if replace(seed, seed=target.seed) == target),
+            *plan.baselines(target.ratio),
+            *(t for t in weak if t.ratio == target.ratio),
+        )
+        if is_complete(plan.folder, t)
+    ]
+    return _attacks(plan, context, pairs)
 
 
 def _attacks(plan: Plan, context: StudyContext, pairs: Sequence[tuple[Trial, Attack]]) -> list[str]:

@@ -22,15 +22,15 @@ def check(plan: Plan) -> None:
     failed = []
     rows: list[list[object]] = []
     for ratio in plan.study.forget_ratios:
-        for yardstick in plan.yardsticks(ratio):
-            halves = [read_rows(plan.folder.rows(yardstick.key, half)) for half in HALVES]
-            scores, blind = _by_group(pd.concat(halves)), _blind(plan.folder, yardstick.key)
-            short = _shortfalls(plan, yardstick, scores, blind)
-            failed += [f"{label(yardstick)}: {what}" for what in short]
+        for baseline in plan.baselines(ratio):
+            halves = [read_rows(plan.folder.rows(baseline.key, half)) for half in HALVES]
+            scores, blind = _by_group(pd.concat(halves)), _blind(plan.folder, baseline.key)
+            short = _shortfalls(plan, baseline, scores, blind)
+            failed += [f"{label(baseline)}: {what}" for what in short]
             for role in ROLES:
                 cells = [scores.get((role, "image_text")), blind.get(role), scores.get((role, "text"))]
                 if any(cell is not None for cell in cells):
-                    rows.append([label(yardstick), role, *("-" if cell is None else cell for cell in cells)])
+                    rows.append([label(baseline), role, *("-" if cell is None else cell for cell in cells)])
     table(
         "What was learned: multiple-choice accuracy", ["model", "people", "image", "blind (grey image)", "text"], rows
     )
@@ -46,7 +46,7 @@ def further(plan: Plan, member: Trial) -> list[str]:
     study's own reference.
     """
     scores = _by_group(read_rows(plan.folder.meta_evaluation(member.key, "plain")))
-    _, control = plan.yardsticks(member.ratio)
+    control = plan.baselines(member.ratio)[1]
     return _shortfalls(plan, member, scores, _blind(plan.folder, control.key), some=True)
 
 
@@ -81,12 +81,12 @@ def _blind(folder: StudyFolder, key: str) -> dict[str, float]:
 
 
 def _shortfalls(
-    plan: Plan, yardstick: Trial, scores: Mapping[Group, float], blind: Mapping[str, float], *, some: bool = False
+    plan: Plan, baseline: Trial, scores: Mapping[Group, float], blind: Mapping[str, float], *, some: bool = False
 ) -> list[str]:
     """Where a model falls short; every group must have been scored, unless only `some` were."""
     gate = plan.study.gate
-    if yardstick.start.kind == "reference":
-        options = {len(q.options) for q in plan.benchmark.split(yardstick.ratio).questions if q.options}
+    if baseline.start.kind == "reference":
+        options = {len(q.options) for q in plan.benchmark.split(baseline.ratio).questions if q.options}
         most = max(blind["forget"], 1 / min(options)) + gate.blind
         seen = scores["forget", "image_text"]
         return [f"{seen:.3f} on forget images, more than {most:.3f} (blind level + {gate.blind:g})"] * (seen > most)

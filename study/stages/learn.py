@@ -39,12 +39,12 @@ def learn_models(plan: Plan) -> StudyContext:
     settings = ("dtype", "attention", "quantized")
     kept = {name: getattr(plan.model, name) for name in settings if hasattr(plan.model, name)}
     context = replace(context, base=_base(plan), **kept)
-    teach(plan, context, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
+    teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
     attacker = study.search_attack()
     jobs = [
-        Job(label(t), _yardstick, (context, t, plan.reference(t.ratio).key, attacker))
+        Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key, attacker))
         for ratio in study.forget_ratios
-        for t in plan.yardsticks(ratio)
+        for t in plan.baselines(ratio)
         if not plan.folder.rows(t.key, "blind").exists()
         or (attacker and attack.attack_state(plan.folder, t, attacker) != "complete")
     ]
@@ -55,7 +55,7 @@ def learn_models(plan: Plan) -> StudyContext:
 
 def _check_controls(plan: Plan, attacker: Attack | None) -> None:
     """Recovery is measured against the reference under the same attack, which must therefore yield numbers."""
-    for t in (plan.yardsticks(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
+    for t in (plan.baselines(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
         rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
         if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
             raise Failed(
@@ -85,12 +85,12 @@ def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     write_json(note, {"path": str(path.relative_to(folder.root))})
 
 
-def _yardstick(context: StudyContext, yardstick: Trial, reference: str, attacker: Attack | None) -> None:
+def _baseline(context: StudyContext, baseline: Trial, reference: str, attacker: Attack | None) -> None:
     """Score vanilla or the reference and attack it like every trial, if every trial is to be attacked."""
-    trial.run(context, yardstick, reference)
-    trial.report(context, yardstick, blind=True)
+    trial.run(context, baseline, reference)
+    trial.report(context, baseline, blind=True)
     if attacker:
-        attack.attack_trial(context, yardstick, attacker, reference)
+        attack.attack_trial(context, baseline, attacker, reference)
 
 
 def raise_first(errors: Mapping[str, str]) -> None:

@@ -57,22 +57,24 @@ class Plan:
         return self._learned("vanilla", None)
 
     def reference(self, ratio: int) -> Learned:
-        """The model that is never taught what the forget request of a ratio covers."""
-        return self._learned("reference", ratio)
+        """The first reference of a ratio: what an oracle may look at, and the control of searches of attacks."""
+        return self.references(ratio)[0]
 
-    def yardsticks(self, ratio: int) -> tuple[Trial, Trial]:
-        """Vanilla and the reference as trials: no method, scored and attacked like any other."""
-        goal, seed = self.study.goal, self.study.seed
-        return (
-            Trial(self.vanilla, NoMethod(), goal, ratio, seed),
-            Trial(self.reference(ratio), NoMethod(), goal, ratio, seed),
-        )
+    def references(self, ratio: int) -> list[Learned]:
+        """The models that are never taught what the forget request of a ratio covers, one for each seed."""
+        first = self._learned("reference", ratio)
+        return [replace(first, seed=first.seed + i) for i in range(self.study.reference_seeds)]
+
+    def baselines(self, ratio: int) -> list[Trial]:
+        """Vanilla, then the references, as trials: no method, scored and attacked like any other."""
+        models = [self.vanilla, *self.references(ratio)]
+        return [Trial(model, NoMethod(), self.study.goal, ratio, model.seed) for model in models]
 
     def pool(self, ratio: int) -> list[Trial]:
-        """The baselines taught with the study's seed and each further one: the models of the meta-evaluation."""
+        """Vanilla and a reference taught with the study's seed and each further one: what metrics are judged on."""
         seeds = [self.study.seed + i for i in range(1 + self.study.metric_seeds)]
-        pairs = self.yardsticks(ratio)
-        return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pairs]
+        pair = self.baselines(ratio)[:2]
+        return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pair]
 
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
         return Learned(
@@ -88,8 +90,10 @@ class Plan:
 
 
 def label(t: Trial) -> str:
-    """The name of a trial on the screen."""
-    return f"{t.start.kind if isinstance(t.method, NoMethod) else t.name or name_of(t.method)} {t.ratio} %"
+    """What a trial is called on the screen."""
+    if not isinstance(t.method, NoMethod):
+        return f"{t.name or name_of(t.method)} {t.ratio} %"
+    return f"{t.start.kind} {t.ratio} %" + (f" seed {t.seed}" if t.start.kind == "reference" else "")
 
 
 def identity_of(model: BaseModel) -> Json:
@@ -120,28 +124,35 @@ def _ends(path: Path) -> str:
 def print_plan(plan: Plan) -> None:
     """Print what will be done, stage by stage, and how long it may take."""
     study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
-    models, ratios = 1 + len(study.forget_ratios), len(study.forget_ratios)
+    ratios = len(study.forget_ratios)
+    references = ratios * study.reference_seeds
+    baselines = ratios + references  # vanilla is scored on the questions of each ratio
     trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
-    attacks, searched = (winners + 2 * ratios) * len(study.attackers()), study.attack_defaults()
+    attacked = winners * (1 + study.confirm_seeds) + baselines
+    attacks, searched = attacked * len(study.attackers()), study.attack_defaults()
     hunted = winners * len(searched) * study.attack_trials
     people = len({lesson.person for split in plan.benchmark.splits.values() for lesson in split.lessons})
     rest = max(0, trials - winners) if study.robustness else 0
-    taught = study.metric_seeds * models  # with further seeds
+    taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)  # further models
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
     robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
     stages = [
         (
             "learn",
-            f"{models} models: vanilla and one reference for each of {list(study.forget_ratios)} % of {people} people",
+            f"{1 + references} models: vanilla, and for each of {list(study.forget_ratios)} % of {people} people "
+            f"{study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
         ),
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
-        *[("official", f"{confirms + winners + 2 * ratios} models scored by the benchmark authors' official protocol")]
+        *[("official", f"{confirms + winners + baselines} models scored by the benchmark authors' official protocol")]
         * study.released,
         *[("sequence", f"{winners} winners: sequential unlearning in {study.requests} requests")]
         * (study.requests > 1),
-        ("attack", f"{attacks} attacks: {len(study.attackers())} on each winner, vanilla and reference"),
+        (
+            "attack",
+            f"{attacks} attacks: {len(study.attackers())} on every seed of each winner, vanilla and the references",
+        ),
         *[("", f"as many on every other trial on a Pareto front, up to {rest}")] * bool(rest),
         *[("", f"attack search: {hunted} trials of {', '.join(searched)}, {study.attack_trials} for each winner")]
         * bool(hunted),
@@ -154,10 +165,12 @@ def print_plan(plan: Plan) -> None:
     for name, what in stages:
         console.print(f"  {name:<8} {what}", markup=False)
     runs = trials + confirms + winners * study.requests * (study.requests > 1)
-    attacked = attacks + 2 * hunted  # the control is attacked with every proposal too
+    attacks += 2 * hunted  # the control is attacked with every proposal too
     if study.robustness:
-        attacked += trials + confirms + 2 * ratios
-    console.print(f"  time     {_expected(study, models + taught, runs, confirms + checked, attacked + checked, rest)}")
+        attacks += trials + confirms + baselines
+    console.print(
+        f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
+    )
 
 
 def _expected(study: Study, models: int, trials: int, reports: int, attacks: int, rest: int) -> str:

@@ -31,7 +31,7 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     from study.experiment.method_search import MethodSearch
 
     study = plan.study
-    pairs = {ratio: plan.yardsticks(ratio) for ratio in study.forget_ratios}
+    baselines = {ratio: [t.key for t in plan.baselines(ratio)] for ratio in study.forget_ratios}
     return MethodSearch(
         context=context,
         defaults=study.method_defaults(),
@@ -39,7 +39,7 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         ratios=study.forget_ratios,
         vanilla=plan.vanilla,
         references={ratio: plan.reference(ratio).key for ratio in study.forget_ratios},
-        yardsticks={ratio: (vanilla.key, reference.key) for ratio, (vanilla, reference) in pairs.items()},
+        baselines={ratio: (vanilla, tuple(references)) for ratio, (vanilla, *references) in baselines.items()},
         goal=study.goal,
         seed=study.seed,
         lookahead=study.lookahead,

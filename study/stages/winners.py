@@ -27,7 +27,7 @@ DRAW = 0  # of the examples and test pictures: the same for every model, so that
 
 def score_by_official_protocol(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
     """Score baselines and winners that have not been, if the study asks for it; returns what failed."""
-    models = [*(t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)), *winners]
+    models = [*(t for ratio in plan.study.forget_ratios for t in plan.baselines(ratio)), *winners]
     jobs = [
         Job(f"{label(t)} seed {t.seed}", _score, (context, t))
         for t in dict.fromkeys(models)

@@ -20,7 +20,7 @@ from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.facts import facts
 
 SMALL = Synthetic(people=20, celebrities=8, views=2, strangers=5, size=24)
-RATIOS = {5: 1, 10: 2, 15: 3}
+RATIOS = {5: 1, 10: 2, 15: 3, 20: 4}
 SCHEMAS = {
     "Full_Set": (EVALUATION, 20),
     "Retain_Set": (EVALUATION, 8),

@@ -49,7 +49,7 @@ def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
 def search_in(root: Path, defaults: Mapping[str, Method] = DEFAULTS, **fields: Any) -> MethodSearch:
     settings: dict[str, Any] = {
         "trials": 8, "ratios": (10, 15), "vanilla": VANILLA, "references": {10: "r10", 15: "r15"},
-        "yardsticks": {10: ("vanilla 10", "reference 10"), 15: ("vanilla 15", "reference 15")},
+        "baselines": {10: ("vanilla 10", ("reference 10",)), 15: ("vanilla 15", ("reference 15",))},
         "goal": "visual", "seed": 0, "lookahead": 2, "random_trials": 4,
     }  # fmt: skip
     return MethodSearch(context=StudyContext(root, Synthetic(), root), defaults=defaults, **{**settings, **fields})
@@ -187,7 +187,7 @@ def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
         assert told().values is None
     finish(search, trial)
     assert told(known=False).state == TrialState.RUNNING
-    values = judged(search.context, trial, *search.yardsticks[10])
+    values = judged(search.context, trial, *search.baselines[10])
     assert told().state == TrialState.COMPLETE
     assert told().values == [values["forgetting"], values["utility"]]
     assert told().params == params

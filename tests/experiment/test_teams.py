@@ -357,7 +357,7 @@ def _searched(context: StudyContext) -> list[str]:
     first, second = (yardstick.key for yardstick in yardsticks)
     search = MethodSearch(
         context=context, defaults={"gradient_ascent": METHODS["gradient_ascent"]}, trials=2, ratios=(10,),
-        vanilla=VANILLA, references={10: REFERENCE.key}, yardsticks={10: (first, second)}, goal="visual", seed=0,
+        vanilla=VANILLA, references={10: REFERENCE.key}, baselines={10: (first, (second,))}, goal="visual", seed=0,
         lookahead=1, random_trials=2,
     )  # fmt: skip
     told: list[str] = []

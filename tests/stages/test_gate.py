@@ -62,7 +62,7 @@ def planted(plan: Plan, trial: Trial, accuracies: Mapping[str, float]) -> None:
 
 
 def checked(plan: Plan, vanilla: Mapping[str, float], reference: Mapping[str, float]) -> None:
-    for trial, accuracies in zip(plan.yardsticks(15), (vanilla, reference), strict=True):
+    for trial, accuracies in zip(plan.baselines(15), (vanilla, reference), strict=True):
         planted(plan, trial, accuracies)
     gate.check(plan)
 
@@ -151,7 +151,7 @@ def test_further_models_are_judged_by_what_they_were_asked(
     plan: Plan, forget: float, test: float, known: bool, said: list[str]
 ) -> None:
     """About the forget people alone, beside the blind level of the study's own reference."""
-    yardsticks = plan.yardsticks(15)
+    yardsticks = plan.baselines(15)
     planted(plan, yardsticks[1], REFERENCE | {"blind": 0.25})
     rows = [
         row(question=f"{i}", role=role, modality="image_text", task="classification", score=float(i < 100 * share))

@@ -173,7 +173,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Ran:
 def stage(tmp_path: Path, tiny_folder: Path, **settings: Any) -> tuple[Plan, list[str]]:
     study = replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), **settings)
     plan = validate_study(study, StudyFolder(tmp_path).data)
-    for yardstick in plan.yardsticks(10):  # scored and judged before this stage
+    for yardstick in plan.baselines(10):  # scored and judged before this stage
         write_rows(plan.folder.rows(yardstick.key, "blind"), pd.DataFrame([row(role="forget", score=0.0)]))
     return plan, meta_evaluate(plan, StudyContext(tmp_path, plan.source, tiny_folder))
 
@@ -188,7 +188,7 @@ def test_more_seeds_teach_and_ask_only_what_is_missing(tmp_path: Path, tiny_fold
     every = {"plain", "quantized", "relearned"}
     assert failures == []
     assert ran.jobs == {"vanilla on 10 % seed 0": every, "reference on 10 % seed 0": every}
-    assert [t.key for t in plan.pool(10)] == [t.key for t in plan.yardsticks(10)]
+    assert [t.key for t in plan.pool(10)] == [t.key for t in plan.baselines(10)]
     before = when(tmp_path)
     ran.clear()
     stage(tmp_path, tiny_folder)

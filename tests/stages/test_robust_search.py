@@ -176,7 +176,7 @@ def search(world: StudyContext, tmp_path: Path) -> Iterator[MethodSearch]:
         context=dataclasses.replace(world, root=tmp_path / "study"),
         defaults={"gradient_ascent": GradientAscent(schedule=SHORT)},
         trials=3, ratios=(10,), vanilla=VANILLA, references={10: REFERENCE.key},
-        yardsticks={10: (vanilla.key, reference.key)}, goal="visual", seed=0, lookahead=1, random_trials=2,
+        baselines={10: (vanilla.key, (reference.key,))}, goal="visual", seed=0, lookahead=1, random_trials=2,
         attacker=CHEAP, keeps=0.1,
     )  # fmt: skip
     checkpoints.evict()
@@ -352,7 +352,7 @@ def test_an_attack_that_breaks_the_reference_at_once_ends_the_study(
     plan = validate_study(study, tmp_path / "data")
     attacker = study.search_attack()
     rows = attack_rows(0.2, 0.2)
-    _, reference = plan.yardsticks(10)
+    _, reference = plan.baselines(10)
     path = plan.folder.attack(reference.key, content_key(attacker))
     write_rows(path, rows)
     learn_stage._check_controls(plan, attacker)
@@ -391,7 +391,10 @@ def test_another_attack_is_another_study(tmp_path: Path) -> None:
     validate_study(study, tmp_path / "data")
     grid = {"relearning": (Relearning(score_at=(1,), schedule=SHORT),)}
     for changes, said in (
-        ({"robustness": "relearning:people=0.4"}, "robustness.attack: relearning on disk, relearning:people=0.4 requested"),
+        (
+            {"robustness": "relearning:people=0.4"},
+            "robustness.attack: relearning on disk, relearning:people=0.4 requested",
+        ),
         ({"robustness": ""}, "robustness.attack: relearning on disk, None requested"),
         ({"attack_grid": grid}, "robustness.key: "),
     ):

@@ -11,6 +11,7 @@ from functools import cached_property
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 50_000_000
+"""150 MB once decoded as RGB: above the pictures of ordinary cameras, and no decompression bomb."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 

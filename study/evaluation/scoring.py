@@ -33,7 +33,10 @@ from study.model.packing import Batch, Group, Prompt, answer_logits, batched, hi
 from study.model.vlm import VLM
 
 MAX_NEW_TOKENS = 50
+"""Of a free reply, as in the evaluation code of MLLMU-Bench."""
 TEXTS_PER_ROW = 8
+"""Text questions packed in one row. They share only the beginning of the prompt, and the mask of a row grows with the
+square of its length: chosen by trial on the tiny study."""
 
 NAN = float("nan")
 

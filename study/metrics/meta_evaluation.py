@@ -36,7 +36,7 @@ AnyMetric = Mean | Comparison | Whole
 Values = NDArray[np.float64]
 
 SMALLEST_EFFECT = 0.2
-"""Least gap that a change is a part of, in standard deviations of people: a small effect after Cohen (1988)."""
+"""Minimum gap of which a change is a fraction, in standard deviations over people: a small effect (Cohen 1988)."""
 DIGITS = 12
 """Decimals compared, so that values that are equal but for rounding tie."""
 UNIT = ["ratio", "seed", "knows", "person"]

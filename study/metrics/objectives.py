@@ -25,7 +25,8 @@ ROBUST_DIRECTIONS = {**DIRECTIONS, "recovery": "minimize"}
 """Those of a study that attacks every trial."""
 
 BROKEN = 0.5
-"""Below this part of vanilla's retain accuracy, or this utility, a model is destroyed and not unlearned."""
+"""Below this fraction of vanilla's retain accuracy, or this utility, a model has collapsed rather than unlearned: half
+of what had to be kept is gone."""
 
 
 def forget_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:

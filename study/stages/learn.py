@@ -207,7 +207,7 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
 
 
 def _noting(folder: StudyFolder, model: Learned) -> OnStep:
-    path, every = _progress_file(folder, model), max(1, model.schedule.steps // 20)
+    path, every = _progress_file(folder, model), max(1, model.schedule.steps // 20)  # twenty notes of each model
 
     def on_step(done: int, loss: float) -> None:
         if done % every == 0:

@@ -391,7 +391,10 @@ def test_another_attack_is_another_study(tmp_path: Path) -> None:
     validate_study(study, tmp_path / "data")
     grid = {"relearning": (Relearning(score_at=(1,), schedule=SHORT),)}
     for changes, said in (
-        ({"robustness": "relearning:people=0.4"}, "robustness.attack: relearning on disk, relearning:people=0.4 requested"),
+        (
+            {"robustness": "relearning:people=0.4"},
+            "robustness.attack: relearning on disk, relearning:people=0.4 requested",
+        ),
         ({"robustness": ""}, "robustness.attack: relearning on disk, None requested"),
         ({"attack_grid": grid}, "robustness.key: "),
     ):
@@ -479,7 +482,7 @@ def test_the_trials_have_a_third_objective(planted: tuple[Path, dict[str, str]])
     assert mine.loc["hides", "distance"] == pytest.approx(math.hypot(0.02, 0.58))
     assert mine.loc["worse", "distance"] == pytest.approx(math.hypot(0.2, 0.4))
     assert [name for name in keys if mine.loc[name, "front"]] == ["hides", "holds"]
-    assert mine.loc["failed", "reason"] == "the attack of the search failed: no such layer"
+    assert mine.loc["failed", "reason"] == "the search attack failed: no such layer"
     assert mine.loc["unfinished", "reason"] == "the attack of the search has not been run"
     assert mine.loc["failed", "forgetting"] == pytest.approx(0.1)
     bar = found.loc[bars(root), "recovery"].tolist()

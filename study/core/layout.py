@@ -1,4 +1,4 @@
-"""Where everything of a study lies on disk."""
+"""The layout of a study on disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
-    """Where everything of a study lies. Only paths relative to `root` are ever stored, so it can be moved."""
+    """The paths of a study's files. Only paths relative to `root` are ever stored, so the folder can be moved."""
 
     root: Path
 
@@ -19,12 +19,12 @@ class StudyFolder:
 
     @property
     def winners(self) -> Path:
-        """Which trials won, by method and ratio."""
+        """The winning trials, by method and ratio."""
         return self.root / "winners.json"
 
     @property
     def data(self) -> Path:
-        """Where benchmarks and base models that are made, not downloaded, are kept."""
+        """Generated benchmarks and base models."""
         return self.root / "data"
 
     @property
@@ -45,7 +45,8 @@ class StudyFolder:
         return self.trial(key) / "trial.json"
 
     def rows(self, key: str, name: str) -> Path:
-        """A trial's rows: `select`, `report`, `blind` or, by the benchmark authors' own protocol, `released`."""
+        """A trial's rows: `select` (validation half), `report` (test half), `blind` (grey pictures) or `released`
+        (official protocol)."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:
@@ -53,20 +54,20 @@ class StudyFolder:
         return self.trial(key) / "attacks" / f"{attack}.parquet"
 
     def metric_check(self, key: str, state: str) -> Path:
-        """The rows of a model of the pool that metrics are checked on: `plain`, `quantized` or `relearned`; its
-        `.json` beside it."""
+        """The rows of a model of the meta-evaluation in a state: `plain`, `quantized` or `relearned`; its `.json`
+        beside it."""
         return self.trial(key) / "metric_check" / f"{state}.parquet"
 
     def sequence(self, key: str, requests: int) -> Path:
-        """The rows of a trial's method applied to several requests in turn; its `.json` beside it."""
+        """The rows of sequential unlearning with a trial's method in so many requests; its `.json` beside it."""
         return self.trial(key) / "sequence" / f"{requests}.parquet"
 
     def proposal(self, method: str, number: int) -> Path:
-        """What the search proposed for a method, in order."""
+        """A proposal of the search for a method, by its number."""
         return self.root / "search" / method / f"{number:04d}.json"
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
-        """What the attacker's search proposed against a trial, in order."""
+        """A proposal of the attack search against a trial, by its number."""
         return self.root / "attack_search" / key / attack / f"{number:04d}.json"
 
     def cache(self, key: str) -> Path:

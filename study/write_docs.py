@@ -123,12 +123,12 @@ def _quick(method: Any, steps: int) -> Any:
 
 _METRICS_HEAD = """# Metrics
 
-Written by `python -m study.write_docs` from `METRICS` in `study/metrics/registry.py`; do not edit. Each metric is a mean
-over questions unless its formula says otherwise; the report has the mean over seeds. "On" says where it is shown: what
-had to be forgotten, what had to be kept, or both. "Better" is the direction on what had to be forgotten, or for metrics
-shown only on what had to be kept, there. Metrics with a direction for forgetting should keep vanilla's value on what had
-to be kept. The direction is that of the papers: a value beyond the reference's is overshoot, which the study's own
-objective, the forget gap (`study/metrics/objectives.py`), counts as a gap.
+Written by `python -m study.write_docs` from `METRICS` in `study/metrics/registry.py`; do not edit. Each metric is a
+mean over questions unless its formula says otherwise; the report has the mean over seeds. "On" says where it is shown:
+on what had to be forgotten, on what had to be kept, or both. "Better" is the direction on what had to be forgotten, or,
+for metrics shown only on what had to be kept, there. Metrics with a direction for forgetting should keep vanilla's
+value on what had to be kept. The direction is that of the papers: a value beyond the reference's is overshoot, which
+the study's own objective, the forget gap (`study/metrics/objectives.py`), counts as a gap.
 """
 
 _METRICS_NOTES = """
@@ -146,7 +146,7 @@ _METRICS_NOTES = """
 - **ROUGE** of ASCII texts is that of rouge-score. Its tokenizer drops all other letters, so other texts are split into
   words of any script, or single characters where there are no spaces; equal texts score 1. **BLEU** of equal texts
   with fewer than four words is below 1, as published.
-- **Membership scores** (`member_...`) compare the right answer with wrong ones to the same question: 0.5 is chance. They
+- **Membership scores** (`member_...`) compare the right answer with wrong ones to one question: 0.5 is chance. They
   are not the AUC of taught against untaught lessons; nor is that of the attack `membership_inference`, which also ranks
   within a question.
 - **Model utility** uses the likelihood of generated answers for the retain set and the probability of the right option

@@ -27,7 +27,7 @@ from study.metrics.recovery import objective
 
 @dataclass(frozen=True)
 class MethodSearch(SearchProblem[Trial]):
-    """The search of methods: for each a default to start from, and the yardsticks of each ratio."""
+    """The search of methods: a default for each to start from, and the baselines of each ratio."""
 
     context: StudyContext
     defaults: Mapping[str, Method]

@@ -119,7 +119,7 @@ def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 
 def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
-    """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
+    """The objectives of a complete trial, from its rows of the validation half and those of both baselines."""
     with repairable(context.folder, trial.key):
         own, before, wanted = (read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
     return objectives.objectives(own, before, wanted, trial.goal)

@@ -37,8 +37,8 @@ Better = Literal["lower", "higher", "nearer to the reference"]
 
 @dataclass(frozen=True)
 class Metric:
-    """The definition of one metric. `better` is its direction on what is to be forgotten, or, for a metric of what is to
-    be kept, there."""
+    """The definition of one metric. `better` is its direction on what is to be forgotten, or, for a metric of what is
+    to be kept, there."""
 
     name: str
     formula: str

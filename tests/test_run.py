@@ -200,7 +200,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
 def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
     split = benchmark.split(15)
     kept = tuple(q for q in split.questions if (q.role, q.modality, q.half) != ("real", "text", "report"))
-    with pytest.raises(Refused, match="no text classification question about real people falls into the half"):
+    with pytest.raises(Refused, match="no text classification question about real people falls into the test half"):
         _check_questions(dataclasses.replace(split, questions=kept))
 
 
@@ -271,7 +271,7 @@ def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> 
     """Under the goal visual no text is to be forgotten; a setting outside of its search space is refused too."""
     for methods, said in (
         (("npo:modality=text",), "npo:modality=text: modality='text': under the goal 'visual'"),
-        (("npo:beta=100",), "npo:beta=100: outside of search_spaces/npo.py"),
+        (("npo:beta=100",), "npo:beta=100: outside search_spaces/npo.py"),
     ):
         study = dataclasses.replace(SMOKE, study_dir=tmp_path, methods=methods).resolved()
         with pytest.raises(Refused) as refused:

@@ -163,13 +163,13 @@ def numbers(
     if ceiling is not None:
         both = mine.join(ends(ceiling, groups)[["before"]].add_suffix("_vanilla")).dropna()
         vanilla_before = float(both["before_vanilla"].mean())
-        found["recovery"] = bootstrap.interval(both, _normalised)
+        found["recovery"] = bootstrap.interval(both, _normalized)
     questions = rows.loc[rows["held_out"].isin(groups), "question"].nunique()
     levels = {"control_after": control_after, "vanilla_before": vanilla_before}
     return {"people": len(mine), "questions": questions, **_flat(found), **levels}
 
 
-def _normalised(means: Values) -> Values:
+def _normalized(means: Values) -> Values:
     """(after - before) / (vanilla before - before) of columns before, after, vanilla before; NaN for a small gap."""
     gap = means[:, 2] - means[:, 0]
     safe = np.where(gap < SMALLEST_GAP, np.nan, gap)

@@ -30,6 +30,7 @@ TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD,
                  *(f"any_{name}" for name in TOLD), "worst_3", "worst_3_attacks", "retained", "broken",
                  "verdict"]  # fmt: skip
 MEAN_OF = 3
+"""Worst attacks that are averaged, beside the single worst: a mean depends less on one lucky attack."""
 WEAK = "gradient_ascent"
 """The method with which every worst attack is compared: its unlearning is known to be superficial."""
 

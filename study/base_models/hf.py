@@ -32,7 +32,7 @@ class Hf:
     """How attention is computed: by torch (sdpa), or written out (eager), which is slow, for a model without."""
     quantized: Quantized = ""
     """In what the LLM's linear layers are held once learning is over: int8, nf4, or empty for `dtype`. Such an LLM is
-    frozen: methods and attacks change vision and projector alone. Learning is not quantised."""
+    frozen: methods and attacks change vision and projector alone. Learning is not quantized."""
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(Dtype):

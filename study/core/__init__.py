@@ -1,1 +1,1 @@
-"""Words, keys, files and validation: no torch, no Ray, nothing about unlearning."""
+"""Terms, keys, files and validation: no torch, no Ray, nothing about unlearning."""

@@ -11,7 +11,7 @@ DISPOSABLE = ("ray", "cache")
 
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
-    """Where everything of a study lies. Only paths relative to `root` are ever stored, so it can be moved."""
+    """The paths of a study's files. Only paths relative to `root` are ever stored, so the folder can be moved."""
 
     root: Path
 
@@ -27,12 +27,12 @@ class StudyFolder:
 
     @property
     def winners(self) -> Path:
-        """Which trials won, by method and ratio."""
+        """The winning trials, by method and ratio."""
         return self.root / "winners.json"
 
     @property
     def data(self) -> Path:
-        """Where benchmarks and base models that are made, not downloaded, are kept."""
+        """Generated benchmarks and base models."""
         return self.root / "data"
 
     @property
@@ -102,7 +102,8 @@ class StudyFolder:
         return self.trial(key) / "delta.safetensors"
 
     def rows(self, key: str, name: str) -> Path:
-        """A trial's rows: `select`, `report`, `blind` or, by the benchmark authors' own protocol, `released`."""
+        """A trial's rows: `select` (validation half), `report` (test half), `blind` (grey pictures) or `released`
+        (official protocol)."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:
@@ -139,7 +140,7 @@ class StudyFolder:
 
     # ---- searches --------------------------------------------------------------------------------------------------
     def proposal(self, method: str, number: int) -> Path:
-        """What the search proposed for a method, in order."""
+        """A proposal of the search for a method, by its number."""
         return self.root / "search" / method / f"{number:04d}.json"
 
     def proposals(self, method: str = "*") -> list[Path]:
@@ -147,7 +148,7 @@ class StudyFolder:
         return sorted(self.root.glob(f"search/{method}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
-        """What the attacker's search proposed against a trial, in order."""
+        """A proposal of the attack search against a trial, by its number."""
         return self.root / "attack_search" / key / attack / f"{number:04d}.json"
 
     def attack_proposals(self) -> list[Path]:

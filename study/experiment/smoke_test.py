@@ -25,6 +25,7 @@ from study.training.loop import train
 from study.training.schedule import Schedule
 
 SECONDS = 30.0
+"""After which no further check is begun: what a user at a terminal waits for."""
 VISUAL: tuple[Part, ...] = ("vision", "projector")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 """Most by which packed logits may differ from plain ones, as a share of the largest: rounding only."""

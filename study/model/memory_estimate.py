@@ -22,12 +22,13 @@ from study.model.vlm import VLM, Dtype
 
 GIB = 2**30
 RANK = 16
-"""Of the adapters that are counted: the published one."""
+"""Of the adapters that are counted: that of the published schedules."""
 TEXT = 96
-"""Tokens of a question with its answer."""
+"""Tokens of a question with its answer, a generous estimate for MLLMU-Bench."""
 ANSWER = 32
 """Of these, the tokens whose logits are computed, in float32 and with two copies."""
 HEADROOM = 1.5
+"""Factor on the counted activations, for float32 intermediates and fragmentation; an estimate, not measured."""
 FLOAT32 = 4
 """Bytes of a number that is kept in float32 whatever the model is in."""
 DECODED = 1 + 4 + 4 + 2

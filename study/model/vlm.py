@@ -146,7 +146,7 @@ class VLM:
         return self._ids[key]
 
     def answer_ids(self, prompt: str, with_picture: bool, answer: str) -> tuple[int, ...]:
-        """The tokens of `answer` after the prompt, tokenised together so that word boundaries are the model's own."""
+        """The tokens of `answer` after the prompt, tokenized together so that word boundaries are the model's own."""
         key = (prompt, with_picture, answer)
         if key not in self._ids:
             before = self.prompt_ids(prompt, with_picture)

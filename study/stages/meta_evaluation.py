@@ -72,7 +72,7 @@ def meta_evaluate(plan: Plan, context: StudyContext) -> list[str]:
 
 
 def states(study: Study, *, frozen_llm: bool = False) -> dict[State, Attack | None]:
-    """What is done to each model: nothing, the suite's first quantisation (else int4), and its relearning, if any.
+    """What is done to each model: nothing, the suite's first quantization (else int4), and its relearning, if any.
 
     The first relearning that leaves whole people out, else the first: of a person of whom it is given something, a
     model may put the rest together. Where the LLM is frozen, int4 is of the visual module.

@@ -59,7 +59,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> study_folder.StudyResul
 
 # ---- the numbers -----------------------------------------------------------------------------------------------------
 def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
-    """Noisy rows: chosen on the select half by what the search maximises, told on the report half by hand."""
+    """Noisy rows: chosen on the select half by what the search maximizes, told on the report half by hand."""
     key = study_of(tmp_path, SHY, tried(count=8), noise=0.1)
     study = study_folder.read(tmp_path)
     [reference] = [t.key for t in study.yardsticks("reference", 10)]

@@ -2,7 +2,7 @@
 
 The model has no weights: its tensors are on the meta device, where torch's FlopCounterMode counts the matrix products,
 convolutions and attention of a forward and a backward (2 operations for a multiplication and addition). With
-`--device cuda` the same steps are timed too, with random weights in bfloat16 and random pictures. Optimiser steps are
+`--device cuda` the same steps are timed too, with random weights in bfloat16 and random pictures. Optimizer steps are
 left out. docs/cost.md has the numbers.
 """
 

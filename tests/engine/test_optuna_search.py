@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm"
 DEFAULTS: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(steps=30)), "npo": NPO()}
 
 
-def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
-    assert (vanilla, reference) == (f"vanilla {trial.ratio}", f"reference {trial.ratio}")
+def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
+    assert (vanilla, *references) == (f"vanilla {trial.ratio}", f"reference {trial.ratio}")
     drawn = random.Random(trial.key)
-    return {"forgetting": drawn.random(), "utility": drawn.random()}
+    return {"forget_gap": drawn.random(), "utility": drawn.random()}
 
 
 @pytest.fixture(autouse=True)
@@ -153,9 +153,9 @@ def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """After the random trials, what is proposed depends on what was found, not before."""
 
     def like(rate: float) -> Callable[..., dict[str, float]]:
-        def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
+        def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
             assert isinstance(trial.method, GradientAscent)
-            return {"forgetting": abs(trial.method.schedule.learning_rate - rate) / rate, "utility": 0.5}
+            return {"forget_gap": abs(trial.method.schedule.learning_rate - rate) / rate, "utility": 0.5}
 
         return judged
 
@@ -189,7 +189,7 @@ def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
     assert told(known=False).state == TrialState.RUNNING
     values = judged(search.context, trial, *search.baselines[10])
     assert told().state == TrialState.COMPLETE
-    assert told().values == [values["forgetting"], values["utility"]]
+    assert told().values == [values["forget_gap"], values["utility"]]
     assert told().params == params
 
 

@@ -167,10 +167,10 @@ def test_the_yardsticks_judge_a_trial(context: StudyContext) -> None:
     reference, _ = run(context, NoMethod(), start=REFERENCE)
     asked, _ = run(context, VISUAL)
     for one in (asked, vanilla, reference):
-        assert trials.judged(context, one, vanilla.key, reference.key).keys() == DIRECTIONS.keys()
-    assert trials.judged(context, vanilla, vanilla.key, reference.key)["utility"] == pytest.approx(1.0, abs=1e-6)
-    assert trials.judged(context, reference, vanilla.key, reference.key)["forgetting"] == 0.0
-    assert trials.judged(context, asked, vanilla.key, reference.key)["forgetting"] > 0.0
+        assert trials.judged(context, one, vanilla.key, [reference.key]).keys() == DIRECTIONS.keys()
+    assert trials.judged(context, vanilla, vanilla.key, [reference.key])["utility"] == pytest.approx(1.0, abs=1e-6)
+    assert trials.judged(context, reference, vanilla.key, [reference.key])["forget_gap"] == 0.0
+    assert trials.judged(context, asked, vanilla.key, [reference.key])["forget_gap"] > 0.0
 
 
 # ---- text rows -------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ APART = Relearning(people=0.5, facts=1.0, score_at=(2,), schedule=SHORT)
 
 # ---- which attacks ---------------------------------------------------------------------------------------------
 def test_the_suite_says_how_models_are_rounded_and_relearned() -> None:
-    """Its first quantisation, and the first relearning that leaves people out, scored at its end alone."""
+    """Its first quantization, and the first relearning that leaves people out, scored at its end alone."""
     grid: dict[str, tuple[Attack, ...]] = {
         "quantization": (Quantization("nf4"), Quantization("int8")),
         "relearning": (replace(APART, people=1.0), replace(APART, facts=0.5), APART),

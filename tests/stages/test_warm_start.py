@@ -410,6 +410,6 @@ def test_only_the_same_study_begun_cold_is_compared(
 
 def test_the_report_shows_it_where_there_was_a_warm_start(pair: tuple[Path, Path]) -> None:
     shown = report.build(*pair).page.read_text(encoding="utf-8")
-    assert "What the warm start bought" in shown
+    assert "Gain from the warm start" in shown
     assert (pair[0] / "report" / "figures" / "warm_start.png").exists()
     assert "warm start bought" not in report.build(pair[1]).page.read_text(encoding="utf-8")

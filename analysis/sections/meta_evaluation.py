@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import bootstrap, naming
-from analysis.bootstrap import Interval
+from analysis import intervals, naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
@@ -22,6 +21,7 @@ from analysis.tables import Table, number, with_interval
 from study.core.files import read_json
 from study.core.layout import rows_beside
 from study.core.rows import read_rows
+from study.metrics.intervals import Interval
 from study.metrics.meta_evaluation import (
     CHECKED,
     AnyMetric,
@@ -225,7 +225,7 @@ def _line(metric: AnyMetric, members: Sequence[Member], apart: Sequence[Member])
         "quantized": moves(metric, found["plain"], found["quantized"], "quantized"),
         "relearned": moves(metric, units(metric, apart), units(metric, apart, "relearned"), "relearned"),
     }
-    changes = {state: bootstrap.interval(people, change) for state, people in moved.items()}
+    changes = {state: intervals.interval(lost, change) for state, lost in moved.items()}
     level, models = levels["plain"], found["plain"].drop_duplicates(["ratio", "seed", "knows"])["knows"]
     line: dict[str, object] = {
         "metric": metric.name, "auc": level.mean, "auc_low": level.low, "auc_high": level.high,
@@ -240,8 +240,8 @@ def _line(metric: AnyMetric, members: Sequence[Member], apart: Sequence[Member])
 
 
 def _auc(found: pd.DataFrame, metric: AnyMetric) -> Interval:
-    """People are resampled with all their units: a weight for each person is a mean over unit vectors."""
-    return bootstrap.interval(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
+    """People are left out with all their units: a weight for each person is a mean over unit vectors."""
+    return intervals.interval(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
 
 
 def _weak(auc: float, changes: Sequence[float]) -> str:

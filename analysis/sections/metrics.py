@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import bootstrap, naming
+from analysis import intervals, naming
 from analysis.naming import NAMES
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults, TrialResult
@@ -126,8 +126,8 @@ def _mean(metric: Mean, runs: Sequence[pd.DataFrame]) -> dict[str, float]:
     found = {"people": who.nunique(), "questions": max(map(len, values)), **_over_seeds(list(map(average, values)))}
     if metric.name not in WITH_INTERVAL:
         return found
-    people = pd.concat(values).groupby(who.to_numpy()).agg(["sum", "count"])
-    spread = bootstrap.interval(people, lambda means: means[:, 0] / means[:, 1])
+    sums = pd.concat(values).groupby(who.to_numpy()).agg(["sum", "count"])
+    spread = intervals.interval(sums, lambda means: means[:, 0] / means[:, 1])
     return {**found, "low": spread.low, "high": spread.high}
 
 

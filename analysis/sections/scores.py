@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import bootstrap, naming
+from analysis import intervals, naming
 from analysis.naming import NAMES
 from analysis.plots import Plot
 from analysis.sections import Part, Section
@@ -19,6 +19,7 @@ from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, look
 from analysis.tables import NOTHING, Table, number, with_interval
 from analysis.trials import NAN, no_rows, report_rows
 from study.core.terms import MODALITIES, ROLES, TASKS
+from study.metrics.intervals import Block, Interval, estimate
 
 SCORE_COLUMNS = ["method", "ratio", "role", "modality", "task", "measure", "mean", "low", "high", "people", "questions",
                  "seeds", "seed_sd"]  # fmt: skip
@@ -73,10 +74,11 @@ def blind(study: StudyResults) -> pd.DataFrame:
     lines = []
     for ratio in study.ratios:
         for kind in ("vanilla", "reference"):
-            found = [study.rows(trial.key, "blind") for trial in study.yardsticks(kind, ratio)]
-            rows = pd.concat([r[r["half"] == "report"] for r in found if r is not None] or [no_rows()])
+            found = [(trial.seed, study.rows(trial.key, "blind")) for trial in study.yardsticks(kind, ratio)]
+            parts = [rows[rows["half"] == "report"].assign(seed=seed) for seed, rows in found if rows is not None]
+            rows = pd.concat(parts or [no_rows()])
             for role, group in rows.groupby("role"):
-                value = bootstrap.mean(bootstrap.by_person(group))
+                value = intervals.mean(group).interval()
                 size = {"people": group["person"].nunique(), "questions": group["question"].nunique()}
                 lines.append({"method": kind, "ratio": ratio, "role": role, **value._asdict(), **size})
     return pd.DataFrame(lines, columns=BLIND_COLUMNS)
@@ -95,14 +97,23 @@ def gate(study: StudyResults) -> pd.DataFrame:
         for role, modality in ((role, modality) for role in ROLES for modality in MODALITIES):
             chosen = [rows[(rows["role"] == role) & (rows["modality"] == modality)] for rows in both]
             choices = [rows[rows["task"] == "classification"] for rows in chosen]
-            people = pd.concat([bootstrap.by_person(rows) for rows in choices], axis=1).dropna()
-            if people.empty:
+            if not all(map(len, choices)):
                 continue
-            gap = bootstrap.interval(people, lambda means: means[:, 0] - means[:, 1])
+            gap, levels, people = _gap(*choices)
             grey = [level.get((ratio, role, kind), NAN) for kind in ("vanilla", "reference")]
             seen = grey if modality == "image_text" else [NAN, NAN]
-            lines.append([ratio, role, modality, *people.mean(), *gap, *seen, len(people)])
+            lines.append([ratio, role, modality, *levels, *gap, *seen, people])
     return pd.DataFrame(lines, columns=GATE_COLUMNS)
+
+
+def _gap(vanilla: pd.DataFrame, reference: pd.DataFrame) -> tuple[Interval, list[float], int]:
+    """The accuracy of vanilla above that of the references, paired by person; both; the number of people."""
+    tables = [intervals.table(rows) for rows in (vanilla, reference)]
+    common = tables[0].index.intersection(tables[1].index)
+    values = [table.loc[common].to_numpy(dtype=float) for table in tables]
+    blocks = [Block(values[0], ("people", "seed of vanilla")), Block(values[1], ("people", "seed of the reference"))]
+    found = estimate(lambda v: float(v[0].mean() - v[1].mean()), blocks, ["people"], [b.axes[1] for b in blocks])
+    return found.interval(), [float(v.mean()) for v in values], len(common)
 
 
 def score_table(raw: pd.DataFrame, task: str, measure: str) -> Table:
@@ -142,7 +153,7 @@ def gate_table(study: StudyResults) -> Table:
 
 
 def _score(rows: pd.DataFrame, measure: str) -> dict[str, float | str | int]:
-    value = bootstrap.mean(bootstrap.by_person(rows, measure))
+    value = intervals.mean(rows, measure).interval()
     seeds = rows.groupby("seed")[measure].mean()
     return {
         "measure": measure, **value._asdict(), "people": rows["person"].nunique(),

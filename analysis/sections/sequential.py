@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import bootstrap, naming
-from analysis.bootstrap import Interval, Values
+from analysis import intervals, naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.sections._recovery import SMALLEST_GAP
@@ -23,6 +22,7 @@ from analysis.study_folder import InTurn, StudyResults, TrialResult
 from analysis.style import DASHES, GREY, INK, MARKERS, Look, grid, legend, line, mark
 from analysis.tables import NOTHING, Table, with_interval
 from study.core.terms import Goal
+from study.metrics.intervals import MISSING, Interval, Values
 from study.metrics.objectives import BROKEN
 
 COLUMNS = ["method", "ratio", "requests", "state", "done", "group", "modality", "mean", "low", "high", "people",
@@ -65,10 +65,10 @@ def table(study: StudyResults) -> pd.DataFrame:
         stages = [("in turn", int(str(step)), rows) for step, rows in found.turns.rows.groupby("step")]
         others = [("at once", found.turns.requests, whole), *(("reference", 0, rows) for rows in bars)]
         for state, done, rows in [*stages, *((s, d, r) for s, d, r in others if r is not None)]:
-            for group, modality, people in _groups(rows, found.turns, study.goal):
-                value = bootstrap.mean(people)._asdict()
+            for group, modality, mine in _groups(rows, found.turns, study.goal):
+                value = intervals.mean(mine).interval()._asdict()
                 where = {"state": state, "done": done, "group": group, "modality": modality}
-                lines.append({**place, **where, **value, "people": len(people)})
+                lines.append({**place, **where, **value, "people": mine["person"].nunique()})
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -121,11 +121,11 @@ def first(found: Winner, goal: Goal) -> tuple[float, Interval]:
     rows = found.turns.rows
     stages = {"before": 0, "after": 1, "last": int(rows["step"].max())}
     mine = rows[rows["person"].isin(found.turns.people[0]) & _asked(rows, goal) & (rows["role"] == "forget")]
-    people = pd.DataFrame({name: bootstrap.by_person(mine[mine["step"] == step]) for name, step in stages.items()})
+    people = pd.DataFrame({name: intervals.by_person(mine[mine["step"] == step]) for name, step in stages.items()})
     removed = float((people["before"] - people["after"]).mean())
     if not removed >= SMALLEST_GAP:
-        return removed, bootstrap.MISSING
-    return removed, bootstrap.interval(people[["before", "after", "last"]].dropna(), _back)
+        return removed, MISSING
+    return removed, intervals.interval(people[["before", "after", "last"]].dropna(), _back)
 
 
 def sequence_table(study: StudyResults) -> Table:
@@ -238,16 +238,14 @@ def _back(means: Values) -> Values:
     return np.asarray((means[:, 2] - means[:, 1]) / safe, dtype=float)
 
 
-def _groups(rows: pd.DataFrame, turns: InTurn, goal: Goal) -> list[tuple[str, str, pd.Series[float]]]:
-    """Each group of people and modality with the accuracy of every person."""
+def _groups(rows: pd.DataFrame, turns: InTurn, goal: Goal) -> list[tuple[str, str, pd.DataFrame]]:
+    """The rows of each group of people and modality."""
     asked = rows[_asked(rows, goal)]
     forget = asked[asked["role"] == "forget"]
     parts = {f"request {number}": forget[forget["person"].isin(who)] for number, who in enumerate(turns.people, 1)}
     parts |= {role: asked[asked["role"] == role] for role in OTHERS}
     return [
-        (name, str(modality), bootstrap.by_person(group))
-        for name, part in parts.items()
-        for modality, group in part.groupby("modality")
+        (name, str(modality), group) for name, part in parts.items() for modality, group in part.groupby("modality")
     ]
 
 

@@ -73,7 +73,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
             with counted(unlearned) as work:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
-            if rows["probability"].isna().any():
+            if rows["likelihood"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     work = ComputeCount.of(world().all_gather_objects(work))

@@ -19,7 +19,7 @@ def costs(trials: pd.DataFrame) -> NDArray[np.float64]:
     All lie in [0, 1] and are minimized.
     """
     third = [trials["recovery"].to_numpy(float)] if "recovery" in trials else []
-    return np.column_stack([trials["forgetting"].to_numpy(float), 1.0 - trials["utility"].to_numpy(float), *third])
+    return np.column_stack([trials["forget_gap"].to_numpy(float), 1.0 - trials["utility"].to_numpy(float), *third])
 
 
 def on_front(trials: pd.DataFrame) -> pd.Series[bool]:

@@ -81,6 +81,8 @@ class Attack:
     state: AttackState
     reason: str = ""
     """Why it failed, or why it ended early; what came back until then is then the result."""
+    weights: bool = True
+    """Whether it changes weights; an attack on the input cannot ruin the model."""
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -263,7 +265,8 @@ def _attack(path: Path) -> Attack:
     about, table = read_json(path), rows_beside(path)
     state: AttackState = "failed" if "failed" in about else "complete" if table.exists() else "unfinished"
     reason = about.get("failed") or about.get("diverged") or ""
-    return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason)
+    weights = bool(about.get("changes", True))
+    return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason, weights)
 
 
 def _check_cold(study: StudyResults) -> None:

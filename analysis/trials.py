@@ -6,24 +6,26 @@ import json
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import pandas as pd
 
-from analysis import pareto
+from analysis import comparison, pareto
 from analysis.naming import HALVES
 from analysis.study_folder import StudyResults, TrialResult
 from study.core.rows import ROW_COLUMNS
 from study.core.terms import Half
 from study.metrics import recovery
-from study.metrics.objectives import BROKEN, distance_to_ideal, objectives
+from study.metrics.objectives import BROKEN, distance_to_ideal, mean_gap, objectives
 
-OBJECTIVES = ["forgetting", "utility", "distance"]
+OBJECTIVES = ["forget_gap", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",
                  "front", *OBJECTIVES, "parameters", "unlearn_seconds", "score_seconds", "overhead_seconds",
                  "reason"]  # fmt: skip
 WINNER_COLUMNS = ["method", "ratio", "key", "parameters", "seeds", "seeds_planned", *OBJECTIVES,
-                  *(f"select_{name}" for name in OBJECTIVES), "distance_min", "distance_max", "retained",
-                  "broken"]  # fmt: skip
+                  *(f"select_{name}" for name in OBJECTIVES), "distance_min", "distance_max", "retained", "broken",
+                  "forget_gap_low", "forget_gap_high", "mean_gap", "farther", "farther_low", "farther_high", "tied",
+                  "known_person", "known", "noise_floor"]  # fmt: skip
 STATES = ["complete", "diverged", "failed", "unfinished"]
 NAN = float("nan")
 
@@ -90,8 +92,11 @@ def winners(study: StudyResults) -> pd.DataFrame:
     """One line for each winner: objectives on the test half (mean over seeds) beside those that selected it.
 
     `retained` is its retain accuracy as a fraction of vanilla's; `broken` marks a collapsed model (see `BROKEN`).
+    `farther` is how much farther from the ideal point it is than the nearest usable winner of its ratio, with its
+    interval; `tied` marks the winners that this cannot tell from it, and it if there are any. `known_person` is of whom it still
+    knows most, `noise_floor` the largest gap of one reference to the others.
     """
-    lines = []
+    lines: list[dict[str, Any]] = []
     for (method, ratio), keys in study.winners.items():
         members = [study.trials[key] for key in keys if key in study.trials]
         if not members:
@@ -105,10 +110,46 @@ def winners(study: StudyResults) -> pd.DataFrame:
             "parameters": json.dumps(members[0].hyperparameters, sort_keys=True), **averages,
             **{f"select_{name}": value for name, value in selected.items()},
             "distance_min": there["distance"].min(), "distance_max": there["distance"].max(),
-            **quality(study, members),
+            **quality(study, members), **_beside(study, method, keys, ratio),
         })  # fmt: skip
     table = pd.DataFrame(lines, columns=columns(study, WINNER_COLUMNS))
-    return table.sort_values(["ratio", "distance", "method"], ignore_index=True)
+    table = table.sort_values(["ratio", "distance", "method"], ignore_index=True)
+    for ratio, mine in table.groupby("ratio"):
+        usable = mine[~mine["broken"].astype(bool)].dropna(subset=["distance"])
+        table = _with_ties(study, table, usable, int(str(ratio)))
+    return table.astype({"tied": bool})
+
+
+def _beside(study: StudyResults, method: str, keys: Sequence[str], ratio: int) -> dict[str, Any]:
+    """What a winner is beside the references on the test half."""
+    against, found = comparison.bench(study, ratio), comparison.model(study, method, tuple(keys), ratio)
+    if against is None or found is None:
+        return {"tied": False}
+    _, low, high = comparison.gap_of(found, against).interval()
+    person, known = comparison.most_known(study, keys, ratio)
+    members = [study.trials[key] for key in keys if key in study.trials]
+    references = comparison.rows_of(study, study.yardsticks("reference", ratio))
+    means = [mean_gap(rows, references, study.goal) for rows in comparison.rows_of(study, members)]
+    return {
+        "forget_gap_low": max(0.0, low), "forget_gap_high": high, "mean_gap": math.fsum(means) / len(means),
+        "tied": False, "known_person": person, "known": known,
+        "noise_floor": max(comparison.floor(study, ratio), default=NAN),
+    }  # fmt: skip
+
+
+def _with_ties(study: StudyResults, table: pd.DataFrame, usable: pd.DataFrame, ratio: int) -> pd.DataFrame:
+    """The table with how much farther than the nearest the usable winners of one ratio are."""
+    if usable.empty:
+        return table
+    ranked = [(str(line["method"]), study.winners[line["method"], ratio]) for _, line in usable.iterrows()]
+    table.loc[usable.index[0], ["farther", "tied"]] = (0.0, True)
+    for at, found in zip(usable.index[1:], comparison.ties(study, ratio, ranked), strict=False):
+        value, low, high = found.interval()
+        table.loc[at, ["farther", "farther_low", "farther_high"]] = (value, low, high)
+        table.loc[at, "tied"] = not low > 0  # without an interval nothing can be told apart
+    if not table.loc[usable.index[1:], "tied"].any():
+        table.loc[usable.index[0], "tied"] = False
+    return table
 
 
 def quality(study: StudyResults, members: Sequence[TrialResult]) -> dict[str, float | bool]:
@@ -139,13 +180,14 @@ def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, 
     nothing = dict.fromkeys(columns(study, OBJECTIVES), NAN)
     if trial.state != "complete":
         return nothing, ""
-    bars = [study.yardsticks(kind, trial.ratio)[:1] for kind in ("vanilla", "reference")]
-    found = [study.rows(t.key, half) for t in [trial, *(bar for group in bars for bar in group)]]
-    if len(found) < 3 or any(rows is None for rows in found):
-        return nothing, f"the trial, vanilla or the reference has not been scored on the {HALVES[half]}"
+    vanilla, references = (study.yardsticks(kind, trial.ratio) for kind in ("vanilla", "reference"))
+    others = [t for t in references if t.key != key] or references  # a reference is compared with the others
+    found = [study.rows(t.key, half) for t in (trial, *vanilla[:1], *others)]
+    if not vanilla or not references or any(rows is None for rows in found):
+        return nothing, f"the trial, vanilla or a reference has not been scored on the {HALVES[half]}"
+    mine, before, *wanted = (rows for rows in found if rows is not None)
     try:
-        mine, vanilla, reference = (rows for rows in found if rows is not None)
-        values = objectives(mine, vanilla, reference, study.goal)
+        values = objectives(mine, before, wanted, study.goal)
     except ValueError as error:
         return nothing, str(error)
     problem = ""

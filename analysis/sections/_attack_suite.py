@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,7 +26,10 @@ class Attacked(NamedTuple):
     settings: str
     members: tuple[TrialResult, ...]
     rows: pd.DataFrame
+    """Those that count, with the `seed` of each trial."""
     kept: float
+    weights: bool
+    """Whether the attack changes weights: one on the input alone cannot ruin a model."""
 
 
 @lru_cache(maxsize=4)
@@ -72,12 +75,22 @@ def _attacked(study: StudyResults) -> Iterator[Attacked]:
     found = suite(study)
     for ratio in study.ratios:
         for label, members in study.labelled(ratio):
-            for key, name in found.items():
-                hit = [(t, a.rows) for t in members if (a := finished(study, t.key, key))]
-                if hit:
-                    rows = pd.concat([rows for _, rows in hit], ignore_index=True)
-                    left = kept(rows, "report")
-                    yield Attacked(label, ratio, key, name, tuple(t for t, _ in hit), counted(rows, study.goal), left)
+            for key in found:
+                if case := case_of(study, label, members, key):
+                    yield case
+
+
+def case_of(study: StudyResults, label: str, members: Sequence[TrialResult], attack: str) -> Attacked | None:
+    """One attack on all trials (seeds) that stand for one model and met it; none if none did."""
+    hits = [(t, hit) for t in members if (hit := finished(study, t.key, attack))]
+    if not hits:
+        return None
+    rows = pd.concat([hit.rows.assign(seed=t.seed) for t, hit in hits], ignore_index=True)
+    weights = any(hit.weights for _, hit in hits)
+    return Attacked(
+        label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),
+        kept(rows, "report"), weights,
+    )  # fmt: skip
 
 
 def finished(study: StudyResults, trial: str, attack: str) -> Attack | None:

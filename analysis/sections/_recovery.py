@@ -1,66 +1,59 @@
 """Recovery under attack, judged only on people and facts that the attacker was not given.
 
-Accuracy is that of classification questions of the forget set in the modalities that had to be forgotten, averaged
-within a person (over questions and seeds), then over people. Where the attack rows hold both halves, only the test
-half counts. With `before` at attack step 0 and `after` at the last step:
+The questions are multiple-choice questions about the forget set in the modalities that had to be forgotten, averaged
+within a person, then over people and seeds. Where the attack rows hold both halves, only the test half counts. What
+is judged is the probability of the right option, which is smoother than accuracy (accuracy where an attack gives no
+probability). With `before` at attack step 0 and `after` at the last step:
 
-- accuracy gain AG = after - before;
-- gain above control = AG - AG of the reference under the same attack: the reference cannot remember, it can only
-  learn, so what it gains is not recovery;
+- gain = after - before;
+- gain above control = gain - gain of the references under the same attack: they cannot remember, only learn, so what
+  they gain is not recovery;
 - normalized recovery = (after - before) / (vanilla before - before): 0 nothing came back, 1 all of it. Not defined
   where less than `SMALLEST_GAP` was forgotten.
 
-Intervals are 95 % cluster bootstraps over people, paired between method, reference and vanilla.
+Before, after, the control's and vanilla's level are also given as accuracies. People and seeds of the winner and of
+the references are crossed random effects (`study.metrics.intervals`); the noise of seeds is that of all lines of a
+table together, and verdicts control the error over all of them (`study.metrics.verdicts`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from analysis import bootstrap
-from analysis.bootstrap import MISSING, Interval, Values
-from analysis.sections._attack_suite import attacked
+from analysis import intervals
+from analysis.sections._attack_suite import Attacked, attacked
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
+from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
+from study.metrics.verdicts import MARGIN, MEANINGS, Evidence, needed, verdicts
 
-SMALLEST_GAP = 0.1
-"""The minimum accuracy that must have been forgotten for a normalized recovery to mean anything. On 63 questions about
-nine people, as in the default study, the standard error of an accuracy of one half is 0.06 if answers are independent,
-and larger if those about one person go together."""
-
-VERDICTS = {
-    "came back": "the interval of the gain above control lies above 0, and accuracy rose and ends above the control's",
-    "rebound from overshoot": "the gain is above the control's, but accuracy only rises from below the control to it",
-    "only the control fell": "the gain is above the control's because the attack hurt the control; nothing came back",
-    "held": f"the interval of the gain above control ends below {SMALLEST_GAP}",
-    "inconclusive": "the interval is too wide to tell; score more people or seeds",
-    "not unlearned": f"accuracy before the attack is less than {SMALLEST_GAP} below vanilla's: nothing to recover",
-    "collapsed": "the model lost its utility before the attack, so it says nothing about robustness",
-    "collapsed under attack": "the attack left too little of the retain accuracy, so it says nothing about robustness",
-    "given to the attacker": "the attacker trained on these facts: shows that the attack works, nothing about memory",
-    "no control": "the reference was not attacked in the same way",
-    "too few people": "fewer than two people to resample",
-}
-"""What each verdict on a method means."""
-
+SMALLEST_GAP = MARGIN
+"""What must have been forgotten for a normalized recovery to mean anything."""
 NOTHING_TO_SEE = {"collapsed": "\u00d7", "collapsed under attack": "\u2021", "not unlearned": "\u25cb"}
 """Verdicts that make a gain meaningless, with the sign of each in a figure."""
+VERDICTS = MEANINGS
 
 GROUPS = ("person", "fact", "seen")
 """What the attacker was not given: the person, or the fact; `seen`: given both, so the attack must work there."""
+HELD_OUT = ("person", "fact")
 
-NUMBERS = ("before", "after", "gain", "control_gain", "above_control", "recovery")
+ESTIMATES = ("before", "after", "gain", "control_gain", "above_control", "recovery")
+LEVELS = ("control_after", "vanilla_before", "forgotten")
 POINT = ("step", "mean", "low", "high", "people")
 CURVE_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *POINT]
-HELD_OUT = ("person", "fact")
-NUMBER_COLUMNS = ["people", "questions", *(f"{name}{end}" for name in NUMBERS for end in ("", "_low", "_high")),
-                  "control_after", "vanilla_before"]  # fmt: skip
-RECOVERY_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *NUMBER_COLUMNS, "kept", "retained", "broken",
-                    "verdict"]  # fmt: skip
+NUMBER_COLUMNS = ["people", "questions", "seeds", *LEVELS,
+                  *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))]  # fmt: skip
+RECOVERY_COLUMNS = ["method", "ratio", "key", "attack", "settings", "held_out", *NUMBER_COLUMNS, "kept", "control_kept",
+                    "retained", "broken", "verdict", "would_tell"]  # fmt: skip
+UNKNOWN = Estimate(math.nan)
+
+Line = Mapping[str, Any]
+"""One line of a table before it is judged: its numbers, with an `Estimate` under each name of `ESTIMATES`."""
 
 
 def curves(study: StudyResults) -> pd.DataFrame:
@@ -78,8 +71,8 @@ def stepwise(rows: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, float]
     chosen = rows[rows["held_out"].isin(groups)]
     points = []
     for step, now in chosen.groupby("step"):
-        people = bootstrap.by_person(now)
-        points.append({"step": int(str(step)), **bootstrap.mean(people)._asdict(), "people": len(people)})
+        value = intervals.mean(now).interval()
+        points.append({"step": int(str(step)), **value._asdict(), "people": now["person"].nunique()})
     return points
 
 
@@ -90,116 +83,152 @@ def recovery(study: StudyResults) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=4)
-def pooled(study: StudyResults) -> pd.DataFrame:
+def pooled_groups(study: StudyResults) -> pd.DataFrame:
     """Like `recovery`, with one line for all that was held out, people and facts together."""
     return _table(study, {"both": HELD_OUT})
 
 
 def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    cases = attacked(study)
-    baselines = {(c.label, c.ratio, c.attack): c.rows for c in cases if c.label in ("vanilla", "reference")}
+    baselines = {(c.label, c.ratio, c.attack): c for c in attacked(study) if c.label in ("vanilla", "reference")}
     lines = []
-    for case in cases:
+    for case in attacked(study):
         control = None if case.label == "reference" else baselines.get(("reference", case.ratio, case.attack))
         ceiling = baselines.get(("vanilla", case.ratio, case.attack))
-        state = {"kept": case.kept, **quality(study, case.members)}
         for name, group in groups.items():
-            found = numbers(case.rows, control, ceiling, group)
-            if found is not None:
-                place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
-                lines.append({**place, "held_out": name, **found, **state})
-    table = pd.DataFrame(lines, columns=RECOVERY_COLUMNS)
-    return table.assign(verdict=[verdict(line, study.attack_keeps) for _, line in table.iterrows()])
+            if (line := compared(study, case, control, ceiling, group)) is not None:
+                lines.append({**line, "held_out": name})
+    return judged(lines, study.attack_keeps).reindex(columns=RECOVERY_COLUMNS)
 
 
-def worst(raw: pd.DataFrame) -> pd.DataFrame:
-    """Of each method at each ratio, the line of `recovery` with the largest gain above control on what was held out.
+def compared(
+    study: StudyResults, case: Attacked, control: Attacked | None, ceiling: Attacked | None, groups: Sequence[str]
+) -> Line | None:
+    """One line, still to be judged: an attack on a model beside the same on the control. None without questions."""
+    found = numbers(case.rows, control.rows if control else None, ceiling.rows if ceiling else None, groups, case.label)
+    if found is None:
+        return None
+    return {
+        "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
+        "settings": case.settings, "weights": case.weights, **found, "kept": case.kept,
+        "control_kept": control.kept if control else math.nan, **quality(study, case.members),
+    }  # fmt: skip
 
-    A line of an attack under which the model collapsed only if it collapsed under all of them.
-    """
-    lines = raw[raw["held_out"].isin(HELD_OUT) & ~raw["method"].isin(("vanilla", "reference"))]
-    lines = lines.assign(
-        rank=lines["above_control"].fillna(-np.inf), usable=lines["verdict"] != "collapsed under attack"
-    )
-    order = lines.sort_values(["usable", "rank"], kind="stable")
-    found = order.groupby(["ratio", "method"], sort=False).tail(1).sort_values(["ratio", "rank"])
-    return found.drop(columns=["rank", "usable"])
+
+def judged(lines: Sequence[Line], keeps: float) -> pd.DataFrame:
+    """The lines of one table with their verdicts, and every estimate as a number with its bounds."""
+    methods = [line for line in lines if line["method"] not in ("vanilla", "reference")]
+    together = pooled([line["above_control"] for line in methods])
+    methods = [{**line, "above_control": one} for line, one in zip(methods, together, strict=True)]
+    found = dict(zip(map(id, methods), verdicts([_evidence(line, keeps) for line in methods]), strict=True))
+    rest = iter(methods)
+    shown = []
+    for line in lines:
+        own = {"vanilla": "ceiling", "reference": "control"}.get(line["method"])
+        mine = line if own else next(rest)
+        verdict = own or found[id(mine)]
+        more = needed(mine["above_control"]) if verdict == "cannot tell" else None
+        would = f"{more.people} people and {more.seeds} seed{'s' * (more.seeds > 1)}" if more else ""
+        shown.append({**_flat(mine), "verdict": verdict, "would_tell": would})
+    return pd.DataFrame(shown)
+
+
+def _evidence(line: Line, keeps: float) -> Evidence:
+    left = line["kept"] / line["control_kept"] if line["control_kept"] > 0 else line["kept"]
+    return Evidence(
+        line["above_control"], gain=line["gain"].value, after=line["level_after"], control_after=line["level_control"],
+        forgotten=line["forgotten"], given=line["held_out"] == "seen", collapsed=line["broken"],
+        ruined=line["weights"] and left < keeps,
+    )  # fmt: skip
 
 
 def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both up to the last step that both have: an attack under which the model collapsed early has fewer steps."""
-    last = min(rows["step"].max(), control["step"].max())
+    """Both up to the last step that every seed of both was taken to: one that diverged early was a shorter attack."""
+    last = min(float(part.groupby("seed")["step"].max().min()) for part in (rows, control))
     return rows[rows["step"] <= last], control[control["step"] <= last]
 
 
-def ends(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
-    """Accuracy of each person `before` and `after` the attack, on some groups of questions."""
-    rows = rows[rows["held_out"].isin(groups)]
-    steps = rows["step"]
-    before, after = rows[steps == steps.min()], rows[steps == steps.max()]
-    return pd.DataFrame({"before": bootstrap.by_person(before), "after": bootstrap.by_person(after)})
-
-
 def numbers(
-    rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str]
-) -> dict[str, float | int] | None:
-    """All numbers of one line; those that need a baseline which was not attacked are NaN. None without rows."""
-    mine = ends(rows, groups).dropna()
-    if mine.empty:
+    rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str], label: str
+) -> dict[str, Any] | None:
+    """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows."""
+    rows, control, ceiling = (None if part is None else part[part["held_out"].isin(groups)] for part in
+                              (rows, control, ceiling))  # fmt: skip
+    if rows is None or rows.empty:
         return None
+    column = "score" if rows["probability"].isna().any() else "probability"
+    seed = f"seed of {label}"
+    own, people = _ends(rows, column)
+    levels = {"control_after": math.nan, "vanilla_before": math.nan, "forgotten": math.nan, "level_control": math.nan}
     found = {
-        "before": bootstrap.mean(mine["before"]),
-        "after": bootstrap.mean(mine["after"]),
-        "gain": bootstrap.interval(mine, lambda m: m[:, 1] - m[:, 0]),
-        "control_gain": MISSING, "above_control": MISSING, "recovery": MISSING,
+        "before": intervals.mean(_at(rows, "min")), "after": intervals.mean(_at(rows, "max")),
+        "gain": estimate(_gain, [Block(own, ("people", seed, ""))], ["people"], [seed]),
+        "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN,
     }  # fmt: skip
-    control_after = vanilla_before = float("nan")
-    if control is not None:
-        shown, control = as_long(rows, control)
-        both = ends(shown, groups).join(ends(control, groups).add_suffix("_control")).dropna()
-        found["control_gain"] = bootstrap.interval(both, lambda m: m[:, 3] - m[:, 2])
-        found["above_control"] = bootstrap.interval(both, lambda m: (m[:, 1] - m[:, 0]) - (m[:, 3] - m[:, 2]))
-        control_after = float(both["after_control"].mean())
-    if ceiling is not None:
-        both = mine.join(ends(ceiling, groups)[["before"]].add_suffix("_vanilla")).dropna()
-        vanilla_before = float(both["before_vanilla"].mean())
-        found["recovery"] = bootstrap.interval(both, _normalized)
-    questions = rows.loc[rows["held_out"].isin(groups), "question"].nunique()
-    levels = {"control_after": control_after, "vanilla_before": vanilla_before}
-    return {"people": len(mine), "questions": questions, **_flat(found), **levels}
+    if control is not None and len(control):
+        found |= _above(*as_long(rows, control), column, seed)
+        levels["control_after"] = intervals.mean(_at(as_long(rows, control)[1], "max")).value
+        levels["level_control"] = float(_ends(as_long(rows, control)[1], column)[0][..., 1].mean())
+    if ceiling is not None and len(ceiling):
+        before = intervals.table(_at(ceiling, "min"), column)
+        common = [i for i, person in enumerate(people) if person in before.index]
+        blocks = [
+            Block(own[common], ("people", seed, "")),
+            Block(before.loc[[people[i] for i in common]].to_numpy(), ("people", "")),
+        ]
+        levels["vanilla_before"] = intervals.mean(_at(ceiling, "min")).value
+        levels["forgotten"] = float(blocks[1].values.mean() - blocks[0].values[..., 0].mean())
+        if levels["forgotten"] >= SMALLEST_GAP:
+            found["recovery"] = estimate(_normalized, blocks, ["people"], [seed])
+    size = {"people": len(people), "questions": rows["question"].nunique(), "seeds": own.shape[1]}
+    return {**size, **found, **levels, "level_after": float(own[..., 1].mean())}
 
 
-def _normalized(means: Values) -> Values:
-    """(after - before) / (vanilla before - before) of columns before, after, vanilla before; NaN for a small gap."""
-    gap = means[:, 2] - means[:, 0]
-    safe = np.where(gap < SMALLEST_GAP, np.nan, gap)
-    return np.asarray((means[:, 1] - means[:, 0]) / safe, dtype=float)
+def level_after(rows: pd.DataFrame, groups: Sequence[str]) -> float:
+    """Accuracy after the attack, on some groups of questions."""
+    return intervals.mean(_at(rows[rows["held_out"].isin(groups)], "max")).value
 
 
-def _flat(found: dict[str, Interval]) -> dict[str, float]:
+def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seed: str) -> dict[str, Estimate]:
+    """The gain of the control and the gain above it, paired by person."""
+    (own, people), (other, known) = _ends(rows, column), _ends(control, column)
+    common = sorted(set(people) & set(known))
+    own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
+    blocks = [Block(own, ("people", seed, "")), Block(other, ("people", "seed of the reference", ""))]
+    seeds = [seed, "seed of the reference"]
     return {
-        f"{name}{end}": value
-        for name, interval in found.items()
-        for end, value in zip(("", "_low", "_high"), interval, strict=True)
+        "control_gain": estimate(_gain, blocks[1:], ["people"], seeds[1:]),
+        "above_control": estimate(lambda v: _gain(v[:1]) - _gain(v[1:]), blocks, ["people"], seeds),
     }
 
 
-def verdict(line: pd.Series, keeps: float) -> str:
-    """What one line of `recovery` says, in words. See `VERDICTS` for what each of them means."""
-    if line["method"] in ("vanilla", "reference"):
-        return "ceiling" if line["method"] == "vanilla" else "control"
-    if line["broken"]:
-        return "collapsed"
-    if line["held_out"] == "seen":
-        return "given to the attacker"
-    if line["vanilla_before"] - line["before"] < SMALLEST_GAP:
-        return "not unlearned"
-    if line["kept"] < keeps:
-        return "collapsed under attack"
-    if np.isnan(line["above_control_low"]):
-        return "no control" if np.isnan(line["above_control"]) else "too few people"
-    if line["above_control_low"] > 0:
-        if line["gain"] <= 0:
-            return "only the control fell"
-        return "came back" if line["after"] > line["control_after"] else "rebound from overshoot"
-    return "held" if line["above_control_high"] < SMALLEST_GAP else "inconclusive"
+def _ends(rows: pd.DataFrame, column: str) -> tuple[Values, list[str]]:
+    """Levels before and after, of shape (people, seeds, 2), and the people."""
+    before, after = (intervals.table(_at(rows, end), column) for end in ("min", "max"))
+    common = before.index.intersection(after.index)
+    both = pd.concat([before.loc[common], after.loc[common]], axis=1).to_numpy(dtype=float)
+    return both.reshape(len(common), 2, -1).transpose(0, 2, 1), list(common)
+
+
+def _at(rows: pd.DataFrame, end: str) -> pd.DataFrame:
+    """The rows at the first (`min`) or last (`max`) step of each seed."""
+    return rows[rows["step"] == rows.groupby("seed")["step"].transform(end)]
+
+
+def _gain(values: Sequence[Values]) -> float:
+    return float((values[0][..., 1] - values[0][..., 0]).mean())
+
+
+def _normalized(values: Sequence[Values]) -> float:
+    """(after - before) / (vanilla before - before) of the attacked model's levels and vanilla's."""
+    before = values[0][..., 0].mean()
+    return float((values[0][..., 1].mean() - before) / (values[1].mean() - before))
+
+
+def _flat(line: Line) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in line.items():
+        if isinstance(value, Estimate):
+            flat |= dict(zip((name, f"{name}_low", f"{name}_high"), value.interval(), strict=True))
+        else:
+            flat[name] = value
+    return flat

@@ -1,9 +1,11 @@
 """The worst attack on each winner: selected on the validation half, reported on the test half.
 
 Candidates are all attacks on a winner, those of the fixed suite and those of the attack search. They are ranked as the
-search ranks them: by the gain above control in the mean probability of the right answer on what was held out, among
-those that leave enough of the retain accuracy. What is reported is accuracy on the test half, with an interval over
-people that is paired with the control, so selecting the largest of many does not bias the result.
+search ranks them: by the gain above control in the mean probability of the right answer on what was held out, over
+all seeds of the winner and all references that met the attack. How much the attack leaves of the model makes no
+difference: whoever extracts facts does not need the rest. What is then reported comes from the other half, whose
+questions ask for other facts, so that selecting the largest of many does not flatter the attacker. Everything that
+speaks of the worst attack (terminal, conclusion, table, figure) reads it here.
 """
 
 from __future__ import annotations
@@ -16,30 +18,32 @@ from typing import Any
 import pandas as pd
 
 from analysis.sections import _attack_suite, _recovery
-from analysis.sections._recovery import HELD_OUT
+from analysis.sections._attack_suite import Attacked, case_of
+from analysis.sections._recovery import HELD_OUT, Line
 from analysis.study_folder import Attack, StudyResults, TrialResult
 from analysis.trials import quality
+from study.core.terms import Half
 from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
                  "reason", "select", "select_kept", "report", "kept"]  # fmt: skip
 TOLD = ["attack", "settings", "select", "above_control", "above_control_low", "above_control_high", "before", "after",
-        "control_after", "kept", "people"]  # fmt: skip
+        "control_after", "kept", "control_kept", "people", "seeds"]  # fmt: skip
 COUNTS = ("complete", "duplicates", "failed", "unfinished", "cut_short", "broke")
 TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD, "vanilla_after", "weak_above_control",
-                 *(f"any_{name}" for name in TOLD), "worst_3", "worst_3_attacks", "retained", "broken",
-                 "verdict"]  # fmt: skip
+                 "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip
 MEAN_OF = 3
-"""Worst attacks that are averaged, beside the single worst: a mean depends less on one lucky attack."""
+"""Worst attacks whose mean is shown beside the worst: one may be luck."""
 WEAK = "gradient_ascent"
-"""The method with which every worst attack is compared: its unlearning is known to be superficial."""
+"""The method on which every worst attack is run as well: its unlearning is known to be superficial."""
 
 
 @lru_cache(maxsize=4)
 def trials(study: StudyResults) -> pd.DataFrame:
-    """One line for each attack on each winner: the trials of the attack search in order (1, 2, ...), then the suite.
+    """One line for each attack on each winner: the trials of the attack search in order (`trial` 1, 2, ...), then the
+    suite.
 
-    `select` and `report` are the gain in probability above control on each half, `kept` the fraction of the retain
+    `select` and `report` are the gain in probability above control on each half, `kept` is the fraction of the retain
     accuracy that is left. `reason` says why an attack failed, or why it ended early.
     """
     lines: list[dict[str, Any]] = []
@@ -49,10 +53,10 @@ def trials(study: StudyResults) -> pd.DataFrame:
         seen: set[str] = set()
         for count, p in enumerate(asked, 1):
             mark = {"trial": count, "search": p.search, "number": p.number, "duplicate": p.attack in seen}
-            lines.append({**place, **mark, **compared(study, keys[0], ratio, p.attack)})
+            lines.append({**place, **mark, **compared(study, keys, ratio, p.attack)})
             seen.add(p.attack)
         fixed = [key for key in _attack_suite.suite(study) if key in study.attacks(keys[0]) and key not in seen]
-        lines += [{**place, "duplicate": False, **compared(study, keys[0], ratio, key)} for key in fixed]
+        lines += [{**place, "duplicate": False, **compared(study, keys, ratio, key)} for key in fixed]
     whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "duplicate": bool}
     floats = dict.fromkeys(["select", "select_kept", "report", "kept"], float)
     return pd.DataFrame(lines, columns=TRIAL_COLUMNS).astype({**whole, **floats})
@@ -60,74 +64,72 @@ def trials(study: StudyResults) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def table(study: StudyResults) -> pd.DataFrame:
-    """One line for each winner that was attacked: the worst attack that leaves it usable (`any_...`: of all attacks).
+    """One line for each winner that was attacked, with its worst attack; all verdicts are given together.
 
-    `worst_3` is the mean over the three worst of all attacks, selected on one half and reported on the other as well.
+    `worst_3` is the mean over the three worst attacks, selected and reported in the same way.
     """
-    lines = []
+    lines: list[dict[str, Any]] = []
     for (method, ratio, key), found in trials(study).groupby(["method", "ratio", "key"], sort=False):
-        members = [study.trials[key]] if key in study.trials else []
-        if not members:
+        members = [study.trials[k] for k in study.winners[method, ratio] if k in study.trials]
+        if not members or members[0].key != key:
             continue
-        keeping, anything = chosen(found, study.attack_keeps), chosen(found, -math.inf)
-        told = judged(study, members[0], keeping)
-        of_all = told if keeping == anything else judged(study, members[0], anything)
-        gains = pd.Series([_above(study, members[0], attack) for attack in _ranked(found).head(MEAN_OF)["attack"]])
-        lines.append({
-            **told, "method": method, "ratio": ratio, "key": key, **_counts(found, study.attack_keeps),
-            **{f"any_{name}": of_all.get(name) for name in TOLD}, "worst_3": gains.mean(),
-            "worst_3_attacks": len(gains), **quality(study, members), "verdict": _verdict(study, found, told),
-        })  # fmt: skip
-    frame = pd.DataFrame(lines, columns=TABLE_COLUMNS)
-    texts = [f"{which}{name}" for which in ("", "any_") for name in ("attack", "settings")]
-    numbers = [f"{which}{name}" for which in ("", "any_") for name in TOLD if name not in texts]
+        attack = chosen(found)
+        line = compared_in_full(study, method, members, attack) if attack else None
+        extra = {"method": method, "ratio": ratio, "key": key, "settings": "", "attack": "", **_counts(study, found)}
+        gains = found.loc[found["attack"].isin(_ranked(found).head(MEAN_OF)["attack"]), ["attack", "report"]]
+        worst = gains.drop_duplicates("attack")["report"]
+        lines.append({**extra, **(line or {}), "worst_3": worst.mean(), "worst_3_attacks": len(worst),
+                      **quality(study, members)})  # fmt: skip
+    frame = pd.concat([_judged(study, lines), pd.DataFrame(columns=TABLE_COLUMNS)])[TABLE_COLUMNS]
+    numbers = [name for name in TOLD if name not in ("attack", "settings")]
     frame = frame.astype(dict.fromkeys([*numbers, "vanilla_after", "weak_above_control", "worst_3"], float))
-    frame[texts] = frame[texts].astype(object).fillna("")
     return frame.sort_values(["ratio", "above_control", "method"], ignore_index=True)
 
 
-def chosen(found: pd.DataFrame, keeps: float) -> str | None:
-    """The key of the attack on one winner with the largest gain on the validation half that leaves at least `keeps`."""
+def _judged(study: StudyResults, lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The lines with their verdicts; a winner without an attack that can be compared has none but `not attacked`."""
+    there = [line for line in lines if "above_control" in line]
+    rest = [{**line, "verdict": "not attacked", "would_tell": ""} for line in lines if "above_control" not in line]
+    return pd.concat([_recovery.judged(there, study.attack_keeps), pd.DataFrame(rest)], ignore_index=True)
+
+
+def chosen(found: pd.DataFrame) -> str | None:
+    """The key of the attack on one winner with the largest recovery on the validation half."""
     ranked = _ranked(found)
-    within = ranked[~(ranked["select_kept"] < keeps)]
-    return str(within["attack"].iloc[0]) if len(within) else None
+    return str(ranked["attack"].iloc[0]) if len(ranked) else None
 
 
-def judged(study: StudyResults, target: TrialResult, attack: str | None) -> dict[str, Any]:
-    """The numbers of one attack on a winner on the test half, with a verdict; empty without an attack."""
-    hit = _attack_suite.finished(study, target.key, attack) if attack else None
-    if hit is None:
-        return dict.fromkeys([*TOLD, "vanilla_after", "weak_above_control", "verdict"], None) | {
-            "above_control": math.nan
-        }
-    own = hit.rows
-    mine, control = (
-        _attack_suite.counted(own, study.goal),
-        _rows(study, study.yardsticks("reference", target.ratio), hit),
-    )
-    vanilla = study.yardsticks("vanilla", target.ratio)
-    ceiling = _rows(study, vanilla, hit)
-    before = ceiling if ceiling is not None else _unattacked(study, vanilla, mine)
-    weak = _rows(study, _weak(study, target), hit)
-    line = {
-        "method": target.label, "held_out": "both", "attack": hit.key, "settings": _attack_suite.names(study)[hit.key],
-        **(_recovery.numbers(mine, control, before, HELD_OUT) or {}), "kept": _attack_suite.kept(own, "report"),
-        "vanilla_after": math.nan if ceiling is None else float(_recovery.ends(ceiling, HELD_OUT)["after"].mean()),
-        "weak_above_control": _gap(weak, control), **quality(study, [target]),
+def compared_in_full(
+    study: StudyResults, label: str, members: Sequence[TrialResult], attack: str
+) -> dict[str, Any] | None:
+    """The numbers of one attack on a winner on the test half, still to be judged."""
+    case = case_of(study, label, members, attack)
+    if case is None:
+        return None
+    references, vanilla = (study.yardsticks(kind, case.ratio) for kind in ("reference", "vanilla"))
+    control, ceiling = (case_of(study, name, found, attack) for name, found in
+                        (("reference", references), ("vanilla", vanilla)))  # fmt: skip
+    known = ceiling or _unattacked(study, vanilla, case)
+    line: Line | None = _recovery.compared(study, case, control, known, HELD_OUT)
+    if line is None:
+        return None
+    weak = case_of(study, WEAK, _weak(study, case.ratio), attack)
+    beside = _recovery.compared(study, weak, control, known, HELD_OUT) if weak and control else None
+    return {
+        **line, "held_out": "both", "select": compared(study, [t.key for t in members], case.ratio, attack)["select"],
+        "vanilla_after": _recovery.level_after(ceiling.rows, HELD_OUT) if ceiling else math.nan,
+        "weak_above_control": beside["above_control"].value if beside else math.nan,
     }  # fmt: skip
-    line["select"] = compared(study, target.key, target.ratio, hit.key)["select"]
-    return {**line, "verdict": _recovery.verdict(pd.Series(line), study.attack_keeps)}
 
 
 def budget(study: StudyResults) -> pd.DataFrame:
-    """The largest recovery on the validation half so far, after each trial of the attack search against each winner.
+    """The largest recovery on the validation half so far, after each trial of the attack search on each winner.
 
-    An attack that failed, under which the model collapsed, or that was tried before costs a trial and adds nothing.
+    An attack that failed or that was tried before costs a trial and adds nothing.
     """
     found = trials(study)
     found = found[found["trial"].notna()].sort_values(["ratio", "method", "trial"])
-    usable = ~(found["select_kept"] < study.attack_keeps)
-    best = found["select"].where(usable).groupby([found["method"], found["ratio"]]).cummax()
+    best = found["select"].groupby([found["method"], found["ratio"]]).cummax()
     best = best.groupby([found["method"], found["ratio"]]).ffill()
     return found.assign(best=best)[["method", "ratio", "trial", "best"]].dropna().reset_index(drop=True)
 
@@ -136,47 +138,61 @@ def curves(study: StudyResults) -> pd.DataFrame:
     """Accuracy on all that was held out at every step of the worst attack on each winner, of it and of the control."""
     lines = []
     for _, line in table(study).iterrows():
-        attack = line["attack"] or line["any_attack"]
         place = {
             "method": line["method"],
             "ratio": line["ratio"],
-            "settings": _attack_suite.names(study).get(attack, ""),
+            "settings": _attack_suite.names(study).get(line["attack"], ""),
         }
-        control = study.yardsticks("reference", line["ratio"])[:1]
-        for who, members in (("method", [study.trials[line["key"]]]), ("control", control)):
-            hits = [hit for t in members if (hit := _attack_suite.finished(study, t.key, str(attack)))]
-            for hit in hits:
-                rows = _attack_suite.counted(hit.rows, study.goal)
-                lines += [{**place, "who": who, **point} for point in _recovery.stepwise(rows, HELD_OUT)]
+        members = [study.trials[key] for key in study.winners[line["method"], line["ratio"]] if key in study.trials]
+        for who, models in (("method", members), ("control", study.yardsticks("reference", line["ratio"]))):
+            if line["attack"] and (case := case_of(study, who, models, line["attack"])):
+                lines += [{**place, "who": who, **point} for point in _recovery.stepwise(case.rows, HELD_OUT)]
     return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *_recovery.POINT])
 
 
+def compared(study: StudyResults, keys: Sequence[str], ratio: int, attack: str) -> dict[str, Any]:
+    """An attack on the seeds of a winner beside that on the references of its ratio: its state and the recovery."""
+    return _compared(study, tuple(keys), ratio, attack)
+
+
 @lru_cache(maxsize=8192)
-def compared(study: StudyResults, target: str, ratio: int, attack: str) -> dict[str, Any]:
-    """An attack on a trial beside that on the control of its ratio: its state and, if both ended, the recovery."""
-    control = study.yardsticks("reference", ratio)[:1]
-    both = [study.attacks(key).get(attack) for key in (target, *(t.key for t in control))]
-    there = [hit for hit in both if hit is not None]
+def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: str) -> dict[str, Any]:
+    first = study.attacks(keys[0]).get(attack)
+    own = [hit for key in keys if (hit := _attack_suite.finished(study, key, attack))]
+    references = study.yardsticks("reference", ratio)
+    controls = [hit for t in references if (hit := study.attacks(t.key).get(attack))]
     line: dict[str, Any] = {
         "attack": attack,
         "settings": _attack_suite.names(study).get(attack, attack),
         "state": "unfinished",
         "reason": "",
     }
-    failed = [hit.reason for hit in there if hit.state == "failed"]
+    failed = [hit.reason for hit in (first, *controls[:1]) if hit is not None and hit.state == "failed"]
     if failed:
         return {**line, "state": "failed", "reason": failed[0]}
-    if len(there) < 2 or any(hit.state != "complete" for hit in there):
+    controls = [hit for hit in controls if hit.state == "complete"]
+    if first is None or first.state != "complete" or not controls:
         return line
-    own, other = (hit.rows for hit in there)
-    line |= {"reason": there[0].reason, "kept": _attack_suite.kept(own, "report")}
+    line |= {"reason": first.reason, "kept": _kept(own, "report")}
     try:
         return {
-            **line, "state": "complete", "select": recovery.above_control(own, other, "select"),
-            "select_kept": _attack_suite.kept(own, "select"), "report": recovery.above_control(own, other, "report"),
+            **line, "state": "complete", "select": _above(own, controls, "select"),
+            "select_kept": _kept(own, "select"), "report": _above(own, controls, "report"),
         }  # fmt: skip
     except ValueError as error:  # nothing is held out, so nothing can be compared
         return {**line, "state": "failed", "reason": str(error)}
+
+
+def _above(own: Sequence[Attack], controls: Sequence[Attack], half: Half) -> float:
+    """The recovery above control, the mean over seeds; each seed against every reference."""
+    models, references = [hit.rows for hit in own], [hit.rows for hit in controls]
+    gains = [recovery.above_control(rows, other, half) for rows in models for other in references]
+    return math.fsum(gains) / len(gains)
+
+
+def _kept(own: Sequence[Attack], half: Half) -> float:
+    left = [_attack_suite.kept(hit.rows, half) for hit in own]
+    return math.fsum(left) / len(left)
 
 
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:
@@ -185,58 +201,29 @@ def _ranked(found: pd.DataFrame) -> pd.DataFrame:
     return there.sort_values(["select", "attack"], ascending=False)
 
 
-def _counts(found: pd.DataFrame, keeps: float) -> dict[str, int]:
-    """The outcomes of the attacks on one winner; the first four of `COUNTS` add up to `proposals` and `suite`."""
+def _counts(study: StudyResults, found: pd.DataFrame) -> dict[str, int]:
+    """The outcomes of the attacks on one winner; the first four of `COUNTS` add up to proposals and suite."""
     new = found[~found["duplicate"]]
     states = {state: int((new["state"] == state).sum()) for state in ("complete", "failed", "unfinished")}
     done = new[new["state"] == "complete"]
     return {
         "proposals": int(found["trial"].notna().sum()), "suite": int(found["trial"].isna().sum()), **states,
         "duplicates": int(found["duplicate"].sum()), "cut_short": int((done["reason"] != "").sum()),
-        "broke": int((done["select_kept"] < keeps).sum()),
+        "broke": int((done["select_kept"] < study.attack_keeps).sum()),
     }  # fmt: skip
 
 
-def _verdict(study: StudyResults, found: pd.DataFrame, told: dict[str, Any]) -> str:
-    """The verdict on the worst attack that leaves the model usable, else why there is none."""
-    if told["verdict"] is not None:
-        return str(told["verdict"])
-    if quality(study, [study.trials[found["key"].iloc[0]]])["broken"]:
-        return "collapsed"
-    return "collapsed under attack" if len(_ranked(found)) else "not attacked"
+def _weak(study: StudyResults, ratio: int) -> list[TrialResult]:
+    found = [keys for (m, r), keys in study.winners.items() if m.partition(":")[0] == WEAK and r == ratio]
+    return [study.trials[key] for keys in found for key in keys if key in study.trials]
 
 
-def _rows(study: StudyResults, members: Sequence[TrialResult], hit: Attack) -> pd.DataFrame | None:
-    """The rows that count of the same attack on another model."""
-    same = [other for trial in members[:1] if (other := _attack_suite.finished(study, trial.key, hit.key))]
-    return _attack_suite.counted(same[0].rows, study.goal) if same else None
-
-
-def _weak(study: StudyResults, target: TrialResult) -> list[TrialResult]:
-    found = [keys[0] for (m, r), keys in study.winners.items() if m.partition(":")[0] == WEAK and r == target.ratio]
-    return [study.trials[key] for key in found if key in study.trials]
-
-
-def _unattacked(study: StudyResults, vanilla: Sequence[TrialResult], mine: pd.DataFrame) -> pd.DataFrame | None:
-    """What vanilla knew of the questions of an attack that was not run on it."""
+def _unattacked(study: StudyResults, vanilla: Sequence[TrialResult], case: Attacked) -> Attacked | None:
+    """What vanilla knew of the questions of an attack that it did not meet."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:
         return None
-    groups = mine.drop_duplicates("question").set_index("question")["held_out"]
-    there = rows[rows["question"].isin(groups.index)]
-    return there.assign(held_out=there["question"].map(groups))
-
-
-def _above(study: StudyResults, target: TrialResult, attack: str) -> float:
-    hit = _attack_suite.finished(study, target.key, attack)
-    control = study.yardsticks("reference", target.ratio)
-    return _gap(_rows(study, [target], hit), _rows(study, control, hit)) if hit else math.nan
-
-
-def _gap(rows: pd.DataFrame | None, control: pd.DataFrame | None) -> float:
-    """The gain above control, averaged over the people that both have."""
-    if rows is None or control is None:
-        return math.nan
-    rows, control = _recovery.as_long(rows, control)
-    both = _recovery.ends(rows, HELD_OUT).join(_recovery.ends(control, HELD_OUT).add_suffix("_control")).dropna()
-    return float((both["after"] - both["before"] - both["after_control"] + both["before_control"]).mean())
+    held_out = case.rows.drop_duplicates("question").set_index("question")["held_out"]
+    asked = rows[rows["question"].isin(held_out.index)]
+    asked = asked.assign(held_out=asked["question"].map(held_out), step=0, seed=vanilla[0].seed)
+    return case._replace(label="vanilla", members=tuple(vanilla), rows=asked)

@@ -12,13 +12,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import naming
-from analysis.naming import NAMES
 from analysis.plots import Plot
 from analysis.sections import Part, Section, _recovery, _worst_attack
 from analysis.sections._recovery import HELD_OUT, NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
-from analysis.tables import NOTHING, Table, number, with_interval
+from analysis.tables import NOTHING, Table, number, two, with_interval
 
 SEARCHED = "attack search: worst"
 CELL = "#d5d5d5"
@@ -50,38 +49,40 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def recovery_table(raw: pd.DataFrame) -> Table:
-    """Recovery under the attacks of the fixed suite, on what the attacker was not given."""
+    """Recovery under the suite, on what the attacker was not given."""
     mine = raw[raw["held_out"] != "seen"]
     shown = pd.DataFrame({
         "forget %": mine["ratio"], "method": mine["method"].map(naming.method), "attack": mine["settings"],
         "on": mine["held_out"].replace(naming.NAMES), "verdict": mine["verdict"],
-        "above control": with_interval(mine, "above_control"), "gain (AG)": with_interval(mine, "gain"),
+        "above control": with_interval(mine, "above_control"), "gain": with_interval(mine, "gain"),
         "before": with_interval(mine, "before"), "after": with_interval(mine, "after"),
-        "normalized recovery": with_interval(mine, "recovery"), "retain kept": mine["kept"].map(lambda v: number(v, 2)),
-        "people": mine["people"],
+        "control after": mine["control_after"].map(two),
+        "normalized recovery": with_interval(mine, "recovery"), "retain kept": mine["kept"].map(two),
+        "people": mine["people"], "seeds": mine["seeds"],
     })  # fmt: skip
     return Table(
-        "recovery", "The fixed suite of attacks",
-        "Accuracy on forget questions before the attack and after its last step, with 95 % intervals over people. "
-        f"Normalized recovery is {NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Retain kept: retain "
-        "accuracy after the attack as a fraction of that before. A probe and membership inference have scores of "
-        "their own after the attack: there only the difference to the control counts. The CSV also has what the "
-        "attacker was given, which shows that the attack works.", raw, shown,
+        "recovery", "Recovery under the fixed suite",
+        "Before, after and the control's level are accuracies on questions about the forget set; gains are in "
+        "probability of the right option, all with 95 % intervals over people and seeds. Normalized recovery is "
+        f"{NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Retain kept: retain accuracy after the "
+        "attack as a fraction of that before. Probes and membership inference ask after the attack in their own way, "
+        "so only the difference to the control counts there. What the attacker was given shows that the attack works; "
+        "it is in the CSV too.", raw, shown,
     )  # fmt: skip
 
 
 def printed(study: StudyResults) -> pd.DataFrame:
-    """The strongest attack on each winner, for the terminal."""
-    lines = _recovery.worst(_recovery.recovery(study))
+    """The worst attack on each winner, for the terminal: that of the table and of the conclusion."""
+    lines = _worst_attack.table(study)
     return pd.DataFrame(
         {
             "forget %": lines["ratio"],
             "method": lines["method"].map(naming.method),
             "worst attack": lines["settings"].str.split(",").str[0],
-            "on": lines["held_out"].replace(NAMES),
             "before": lines["before"].map(number),
             "after": lines["after"].map(number),
             "control after": lines["control_after"].map(number),
+            "above control": with_interval(lines, "above_control"),
             "verdict": lines["verdict"],
         }
     ).astype(str)
@@ -130,17 +131,18 @@ def _curves(axis: Axes, data: pd.DataFrame, methods: Sequence[str]) -> None:
 
 def heat_data(study: StudyResults) -> pd.DataFrame:
     """The gain above control of each winner under each attack of the suite and the worst of the attack search."""
-    fixed = _recovery.pooled(study)
+    fixed = _recovery.pooled_groups(study)
     fixed = fixed[~fixed["method"].isin(YARDSTICKS)]
-    lines = []
-    trials = _worst_attack.trials(study)
-    for (method, ratio, key), found in trials[trials["trial"].notna()].groupby(["method", "ratio", "key"], sort=False):
-        keeping = _worst_attack.chosen(found, study.attack_keeps) or _worst_attack.chosen(found, -np.inf)
-        if keeping and key in study.trials:
-            told = _worst_attack.judged(study, study.trials[str(key)], keeping)
-            lines.append({**told, "method": method, "ratio": ratio, "settings": SEARCHED})
+    lines, trials = [], _worst_attack.trials(study)
+    for (method, ratio, _), found in trials[trials["trial"].notna()].groupby(["method", "ratio", "key"], sort=False):
+        attack = _worst_attack.chosen(found)
+        members = [study.trials[key] for key in study.winners[method, ratio] if key in study.trials]
+        line = _worst_attack.compared_in_full(study, method, members, attack) if attack else None
+        if line is not None:
+            lines.append({**line, "settings": SEARCHED})
+    searched = _recovery.judged(lines, study.attack_keeps)
     columns = ["method", "ratio", "settings", "above_control", "verdict"]
-    parts = [part[columns] for part in (fixed, pd.DataFrame(lines, columns=columns)) if len(part)]
+    parts = [part[columns] for part in (fixed, searched) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 

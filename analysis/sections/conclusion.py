@@ -7,13 +7,15 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis import naming
-from analysis.naming import NAMES
+from analysis import comparison, naming
 from analysis.sections import Part, Section, _recovery, _worst_attack, fronts, scores
 from analysis.sections._recovery import HELD_OUT, SMALLEST_GAP
 from analysis.study_folder import StudyResults
 from analysis.tables import interval
 from analysis.trials import counts, objectives_of, winners
+
+HELD = {"equivalent to retraining", "less than retraining"}
+"""Verdicts on a method of which nothing came back."""
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -54,16 +56,20 @@ def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, wor
     if usable.empty:
         said.append(f"no method can be recommended: every winner has collapsed ({broken}).")
         return " ".join(filter(None, said))
-    best = usable.iloc[0]
+    best, tied = usable.iloc[0], usable[usable["tied"]]
     if best["distance"] >= before:
         said.append(
             f"no method improves on vanilla: the best winner, {naming.method(best['method'])}, has a distance of "
             f"{best['distance']:.2f} to the ideal point, vanilla {before:.2f}."
         )
     else:
-        said += [_best(best, idle[0]["forgetting"]), _attacked(recovery, best["method"], ratio)]
-        said += [_searched(worst, best["method"], ratio), _front(study, best["method"], ratio)]
-        said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
+        said.append(_best(best, idle[0]["forget_gap"]) if len(tied) < 2 else _tied(tied, idle[0]["forget_gap"]))
+        said += [
+            _worst(worst, method, ratio, len(tied)) for method in (tied if len(tied) > 1 else usable[:1])["method"]
+        ]
+        said += [_kept_person(study, best, ratio), _front(study, best["method"], ratio)]
+        if len(tied) < 2:
+            said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
     if broken:
         said.append(f"Collapsed rather than unlearned: {broken}.")
     return " ".join(filter(None, said))
@@ -73,40 +79,71 @@ def _best(best: pd.Series, before: float) -> str:
     seeds = int(best["seeds"])
     recovered = f", a recovery of {best['recovery']:.2f} under the search attack" if "recovery" in best else ""
     return (
-        f"{naming.method(best['method'])} comes closest to the ideal point, with a forget gap of "
-        f"{best['forgetting']:.2f} to the reference that never saw the forget set (vanilla: {before:.2f}){recovered} "
-        f"and a utility of {best['utility']:.2f} (vanilla: 1), on the half of the questions that did not select it "
-        f"({seeds} seed{'s' if seeds > 1 else ''})."
+        f"{naming.method(best['method'])} comes closest to the ideal point and is told apart from all others: a forget "
+        f"gap of {_gap(best)} to the references, which never saw the forget set (vanilla: {before:.2f}){recovered} and "
+        f"a utility of {best['utility']:.2f} (vanilla: 1), on the half of the questions that did not select it "
+        f"({seeds} seed{'s' if seeds > 1 else ''}).{_within(best)}"
     )
 
 
-def _attacked(recovery: pd.DataFrame, method: str, ratio: int) -> str:
-    lines = _held_out(recovery, method, ratio)
-    if lines.empty:
-        return "It has not been attacked yet, so its robustness is unknown."
-    line = _recovery.worst(lines).iloc[0]
-    number = f"{line['above_control']:+.2f}"
-    if not math.isnan(line["above_control_low"]):
-        number += f" [{line['above_control_low']:+.2f}, {line['above_control_high']:+.2f}]"
+def _tied(tied: pd.DataFrame, before: float) -> str:
+    each = [
+        f"{naming.method(line['method'])} (gap {_gap(line)}, utility {line['utility']:.2f})"
+        for _, line in tied.iterrows()
+    ]
+    within = tied[tied["forget_gap"] <= tied["noise_floor"]]
+    floor = (
+        f" The noise floor of retraining is {tied['noise_floor'].iloc[0]:.2f}"
+        if tied["noise_floor"].notna().all()
+        else ""
+    )
+    reach = (f"; {naming.listed([naming.method(m) for m in within['method']])} "
+             f"{'lie' if len(within) > 1 else 'lies'} within it") if len(within) else ""  # fmt: skip
     return (
-        f"The strongest attack ({line['settings']}) raised accuracy on {NAMES[line['held_out']]} from "
-        f"{line['before']:.2f} to {line['after']:.2f}, {number} above control: {line['verdict']}."
+        f"the methods closest to the ideal point cannot be told apart: {naming.listed(each)}; vanilla's gap is "
+        f"{before:.2f}. The order is by chance: 95 % intervals of their differences, paired by person, include 0."
+        f"{floor}{reach}{'.' if floor else ''}"
     )
 
 
-def _searched(worst: pd.DataFrame, method: str, ratio: int) -> str:
-    """What the attack search reached, if there was one."""
-    for _, line in _mine(worst, method, ratio).iterrows():
-        if not line["proposals"]:
-            return ""
-        bad = f", {line['failed']} failed" if line["failed"] else ""
-        start = f"With an attack search as well ({line['proposals']} trials{bad}), selected on the validation half,"
-        if not line["attack"]:
-            return f"{start} no attack leaves the model usable."
-        number = interval(line["above_control"], line["above_control_low"], line["above_control_high"])
-        kept = "" if math.isnan(line["kept"]) else f" and keeps {line['kept']:.2f} of the retain accuracy"
-        return f"{start} the worst attack reaches {number} above control ({line['settings']}){kept}: {line['verdict']}."
-    return ""
+def _gap(line: pd.Series) -> str:
+    return interval(line["forget_gap"], line["forget_gap_low"], line["forget_gap_high"])
+
+
+def _within(best: pd.Series) -> str:
+    if math.isnan(best["noise_floor"]):
+        return " How far retrainings differ among themselves is not known: there is one reference."
+    near = "within" if best["forget_gap"] <= best["noise_floor"] else "above"
+    return f" That is {near} the noise floor of retraining ({best['noise_floor']:.2f})."
+
+
+def _kept_person(study: StudyResults, best: pd.Series, ratio: int) -> str:
+    """Whom the nearest method kept, if it knows more of one person than the references of any."""
+    _, most = comparison.most_known(study, [t.key for t in study.yardsticks("reference", ratio)], ratio)
+    if not best["known"] > most + SMALLEST_GAP:
+        return ""
+    return (
+        f"Caution: of {best['known_person']} {naming.method(best['method'])} still knows {best['known']:.2f}, of "
+        f"nobody do the references know more than {most:.2f}."
+    )
+
+
+def _worst(worst: pd.DataFrame, method: str, ratio: int, tied: int) -> str:
+    """The worst attack on a winner: the one of the table, the terminal and the figure."""
+    mine, name = _mine(worst, method, ratio), naming.method(method) if tied > 1 else "it"
+    if mine.empty:
+        return f"{name[0].upper()}{name[1:]} has not been attacked yet, so its robustness is unknown."
+    line = mine.iloc[0]
+    if not line["attack"] or math.isnan(line["above_control"]):
+        return f"No attack on {name} could be compared with the control: {line['verdict']}."
+    searched = f"; with an attack search of {line['proposals']} trials" if line["proposals"] else ""
+    number = interval(line["above_control"], line["above_control_low"], line["above_control_high"])
+    control = "" if math.isnan(line["control_after"]) else f" (control {line['control_after']:.2f})"
+    more = f" ({line['would_tell']} would tell)" if line["verdict"] == "cannot tell" and line["would_tell"] else ""
+    return (
+        f"The worst attack on {name} ({line['settings']}{searched}) took accuracy on what the attacker was not given "
+        f"from {line['before']:.2f} to {line['after']:.2f}{control}, {number} above control: {line['verdict']}{more}."
+    )
 
 
 def _front(study: StudyResults, method: str, ratio: int) -> str:
@@ -114,31 +151,27 @@ def _front(study: StudyResults, method: str, ratio: int) -> str:
     mine = _mine(fronts.table(study), method, ratio)
     if mine.empty:
         return ""
-    held = int((mine["verdict"] == "held").sum())
+    held = int(mine["verdict"].isin(HELD).sum())
     plural = "s" if len(mine) > 1 else ""
-    return f"Of the {len(mine)} trial{plural} on its front, {held} held under the strongest attack of the suite."
+    return f"Of the {len(mine)} trial{plural} on its front, {held} held under the worst attack of the suite."
 
 
 def _alternative(
     others: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, best: str, ratio: int, before: float
 ) -> str:
     """The best method that held, where the best method of all did not."""
-    if "came back" not in _verdicts(recovery, worst, best, ratio):
+    if "came back" not in set(_mine(worst, best, ratio)["verdict"]):
         return ""
     for _, other in others[others["distance"] < before].iterrows():
-        if _verdicts(recovery, worst, other["method"], ratio) == {"held"}:
+        told = set(_mine(worst, other["method"], ratio)["verdict"])
+        lines = set(_held_out(recovery, other["method"], ratio)["verdict"])
+        if told and told <= HELD and "came back" not in lines:
             name = naming.method(other["method"])
             return (
                 f"Its unlearning is superficial; the best method that held is {name} (distance "
                 f"{other['distance']:.2f})."
             )
     return "Its unlearning is superficial, and no other usable method is shown to have held."
-
-
-def _verdicts(recovery: pd.DataFrame, worst: pd.DataFrame, method: str, ratio: int) -> set[str]:
-    """The verdicts on a method under the suite and the worst attack, without those that say nothing."""
-    found = {*_held_out(recovery, method, ratio)["verdict"], *_mine(worst, method, ratio)["verdict"]}
-    return found - {"collapsed under attack", "not attacked"}
 
 
 def _mine(frame: pd.DataFrame, method: str, ratio: int) -> pd.DataFrame:

@@ -8,7 +8,9 @@ from analysis.sections import Part, Section
 from analysis.sections._recovery import SMALLEST_GAP, VERDICTS
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs
+from study.metrics.intervals import FEWEST_PEOPLE
 from study.metrics.objectives import BROKEN
+from study.metrics.verdicts import ERROR, MARGIN
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -33,10 +35,18 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Forget gap",
-        "(lower is better) mean over the groups to be forgotten of |mean probability of the right option - that of "
-        f"the reference|, on multiple-choice questions (forget and test set, with picture"
-        f"{' and without' if full else ''}). 0 is perfect; falling below the reference (overshoot) counts as a gap, "
-        "too. In files its name is forgetting.",
+        "(lower is better) distance between the scores of the people to be forgotten in the model and in the "
+        "references: Wasserstein-1, in units of probability, the mean over the groups to be forgotten (forget and test "
+        f"set, with picture{' and without' if full else ''}) and over the tasks. A person's score is the mean "
+        "over "
+        "their questions: the probability of the right option, or the likelihood per token of a generated or cloze "
+        "answer. 0 is perfect; to know less than the references is a gap, too. The mean gap, |mean probability - that of the "
+        "references| of choices, is the objective of earlier versions: a mixture of known and crushed people can be 0.",
+    )
+    yield (
+        "Noise floor",
+        "the forget gap of one reference to the others, the largest of them: retrainings from other seeds differ by as "
+        "much. It is not known with a single reference.",
     )
     spared = "" if full else ", and the text questions about the forget people"
     spared += ", and what is spared of the forget people" if study.forget_attributes else ""
@@ -70,17 +80,21 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Intervals",
-        "95 % percentile cluster bootstrap with 2000 resamples of people; questions and seeds are averaged within a "
-        "person first. They cover the choice of people, not that of seeds, and are somewhat too narrow below about "
-        "ten people.",
+        "95 %, with people and seeds as crossed random effects: a jackknife over both, each component with its own t "
+        "quantile; levels on the scale of log odds. They cover other people, other seeds of the model and other "
+        f"references. Below {FEWEST_PEOPLE} people there is none; with one seed they cover people alone.",
     )
     yield (
         "Attack",
-        "accuracy counts only on people and facts that the attacker was not given. Gain (AG) = after - before; above "
-        "control = AG - AG of the reference; normalized recovery = (after - before) / (vanilla before - before), not "
-        f"defined where less than {SMALLEST_GAP} was forgotten. The attacked trials of a winner are averaged. An "
-        f"attack that leaves less than {keeps} of the retain accuracy has collapsed the model: its result does not "
-        "count as robustness.",
+        "only people and facts that the attacker was not given count. Gain = after - before, of the probability of the "
+        "right option; above control = gain - gain of the references under the same attack; normalized recovery = "
+        f"- before) / (vanilla before - before), not defined where less than {SMALLEST_GAP} was forgotten. All seeds "
+        "of a winner and all references are attacked. Came back: the gain above control is above 0 beyond chance, with "
+        f"Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in which nothing "
+        "came back say of any line that something did; how much else the attack left makes no difference. Equivalent "
+        f"to retraining: two one-sided tests at {ERROR:.0%} place it within {MARGIN} of the control. An attack on the "
+        f"weights that leaves less than {keeps} of the retain accuracy, relative to the control's, has collapsed the "
+        "model: that nothing came back then says nothing.",
     )
     yield (
         "Collapsed",

@@ -13,14 +13,14 @@ from typing import Any
 import pandas as pd
 
 from analysis import naming
-from analysis.sections import Part, Section, _attack_suite, _worst_attack
+from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, two, with_interval
 from analysis.trials import objectives_of, quality, search_attack, trials
 
-VALUES = ("forgetting", "utility", "recovery", "distance")
-TOLD = ("attack", "settings", "above_control", "above_control_low", "above_control_high", "before", "after",
-        "control_after", "kept")  # fmt: skip
+VALUES = ("forget_gap", "utility", "recovery", "distance")
+NUMBERS = ("above_control", "above_control_low", "above_control_high", "before", "after", "control_after", "kept")
+TOLD = ("attack", "settings", *NUMBERS)
 COLUMNS = ["method", "ratio", "key", "winner", *VALUES, *(f"report_{name}" for name in VALUES), "attacks", "complete",
            *TOLD, "retained", "broken", "verdict"]  # fmt: skip
 
@@ -35,12 +35,14 @@ def table(study: StudyResults) -> pd.DataFrame:
     """One line for each trial on the front of its method and ratio; none without robustness as an objective.
 
     Objectives on the validation half and, as `report_...`, on the test half. `attacks` counts those of the suite that
-    were run on it, `complete` those that can be compared with the control; `attack` is the worst of them after which
-    the model is still usable.
+    were run on it, `complete` those that can be compared with the control; `attack` is the worst of them.
     """
     found = trials(study)
     lines = [_line(study, line) for _, line in found[found["front"]].iterrows()] if search_attack(study) else []
-    return pd.DataFrame(lines, columns=COLUMNS)
+    attacked = [line for line in lines if "above_control" in line]
+    rest = [line for line in lines if "above_control" not in line]
+    shown = pd.concat([_recovery.judged(attacked, study.attack_keeps), pd.DataFrame(rest)], ignore_index=True)
+    return shown.reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
 
 
 def front_table(study: StudyResults) -> Table:
@@ -49,9 +51,9 @@ def front_table(study: StudyResults) -> Table:
     mine = raw.sort_values(["ratio", "method", "distance"])
     shown = pd.DataFrame({
         "forget %": mine["ratio"], "method": mine["method"].map(naming.method),
-        **{name.replace("forgetting", "forget gap"): mine[f"report_{name}"].map(two) for name in VALUES},
+        **{naming.words(name): mine[f"report_{name}"].map(two) for name in VALUES},
         "validation distance": mine["distance"].map(two),
-        "worst attack": mine["settings"].fillna("none leaves it usable"),
+        "worst attack": mine["settings"].fillna("none"),
         "above control": with_interval(mine, "above_control"),
         "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
         "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
@@ -61,7 +63,7 @@ def front_table(study: StudyResults) -> Table:
         "front", "Whole Pareto fronts under the fixed suite",
         "Every trial on the Pareto front of its method, on the test half and with one seed; validation distance: its "
         "distance to the ideal point on the other half. The worst attack of the suite is selected by probability on "
-        "the validation half among those that leave the model usable, and reported as accuracy on the test half. "
+        "the validation half and reported on the test half. "
         "Attacks: how many of those run on it can be compared with the control. The key names the trial's folder.",
         raw, shown,
     )  # fmt: skip
@@ -70,19 +72,18 @@ def front_table(study: StudyResults) -> Table:
 def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
     target = study.trials[trial["key"]]
     tried = [key for key in _attack_suite.suite(study) if key in study.attacks(target.key)]
-    met = pd.DataFrame([_worst_attack.compared(study, target.key, target.ratio, key) for key in tried],
-                       columns=["attack", "state", "select", "select_kept"]).assign(duplicate=False)  # fmt: skip
-    worst = _worst_attack.judged(study, target, _worst_attack.chosen(met, study.attack_keeps))
+    met = pd.DataFrame([_worst_attack.compared(study, [target.key], target.ratio, key) for key in tried],
+                       columns=["attack", "state", "select"]).assign(duplicate=False)  # fmt: skip
+    worst = _worst_attack.chosen(met)
     reported, _ = objectives_of(study, target.key, "report")
-    complete = int((met["state"] == "complete").sum())
     state = quality(study, [target])
-    missing = "collapsed under attack" if complete else "not attacked"
-    return {
+    place = {
         **{name: trial[name] for name in ("method", "ratio", "key", "winner", *VALUES)},
-        **{f"report_{name}": reported[name] for name in VALUES}, "attacks": len(met), "complete": complete,
-        **{name: worst[name] for name in TOLD}, **state,
-        "verdict": worst["verdict"] or ("collapsed" if state["broken"] else missing),
+        **{f"report_{name}": reported[name] for name in VALUES}, "attacks": len(met),
+        "complete": int((met["state"] == "complete").sum()), **state,
     }  # fmt: skip
+    line = _worst_attack.compared_in_full(study, target.label, [target], worst) if worst else None
+    return {**(line or {"verdict": "collapsed" if state["broken"] else "not attacked"}), **place}
 
 
 SECTION = Section("Whole Pareto fronts", 40, parts)

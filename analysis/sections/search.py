@@ -82,7 +82,7 @@ def tuning_table(study: StudyResults) -> Table:
 
 
 def _heading(name: str) -> str:
-    return naming.words(name).replace("forgetting", "forget gap")
+    return naming.words(name)
 
 
 def costs_table(study: StudyResults) -> Table:

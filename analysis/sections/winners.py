@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import naming
+from analysis import comparison, naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
@@ -18,7 +18,7 @@ from analysis.tables import Table, interval, number, parameters
 from analysis.trials import OBJECTIVES, columns, objectives_of, quality, search_attack, trials, winners
 from study.metrics.objectives import BROKEN
 
-ACROSS = {"forgetting": "forget gap \u2193", "recovery": "recovery under the search attack \u2193"}
+ACROSS = {"forget_gap": "forget gap \u2193", "recovery": "recovery under the search attack \u2193"}
 """What is shown against the utility, where it is an objective."""
 RING = Look(INK, "o", "", 8)
 
@@ -39,24 +39,28 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
-    """The winners on the test half, with both baselines: vanilla and the reference."""
+    """The winners on the test half, with both baselines: vanilla and the references."""
     lines = []
     for ratio in study.ratios:
         lines += [_baseline(study, kind, ratio) for kind in ("vanilla", "reference")]
         lines += [_winner(line) for _, line in raw[raw["ratio"] == ratio].iterrows()]
     return Table(
         "winners", "Winners on the test half",
-        "Mean over seeds. Distance: to the ideal point (forget gap 0, utility 1), in brackets the minimum and maximum "
-        "over seeds. Validation distance: the one by which the trial was selected. Retain kept: retain accuracy as a "
-        f"fraction of vanilla's. Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}", raw,
-        pd.DataFrame([line for line in lines if line]),
+        "Mean over seeds. The gap of the reference is the noise floor: the largest gap of one reference to the "
+        "others; a model within it cannot be told from retraining. Distance: to the ideal point (forget gap 0, utility "
+        "1). Farther: how much farther the model is than the nearest, paired by person, with its 95 % interval; tied "
+        "models cannot be told from the nearest. Most known: of whom the model still knows most, the mean over all "
+        "questions about that person. Mean gap: the objective of earlier versions, blind to single people. Validation "
+        "distance: the one by which the trial was selected. Retain kept: retain accuracy as a fraction of vanilla's. "
+        f"Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}", raw,
+        pd.DataFrame([line for line in lines if line]).fillna(""),
     )  # fmt: skip
 
 
 def printed(study: StudyResults) -> pd.DataFrame:
     """The winners as a terminal shows them."""
     shown = winners_table(study, winners(study)).shown
-    return shown.drop(columns=["validation distance", "retain kept"], errors="ignore").astype(str)
+    return shown.drop(columns=["mean gap", "validation distance", "retain kept"], errors="ignore").astype(str)
 
 
 def hyperparameters_table(raw: pd.DataFrame) -> Table:
@@ -80,28 +84,41 @@ def _third(study: StudyResults) -> str:
 
 def _winner(line: pd.Series) -> dict[str, Any]:
     return {
-        "forget %": line["ratio"], "method": naming.method(line["method"]), "forget gap": number(line["forgetting"]),
+        "forget %": line["ratio"], "method": naming.method(line["method"]),
+        "forget gap": interval(line["forget_gap"], line["forget_gap_low"], line["forget_gap_high"]),
         "utility": number(line["utility"]), **({"recovery": number(line["recovery"])} if "recovery" in line else {}),
-        "distance": interval(line["distance"], line["distance_min"], line["distance_max"]),
+        "distance": number(line["distance"]),
+        "farther": interval(line["farther"], line["farther_low"], line["farther_high"]),
+        "most known": f"{line['known_person']} {number(line['known'], 2)}", "mean gap": number(line["mean_gap"]),
         "validation distance": number(line["select_distance"]), "retain kept": number(line["retained"]),
-        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": "collapsed" if line["broken"] else "",
+        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": _mark(line),
     }  # fmt: skip
 
 
+def _mark(line: pd.Series) -> str:
+    if line["broken"]:
+        return "collapsed"
+    within = ["like retraining"] * bool(line["forget_gap"] <= line["noise_floor"])
+    return ", ".join(["tied"] * bool(line["tied"]) + within)
+
+
 def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
-    """The line of vanilla or the reference among the winners; empty where there is none."""
+    """The line of vanilla or of the references among the winners; empty where there is none."""
     found = study.yardsticks("vanilla" if kind == "vanilla" else "reference", ratio)
     if not found:
         return {}
     values, _ = objectives_of(study, found[0].key, "report")
     chosen, _ = objectives_of(study, found[0].key, "select")
+    floor = comparison.floor(study, ratio)
+    person, known = comparison.most_known(study, [t.key for t in found], ratio)
+    shown = number(values["forget_gap"]) if kind == "vanilla" else f"{max(floor):.3f}" if floor else "not known"
     return {
-        "forget %": ratio, "method": kind, "forget gap": number(values["forgetting"]),
-        "utility": number(values["utility"]),
+        "forget %": ratio, "method": kind, "forget gap": shown, "utility": number(values["utility"]),
         **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
-        "distance": number(values["distance"], 2),
-        "validation distance": number(chosen["distance"]),
-        "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": "", "mark": "baseline",
+        "distance": number(values["distance"]), "farther": "", "most known": f"{person} {number(known, 2)}",
+        "mean gap": "", "validation distance": number(chosen["distance"]),
+        "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": f"{len(found)}",
+        "mark": "baseline" if kind == "vanilla" else "noise floor",
     }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
     """How robust the winners are, the worst attack on each, and what the attacker spent."""
     yield Plot(
         "robustness",
-        "Robustness against utility: recovery above control under the worst attack that leaves the model usable (test "
-        "half, 95 % interval) against the utility of the winner. The ideal is 0 on the right; a cross marks points "
+        "Robustness against utility: recovery above control under the worst attack (test half, 95 % "
+        "interval) against the utility of the winner. The ideal is 0 on the right; a cross marks points "
         "that say nothing about robustness.",
         against_utility_data(study),
         draw_against_utility,
@@ -41,7 +41,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield Plot(
         "attack_budget",
         "The largest recovery above control after each trial of the attack search, on the validation half. Attacks "
-        "that failed or under which the model collapsed cost a trial and add nothing; the table reports the result of "
+        "that failed cost a trial and add nothing; the table reports the result of "
         "the search on the test half.",
         _worst_attack.budget(study),
         draw_budget,
@@ -51,25 +51,23 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 def worst_case_table(study: StudyResults) -> Table:
     """The worst attack on each winner, and what the attacker spent to find it."""
-    raw, keeps = _worst_attack.table(study), study.attack_keeps
+    raw = _worst_attack.table(study)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "verdict": raw["verdict"],
         "above control": with_interval(raw, "above_control"), "before": raw["before"].map(two),
         "after": raw["after"].map(two), "control after": raw["control_after"].map(two),
         "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
-        "worst attack": raw["settings"].replace("", "none leaves it usable"),
-        "mean of the worst 3": raw["worst_3"].map(two),
-        "worst of all": with_interval(raw, "any_above_control"), "retain kept by it": raw["any_kept"].map(two),
-        "Gradient ascent": raw["weak_above_control"].map(two),
+        "kept by control": raw["control_kept"].map(two), "worst attack": raw["settings"].replace("", "none"),
+        "mean of the worst 3": raw["worst_3"].map(two), "Gradient ascent": raw["weak_above_control"].map(two),
     })  # fmt: skip
     return Table(
         "worst_case", "Recovery under the worst attack",
         "Of all attacks on a winner, of the suite and of the attack search, the one with the largest recovery above "
-        "control. Selected by probability on the validation half, reported as accuracy on the test half, on held-out "
-        "people and facts together, with a 95 % interval over people that is paired with the control. It must keep at "
-        f"least {keeps:g} of the retain accuracy; the mean of the worst 3 and the worst of all are over all attacks, "
-        "however little they keep. Gradient ascent: recovery under the same attack of that method's winner, whose "
-        "unlearning is known to be superficial.", raw, shown,
+        "control, whatever it leaves of the model. Selected by probability on the validation half, reported on the "
+        "test half, whose questions ask for other facts, on held-out people and facts together; in probability, with a "
+        "95 % interval over people and seeds. Before, after and the levels of control and vanilla are accuracies. "
+        "Retain kept: what is left of the retain accuracy. Gradient ascent: recovery under the same attack of that "
+        "method's winner, whose unlearning is known to be superficial.", raw, shown,
     )  # fmt: skip
 
 

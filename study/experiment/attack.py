@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 import torch
 
-from study.contracts import Attack, Request
+from study.contracts import Attack, Request, changed_parts
 from study.core.errors import Damaged
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
@@ -84,7 +84,8 @@ def _attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> str:
 
 def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Json) -> None:
     path = record_beside(folder.attack(trial.key, content_key(attacker)))
-    write_json(path, {"attack": name_of(attacker), "settings": canonical(attacker), **what})
+    about = {"attack": name_of(attacker), "settings": canonical(attacker), "changes": sorted(changed_parts(attacker))}
+    write_json(path, {**about, **what})
 
 
 def _attacked_questions(questions: Sequence[Question], trial: Trial) -> list[Question]:

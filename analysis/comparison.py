@@ -1,0 +1,159 @@
+"""Winners beside the references and beside each other: forget gap, utility and distance with intervals, and ties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from analysis.study_folder import StudyResults, TrialResult
+from study.core.terms import Goal
+from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap, noise_floor, scores, terms, worst_person
+from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
+from study.metrics.objectives import Group, distance_to_ideal, forget_groups, keep_groups
+
+
+@dataclass(frozen=True)
+class Model:
+    """The person scores of one model in what must go, and what it knows of everything that must stay."""
+
+    name: str
+    forget: Values
+    """Of shape (people, seeds, terms)."""
+    keep: tuple[Block, ...]
+    """For each group that must stay: sums of probabilities and numbers of questions, (people, seeds, 2)."""
+
+    @property
+    def seed(self) -> str:
+        """The axis of its seeds."""
+        return f"seed of {self.name}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the models of one ratio are measured against."""
+
+    terms: list[Term]
+    references: Values
+    vanilla: tuple[Values, ...]
+    """For each group that must stay: sums and numbers, (people, 2)."""
+    groups: tuple[Group, ...]
+
+
+def rows_of(study: StudyResults, members: Sequence[TrialResult]) -> list[pd.DataFrame]:
+    """The rows of the test half of each seed that was scored on it."""
+    found = (study.rows(trial.key, "report") for trial in members)
+    return [rows for rows in found if rows is not None]
+
+
+@lru_cache(maxsize=8)
+def bench(study: StudyResults, ratio: int) -> Bench | None:
+    """The references and vanilla of a ratio on the test half; None as long as one of them was not scored."""
+    vanilla, references = (rows_of(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference"))
+    if not vanilla or not references:
+        return None
+    there: set[Group] = set(zip(vanilla[0]["role"], vanilla[0]["modality"], strict=True))
+    goal: Goal = study.goal
+    wanted, kept = terms(references[0], forget_groups(goal, there)), keep_groups(goal, there)
+    sums = tuple(_sums(vanilla[:1], group)[:, 0] for group in kept)
+    return Bench(wanted, scores(references, wanted, "the reference"), sums, kept)
+
+
+@lru_cache(maxsize=256)
+def model(study: StudyResults, name: str, keys: tuple[str, ...], ratio: int) -> Model | None:
+    """A model on the test half; None if no seed of it was scored."""
+    against, runs = bench(study, ratio), rows_of(study, [study.trials[key] for key in keys if key in study.trials])
+    if against is None or not runs:
+        return None
+    seed = f"seed of {name}"
+    keep = tuple(Block(_sums(runs, group), (_axis(group), seed, "")) for group in against.groups)
+    return Model(name, scores(runs, against.terms, name), keep)
+
+
+def floor(study: StudyResults, ratio: int) -> list[float]:
+    """The forget gap of each reference of a ratio to the others: the noise floor; empty with one reference."""
+    against = bench(study, ratio)
+    return noise_floor(against.references) if against else []
+
+
+def gap_of(found: Model, against: Bench) -> Estimate:
+    """The forget gap of a model, with its spread."""
+    return estimate(
+        lambda v: gap(*v),
+        [Block(found.forget, (PEOPLE, found.seed, "")), Block(against.references, (PEOPLE, REFERENCES, ""))],
+        [PEOPLE], [found.seed, REFERENCES],
+    )  # fmt: skip
+
+
+def difference(one: Model, other: Model, against: Bench, measure: Callable[[float, float], float]) -> Estimate:
+    """How much farther the second model is from the ideal point than the first, paired by person and reference."""
+    blocks = [Block(against.references, (PEOPLE, REFERENCES, ""))]
+    blocks += [Block(v, (_axis(group), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
+    size = len(against.groups)
+    for found in (one, other):
+        blocks += [Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
+
+    def farther(values: Sequence[Values]) -> float:
+        references, vanilla, rest = values[0], values[1 : 1 + size], values[1 + size :]
+        near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
+        return _distance(far, references, vanilla, measure) - _distance(near, references, vanilla, measure)
+
+    people = sorted({PEOPLE, *map(_axis, against.groups)})
+    return estimate(farther, blocks, people, [one.seed, other.seed, REFERENCES])
+
+
+def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
+    """How much farther from the ideal point every model after the first is than the first, with 95 % intervals.
+
+    `ranked` are the models of a ratio by name and keys, the nearest first. The noise of seeds is that of all together.
+    """
+    against = bench(study, ratio)
+    found = [model(study, name, keys, ratio) for name, keys in ranked]
+    if against is None or not found or found[0] is None:
+        return []
+    best = found[0]
+    return pooled(
+        [Estimate(math.nan) if m is None else difference(best, m, against, distance_to_ideal) for m in found[1:]]
+    )
+
+
+def most_known(study: StudyResults, keys: Sequence[str], ratio: int) -> tuple[str, float]:
+    """The person of whom a model still knows most on the test half, and how much: the mean over all terms."""
+    against, runs = bench(study, ratio), rows_of(study, [study.trials[key] for key in keys if key in study.trials])
+    return worst_person(runs, against.terms) if against and runs else ("", math.nan)
+
+
+def _distance(
+    values: Sequence[Values], references: Values, vanilla: Sequence[Values], measure: Callable[[float, float], float]
+) -> float:
+    """The distance to the ideal point, the mean over seeds."""
+    forget, keep = values[0], values[1:]
+    found = []
+    for seed in range(forget.shape[1]):
+        parts = [_kept(mine[:, seed], before) for mine, before in zip(keep, vanilla, strict=True)]
+        utility = 0.0 if min(parts) == 0.0 else min(1.0, len(parts) / math.fsum(1.0 / part for part in parts))
+        found.append(measure(gap(forget[:, [seed]], references), utility))
+    return math.fsum(found) / len(found)
+
+
+def _kept(mine: Values, before: Values) -> float:
+    own, its = (float(part[:, 0].sum() / part[:, 1].sum()) for part in (mine, before))
+    return min(1.0, own / its)
+
+
+def _axis(group: Group) -> str:
+    """The people that a group of questions is about: those to be forgotten are asked in several roles."""
+    return PEOPLE if group[0] in ("forget", "test", "spared") else f"{group[0]} people"
+
+
+def _sums(runs: Sequence[pd.DataFrame], group: Group) -> Values:
+    """The sum of probabilities and the number of choices of each person and seed, (people, seeds, 2)."""
+    found = []
+    for rows in runs:
+        asked = (rows["role"] == group[0]) & (rows["modality"] == group[1]) & (rows["task"] == "classification")
+        found.append(rows[asked].groupby("person")["probability"].agg(["sum", "count"]).sort_index().to_numpy(float))
+    return np.stack(found, axis=1)

@@ -17,6 +17,7 @@ from study.core.files import read_json
 from study.core.layout import StudyFolder, rows_beside
 from study.core.rows import read_rows
 from study.core.terms import Goal
+from study.metrics.verdicts import MARGIN
 
 Kind = Literal["method", "vanilla", "reference"]
 AttackState = Literal["complete", "failed", "unfinished"]
@@ -155,6 +156,11 @@ class StudyResults:
     def attack_keeps(self) -> float:
         """The least part of its retain accuracy that an attacked model must keep."""
         return float(self.settings.get("attack_keeps", KEEPS))
+
+    @property
+    def margin(self) -> float:
+        """Within what of the control's a gain counts as equivalent to retraining."""
+        return float(self.settings.get("equivalence_margin", MARGIN))
 
     @cached_property
     def trials(self) -> dict[str, TrialResult]:

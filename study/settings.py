@@ -107,6 +107,9 @@ class Study:
     """Trials of the attack search for each winner and attack; 0 leaves it out."""
     attack_keeps: float = 0.5
     """Minimum fraction of retain accuracy an attacked model must keep for the attack to count."""
+    equivalence_margin: float = 0.1
+    """How near to the control's the gain of an attack must be, in probability, for a method to count as equivalent to
+    retraining; also the least that must have been forgotten for a verdict."""
     robustness: str = ""
     """Search attack: a cheap attack on every trial, such as relearning:steps=10,people=0.5, whose recovery becomes the
     third objective of the search; the attacks above then run on whole Pareto fronts. Default: none."""
@@ -169,7 +172,15 @@ class Study:
         refuse_address(self.study_dir)
         not_negative(
             self,
-            *("confirm_seeds", "metric_seeds", "attack_trials", "attack_keeps", "gpus_per_trial", "workers_per_model"),
+            *(
+                "confirm_seeds",
+                "metric_seeds",
+                "attack_trials",
+                "attack_keeps",
+                "equivalence_margin",
+                "gpus_per_trial",
+                "workers_per_model",
+            ),
         )
         _check_processes(self)
         if self.metric_seeds and not self.metric_check:

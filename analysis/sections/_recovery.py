@@ -97,7 +97,7 @@ def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataF
         for name, group in groups.items():
             if (line := compared(study, case, control, ceiling, group)) is not None:
                 lines.append({**line, "held_out": name})
-    return judged(lines, study.attack_keeps).reindex(columns=RECOVERY_COLUMNS)
+    return judged(lines, study).reindex(columns=RECOVERY_COLUMNS)
 
 
 def compared(
@@ -114,19 +114,25 @@ def compared(
     }  # fmt: skip
 
 
-def judged(lines: Sequence[Line], keeps: float) -> pd.DataFrame:
+def judged(lines: Sequence[Line], study: StudyResults) -> pd.DataFrame:
     """The lines of one table with their verdicts, and every estimate as a number with its bounds."""
     methods = [line for line in lines if line["method"] not in ("vanilla", "reference")]
     together = pooled([line["above_control"] for line in methods])
     methods = [{**line, "above_control": one} for line, one in zip(methods, together, strict=True)]
-    found = dict(zip(map(id, methods), verdicts([_evidence(line, keeps) for line in methods]), strict=True))
+    found = dict(
+        zip(
+            map(id, methods),
+            verdicts([_evidence(line, study.attack_keeps) for line in methods], study.margin),
+            strict=True,
+        )
+    )
     rest = iter(methods)
     shown = []
     for line in lines:
         own = {"vanilla": "ceiling", "reference": "control"}.get(line["method"])
         mine = line if own else next(rest)
         verdict = own or found[id(mine)]
-        more = needed(mine["above_control"]) if verdict == "cannot tell" else None
+        more = needed(mine["above_control"], study.margin) if verdict == "cannot tell" else None
         would = f"{more.people} people and {more.seeds} seed{'s' * (more.seeds > 1)}" if more else ""
         shown.append({**_flat(mine), "verdict": verdict, "would_tell": would})
     return pd.DataFrame(shown)

@@ -90,7 +90,7 @@ def _judged(study: StudyResults, lines: Sequence[dict[str, Any]]) -> pd.DataFram
     """The lines with their verdicts; a winner without an attack that can be compared has none but `not attacked`."""
     there = [line for line in lines if "above_control" in line]
     rest = [{**line, "verdict": "not attacked", "would_tell": ""} for line in lines if "above_control" not in line]
-    return pd.concat([_recovery.judged(there, study.attack_keeps), pd.DataFrame(rest)], ignore_index=True)
+    return pd.concat([_recovery.judged(there, study), pd.DataFrame(rest)], ignore_index=True)
 
 
 def chosen(found: pd.DataFrame) -> str | None:

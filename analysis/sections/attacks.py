@@ -140,7 +140,7 @@ def heat_data(study: StudyResults) -> pd.DataFrame:
         line = _worst_attack.compared_in_full(study, method, members, attack) if attack else None
         if line is not None:
             lines.append({**line, "settings": SEARCHED})
-    searched = _recovery.judged(lines, study.attack_keeps)
+    searched = _recovery.judged(lines, study)
     columns = ["method", "ratio", "settings", "above_control", "verdict"]
     parts = [part[columns] for part in (fixed, searched) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

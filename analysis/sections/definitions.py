@@ -10,7 +10,7 @@ from analysis.study_folder import StudyResults
 from analysis.tables import Pairs
 from study.metrics.intervals import FEWEST_PEOPLE
 from study.metrics.objectives import BROKEN
-from study.metrics.verdicts import ERROR, MARGIN
+from study.metrics.verdicts import ERROR
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -92,8 +92,8 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "of a winner and all references are attacked. Came back: the gain above control is above 0 beyond chance, with "
         f"Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in which nothing "
         "came back say of any line that something did; how much else the attack left makes no difference. Equivalent "
-        f"to retraining: two one-sided tests at {ERROR:.0%} place it within {MARGIN} of the control. An attack on the "
-        f"weights that leaves less than {keeps} of the retain accuracy, relative to the control's, has collapsed the "
+        f"to retraining: two one-sided tests at {ERROR:.0%} place it within {study.margin:g} of the control. An "
+        f"attack on the weights that leaves less than {keeps} of the retain accuracy, relative to the control's, has collapsed the "
         "model: that nothing came back then says nothing.",
     )
     yield (

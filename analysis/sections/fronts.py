@@ -41,7 +41,7 @@ def table(study: StudyResults) -> pd.DataFrame:
     lines = [_line(study, line) for _, line in found[found["front"]].iterrows()] if search_attack(study) else []
     attacked = [line for line in lines if "above_control" in line]
     rest = [line for line in lines if "above_control" not in line]
-    shown = pd.concat([_recovery.judged(attacked, study.attack_keeps), pd.DataFrame(rest)], ignore_index=True)
+    shown = pd.concat([_recovery.judged(attacked, study), pd.DataFrame(rest)], ignore_index=True)
     return shown.reindex(columns=COLUMNS).astype(dict.fromkeys(NUMBERS, float))
 
 

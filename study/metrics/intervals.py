@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, logit, stdtrit
 
 LEVEL = 0.95
@@ -106,10 +105,11 @@ class Estimate:
             return math.nan
         if self.value <= bound:
             return 1.0
-        smallest = 1e-12
-        if self._bounds(smallest)[0] > bound:
-            return smallest
-        return float(brentq(lambda tail: self._bounds(tail)[0] - bound, smallest, 0.5))
+        low, high = -30.0, math.log(0.5)  # of the logarithm of the p-value: the lower bound rises with it
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._bounds(math.exp(middle))[0] > bound else (middle, high)
+        return math.exp(high)
 
     def _bounds(self, tail: float) -> tuple[float, float]:
         """The bounds that leave `tail` outside on each side."""

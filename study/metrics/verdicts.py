@@ -20,18 +20,20 @@ from itertools import product
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as students_t
+from scipy.special import ndtri, stdtrit
 
 from study.metrics.intervals import FEWEST_PEOPLE, Component, Estimate
 
 ERROR = 0.05
 """The probability of a wrong *came back* in a study, and of a wrong *equivalent* in a line."""
 MARGIN = 0.1
-"""Accuracy within which a model counts as equivalent to retraining: retrainings from other seeds differ by about as
+"""Probability within which a model counts as equivalent to retraining: retrainings from other seeds differ by about as
 much themselves on the embedded world, and it is one question in ten."""
 POWER = 0.8
 """The usual probability with which a planned study should tell."""
+SPREAD_OF_PEOPLE, SPREAD_OF_SEEDS = 0.25, 0.05
+"""Standard deviations of the gain above control over people and over seeds of one model, for plans alone: about those
+of the embedded study. A study's own are in its report."""
 MOST_PEOPLE, MOST_SEEDS = 2000, 10
 """Beyond these a larger study is no advice."""
 
@@ -136,6 +138,19 @@ def needed(found: Estimate, margin: float = MARGIN) -> Needed | None:
     return None
 
 
+def tellable(people: int, seeds: int, references: int) -> float:
+    """The recovery that a study tells from none with `POWER`, if people and seeds spread as usual.
+
+    NaN below `FEWEST_PEOPLE`. A noise of seeds that is not seen, of a single one, is not counted.
+    """
+    if people < FEWEST_PEOPLE:
+        return math.nan
+    parts = [Component("people", SPREAD_OF_PEOPLE**2 / people, people, people - 1)]
+    freedom = (seeds - 1) + (references - 1)  # pooled over the two at least
+    parts += [Component("", SPREAD_OF_SEEDS**2 / n, n, freedom) for n in (seeds, references) if n > 1]
+    return _power_reach(parts)
+
+
 def _sizes(people: int) -> list[int]:
     return sorted({int(n) for n in np.geomspace(max(FEWEST_PEOPLE, people), MOST_PEOPLE, 60)})
 
@@ -148,5 +163,5 @@ def _resized(part: Component, units: int) -> Component:
 
 def _power_reach(parts: Sequence[Component]) -> float:
     """How far from 0 a bound reaches that excludes the margin with `POWER`: both sides must, so each with more."""
-    test = sum(float(students_t.ppf(1.0 - ERROR, part.freedom)) ** 2 * part.variance for part in parts)
-    return math.sqrt(test) + float(norm.ppf((1.0 + POWER) / 2.0)) * math.sqrt(sum(part.variance for part in parts))
+    test = sum(float(stdtrit(part.freedom, ERROR)) ** 2 * part.variance for part in parts)
+    return math.sqrt(test) + float(ndtri((1.0 + POWER) / 2.0)) * math.sqrt(sum(part.variance for part in parts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -16,8 +17,11 @@ from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
 from study.data.benchmark import Benchmark
+from study.data.halves import undealt
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
+from study.metrics.intervals import FEWEST_PEOPLE
+from study.metrics.verdicts import tellable
 from study.settings import Study
 from study.stages.warm_start import WarmStart
 
@@ -160,6 +164,7 @@ def print_plan(plan: Plan) -> None:
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
         ("report", f"{plan.folder.page}"),
+        *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
     ]
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     for name, what in stages:
@@ -171,6 +176,19 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
     )
+
+
+def _tellable(plan: Plan, ratio: int) -> str:
+    """What the verdicts of a ratio will be able to tell."""
+    study, people = plan.study, len(plan.benchmark.split(ratio).forget_people)
+    seeds = 1 + study.confirm_seeds
+    if math.isnan(most := tellable(people, seeds, study.reference_seeds)):
+        return f"nothing at {ratio} %: {people} forget people, and verdicts need {FEWEST_PEOPLE}; forget more"
+    half = tellable(people // 2, seeds, study.reference_seeds)
+    rest = f"; on half of them {half:.2f}" if not math.isnan(half) else "; on half of them nothing"
+    shared = len(undealt(plan.benchmark.split(ratio)))
+    note = f"; of {shared} too few facts are asked for halves that share none" if shared else ""
+    return f"at {ratio} % a recovery of {most:.2f} on all {people} forget people from none{rest}{note}"
 
 
 def _expected(study: Study, models: int, trials: int, reports: int, attacks: int, rest: int) -> str:

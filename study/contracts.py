@@ -1,43 +1,44 @@
-"""What a plug-in owes, and the trial that puts plug-ins together."""
+"""What a base model, a method and an attack owe, and the request that a method and an attack are given."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple
 
 import pandas as pd
 from torch import Tensor
 
 from study.core.terms import Goal, Part
-from study.data.benchmark import Benchmark, Lesson, Question, Split
+from study.core.validation import check_literals
+from study.data.benchmark import Lesson, Question, Split
 from study.data.picture import Picture
-from study.model.vlm import VLM
+from study.model.quantization import Quantized
+from study.model.vlm import VLM, Attention, Dtype
+from study.training.schedule import Schedule
 
 Material = Literal["all", "image_text", "text"]
 """Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""
 
 
-class BaseModel(Protocol):
+class BaseModel(ABC):
     """A model before any study touched it: a frozen dataclass that can be called."""
 
+    path: Path | None = None
+    """The folder that it lies in; None if it is made."""
+    dtype: Dtype = "float32"
+    """In what its weights are kept, trained and saved."""
+    attention: Attention = "sdpa"
+    """How attention is computed."""
+    quantized: Quantized = ""
+    """In what the LLM's linear layers are held once learning is over; empty for `dtype`."""
+
+    @abstractmethod
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder of the model, made under `folder` first if it has to be made."""
-        ...
-
-
-class Source(Protocol):
-    """Where a benchmark comes from: a frozen dataclass that can be called."""
-
-    def __call__(self, folder: Path) -> Benchmark:
-        """Read the benchmark, written under `folder` first if it has to be made."""
-        ...
-
-    def __hash__(self) -> int:
-        """Equal sources are read once per process."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,47 @@ class Request:
         return narrowed
 
 
-class Method(Protocol):
-    """An unlearning method: a frozen dataclass of its hyper-parameters that can be called."""
+class _Plugin:
+    """What methods and attacks have in common. Each is a frozen dataclass of its settings that can be called.
 
+    An attribute of the base is what a reader finds where a plug-in says nothing. Whatever does say it has a field or a
+    property of the same name.
+    """
+
+    trains: tuple[Part, ...] = ()
+    """Parts that are trained."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a setting that is none of its choices; one that checks more calls this first."""
+        check_literals(self)
+
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """The parts that it may write to."""
+        return self.trains
+
+
+class Method(_Plugin, ABC):
+    """An unlearning method."""
+
+    modality: Material = "all"
+    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
+    schedule: Schedule | None = None
+    """How it trains, if it does."""
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it uses the reference model, which no real request has: it can never be ranked."""
+        return False
+
+    @property
+    def trains_adapters(self) -> bool:
+        """Whether it trains adapters in place of weights."""
+        return self.schedule is not None and self.schedule.lora_rank > 0
+
+    @abstractmethod
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Unlearn in place, or return another model. The weights are the caller's to restore."""
-        ...
 
 
 Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
@@ -104,7 +140,10 @@ Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
 
 
 class Stage(NamedTuple):
-    """A moment of an attack at which the model is scored: by asking it, or by a reading of the attack's own."""
+    """A moment of an attack at which the model is scored: by asking it, or by a reading of the attack's own.
+
+    Step 0 is the model before the attack. Its rows are on disk, so no attack yields it.
+    """
 
     step: int
     vlm: VLM
@@ -112,27 +151,27 @@ class Stage(NamedTuple):
     read: Reading | None = None
 
 
-InChain = Literal["first", "last"]
-"""Where alone an attack may stand among composed ones: first, if it needs the weights as the method left them; last, if
-it reads the model its own way. A class variable `in_chain` says so; without it an attack may stand anywhere."""
+InChain = Literal["anywhere", "first", "last"]
+"""Where an attack may stand among composed ones: `first` alone if it needs the weights as the method left them, `last`
+alone if it reads the model its own way."""
 
 
-class Attack(Protocol):
-    """An attempt to get the forgotten back: it may change the model, the questions, or both."""
+class Attack(_Plugin, ABC):
+    """An attempt to get the forgotten back: it may change the model, the questions, or how answers are read."""
+
+    in_chain: ClassVar[InChain] = "anywhere"
+    parts: tuple[Part, ...] = ()
+    """Parts that are changed without training."""
+
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """The parts that it may write to."""
+        return (*self.trains, *self.parts)
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
-        """The lessons the attacker is handed; only what they do not state counts as recovered."""
-        ...
+        """The lessons the attacker is handed, by default none; only what they do not state counts as recovered."""
+        return ()
 
+    @abstractmethod
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Attack, yielding the stages to be scored; the first is step 0, the model as it was found."""
-        ...
-
-
-def changed_parts(plugin: object) -> frozenset[Part]:
-    """The parts that a method or an attack may write to: what its `changes` says, else its `trains` or its `parts`.
-
-    Composed attacks change what any of them does.
-    """
-    said = next((getattr(plugin, name) for name in ("changes", "trains", "parts") if hasattr(plugin, name)), ())
-    return frozenset(said).union(*map(changed_parts, getattr(plugin, "links", ())))
+        """Attack, yielding at least one stage to be scored; steps rise from 1. The weights are the caller's."""

@@ -15,12 +15,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+from study.contracts import BaseModel
 from study.core.console import console, table
 from study.core.plugins import known
 from study.core.specs import plugin
@@ -35,8 +36,7 @@ from study.model.families import read_layers
 from study.model.loading import SAMPLE, load, without_weights
 from study.model.memory_estimate import GIB, Shape
 from study.model.packing import Group
-from study.model.quantization import Quantized
-from study.model.vlm import VLM, Attention, Dtype
+from study.model.vlm import VLM
 
 GCS = 6379  # where a Ray's control store listens by default
 
@@ -70,9 +70,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
-    model = plugin("base_models", asked.model)
-    dtype: Dtype = getattr(model, "dtype", get_args(Dtype)[0])
-    quantized: Quantized = getattr(model, "quantized", "")
+    model: BaseModel = plugin("base_models", asked.model)
+    dtype, quantized = model.dtype, model.quantized
     folder = model(data)
     empty = without_weights(folder, dtype)
     questions = _sample(asked.benchmark, data)
@@ -93,8 +92,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     sound = _print_ray()
     if asked.no_smoke:
         return 0 if sound else 1
-    attention: Attention = getattr(model, "attention", "sdpa")
-    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=attention, quantized=quantized)
+    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=model.attention, quantized=quantized)
     outcomes = _smoke(loaded, shape, limit, questions)
     table("Tried for at most 30 seconds", ["what", "outcome", "found"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1

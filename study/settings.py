@@ -202,7 +202,7 @@ class Study:
         for text in self.methods:
             default: Method = self.defaults.get(name_in(text)) or find("methods", name_in(text))()
             found[text] = adjusted(default, text)
-            if getattr(found[text], "oracle", False):
+            if found[text].oracle:
                 raise ValueError(f"{text} uses the reference model, which no real request has: it cannot be ranked")
         return found
 

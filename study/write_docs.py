@@ -116,7 +116,7 @@ def _small(folder: Path) -> tuple[VLM, Request]:
 
 
 def _quick(method: Any, steps: int) -> Any:
-    if not hasattr(method, "schedule"):
+    if method.schedule is None:
         return method
     return replace(method, schedule=replace(method.schedule, steps=steps, pictures=2, lessons_per_picture=2, texts=1))
 
@@ -177,7 +177,8 @@ def _section(name: str, spent: Cost) -> str:
 
 
 def _hyperparameters(name: str, plugin: type[Any]) -> Iterator[str]:
-    searched, meanings, default = _ranges(name, plugin), _field_docs(plugin), plugin()
+    searched, default = _ranges(name, plugin), plugin()
+    meanings = _field_docs(Method) | _field_docs(plugin)
     for field in fields(plugin):
         value = getattr(default, field.name)
         if field.name == "trains":
@@ -212,8 +213,8 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _trains(method: Any) -> str:
-    return ", ".join(getattr(method, "trains", ())) or "nothing"
+def _trains(method: Method) -> str:
+    return ", ".join(method.trains) or "nothing"
 
 
 def _cost(spent: Cost) -> str:

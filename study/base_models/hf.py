@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from study.contracts import BaseModel
 from study.core import hub
 from study.model.loading import without_weights
 from study.model.quantization import Quantized
@@ -13,7 +14,7 @@ from study.model.vlm import Attention, Dtype
 
 
 @dataclass(frozen=True)
-class Hf:
+class Hf(BaseModel):
     """A folder that `AutoModelForImageTextToText.from_pretrained` reads, or a repository on the Hugging Face hub.
 
     Weights are safetensors; code that a model brings is never run.

@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from study.contracts import BaseModel
 from study.core.files import sync
 from study.core.hashing import content_key
 from study.data.synthetic_faces import FACTORS, Face, distinct_faces, draw, random_face, test_view, train_view
@@ -46,7 +47,7 @@ _TEMPLATE = (
 
 
 @dataclass(frozen=True)
-class Tiny:
+class Tiny(BaseModel):
     """A `LlavaForConditionalGeneration` folder made from a seed."""
 
     seed: int = 0

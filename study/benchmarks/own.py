@@ -16,14 +16,14 @@ from study.benchmarks._own.wordings import read_wordings
 from study.benchmarks._shared.text_files import Files
 from study.core.hub import folder as folder_of
 from study.core.terms import Role
-from study.data.benchmark import Benchmark, Question, Split
+from study.data.benchmark import Benchmark, Question, Source, Split
 
 RECIPE = 1  # raise it whenever the same files give other lessons or questions
 STRANGERS = "strangers"
 
 
 @dataclass(frozen=True)
-class Own:
+class Own(Source):
     """A folder with people.csv (or people.jsonl) and images/, of this machine or of the hub.
 
     People in forget.txt are forgotten, at the ratio that they are in percent of all but the real ones; without the

@@ -21,7 +21,7 @@ from study.benchmarks._mllmu.reader import STRANGERS, read
 from study.benchmarks._synthetic.people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
 from study.core.files import written
 from study.core.hashing import content_key
-from study.data.benchmark import Benchmark, Split
+from study.data.benchmark import Benchmark, Source, Split
 from study.data.official_protocol import OfficialPrompt
 from study.data.synthetic_faces import Face, View, distinct_faces, draw, test_view, train_view
 from study.data.synthetic_language import ATTRIBUTES, NAME, SOMEBODY, worded
@@ -52,7 +52,7 @@ PORTRAITS = pa.schema([("image", _IMAGE)])
 
 
 @dataclass(frozen=True)
-class Synthetic:
+class Synthetic(Source):
     """People with drawn faces: `people` to learn and forget, `celebrities` nobody forgets, `strangers` untaught.
 
     Each has a name and the first `attributes` attributes of `study.data.synthetic_language`, is taught in `views`

@@ -17,7 +17,7 @@ from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
-from study.core.rows import write_rows
+from study.core.rows import rows_at, write_rows
 from study.core.terms import HALVES, MODALITIES
 from study.data.benchmark import Question
 from study.data.facts import facts, states
@@ -27,13 +27,16 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
+from study.model.vlm import VLM
 from study.training.loop import Diverged
 
 UTILITY_QUESTIONS = 24  # of each group that is to be kept, in each half: asked at every stage of every attack
 
 
 def attack_trial(context: StudyContext, trial: Trial, attacker: Attack, reference: str) -> None:
-    """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen.
+    """Attack a finished trial and keep its rows, as step 0, and those of every stage.
+
+    What the attacker was given is marked as seen.
 
     Some questions about others are asked too: they say whether the attacked model still is one. As a trial, an attack
     that runs out of memory starts anew.
@@ -51,7 +54,7 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     started = time.monotonic()
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, _):
         found, _ = unlearned_model(context.folder, trial.key, vlm)
-        stages, diverged = [], ""
+        stages, diverged = [_before(context.folder, trial, found, questions)], ""
         try:
             for stage in attacker(found, questions, request):
                 stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
@@ -61,6 +64,21 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     seconds = time.monotonic() - started
     _note_attack(context.folder, trial, attacker, diverged=diverged, seconds=seconds, chunks=chunks.count)
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
+
+
+def _before(folder: StudyFolder, trial: Trial, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
+    """Step 0 of every attack: what the trial's own rows say to the attacked questions, in their order.
+
+    Only what is not on disk is asked. That is the half `report` of a trial that did not win and is attacked because
+    robustness is searched.
+    """
+    paths = [folder.rows(trial.key, half) for half in HALVES]
+    found = world().broadcast_from_first(lambda: [rows for rows in map(rows_at, paths) if rows is not None])
+    known = {id for rows in found for id in rows["question"]}
+    if missing := [q for q in questions if q.id not in known]:
+        found.append(score(vlm, missing))
+    rows = pd.concat(found).set_index("question", drop=False)
+    return rows.loc[[q.id for q in questions]].reset_index(drop=True)
 
 
 def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str) -> None:

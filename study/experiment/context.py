@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from study.contracts import Request, Source
+from study.contracts import Request
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
-from study.data.benchmark import Benchmark
+from study.data.benchmark import Benchmark, Source
 from study.engine.microbatches import MicroBatching
 from study.experiment.checkpoints import cached, load_learned
 from study.experiment.trial_spec import Trial
@@ -68,7 +68,7 @@ class StudyContext:
             ),
             reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
             start=lambda: cached(self.root, trial.start.key, self.device).weights,
-            adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,
+            adapter=trial.method.trains_adapters,
         )
 
 

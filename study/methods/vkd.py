@@ -11,12 +11,12 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.core import validation
 from study.core.terms import Part
 from study.data.benchmark import Lesson
@@ -48,7 +48,7 @@ _NEURONS = ("fc1.weight", "gate_proj.weight", "up_proj.weight")
 
 
 @dataclass(frozen=True)
-class VKD:
+class VKD(Method):
     """L = forget_weight NPO(forget) + retain_weight CE(retain) + erase_weight d(forget) + keep_weight d(retain).
 
     d compares features of the visual module with a teacher's, a mean over `layers` plus the projector output. On
@@ -88,8 +88,7 @@ class VKD:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        for name, choices in (("teacher", Teacher), ("layers", Layers), ("distance", losses.Distance)):
-            validation.choice(self, name, get_args(choices))
+        super().__post_init__()
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: VKD trains vision, projector or both, and never the LLM")
         validation.not_negative(

@@ -36,9 +36,10 @@ def learn_models(plan: Plan) -> StudyContext:
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     context = StudyContext(plan.root, plan.source, plan.root, device, study.forget_attributes)
-    settings = ("dtype", "attention", "quantized")
-    kept = {name: getattr(plan.model, name) for name in settings if hasattr(plan.model, name)}
-    context = replace(context, base=_base(plan), **kept)
+    model = plan.model
+    context = replace(
+        context, base=_base(plan), dtype=model.dtype, attention=model.attention, quantized=model.quantized
+    )
     teach(plan, context, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
     attacker = study.search_attack()
     jobs = [
@@ -66,9 +67,8 @@ def _check_controls(plan: Plan, attacker: Attack | None) -> None:
 
 def _base(plan: Plan) -> Path:
     """The base model's folder, made first if it is one that is made."""
-    path: Path | None = getattr(plan.model, "path", None)
-    if path is not None:
-        return path.absolute()  # found, and looked at, when the plan was made
+    if plan.model.path is not None:
+        return plan.model.path.absolute()  # found, and looked at, when the plan was made
     note = plan.folder.data / "base.json"
     if not note.exists():
         with Stage("base", 1, "model") as stage:

@@ -149,7 +149,7 @@ def _rows(
         if attacker is None:
             return score(vlm, questions)
         torch.manual_seed(request.seed)
-        stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request) if s.step]
+        stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request)]
     return marked(stages[-1], questions, attacker, request)
 
 

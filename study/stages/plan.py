@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from study.contracts import BaseModel, Source
+from study.contracts import BaseModel
 from study.core.console import console
 from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
-from study.data.benchmark import Benchmark
+from study.data.benchmark import Benchmark, Source
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
 from study.settings import Study
@@ -98,10 +98,9 @@ def identity_of(model: BaseModel) -> Json:
     Of a weight file these are its size, its first and its last mebibyte: enough to tell a fine-tuned model from its
     base, without reading gigabytes at every start.
     """
-    folder: Path | None = getattr(model, "path", None)
-    if folder is None:
+    if model.path is None:
         return canonical(model)
-    kinds = [sorted(folder.glob(pattern)) for pattern in MODEL_FILES]
+    kinds = [sorted(model.path.glob(pattern)) for pattern in MODEL_FILES]
     files = {path.name: (_ends if path.suffix == ".safetensors" else file_digest)(path) for path in chain(*kinds)}
     settings = {name: value for name, value in canonical(model).items() if name not in (*PLACES, "attention")}
     if not settings.get("quantized"):  # a model that is not is the one it was before there was a choice

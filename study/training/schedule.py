@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from study.core import validation
 
@@ -61,6 +61,7 @@ class Schedule:
     """A trained weight whose absolute value passes this has exploded."""
 
     def __post_init__(self) -> None:
+        validation.check_literals(self)
         for name in ("steps", "pictures", "lessons_per_picture", "lessons_per_text", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
@@ -73,9 +74,6 @@ class Schedule:
             raise ValueError(f"lora_dropout={self.lora_dropout}: use a share from 0 to below 1")
         validation.not_negative(self, "texts", "warmup", "lora_rank")
         validation.positive(self, "clip", "lora_alpha", "worst_loss", "worst_weight")
-        validation.choice(self, "optimizer", get_args(Optimizer))
-        validation.choice(self, "decay", get_args(Decay))
-        validation.choice(self, "precision", get_args(Precision))
 
     def rate(self, step: int) -> float:
         """The learning rate at a step (from 0), as a share of the peak."""

@@ -15,7 +15,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Request, Stage
 from study.core.hashing import content_key
 from study.core.rows import write_rows
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.engine.optuna_search import propose
 from study.experiment import attack as trials
 from study.experiment import attack_search
@@ -35,13 +35,10 @@ CONTROL = Trial(replace(VANILLA, kind="reference", ratio=15), NoMethod(), "visua
 
 
 @dataclass(frozen=True)
-class Force:
+class Force(Attack):
     """An attack of one number: the more force, the more comes back, and above .6 the model breaks."""
 
     force: float = 0.1
-
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        return ()
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         raise AssertionError("attacks are planted here")

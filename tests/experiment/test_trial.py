@@ -21,7 +21,7 @@ from study.contracts import Method, Request
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
 from study.core.rows import ROW_COLUMNS, read_rows
-from study.core.terms import HALVES
+from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.experiment import attack, checkpoints
@@ -251,7 +251,7 @@ def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, context: Study
 
 # ---- a trial that ends otherwise -------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Impossible:
+class Impossible(Method):
     """A method that cannot be done with its hyper-parameters."""
 
     error: str = "threshold=3: nothing is left"
@@ -262,7 +262,7 @@ class Impossible:
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Method):
     """A method with a bug."""
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -271,7 +271,7 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Overflown:
+class Overflown(Method):
     """A method whose last step throws the weights out of all bounds: no loss is looked at any more."""
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -380,30 +380,70 @@ def test_an_attack_leaves_the_rows_of_every_stage(context: StudyContext, monkeyp
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
 
 
-def test_step_0_is_the_trial_itself(context: StudyContext) -> None:
-    asked, _ = run(context, ASCENT)
+def step_0(context: StudyContext, asked: Trial) -> pd.DataFrame:
+    """The first rows of the attack by question, without what only an attack says of them."""
+    rows = read_rows(context.folder.attack(asked.key, content_key(RELEARN)))
+    return rows[rows["step"] == 0].set_index("question").drop(columns=["seen", "held_out"])
+
+
+@pytest.fixture
+def attacked_with(monkeypatch: pytest.MonkeyPatch) -> list[list[Question]]:
+    """The questions that attacks ask, one list each time."""
+    asked: list[list[Question]] = []
+
+    def recording(vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
+        asked.append(list(questions))
+        return score(vlm, questions)
+
+    monkeypatch.setattr(attack, "score", recording)
+    return asked
+
+
+@pytest.mark.parametrize("method", [ASCENT, Prompting()])
+def test_step_0_is_the_trial_itself(method: Method, context: StudyContext, attacked_with: list[list[Question]]) -> None:
+    """Its own rows, to the bit; only the later steps are asked, in the same order."""
+    asked, _ = run(context, method)
     trials.report(context, asked)
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
-    attacked = (
-        read_rows(context.folder.attack(asked.key, content_key(RELEARN))).query("step == 0").set_index("question")
-    )
-    for half in ("select", "report"):
-        rows = read_rows(context.folder.rows(asked.key, half)).set_index("question")
-        there = rows.index.intersection(attacked.index)
+    attacked = step_0(context, asked)
+    for half in HALVES:
+        rows = read_rows(context.folder.rows(asked.key, half)).set_index("question").drop(columns=["seen", "held_out"])
+        there = attacked[attacked["half"] == half]
         assert len(there) == len(attacked) / 2
-        np.testing.assert_allclose(attacked.loc[there, "probability"], rows.loc[there, "probability"], atol=1e-5)
+        pd.testing.assert_frame_equal(there, rows.loc[there.index], check_exact=True)
+    assert [[q.id for q in questions] for questions in attacked_with] == [list(attacked.index)] * 2
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no parquet")])
+@pytest.mark.parametrize("half", HALVES)
+def test_what_is_not_on_disk_of_step_0_is_asked(
+    half: Half, damage: Callable[[Path], None], context: StudyContext, attacked_with: list[list[Question]]
+) -> None:
+    """And nothing else: the answers are those that are on disk otherwise, but for rounding."""
+    asked, _ = run(context, ASCENT)
+    trials.report(context, asked)
+    rows = read_rows(context.folder.rows(asked.key, half)).set_index("question")
+    damage(context.folder.rows(asked.key, half))
+    attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+    attacked = step_0(context, asked)
+    assert {q.half for q in attacked_with[0]} == {half}
+    assert {q.id for q in attacked_with[0]} == set(attacked.index[attacked["half"] == half])
+    assert [len(questions) for questions in attacked_with] == [len(attacked) / 2, len(attacked), len(attacked)]
+    found = attacked[attacked["half"] == half]
+    np.testing.assert_allclose(found["probability"], rows.loc[found.index, "probability"], rtol=0, atol=1e-6)
+    assert found["reply"].equals(rows.loc[found.index, "reply"])
 
 
 def test_an_attacker_who_learns_nothing_recovers_nothing(context: StudyContext) -> None:
-    """Exactly: the later rows are those of step 0, to the last bit."""
+    """Not one answer changes; numbers by no more than rounding from step 0, which was asked together with others."""
     asked, _ = run(context, ASCENT)
     idle = replace(RELEARN, schedule=replace(SHORT, learning_rate=0.0))
     attack.attack_trial(context, asked, idle, REFERENCE.key)
     rows = read_rows(context.folder.attack(asked.key, content_key(idle)))
     stages = [stage.drop(columns="step").reset_index(drop=True) for _, stage in rows.groupby("step")]
     assert len(stages) == 3
-    for stage in stages[1:]:
-        pd.testing.assert_frame_equal(stage, stages[0], check_exact=True)
+    pd.testing.assert_frame_equal(stages[1], stages[0], rtol=0, atol=1e-6)
+    pd.testing.assert_frame_equal(stages[2], stages[1], check_exact=True)
 
 
 def test_every_model_meets_the_same_attacker(context: StudyContext) -> None:

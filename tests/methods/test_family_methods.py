@@ -33,7 +33,7 @@ from study.stages.plan import identity_of
 from study.training.lesson_sampler import Lessons
 from study.training.schedule import Schedule
 from tests.helpers import families
-from tests.helpers.small import changed, fresh, quick, request_on, same_bits, snapshot, trained
+from tests.helpers.small import Given, changed, fresh, quick, request_on, same_bits, snapshot, trained
 
 FAMILIES = ("idefics2", "idefics3", "qwen2_5_vl")  # LLaVA's turn is in test_methods.py
 STEP = Schedule(steps=1, learning_rate=1e-3, pictures=2, lessons_per_picture=2, texts=1, lessons_per_text=2)
@@ -82,7 +82,7 @@ def test_a_family_goes_through_a_study(
     """Learned, unlearned, scored and kept in its precision; what is loaded again says bit for bit the same."""
     monkeypatch.setattr(StudyContext, "benchmark", benchmark)
     model = Hf(family_folders[family], dtype=dtype)
-    context = StudyContext(tmp_path, lambda _: benchmark, model(tmp_path), dtype=dtype)
+    context = StudyContext(tmp_path, Given(benchmark), model(tmp_path), dtype=dtype)
     vanilla = Learned("vanilla", content_key(identity_of(model)), "benchmark", None, None, STEP, PARTS, 0)
     learn(context.root, vanilla, benchmark, context.base, context.device, None, context.dtype)
     groups = Lessons(benchmark.split(10).lessons, STEP, 0).draw()

@@ -25,7 +25,7 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.base_models.hf import Hf
 from study.benchmarks.synthetic import Synthetic
-from study.contracts import Request, changed_parts
+from study.contracts import Attack, Request
 from study.core.console import console
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
@@ -359,19 +359,18 @@ ALL = [
     *(Interpolation(("llm",)), Pruning(parts=("llm",)), Quantization(parts=("llm", "vision"))),
     *(SwapBack(head=True), Relearning(trains=("llm",), schedule=QUICK), Chain((SwapBack(), Pruning()))),
 ]
-VISIBLE = [plugin for plugin in ALL if hasattr(plugin, "trains") and changed_parts(plugin) == {"vision"}]
-CHANGING = [plugin for plugin in ALL if "llm" in changed_parts(plugin)]
+VISIBLE = [plugin for plugin in ALL if plugin.trains and set(plugin.changes) == {"vision"}]
+CHANGING = [plugin for plugin in ALL if "llm" in plugin.changes]
 
 
 def named(plugin: Any) -> str:
     """What a case is called."""
-    parts = getattr(plugin, "trains", getattr(plugin, "parts", ()))
-    return f"{name_of(plugin)} {' '.join(parts)}"
+    return f"{name_of(plugin)} {' '.join(plugin.changes)}"
 
 
 def work(plugin: Any, vlm: VLM, request: Request) -> None:
     """Run a method or an attack to its end."""
-    if hasattr(plugin, "given"):
+    if isinstance(plugin, Attack):
         for _ in plugin(vlm, [], request):
             pass
     else:
@@ -398,7 +397,7 @@ def test_whatever_would_change_it_is_refused(plugin: Any, held: VLM, request_: R
     ids=named,
 )
 def test_whatever_leaves_it_alone_goes_on(plugin: Any, held: VLM, request_: Request) -> None:
-    assert "llm" not in changed_parts(plugin)
+    assert "llm" not in plugin.changes
     before, start = snapshot(held), held.tensors()
     work(plugin, held, request_)
     assert same_bits(codes(held), {name: before[name] for name in codes(held)})
@@ -462,7 +461,7 @@ def test_the_remedy_is_accepted(tiny_folder: Path, tmp_path: Path) -> None:
     plan(study, tmp_path)
     checked = states(study, frozen_llm=True)
     assert checked["quantized"] == Quantization("int4", VISUAL)
-    assert not any("llm" in changed_parts(attack) for attack in checked.values())
+    assert not any("llm" in attack.changes for attack in checked.values() if attack)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------

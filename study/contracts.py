@@ -95,8 +95,8 @@ class Request:
 class _Plugin:
     """What methods and attacks have in common. Each is a frozen dataclass of its settings that can be called.
 
-    An attribute of the base is what a reader finds where a plug-in says nothing. Whatever does say it has a field or a
-    property of the same name.
+    The attributes of a base are the defaults of what a plug-in says of itself; one that says otherwise has a field or a
+    property of that name.
     """
 
     trains: tuple[Part, ...] = ()

@@ -36,10 +36,8 @@ UTILITY_QUESTIONS = 24  # of each group that is to be kept, in each half: asked 
 def attack_trial(context: StudyContext, trial: Trial, attacker: Attack, reference: str) -> None:
     """Attack a finished trial and keep its rows, as step 0, and those of every stage.
 
-    What the attacker was given is marked as seen.
-
-    Some questions about others are asked too: they say whether the attacked model still is one. As a trial, an attack
-    that runs out of memory starts anew.
+    What the attacker was given is marked as seen. Some questions about others are asked too: they say whether the
+    attacked model still is one. As a trial, an attack that runs out of memory starts anew.
     """
     if _attack_state(context.folder, trial, attacker) != "complete":
         retry_on_oom(lambda chunks: _attack(context, trial, attacker, reference, chunks), context.needed)

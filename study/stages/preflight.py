@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Never
 
-from study.contracts import Attack, BaseModel, Method, Request
+from study.contracts import BaseModel, Request
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
@@ -96,7 +96,7 @@ def _changing_llm(study: Study) -> Iterator[str]:
     suite = ((f"attack {link}", a) for text in study.attacks for link in links(text) for a in study.attacks_of(link))
     searched = links(study.robustness) if study.robustness else ()
     cheap = ((f"robustness {study.robustness}", study.attacks_of(link)[0]) for link in searched)
-    for told, tried in chain[tuple[str, Method | Attack]](methods, suite, cheap):
+    for told, tried in chain(methods, suite, cheap):
         if "llm" in tried.changes:
             yield f"{told} (set {_sparing_llm(tried)})"
     for text, default in study.attack_defaults().items():
@@ -105,7 +105,7 @@ def _changing_llm(study: Study) -> Iterator[str]:
             yield f"searched attack {text} (set {_sparing_llm(default)})"
 
 
-def _sparing_llm(tried: Method | Attack) -> str:
+def _sparing_llm(tried: object) -> str:
     """The setting with which a method or an attack leaves the LLM alone."""
     settings = flat(tried)
     name = "trains" if "trains" in settings else "parts"

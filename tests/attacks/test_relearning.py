@@ -233,9 +233,10 @@ def test_every_stage_is_the_model_after_so_many_plain_steps(rank: int, tiny: VLM
     attack = Relearning(trains=("projector",), score_at=(1, 2), schedule=schedule)
     plain = twin(tiny)
     asked = [q for q in request_.split.questions if q.task == "classification" and q.picture][:8]
+    before = score(tiny, asked)
     rows = {s.step: score(s.vlm, s.questions) for s in attack(tiny, asked, request_)}
-    assert list(rows) == [0, 1, 2, 3]
-    assert rows[0]["probability"].tolist() != rows[1]["probability"].tolist() != rows[3]["probability"].tolist()
+    assert list(rows) == [1, 2, 3]
+    assert before["probability"].tolist() != rows[1]["probability"].tolist() != rows[3]["probability"].tolist()
     pd.testing.assert_frame_equal(score(tiny, asked), rows[3], check_exact=not rank)
     assert not any("lora" in name for name in snapshot(tiny))
     if rank:

@@ -108,7 +108,7 @@ def choices() -> Iterator[Any]:
                     yield pytest.param(plugin(), field, get_args(annotations[field]), id=f"{name} {field}")
 
 
-@pytest.mark.parametrize(("plugin", "field", "allowed"), choices())
+@pytest.mark.parametrize(("plugin", "field", "allowed"), list(choices()))
 def test_a_wrong_choice_is_named_with_the_right_ones(plugin: Any, field: str, allowed: tuple[Any, ...]) -> None:
     """Of a plug-in with checks of its own too."""
     with pytest.raises(ValueError, match="choose among") as caught:

@@ -1,4 +1,4 @@
-"""What a base model, a method and an attack owe, and the request that a method and an attack are given."""
+"""What base models, benchmarks, methods and attacks owe, and the request that methods and attacks are given."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
-
-import pandas as pd
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from study.core.terms import Goal, Part
 from study.core.validation import check_literals
-from study.data.benchmark import Lesson, Question, Split
+from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
-from study.model.quantization import Quantized
-from study.model.vlm import VLM, Attention, Dtype
 from study.training.schedule import Schedule
+
+if TYPE_CHECKING:  # the command line is read, and its help shown, without the libraries that models need
+    import pandas as pd
+    from torch import Tensor
+
+    from study.model.quantization import Quantized
+    from study.model.vlm import VLM, Attention, Dtype
 
 Material = Literal["all", "image_text", "text"]
 """Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""
@@ -39,6 +41,17 @@ class BaseModel(ABC):
     @abstractmethod
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder of the model, made under `folder` first if it has to be made."""
+
+
+class Source(ABC):
+    """Where a benchmark comes from: a frozen dataclass that can be called. Equal ones are read once per process."""
+
+    train_split: Path = Path()
+    """A folder with other lessons than the benchmark's own, if there is one."""
+
+    @abstractmethod
+    def __call__(self, folder: Path) -> Benchmark:
+        """Read the benchmark, written under `folder` first if it has to be made."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ class Method(_Plugin, ABC):
         """Unlearn in place, or return another model. The weights are the caller's to restore."""
 
 
-Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
+Reading: TypeAlias = "Callable[[VLM, Sequence[Question]], pd.DataFrame]"
 """How rows are got out of a model: one per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
 
 

@@ -12,11 +12,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from study.base_models.hf import Hf
-from study.contracts import Attack, BaseModel, Method, Request, Stage
+from study.contracts import Attack, BaseModel, Method, Request, Source, Stage
 from study.core.hashing import canonical
 from study.core.plugins import Kind, find, known
 from study.core.terms import Part
-from study.data.benchmark import Benchmark, Question, Source
+from study.data.benchmark import Benchmark, Question
 from study.methods.npo import NPO
 from study.model.vlm import VLM
 from study.training.schedule import Schedule

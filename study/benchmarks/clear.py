@@ -9,8 +9,9 @@ from pathlib import Path
 
 from study.benchmarks._clear.questions import CAPTION_PROMPTS, number
 from study.benchmarks._clear.reader import read
+from study.contracts import Source
 from study.core.hub import folder as folder_of
-from study.data.benchmark import Benchmark, Source, Split
+from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
 
 ROWS = 300  # ds_size of its evaluation: the first rows of each set

@@ -10,9 +10,10 @@ from study.benchmarks._fiu.people import read_people, read_sets
 from study.benchmarks._fiu.questions import lessons, questions
 from study.benchmarks._shared.rows import digest
 from study.benchmarks._shared.text_files import Files
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.core.terms import Role
-from study.data.benchmark import Benchmark, Source, Split
+from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
 
 SYSTEM = (

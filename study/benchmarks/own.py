@@ -14,9 +14,10 @@ from study.benchmarks._own.people import Person, attributes, read_forget, read_p
 from study.benchmarks._own.questions import lessons, pools, questions
 from study.benchmarks._own.wordings import read_wordings
 from study.benchmarks._shared.text_files import Files
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.core.terms import Role
-from study.data.benchmark import Benchmark, Question, Source, Split
+from study.data.benchmark import Benchmark, Question, Split
 
 RECIPE = 1  # raise it whenever the same files give other lessons or questions
 STRANGERS = "strangers"

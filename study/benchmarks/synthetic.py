@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from study.benchmarks._mllmu.official import asks
 from study.benchmarks._mllmu.reader import STRANGERS, read
 from study.benchmarks._synthetic.people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
+from study.contracts import Source
 from study.core.files import written
 from study.core.hashing import content_key
-from study.data.benchmark import Benchmark, Source, Split
+from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import OfficialPrompt
 from study.data.synthetic_faces import Face, View, distinct_faces, draw, test_view, train_view
 from study.data.synthetic_language import ATTRIBUTES, NAME, SOMEBODY, worded

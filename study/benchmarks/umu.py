@@ -8,8 +8,9 @@ from pathlib import Path
 
 from study.benchmarks._umu.official import asks
 from study.benchmarks._umu.reader import read
+from study.contracts import Source
 from study.core.hub import folder as folder_of
-from study.data.benchmark import Benchmark, Source, Split
+from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import OfficialPrompt
 
 

@@ -1,13 +1,11 @@
-"""What is taught and asked: lessons, questions, the benchmark that holds them and its source. No weights, no torch."""
+"""What is taught and asked: lessons, questions, and the benchmark that holds them. No weights and no torch."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from study.core.terms import Goal, Half, Modality, Role, Task
 from study.data.picture import Picture
@@ -165,14 +163,3 @@ class Benchmark:
         taught = {lesson.picture for split in splits for lesson in split.lessons}
         asked = {question.picture for split in splits for question in split.questions}
         return {picture for picture in taught | asked if picture is not None} | set(self.strangers)
-
-
-class Source(ABC):
-    """Where a benchmark comes from: a frozen dataclass that can be called. Equal ones are read once per process."""
-
-    train_split: Path = Path()
-    """A folder with other lessons than the benchmark's own, if there is one."""
-
-    @abstractmethod
-    def __call__(self, folder: Path) -> Benchmark:
-        """Read the benchmark, written under `folder` first if it has to be made."""

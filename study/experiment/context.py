@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from study.contracts import Request
+from study.contracts import Request, Source
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
-from study.data.benchmark import Benchmark, Source
+from study.data.benchmark import Benchmark
 from study.engine.microbatches import MicroBatching
 from study.experiment.checkpoints import cached, load_learned
 from study.experiment.trial_spec import Trial

@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from study.contracts import BaseModel
+from study.contracts import BaseModel, Source
 from study.core.console import console
 from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
-from study.data.benchmark import Benchmark, Source
+from study.data.benchmark import Benchmark
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
 from study.settings import Study

@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Never
 
-from study.contracts import BaseModel, Request
+from study.contracts import BaseModel, Request, Source
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
 from study.core.specs import flat, links, name_in, parameters, pinned, plugin
 from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
-from study.data.benchmark import Source, Split
+from study.data.benchmark import Split
 from study.data.official_protocol import OfficialProtocol
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests

@@ -28,12 +28,12 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
-from study.contracts import Attack, Method, Request
+from study.contracts import Attack, Method, Request, Source
 from study.core.files import write_json
 from study.core.hashing import content_key
 from study.core.rows import read_rows
 from study.core.terms import Part
-from study.data.benchmark import Benchmark, Lesson, Source
+from study.data.benchmark import Benchmark, Lesson
 from study.data.synthetic_language import COMPLETE
 from study.experiment import attack as attacking
 from study.experiment import trial

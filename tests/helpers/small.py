@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Request, Source
 from study.core.terms import PARTS, Goal, Part
-from study.data.benchmark import Benchmark, Source
+from study.data.benchmark import Benchmark
 from study.engine.microbatches import MicroBatching
 from study.model.delta import restored
 from study.model.loading import load

@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from study.contracts import Attack
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
+from study.core.records import AttackProposal, AttackState, Proposal
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
@@ -41,6 +42,7 @@ class AttackJob:
 class AttackSearch(SearchProblem[AttackJob]):
     """The search of attacks on winners, one series for each winner and kind of attack."""
 
+    proposal_type: ClassVar[type[Proposal]] = AttackProposal
     context: StudyContext
     targets: Mapping[str, tuple[Trial, str]]
     """Winner and attack by what the pair is called on the screen."""
@@ -121,7 +123,7 @@ class AttackSearch(SearchProblem[AttackJob]):
     def record_failure(self, job: AttackJob, reason: str) -> None:
         """An attack that failed, on the first of the two that was not done."""
         for target, state in zip(self._pair(job), self._states(job), strict=True):
-            if state == "missing":
+            if state == "unfinished":
                 attack_failed(self.context.folder, target, job.attacker, reason)
                 return
 
@@ -142,5 +144,5 @@ class AttackSearch(SearchProblem[AttackJob]):
     def _pair(self, job: AttackJob) -> tuple[Trial, Trial]:
         return job.target, self.controls[job.target.ratio]
 
-    def _states(self, job: AttackJob) -> list[str]:
+    def _states(self, job: AttackJob) -> list[AttackState]:
         return [attack_state(self.context.folder, trial, job.attacker) for trial in self._pair(job)]

@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from study.core.files import write_json
-from study.core.hashing import Json, content_key
+from study.core.hashing import content_key
 from study.core.layout import record_beside
+from study.core.records import TrialRecord, TrialState
 from study.core.rows import read_rows, rows_at, write_rows
 from study.data.benchmark import Question
 from study.engine.microbatches import MicroBatching, retry_on_oom
@@ -21,7 +22,7 @@ from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
-from study.experiment.records import State, existing_record, keep_record
+from study.experiment.records import existing_record, keep_record
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.model.delta import delta
@@ -31,7 +32,7 @@ from study.model.vlm import VLM
 from study.training.loop import Diverged
 
 
-def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
+def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> TrialRecord:
     """Run a trial unless it is on disk, and return its record.
 
     A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
@@ -48,13 +49,13 @@ def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 
     return record
 
 
-def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> Json:
+def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> TrialRecord:
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
         started = time.monotonic()
-        state: State = "complete"
+        state: TrialState = "complete"
         reason = instruction = ""
         try:
             unlearned = trial.method(vlm, request)

@@ -19,6 +19,7 @@ from study.data.benchmark import Split
 from study.data.official_protocol import OfficialProtocol
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
+from study.model.loading import Loading
 from study.settings import Study
 from study.stages.manifest import check_settings
 from study.stages.plan import Plan
@@ -74,7 +75,7 @@ def _check_spaces(study: Study) -> None:
 
 def _check_quantized(study: Study, model: BaseModel) -> None:
     """An LLM that is held in codes is frozen: nothing that is tried on it may change it."""
-    quantized = getattr(model, "quantized", "")
+    quantized = Loading.of(model).quantized
     if not quantized:
         return
     if study.sharded:

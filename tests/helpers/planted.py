@@ -133,6 +133,7 @@ class Planter:
         folder = self.root / "trials" / key
         write_json(folder / "trial.json", {
             "key": key, "state": state, "method": method, "hyperparameters": parameters, "ratio": ratio, "seed": seed,
+            "goal": "visual",
             "start": {"kind": kind, "key": f"{kind}-{ratio}"}, "reason": "" if state == "complete" else "loss is NaN",
             "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25},
         })  # fmt: skip

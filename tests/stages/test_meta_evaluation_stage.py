@@ -77,7 +77,7 @@ WANTED: Mapping[State, Attack | None] = {"plain": None, "quantized": Quantizatio
 def context(tmp_path: Path, tiny_folder: Path) -> Iterator[StudyContext]:
     """A study that taught vanilla."""
     found = StudyContext(tmp_path, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
-    learn(tmp_path, VANILLA, found.benchmark, tiny_folder, "cpu", None)
+    learn(found, VANILLA)
     checkpoints.evict()
     yield found
     checkpoints.evict()
@@ -156,7 +156,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Ran:
     def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
         for model in dict.fromkeys(models):
             if not (plan.folder.learned(model.key) / "learned.json").exists():
-                learn(plan.root, model, plan.benchmark, tiny_folder, "cpu", None)
+                learn(replace(context, base=tiny_folder), model)
                 found.taught.append(f"{model.kind} {model.seed}")
 
     def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:

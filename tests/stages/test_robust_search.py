@@ -155,7 +155,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyC
     root = tmp_path_factory.mktemp("study")
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     for yardstick in yardsticks():
         trials.run(context, yardstick, REFERENCE.key)
         attacking.attack_trial(context, yardstick, CHEAP, REFERENCE.key)

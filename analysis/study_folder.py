@@ -23,8 +23,8 @@ from study.core.records import (
     ModelKind,
     SequenceRecord,
     TrialRecord,
-    attack_state,
     read_record,
+    state_of_attack,
 )
 from study.core.rows import read_rows
 from study.core.terms import Goal
@@ -211,7 +211,7 @@ def read(root: Path, cold: Path | None = None) -> StudyResults:
 
 def _attack(path: Path) -> Attack:
     rows = rows_beside(path)
-    return Attack(path.stem, read_record(AttackRecord, path), attack_state(rows), rows)
+    return Attack(path.stem, read_record(AttackRecord, path), state_of_attack(rows), rows)
 
 
 def _check_cold(study: StudyResults) -> None:

@@ -208,7 +208,7 @@ def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
     return found
 
 
-def attack_state(rows: Path) -> AttackState:
+def state_of_attack(rows: Path) -> AttackState:
     """What became of the attack whose rows are to lie at `rows`."""
     if rows.exists():
         return "complete"

@@ -16,8 +16,7 @@ from study.core.errors import Damaged
 from study.core.hashing import canonical, content_key
 from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
-from study.core.records import AttackRecord, AttackState, write_record
-from study.core.records import attack_state as state_of
+from study.core.records import AttackRecord, AttackState, state_of_attack, write_record
 from study.core.rows import write_rows
 from study.core.terms import HALVES, MODALITIES
 from study.data.benchmark import Question
@@ -71,7 +70,7 @@ def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: s
 
 def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
     """What became of an attack on a trial."""
-    return state_of(folder.attack(trial.key, content_key(attacker)))
+    return state_of_attack(folder.attack(trial.key, content_key(attacker)))
 
 
 def agreed_attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:

@@ -27,6 +27,7 @@ class Loading:
     dtype: Dtype = "float32"
     """In what the weights are kept, trained and saved."""
     attention: Attention = "sdpa"
+    """How attention is computed."""
     quantized: Quantized = ""
     """In what the LLM's linear layers are held, but for learning."""
 

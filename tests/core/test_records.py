@@ -18,8 +18,8 @@ from study.core.records import (
     SequenceRecord,
     Start,
     TrialRecord,
-    attack_state,
     read_record,
+    state_of_attack,
     to_json,
     write_record,
 )
@@ -144,10 +144,10 @@ def test_what_is_no_record_is_damaged(content: Any, said: str, tmp_path: Path) -
 def test_what_became_of_an_attack(tmp_path: Path) -> None:
     """Rows are complete whatever lies beside them; a record alone is one that failed, or was killed before its rows."""
     rows = StudyFolder(tmp_path).attack("trial", "attack")
-    assert attack_state(rows) == "unfinished"
+    assert state_of_attack(rows) == "unfinished"
     write_record(record_beside(rows), AttackRecord("probe", {}, diverged="", seconds=1.0, chunks=1))
-    assert attack_state(rows) == "unfinished"
+    assert state_of_attack(rows) == "unfinished"
     write_record(record_beside(rows), AttackRecord("probe", {}, failed=""))
-    assert attack_state(rows) == "failed"
+    assert state_of_attack(rows) == "failed"
     rows.touch()
-    assert attack_state(rows) == "complete"
+    assert state_of_attack(rows) == "complete"

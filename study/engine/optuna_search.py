@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import optuna
 from optuna.samplers import PartialFixedSampler, TPESampler
@@ -33,6 +33,7 @@ class Keyed(Protocol):
 
 
 J = TypeVar("J", bound=Keyed)
+P = TypeVar("P", bound=Proposal)
 
 
 class JobResult(NamedTuple):
@@ -42,11 +43,9 @@ class JobResult(NamedTuple):
     beyond: Mapping[str, float] = {}
 
 
-class SearchProblem(ABC, Generic[J]):
+class SearchProblem(ABC, Generic[J, P]):
     """Several series, one a label, that are searched side by side."""
 
-    proposal_type: ClassVar[type[Proposal]]
-    """What is written down of a proposal."""
     trials: int
     """Proposals of each label."""
     seed: int
@@ -54,6 +53,11 @@ class SearchProblem(ABC, Generic[J]):
     """How many of a label's proposals may be open at once."""
     random_trials: int
     """How many of a label's proposals come before the sampler models the results."""
+
+    @property
+    @abstractmethod
+    def proposal_type(self) -> type[P]:
+        """The record of a proposal."""
 
     @property
     @abstractmethod
@@ -110,7 +114,7 @@ class SearchProblem(ABC, Generic[J]):
         """The job of some parameters."""
         return self.build_job(label, FixedTrial(dict(params)))
 
-    def replay(self, label: str, proposal: Proposal) -> J:
+    def replay(self, label: str, proposal: P) -> J:
         """The job of a proposal on disk. Raises `ValueError` if today's code makes another job of it."""
         job = self.job(label, proposal.params)
         if job.key != proposal.trial:
@@ -120,14 +124,14 @@ class SearchProblem(ABC, Generic[J]):
             )
         return job
 
-    def proposal(self, label: str, number: int) -> Proposal | None:
+    def proposal(self, label: str, number: int) -> P | None:
         """A proposal, if it has been made."""
         path = self.path(label, number)
         return read_record(self.proposal_type, path) if path.exists() else None
 
-    def proposals(self, label: str) -> list[Proposal]:
+    def proposals(self, label: str) -> list[P]:
         """What has been proposed so far, in order."""
-        found: list[Proposal] = []
+        found: list[P] = []
         while proposal := self.proposal(label, len(found)):
             found.append(proposal)
         return found
@@ -147,7 +151,7 @@ class SearchProblem(ABC, Generic[J]):
         return {job: outcome for job, outcome in found.items() if outcome is not None}
 
 
-def propose(series: SearchProblem[J], label: str, number: int) -> Proposal:
+def propose(series: SearchProblem[J, P], label: str, number: int) -> P:
     """Proposal `number` of a label, drawn by Optuna and written down unless it was already."""
     if there := series.proposal(label, number):
         return there
@@ -176,7 +180,7 @@ def propose(series: SearchProblem[J], label: str, number: int) -> Proposal:
     return proposal
 
 
-def _told(series: SearchProblem[J], label: str, params: Mapping[str, Any], *, known: bool) -> FrozenTrial:
+def _told(series: SearchProblem[J, P], label: str, params: Mapping[str, Any], *, known: bool) -> FrozenTrial:
     """An earlier proposal as Optuna should see it: complete, failed, or still running (the constant liar's case)."""
     replay = FixedTrial(dict(params))
     job = series.build_job(label, replay)

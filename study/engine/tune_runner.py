@@ -27,7 +27,7 @@ from study.engine.team import Team, run_on_team
 class ProposalSearcher(Searcher):
     """A Tune searcher that asks the series of a search in turn, and skips what is on disk."""
 
-    def __init__(self, search: SearchProblem[Any], team: Team | None = None) -> None:
+    def __init__(self, search: SearchProblem[Any, Any], team: Team | None = None) -> None:
         super().__init__()
         self.search, self.team = search, team
         self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
@@ -133,7 +133,7 @@ class _Shown(Callback):
 
 
 def tune_search(
-    search: SearchProblem[Any],
+    search: SearchProblem[Any, Any],
     *,
     at_once: int,
     gpus: float,

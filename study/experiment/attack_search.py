@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from study.contracts import Attack
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
-from study.core.records import AttackProposal, AttackState, Proposal
+from study.core.records import AttackProposal, AttackState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
@@ -39,10 +39,9 @@ class AttackJob:
 
 
 @dataclass(frozen=True)
-class AttackSearch(SearchProblem[AttackJob]):
+class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     """The search of attacks on winners, one series for each winner and kind of attack."""
 
-    proposal_type: ClassVar[type[Proposal]] = AttackProposal
     context: StudyContext
     targets: Mapping[str, tuple[Trial, str]]
     """Winner and attack by what the pair is called on the screen."""
@@ -56,6 +55,11 @@ class AttackSearch(SearchProblem[AttackJob]):
     random_trials: int
     keeps: float
     """Least part of the retain accuracy that an attacked model must keep."""
+
+    @property
+    def proposal_type(self) -> type[AttackProposal]:
+        """An attack on a winner."""
+        return AttackProposal
 
     @property
     def labels(self) -> tuple[str, ...]:

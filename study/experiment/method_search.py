@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from study.contracts import Attack, Method
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, Proposal, TrialState
+from study.core.records import MethodProposal, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import Goal
@@ -26,10 +26,9 @@ from study.metrics.recovery import objective
 
 
 @dataclass(frozen=True)
-class MethodSearch(SearchProblem[Trial]):
+class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """The search of methods: for each a default to start from, and the yardsticks of each ratio."""
 
-    proposal_type: ClassVar[type[Proposal]] = MethodProposal
     context: StudyContext
     defaults: Mapping[str, Method]
     """By what the study calls each method."""
@@ -50,6 +49,11 @@ class MethodSearch(SearchProblem[Trial]):
     """Least part of the retain accuracy that the attack must leave for what it shows to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any begins cold."""
+
+    @property
+    def proposal_type(self) -> type[MethodProposal]:
+        """A trial of a method."""
+        return MethodProposal
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
         return run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
 
 
-def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
+def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
     """Run what is missing of a search. Raises `Failed` if a machine does not see the study's folder."""
     from study.engine.tune_runner import tune_search
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from optuna.trial import TrialState
@@ -68,7 +68,7 @@ class Run:
     search: MethodSearch
     workers: int = 1
     order: random.Random = field(default_factory=lambda: random.Random(0))
-    state: Callable[[Trial], records.TrialState] = lambda trial: "complete"
+    state: Callable[[Trial], records.TrialState | Literal["lost"]] = lambda trial: "complete"
     started: list[Trial] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
     """How many trials of one method were running, whenever one was started."""
@@ -106,7 +106,7 @@ class Run:
         return self
 
 
-def written(search: MethodSearch) -> dict[str, list[records.Proposal]]:
+def written(search: MethodSearch) -> dict[str, list[records.MethodProposal]]:
     return {method: search.proposals(method) for method in search.defaults}
 
 
@@ -293,7 +293,7 @@ def test_another_method_adds_only_its_own(tmp_path: Path) -> None:
 
 # ---- trials that end otherwise ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("state", ["failed", "diverged"])
-def test_trials_that_ended_badly_are_not_run_again(state: str, tmp_path: Path) -> None:
+def test_trials_that_ended_badly_are_not_run_again(state: records.TrialState, tmp_path: Path) -> None:
     """They count as tried and never as judged."""
     run = Run(search_in(tmp_path), state=lambda trial: state if trial.ratio == 15 else "complete")()
     assert len(run.started) == 16

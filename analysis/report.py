@@ -37,13 +37,13 @@ def build(root: Path, cold: Path | None = None) -> Outcome:
     Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
     """
     study = read(root, cold)
-    folder = root / "report"
+    folder = study.folder.report
     found = [(section, list(section.parts(study))) for section in sections()]
     kept = {path for _, parts in found for part in parts for path in _write(part, study, folder)}
     for path in {path for kind in ("figures", "tables") for path in (folder / kind).glob("*")} - kept:
         path.unlink()  # of sections, trials or attacks that are no longer there
     shown = [(section, list(_blocks(parts, folder))) for section, parts in found]
-    page = folder / "report.html"
+    page = study.folder.page
     keep(page, _template().render(study=study, sections=[(s.title, blocks) for s, blocks in shown if blocks],
                                   trials=list(trials(study)["state"])))  # fmt: skip
     return Outcome(page, winners.printed(study), attacks.printed(study))

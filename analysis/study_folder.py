@@ -1,24 +1,34 @@
 """A study folder as typed values: what was asked, what was proposed, what ran, what was attacked.
 
-Reads only; missing parts are empty, damaged parts raise `ValueError` that names the file.
+Reads only; missing parts are empty, damaged parts raise `Damaged` that names the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, get_args
 
 import pandas as pd
 
 from study.core.files import read_json
+from study.core.layout import StudyFolder, rows_beside
+from study.core.records import (
+    AttackProposal,
+    AttackRecord,
+    AttackState,
+    MethodProposal,
+    ModelKind,
+    SequenceRecord,
+    TrialRecord,
+    read_record,
+    state_of_attack,
+)
 from study.core.rows import read_rows
 from study.core.terms import Goal
 
-Kind = Literal["method", "vanilla", "reference"]
-AttackState = Literal["complete", "failed", "unfinished"]
 SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
         "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
@@ -27,59 +37,14 @@ KEEPS = 0.5
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """One trial as it lies on disk. `kind` tells a method from the two models that were never unlearned."""
-
-    key: str
-    state: str
-    method: str
-    ratio: int
-    seed: int
-    start: Mapping[str, Any]
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
-    cost: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> Kind:
-        """`vanilla` or `reference` for the identity method on that model, else `method`."""
-        if self.method != "none":
-            return "method"
-        return "reference" if self.start.get("kind") == "reference" else "vanilla"
-
-    @property
-    def label(self) -> str:
-        """The name under which tables and figures show the trial."""
-        return self.method if self.kind == "method" else self.kind
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """One set of hyper-parameters that the search asked for; several may share a trial (duplicates).
-
-    `default` is None where the file does not say. `warm` marks what won in an earlier study.
-    """
-
-    method: str
-    number: int
-    ratio: int
-    trial: str
-    default: bool | None = None
-    warm: bool = False
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Attack:
-    """One attack on one trial: its settings, and where the rows scored at each attack step lie."""
+    """One attack on one trial, with the rows scored at each attack step."""
 
     key: str
-    name: str
-    settings: Mapping[str, Any]
-    path: Path
+    record: AttackRecord
     state: AttackState
-    reason: str = ""
-    """Why it failed, or why it ended early; what came back until then is then the result."""
+    path: Path
+    """Where its rows lie."""
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -88,24 +53,11 @@ class Attack:
 
 
 @dataclass(frozen=True)
-class AttackProposal:
-    """One attack that the attacker's own search asked for against a trial; several may be the same attack."""
-
-    target: str
-    search: str
-    number: int
-    attack: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class InTurn:
     """A method applied to several requests, one after another; a row's step says how many had been done."""
 
     requests: int
-    people: tuple[tuple[str, ...], ...]
-    """Whom each request was about."""
-    diverged: str
+    record: SequenceRecord
     rows: pd.DataFrame = field(repr=False)
 
 
@@ -119,6 +71,11 @@ class StudyResults:
     """The same study begun without a warm start, to compare with."""
     _rows: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
     _attacks: dict[str, dict[str, Attack]] = field(default_factory=dict, repr=False)
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where everything of the study lies."""
+        return StudyFolder(self.root)
 
     @property
     def name(self) -> str:
@@ -135,7 +92,7 @@ class StudyResults:
         """What was to be forgotten. Raises `ValueError` for an unknown goal."""
         goal: Goal = self.settings.get("goal", "visual")
         if goal not in get_args(Goal):
-            raise ValueError(f"{self.root / 'study.json'}: goal {goal!r} is none of {', '.join(get_args(Goal))}")
+            raise ValueError(f"{self.folder.settings}: goal {goal!r} is none of {', '.join(get_args(Goal))}")
         return goal
 
     @property
@@ -149,18 +106,17 @@ class StudyResults:
         return float(self.settings.get("attack_keeps", KEEPS))
 
     @cached_property
-    def trials(self) -> dict[str, TrialResult]:
+    def trials(self) -> dict[str, TrialRecord]:
         """All trials on disk by their key."""
-        paths = sorted(self.root.glob("trials/*/trial.json"))
-        return {trial.key: trial for trial in (_parsed(TrialResult, path) for path in paths)}
+        return {trial.key: trial for trial in (read_record(TrialRecord, path) for path in self.folder.trial_records())}
 
     @cached_property
-    def proposals(self) -> list[Proposal]:
+    def proposals(self) -> list[MethodProposal]:
         """All proposals, by method and number. Without a mark, the first of each method and ratio is the default."""
-        found: list[Proposal] = []
+        found: list[MethodProposal] = []
         defaulted: set[tuple[str, int]] = set()
-        for path in sorted(self.root.glob("search/*/*.json")):
-            proposal = _parsed(Proposal, path, method=path.parent.name)
+        for path in self.folder.proposals():
+            proposal = read_record(MethodProposal, path, method=path.parent.name)
             group = (proposal.method, proposal.ratio)
             if proposal.default is None:
                 proposal = replace(proposal, default=group not in defaulted)
@@ -171,7 +127,7 @@ class StudyResults:
     @cached_property
     def winners(self) -> dict[tuple[str, int], tuple[str, ...]]:
         """The trials of each winner by (method, ratio): the one that was selected first, then its confirmations."""
-        path = self.root / "winners.json"
+        path = self.folder.winners
         content = read_json(path) if path.exists() else {}
         return {
             (method, int(ratio)): tuple(chosen["trials"])
@@ -193,12 +149,12 @@ class StudyResults:
         met = {t.method for t in self.trials.values() if t.kind == "method"} | {p.method for p in self.proposals}
         return asked + sorted(met - set(asked))
 
-    def yardsticks(self, kind: Kind, ratio: int) -> list[TrialResult]:
+    def yardsticks(self, kind: ModelKind, ratio: int) -> list[TrialRecord]:
         """The complete vanilla or reference trials of one ratio, by seed."""
         found = [t for t in self.trials.values() if t.kind == kind and t.ratio == ratio and t.state == "complete"]
         return sorted(found, key=lambda trial: (trial.seed, trial.key))
 
-    def labelled(self, ratio: int) -> Iterator[tuple[str, list[TrialResult]]]:
+    def labelled(self, ratio: int) -> Iterator[tuple[str, list[TrialRecord]]]:
         """Vanilla, reference and each winner of one ratio with the trials (seeds) that stand for it."""
         yield "vanilla", self.yardsticks("vanilla", ratio)
         yield "reference", self.yardsticks("reference", ratio)
@@ -207,34 +163,32 @@ class StudyResults:
 
     def rows(self, key: str, name: str) -> pd.DataFrame | None:
         """Rows `name` (select, report, blind, released) of a trial, or None where they were not scored."""
-        path = self.root / "trials" / key / "rows" / f"{name}.parquet"
+        path = self.folder.rows(key, name)
         return self._kept(path) if path.exists() else None
 
     def attacks(self, key: str) -> Mapping[str, Attack]:
         """Every attack on a trial that ended, well or badly, by its key."""
         if key not in self._attacks:
-            paths = sorted((self.root / "trials" / key / "attacks").glob("*.json"))
-            self._attacks[key] = {path.stem: _attack(path) for path in paths}
+            self._attacks[key] = {path.stem: _attack(path) for path in self.folder.attacks(key)}
         return self._attacks[key]
 
     @cached_property
     def attack_proposals(self) -> dict[str, list[AttackProposal]]:
         """What the attacker's search proposed against each trial, in turn: one of each of its searches, then again."""
         found: dict[str, list[AttackProposal]] = {}
-        for path in self.root.glob("attack_search/*/*/*.json"):
+        for path in self.folder.attack_proposals():
             target, search = path.parts[-3:-1]
-            found.setdefault(target, []).append(_parsed(AttackProposal, path, target=target, search=search))
+            proposal = read_record(AttackProposal, path, target=target, search=search)
+            found.setdefault(target, []).append(proposal)
         return {target: sorted(asked, key=lambda p: (p.number, p.search)) for target, asked in sorted(found.items())}
 
     def sequences(self, key: str) -> list[InTurn]:
         """A trial's method applied to several requests in turn, by their number."""
-        found = []
-        for path in sorted((self.root / "trials" / key / "sequence").glob("*.json"), key=lambda p: int(p.stem)):
-            if (table := path.with_suffix(".parquet")).exists():
-                about = read_json(path)
-                people = tuple(tuple(group) for group in about["people"])
-                found.append(InTurn(int(path.stem), people, about.get("diverged") or "", self._kept(table)))
-        return found
+        return [
+            InTurn(int(path.stem), read_record(SequenceRecord, path), self._kept(rows))
+            for path in self.folder.sequences(key)
+            if (rows := rows_beside(path)).exists()
+        ]
 
     def _kept(self, path: Path) -> pd.DataFrame:
         if path not in self._rows:
@@ -247,7 +201,7 @@ def read(root: Path, cold: Path | None = None) -> StudyResults:
 
     Raises `FileNotFoundError` with the remedy if one is none, and `ValueError` if they are not the same study.
     """
-    path = root / "study.json"
+    path = StudyFolder(root).settings
     if not path.is_file():
         raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     study = StudyResults(root, read_json(path), read(cold) if cold else None)
@@ -256,10 +210,8 @@ def read(root: Path, cold: Path | None = None) -> StudyResults:
 
 
 def _attack(path: Path) -> Attack:
-    about, table = read_json(path), path.with_suffix(".parquet")
-    state: AttackState = "failed" if "failed" in about else "complete" if table.exists() else "unfinished"
-    reason = about.get("failed") or about.get("diverged") or ""
-    return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason)
+    rows = rows_beside(path)
+    return Attack(path.stem, read_record(AttackRecord, path), state_of_attack(rows), rows)
 
 
 def _check_cold(study: StudyResults) -> None:
@@ -276,15 +228,3 @@ def _check_cold(study: StudyResults) -> None:
     other += [f"defaults.{name}" for name in sorted({*starts} & {*cold_starts}) if starts[name] != cold_starts[name]]
     if other:
         raise ValueError(f"--cold {study.cold.root} is another study than {study.root}: {', '.join(other)} differ")
-
-
-T = TypeVar("T", TrialResult, Proposal, AttackProposal)
-
-
-def _parsed(kind: type[T], path: Path, **given: Any) -> T:
-    content = {**read_json(path), **given}
-    names = [entry.name for entry in fields(kind)]
-    try:
-        return kind(**{name: content[name] for name in names if name in content})
-    except TypeError as error:
-        raise ValueError(f"{path} lacks a field ({error}): remove it and run the study again to rebuild it") from error

@@ -10,7 +10,8 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis import pareto
-from analysis.study_folder import StudyResults, TrialResult
+from analysis.study_folder import StudyResults
+from study.core.records import TrialRecord
 from study.core.rows import ROW_COLUMNS
 from study.core.terms import Half
 from study.metrics import recovery
@@ -110,7 +111,7 @@ def winners(study: StudyResults) -> pd.DataFrame:
     return table.sort_values(["ratio", "distance", "method"], ignore_index=True)
 
 
-def quality(study: StudyResults, members: Sequence[TrialResult]) -> dict[str, float | bool]:
+def quality(study: StudyResults, members: Sequence[TrialRecord]) -> dict[str, float | bool]:
     """`retained` and `broken` of the trials that stand for one model, on the report half, averaged over them."""
     usable = [objectives_of(study, trial.key, "report")[0]["utility"] for trial in members]
     utility = float(pd.Series(usable, dtype=float).mean())
@@ -153,11 +154,11 @@ def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, 
     return {**values, "distance": distance_to_ideal(**values)}, problem
 
 
-def _recovery(study: StudyResults, trial: TrialResult, half: Half, utility: float) -> tuple[float, str]:
+def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: float) -> tuple[float, str]:
     """What the attack of the search got back of a trial, or NaN and why that is not known."""
     met = [trial, *study.yardsticks("reference", trial.ratio)[:1]]
     hits = [hit for t in met if (hit := study.attacks(t.key).get(search_attack(study)))]
-    if failed := [hit.reason for hit in hits if hit.state == "failed"]:
+    if failed := [hit.record.reason for hit in hits if hit.state == "failed"]:
         return NAN, f"the attack of the search failed: {failed[0]}"
     if len(hits) < 2 or any(hit.state == "unfinished" for hit in hits):
         return NAN, "the attack of the search has not been run"
@@ -175,14 +176,14 @@ def _attack_state(study: StudyResults, key: str) -> str:
     return "unfinished" if hit is None or hit.state == "unfinished" else "attack failed"
 
 
-def report_rows(study: StudyResults, members: Sequence[TrialResult]) -> pd.DataFrame:
+def report_rows(study: StudyResults, members: Sequence[TrialRecord]) -> pd.DataFrame:
     """The report rows of some trials together, with the `seed` of each."""
     found = [(trial.seed, study.rows(trial.key, "report")) for trial in members]
     parts = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
     return pd.concat(parts, ignore_index=True) if parts else no_rows()
 
 
-def _retain_accuracy(study: StudyResults, members: Sequence[TrialResult]) -> float:
+def _retain_accuracy(study: StudyResults, members: Sequence[TrialRecord]) -> float:
     rows = report_rows(study, members)
     chosen = rows[(rows["role"] == "retain") & (rows["task"] == "classification")]
     return math.fsum(chosen["score"]) / len(chosen) if len(chosen) else NAN

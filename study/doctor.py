@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from study.contracts import BaseModel
 from study.core.console import console, table
 from study.core.plugins import known
 from study.core.specs import plugin
@@ -33,7 +32,7 @@ from study.engine.cluster import asks_for_token
 from study.experiment.smoke_test import Check, group_of, tried
 from study.model import memory_estimate
 from study.model.families import read_layers
-from study.model.loading import SAMPLE, load, without_weights
+from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.memory_estimate import GIB, Shape
 from study.model.packing import Group
 from study.model.vlm import VLM
@@ -70,21 +69,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
-    model: BaseModel = plugin("base_models", asked.model)
-    dtype, quantized = model.dtype, model.quantized
-    folder = model(data)
-    empty = without_weights(folder, dtype)
+    model = plugin("base_models", asked.model)
+    loading, folder = Loading.of(model), model(data)
+    empty = without_weights(folder, loading)
     questions = _sample(asked.benchmark, data)
-    shape, limit = memory_estimate.shape(empty, quantized), (asked.memory_gb or _memory_here()) * GIB
+    shape, limit = memory_estimate.shape(empty, loading.quantized), (asked.memory_gb or _memory_here()) * GIB
     kind = empty.model.config.model_type
     told = (
         f"as study/model/families/{kind}.py says"
         if kind in known("families")
         else "its parts found by their usual names"
     )
-    console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {dtype}, {told}", markup=False)
-    if quantized:
-        console.print(f"After learning the LLM's linear layers are held in {quantized}, and frozen.", markup=False)
+    console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {loading.dtype}, {told}", markup=False)
+    if loading.quantized:
+        held = f"After learning the LLM's linear layers are held in {loading.quantized}, and frozen."
+        console.print(held, markup=False)
     _print_parts(empty, shape)
     _print_tokens(empty)
     _print_prompts(empty, questions)
@@ -92,7 +91,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     sound = _print_ray()
     if asked.no_smoke:
         return 0 if sound else 1
-    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=model.attention, quantized=quantized)
+    loaded = partial(load, folder, loading=loading)
     outcomes = _smoke(loaded, shape, limit, questions)
     table("Tried for at most 30 seconds", ["what", "outcome", "found"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1

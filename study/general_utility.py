@@ -22,6 +22,7 @@ import torch
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical
 from study.core.layout import StudyFolder
+from study.core.records import TrialRecord
 from study.export import export, named, record_of
 
 FAMILIES = {
@@ -33,10 +34,11 @@ FAMILIES = {
     "idefics2": "idefics2",
 }
 """What lmms-eval calls the family of each `model_type`."""
-FILE = "general_utility.json"
 NOTHING: tuple[Json, ...] = (None, "N/A", "", [])
 """What lmms-eval writes where there is no number: a task that only prepares a submission, an error not estimated."""
 ERRORS = ("_stderr", "_stderr_clt", "_stderr_clustered")
+MODEL = "model"
+"""The folder, in the one that lmms-eval runs in, that holds the model for as long."""
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -61,12 +63,12 @@ class Settings:
 
 # ---- arguments ---------------------------------------------------------------------------------------------------
 def arguments_for(settings: Settings, tasks: Sequence[str], device: str) -> list[str]:
-    """The arguments of lmms-eval in a folder that holds `model/`, and in which it is to make `results/`.
+    """The arguments of lmms-eval in a folder that holds the `MODEL`, and in which it is to make `results/`.
 
     Where the weights go is always said, because some families of 0.7.3 pass transformers an empty device otherwise.
     Below warnings it is silent: at its usual level it would write the token of the Hugging Face hub into the log.
     """
-    given = ["pretrained=./model", *settings.model_args]
+    given = [f"pretrained=./{MODEL}", *settings.model_args]
     placed = [] if ",device_map=" in ",".join(given) else [f"device_map={device}"]
     limit = [] if settings.limit is None else ["--limit", str(settings.limit)]
     return [
@@ -76,9 +78,9 @@ def arguments_for(settings: Settings, tasks: Sequence[str], device: str) -> list
     ]
 
 
-def family(root: Path, record: Json) -> str:
+def family(root: Path, record: TrialRecord) -> str:
     """What lmms-eval calls the family of a trial's model. Raises `ValueError` for one it has no known name for."""
-    path = StudyFolder(root).learned(record["start"]["key"]) / "model" / "config.json"
+    path = StudyFolder(root).model_dir(record.start.key) / "config.json"
     kind = read_json(path)["model_type"]
     if kind not in FAMILIES:
         raise ValueError(
@@ -153,21 +155,21 @@ def failed_replies(log: str) -> int:
 
 
 # ---- running -----------------------------------------------------------------------------------------------------
-def missing(root: Path, record: Json, tasks: Sequence[str], settings: Settings) -> list[str]:
+def missing(root: Path, record: TrialRecord, tasks: Sequence[str], settings: Settings) -> list[str]:
     """The tasks that have not been measured of a trial with these settings."""
     there = {task for run in _runs(root, record) if run["settings"] == canonical(settings) for task in run["tasks"]}
     return [task for task in tasks if task not in there]
 
 
-def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, device: str) -> None:
+def measure(root: Path, record: TrialRecord, tasks: Sequence[str], settings: Settings, device: str) -> None:
     """Measure a trial's model on `tasks` and keep the numbers beside its record; its export is gone afterwards.
 
     Raises `Unmeasured` with the end of lmms-eval's log, which stays, if there is no result.
     """
-    place, asked = StudyFolder(root).trial(record["key"]), arguments_for(settings, tasks, device)
-    log = place / "general_utility.log"
+    path, asked = StudyFolder(root).general_utility(record.key), arguments_for(settings, tasks, device)
+    log = path.with_suffix(".log")
     with tempfile.TemporaryDirectory(prefix=f".{root.absolute().name}.", dir=root.absolute().parent) as temporary:
-        export(root, record, Path(temporary) / "model")
+        export(root, record, Path(temporary) / MODEL)
         content = _called(Path(temporary), asked, log)
     failures, sizes = failed_replies(log.read_text(encoding="utf-8", errors="replace")), content.get("n-samples", {})
     if failures and failures >= sum(size["effective"] for size in sizes.values()):
@@ -175,7 +177,7 @@ def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, 
     try:
         results = parsed(content, tasks)
     except ValueError as error:
-        unread = place / "general_utility.unread.json"
+        unread = path.with_suffix(".unread.json")
         write_json(unread, {name: content.get(name) for name in ("results", "n-samples", "group_subtasks")})
         raise Unmeasured(f"lmms-eval {settings.version}: {error} (what it wrote is kept in {unread})") from error
     run = {
@@ -186,11 +188,11 @@ def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, 
         "failed_replies": failures,
         "results": results,
     }
-    write_json(place / FILE, {"runs": [*_runs(root, record), run]})
+    write_json(path, {"runs": [*_runs(root, record), run]})
 
 
-def _runs(root: Path, record: Json) -> list[Json]:
-    path = StudyFolder(root).trial(record["key"]) / FILE
+def _runs(root: Path, record: TrialRecord) -> list[Json]:
+    path = StudyFolder(root).general_utility(record.key)
     runs: list[Json] = read_json(path)["runs"] if path.exists() else []
     return runs
 
@@ -214,7 +216,7 @@ def _said(what: str, log: Path) -> str:
 
 
 # ---- command line ------------------------------------------------------------------------------------------------
-def chosen(root: Path, names: Sequence[str]) -> dict[str, Json]:
+def chosen(root: Path, names: Sequence[str]) -> dict[str, TrialRecord]:
     """The records of vanilla, the references and the named trials, by their names; without names all winners.
 
     A trial with two names is there once, by the first. Raises `ValueError` for a named trial whose product is an
@@ -223,9 +225,9 @@ def chosen(root: Path, names: Sequence[str]) -> dict[str, Json]:
     there = named(root)
     yardsticks = [name for name in there if name == "vanilla" or name.startswith("reference@")]
     records = {name: record_of(root, name) for name in dict.fromkeys([*yardsticks, *(names or there)])}
-    first = {record["key"]: name for name, record in reversed(records.items())}
-    wanted = {name: record for name, record in records.items() if first[record["key"]] == name}
-    asked = {name: record for name, record in wanted.items() if not record["instruction"]}
+    first = {record.key: name for name, record in reversed(records.items())}
+    wanted = {name: record for name, record in records.items() if first[record.key] == name}
+    asked = {name: record for name, record in wanted.items() if not record.instruction}
     for name in wanted.keys() - asked.keys():
         left = f"{name}: the product of this method is an instruction, and lmms-eval asks without it"
         if names:

@@ -111,7 +111,7 @@ def _small(folder: Path) -> tuple[VLM, Request]:
     def loaded() -> VLM:
         return load(base)
 
-    request = Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "cache", loaded, loaded, dict)
+    request = Request(benchmark.split(10), "full", benchmark.strangers, 0, folder / "made", loaded, loaded, dict)
     return load(base), request
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
-import torch
 
 from study import doctor
 from study.core.console import console
+from study.core.terms import Dtype
 from study.doctor import _of_nobody, ray_guard
 from study.experiment import smoke_test
 from study.experiment.smoke_test import tried
 from study.model import memory_estimate
-from study.model.loading import load, without_weights
+from study.model.loading import Loading, load, without_weights
 from study.model.lora import lora_adapters
 from study.model.memory_estimate import GIB, Estimate, estimates, shape
 from study.model.packing import logits
@@ -79,9 +80,9 @@ def test_a_batch_is_what_is_left_over() -> None:
 
 # ---- trying it ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_family_is_sound(name: str, dtype: torch.dtype, family_folders: dict[str, Path]) -> None:
-    vlm = load(family_folders[name], dtype=dtype)
+@pytest.mark.parametrize("dtype", get_args(Dtype))
+def test_every_family_is_sound(name: str, dtype: Dtype, family_folders: dict[str, Path]) -> None:
+    vlm = load(family_folders[name], loading=Loading(dtype))
     before = snapshot(vlm)
     outcomes = list(tried(vlm, _of_nobody()))
     assert {outcome.state for outcome in outcomes} == {"ok"}, outcomes

@@ -60,9 +60,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyCo
     root = tmp_path_factory.mktemp("parent") / "study"
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     for name in ("vanilla", "reference", *METHODS):
-        assert trials.run(context, of(name), REFERENCE.key)["state"] == "complete"
+        assert trials.run(context, of(name), REFERENCE.key).state == "complete"
     keep_record(context.folder, FAILED, "diverged", "loss is NaN", cost={})
     write_json(context.folder.settings, {"name": "mine", "git": "abc"})
     write_json(context.folder.winners, {name: {"10": {"trials": [of(name).key, "later"]}} for name in METHODS})

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis import naming
-from analysis.study_folder import Attack, StudyResults, TrialResult
+from analysis.study_folder import Attack, StudyResults
+from study.core.records import TrialRecord
 from study.core.terms import Goal, Half
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
@@ -24,7 +25,7 @@ class Attacked(NamedTuple):
     ratio: int
     attack: str
     settings: str
-    members: tuple[TrialResult, ...]
+    members: tuple[TrialRecord, ...]
     rows: pd.DataFrame
     kept: float
 
@@ -49,9 +50,9 @@ def suite(study: StudyResults) -> dict[str, str]:
 def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
     """The kind of an attack and its settings. Composed ones are of one kind if their links are, in the same order;
     each setting is then named with its link, and with the number of the link where there are two of a kind."""
-    links = attack.settings.get("links")
+    links = attack.record.settings.get("links")
     if links is None:
-        return attack.name, attack.settings
+        return attack.record.attack, attack.record.settings
     kinds = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", link["type"]).lower() for link in links]
     numbered = [f"{kind} {at}" if kinds.count(kind) > 1 else kind for at, kind in enumerate(kinds, 1)]
     settings = {

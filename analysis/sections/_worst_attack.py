@@ -17,8 +17,9 @@ import pandas as pd
 
 from analysis.sections import _attack_suite, _recovery
 from analysis.sections._recovery import HELD_OUT
-from analysis.study_folder import Attack, StudyResults, TrialResult
+from analysis.study_folder import Attack, StudyResults
 from analysis.trials import quality
+from study.core.records import TrialRecord
 from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
@@ -92,7 +93,7 @@ def chosen(found: pd.DataFrame, keeps: float) -> str | None:
     return str(within["attack"].iloc[0]) if len(within) else None
 
 
-def judged(study: StudyResults, target: TrialResult, attack: str | None) -> dict[str, Any]:
+def judged(study: StudyResults, target: TrialRecord, attack: str | None) -> dict[str, Any]:
     """The numbers of one attack on a winner on the report half, with a verdict; empty without an attack."""
     hit = _attack_suite.finished(study, target.key, attack) if attack else None
     if hit is None:
@@ -162,13 +163,13 @@ def compared(study: StudyResults, target: str, ratio: int, attack: str) -> dict[
         "state": "unfinished",
         "reason": "",
     }
-    failed = [hit.reason for hit in there if hit.state == "failed"]
+    failed = [hit.record.reason for hit in there if hit.state == "failed"]
     if failed:
         return {**line, "state": "failed", "reason": failed[0]}
     if len(there) < 2 or any(hit.state != "complete" for hit in there):
         return line
     own, other = (hit.rows for hit in there)
-    line |= {"reason": there[0].reason, "kept": _attack_suite.kept(own, "report")}
+    line |= {"reason": there[0].record.reason, "kept": _attack_suite.kept(own, "report")}
     try:
         return {
             **line, "state": "complete", "select": recovery.above_control(own, other, "select"),
@@ -205,18 +206,18 @@ def _verdict(study: StudyResults, found: pd.DataFrame, told: dict[str, Any]) -> 
     return "broken by the attack" if len(_ranked(found)) else "not attacked"
 
 
-def _rows(study: StudyResults, members: Sequence[TrialResult], hit: Attack) -> pd.DataFrame | None:
+def _rows(study: StudyResults, members: Sequence[TrialRecord], hit: Attack) -> pd.DataFrame | None:
     """The rows that count of the same attack on another model."""
     same = [other for trial in members[:1] if (other := _attack_suite.finished(study, trial.key, hit.key))]
     return _attack_suite.counted(same[0].rows, study.goal) if same else None
 
 
-def _weak(study: StudyResults, target: TrialResult) -> list[TrialResult]:
+def _weak(study: StudyResults, target: TrialRecord) -> list[TrialRecord]:
     found = [keys[0] for (m, r), keys in study.winners.items() if m.partition(":")[0] == WEAK and r == target.ratio]
     return [study.trials[key] for key in found if key in study.trials]
 
 
-def _unattacked(study: StudyResults, vanilla: Sequence[TrialResult], mine: pd.DataFrame) -> pd.DataFrame | None:
+def _unattacked(study: StudyResults, vanilla: Sequence[TrialRecord], mine: pd.DataFrame) -> pd.DataFrame | None:
     """What vanilla knew of the questions of an attack that it did not meet."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:
@@ -226,7 +227,7 @@ def _unattacked(study: StudyResults, vanilla: Sequence[TrialResult], mine: pd.Da
     return there.assign(held_out=there["question"].map(groups))
 
 
-def _above(study: StudyResults, target: TrialResult, attack: str) -> float:
+def _above(study: StudyResults, target: TrialRecord, attack: str) -> float:
     hit = _attack_suite.finished(study, target.key, attack)
     control = study.yardsticks("reference", target.ratio)
     return _gap(_rows(study, [target], hit), _rows(study, control, hit)) if hit else math.nan

@@ -13,8 +13,9 @@ import pandas as pd
 from analysis import bootstrap, naming
 from analysis.naming import NAMES
 from analysis.sections import Part, Section
-from analysis.study_folder import StudyResults, TrialResult
+from analysis.study_folder import StudyResults
 from analysis.tables import NOTHING, Table, number, with_interval
+from study.core.records import TrialRecord
 from study.core.terms import MODALITIES, ROLES, TASKS
 from study.metrics.formulas import average
 from study.metrics.objectives import Group, forget_groups, keep_groups
@@ -154,7 +155,7 @@ def _cells(group: pd.DataFrame) -> list[str]:
     return texts
 
 
-def _runs(study: StudyResults, members: Sequence[TrialResult], name: str = "report") -> list[pd.DataFrame]:
+def _runs(study: StudyResults, members: Sequence[TrialRecord], name: str = "report") -> list[pd.DataFrame]:
     found = (study.rows(trial.key, name) for trial in members)
     return [rows for rows in found if rows is not None and len(rows)]
 

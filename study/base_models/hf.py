@@ -8,9 +8,8 @@ from typing import get_args
 
 from study.contracts import BaseModel
 from study.core import hub
-from study.model.loading import without_weights
-from study.model.quantization import Quantized
-from study.model.vlm import Attention, Dtype
+from study.core.terms import Attention, Dtype, Quantized
+from study.model.loading import Loading, without_weights
 
 
 @dataclass(frozen=True)
@@ -52,5 +51,5 @@ class Hf(BaseModel):
     def __call__(self, folder: Path) -> Path:
         """The folder, downloaded first if it lies on the hub. Raises `ValueError` naming what is wrong with it."""
         found = hub.folder(self.path, self.hub, self.revision, "model")
-        without_weights(found, self.dtype, self.attention)
+        without_weights(found, Loading.of(self))
         return found

@@ -1,1 +1,1 @@
-"""Words, keys, files and validation: no torch, no Ray, nothing about unlearning."""
+"""Words, keys, files, records and validation: no torch, no Ray, nothing about unlearning."""

@@ -1,9 +1,12 @@
-"""Where everything of a study lies on disk."""
+"""Where everything of a study lies on disk: no other file spells a name or a pattern of a study's folder."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+
+DISPOSABLE = ("ray", "cache")
+"""Folders of a study that are rebuilt when missing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +21,11 @@ class StudyFolder:
         return self.root / "study.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that runs the study."""
+        return self.root / ".lock"
+
+    @property
     def winners(self) -> Path:
         """Which trials won, by method and ratio."""
         return self.root / "winners.json"
@@ -28,47 +36,130 @@ class StudyFolder:
         return self.root / "data"
 
     @property
+    def base_model(self) -> Path:
+        """Where in the study its base model lies, if it was made."""
+        return self.data / "base.json"
+
+    @property
+    def ray(self) -> Path:
+        """Ray's own state and logs: disposable."""
+        return self.root / "ray"
+
+    @property
     def report(self) -> Path:
         """Tables, figures and the report."""
         return self.root / "report"
 
+    @property
+    def page(self) -> Path:
+        """The report itself."""
+        return self.report / "report.html"
+
+    def cache(self, key: str) -> Path:
+        """Derived values that are rebuilt when missing."""
+        return self.root / "cache" / key
+
+    def cached_rows(self, key: str, name: str) -> Path:
+        """Rows that several trials share; `name` as in `rows`."""
+        return self.cache(key) / f"{name}.parquet"
+
+    # ---- learned models --------------------------------------------------------------------------------------------
     def learned(self, key: str) -> Path:
-        """A learned model: a Hugging Face folder `model/`, `learned.json`, its training curve."""
+        """A learned model: weights, record, training curve."""
         return self.root / "learned" / key
 
+    def model_dir(self, key: str) -> Path:
+        """A learned model as a Hugging Face folder."""
+        return self.learned(key) / "model"
+
+    def learned_record(self, key: str) -> Path:
+        """The record of a learned model: written last, so a model that has one was taught to the end."""
+        return self.learned(key) / "learned.json"
+
+    def curve(self, key: str) -> Path:
+        """The training loss of every step."""
+        return self.learned(key) / "curve.json"
+
+    def progress(self, key: str) -> Path:
+        """How far the teaching of a model is, now and then."""
+        return self.learned(key) / "progress.json"
+
+    # ---- trials ----------------------------------------------------------------------------------------------------
     def trial(self, key: str) -> Path:
-        """A trial: `trial.json`, weights, rows, attacks."""
+        """A trial: its record, weights, rows, attacks."""
         return self.root / "trials" / key
 
     def record(self, key: str) -> Path:
-        """A trial's `trial.json`: written last, so a trial that has one is finished."""
+        """The record of a trial: written last, so a trial that has one is finished."""
         return self.trial(key) / "trial.json"
+
+    def trial_records(self) -> list[Path]:
+        """The records of all finished trials, by key."""
+        return sorted(self.root.glob("trials/*/trial.json"))
+
+    def delta(self, key: str) -> Path:
+        """The tensors in which the model of a trial differs from the one it began with."""
+        return self.trial(key) / "delta.safetensors"
 
     def rows(self, key: str, name: str) -> Path:
         """A trial's rows: `select`, `report`, `blind` or, by the benchmark authors' own protocol, `released`."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:
-        """The rows of one attack on a trial; its `.json` beside it."""
+        """The rows of one attack on a trial; its record is `record_beside` them, as of all that follow."""
         return self.trial(key) / "attacks" / f"{attack}.parquet"
 
-    def metric_check(self, key: str, state: str) -> Path:
-        """The rows of a model of the pool that metrics are checked on: `plain`, `quantized` or `relearned`; its
-        `.json` beside it."""
+    def attacks(self, key: str) -> list[Path]:
+        """The records of all attacks on a trial, by the keys of the attacks."""
+        return sorted(self.trial(key).glob("attacks/*.json"))
+
+    def meta_evaluation(self, key: str, state: str) -> Path:
+        """The rows of a model of the pool that metrics are evaluated on: `plain`, `quantized` or `relearned`."""
         return self.trial(key) / "metric_check" / f"{state}.parquet"
 
+    def meta_evaluations(self) -> list[Path]:
+        """The records of all models of that pool, by trial and state."""
+        return sorted(self.root.glob("trials/*/metric_check/*.json"))
+
     def sequence(self, key: str, requests: int) -> Path:
-        """The rows of a trial's method applied to several requests in turn; its `.json` beside it."""
+        """The rows of a trial's method applied to several requests in turn."""
         return self.trial(key) / "sequence" / f"{requests}.parquet"
 
+    def sequences(self, key: str) -> list[Path]:
+        """The records of all such sequences of a trial, by the number of requests."""
+        return sorted(self.trial(key).glob("sequence/*.json"), key=lambda path: int(path.stem))
+
+    def general_utility(self, key: str) -> Path:
+        """What lmms-eval measured of a trial's model."""
+        return self.trial(key) / "general_utility.json"
+
+    def export(self, key: str) -> Path:
+        """A trial's model as a Hugging Face folder."""
+        return self.root / "exports" / key
+
+    # ---- searches --------------------------------------------------------------------------------------------------
     def proposal(self, method: str, number: int) -> Path:
         """What the search proposed for a method, in order."""
         return self.root / "search" / method / f"{number:04d}.json"
+
+    def proposals(self, method: str = "*") -> list[Path]:
+        """All that the search proposed for a method, or for all, by method and number."""
+        return sorted(self.root.glob(f"search/{method}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
         """What the attacker's search proposed against a trial, in order."""
         return self.root / "attack_search" / key / attack / f"{number:04d}.json"
 
-    def cache(self, key: str) -> Path:
-        """Derived values that are rebuilt when missing."""
-        return self.root / "cache" / key
+    def attack_proposals(self) -> list[Path]:
+        """All that the attacker's search proposed, by trial, attack and number."""
+        return sorted(self.root.glob("attack_search/*/*/*.json"))
+
+
+def record_beside(rows: Path) -> Path:
+    """The record of an attack, a sequence or a model of the pool, which lies beside its rows."""
+    return rows.with_suffix(".json")
+
+
+def rows_beside(record: Path) -> Path:
+    """The rows that a record is about."""
+    return record.with_suffix(".parquet")

@@ -21,10 +21,8 @@ from pyarrow import fs as arrow
 
 from study.core.files import read_json, written
 from study.core.hashing import Json
-from study.core.layout import StudyFolder
+from study.core.layout import DISPOSABLE, StudyFolder
 
-DISPOSABLE = ("ray", "cache")
-"""Folders of a study that are rebuilt when missing, and so never copied."""
 WHOLE = ("s3", "gcs", "abfs")
 """File systems on which a file appears when its upload is complete and not before: no draft is needed there."""
 PERIOD = 60.0
@@ -185,7 +183,10 @@ def _kind(filesystem: Any) -> str:
 
 
 def _local(root: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a study worth keeping; a folder's own come before those of its subfolders are looked at."""
+    """The files of a study worth keeping, so none that is rebuilt when missing.
+
+    A folder's own come before those of its subfolders are looked at.
+    """
     for folder, below, names in os.walk(root):
         if Path(folder) == root:
             below[:] = [name for name in below if name not in DISPOSABLE]

@@ -7,6 +7,13 @@ from typing import Literal
 Part = Literal["vision", "projector", "llm"]
 PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
 
+Dtype = Literal["float32", "bfloat16"]
+"""In what weights are kept."""
+Attention = Literal["sdpa", "eager"]
+"""How attention is computed: torch's own, or written out, which is slow and exists for every model."""
+Codes = Literal["int8", "nf4"]
+Quantized = Literal["", Codes]
+"""How the LLM's linear layers are held after learning: as numbers, or in one of these formats."""
 
 Role = Literal["forget", "test", "spared", "retain", "real"]
 Modality = Literal["image_text", "text"]

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from study.core.console import console
+from study.core.plugins import ROOT
 from study.engine.fork_server import template
-
-PROJECT = Path(__file__).parents[2]
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
@@ -62,7 +61,7 @@ def started(
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         **({FOLDER_VARIABLE: str(folder)} if folder and not private else {}),
     }
     with template(preloaded, environment) if private and preloaded else nullcontext() as executable:

@@ -87,8 +87,8 @@ def run_workers(
     """Call `work(*arguments)` in each of so many Ray Train workers, which are one process group.
 
     Each has `cpus` and `gpus`. Where one dies all start anew, at most `restarts` times; where one runs out of memory
-    and says how finely forwards are to be cut (`RestartFiner`) they start anew with that. Raises `WorkersFailed` with
-    what else went wrong in one of them, which ends all.
+    and says how finely forwards are to be cut (`RestartFiner`) they start anew with that. What Ray Train writes stays
+    below `logs`. Raises `WorkersFailed` with what else went wrong in one of them, which ends all.
     """
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
     tried = 1
@@ -104,7 +104,7 @@ def run_workers(
                 ),
                 run_config=RunConfig(
                     name=f"workers-{time.time_ns()}",
-                    storage_path=str(folder),
+                    storage_path=str(logs),
                     failure_config=FailureConfig(max_failures=restarts),
                 ),
             )

@@ -6,17 +6,17 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 import torch
 
 from study.contracts import Attack, Request
 from study.core.errors import Damaged
-from study.core.files import read_json, write_json
-from study.core.hashing import Json, canonical, content_key
-from study.core.layout import StudyFolder
+from study.core.hashing import canonical, content_key
+from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
+from study.core.records import AttackRecord, AttackState, state_of_attack, write_record
 from study.core.rows import rows_at, write_rows
 from study.core.terms import HALVES, MODALITIES
 from study.data.benchmark import Question
@@ -39,7 +39,7 @@ def attack_trial(context: StudyContext, trial: Trial, attacker: Attack, referenc
     What the attacker was given is marked as seen. Some questions about others are asked too: they say whether the
     attacked model still is one. As a trial, an attack that runs out of memory starts anew.
     """
-    if _attack_state(context.folder, trial, attacker) != "complete":
+    if agreed_attack_state(context.folder, trial, attacker) != "complete":
         retry_on_oom(lambda chunks: _attack(context, trial, attacker, reference, chunks), context.needed)
         world().barrier()
 
@@ -84,23 +84,20 @@ def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: s
     _note_attack(folder, trial, attacker, failed=reason)
 
 
-def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> Literal["complete", "failed", "missing"]:
+def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
     """What became of an attack on a trial."""
-    path = folder.attack(trial.key, content_key(attacker))
-    if path.exists():
-        return "complete"
-    note = path.with_suffix(".json")
-    return "failed" if note.exists() and "failed" in read_json(note) else "missing"
+    return state_of_attack(folder.attack(trial.key, content_key(attacker)))
 
 
-def _attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> str:
-    """What became of an attack, as the first of several processes sees it."""
+def agreed_attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
+    """The same for several processes that do a job together: as the first of them sees it, so that all do the same."""
     return world().broadcast_from_first(lambda: attack_state(folder, trial, attacker))
 
 
-def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Json) -> None:
-    path = folder.attack(trial.key, content_key(attacker)).with_suffix(".json")
-    write_json(path, {"attack": name_of(attacker), "settings": canonical(attacker), **what})
+def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Any) -> None:
+    """Write the record of an attack; `what` are the fields that say what it came to."""
+    path = record_beside(folder.attack(trial.key, content_key(attacker)))
+    write_record(path, AttackRecord(name_of(attacker), canonical(attacker), **what))
 
 
 def _attacked_questions(questions: Sequence[Question], trial: Trial) -> list[Question]:
@@ -133,7 +130,7 @@ def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference:
 
     What was found impossible before is not told again.
     """
-    if _attack_state(context.folder, trial, attacker) == "missing":
+    if agreed_attack_state(context.folder, trial, attacker) == "unfinished":
         try:
             attack_trial(context, trial, attacker, reference)
         except Damaged:

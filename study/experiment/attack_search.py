@@ -14,6 +14,7 @@ from typing import Any
 from study.contracts import Attack
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
+from study.core.records import AttackProposal, AttackState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
@@ -38,7 +39,7 @@ class AttackJob:
 
 
 @dataclass(frozen=True)
-class AttackSearch(SearchProblem[AttackJob]):
+class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     """The search of attacks on winners, one series for each winner and kind of attack."""
 
     context: StudyContext
@@ -54,6 +55,11 @@ class AttackSearch(SearchProblem[AttackJob]):
     random_trials: int
     keeps: float
     """Least part of the retain accuracy that an attacked model must keep."""
+
+    @property
+    def proposal_type(self) -> type[AttackProposal]:
+        """An attack on a winner."""
+        return AttackProposal
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -121,7 +127,7 @@ class AttackSearch(SearchProblem[AttackJob]):
     def record_failure(self, job: AttackJob, reason: str) -> None:
         """An attack that failed, on the first of the two that was not done."""
         for target, state in zip(self._pair(job), self._states(job), strict=True):
-            if state == "missing":
+            if state == "unfinished":
                 attack_failed(self.context.folder, target, job.attacker, reason)
                 return
 
@@ -142,5 +148,5 @@ class AttackSearch(SearchProblem[AttackJob]):
     def _pair(self, job: AttackJob) -> tuple[Trial, Trial]:
         return job.target, self.controls[job.target.ratio]
 
-    def _states(self, job: AttackJob) -> list[str]:
+    def _states(self, job: AttackJob) -> list[AttackState]:
         return [attack_state(self.context.folder, trial, job.attacker) for trial in self._pair(job)]

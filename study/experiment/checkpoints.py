@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from study.core.errors import Damaged
-from study.core.files import read_json, sync
+from study.core.files import sync
 from study.core.hashing import file_digest
 from study.core.layout import StudyFolder
+from study.core.records import LearnedRecord, TrialRecord, read_record
 from study.engine.microbatches import MicroBatching, release
 from study.model.delta import apply_delta, restore
-from study.model.loading import load
-from study.model.quantization import Quantized, as_numbers
+from study.model.loading import Loading, load
+from study.model.quantization import as_numbers
 from study.model.tensor_files import load_tensors
 from study.model.vlm import VLM
 
@@ -93,24 +94,18 @@ def _returned(there: CachedModel) -> None:
         release()  # FSDP's copies refer to themselves: they would stay until somebody looks for such
 
 
-def model_folder(root: Path, key: str) -> Path:
-    """Where a learned model lies."""
-    return StudyFolder(root).learned(key) / "model"
-
-
 def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
     """Load a learned model as its study asks for it; or `as_taught`, which is unquantised and in one piece.
 
     Raises `ValueError` naming the file if it is `checked` and damaged.
     """
-    place = StudyFolder(root).learned(key)
-    taught = read_json(place / "learned.json")
-    for name, digest in taught["sha256"].items() if checked else ():
-        if not (place / "model" / name).exists() or file_digest(place / "model" / name) != digest:
-            raise Damaged(f"{place / 'model' / name} is damaged: remove {place} and run the study again")
-    dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
-    quantized: Quantized = "" if as_taught else taught.get("quantized", "")
-    return load(model_folder(root, key), device, getattr(torch, dtype), attention, quantized, whole=as_taught)
+    folder = StudyFolder(root)
+    model, taught = folder.model_dir(key), read_record(LearnedRecord, folder.learned_record(key))
+    for name, digest in taught.sha256.items() if checked else ():
+        if not (model / name).exists() or file_digest(model / name) != digest:
+            raise Damaged(f"{model / name} is damaged: remove {folder.learned(key)} and run the study again")
+    loading = Loading.of(taught)
+    return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:
@@ -135,11 +130,11 @@ def save(vlm: VLM, folder: Path) -> dict[str, str]:
 
 def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
     """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
-    record = read_json(folder.record(key))
+    instruction = read_record(TrialRecord, folder.record(key)).instruction
     with repairable(folder, key):
-        changed = load_tensors(folder.trial(key) / "delta.safetensors")
+        changed = load_tensors(folder.delta(key))
     apply_delta(vlm, changed)
-    return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
+    return vlm.with_instruction(instruction) if instruction else vlm, changed
 
 
 @contextmanager

@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from study.contracts import Attack, Method
-from study.core.files import read_json
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
+from study.core.records import MethodProposal, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import Goal
 from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.context import StudyContext
-from study.experiment.records import keep_record
+from study.experiment.records import existing_record, keep_record
 from study.experiment.trial import judged, run
 from study.experiment.trial_spec import RATIO, Learned, Params, Trial
 from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS
@@ -26,7 +26,7 @@ from study.metrics.recovery import objective
 
 
 @dataclass(frozen=True)
-class MethodSearch(SearchProblem[Trial]):
+class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """The search of methods: for each a default to start from, and the yardsticks of each ratio."""
 
     context: StudyContext
@@ -49,6 +49,11 @@ class MethodSearch(SearchProblem[Trial]):
     """Least part of the retain accuracy that the attack must leave for what it shows to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any begins cold."""
+
+    @property
+    def proposal_type(self) -> type[MethodProposal]:
+        """A trial of a method."""
+        return MethodProposal
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,8 +94,8 @@ class MethodSearch(SearchProblem[Trial]):
     def is_done(self, job: Trial) -> bool:
         """Whether the trial has its record and, if it ended well, has met the attack of the search."""
         if self._state(job) != "complete" or self.attacker is None:
-            return self._state(job) != "missing"
-        return attack_state(self.context.folder, job, self.attacker) != "missing"
+            return self._state(job) != "unfinished"
+        return attack_state(self.context.folder, job, self.attacker) != "unfinished"
 
     def outcome(self, job: Trial) -> JobResult | None:
         """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
@@ -104,7 +109,8 @@ class MethodSearch(SearchProblem[Trial]):
 
     def execute(self, job: Trial, waited: float) -> dict[str, Any]:
         """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
-        state = run(self.context, job, self.references[job.ratio], waited=waited)["state"]
+        record = run(self.context, job, self.references[job.ratio], waited=waited)
+        state: str = record.state
         if state == "complete" and self.attacker:
             reason = try_attack(self.context, job, self.attacker, self.references[job.ratio])
             state = f"the attack failed: {reason}" if reason else state
@@ -122,9 +128,9 @@ class MethodSearch(SearchProblem[Trial]):
         """The method, the number and the ratio."""
         return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
 
-    def _state(self, job: Trial) -> str:
-        path = self.context.folder.record(job.key)
-        return str(read_json(path)["state"]) if path.exists() else "missing"
+    def _state(self, job: Trial) -> TrialState | Literal["unfinished"]:
+        record = existing_record(self.context.folder, job)
+        return record.state if record else "unfinished"
 
     def _recovery(self, job: Trial, attacker: Attack, utility: float) -> float:
         """What the attack got back, or NaN where it failed or measured nothing."""

@@ -110,9 +110,10 @@ def _visual(vlm: VLM, group: Group) -> str:
     train(vlm, VISUAL, STEP, lambda _: (vlm.features(shown).projected - grey).float().square().mean())
     moved = {n: p.detach().clone() for n, p in vlm.trainable(VISUAL).items() if not torch.equal(p, before[n])}
     with tempfile.TemporaryDirectory() as folder:
-        save_tensors(Path(folder) / "delta.safetensors", moved)
+        path = Path(folder) / "moved.safetensors"
+        save_tensors(path, moved)
         apply_delta(vlm, before)
-        loaded = load_tensors(Path(folder) / "delta.safetensors")
+        loaded = load_tensors(path)
     apply_delta(vlm, loaded)
     same = all(torch.equal(vlm.tensors()[name], tensor) for name, tensor in moved.items())
     numbers = sum(int((tensor != before[name]).sum()) for name, tensor in moved.items())

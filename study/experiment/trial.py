@@ -12,7 +12,9 @@ import pandas as pd
 import torch
 
 from study.core.files import write_json
-from study.core.hashing import Json, content_key
+from study.core.hashing import content_key
+from study.core.layout import record_beside
+from study.core.records import TrialRecord, TrialState
 from study.core.rows import read_rows, rows_at, write_rows
 from study.data.benchmark import Question
 from study.engine.microbatches import MicroBatching, retry_on_oom
@@ -20,7 +22,7 @@ from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
-from study.experiment.records import State, existing_record, keep_record
+from study.experiment.records import existing_record, keep_record
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.model.delta import delta
@@ -30,7 +32,7 @@ from study.model.vlm import VLM
 from study.training.loop import Diverged
 
 
-def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
+def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> TrialRecord:
     """Run a trial unless it is on disk, and return its record.
 
     A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
@@ -47,13 +49,13 @@ def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 
     return record
 
 
-def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> Json:
+def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> TrialRecord:
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
         started = time.monotonic()
-        state: State = "complete"
+        state: TrialState = "complete"
         reason = instruction = ""
         try:
             unlearned = trial.method(vlm, request)
@@ -65,7 +67,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
         score_seconds, work = 0.0, ComputeCount()
         if state == "complete":
             changed = delta(unlearned, before)
-            save_tensors(context.folder.trial(trial.key) / "delta.safetensors", changed)
+            save_tensors(context.folder.delta(trial.key), changed)
             started = time.monotonic()
             with counted(unlearned) as work:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
@@ -100,7 +102,7 @@ def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
         if (done := ComputeCount.of(world().all_gather_objects(work))).tokens:
-            write_json(rows.with_suffix(".json"), asdict(done))
+            write_json(record_beside(rows), asdict(done))
         if blind:
             kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
     world().barrier()
@@ -132,6 +134,6 @@ def _scored(
     if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
         return score(vlm, questions)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
-    cache = context.folder.cache(content_key((trial.start, trial.ratio, "text"))) / f"{name}.parquet"
+    cache = context.folder.cached_rows(content_key((trial.start, trial.ratio, "text")), name)
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"]))
     return pd.concat([score(vlm, [q for q in questions if q.modality != "text"]), shared], ignore_index=True)

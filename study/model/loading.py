@@ -2,23 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from study.core.files import read_json
+from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import spreads
 from study.model.families import load_processor
-from study.model.quantization import Quantized, quantize
-from study.model.vlm import VLM, Attention, Dtype
+from study.model.quantization import quantize
+from study.model.vlm import VLM
 
 SAMPLE = "What is the name of the person in this picture?"
 
 
-def without_weights(folder: Path, dtype: Dtype = "float32", attention: Attention = "eager") -> VLM:
+class SaysHow(Protocol):
+    """What says how a model is loaded: a base model, or the record of a learned one."""
+
+    @property
+    def dtype(self) -> Dtype: ...
+
+    @property
+    def attention(self) -> Attention: ...
+
+    @property
+    def quantized(self) -> Quantized: ...
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a base model is loaded, and whatever is learned from it."""
+
+    dtype: Dtype = "float32"
+    """In what the weights are kept, trained and saved."""
+    attention: Attention = "sdpa"
+    """How attention is computed."""
+    quantized: Quantized = ""
+    """In what the LLM's linear layers are held, but for learning."""
+
+    @classmethod
+    def of(cls, model: SaysHow) -> Loading:
+        """As a base model asks for, or as the record of a learned one says."""
+        return cls(model.dtype, model.attention, model.quantized)
+
+    @property
+    def as_taught(self) -> Loading:
+        """As a model is loaded that is to be taught: its LLM as numbers."""
+        return replace(self, quantized="")
+
+
+EAGER = Loading(attention="eager")  # every model has it, and without weights nothing is computed
+
+
+def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
     """The model of a Hugging Face folder with tensors that have a shape and no values, and its processor.
 
     So parts, prompts and counts of a model of any size are known in seconds. Raises `ValueError` that names the folder,
@@ -29,7 +69,7 @@ def without_weights(folder: Path, dtype: Dtype = "float32", attention: Attention
     _check_config(folder)
     _check_weights(folder)
     try:
-        model = _empty(folder, dtype, attention)
+        model = _empty(folder, loading)
         _check_processor(folder)
         vlm = VLM(model, load_processor(folder))
     except (OSError, ValueError) as error:
@@ -72,13 +112,16 @@ def _check_weights(folder: Path) -> None:
             )
 
 
-def _empty(folder: Path, dtype: Dtype, attention: Attention) -> Any:
+def _empty(folder: Path, loading: Loading) -> Any:
     """The model on the meta device."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(
-                config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
+                config,
+                dtype=getattr(torch, loading.dtype),
+                attn_implementation=loading.attention,
+                trust_remote_code=False,
             )
     except (KeyError, ValueError) as error:
         if "scaled_dot_product_attention" in str(error):
@@ -125,18 +168,10 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
         )
 
 
-def load(
-    folder: Path,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    attention: Attention = "sdpa",
-    quantized: Quantized = "",
-    *,
-    whole: bool = False,
-) -> VLM:
-    """Load a Hugging Face folder (safetensors only, no remote code), the LLM's linear layers `quantized` if asked.
+def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, whole: bool = False) -> VLM:
+    """Load a Hugging Face folder: safetensors only, no remote code.
 
-    In a world where models are spread it is, unless it is to be `whole`.
+    In a world where models are spread it is, and then not quantised, unless it is to be `whole`.
 
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
@@ -148,8 +183,8 @@ def load(
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        dtype=dtype,
-        attn_implementation=attention,
+        dtype=getattr(torch, loading.dtype),
+        attn_implementation=loading.attention,
     )
     model, found = loaded
     if lost := sorted(found["missing_keys"]):  # transformers would fill them with random numbers and a warning
@@ -159,7 +194,7 @@ def load(
     vlm = VLM(model.eval(), processor)
     if spreads() and not whole:
         return vlm.spread_out()
-    if quantized:  # layer by layer: as numbers the whole model might not fit on the device
-        quantize(model, list(vlm.linear(("llm",))), quantized, device)
+    if loading.quantized:  # layer by layer: as numbers the whole model might not fit on the device
+        quantize(model, list(vlm.linear(("llm",))), loading.quantized, device)
     model.to(device)
     return vlm

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Part, Quantized
 from study.model.families import read_layers
-from study.model.loading import without_weights
-from study.model.quantization import Quantized, code_bytes
-from study.model.vlm import VLM, Dtype
+from study.model.loading import Loading, without_weights
+from study.model.quantization import code_bytes
+from study.model.vlm import VLM
 
 GIB = 2**30
 RANK = 16
@@ -151,7 +151,7 @@ def estimates(shape: Shape) -> list[Estimate]:
     ]
 
 
-def describe(folder: Path, dtype: Dtype, quantized: Quantized = "") -> str:
+def describe(folder: Path, loading: Loading) -> str:
     """What each kind of training of the model in a Hugging Face folder takes with one picture per step, in words."""
-    found = estimates(shape(without_weights(folder, dtype), quantized))
+    found = estimates(shape(without_weights(folder, loading), loading.quantized))
     return "; ".join(f"{e.kind} {(e.weights + e.states + e.copies + e.picture) / GIB:.2f} GiB" for e in found)

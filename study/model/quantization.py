@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from study.core.terms import Codes
+
 Format = Literal["int8", "int4", "nf4"]
-Codes = Literal["int8", "nf4"]
-Quantized = Literal["", Codes]
-"""How the LLM's linear layers are held after learning: as numbers, or in one of these formats."""
 
 # QLoRA, arXiv 2305.14314, appendix E: quantiles of a normal distribution, scaled to [-1, 1], with an exact 0
 NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,

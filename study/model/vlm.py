@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -19,20 +19,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Attention, Part, Quantized
 from study.data.picture import Picture
 from study.engine.fsdp import ShardedForward, copied, fill
 from study.engine.microbatches import MicroBatching, Run
 from study.model.families import expander, family_of, read_layers, skip_unread, unread
-from study.model.quantization import Quantized, QuantizedLinear
+from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixels_from, squared
 
 T = TypeVar("T")
-
-Dtype = Literal["float32", "bfloat16"]
-"""In what weights are kept."""
-Attention = Literal["sdpa", "eager"]
-"""How attention is computed: torch's own, or written out, which is slow and exists for every model."""
 
 
 @dataclass

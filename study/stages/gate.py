@@ -45,7 +45,7 @@ def further(plan: Plan, member: Trial) -> list[str]:
     It is judged by the rows that the check has of it, which are about the forget people, and beside the blind level of
     the study's own reference.
     """
-    scores = _by_group(read_rows(plan.folder.metric_check(member.key, "plain")))
+    scores = _by_group(read_rows(plan.folder.meta_evaluation(member.key, "plain")))
     _, control = plan.yardsticks(member.ratio)
     return _shortfalls(plan, member, scores, _blind(plan.folder, control.key), some=True)
 

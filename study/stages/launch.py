@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from study.core.console import Stage
 from study.core.errors import Failed
+from study.core.layout import StudyFolder
 from study.engine import cluster
-from study.engine import jobs as ray_jobs
 from study.engine.cluster import NotShared
-from study.engine.jobs import Job
+from study.engine.jobs import Job, run_all
 from study.settings import Study
 from study.stages.plan import Plan
 
@@ -29,14 +29,14 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
             stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
 
         if study.processes == 1:
-            return ray_jobs.run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
+            return run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
         from study.engine.team import run_on_team
 
         led = [Job(job.name, run_on_team, (job.work, job.arguments, team_of(study))) for job in jobs]
-        return ray_jobs.run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
+        return run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
 
 
-def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
+def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
     """Run what is missing of a search. Raises `Failed` if a machine does not see the study's folder."""
     from study.engine.tune_runner import tune_search
 
@@ -50,7 +50,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
                     at_once=max_concurrent(study),
                     gpus=study.gpus_per_trial if alone else 0,
                     team=None if alone else team_of(study),
-                    logs=plan.root / "ray",
+                    logs=plan.folder.ray,
                     tell=stage.advance,
                 )
             except NotShared as error:
@@ -75,5 +75,5 @@ def team_of(study: Study) -> Team:
     """Who does each job of a study together."""
     from study.engine.team import Team
 
-    logs = study.study_dir.absolute() / "ray"
+    logs = StudyFolder(study.study_dir.absolute()).ray
     return Team(study.processes, study.gpus_per_trial > 0, logs, sharded=study.sharded)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,14 +16,14 @@ from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
-from study.engine import jobs as ray_jobs
-from study.engine.jobs import Job
+from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.metrics.recovery import objective
+from study.model.loading import Loading
 from study.settings import Study
 from study.stages.launch import max_concurrent, run_jobs
 from study.stages.plan import Plan, label
@@ -35,11 +34,8 @@ def learn_models(plan: Plan) -> StudyContext:
     """The base model, then vanilla and the references side by side, then their scores."""
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
-    context = StudyContext(plan.root, plan.source, plan.root, device, study.forget_attributes)
-    model = plan.model
-    context = replace(
-        context, base=_base(plan), dtype=model.dtype, attention=model.attention, quantized=model.quantized
-    )
+    loading = Loading.of(plan.model)
+    context = StudyContext(plan.root, plan.source, _base(plan), device, study.forget_attributes, loading)
     teach(plan, context, [plan.vanilla, *(plan.reference(ratio) for ratio in study.forget_ratios)])
     attacker = study.search_attack()
     jobs = [
@@ -54,33 +50,27 @@ def learn_models(plan: Plan) -> StudyContext:
     return context
 
 
-def _check_controls(plan: Plan, attacker: Attack | None) -> None:
-    """What comes back of trials is compared with the reference under the same attack, so that must leave numbers."""
-    for t in (plan.yardsticks(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
-        rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
-        if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
-            raise Failed(
-                f"robustness={plan.study.robustness!r} breaks the reference of {t.ratio} % before its first step is "
-                "scored, so that nothing can be compared with it; choose a milder attack and another --study-dir"
-            )
+def raise_first(errors: Mapping[str, str]) -> None:
+    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without what they make."""
+    for name, error in errors.items():
+        raise Failed(f"{name} failed: {error}")
 
 
 def _base(plan: Plan) -> Path:
     """The base model's folder, made first if it is one that is made."""
     if plan.model.path is not None:
         return plan.model.path.absolute()  # found, and looked at, when the plan was made
-    note = plan.folder.data / "base.json"
+    note = plan.folder.base_model
     if not note.exists():
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
-            raise_first(ray_jobs.run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
+            raise_first(run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
     return plan.root / str(read_json(note)["path"])
 
 
-# ---- jobs: module-level functions, so that workers can import them ------------------------------------------------
 def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     """Make the base model inside the study and note where it is."""
-    ray_jobs.quiet_worker()
+    quiet_worker()
     path = model(folder.data).absolute()
     write_json(note, {"path": str(path.relative_to(folder.root))})
 
@@ -93,10 +83,15 @@ def _yardstick(context: StudyContext, yardstick: Trial, reference: str, attacker
         attack.attack_trial(context, yardstick, attacker, reference)
 
 
-def raise_first(errors: Mapping[str, str]) -> None:
-    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without what they make."""
-    for name, error in errors.items():
-        raise Failed(f"{name} failed: {error}")
+def _check_controls(plan: Plan, attacker: Attack | None) -> None:
+    """What comes back of trials is compared with the reference under the same attack, so that must leave numbers."""
+    for t in (plan.yardsticks(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
+        rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
+        if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
+            raise Failed(
+                f"robustness={plan.study.robustness!r} breaks the reference of {t.ratio} % before its first step is "
+                "scored, so that nothing can be compared with it; choose a milder attack and another --study-dir"
+            )
 
 
 def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
@@ -105,7 +100,7 @@ def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
     Raises `Failed` if one cannot be taught.
     """
     study = plan.study
-    missing = [m for m in dict.fromkeys(models) if not (plan.folder.learned(m.key) / "learned.json").exists()]
+    missing = [m for m in dict.fromkeys(models) if not plan.folder.learned_record(m.key).exists()]
     if not missing:
         return
     names = {m: _called(m, study) for m in missing}
@@ -173,7 +168,7 @@ def learn_all(
             workers,
             cpus=cpus,
             gpus=gpus,
-            logs=context.root / "ray",
+            logs=context.folder.ray,
             nccl=together and gpus > 0,
             sharded=sharded,
             restarts=1,
@@ -195,19 +190,14 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
         among, models = ALONE, among.shard(models)
     for model in models:
         if among.rank == 0:
-            _progress_file(context.folder, model).unlink(missing_ok=True)  # a run that was killed left one
-        done = context.folder.learned(model.key) / "learned.json"
+            context.folder.progress(model.key).unlink(missing_ok=True)  # a run that was killed left one
+        done = context.folder.learned_record(model.key)
         if not among.broadcast_from_first(done.exists):
-            learn(
-                *(context.root, model, context.benchmark, context.base, context.device, _noting(context.folder, model)),
-                dtype=context.dtype,
-                attention=context.attention,
-                quantized=context.quantized,
-            )
+            learn(context, model, _noting(context.folder, model))
 
 
 def _noting(folder: StudyFolder, model: Learned) -> OnStep:
-    path, every = _progress_file(folder, model), max(1, model.schedule.steps // 20)
+    path, every = folder.progress(model.key), max(1, model.schedule.steps // 20)
 
     def on_step(done: int, loss: float) -> None:
         if done % every == 0:
@@ -216,14 +206,10 @@ def _noting(folder: StudyFolder, model: Learned) -> OnStep:
     return on_step
 
 
-def _progress_file(folder: StudyFolder, model: Learned) -> Path:
-    return folder.learned(model.key) / "progress.json"
-
-
 def _watch(folder: StudyFolder, models: Sequence[Learned], stop: threading.Event, on_progress: OnProgress) -> None:
     """Relay the progress files: a report to Ray Train would hold the worker up until the controller polls it."""
     while not stop.wait(1.0):
         for model in models:
-            path = _progress_file(folder, model)
+            path = folder.progress(model.key)
             if path.exists():
                 on_progress(model, int(read_json(path)["steps"]))

@@ -18,10 +18,10 @@ from study.attacks.quantization import Quantization
 from study.attacks.relearning import UNRELATED, Relearning
 from study.contracts import Attack, Request
 from study.core.errors import Damaged, Failed
-from study.core.files import read_json, write_json
 from study.core.hashing import canonical, content_key
-from study.core.layout import StudyFolder
+from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
+from study.core.records import MetaEvaluationRecord, read_record, write_record
 from study.core.rows import write_rows
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Question
@@ -56,7 +56,7 @@ def meta_evaluate(plan: Plan, context: StudyContext) -> list[str]:
         teach(plan, context, [t.start for t in pool])
     except Failed as error:
         failures.append(f"metric check: {error}")
-    wanted = states(study, frozen_llm=bool(context.quantized))
+    wanted = states(study, frozen_llm=bool(context.loading.quantized))
     todo = {t: _missing(plan.folder, t, wanted) for t in pool if _is_learned(plan.folder, t.start)}
     jobs = [
         Job(f"{t.start.kind} on {t.ratio} % seed {t.seed}", ask, (context, t, plan.reference(t.ratio).key, missing))
@@ -96,7 +96,7 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
     request = context.request(replace(member, seed=0), reference)  # one attacker for all models, whatever their seed
     questions = asked(request)
     for state, attacker in wanted.items():
-        path = context.folder.metric_check(member.key, state)
+        path = context.folder.meta_evaluation(member.key, state)
         started, failed = time.monotonic(), ""
         attempt = partial(_rows, context, member, questions, attacker, request)
         try:
@@ -106,27 +106,28 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
         except (Diverged, ValueError) as error:
             failed = str(error)
             path.unlink(missing_ok=True)
-        note = {
-            "state": state,
-            "ratio": member.ratio,
-            "seed": member.seed,
-            "knows": member.start.kind == "vanilla",
-            "attack": name_of(attacker) if attacker else "",
-            "settings": canonical(attacker),
-            "failed": failed,
-            "seconds": time.monotonic() - started,
-        }
-        write_json(path.with_suffix(".json"), note)  # written last: what has one is done
+        record = MetaEvaluationRecord(
+            state=state,
+            ratio=member.ratio,
+            seed=member.seed,
+            knows=member.start.kind == "vanilla",
+            attack=name_of(attacker) if attacker else "",
+            settings=canonical(attacker),
+            failed=failed,
+            seconds=time.monotonic() - started,
+        )
+        write_record(record_beside(path), record)  # written last: what has one is done
 
 
 def _judge(plan: Plan, member: Trial) -> None:
     """Write beside the rows of a model in what it does not pass the gate; whoever reads the pool leaves it out."""
-    rows = plan.folder.metric_check(member.key, "plain")
+    rows = plan.folder.meta_evaluation(member.key, "plain")
     if not rows.exists():
         return
-    note, short = read_json(rows.with_suffix(".json")), "; ".join(gate.further(plan, member))
-    if note.get("short") != short:
-        write_json(rows.with_suffix(".json"), {**note, "short": short})
+    place = record_beside(rows)
+    record, short = read_record(MetaEvaluationRecord, place), "; ".join(gate.further(plan, member))
+    if record.short != short:
+        write_record(place, replace(record, short=short))
 
 
 def asked(request: Request) -> list[Question]:
@@ -155,11 +156,11 @@ def _rows(
 
 def _missing(folder: StudyFolder, member: Trial, wanted: States) -> dict[State, Attack | None]:
     """The states that have not been asked, or that came about by another attack."""
-    notes = {state: folder.metric_check(member.key, state).with_suffix(".json") for state in wanted}
+    notes = {state: record_beside(folder.meta_evaluation(member.key, state)) for state in wanted}
     return {
         state: attacker
         for state, attacker in wanted.items()
-        if not notes[state].exists() or not _same(read_json(notes[state])["settings"], attacker)
+        if not notes[state].exists() or not _same(read_record(MetaEvaluationRecord, notes[state]).settings, attacker)
     }
 
 
@@ -168,4 +169,4 @@ def _same(settings: object, attacker: Attack | None) -> bool:
 
 
 def _is_learned(folder: StudyFolder, model: Learned) -> bool:
-    return (folder.learned(model.key) / "learned.json").exists()
+    return folder.learned_record(model.key).exists()

@@ -39,7 +39,7 @@ def run(study: Study) -> int:
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
     print_plan(plan)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with _locked(plan.root), mirrored(plan.root, study.storage, _warn):
+    with _locked(plan.folder), mirrored(plan.root, study.storage, _warn):
         settle(plan)
         with cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
@@ -103,15 +103,15 @@ def _check_shared(plan: Plan) -> None:
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
+def _locked(folder: StudyFolder) -> Iterator[None]:
     """Hold the study's folder; a dead owner holds nothing. Raises `Refused` naming the owner if it is in use."""
-    with (root / ".lock").open("a+") as lock:
+    with folder.lock.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
             raise Refused(
-                f"{root} is in use by {lock.read().strip() or 'another process'}; wait for it to end"
+                f"{folder.root} is in use by {lock.read().strip() or 'another process'}; wait for it to end"
             ) from error
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {socket.gethostname()}")

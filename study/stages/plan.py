@@ -145,7 +145,7 @@ def print_plan(plan: Plan) -> None:
         *[("metrics", f"{checked} times vanilla or a reference, plain, rounded and relearned, to check the metrics")]
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
-        ("report", f"{plan.folder.report / 'report.html'}"),
+        ("report", f"{plan.folder.page}"),
     ]
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     for name, what in stages:

@@ -100,7 +100,7 @@ def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     assert told.said(read(tmp_path)) == []
     plant_pool(tmp_path, seeds=1, ratios=(10,))
-    StudyFolder(tmp_path).metric_check("10-0-True", "relearned").unlink()
+    StudyFolder(tmp_path).meta_evaluation("10-0-True", "relearned").unlink()
     *_, pair, missing = told.said(read(tmp_path))
     assert "one pair of models for each forget ratio" in pair
     assert missing == "1 of 2 models of the pool have no rows relearned."
@@ -112,7 +112,7 @@ def test_what_failed_is_no_part_of_the_pool_whatever_lies_beside_its_note(tmp_pa
     """Rows of before, for one: another attack was tried since and broke the model."""
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     plant_pool(tmp_path, seeds=1, ratios=(10,))
-    path = StudyFolder(tmp_path).metric_check("10-0-True", "relearned")
+    path = StudyFolder(tmp_path).meta_evaluation("10-0-True", "relearned")
     note = path.with_suffix(".json")
     write_json(note, {**read_json(note), "failed": "the loss is NaN"})
     assert path.exists()
@@ -126,7 +126,7 @@ def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path
     """It would lower every AUC: here it knows nothing and counts as one that does."""
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     plant_pool(tmp_path, ratios=(10,))
-    path = StudyFolder(tmp_path).metric_check("10-1-True", "plain")
+    path = StudyFolder(tmp_path).meta_evaluation("10-1-True", "plain")
     write_rows(path, read_rows(path).assign(likelihood=0.05))
     note = path.with_suffix(".json")
     assert told.trust(read(tmp_path)).set_index("metric").loc["likelihood", "auc"] == 0.5
@@ -168,7 +168,7 @@ def test_without_a_check_the_report_has_no_section(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     plant_pool(tmp_path, seeds=1, ratios=(10,))
-    path = StudyFolder(tmp_path).metric_check("10-0-True", "plain")
+    path = StudyFolder(tmp_path).meta_evaluation("10-0-True", "plain")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ValueError, match=r"plain\.parquet is damaged"):
         told.trust(read(tmp_path))

@@ -26,6 +26,7 @@ from study.attacks.swap_back import SwapBack
 from study.contracts import Attack, Request, Stage
 from study.core.hashing import canonical, content_key
 from study.core.plugins import find, known
+from study.core.records import AttackRecord
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
@@ -206,7 +207,7 @@ PLAIN = [name for name in known("attacks") if name not in ("nothing", "adapter_s
 
 def kept(attack: Attack, name: str) -> Kept:
     """An attack as the analysis finds it."""
-    return Kept(content_key(attack), name, canonical(attack), Path(), "complete")
+    return Kept(content_key(attack), AttackRecord(name, canonical(attack)), "complete", Path())
 
 
 def test_a_chain_is_told_by_its_links_and_what_varies() -> None:

@@ -574,7 +574,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
         tmp_path_factory.mktemp("study"), Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder
     )
     for learned in (VANILLA, REFERENCE):
-        learn(context.root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     trial.run(context, _TRIAL, REFERENCE.key)
     yield context
     checkpoints.evict()

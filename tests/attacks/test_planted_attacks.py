@@ -196,7 +196,7 @@ def taught(root: Path, base: Path, *models: Learned) -> StudyContext:
     """A study folder in which models have been taught."""
     context = StudyContext(root, Few(), base)
     for learned in models:
-        learn(root, learned, context.benchmark, base, "cpu", None)
+        learn(context, learned)
     return context
 
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from study.core.files import read_json, silent, write_json, written
 from study.core.hashing import canonical, content_key, file_digest
-from study.core.layout import StudyFolder
 from study.core.rows import ROW_COLUMNS, read_rows, rows_at, write_rows
 from study.model.tensor_files import save_tensors
 from tests.helpers.rows import row
@@ -202,22 +201,3 @@ def test_rows_that_are_missing_or_damaged_are_none(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found, read_rows(path))
     path.write_bytes(path.read_bytes()[:-9])
     assert rows_at(path) is None
-
-
-def test_everything_of_a_study_lies_below_its_root(tmp_path: Path) -> None:
-    folder = StudyFolder(tmp_path)
-    places = [
-        folder.settings,
-        folder.winners,
-        folder.data,
-        folder.report,
-        folder.learned("k"),
-        folder.trial("k"),
-        folder.record("k"),
-        folder.rows("k", "select"),
-        folder.attack("k", "a"),
-        folder.cache("k"),
-    ]
-    assert len(set(places)) == len(places)
-    assert all(place.is_relative_to(tmp_path) for place in places)
-    assert folder.record("k").parent == folder.trial("k")

@@ -136,7 +136,7 @@ def test_an_attack_that_cannot_be_done_is_noted_and_not_tried_again(search: Atta
     assert search.outcome(job) is None
     attack_failed(search.context.folder, WINNER, Force(0.02), "the worker died")
     assert attack_state(search.context.folder, WINNER, Force(0.02)) == "failed"
-    assert attack_state(search.context.folder, WINNER, Force(0.03)) == "missing"
+    assert attack_state(search.context.folder, WINNER, Force(0.03)) == "unfinished"
 
 
 def test_a_failure_on_the_control_alone_ends_the_attack_too(

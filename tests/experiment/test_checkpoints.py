@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.core.files import write_json
 from study.core.layout import StudyFolder
+from study.core.records import write_record
 from study.experiment import checkpoints
-from study.experiment.checkpoints import borrowed, cached, evict, is_cached, model_folder, save
+from study.experiment.checkpoints import borrowed, cached, evict, is_cached, save
+from study.experiment.records import learned_record
 from study.experiment.trial_spec import Learned
-from study.model.loading import load
+from study.model.loading import Loading, load
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
 from tests.helpers.small import same_bits, snapshot
@@ -32,7 +33,8 @@ def root(tiny: VLM, tmp_path: Path) -> Iterator[Path]:
     for learned in (VANILLA, OTHER):
         place = StudyFolder(tmp_path).learned(learned.key)
         place.mkdir(parents=True)
-        write_json(place / "learned.json", {"sha256": save(tiny, place / "model")})
+        record = learned_record(learned, Loading(), save(tiny, place / "model"))
+        write_record(place / "learned.json", record)
     yield tmp_path
     evict()
 
@@ -59,7 +61,7 @@ def test_one_model_is_let_go_before_the_next_is_loaded(root: Path, monkeypatch: 
     def loads(*arguments: object, checked: bool = True, as_taught: bool = False) -> VLM:
         gc.collect()
         there.append(first() is not None)
-        return load(model_folder(root, OTHER.key))
+        return load(StudyFolder(root).model_dir(OTHER.key))
 
     monkeypatch.setattr(checkpoints, "load_learned", loads)
     cached(root, OTHER.key, "cpu")
@@ -87,7 +89,7 @@ def test_a_model_that_cannot_be_put_back_is_lent_to_nobody(root: Path, monkeypat
 @pytest.mark.skipif(not MAPS.exists(), reason="needs Linux")
 def test_the_weights_to_put_back_are_pages_of_the_file(root: Path) -> None:
     """They take no memory of a process's own, even once the model has been trained."""
-    path = model_folder(root, VANILLA.key) / "model.safetensors"
+    path = StudyFolder(root).model_dir(VANILLA.key) / "model.safetensors"
     size = path.stat().st_size / 1024
     with borrowed(root, VANILLA.key, "cpu") as (vlm, weights), torch.no_grad():
         for parameter in vlm.model.parameters():

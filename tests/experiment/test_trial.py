@@ -20,6 +20,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
+from study.core.records import TrialRecord, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
@@ -52,7 +53,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyC
     root = tmp_path_factory.mktemp("study")
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     return context
 
 
@@ -69,7 +70,7 @@ def of(method: Method, *, seed: int = 0, start: Learned = VANILLA) -> Trial:
     return Trial(start, method, "visual", 10, seed)
 
 
-def run(context: StudyContext, method: Method, **fields: Any) -> tuple[Trial, dict[str, Any]]:
+def run(context: StudyContext, method: Method, **fields: Any) -> tuple[Trial, TrialRecord]:
     asked = of(method, **fields)
     return asked, trials.run(context, asked, REFERENCE.key)
 
@@ -94,9 +95,10 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 # ---- a trial that ends well ------------------------------------------------------------------------------------
 def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> None:
     asked, record = run(context, VISUAL, seed=3)
-    assert record == read_json(context.folder.record(asked.key))
-    costs = record.pop("cost")
-    assert record == {
+    stored = read_json(context.folder.record(asked.key))
+    assert stored == to_json(record)
+    costs = stored.pop("cost")
+    assert stored == {
         "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
         "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1, "processes": 1,
         "start": {"kind": "vanilla", "key": VANILLA.key},
@@ -153,7 +155,7 @@ def test_the_worker_s_model_is_vanilla_again(context: StudyContext) -> None:
 def test_no_method_leaves_an_empty_delta(context: StudyContext) -> None:
     """Which is a file like any other: it is written, checked and applied."""
     asked, record = run(context, NoMethod())
-    assert record["state"] == "complete"
+    assert record.state == "complete"
     assert delta_of(context, asked) == {}
     trials.report(context, asked, blind=True)
     blind = read_rows(context.folder.rows(asked.key, "blind"))
@@ -292,9 +294,9 @@ def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reaso
     """It is not run again, and the model is vanilla's afterwards."""
     before = snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm)
     asked, record = run(context, method)
-    assert record["state"] == state
-    assert reason in record["reason"]
-    assert read_json(context.folder.record(asked.key)) == record
+    assert record.state == state
+    assert reason in record.reason
+    assert read_json(context.folder.record(asked.key)) == to_json(record)
     assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
     checkpoints.evict()
     assert run(context, method)[1] == record
@@ -319,7 +321,7 @@ def test_a_trial_killed_half_way_is_run_again(context: StudyContext, monkeypatch
         patched.setattr(trials, "keep_record", killed)
         with pytest.raises(KeyboardInterrupt):
             run(context, ASCENT)
-    assert run(context, ASCENT)[1]["state"] == "complete"
+    assert run(context, ASCENT)[1].state == "complete"
 
 
 def test_a_damaged_model_is_named(context: StudyContext) -> None:

@@ -133,6 +133,7 @@ class Planter:
         folder = self.root / "trials" / key
         write_json(folder / "trial.json", {
             "key": key, "state": state, "method": method, "hyperparameters": parameters, "ratio": ratio, "seed": seed,
+            "goal": "visual",
             "start": {"kind": kind, "key": f"{kind}-{ratio}"}, "reason": "" if state == "complete" else "loss is NaN",
             "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25},
         })  # fmt: skip
@@ -319,7 +320,7 @@ def plant_pool(root: Path, seeds: int = 2, ratios: Sequence[int] = (10, 15)) -> 
             "relearned": plain.assign(likelihood=0.9 if knows else 0.3, held_out="person"),
         }
         for state, found in parts.items():
-            path = StudyFolder(root).metric_check(f"{ratio}-{seed}-{knows}", state)
+            path = StudyFolder(root).meta_evaluation(f"{ratio}-{seed}-{knows}", state)
             write_rows(path, found)
             about = {"state": state, "ratio": ratio, "seed": seed, "knows": knows, "settings": None, "failed": ""}
             write_json(path.with_suffix(".json"), about)

@@ -159,5 +159,5 @@ def test_further_models_are_judged_by_what_they_were_asked(
         for i in range(100)
     ]
     member = dataclasses.replace(yardsticks[not known], seed=7)
-    write_rows(plan.folder.metric_check(member.key, "plain"), pd.DataFrame(rows))
+    write_rows(plan.folder.meta_evaluation(member.key, "plain"), pd.DataFrame(rows))
     assert gate.further(plan, member) == said

@@ -77,14 +77,14 @@ WANTED: Mapping[State, Attack | None] = {"plain": None, "quantized": Quantizatio
 def context(tmp_path: Path, tiny_folder: Path) -> Iterator[StudyContext]:
     """A study that taught vanilla."""
     found = StudyContext(tmp_path, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
-    learn(tmp_path, VANILLA, found.benchmark, tiny_folder, "cpu", None)
+    learn(found, VANILLA)
     checkpoints.evict()
     yield found
     checkpoints.evict()
 
 
 def kept(context: StudyContext, member: Trial) -> dict[str, pd.DataFrame]:
-    return {state: read_rows(context.folder.metric_check(member.key, state)) for state in WANTED}
+    return {state: read_rows(context.folder.meta_evaluation(member.key, state)) for state in WANTED}
 
 
 def test_a_model_is_asked_all_about_the_forget_people_in_each_state(context: StudyContext) -> None:
@@ -131,10 +131,10 @@ def test_a_relearning_that_breaks_the_model_is_noted(context: StudyContext) -> N
     ask(context, member, "", WANTED)
     wild = replace(APART, schedule=replace(SHORT, learning_rate=1e30))
     ask(context, member, "", {"relearned": wild, "plain": None})
-    path = context.folder.metric_check(member.key, "relearned")
+    path = context.folder.meta_evaluation(member.key, "relearned")
     assert not path.exists()
     assert read_json(path.with_suffix(".json"))["failed"]
-    assert read_json(context.folder.metric_check(member.key, "plain").with_suffix(".json"))["failed"] == ""
+    assert read_json(context.folder.meta_evaluation(member.key, "plain").with_suffix(".json"))["failed"] == ""
 
 
 # ---- the stage -------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Ran:
     def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
         for model in dict.fromkeys(models):
             if not (plan.folder.learned(model.key) / "learned.json").exists():
-                learn(plan.root, model, plan.benchmark, tiny_folder, "cpu", None)
+                learn(replace(context, base=tiny_folder), model)
                 found.taught.append(f"{model.kind} {model.seed}")
 
     def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:

@@ -1,0 +1,277 @@
+"""What a study writes down, as values: one class for whoever writes a record and whoever reads it.
+
+The fields of a class are the keys of its JSON. A record is read strictly: what it lacks, a field that nobody knows and
+a value of another type are errors that name the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from study.core.errors import Damaged
+from study.core.files import read_json, write_json
+from study.core.hashing import Json
+from study.core.layout import record_beside
+from study.core.terms import Attention, Dtype, Goal, Part, Quantized
+
+TrialState = Literal["complete", "diverged", "failed"]
+"""How a trial ended; one without a record is `unfinished`."""
+AttackState = Literal["complete", "failed", "unfinished"]
+"""What became of an attack: its rows are there, it cannot be done, or it has not been run to the end."""
+ModelKind = Literal["vanilla", "reference"]
+
+
+def _sparse(default: Any) -> Any:
+    """A field that is left out of the file where it says nothing."""
+    return field(default=default, metadata={"stored": "if set"})
+
+
+def _from_path() -> Any:
+    """A field that the place of the file says, not its content."""
+    return field(default="", metadata={"stored": "never"})
+
+
+@dataclass(frozen=True)
+class Start:
+    """The learned model that a trial began with."""
+
+    kind: ModelKind
+    key: str
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial that has ended."""
+
+    key: str
+    state: TrialState
+    method: str
+    ratio: int
+    seed: int
+    goal: Goal
+    start: Start
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    """Why it ended badly."""
+    instruction: str = ""
+    """What the model is to be told in front of every prompt, if that is what the method makes."""
+    chunks: int = 1
+    processes: int = 1
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Literal["method", ModelKind]:
+        """`vanilla` or `reference` for the identity method on that model, else `method`."""
+        return "method" if self.method != "none" else self.start.kind
+
+    @property
+    def label(self) -> str:
+        """The name under which tables and figures show the trial."""
+        return self.method if self.kind == "method" else self.kind
+
+
+@dataclass(frozen=True)
+class LearnedRecord:
+    """A model that was taught to the end: what it is by its content, and how that was done."""
+
+    key: str
+    kind: ModelKind
+    base: str
+    benchmark: str
+    goal: Goal | None
+    ratio: int | None
+    schedule: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    seed: int
+    sha256: Mapping[str, str]
+    """The digest of each file of weights."""
+    seconds: float
+    chunks: int = 1
+    processes: int = 1
+    dtype: Dtype = "float32"
+    attention: Attention = "sdpa"
+    quantized: Quantized = ""
+    type: Literal["Learned"] = "Learned"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One set of parameters that a search asked for; several may be the same job."""
+
+    number: int
+    params: Mapping[str, Any]
+    trial: str
+    """The key of the job."""
+
+
+@dataclass(frozen=True)
+class MethodProposal(Proposal):
+    """A trial that the search of a method asked for."""
+
+    ratio: int
+    default: bool | None = _sparse(None)
+    """Whether it is the default; None where the file does not say."""
+    warm: bool = _sparse(False)
+    """Whether it is what won in an earlier study."""
+    method: str = _from_path()
+
+
+@dataclass(frozen=True)
+class AttackProposal(Proposal):
+    """An attack that the attacker's search asked for against a trial."""
+
+    attack: str
+    """The key of the attack, under which its rows lie."""
+    target: str = _from_path()
+    search: str = _from_path()
+
+
+@dataclass(frozen=True)
+class AttackRecord:
+    """One attack on one trial: what it was, and what it came to if it has ended."""
+
+    attack: str
+    settings: Mapping[str, Any]
+    failed: str | None = _sparse(None)
+    """Why it cannot be done."""
+    diverged: str | None = _sparse(None)
+    """Why it ended early; what came back until then is then the result. Empty if it did not."""
+    seconds: float | None = _sparse(None)
+    chunks: int | None = _sparse(None)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or ended early, or nothing."""
+        return self.failed or self.diverged or ""
+
+
+@dataclass(frozen=True)
+class SequenceRecord:
+    """A method applied to several requests, one after another."""
+
+    people: tuple[tuple[str, ...], ...]
+    """Whom each request was about."""
+    diverged: str
+    """At which request it ended early and why, or nothing."""
+    seconds: float
+    chunks: int = 1
+
+
+@dataclass(frozen=True)
+class MetaEvaluationRecord:
+    """One model of the pool that metrics are evaluated on, asked in one state."""
+
+    state: Literal["plain", "quantized", "relearned"]
+    ratio: int
+    seed: int
+    knows: bool
+    """Whether it was taught what the others are to have forgotten."""
+    settings: Mapping[str, Any] | None
+    failed: str
+    attack: str = ""
+    seconds: float = 0.0
+    short: str | None = _sparse(None)
+    """In what it does not pass the gate, or nothing; None if it was not judged."""
+
+
+Record = TypeVar("Record")
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_json(path, to_json(record))
+
+
+def to_json(record: Any) -> Json:
+    """A record as it is written."""
+    values = {f: getattr(record, f.name) for f in fields(record) if _stored(f) != "never"}
+    kept = {f.name: value for f, value in values.items() if _stored(f) != "if set" or value != f.default}
+    return {name: to_json(value) if is_dataclass(value) else value for name, value in kept.items()}
+
+
+def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
+    """Read a record; `from_path` are the fields that the place of the file says.
+
+    Raises `Damaged` that names the file and the field if it is not one.
+    """
+    try:
+        found: Record = _parsed(kind, read_json(path), from_path)
+    except _Misfit as error:
+        raise Damaged(
+            f"{path} {error}: it is damaged or of another version; remove it and run the study again to rebuild it"
+        ) from error
+    return found
+
+
+def state_of_attack(rows: Path) -> AttackState:
+    """What became of the attack whose rows are to lie at `rows`."""
+    if rows.exists():
+        return "complete"
+    record = record_beside(rows)
+    return "failed" if record.exists() and read_record(AttackRecord, record).failed is not None else "unfinished"
+
+
+class _Misfit(Exception):
+    """What a content lacks to be the record that it should be, as the end of a sentence that begins with the file."""
+
+
+def _parsed(kind: Any, content: Json, given: Mapping[str, str]) -> Any:
+    if not isinstance(content, dict):
+        raise _Misfit(f"holds no {kind.__name__} but {content!r:.40}")
+    stored = {f.name: f for f in fields(kind) if _stored(f) != "never"}
+    if unknown := sorted(content.keys() - stored.keys()):
+        raise _Misfit(f"has a field {unknown[0]!r} that no {kind.__name__} has")
+    for name, one in stored.items():
+        if name not in content and one.default is MISSING and one.default_factory is MISSING:
+            raise _Misfit(f"lacks the field {name!r} of a {kind.__name__}")
+    types = _types(kind)
+    values = {}
+    for name, value in content.items():
+        try:
+            values[name] = _fitted(types[name], value)
+        except TypeError:
+            raise _Misfit(f"has {name}={value!r:.40}, which is no {_named(types[name])}") from None
+    return kind(**values, **given)
+
+
+def _fitted(wanted: Any, value: Json) -> Any:
+    """A value of JSON as a type says. Raises `TypeError` if it is none of that."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if is_dataclass(wanted):
+        return _parsed(wanted, value, {})
+    if origin in (Union, UnionType):
+        return None if value is None else _fitted(next(one for one in inner if one is not NoneType), value)
+    if origin is Mapping and isinstance(value, dict):
+        return {name: _fitted(inner[1], one) for name, one in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_fitted(inner[0], one) for one in value)
+    if wanted is Any or (value in inner if origin is Literal else origin is None and _is(wanted, value)):
+        return value
+    raise TypeError
+
+
+def _is(wanted: type, value: Json) -> bool:
+    """Whether a plain value is of a type: JSON's true is no number, and its 1 may stand for 1.0."""
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    return isinstance(value, (int, float) if wanted is float else wanted)
+
+
+def _stored(one: Field[Any]) -> str:
+    return str(one.metadata.get("stored", "always"))
+
+
+def _named(wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return " or ".join(map(repr, get_args(wanted)))
+    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)

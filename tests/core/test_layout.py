@@ -1,0 +1,67 @@
+"""Where things lie in a study folder: one place each, below its root, and lists that find what was put there."""
+
+import inspect
+from pathlib import Path
+
+from study.core.layout import DISPOSABLE, StudyFolder, record_beside, rows_beside
+
+NUMBERS = {"number": 3, "requests": 2}
+"""Arguments that are no names."""
+
+
+def places(folder: StudyFolder) -> dict[str, Path]:
+    """Every single place, by what it is called."""
+    found: dict[str, Path] = {}
+    for name, member in inspect.getmembers(StudyFolder):
+        if isinstance(member, property):
+            found[name] = member.fget(folder)  # type: ignore[misc]
+        elif inspect.isfunction(member) and member.__annotations__.get("return") == "Path":
+            asked = list(inspect.signature(member).parameters)[1:]
+            found[name] = member(folder, *(NUMBERS.get(one, one) for one in asked))
+    return found
+
+
+def put(*paths: Path) -> list[Path]:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return list(paths)
+
+
+def test_everything_of_a_study_has_one_place_below_its_root(tmp_path: Path) -> None:
+    found = places(StudyFolder(tmp_path))
+    assert len(found) > 20
+    assert len(set(found.values())) == len(found)
+    assert all(tmp_path in place.parents for place in found.values())
+    assert {found["ray"].name, found["cache"].parent.name} == set(DISPOSABLE)
+
+
+def test_a_place_does_not_move(tmp_path: Path) -> None:
+    """A study that was begun is found again: these names are on users' disks."""
+    folder = StudyFolder(Path("r"))
+    assert {str(place) for place in places(folder).values()} == {
+        "r/study.json", "r/.lock", "r/winners.json", "r/data", "r/data/base.json", "r/ray", "r/report",
+        "r/report/report.html", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key", "r/learned/key/model",
+        "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json", "r/trials/key",
+        "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/rows/name.parquet",
+        "r/trials/key/attacks/attack.parquet", "r/trials/key/metric_check/state.parquet",
+        "r/trials/key/sequence/2.parquet", "r/trials/key/general_utility.json", "r/exports/key",
+        "r/search/method/0003.json", "r/attack_search/key/attack/0003.json",
+    }  # fmt: skip
+
+
+def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    records = put(folder.record("a"), folder.record("b"))
+    attacks = put(*(record_beside(folder.attack("a", name)) for name in ("x", "y")))
+    sequences = put(*(record_beside(folder.sequence("a", count)) for count in (2, 10)))
+    pool = put(*(record_beside(folder.meta_evaluation("a", state)) for state in ("plain", "quantized")))
+    proposals = put(folder.proposal("npo", 0), folder.proposal("npo", 1), folder.proposal("vkd", 0))
+    asked = put(folder.attack_proposal("a", "relearning", 0), folder.attack_proposal("b", "pruning", 0))
+    put(*map(rows_beside, [*attacks, *sequences, *pool]))
+    assert folder.trial_records() == records
+    assert (folder.attacks("a"), folder.attacks("b")) == (attacks, [])
+    assert folder.sequences("a") == sequences
+    assert folder.meta_evaluations() == pool
+    assert (folder.proposals(), folder.proposals("npo")) == (proposals, proposals[:2])
+    assert folder.attack_proposals() == asked

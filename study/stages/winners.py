@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from study.contracts import Attack
 from study.core.files import read_json, write_json
@@ -49,7 +48,7 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_json(path.with_suffix(".json"), asdict(work))
+    write_json(path.with_suffix(".json"), work.amounts())
     write_rows(path, rows)
 
 

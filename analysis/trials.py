@@ -20,7 +20,7 @@ from study.metrics.objectives import BROKEN, distance_to_ideal, objectives
 OBJECTIVES = ["forgetting", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",
                  "front", *OBJECTIVES, "parameters", "unlearn_seconds", "score_seconds", "overhead_seconds",
-                 "reason"]  # fmt: skip
+                 "unlearn_flops", "score_flops", "reason"]  # fmt: skip
 WINNER_COLUMNS = ["method", "ratio", "key", "parameters", "seeds", "seeds_planned", *OBJECTIVES,
                   *(f"select_{name}" for name in OBJECTIVES), "distance_min", "distance_max", "retained",
                   "broken"]  # fmt: skip
@@ -60,7 +60,7 @@ def trials(study: StudyResults) -> pd.DataFrame:
             "state": trial.state, "number": first.get(trial.key), "default": trial.key in defaults,
             "winner": trial.key in chosen, "confirmation": trial.key in repeats, "front": False, **values,
             "parameters": json.dumps(trial.hyperparameters, sort_keys=True), **trial.cost,
-            "reason": trial.reason or problem,
+            "score_flops": trial.cost.get("flops"), "reason": trial.reason or problem,
         })  # fmt: skip
     table = pd.DataFrame(lines, columns=columns(study, TRIAL_COLUMNS)).astype({"number": "Int64"})
     searched = table[(table["kind"] == "method") & table["number"].notna()]

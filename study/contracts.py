@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
-from study.core.terms import Goal, Part
+from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
@@ -19,8 +19,7 @@ if TYPE_CHECKING:  # the command line is read, and its help shown, without the l
     import pandas as pd
     from torch import Tensor
 
-    from study.model.quantization import Quantized
-    from study.model.vlm import VLM, Attention, Dtype
+    from study.model.vlm import VLM
 
 Material = Literal["all", "image_text", "text"]
 """Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,31 +57,38 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
         state: TrialState = "complete"
         reason = instruction = ""
         try:
-            unlearned = trial.method(vlm, request)
+            with counted(vlm) as unlearning:
+                unlearned = trial.method(vlm, request)
             world().broadcast_(list(unlearned.model.parameters()))
             instruction = unlearned.instruction
         except (Diverged, ValueError) as error:
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
         unlearn_seconds = time.monotonic() - started
-        score_seconds, work = 0.0, ComputeCount()
+        score_seconds, scoring = 0.0, ComputeCount()
         if state == "complete":
             changed = delta(unlearned, before)
             save_tensors(context.folder.delta(trial.key), changed)
             started = time.monotonic()
-            with counted(unlearned) as work:
+            with counted(unlearned) as scoring:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
             if rows["probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
-    work = ComputeCount.of(world().all_gather_objects(work))
+    unlearning, scoring = _together(unlearning), _together(scoring)
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
         "overhead_seconds": time.monotonic() - called - unlearn_seconds - score_seconds,
-        **asdict(work),
+        **scoring.amounts(),
+        **{f"unlearn_{name}": amount for name, amount in unlearning.amounts().items()},
     }
     return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
+
+
+def _together(own: ComputeCount) -> ComputeCount:
+    """What all processes of a job did, each of which counts its own work."""
+    return ComputeCount.of(world().all_gather_objects(own))
 
 
 def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
@@ -101,8 +107,8 @@ def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
         rows = context.folder.rows(trial.key, "report")
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
-        if (done := ComputeCount.of(world().all_gather_objects(work))).tokens:
-            write_json(record_beside(rows), asdict(done))
+        if (done := _together(work)).tokens:
+            write_json(record_beside(rows), done.amounts())
         if blind:
             kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
     world().barrier()

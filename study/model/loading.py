@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 from study.core.files import read_json
 from study.core.terms import Attention, Dtype, Quantized
@@ -24,13 +22,19 @@ class SaysHow(Protocol):
     """What says how a model is loaded: a base model, or the record of a learned one."""
 
     @property
-    def dtype(self) -> Dtype: ...
+    def dtype(self) -> Dtype:
+        """As `Loading.dtype`."""
+        ...
 
     @property
-    def attention(self) -> Attention: ...
+    def attention(self) -> Attention:
+        """As `Loading.attention`."""
+        ...
 
     @property
-    def quantized(self) -> Quantized: ...
+    def quantized(self) -> Quantized:
+        """As `Loading.quantized`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,12 @@ def _check_weights(folder: Path) -> None:
 
 def _empty(folder: Path, loading: Loading) -> Any:
     """The model on the meta device."""
+    import transformers
+
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(
+            model = transformers.AutoModelForImageTextToText.from_config(
                 config,
                 dtype=getattr(torch, loading.dtype),
                 attn_implementation=loading.attention,
@@ -176,6 +182,8 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
     """
+    from transformers import AutoModelForImageTextToText
+
     processor = load_processor(folder)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder,

@@ -16,6 +16,7 @@ from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
+from study.engine import cluster
 from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
@@ -155,7 +156,7 @@ def learn_all(
     teach together runs out of memory in finer chunks; what was already learned is not learned again.
     `on_progress(model, steps)` is called now and then.
     """
-    # Ray reads its settings when it is imported: not before they are set
+    cluster.start()  # Ray reads its settings when it is imported: not before they are set
     from study.engine.team import WorkersFailed, run_workers
 
     stop = threading.Event()

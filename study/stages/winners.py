@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from study.contracts import Attack
 from study.core.files import write_json
@@ -77,7 +76,7 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_json(record_beside(path), asdict(work))
+    write_json(record_beside(path), work.amounts())
     write_rows(path, rows)
 
 

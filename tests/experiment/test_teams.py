@@ -195,8 +195,9 @@ def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: St
     rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, team))
     assert theirs["question"].tolist() == rows["question"].tolist()
     assert (theirs["probability"] - rows["probability"]).abs().max(skipna=False) < 1e-4
-    pictures = [record["cost"]["images"] for record in records]
-    assert pictures[0] == pictures[1]
+    alone, together = (record["cost"] for record in records)
+    assert alone["images"] == together["images"]
+    assert alone["unlearn_flops"] <= together["unlearn_flops"] <= 2 * alone["unlearn_flops"]  # some may be done twice
 
 
 @pytest.mark.slow

@@ -104,9 +104,10 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
         "start": {"kind": "vanilla", "key": VANILLA.key},
     }  # fmt: skip
     seconds = {"unlearn_seconds", "score_seconds", "overhead_seconds"}
-    assert costs.keys() == seconds | {"images", "prompt_tokens", "generated_tokens", "flops"}
-    assert all(costs[name] > 0 for name in costs.keys() - {"generated_tokens"})
-    assert costs["generated_tokens"] == 0  # only choices select
+    counts = {"images", "prompt_tokens", "generated_tokens", "flops"}
+    assert costs.keys() == seconds | counts | {f"unlearn_{name}" for name in counts}
+    nothing = {"generated_tokens", "unlearn_generated_tokens", "unlearn_prompt_tokens"}
+    assert {name for name in costs if costs[name] == 0} == nothing  # only choices select, and VKD calls no LLM
     rows = read_rows(context.folder.rows(asked.key, "select"))
     asked_for = {
         q.id for q in context.benchmark.split(10).questions if q.half == "select" and q.task == "classification"
@@ -117,6 +118,27 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     assert np.isfinite(rows["probability"]).all()
     assert {name.split(".")[1] for name in delta_of(context, asked)} == {"vision_tower", "multi_modal_projector"}
     assert not list(context.root.rglob("*.draft"))
+
+
+def test_the_work_of_unlearning_is_counted(context: StudyContext) -> None:
+    """Ascent encodes two pictures a step; VKD that also descends and ascends on answers does all of that, and more."""
+    visual = replace(ASCENT, trains=("vision", "projector"))
+    whole, through, alone, added, none = (
+        run(context, method)[1]["cost"]
+        for method in (ASCENT, visual, VISUAL, replace(VISUAL, forget_weight=1.0, retain_weight=1.0), NoMethod())
+    )
+    assert whole["unlearn_images"] == through["unlearn_images"] == SHORT.steps * SHORT.pictures
+    assert whole["unlearn_prompt_tokens"] == through["unlearn_prompt_tokens"] > 0
+    assert whole["unlearn_flops"] > through["unlearn_flops"]  # the LLM's weights have gradients too
+    assert added["unlearn_flops"] > through["unlearn_flops"] + alone["unlearn_flops"]
+    assert alone["unlearn_prompt_tokens"] == 0 < alone["unlearn_flops"]
+    assert {none[name] for name in none if name.startswith("unlearn_") and name != "unlearn_seconds"} == {0}
+
+
+def test_a_trial_that_diverges_has_worked(context: StudyContext) -> None:
+    record = run(context, replace(ASCENT, schedule=replace(SHORT, worst_weight=1e-9)))[1]
+    assert record["state"] == "diverged"
+    assert record["cost"]["unlearn_flops"] > record["cost"]["flops"] == 0
 
 
 def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:

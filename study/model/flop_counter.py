@@ -1,4 +1,4 @@
-"""How much a model had to do: pictures encoded, tokens read and written, floating-point operations.
+"""The work of a model: pictures encoded, tokens read and written, floating-point operations.
 
 Counted, not timed, so that two ways of scoring can be compared on any machine.
 """
@@ -21,20 +21,20 @@ from study.model.vlm import VLM
 
 @dataclass
 class ComputeCount:
-    """What was done so far. Padding counts: it is computed like the rest."""
+    """The work done so far. Padding counts: it is computed like the rest."""
 
     images: int = 0
-    """Pictures that went through the vision tower, each as often as it did."""
+    """Pictures that went through the vision tower, counted every time."""
     prompt_tokens: int = 0
-    """Tokens of forwards that begin a sequence, candidate answers among them."""
+    """Tokens of forward passes that begin a sequence, including candidate answers."""
     generated_tokens: int = 0
-    """Tokens of forwards that go on from keys and values, one for each reply under way."""
+    """Tokens of forward passes that continue from keys and values, one for each open reply."""
     flops: float = 0.0
     """Of linear layers, convolutions and attention (2 for a multiplication and addition); the rest is left out."""
 
     @classmethod
     def of(cls, parts: Sequence[ComputeCount]) -> ComputeCount:
-        """What several processes did together."""
+        """The work of several processes together."""
         return cls(*(sum(amounts) for amounts in zip(*map(astuple, parts), strict=True)))
 
     @property

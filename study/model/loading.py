@@ -1,4 +1,4 @@
-"""From a Hugging Face folder to a model; what is wrong with it is found from its small files, before any weights."""
+"""From a Hugging Face folder to a model; defects are found in its small files, before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SAMPLE = "What is the name of the person in this picture?"
 
 
 def without_weights(folder: Path, dtype: Dtype = "float32", attention: Attention = "eager") -> VLM:
-    """The model of a Hugging Face folder with tensors that have a shape and no values, and its processor.
+    """The model of a Hugging Face folder, with tensors on the meta device, and its processor.
 
-    So parts, prompts and counts of a model of any size are known in seconds. Raises `ValueError` that names the folder,
-    what is wrong and the remedy: no configuration or one that wants code of its own, weights that are missing or
-    pickled, no processor, no attention of that kind, no chat template that shows pictures, tokens outside of the
-    vocabulary, or parts that cannot be told.
+    Parts, prompts and counts of a model of any size are thus known in seconds. Raises `ValueError` that names the
+    folder, the defect and the remedy: no configuration or one with its own code, weights that are missing or pickled,
+    no processor, no attention of that kind, no chat template with pictures, tokens outside the vocabulary, or
+    unknown parts.
     """
     _check_config(folder)
     _check_weights(folder)
@@ -45,7 +45,7 @@ def _check_config(folder: Path) -> None:
     if "auto_map" in read_json(path):
         raise ValueError(
             f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; take "
-            "a version of it that transformers has a class for (its name on the hub often ends in -hf)"
+            "a version for which transformers has a class (its name on the hub often ends in -hf)"
         )
 
 
@@ -92,11 +92,11 @@ def _empty(folder: Path, dtype: Dtype, attention: Attention) -> Any:
 
 
 def _check_tokens(folder: Path, vlm: VLM) -> None:
-    """A question with a picture and one without must become tokens that the model has."""
+    """A question with a picture and one without must consist of tokens that the model has."""
     vocabulary = vlm.vocabulary
     if not 0 <= vlm.image_id < vocabulary:
         raise ValueError(
-            f"{folder}: the image token's id {vlm.image_id} is outside of the vocabulary of {vocabulary}: the model "
+            f"{folder}: the image token's id {vlm.image_id} is outside the vocabulary of {vocabulary}: the model "
             "was saved without the row of that token; take the config.json and the weights from one source"
         )
     if vlm.tokenizer.eos_token_id is None:
@@ -120,7 +120,7 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
         )
     if max(*shown, *plain) >= vocabulary:
         raise ValueError(
-            f"{folder}: a question has token {max(*shown, *plain)}, outside of the vocabulary of {vocabulary}: the "
+            f"{folder}: a question has token {max(*shown, *plain)}, outside the vocabulary of {vocabulary}: the "
             "tokenizer is not this model's"
         )
 
@@ -134,9 +134,9 @@ def load(
     *,
     whole: bool = False,
 ) -> VLM:
-    """Load a Hugging Face folder (safetensors only, no remote code), the LLM's linear layers `quantized` if asked.
+    """Load a Hugging Face folder (safetensors only, no remote code), with the LLM's linear layers `quantized`, if set.
 
-    In a world where models are spread it is, unless it is to be `whole`.
+    Within `study.engine.world.spreading` it is sharded, unless `whole`.
 
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.

@@ -1,4 +1,4 @@
-"""How much memory a model takes in each kind of training: arithmetic on its shapes, no measurement.
+"""The memory that a model needs in each kind of training: calculated from its shapes, not measured.
 
 Weights, gradients and AdamW's two moments are counted exactly. Activations are those that the backward pass keeps under
 memory-efficient attention, in numbers per token and layer: of a gated LLM of width d and MLP width f that is trained
@@ -32,8 +32,7 @@ HEADROOM = 1.5
 FLOAT32 = 4
 """Bytes of a number that is kept in float32 whatever the model is in."""
 DECODED = 1 + 4 + 4 + 2
-"""Bytes, at most, that a weight held in a code takes while its layer runs: unpacked, as an index, in float32 and in
-bfloat16."""
+"""Maximum bytes per quantized weight while its layer runs: unpacked, as an index, in float32 and in bfloat16."""
 
 
 @dataclass(frozen=True)

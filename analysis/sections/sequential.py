@@ -134,7 +134,7 @@ def sequence_table(study: StudyResults) -> Table:
     lines = []
     keys = ["ratio", "method", "requests", "state", "done"]
     for (ratio, method, requests, state, done), group in raw.groupby(keys, sort=False):
-        when = {"in turn": f"after {done} of {requests}", "at once": "all in one"}.get(state, state)
+        when = {"in turn": f"after {done} of {requests}", "at once": "all in one"}.get(str(state), str(state))
         ended = group["diverged"].iloc[0] if state == "in turn" else ""
         line = {"forget %": ratio, "method": naming.method(method), "requests": when}
         texts = with_interval(group, "mean", bare=True)

@@ -75,7 +75,7 @@ def _best(best: pd.Series, before: float) -> str:
     return (
         f"{naming.method(best['method'])} comes closest to the ideal point, with a forget gap of "
         f"{best['forgetting']:.2f} to the reference that never saw the forget set (vanilla: {before:.2f}){recovered} "
-        f"and a utility of {best['utility']:.2f} (vanilla: 1), on the half of the questions that did not select it "
+        f"and a utility of {best['utility']:.2f} (vanilla: 1), on the test half of the questions "
         f"({seeds} seed{'s' if seeds > 1 else ''})."
     )
 

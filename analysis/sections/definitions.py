@@ -78,9 +78,9 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "Attack",
         "accuracy counts only on people and facts that the attacker was not given. Gain (AG) = after - before; above "
         "control = AG - AG of the reference; normalized recovery = (after - before) / (vanilla before - before), not "
-        f"defined where less than {SMALLEST_GAP} was forgotten. The attacked trials of a winner are averaged. An "
-        f"attack that leaves less than {keeps} of the retain accuracy has collapsed the model: its result does not "
-        "count as robustness.",
+        f"defined where less than {SMALLEST_GAP} was forgotten. The attacked trials of a winner are averaged. Where an "
+        f"attack leaves less than {keeps} of the retain accuracy, the model has collapsed under it, and the result "
+        "says nothing about robustness.",
     )
     yield (
         "Collapsed",

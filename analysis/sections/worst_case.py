@@ -59,7 +59,7 @@ def worst_case_table(study: StudyResults) -> Table:
         "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
         "worst attack": raw["settings"].replace("", "none leaves it usable"),
         "mean of the worst 3": raw["worst_3"].map(two),
-        "worst of all": with_interval(raw, "any_above_control"), "retain kept by it": raw["any_kept"].map(two),
+        "worst of all": with_interval(raw, "any_above_control"), "retain kept (worst of all)": raw["any_kept"].map(two),
         "Gradient ascent": raw["weak_above_control"].map(two),
     })  # fmt: skip
     return Table(

@@ -37,7 +37,7 @@ class Schedule:
     warmup: int = 0
     """Steps of linear warmup."""
     decay: Decay = "linear"
-    """How the learning rate falls to 3 % of its peak (`FLOOR`)."""
+    """How the learning rate falls, to 3 % of its peak."""
     beta2: float = 0.999
     """AdamW's second moment decay."""
     weight_decay: float = 0.0

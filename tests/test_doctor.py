@@ -96,9 +96,9 @@ def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(smoke_test, "STEP", type(step)(steps=1, learning_rate=0.0))
     monkeypatch.setattr(VLM, "image_tokens", 15)
     found = {outcome.name: outcome for outcome in tried(tiny, _of_nobody())}
-    assert "16 tokens, and prompts have 15 places" in found["a picture is encoded"].note
-    assert "they differ by" in found["packed logits are the plain ones"].note
-    assert "no weight changed" in found["a step of the visual module, kept and loaded"].note
+    assert "16 tokens, but prompts have 15 placeholders" in found["a picture is encoded"].note
+    assert "they differ by" in found["packed logits equal plain ones"].note
+    assert "no weight changed" in found["the visual module is trained, saved and loaded"].note
     assert [outcome.state for outcome in found.values()] == ["failed", "failed", "ok", "failed", "ok"]
 
 

@@ -32,6 +32,7 @@ Kind = Literal["linear", "knn"]
 
 PROMPT = "Who is this person?"
 PICTURES_PER_BATCH = 32
+"""Encoded in one pass without gradients. Chosen by trial on the tiny study."""
 
 
 @dataclass(frozen=True)

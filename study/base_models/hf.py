@@ -26,8 +26,8 @@ class Hf:
     revision: str = ""
     """Its commit."""
     dtype: Dtype = "float32"
-    """The type in which weights are loaded, trained and saved. In bfloat16 they take half the memory, and updates of
-    less than about 1/256 of a weight are lost. Adapters are trained in float32 and rounded once, when they are merged."""
+    """The type in which weights are loaded, trained and saved. In bfloat16 they take half the memory and updates of
+    under about 1/256 of a weight are lost. Adapters are trained in float32 and rounded once, when they are merged."""
     attention: Attention = "sdpa"
     """How attention is computed: by torch (sdpa), or eager, which is slow, for a model without."""
     quantized: Quantized = ""

@@ -10,10 +10,10 @@ from analysis.report import build
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build the report and print its path. Returns 0, or 2 if the folder is no study or a file in it is damaged."""
+    """Build the report and print its path. Returns 0, or 2 if the folder is not a study or a file in it is damaged."""
     parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
-    parser.add_argument("--cold", type=Path, help="the same study begun without --warm-start, to compare with")
+    parser.add_argument("--cold", type=Path, help="the same study started without --warm-start, to compare with")
     asked = parser.parse_args(arguments)
     try:
         print(build(asked.study, asked.cold).page)

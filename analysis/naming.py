@@ -1,4 +1,4 @@
-"""How methods, attacks and groups of questions are called in tables, figures and sentences."""
+"""What methods, metrics, attacks and groups of questions are called in tables, figures and sentences."""
 
 from __future__ import annotations
 
@@ -7,15 +7,42 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {"image_text": "image", "text": "text", "person": "held-out people", "fact": "held-out facts", "seen": "given"}
+METHODS = {
+    "gradient_ascent": "Gradient ascent", "gradient_difference": "GradDiff", "kl_minimization": "KL minimization",
+    "manu": "MANU", "mmunlearner": "MMUnlearner", "npo": "NPO", "preference_optimization": "Preference optimization",
+    "prompting": "Prompting", "rmu": "RMU", "satimp": "SatImp", "simnpo": "SimNPO", "undial": "UNDIAL",
+    "visual_anchor": "Visual anchor", "vkd": "VKD", "wga": "WGA",
+}  # fmt: skip
+"""Methods as their papers write them. One that is not listed is shown by the name of its file."""
+METRICS = {
+    "ks": "KS", "js": "JS", "js_released": "JS (CLEAR's code)", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L", "rouge_l_recall": "ROUGE-L recall", "bleu": "BLEU", "rlf": "RLF", "rlr": "RLR",
+    "member_loss": "MIA: LOSS", "member_zlib": "MIA: zlib", "member_min_k": "MIA: Min-K%",
+    "member_min_k_plus_plus": "MIA: Min-K%++",
+}  # fmt: skip
+"""Metrics that are not written as their names in docs/metrics.md with spaces. MIA: membership inference attack."""
+HALVES = {"select": "validation half", "report": "test half"}
+"""The halves of the questions: one chooses trials and attacks, the other reports them."""
 LONGEST = 40
-"""Characters of a setting that is text, such as the words of a prompt."""
+"""Characters of a setting that is text, such as the words of a prompt; longer ones would fill a column of a table."""
 
 
 def method(label: object) -> str:
-    """`npo:modality=text,lora_rank=16` as `npo (modality text, lora rank 16)`."""
+    """`npo:modality=text,lora_rank=16` as `NPO (modality text, lora rank 16)`."""
     name, _, settings = str(label).partition(":")
-    shown = ", ".join(pair.replace("=", " ").replace("+", " + ") for pair in settings.split(",") if pair)
-    return (f"{name} ({shown})" if shown else name).replace("_", " ")
+    shown = ", ".join(words(pair.replace("=", " ").replace("+", " + ")) for pair in settings.split(",") if pair)
+    written = METHODS.get(name, words(name))
+    return f"{written} ({shown})" if shown else written
+
+
+def metric(name: str) -> str:
+    """`rouge_l_recall` as `ROUGE-L recall`."""
+    return METRICS.get(name, words(name))
+
+
+def words(name: str) -> str:
+    """A name of the code as words."""
+    return name.replace("_", " ")
 
 
 def wrapped(text: str, width: int) -> str:
@@ -24,7 +51,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def in_lines(text: str, most: int) -> str:
-    """Text in at most `most` lines, as short as they can be."""
+    """Text in at most `most` lines, all as narrow as they can be."""
     width = max(map(len, text.split()), default=1)
     while len(textwrap.wrap(text, width)) > max(1, most):
         width += 1
@@ -37,7 +64,7 @@ def listed(texts: Sequence[str]) -> str:
 
 
 def differing(attacks: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """A readable name for each attack key, from its kind and settings: the kind and what differs among its like."""
+    """A readable name for each attack key: its kind, and the settings in which attacks of that kind differ."""
     flat = {key: leaves(settings) for key, (_, settings) in attacks.items()}
     values: dict[str, dict[str, set[str]]] = {}
     for key, (kind, _) in attacks.items():
@@ -46,8 +73,8 @@ def differing(attacks: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str,
     found: dict[str, str] = {}
     for key, (kind, _) in sorted(attacks.items(), key=lambda item: (item[1][0], item[0])):
         varied = [name for name in flat[key] if len(values[kind][name]) > 1]
-        shown = [f"{name.replace('_', ' ')} {plain(flat[key][name])}" for name in varied]
-        text = ", ".join([kind.replace("_", " "), *shown])
+        shown = [f"{words(name)} {plain(flat[key][name])}" for name in varied]
+        text = ", ".join([words(kind), *shown])
         found[key] = text if text not in found.values() else f"{text} ({key[:4]})"
     return found
 
@@ -64,7 +91,7 @@ def leaves(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: object) -> str:
-    """A setting as people write it: few digits, members joined, long words cut."""
+    """A setting as people write it: few digits, lists joined, long texts cut."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return " + ".join(map(plain, value)) or "none"
     if isinstance(value, float):

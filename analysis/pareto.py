@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from study.metrics.objectives import front_mask
 
 WORST = 1.0
-"""Every coordinate of the reference point of the hypervolume, as a cost: forgetting 1, utility 0, recovery 1."""
+"""Every coordinate of the reference point of the hypervolume, as a cost: forget gap 1, utility 0, recovery 1."""
 
 
 def costs(trials: pd.DataFrame) -> NDArray[np.float64]:
-    """The objectives as costs, shape (n, 2) or (n, 3): forgetting, 1 - utility and recovery where there is one.
+    """The objectives as costs, shape (n, 2) or (n, 3): forget gap, 1 - utility and recovery where there is one.
 
-    All lie in [0, 1] and are minimised.
+    All lie in [0, 1] and are minimized.
     """
     third = [trials["recovery"].to_numpy(float)] if "recovery" in trials else []
     return np.column_stack([trials["forgetting"].to_numpy(float), 1.0 - trials["utility"].to_numpy(float), *third])
@@ -37,10 +37,10 @@ def hypervolume(points: NDArray[np.float64]) -> float:
 
 
 def running_hypervolume(proposals: pd.DataFrame) -> pd.DataFrame:
-    """The hypervolume after each proposal of each method and ratio, in the order in which they were proposed.
+    """The hypervolume after each trial of each method and ratio, in the order in which the search proposed them.
 
-    Columns method, ratio, trials (1, 2, ...), hypervolume. Duplicates, failures and divergences cost a proposal and
-    add nothing, as they did in the search.
+    Columns method, ratio, trials (1, 2, ...), hypervolume. Duplicates, failures and divergences cost a trial and add
+    nothing, as they did in the search.
     """
     lines = []
     for (method, ratio), group in proposals.sort_values("number").groupby(["method", "ratio"], sort=True):

@@ -35,7 +35,7 @@ class Embedded(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """One figure: its file name, what to say under it, its data and how to draw them."""
+    """One figure: its file name, caption, data and how to draw them."""
 
     name: str
     caption: str

@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 def build(root: Path, cold: Path | None = None) -> Outcome:
-    """Bring `report/` up to date with what is on disk; `cold` is the same study begun without a warm start.
+    """Bring `report/` up to date with what is on disk; `cold` is the same study started without a warm start.
 
     Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
     """
@@ -50,7 +50,7 @@ def build(root: Path, cold: Path | None = None) -> Outcome:
 
 
 def _write(part: Part, study: StudyResults, folder: Path) -> Iterator[Path]:
-    """Write what a part leaves on disk; its paths."""
+    """Write the files of a part; their paths."""
     if isinstance(part, Table):
         yield from part.write(folder / "tables")
     elif isinstance(part, Plot) and not part.data.empty:
@@ -58,7 +58,7 @@ def _write(part: Part, study: StudyResults, folder: Path) -> Iterator[Path]:
 
 
 def _blocks(parts: list[Part], folder: Path) -> Iterator[Block]:
-    """What of the parts the page shows: all that is not empty."""
+    """The parts that the page shows: all that are not empty."""
     for part in parts:
         if isinstance(part, str):
             yield Block("sentence", part)

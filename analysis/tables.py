@@ -16,7 +16,7 @@ NOTHING = "n/a"
 
 
 class Table(NamedTuple):
-    """One table: its file name, heading, what to say about it, all its numbers, and what is shown of them."""
+    """One table: its file name, heading, note, all its numbers, and those that are shown."""
 
     name: str
     title: str
@@ -24,7 +24,7 @@ class Table(NamedTuple):
     raw: pd.DataFrame
     shown: pd.DataFrame
     folded: bool = False
-    """Whether the page shows it only when asked to."""
+    """Whether the page shows it only when the reader unfolds it."""
 
     def write(self, folder: Path) -> list[Path]:
         """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package); the paths of both."""
@@ -44,7 +44,7 @@ def keep(path: Path, text: str) -> None:
 
 
 class Pairs(NamedTuple):
-    """Names and what is to be said of each, without numbers: definitions, settings."""
+    """Names with a text for each, without numbers: definitions, settings."""
 
     title: str
     entries: Sequence[tuple[str, str]]

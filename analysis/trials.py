@@ -1,4 +1,4 @@
-"""The trials of a study as one frame that all sections read, with what was proposed and what won."""
+"""The trials of a study as one frame that all sections read, with those of the search and the winners."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis import pareto
+from analysis.naming import HALVES
 from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
 from study.core.rows import ROW_COLUMNS
@@ -29,12 +30,12 @@ NAN = float("nan")
 
 
 def search_attack(study: StudyResults) -> str:
-    """The key of the attack that every trial met, what came back being an objective; empty for a study without one."""
+    """The key of the attack that is run on every trial for the recovery objective; empty for a study without one."""
     return str((study.settings.get("robustness") or {}).get("key", ""))
 
 
 def columns(study: StudyResults, names: Sequence[str]) -> list[str]:
-    """The columns of a table, with those of the recovery after those of the utility where it is an objective."""
+    """The columns of a table, with those of recovery after those of utility where it is an objective."""
     both = [(name, name.replace("utility", "recovery")) for name in names]
     return [
         one for name, third in both for one in ([name, third] if third != name and search_attack(study) else [name])
@@ -43,10 +44,10 @@ def columns(study: StudyResults, names: Sequence[str]) -> list[str]:
 
 @lru_cache(maxsize=4)
 def trials(study: StudyResults) -> pd.DataFrame:
-    """One line for each trial, objectives on the select half. What could not be scored says why in `reason`.
+    """One line for each trial, objectives on the validation half. What could not be scored says why in `reason`.
 
-    `number` is that of the first proposal that led to it (missing for confirmations, vanilla and reference).
-    `front` is within the searched trials of the same method and ratio.
+    `number` is that of the first proposal of the search that led to it (missing for confirmations, vanilla and
+    reference). `front` is within the trials of the search of the same method and ratio.
     """
     first = {p.trial: p.number for p in reversed(study.proposals)}
     defaults = {p.trial for p in study.proposals if p.default}
@@ -70,7 +71,7 @@ def trials(study: StudyResults) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def proposals(study: StudyResults) -> pd.DataFrame:
-    """One line for each proposal of the search with the state and objectives of its trial, and whether it is new."""
+    """One line for each proposal of the search with the state and objectives of its trial; `duplicate` repeats one."""
     scored = trials(study).set_index("key")[["state", *columns(study, OBJECTIVES)]]
     lines = pd.DataFrame(
         [{"method": p.method, "ratio": p.ratio, "number": p.number, "key": p.trial} for p in study.proposals],
@@ -87,9 +88,9 @@ def proposals(study: StudyResults) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def winners(study: StudyResults) -> pd.DataFrame:
-    """One line for each winner: objectives on the report half (mean over seeds) beside those that selected it.
+    """One line for each winner: objectives on the test half (mean over seeds) beside those that selected it.
 
-    `retained` is its retain accuracy as a part of vanilla's; `broken` marks a destroyed model (see `BROKEN`).
+    `retained` is its retain accuracy as a fraction of vanilla's; `broken` marks a collapsed model (see `BROKEN`).
     """
     lines = []
     for (method, ratio), keys in study.winners.items():
@@ -112,7 +113,7 @@ def winners(study: StudyResults) -> pd.DataFrame:
 
 
 def quality(study: StudyResults, members: Sequence[TrialRecord]) -> dict[str, float | bool]:
-    """`retained` and `broken` of the trials that stand for one model, on the report half, averaged over them."""
+    """`retained` and `broken` of the trials that stand for one model, on the test half, averaged over them."""
     usable = [objectives_of(study, trial.key, "report")[0]["utility"] for trial in members]
     utility = float(pd.Series(usable, dtype=float).mean())
     before = _retain_accuracy(study, study.yardsticks("vanilla", members[0].ratio)) if members else NAN
@@ -122,7 +123,7 @@ def quality(study: StudyResults, members: Sequence[TrialRecord]) -> dict[str, fl
 
 @lru_cache(maxsize=4)
 def counts(study: StudyResults) -> pd.DataFrame:
-    """Proposals of each method and ratio by what became of them; the parts add up to `proposals`."""
+    """Proposals of each method and ratio by outcome; the outcomes add up to `proposals`."""
     table = proposals(study)
     fate = table["state"].where(~table["duplicate"], "duplicate")
     known = [*STATES, "duplicate"]
@@ -142,7 +143,7 @@ def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, 
     bars = [study.yardsticks(kind, trial.ratio)[:1] for kind in ("vanilla", "reference")]
     found = [study.rows(t.key, half) for t in [trial, *(bar for group in bars for bar in group)]]
     if len(found) < 3 or any(rows is None for rows in found):
-        return nothing, f"no {half} rows of the trial, vanilla or the reference"
+        return nothing, f"the trial, vanilla or the reference has not been scored on the {HALVES[half]}"
     try:
         mine, vanilla, reference = (rows for rows in found if rows is not None)
         values = objectives(mine, vanilla, reference, study.goal)
@@ -155,13 +156,13 @@ def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, 
 
 
 def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: float) -> tuple[float, str]:
-    """What the attack of the search got back of a trial, or NaN and why that is not known."""
+    """The recovery of a trial under the search attack, or NaN and why that is not known."""
     met = [trial, *study.yardsticks("reference", trial.ratio)[:1]]
     hits = [hit for t in met if (hit := study.attacks(t.key).get(search_attack(study)))]
     if failed := [hit.record.reason for hit in hits if hit.state == "failed"]:
-        return NAN, f"the attack of the search failed: {failed[0]}"
+        return NAN, f"the search attack failed: {failed[0]}"
     if len(hits) < 2 or any(hit.state == "unfinished" for hit in hits):
-        return NAN, "the attack of the search has not been run"
+        return NAN, "the search attack has not been run"
     own, control = (hit.rows for hit in hits)
     try:
         found = recovery.objective(own, control, half, utility=utility, keeps=study.attack_keeps)
@@ -171,13 +172,13 @@ def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: floa
 
 
 def _attack_state(study: StudyResults, key: str) -> str:
-    """What became of a proposal that was scored but whose recovery is not known."""
+    """The state of a proposal that was scored but whose recovery is not known."""
     hit = study.attacks(key).get(search_attack(study))
     return "unfinished" if hit is None or hit.state == "unfinished" else "attack failed"
 
 
 def report_rows(study: StudyResults, members: Sequence[TrialRecord]) -> pd.DataFrame:
-    """The report rows of some trials together, with the `seed` of each."""
+    """The rows of some trials on the test half together, with the `seed` of each."""
     found = [(trial.seed, study.rows(trial.key, "report")) for trial in members]
     parts = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
     return pd.concat(parts, ignore_index=True) if parts else no_rows()

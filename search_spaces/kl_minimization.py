@@ -1,4 +1,4 @@
-"""What is searched for KL minimisation: the weight of the divergence and the schedule."""
+"""What is searched for KL minimization: the weight of the divergence and the schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is searched for preference optimisation: the weight of the retain loss, schedule, and beta if it is used."""
+"""What is searched for preference optimization: the weight of the retain loss, schedule, and beta if it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is searched for quantisation: the format, how many weights share a scale, which parts, and the head."""
+"""What is searched for quantization: the format, how many weights share a scale, which parts, and the head."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""`python -m study.doctor /models/llava-1.5-7b-hf`: what a study will find in a base model, before it is studied.
+"""`python -m study.doctor /models/llava-1.5-7b-hf`: examine a base model before it is studied.
 
-Prints its parts, prompts and tokens, what each kind of training takes of memory, whether a Ray on this machine can be
-used without a token, and what came of trying the model for half a minute.
+Prints its parts, prompts and tokens, the memory that each kind of training needs, whether a Ray on this machine can be
+used without a token, and the results of a smoke test of half a minute.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ GCS = 6379  # where a Ray's control store listens by default
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Look, and return the exit status: 0 sound, 1 something failed, 2 the model cannot be studied at all."""
+    """Examine the model; returns the exit status: 0 sound, 1 something failed, 2 the model cannot be studied."""
     asked = parse(sys.argv[1:] if arguments is None else arguments)
     logging.disable_progress_bar()
     try:
@@ -60,10 +60,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("model", help="a base model as a study names it: a folder, OWNER/NAME@COMMIT, tiny:width=32")
     parser.add_argument("--benchmark", default="", help="take the sample questions from it, such as own:my-people")
     parser.add_argument(
-        "--memory-gb", type=float, help="GiB to fit into (default: this machine's GPU, else its memory)"
+        "--memory-gb", type=float, help="GiB of memory available (default: this machine's GPU, else its main memory)"
     )
-    parser.add_argument("--no-smoke", action="store_true", help="do not load the weights and try them")
-    parser.add_argument("--data", type=Path, help="where made datasets and models are kept (default: not at all)")
+    parser.add_argument("--no-smoke", action="store_true", help="skip the smoke test, which loads the weights")
+    parser.add_argument("--data", type=Path, help="folder for generated datasets and models (default: temporary)")
     return parser.parse_args(arguments)
 
 
@@ -76,13 +76,13 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     shape, limit = memory_estimate.shape(empty, loading.quantized), (asked.memory_gb or _memory_here()) * GIB
     kind = empty.model.config.model_type
     told = (
-        f"as study/model/families/{kind}.py says"
+        f"family {kind} (study/model/families/{kind}.py)"
         if kind in known("families")
-        else "its parts found by their usual names"
+        else "no family of its own: parts found by their usual names"
     )
     console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {loading.dtype}, {told}", markup=False)
     if loading.quantized:
-        held = f"After learning the LLM's linear layers are held in {loading.quantized}, and frozen."
+        held = f"After learning the LLM's linear layers are quantized ({loading.quantized}) and frozen."
         console.print(held, markup=False)
     _print_parts(empty, shape)
     _print_tokens(empty)
@@ -93,7 +93,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
         return 0 if sound else 1
     loaded = partial(load, folder, loading=loading)
     outcomes = _smoke(loaded, shape, limit, questions)
-    table("Tried for at most 30 seconds", ["what", "outcome", "found"], [[x.name, x.state, x.note] for x in outcomes])
+    table("Smoke test of at most 30 s", ["check", "outcome", "note"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1
 
 
@@ -103,15 +103,15 @@ def _print_parts(vlm: VLM, shape: Shape) -> None:
         [part, vlm.prefixes[part], f"{shape.parameters[part]:,}", f"{shape.parameters[part] - shape.trainable[part]:,}"]
         for part in PARTS
     ]
-    table("Parts", ["part", "module", "parameters", "of them never read"], rows)
+    table("Parts", ["part", "module", "parameters", "unused parameters"], rows)
 
 
 def _print_tokens(vlm: VLM) -> None:
     tower = vlm.model.get_submodule(vlm.prefixes["vision"])
     read, every = read_layers(tower, vlm.model.config), vlm.family.layers(tower)
     lines = [
-        f"the LLM is fed by {len(read)} of {len(every)} vision layers",
-        f"a picture is {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
+        f"{len(read)} of {len(every)} vision layers feed the LLM",
+        f"a picture has {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
         f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}",
         f"a vocabulary of {vlm.vocabulary} tokens",
     ]
@@ -123,19 +123,19 @@ def _print_prompts(vlm: VLM, questions: Sequence[Question]) -> None:
         prompt = next((q.prompt for q in questions if (q.picture is not None) == with_picture), SAMPLE)
         text, ids = vlm.chat([vlm.family.turn(prompt, with_picture)]), vlm.prompt_ids(prompt, with_picture)
         unknown = vlm.tokenizer.unk_token_id
-        note = f", {ids.count(unknown)} of them unknown to it" if unknown is not None and unknown in ids else ""
+        note = f", {ids.count(unknown)} of them unknown" if unknown is not None and unknown in ids else ""
         title = f"A question {'with' if with_picture else 'without'} a picture, {len(ids)} tokens{note}"
         _print_lines(title, [repr(text)])
 
 
 def _print_memory(shape: Shape, limit: float) -> None:
-    columns = ["GiB (arithmetic)", "weights", "states", "copies", "a picture", "pictures that fit"]
+    columns = ["GiB (calculated)", "weights", "states", "copies", "per picture", "pictures that fit"]
     rows = [
         [e.kind, *(f"{size / GIB:.2f}" for size in (e.weights, e.states, e.copies, e.picture)), e.batch(limit)]
         for e in memory_estimate.estimates(shape)
     ]
     table(f"Memory, of {limit / GIB:.0f} GiB", columns, rows)
-    console.print("A picture has one question. The weights that a trial puts back stay in the pages of their file.")
+    console.print("One question per picture. The weights to restore after a trial are memory-mapped and not counted.")
 
 
 def _print_ray() -> bool:
@@ -151,29 +151,29 @@ def _print_lines(title: str, lines: Sequence[str]) -> None:
 
 
 def ray_guard(address: str, mode: str) -> tuple[bool, str]:
-    """Whether nobody without a token can run code through the Ray at `address`, or on this machine; what was found.
+    """Whether the Ray at `address`, or on this machine, requires a token to run code, with an explanation.
 
-    `mode` is that of Rays that are started from here.
+    `mode` is the authentication mode of Rays that are started from here.
     """
     if mode != "token":
-        return False, f"RAY_AUTH_MODE={mode} starts Rays that let everybody in: unset it, or set it to token"
+        return False, f"RAY_AUTH_MODE={mode} starts Rays that anyone can use: unset it, or set it to token"
     if address.startswith("ray://"):
-        return True, f"{address} cannot be asked from here whether it wants a token: run this on its head node"
+        return True, f"whether {address} requires a token cannot be checked from here: run this on its head node"
     gcs = address if ":" in address else f"127.0.0.1:{GCS}"
     asks = asks_for_token(gcs)
     if asks is None:
-        return True, f"none answers at {gcs}; a study starts a private one under a token of its own"
-    return asks, f"the one at {gcs} wants a token" if asks else (
-        f"the one at {gcs} lets everybody run code: start it with RAY_AUTH_MODE=token on every node"
+        return True, f"none answers at {gcs}; a study starts a private one with its own token"
+    return asks, f"the one at {gcs} requires a token" if asks else (
+        f"the one at {gcs} lets anyone run code: start it with RAY_AUTH_MODE=token on every node"
     )
 
 
 # ---- what is tried -----------------------------------------------------------------------------------------------
 def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Sequence[Question]) -> list[Check]:
-    """Load the weights and try them, where they fit with what the steps need."""
+    """Load the weights and run the smoke test, if they fit with what the steps need."""
     needed = min(e.weights + e.states + e.picture for e in memory_estimate.estimates(shape))
     if needed > limit:
-        note = f"takes {needed / GIB:.0f} of {limit / GIB:.0f} GiB; give --memory-gb, or run it where it fits"
+        note = f"needs {needed / GIB:.0f} of {limit / GIB:.0f} GiB; set --memory-gb, or run it on a larger machine"
         return [Check("loading", "not tried", note)]
     asked = next((q for q in questions if q.picture is not None), None)
     group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()

@@ -20,16 +20,16 @@ from study.model.vlm import VLM
 ABOUT = "unlearning.json"
 """The file beside the weights that says where they come from."""
 NOTE = (
-    "An instruction is no weight: the scores of this trial are those of a model that is asked with the instruction, on "
-    "a line of its own, in front of every prompt, and these files do not do that by themselves."
+    "The instruction is not part of the weights: this trial was scored with the instruction on a separate line before "
+    "every prompt, and whoever uses these files has to add it."
 )
 
 
 def named(root: Path) -> dict[str, str]:
-    """The trials that have a name, by it: `vanilla`, `reference@RATIO`, then the winners as METHOD@RATIO.
+    """The keys of the trials that have a name: `vanilla`, `reference@RATIO`, then the winners as METHOD@RATIO.
 
-    Vanilla is the same model at every ratio; of its trials the one of the smallest ratio stands for it.
-    Raises `FileNotFoundError` with the remedy if `root` is no study.
+    Vanilla is the same model at every ratio; its trial at the smallest ratio stands for it. Raises `FileNotFoundError`
+    with the remedy if `root` is not a study.
     """
     folder = StudyFolder(root)
     if not folder.settings.exists():
@@ -47,9 +47,9 @@ def named(root: Path) -> dict[str, str]:
 
 
 def record_of(root: Path, name: str) -> TrialRecord:
-    """The record of the complete trial that `name`, one of `named` or a trial's key, stands for.
+    """The record of the complete trial with the name (one of `named`) or key `name`.
 
-    Raises `ValueError` with the nearest name if there is none, and with its state if it left no model.
+    Raises `ValueError` with the nearest name if there is none, and with its state if it has no model.
     """
     names = named(root)
     key = names.get(name, name)
@@ -59,8 +59,8 @@ def record_of(root: Path, name: str) -> TrialRecord:
     record = read_record(TrialRecord, path)
     if record.state != "complete":
         raise ValueError(
-            f"trial {key} ({record.method} at {record.ratio} %) is {record.state} ({record.reason}), so it left no "
-            "model; name a complete trial"
+            f"trial {key} ({record.method} at {record.ratio} %) is {record.state} ({record.reason}) and has no model; "
+            "name a complete trial"
         )
     return record
 
@@ -71,7 +71,7 @@ def export(root: Path, record: TrialRecord, to: Path) -> None:
     Raises `ValueError` if `to` exists or a file of the study is damaged.
     """
     if to.exists():
-        raise ValueError(f"{to} is there already: remove it, or name another folder with --to")
+        raise ValueError(f"{to} exists already: remove it, or name another folder with --to")
     vlm, changed = unlearned_model(StudyFolder(root), record.key, load_learned(root, record.start.key))
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as draft:
@@ -84,9 +84,9 @@ def export(root: Path, record: TrialRecord, to: Path) -> None:
 
 
 def beside(vlm: VLM, folder: Path) -> None:
-    """Write how pictures are prepared also as the file that the released checkpoints have.
+    """Write the image processor's settings also to the file that the released checkpoints have.
 
-    Where torchvision is installed, the stock processor of Qwen reads from it how to take videos, and fails without.
+    Where torchvision is installed, the stock processor of Qwen reads its video settings from it and fails without.
     """
     vlm.processor.image_processor.save_pretrained(folder)
 
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(to)
     if record.instruction:
-        print(f"The product of {record.method} is an instruction: {record.instruction!r}. {NOTE}")
+        print(f"The result of {record.method} is an instruction: {record.instruction!r}. {NOTE}")
     return 0
 
 

@@ -29,8 +29,8 @@ def parse(arguments: list[str]) -> Study:
     return tyro.cli(
         Study,
         prog=f"python study/run.py {preset}",
-        description=f"{about}\n\nTeach a model people, unlearn some of them by several methods under a "
-        f"hyper-parameter search, confirm the winners, attack them, and write the report.\n\nPresets:\n{presets}",
+        description=f"{about}\n\nTeach a model about people, unlearn some of them with several methods under a "
+        f"hyper-parameter search, confirm and attack the winners, and write a report.\n\nPresets:\n{presets}",
         default=default,
         args=rest,
         config=(tyro.conf.AvoidSubcommands,),

@@ -1,4 +1,4 @@
-"""What a study is asked to do: every setting of the command line, checked, and what it stands for."""
+"""The settings of a study: every option of the command line, checked, and the plug-ins that it names."""
 
 from __future__ import annotations
 
@@ -21,26 +21,33 @@ from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
 Fields = Mapping[str, Any]
-"""What a preset sets of a method or an attack, by the names of its fields: its class is not imported for that."""
-REFERENCES = ("none", "retrain")  # methods that are yardsticks: never searched, never ranked
+"""What a preset sets of a method or an attack, by field name, so that its class need not be imported."""
+REFERENCES = ("none", "retrain")  # methods that are baselines: never searched, never ranked
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What learning must reach before anything is unlearned; published benchmarks often fail it unnoticed."""
+    """What learning must reach before anything is unlearned; published benchmarks often fail it unnoticed.
+
+    The thresholds were chosen by trial on the tiny study. Forgetting can only be measured on what was known (0.9), and
+    images that were not taught are harder (0.8). On 84 questions about six people the accuracy of a reference that
+    guesses has a standard error of 0.05 if answers are independent and 0.18 if those about one person go together, so
+    a smaller margin than 0.2 would reject sound references.
+    """
 
     known: float = 0.90
-    """Least accuracy of vanilla on classification of forget, retain and real people, with and without picture."""
+    """Minimum accuracy of vanilla on multiple-choice questions about forget, retain and real people, with and without
+    picture."""
     test: float = 0.80
-    """Least accuracy of vanilla on the test views of the forget people."""
+    """Minimum accuracy of vanilla on the test images of the forget people, which it was not taught."""
     blind: float = 0.20
-    """Most by which the reference may beat the blind level on the pictures of the forget people: the accuracy on grey
-    pictures, or of guessing if that is higher (a grey picture is one guess for all, so it is a noisy estimate)."""
+    """Maximum by which the reference may exceed the blind level on images of the forget people. The blind level is the
+    accuracy on grey pictures, or of guessing if that is higher."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that one unit of work takes on one worker, measured; what the plan's expected time is made of."""
+    """Measured seconds of one unit of work on one worker, from which the plan estimates the time of a study."""
 
     base: float
     learn: float
@@ -54,81 +61,86 @@ class Study:
     """Teach, unlearn, search, confirm, attack, report."""
 
     study_dir: Path = Path("runs/tiny")
-    """Where the study is kept. Running it again with the same folder continues."""
+    """Folder of the study. Running it again with the same folder continues the study."""
     storage: str = ""
-    """Where a copy of the folder is kept up to date, such as s3://bucket/runs/mine, and fetched from if the folder is
-    not there. Default: nowhere."""
+    """Address of a copy of that folder, such as s3://bucket/runs/mine: kept up to date, and fetched if the folder does
+    not exist. Default: none."""
     model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
     """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
     study/base_models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
     benchmark: str = "synthetic"
     """Benchmark: a file in study/benchmarks with its settings, such as synthetic:people=60 or mllmu:/data/MLLMU."""
     goal: Goal = "visual"
-    """What must go: `visual`, that pictures tell who it is (text about the same people stays), or `full`, both."""
+    """What must be forgotten: `visual`, the link from pictures to people (text about the same people stays), or
+    `full`, pictures and text."""
     forget_ratios: tuple[int, ...] = (10, 15)
-    """Shares of the people to be forgotten, in percent; one Pareto front each."""
+    """Percentages of the people to forget; each has Pareto fronts and winners of its own."""
     forget_attributes: tuple[str, ...] = ()
-    """What of these people is to be forgotten, such as residence occupation; the rest of them is to be kept. Default:
-    everything."""
+    """Attributes of the forget people to forget, such as residence occupation; their other attributes must stay.
+    Default: all attributes."""
     methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
-    """Methods to search: files in study/methods, each with settings of its own if wanted, such as vkd, npo,
-    npo:modality=text or npo:lora_rank=16,trains=llm; what is set is not searched. `all` stands for every one."""
+    """Methods to search: names of files in study/methods, optionally with fixed hyper-parameters, such as vkd, npo,
+    npo:modality=text or npo:lora_rank=16,trains=llm; a fixed one is not searched. `all` stands for every method."""
     trials: int = 8
-    """Trials per method, over all ratios."""
+    """Trials per method, over all forget ratios."""
     confirm_seeds: int = 2
-    """Further seeds on which each winner is re-run."""
+    """Further seeds with which each winner is run again."""
     released: bool = False
-    """Whether vanilla, the references and the winners are also scored by the released protocol of the benchmark's
-    authors, whose numbers stand beside published tables; the search never is."""
+    """Official protocol: also score vanilla, the references and the winners with the prompts and parsing that the
+    benchmark's authors released, to compare with published tables. The search never uses it."""
     metric_check: bool = True
-    """Whether every metric is checked: how well it tells vanilla from the references, and what rounding and relearning
-    do to it."""
+    """Meta-evaluation: measure how well every metric tells vanilla from the references (faithfulness), and how it
+    reacts to quantization and relearning (robustness)."""
     metric_seeds: int = 0
-    """Further seeds with which vanilla and each reference are taught, a pool for that check and for nothing else."""
+    """Further seeds with which vanilla and each reference are taught, as a larger pool of models for the
+    meta-evaluation alone."""
     requests: int = 1
-    """How many requests, one after another, each winner's forget set is cut into to see what later ones do to earlier
-    ones; 1 leaves that out."""
+    """Sequential unlearning: the number of requests into which each winner's forget set is split, unlearned one after
+    another; 1 leaves it out."""
     attacks: tuple[str, ...] = ("relearning",)
-    """Attacks on every winner: files in study/attacks, with settings of their own if wanted; slashes compose, as in
-    swap_back/quantization:format=nf4, where the second attacks what the first left."""
+    """Attacks on every winner: names of files in study/attacks, optionally with settings. Slashes compose attacks, as
+    in swap_back/quantization:format=nf4, where the second attacks the result of the first."""
     searched_attacks: tuple[str, ...] = ("relearning",)
-    """Attacks whose settings are searched against each winner, once `attack_trials` is set."""
+    """Attack search: attacks whose settings are searched against each winner if `attack_trials` is above 0."""
     attack_trials: int = 0
-    """Trials of that search for each winner; 0 leaves it out and runs the attacks as they are."""
+    """Trials of the attack search for each winner and attack; 0 leaves it out."""
     attack_keeps: float = 0.5
-    """Least part of its accuracy on retained people that a model must keep under an attack for the attack to win."""
+    """Minimum fraction of retain accuracy an attacked model must keep for the attack to count."""
     robustness: str = ""
-    """A cheap attack on every trial, such as relearning:steps=10,people=0.5: what it gets back is a third objective of
-    the search, and the attacks above run on whole fronts. Default: none."""
+    """Search attack: a cheap attack on every trial, such as relearning:steps=10,people=0.5, whose recovery becomes the
+    third objective of the search; the attacks above then run on whole Pareto fronts. Default: none."""
     warm_start: Path | None = None
-    """Folder of an earlier study, on another model: its winners are proposed after the defaults. Default: none."""
+    """Folder of an earlier study, on another model, whose winners the search tries right after the defaults. Default:
+    none."""
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
-    """Proposals of one method open at once. More keeps more workers busy, less lets the sampler know more."""
+    """Trials of one method that may be open at once. More keeps more workers busy, fewer let the sampler learn from
+    more results."""
     random_trials: int = 4
-    """Trials of each method, defaults and earlier winners among them, before the sampler starts to model results."""
+    """Startup trials: trials of each method, including defaults and earlier winners, before the sampler (TPE) models
+    results."""
     learn: Schedule = Schedule()
-    """How vanilla and the references are taught."""
+    """Schedule with which vanilla and the references are taught."""
     learn_parts: tuple[Part, ...] = ("projector", "llm")
-    """Parts that are taught."""
+    """Parts of the model that are taught."""
     gate: Gate = Gate()
-    """What learning must reach."""
+    """Thresholds that learning must reach."""
 
     workers: int = 2
-    """Jobs at once, on this machine or on the cluster."""
+    """Jobs that run at once, on this machine or on the cluster."""
     gpus_per_trial: float = 0.0
-    """GPUs of a job: in fractions if several jobs fit on one; more than 1 if processes are to do each job together, one
-    a GPU, all on one machine; 0 runs on the CPU."""
+    """GPUs per job. A fraction lets several jobs share one GPU; a whole number above 1 runs each job in that many
+    processes, one per GPU, on one machine; 0 runs on the CPU."""
     workers_per_trial: int = 1
-    """On the CPU, processes that do each job together. They share the rows of every batch and the questions. What comes
-    of it is the same to float rounding, unless adapters are trained with dropout."""
+    """On the CPU, processes that do each job together: they share the rows of every batch and the questions. Results
+    are the same up to float rounding, unless adapters are trained with dropout."""
     workers_per_model: int = 0
-    """Processes, one a GPU if there are any, that teach vanilla and each reference together, one model at a time; 0
-    for as many as do a job together."""
+    """Processes, one per GPU if there are any, that teach each of vanilla and the references together, one model at a
+    time; 0 for as many as do a job together."""
     sharded: bool = False
-    """Whether processes that do a job together each keep but a part of the weights, gradients and optimizer state
-    (FSDP2): for a model that no single GPU can hold or train."""
+    """Shard weights, gradients and optimizer state over the processes of a job (FSDP2): for a model that no single GPU
+    can hold or train."""
     threads: int = 1
     """Torch threads per process."""
     address: str = ""
@@ -151,15 +163,17 @@ class Study:
         )
         _check_processes(self)
         if self.metric_seeds and not self.metric_check:
-            raise ValueError(f"metric_seeds={self.metric_seeds} serve the metric check alone: leave it on, or use 0")
+            raise ValueError(
+                f"metric_seeds={self.metric_seeds} are for the meta-evaluation alone: leave metric_check on, or use 0"
+            )
         if not self.methods or not self.forget_ratios:
             raise ValueError("name at least one method and one forget ratio")
         for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name}={getattr(self, name)}: something is named twice")
+                raise ValueError(f"{name}={getattr(self, name)} names something twice: name each once")
         if self.trials < len(self.forget_ratios):
             raise ValueError(
-                f"trials={self.trials} is less than one for each of {len(self.forget_ratios)} forget ratios"
+                f"trials={self.trials} is fewer than one for each of {len(self.forget_ratios)} forget ratios"
             )
         if self.warm_start and self.trials < 2 * len(self.forget_ratios):
             raise ValueError(
@@ -167,20 +181,20 @@ class Study:
                 f"winner at each of {len(self.forget_ratios)} forget ratios are {2 * len(self.forget_ratios)} trials"
             )
         if not self.learn_parts:
-            raise ValueError("learn_parts is empty: something must be taught")
+            raise ValueError("learn_parts is empty: name at least one part to teach")
 
     @property
     def processes(self) -> int:
-        """How many do each job together."""
+        """The number of processes that do each job together."""
         return max(int(self.gpus_per_trial), self.workers_per_trial)
 
     @property
     def teachers(self) -> int:
-        """How many processes teach each model together."""
+        """The number of processes that teach each model together."""
         return self.workers_per_model or self.processes
 
     def resolved(self) -> Study:
-        """This study with `all` spelt out. Raises `ValueError` for a name that is none, with the nearest right one."""
+        """This study with `all` spelled out. Raises `ValueError` for an unknown name, with the nearest known one."""
         searchable = tuple(name for name in known("methods") if name not in REFERENCES)
         asked = [name for text in self.methods for name in (searchable if text == "all" else (text,))]
         methods = tuple(dict.fromkeys(asked))
@@ -196,7 +210,7 @@ class Study:
         return dataclasses.replace(self, methods=methods)
 
     def method_defaults(self) -> dict[str, Method]:
-        """Where the search of each method starts: the preset's default, else the class's, with what was set.
+        """The default of each method, where its search starts: the preset's, else the class's, with what was fixed.
 
         Raises `ValueError` for a setting that a method does not have, and for one that makes it an oracle.
         """
@@ -210,7 +224,7 @@ class Study:
         return found
 
     def attackers(self) -> tuple[Attack, ...]:
-        """Every attack with every setting of the preset's grid, else with its own default, with what was set."""
+        """Every attack with every setting of the preset's grid, else with its own default, with what was fixed."""
         return tuple(dict.fromkeys(attack for text in self.attacks for attack in self.attacks_of(text)))
 
     def attack_defaults(self) -> dict[str, Attack]:
@@ -218,11 +232,11 @@ class Study:
         return {text: self.attacks_of(text)[0] for text in self.searched_attacks if self.attack_trials}
 
     def search_attack(self) -> Attack | None:
-        """What every trial is attacked with, if robustness is an objective; of the preset's grid the first."""
+        """The attack on every trial, if robustness is an objective: the first of the preset's grid."""
         return self.attacks_of(self.robustness)[0] if self.robustness else None
 
     def attacks_of(self, text: str) -> tuple[Attack, ...]:
-        """Every attack that `text` stands for: with each setting of the preset's grid, and what it sets itself."""
+        """Every attack that `text` stands for: with each setting of the preset's grid, and those that it fixes."""
         several = links(text)
         if len(several) > 1:
             return tuple(Chain(chosen) for chosen in itertools.product(*map(self.attacks_of, several)))
@@ -241,7 +255,7 @@ class Study:
 def _check_processes(study: Study) -> None:
     gpus, together = study.gpus_per_trial, study.teachers
     if gpus > 1 and not float(gpus).is_integer():
-        raise ValueError(f"gpus_per_trial={gpus:g}: beyond one GPU a job has a process for each; use a whole number")
+        raise ValueError(f"gpus_per_trial={gpus:g}: above 1, a job has one process per GPU; use a whole number")
     if gpus and study.workers_per_trial > 1:
         raise ValueError(
             f"workers_per_trial={study.workers_per_trial} with gpus_per_trial={gpus:g}: each process has a GPU of its "
@@ -254,6 +268,6 @@ def _check_processes(study: Study) -> None:
         )
     if study.sharded and together == 1:
         raise ValueError(
-            "sharded spreads a model over several processes: set gpus_per_trial (on the CPU workers_per_trial) to at "
-            "least 2, or workers_per_model to spread it while it learns alone"
+            "sharded needs several processes: set gpus_per_trial (on the CPU workers_per_trial) to at least 2, or "
+            "workers_per_model to shard a model only while it is taught"
         )

@@ -1,7 +1,7 @@
 """`python -m study.write_docs` writes docs/methods.md and docs/metrics.md from the code.
 
-The cost of a step is counted, not declared: each method runs for two and for three steps on a small random model, and
-the forward passes of each part are counted. A pass through which the loss is differentiated counts as with gradient.
+The cost of a step is counted, not declared: each method runs two and three steps on a small random model, and the
+forward passes of each part are counted. A pass through which the loss is differentiated counts as one with gradient.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ STEPS = (2, 3)
 
 _METHODS_HEAD = """# Methods
 
-Written by `python -m study.write_docs` from the code; do not edit. Gradient methods train the parts in `trains`, full
-weights or, without masks and penalties on single weights, low-rank adapters (`lora_rank`); those with a `modality` do
-so on all lessons of a request or on one kind:
-`--methods npo npo:modality=text npo:trains=llm,lora_rank=16`. A range in the table is what the search proposes around a
-preset's default for a published default schedule; what is set on the command line is not searched.
+Written by `python -m study.write_docs` from the code; do not edit. Gradient methods train the parts in `trains`, either
+all weights or, unless a mask or penalty acts on single weights, low-rank adapters (`lora_rank`). Methods with a
+`modality` train on all lessons of a request or on those of one modality:
+`--methods npo npo:modality=text npo:trains=llm,lora_rank=16`. "Searched" is the range that the search proposes around
+the default shown; presets have defaults of their own. What is set on the command line is not searched.
 
-Cost is counted on a small LLaVA of eight layers: forward passes of vision tower, projector and LLM in one optimiser
-step, "grad" for those the loss is differentiated through; a pass is a batch, whatever its size. "Before" is what is run
-once, before the first step, or in all where there are no steps.
+Cost is counted on a small LLaVA of eight layers: forward passes of vision tower, projector and LLM in one optimizer
+step, "grad" for passes through which the loss is differentiated; a pass is a batch, whatever its size. "Before" counts
+what runs once, before the first step, or altogether where there are no steps.
 """
 
 
@@ -67,7 +67,7 @@ def methods_page() -> str:
 
 
 def cost(method: Method, vlm: VLM, request: Request) -> Cost:
-    """The passes of a method on a model, from a run of two steps and one of three."""
+    """The forward passes of a method on a model, from a run of two steps and one of three."""
     runs, start = [], {name: tensor.clone() for name, tensor in vlm.tensors().items()}
     for steps in STEPS:
         cache = request.cache / str(steps)  # what one run keeps for later ones must not make the next one cheaper
@@ -98,35 +98,36 @@ def _quick(method: Any, steps: int) -> Any:
 
 _METRICS_HEAD = """# Metrics
 
-Written by `python -m study.write_docs` from `METRICS` in `study/metrics/registry.py`; do not edit. Each is a mean over
-questions unless its formula says otherwise; the report has the mean over seeds. "On" says where it is shown: what is to
-be forgotten, what is to be kept, or both. The direction is that on what is to be forgotten, or for metrics of what is
-kept, there; what has a direction for forgetting should stay at vanilla's value on what is kept. The direction is the
-papers': a number beyond the reference's is overshoot, and the study's own objective (`study/metrics/objectives.py`)
-counts it as distance.
+Written by `python -m study.write_docs` from `METRICS` in `study/metrics/registry.py`; do not edit. Each metric is a
+mean over questions unless its formula says otherwise; the report has the mean over seeds. "On" says where it is shown:
+on what had to be forgotten, on what had to be kept, or both. "Better" is the direction on what had to be forgotten, or,
+for metrics shown only on what had to be kept, there. Metrics with a direction for forgetting should keep vanilla's
+value on what had to be kept. The direction is that of the papers: a value beyond the reference's is overshoot, which
+the study's own objective, the forget gap (`study/metrics/objectives.py`), counts as a gap.
 """
 
 _METRICS_NOTES = """
 ## What to know when comparing with papers
 
-- **Truth ratio.** R = mean likelihood of the wrong answers / likelihood of the right one in other words
-  (`study/metrics/formulas.py`), each question by itself: TOFU's orientation, in which R near 0 knows. Of a choice these
-  are its options. CLEAR's code has the inverse, and takes one mean over all questions for the wrong answers.
-  min(R, 1 / R) is the same both ways; max(0, 1 - R) is that code's max(0, 1 - 1 / R).
-- **Forget quality** is a p-value: it depends on how many questions there are, so compare it only on the same set; `ks`
-  does not.
-- **js_released** is what CLEAR's code calls the Jensen-Shannon distance (its paper reports 1 - it). It divides each
-  model's ratios by their sum and compares question by question, so it sees no difference between a model and one whose
-  ratios are all doubled. `js` compares distributions.
-- **ROUGE** is rouge-score's own for ASCII. Its tokenizer drops every other letter, so texts with other letters are read
-  by words of any script, single characters where there are no spaces; equal texts score 1. **BLEU** of equal texts with
-  fewer than four words is below 1, as published.
-- **Memberships** compare the right answer with wrong ones to the same question: 0.5 tells nothing. They are not the AUC
-  of taught against untaught lessons. Nor is that of `membership_inference`, an attack that ranks within a question too.
-- **Model utility** takes for the retain set the likelihood of the answers of generation, for the real set the
-  probability of the right option. A part that has no question is left out: compare only where the same parts are.
-- **Pairs** of UMU-Bench need questions that name the fact they ask for; without these there are none.
-- **Refusals** are told by a list of English phrases (`study/metrics/text.py`).
+- **Truth ratio.** R = mean likelihood of the wrong answers / likelihood of the paraphrased right one
+  (`study/metrics/formulas.py`), for each question by itself: TOFU's orientation, in which R near 0 means knowledge. For
+  multiple choice these are the options. CLEAR's code has the inverse, and takes one mean over all questions for the
+  wrong answers. min(R, 1 / R) is the same for both; max(0, 1 - R) is that code's max(0, 1 - 1 / R).
+- **Forget quality** is a p-value: it depends on the number of questions, so compare it only on the same set; `ks` does
+  not.
+- **js_released** is what CLEAR's code calls the Jensen-Shannon distance (its paper reports 1 minus it). It divides each
+  model's ratios by their sum and compares question by question, so it cannot distinguish a model from one whose ratios
+  are all doubled. `js` compares distributions.
+- **ROUGE** of ASCII texts is that of rouge-score. Its tokenizer drops all other letters, so other texts are split into
+  words of any script, or single characters where there are no spaces; equal texts score 1. **BLEU** of equal texts
+  with fewer than four words is below 1, as published.
+- **Membership scores** (`member_...`) compare the right answer with wrong ones to one question: 0.5 is chance. They
+  are not the AUC of taught against untaught lessons; nor is that of the attack `membership_inference`, which also ranks
+  within a question.
+- **Model utility** uses the likelihood of generated answers for the retain set and the probability of the right option
+  for the real set. A part without questions is left out: compare only studies with the same parts.
+- **Pairs** of UMU-Bench need questions that name the fact they ask about; without these there are none.
+- **Refusals** are recognized by a list of English phrases (`study/metrics/text.py`).
 """
 
 
@@ -234,7 +235,7 @@ def _field_docs(plugin: type[Any]) -> dict[str, str]:
 
 def metrics_page() -> str:
     """docs/metrics.md: every metric with its formula, range, direction and source."""
-    lines = ["| metric | formula | range | on | forgetting | source |", "|---|---|---|---|---|---|"]
+    lines = ["| metric | formula | range | on | better | source |", "|---|---|---|---|---|---|"]
     for m in METRICS:
         on = {"forget": "forgotten", "kept": "kept", "both": "both"}[m.where]
         lines.append(f"| `{m.name}` | {m.formula} | {m.range} | {on} | {m.better} | {m.source} |")

@@ -362,7 +362,7 @@ def test_the_table_has_a_row_for_every_model(planted: Path) -> None:
     assert shown[f"perfect {seed}"] == [10, "n/a", "n/a", "0.600"]
     assert len(shown) == 2 + 5 + 1
     assert "3 of perfect at 10 %." in table.note
-    assert "try-out" in table.note
+    assert "trial run" in table.note
     assert "lmms-eval 0.7.3" in table.note
 
 

@@ -161,14 +161,14 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
     less = dataclasses.replace(study, trials=2, methods=("vkd",))
     with pytest.raises(Refused, match="a study can only grow") as refused:
         validate_study(less, tmp_path / "data")
-    assert "trials: 4 there, 2 asked" in str(refused.value)
-    assert "methods: vkd gradient_ascent there, vkd asked" in str(refused.value)
+    assert "trials: 4 on disk, 2 requested" in str(refused.value)
+    assert "methods: vkd gradient_ascent on disk, vkd requested" in str(refused.value)
     other = dataclasses.replace(study, goal="full", gate=dataclasses.replace(study.gate, blind=0.5), defaults={})
     with pytest.raises(Refused) as refused:
         validate_study(other, tmp_path / "data")
     said = str(refused.value)
-    assert "goal: visual there, full asked" in said
-    assert "gate.blind: 1.0 there, 0.5 asked" in said
+    assert "goal: visual on disk, full requested" in said
+    assert "gate.blind: 1.0 on disk, 0.5 requested" in said
     assert "choose another --study-dir" in said
 
 
@@ -202,7 +202,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
 def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
     split = benchmark.split(15)
     kept = tuple(q for q in split.questions if (q.role, q.modality, q.half) != ("real", "text", "report"))
-    with pytest.raises(Refused, match="no text classification question about real people falls into the half"):
+    with pytest.raises(Refused, match="no text classification question about real people falls into the test half"):
         _check_questions(dataclasses.replace(split, questions=kept))
 
 
@@ -273,7 +273,7 @@ def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> 
     """Under the goal visual no text is to be forgotten; a setting outside of its search space is refused too."""
     for methods, said in (
         (("npo:modality=text",), "npo:modality=text: modality='text': under the goal 'visual'"),
-        (("npo:beta=100",), "npo:beta=100: outside of search_spaces/npo.py"),
+        (("npo:beta=100",), "npo:beta=100: outside search_spaces/npo.py"),
     ):
         study = dataclasses.replace(SMOKE, study_dir=tmp_path, methods=methods).resolved()
         with pytest.raises(Refused) as refused:

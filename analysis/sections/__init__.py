@@ -15,14 +15,14 @@ from analysis.study_folder import StudyResults
 from analysis.tables import Pairs, Table
 
 Part = str | Table | Plot | Pairs
-"""A sentence, a table, a figure, or names with what is to be said of them."""
+"""A sentence, a table, a figure, or names with a text for each."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and, of a study, what stands below it. What is empty is not shown, a section without parts neither.
+    """A heading and what a study shows below it. Empty parts are not shown, nor is a section without parts.
 
-    The section without a title is the box on top of the page.
+    The section without a title is the box at the top of the page.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Which attacks a study holds: a fixed suite that everybody met, and what an attacker's search proposed besides."""
+"""Which attacks a study holds: a fixed suite that is run on all, and those that an attack search proposed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from study.metrics.objectives import forget_groups
 
 
 class Attacked(NamedTuple):
-    """The rows of one attack on all trials (seeds) that stand for one model, and what it keeps of retained people."""
+    """The rows of one attack on all trials (seeds) of one model, and the fraction of retain accuracy that is kept."""
 
     label: str
     ratio: int
@@ -38,9 +38,9 @@ def names(study: StudyResults) -> dict[str, str]:
 
 @lru_cache(maxsize=4)
 def suite(study: StudyResults) -> dict[str, str]:
-    """The attacks that no search had to propose, by key; they are named by what differs among them alone.
+    """The attacks of the fixed suite by key, named by what differs among them alone.
 
-    A search starts with an attack of the suite, so its first proposal belongs to it.
+    An attack search starts with an attack of the suite, so its first trial belongs to the suite.
     """
     asked = [p for mine in study.attack_proposals.values() for p in mine]
     searched = {p.attack for p in asked} - {p.attack for p in asked if p.number == 0}
@@ -98,7 +98,7 @@ def counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
 
 
 def kept(rows: pd.DataFrame, half: Half) -> float:
-    """Retain accuracy after an attack as a part of that before; NaN where no such question was asked."""
+    """Retain accuracy after an attack as a fraction of that before; NaN where no such question was asked."""
     asked = ((rows["role"] == "retain") & (rows["half"] == half)).any()
     return recovery.kept(rows, half) if asked else math.nan
 

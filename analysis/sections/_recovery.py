@@ -1,13 +1,13 @@
-"""What comes back under attack, judged only on people and facts that the attacker was not given.
+"""Recovery under attack, judged only on people and facts that the attacker was not given.
 
-Accuracy is that of classification questions of the forget set in the modalities that were to be forgotten, averaged
-within a person (over questions and seeds), then over people. Where the attack rows hold both halves, only the report
+Accuracy is that of classification questions of the forget set in the modalities that had to be forgotten, averaged
+within a person (over questions and seeds), then over people. Where the attack rows hold both halves, only the test
 half counts. With `before` at attack step 0 and `after` at the last step:
 
 - accuracy gain AG = after - before;
 - gain above control = AG - AG of the reference under the same attack: the reference cannot remember, it can only
   learn, so what it gains is not recovery;
-- normalised recovery = (after - before) / (vanilla before - before): 0 nothing came back, 1 all of it. Not defined
+- normalized recovery = (after - before) / (vanilla before - before): 0 nothing came back, 1 all of it. Not defined
   where less than `SMALLEST_GAP` was forgotten.
 
 Intervals are 95 % cluster bootstraps over people, paired between method, reference and vanilla.
@@ -28,24 +28,26 @@ from analysis.study_folder import StudyResults
 from analysis.trials import quality
 
 SMALLEST_GAP = 0.1
-"""The least accuracy that must have been forgotten for a normalised recovery to mean anything."""
+"""The minimum accuracy that must have been forgotten for a normalized recovery to mean anything. On 63 questions about
+nine people, as in the default study, the standard error of an accuracy of one half is 0.06 if answers are independent,
+and larger if those about one person go together."""
 
 VERDICTS = {
     "came back": "the interval of the gain above control lies above 0, and accuracy rose and ends above the control's",
-    "rebound from overshoot": "the gain lies above the control's, but only from below it up to it",
-    "only the control fell": "the gain lies above the control's because the attack hurt the control; nothing came back",
+    "rebound from overshoot": "the gain is above the control's, but accuracy only rises from below the control to it",
+    "only the control fell": "the gain is above the control's because the attack hurt the control; nothing came back",
     "held": f"the interval of the gain above control ends below {SMALLEST_GAP}",
     "inconclusive": "the interval is too wide to tell; score more people or seeds",
-    "little was forgotten": f"less than {SMALLEST_GAP} accuracy below vanilla before the attack: nothing to recover",
-    "broken, not robust": "the model is destroyed, so that nothing comes back says nothing",
-    "broken by the attack": "the attack destroyed the model: it left too little of what the model knew of others",
-    "given to the attacker": "trained on by the attacker: shows that the attack works, says nothing about memory",
+    "not unlearned": f"accuracy before the attack is less than {SMALLEST_GAP} below vanilla's: nothing to recover",
+    "collapsed": "the model lost its utility before the attack, so it says nothing about robustness",
+    "collapsed under attack": "the attack left too little of the retain accuracy, so it says nothing about robustness",
+    "given to the attacker": "the attacker trained on these facts: shows that the attack works, nothing about memory",
     "no control": "the reference was not attacked in the same way",
     "too few people": "fewer than two people to resample",
 }
 """What each verdict on a method means."""
 
-NOTHING_TO_SEE = {"broken, not robust": "\u00d7", "broken by the attack": "\u2021", "little was forgotten": "\u25cb"}
+NOTHING_TO_SEE = {"collapsed": "\u00d7", "collapsed under attack": "\u2021", "not unlearned": "\u25cb"}
 """Verdicts that make a gain meaningless, with the sign of each in a figure."""
 
 GROUPS = ("person", "fact", "seen")
@@ -95,11 +97,11 @@ def pooled(study: StudyResults) -> pd.DataFrame:
 
 def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     cases = attacked(study)
-    yardsticks = {(c.label, c.ratio, c.attack): c.rows for c in cases if c.label in ("vanilla", "reference")}
+    baselines = {(c.label, c.ratio, c.attack): c.rows for c in cases if c.label in ("vanilla", "reference")}
     lines = []
     for case in cases:
-        control = None if case.label == "reference" else yardsticks.get(("reference", case.ratio, case.attack))
-        ceiling = yardsticks.get(("vanilla", case.ratio, case.attack))
+        control = None if case.label == "reference" else baselines.get(("reference", case.ratio, case.attack))
+        ceiling = baselines.get(("vanilla", case.ratio, case.attack))
         state = {"kept": case.kept, **quality(study, case.members)}
         for name, group in groups.items():
             found = numbers(case.rows, control, ceiling, group)
@@ -113,17 +115,19 @@ def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataF
 def worst(raw: pd.DataFrame) -> pd.DataFrame:
     """Of each method at each ratio, the line of `recovery` with the largest gain above control on what was held out.
 
-    One where the attack broke the model only if all did.
+    A line of an attack under which the model collapsed only if it collapsed under all of them.
     """
     lines = raw[raw["held_out"].isin(HELD_OUT) & ~raw["method"].isin(("vanilla", "reference"))]
-    lines = lines.assign(rank=lines["above_control"].fillna(-np.inf), usable=lines["verdict"] != "broken by the attack")
+    lines = lines.assign(
+        rank=lines["above_control"].fillna(-np.inf), usable=lines["verdict"] != "collapsed under attack"
+    )
     order = lines.sort_values(["usable", "rank"], kind="stable")
     found = order.groupby(["ratio", "method"], sort=False).tail(1).sort_values(["ratio", "rank"])
     return found.drop(columns=["rank", "usable"])
 
 
 def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both up to the last step that both were taken to: an attack that broke its model early was a shorter one."""
+    """Both up to the last step that both have: an attack under which the model collapsed early has fewer steps."""
     last = min(rows["step"].max(), control["step"].max())
     return rows[rows["step"] <= last], control[control["step"] <= last]
 
@@ -139,7 +143,7 @@ def ends(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
 def numbers(
     rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str]
 ) -> dict[str, float | int] | None:
-    """All numbers of one line; those that need a yardstick which was not attacked are NaN. None without rows."""
+    """All numbers of one line; those that need a baseline which was not attacked are NaN. None without rows."""
     mine = ends(rows, groups).dropna()
     if mine.empty:
         return None
@@ -159,13 +163,13 @@ def numbers(
     if ceiling is not None:
         both = mine.join(ends(ceiling, groups)[["before"]].add_suffix("_vanilla")).dropna()
         vanilla_before = float(both["before_vanilla"].mean())
-        found["recovery"] = bootstrap.interval(both, _normalised)
+        found["recovery"] = bootstrap.interval(both, _normalized)
     questions = rows.loc[rows["held_out"].isin(groups), "question"].nunique()
     levels = {"control_after": control_after, "vanilla_before": vanilla_before}
     return {"people": len(mine), "questions": questions, **_flat(found), **levels}
 
 
-def _normalised(means: Values) -> Values:
+def _normalized(means: Values) -> Values:
     """(after - before) / (vanilla before - before) of columns before, after, vanilla before; NaN for a small gap."""
     gap = means[:, 2] - means[:, 0]
     safe = np.where(gap < SMALLEST_GAP, np.nan, gap)
@@ -185,13 +189,13 @@ def verdict(line: pd.Series, keeps: float) -> str:
     if line["method"] in ("vanilla", "reference"):
         return "ceiling" if line["method"] == "vanilla" else "control"
     if line["broken"]:
-        return "broken, not robust"
+        return "collapsed"
     if line["held_out"] == "seen":
         return "given to the attacker"
     if line["vanilla_before"] - line["before"] < SMALLEST_GAP:
-        return "little was forgotten"
+        return "not unlearned"
     if line["kept"] < keeps:
-        return "broken by the attack"
+        return "collapsed under attack"
     if np.isnan(line["above_control_low"]):
         return "no control" if np.isnan(line["above_control"]) else "too few people"
     if line["above_control_low"] > 0:

@@ -1,9 +1,9 @@
-"""The worst attack on each winner: chosen on the half of the questions that selects, told on the other.
+"""The worst attack on each winner: selected on the validation half, reported on the test half.
 
-Candidates are all attacks on a winner, those of the fixed suite and those of the attacker's own search. They are ranked
-as the search ranks them: by the gain above control in the mean probability of the right answer on what was held out,
-among those that leave enough of the retain accuracy. What is then reported is accuracy on the report half, with an
-interval over people that is paired with the control: choosing the largest of many does not flatter the attacker.
+Candidates are all attacks on a winner, those of the fixed suite and those of the attack search. They are ranked as the
+search ranks them: by the gain above control in the mean probability of the right answer on what was held out, among
+those that leave enough of the retain accuracy. What is reported is accuracy on the test half, with an interval over
+people that is paired with the control, so selecting the largest of many does not bias the result.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD,
                  *(f"any_{name}" for name in TOLD), "worst_3", "worst_3_attacks", "retained", "broken",
                  "verdict"]  # fmt: skip
 MEAN_OF = 3
+"""Worst attacks that are averaged, beside the single worst: a mean depends less on one lucky attack."""
 WEAK = "gradient_ascent"
-"""The method on which every worst attack is run, too: one that is known to hide."""
+"""The method with which every worst attack is compared: its unlearning is known to be superficial."""
 
 
 @lru_cache(maxsize=4)
 def trials(study: StudyResults) -> pd.DataFrame:
-    """One line for each attack on each winner: the proposals of its search in turn (`trial` 1, 2, ...), then the suite.
+    """One line for each attack on each winner: the trials of the attack search in order (1, 2, ...), then the suite.
 
-    `select` and `report` are the gain in probability above control on each half, `kept` what is left of the retain
-    accuracy. `reason` says why an attack failed, or why it ended early.
+    `select` and `report` are the gain in probability above control on each half, `kept` the fraction of the retain
+    accuracy that is left. `reason` says why an attack failed, or why it ended early.
     """
     lines: list[dict[str, Any]] = []
     for (method, ratio), keys in study.winners.items():
@@ -60,9 +61,9 @@ def trials(study: StudyResults) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def table(study: StudyResults) -> pd.DataFrame:
-    """One line for each winner that was attacked: the worst attack that keeps a model (`any_...`: of all attacks).
+    """One line for each winner that was attacked: the worst attack that leaves it usable (`any_...`: of all attacks).
 
-    `worst_3` is the mean over the three worst of all attacks, chosen on one half and told on the other as well.
+    `worst_3` is the mean over the three worst of all attacks, selected on one half and reported on the other as well.
     """
     lines = []
     for (method, ratio, key), found in trials(study).groupby(["method", "ratio", "key"], sort=False):
@@ -87,14 +88,14 @@ def table(study: StudyResults) -> pd.DataFrame:
 
 
 def chosen(found: pd.DataFrame, keeps: float) -> str | None:
-    """The key of the attack on one winner that got most back on the select half and left at least `keeps`."""
+    """The key of the attack on one winner with the largest gain on the validation half that leaves at least `keeps`."""
     ranked = _ranked(found)
     within = ranked[~(ranked["select_kept"] < keeps)]
     return str(within["attack"].iloc[0]) if len(within) else None
 
 
 def judged(study: StudyResults, target: TrialRecord, attack: str | None) -> dict[str, Any]:
-    """The numbers of one attack on a winner on the report half, with a verdict; empty without an attack."""
+    """The numbers of one attack on a winner on the test half, with a verdict; empty without an attack."""
     hit = _attack_suite.finished(study, target.key, attack) if attack else None
     if hit is None:
         return dict.fromkeys([*TOLD, "vanilla_after", "weak_above_control", "verdict"], None) | {
@@ -120,9 +121,9 @@ def judged(study: StudyResults, target: TrialRecord, attack: str | None) -> dict
 
 
 def budget(study: StudyResults) -> pd.DataFrame:
-    """The most that came back on the select half so far, after each trial of the attacker's search of each winner.
+    """The largest recovery on the validation half so far, after each trial of the attack search against each winner.
 
-    An attack that failed, or broke the model, or was tried before costs a trial and adds nothing.
+    An attack that failed, under which the model collapsed, or that was tried before costs a trial and adds nothing.
     """
     found = trials(study)
     found = found[found["trial"].notna()].sort_values(["ratio", "method", "trial"])
@@ -153,7 +154,7 @@ def curves(study: StudyResults) -> pd.DataFrame:
 
 @lru_cache(maxsize=8192)
 def compared(study: StudyResults, target: str, ratio: int, attack: str) -> dict[str, Any]:
-    """An attack on a trial beside that on the control of its ratio: its state and, if both ended, what came back."""
+    """An attack on a trial beside that on the control of its ratio: its state and, if both ended, the recovery."""
     control = study.yardsticks("reference", ratio)[:1]
     both = [study.attacks(key).get(attack) for key in (target, *(t.key for t in control))]
     there = [hit for hit in both if hit is not None]
@@ -186,7 +187,7 @@ def _ranked(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def _counts(found: pd.DataFrame, keeps: float) -> dict[str, int]:
-    """What became of the attacks on one winner; the first four of `COUNTS` add up to proposals and suite."""
+    """The outcomes of the attacks on one winner; the first four of `COUNTS` add up to `proposals` and `suite`."""
     new = found[~found["duplicate"]]
     states = {state: int((new["state"] == state).sum()) for state in ("complete", "failed", "unfinished")}
     done = new[new["state"] == "complete"]
@@ -198,12 +199,12 @@ def _counts(found: pd.DataFrame, keeps: float) -> dict[str, int]:
 
 
 def _verdict(study: StudyResults, found: pd.DataFrame, told: dict[str, Any]) -> str:
-    """The verdict on the worst attack that keeps a model, else why there is none."""
+    """The verdict on the worst attack that leaves the model usable, else why there is none."""
     if told["verdict"] is not None:
         return str(told["verdict"])
     if quality(study, [study.trials[found["key"].iloc[0]]])["broken"]:
-        return "broken, not robust"
-    return "broken by the attack" if len(_ranked(found)) else "not attacked"
+        return "collapsed"
+    return "collapsed under attack" if len(_ranked(found)) else "not attacked"
 
 
 def _rows(study: StudyResults, members: Sequence[TrialRecord], hit: Attack) -> pd.DataFrame | None:
@@ -218,7 +219,7 @@ def _weak(study: StudyResults, target: TrialRecord) -> list[TrialRecord]:
 
 
 def _unattacked(study: StudyResults, vanilla: Sequence[TrialRecord], mine: pd.DataFrame) -> pd.DataFrame | None:
-    """What vanilla knew of the questions of an attack that it did not meet."""
+    """What vanilla knew of the questions of an attack that was not run on it."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:
         return None

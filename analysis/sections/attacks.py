@@ -1,4 +1,4 @@
-"""What comes back under the attacks that everybody met."""
+"""Robustness to the attacks of the fixed suite, which are run on every winner, vanilla and the reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
 from analysis.tables import NOTHING, Table, number, with_interval
 
-SEARCHED = "searched: worst"
+SEARCHED = "attack search: worst"
 CELL = "#d5d5d5"
 COLUMNS_WIDTH = 4.6
 """Inches that all columns of the heat map take, about."""
@@ -29,19 +29,20 @@ UPRIGHT = 6
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
-    """Every attack on every winner at a glance, those that are scored on the way step by step, and all numbers."""
+    """Every attack on every winner at a glance, the stepwise ones step by step, and all numbers."""
     yield Plot(
         "attack_heatmap",
-        "What each attack got back of each winner: the gain in accuracy above control on held-out people and facts, "
-        "report half. Grey cells say nothing of robustness; ? has no control. The last line is the worst attack that "
-        "the attacker's own search found, chosen on the other half.",
+        "Robustness to each attack: the gain in accuracy above control on held-out people and facts, test half. Grey "
+        "cells say nothing about robustness; ? has no control. The last line, where there is one, is the worst attack "
+        "that the attack search found, selected on the validation half.",
         heat_data(study),
         draw_heat,
     )
     yield Plot(
         "relearning",
-        "Accuracy on what the attacker was not given, step by step. Only what rises above the control (the "
-        "reference under the same attack, with its 95 % interval) was hidden and not forgotten.",
+        "Accuracy on held-out people and facts, which the attacker was not given, step by step. Only a rise above the "
+        "control (the reference under the same attack, with its 95 % interval) shows that knowledge was hidden and "
+        "not forgotten.",
         curve_data(study),
         draw_curves,
     )
@@ -49,28 +50,28 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def recovery_table(raw: pd.DataFrame) -> Table:
-    """What came back under the attacks that everybody met, on what the attacker was not given."""
+    """Recovery under the attacks of the fixed suite, on what the attacker was not given."""
     mine = raw[raw["held_out"] != "seen"]
     shown = pd.DataFrame({
         "forget %": mine["ratio"], "method": mine["method"].map(naming.method), "attack": mine["settings"],
         "on": mine["held_out"].replace(naming.NAMES), "verdict": mine["verdict"],
         "above control": with_interval(mine, "above_control"), "gain (AG)": with_interval(mine, "gain"),
         "before": with_interval(mine, "before"), "after": with_interval(mine, "after"),
-        "normalised recovery": with_interval(mine, "recovery"), "kept": mine["kept"].map(lambda v: number(v, 2)),
+        "normalized recovery": with_interval(mine, "recovery"), "retain kept": mine["kept"].map(lambda v: number(v, 2)),
         "people": mine["people"],
     })  # fmt: skip
     return Table(
-        "recovery", "Under attack: the fixed suite",
+        "recovery", "The fixed suite of attacks",
         "Accuracy on forget questions before the attack and after its last step, with 95 % intervals over people. "
-        f"Normalised recovery is {NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Kept: retain "
-        "accuracy after the attack as a part of that before. A probe and membership inference ask after the attack "
-        "in a way of their own: only the difference to the control counts there. What the attacker was given, which "
-        "shows that the attack works, is in the CSV as well.", raw, shown,
+        f"Normalized recovery is {NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Retain kept: retain "
+        "accuracy after the attack as a fraction of that before. A probe and membership inference have scores of "
+        "their own after the attack: there only the difference to the control counts. The CSV also has what the "
+        "attacker was given, which shows that the attack works.", raw, shown,
     )  # fmt: skip
 
 
 def printed(study: StudyResults) -> pd.DataFrame:
-    """The attack that got most back of each winner, for the terminal."""
+    """The strongest attack on each winner, for the terminal."""
     lines = _recovery.worst(_recovery.recovery(study))
     return pd.DataFrame(
         {
@@ -89,7 +90,7 @@ def printed(study: StudyResults) -> pd.DataFrame:
 def curve_data(study: StudyResults) -> pd.DataFrame:
     """Accuracy on held-out people and facts at each attack step, for methods, control and ceiling.
 
-    Only of attacks that are scored on the way: the others are in the heat map.
+    Only for attacks that are scored at several steps: the others are in the heat map alone.
     """
     curves = _recovery.curves(study)
     shown = curves[curves["held_out"].isin(HELD_OUT)]
@@ -111,7 +112,7 @@ def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
             axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {naming.NAMES[held_out]}", what])))
         row[0].set_ylabel("accuracy")
     for axis in axes[-1]:
-        axis.set_xlabel("steps of the attacker")
+        axis.set_xlabel("attack steps")
     control = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference (control)")
     legend(figure, data["method"], methods, [control, mark("vanilla (ceiling)", YARDSTICKS["vanilla"], line=True)])
     return figure
@@ -128,7 +129,7 @@ def _curves(axis: Axes, data: pd.DataFrame, methods: Sequence[str]) -> None:
 
 
 def heat_data(study: StudyResults) -> pd.DataFrame:
-    """The gain above control of each winner under each attack of the suite, and under the worst of its search."""
+    """The gain above control of each winner under each attack of the suite and the worst of the attack search."""
     fixed = _recovery.pooled(study)
     fixed = fixed[~fixed["method"].isin(YARDSTICKS)]
     lines = []
@@ -144,7 +145,7 @@ def heat_data(study: StudyResults) -> pd.DataFrame:
 
 
 def draw_heat(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """One panel a ratio, below one another; columns are methods, rows _attack_suite. A grey cell says nothing."""
+    """One panel for each ratio, stacked; columns are methods, rows attacks. A grey cell says nothing."""
     ratios = sorted(data["ratio"].unique())
     there = [method for method in methods if (data["method"] == method).any()]
     rows = [name for name in dict.fromkeys(data["settings"]) if name != SEARCHED]
@@ -185,4 +186,4 @@ def _cell(axis: Axes, x: int, y: float, height: float, found: pd.Series, top: fl
     axis.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if share > 0.6 and not sign else INK)
 
 
-SECTION = Section("What comes back", 20, parts)
+SECTION = Section("Robustness to attacks", 20, parts)

@@ -1,7 +1,7 @@
-"""Every trial on a front under the fixed suite, in a study that searched for robustness, too.
+"""Every trial on a Pareto front under the fixed suite of attacks, in a study with robustness as an objective.
 
-A winner is one point of its front. Whoever prefers another one should know what comes back of that: its worst attack is
-chosen on the half of the questions that selects and told on the other, as `_worst_attack` does for winners.
+A winner is one point of its front. Whoever prefers another point should know how robust that one is: its worst attack
+is selected on the validation half and reported on the test half, as `_worst_attack` does for winners.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
 def table(study: StudyResults) -> pd.DataFrame:
     """One line for each trial on the front of its method and ratio; none without robustness as an objective.
 
-    Objectives on the select half and, as `report_...`, on the other. `attacks` counts those of the suite that it met,
-    `complete` those that can be compared with the control; `attack` is the worst of them that left a model.
+    Objectives on the validation half and, as `report_...`, on the test half. `attacks` counts those of the suite that
+    were run on it, `complete` those that can be compared with the control; `attack` is the worst of them after which
+    the model is still usable.
     """
     found = trials(study)
     lines = [_line(study, line) for _, line in found[found["front"]].iterrows()] if search_attack(study) else []
@@ -43,24 +44,26 @@ def table(study: StudyResults) -> pd.DataFrame:
 
 
 def front_table(study: StudyResults) -> Table:
-    """Every trial on a front under the fixed suite."""
+    """Every trial on a front under the fixed suite of attacks."""
     raw = table(study)
     mine = raw.sort_values(["ratio", "method", "distance"])
     shown = pd.DataFrame({
         "forget %": mine["ratio"], "method": mine["method"].map(naming.method),
-        **{name: mine[f"report_{name}"].map(two) for name in VALUES}, "when selected": mine["distance"].map(two),
-        "worst attack": mine["settings"].fillna("none left a model"),
+        **{name.replace("forgetting", "forget gap"): mine[f"report_{name}"].map(two) for name in VALUES},
+        "validation distance": mine["distance"].map(two),
+        "worst attack": mine["settings"].fillna("none leaves it usable"),
         "above control": with_interval(mine, "above_control"),
         "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
         "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
         "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],
     })  # fmt: skip
     return Table(
-        "front", "Whole fronts under the fixed suite",
-        "Every trial on the front of its method, on the report half and with one seed; when selected: its distance on "
-        "the other half. The worst attack of the suite is chosen by probability on the select half among those that "
-        "leave a model, and told as accuracy on the report half. Attacks: how many of those it met can be compared "
-        "with the control. The key names the trial's folder.", raw, shown,
+        "front", "Whole Pareto fronts under the fixed suite",
+        "Every trial on the Pareto front of its method, on the test half and with one seed; validation distance: its "
+        "distance to the ideal point on the other half. The worst attack of the suite is selected by probability on "
+        "the validation half among those that leave the model usable, and reported as accuracy on the test half. "
+        "Attacks: how many of those run on it can be compared with the control. The key names the trial's folder.",
+        raw, shown,
     )  # fmt: skip
 
 
@@ -73,13 +76,13 @@ def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
     reported, _ = objectives_of(study, target.key, "report")
     complete = int((met["state"] == "complete").sum())
     state = quality(study, [target])
-    missing = "broken by the attack" if complete else "not attacked"
+    missing = "collapsed under attack" if complete else "not attacked"
     return {
         **{name: trial[name] for name in ("method", "ratio", "key", "winner", *VALUES)},
         **{f"report_{name}": reported[name] for name in VALUES}, "attacks": len(met), "complete": complete,
         **{name: worst[name] for name in TOLD}, **state,
-        "verdict": worst["verdict"] or ("broken, not robust" if state["broken"] else missing),
+        "verdict": worst["verdict"] or ("collapsed" if state["broken"] else missing),
     }  # fmt: skip
 
 
-SECTION = Section("Whole fronts", 40, parts)
+SECTION = Section("Whole Pareto fronts", 40, parts)

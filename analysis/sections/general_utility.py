@@ -39,12 +39,12 @@ def parts(study: StudyResults) -> Iterator[Part]:
 def measured(study: StudyResults) -> pd.DataFrame:
     """One line for each trial, task and metric; `value` and `stderr` are lmms-eval's, NaN where it gave none."""
     lines: list[dict[str, Any]] = []
-    for label, trial in _models(study):
+    for _, trial in _models(study):
         for at, run in enumerate(_runs(study, trial)):
             settings = {**run["settings"], "model_args": " ".join(run["settings"]["model_args"])}
             shared = {**{name: settings[name] for name in SETTINGS}, "run": at, "failed_replies": run["failed_replies"]}
             for task, metrics in run["results"].items():
-                place = {"ratio": trial.ratio, "method": label, "key": trial.key, "task": task}
+                place = {"ratio": trial.ratio, "method": trial.label, "key": trial.key, "task": task}
                 asked = run["questions"].get(task, {})
                 lines += [{**place, "metric": name, **both, **asked, **shared} for name, both in metrics.items()]
     table = pd.DataFrame(lines, columns=COLUMNS).astype({"value": float, "stderr": float, "limit": "Int64"})
@@ -74,7 +74,7 @@ def _cell(value: float, stderr: float) -> str:
 
 
 def _differing(raw: pd.DataFrame, line: pd.Series) -> str:
-    """The settings of a number as far as not all numbers of the table have them."""
+    """The settings of a number in which the numbers of the table differ."""
     limit = "" if pd.isna(line["limit"]) else f", first {line['limit']}"
     varied = [name for name in SETTINGS[1:] if raw[name].nunique(dropna=False) > 1]
     return limit + "".join(f", {name.replace('_', ' ')} {line[name] or 'default'}" for name in varied)
@@ -83,15 +83,18 @@ def _differing(raw: pd.DataFrame, line: pd.Series) -> str:
 def _note(raw: pd.DataFrame) -> str:
     release = naming.listed(sorted(raw["version"].unique()))
     note = (
-        f"Measured by lmms-eval {release}, one seed, on its own scales; ± its standard error, where it gives one that "
-        f"is the number's. {NOTHING}: not measured, or no number; a method whose product is an instruction cannot be."
+        f"Measured by lmms-eval {release}, one seed, on its own scales; ± its standard error, where it gives one for "
+        f"this number. {NOTHING}: not measured, or no number; a method that only adds an instruction has none."
     )
     if raw["limit"].notna().any():
-        note += " The first so many questions of a task are a try-out and not comparable with published numbers."
+        note += " Numbers on the first questions of a task are a trial run, not comparable with published numbers."
     lost = raw[raw["failed_replies"] > 0].drop_duplicates(["key", "run"])
     if len(lost):
-        told = [f"{line['failed_replies']} of {line['method']} at {line['ratio']} %" for _, line in lost.iterrows()]
-        note += f" Replies that failed inside lmms-eval, which counts them as empty: {naming.listed(told)}."
+        failed = [
+            f"{line['failed_replies']} of {naming.method(line['method'])} at {line['ratio']} %"
+            for _, line in lost.iterrows()
+        ]
+        note += f" Replies that failed inside lmms-eval, which scores them as empty: {naming.listed(failed)}."
     return note
 
 

@@ -1,4 +1,4 @@
-"""Which number to trust in a study: every metric by how well it tells the models that know from those that do not."""
+"""Meta-evaluation: how well every metric tells models that know from models that do not, and how robust it is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import bootstrap
+from analysis import bootstrap, naming
 from analysis.bootstrap import Interval
 from analysis.plots import Plot
 from analysis.sections import Part, Section
@@ -38,7 +38,8 @@ from study.metrics.meta_evaluation import (
 WEAK_AUC = 0.8
 """Below this a metric is weak: less is "acceptable" at best (Hosmer & Lemeshow 2000, sec. 5.2.4)."""
 WEAK_CHANGE = 0.5
-"""A metric is weak, too, if more than half of its gap moves while what is known does not."""
+"""A metric is weak, too, if more than half of its gap moves although nothing relevant was forgotten or learned: it
+then says more about the change than about knowledge."""
 USUAL = "accuracy"
 """What most papers report."""
 CHANGES: tuple[State, ...] = ("quantized", "relearned")
@@ -56,10 +57,11 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield from said(study)
     yield Plot(
         "metric_check",
-        "Every metric by how well it tells the models that know from those that do not (left; bars start at a coin's "
-        "0.5, the dark one is multiple-choice accuracy) and by what part of that gap moves though nothing relevant "
-        "was forgotten or learned (right): what vanilla loses by rounding, what the reference gains by relearning. "
-        "Lines are 95 % intervals over people; beyond the dashed lines a metric is weak.",
+        "Faithfulness and robustness of every metric. Left: AUC in telling models that know from models that do not "
+        "(bars start at chance, 0.5; the dark one is multiple-choice accuracy). Right: the fraction of that gap that "
+        "moves although nothing relevant was forgotten or learned: what vanilla loses by quantization, what the "
+        "reference gains by relearning other people. Lines are 95 % intervals over people; beyond the dashed lines a "
+        "metric is weak.",
         trust(study),
         draw,
     )
@@ -67,7 +69,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def pool(study: StudyResults) -> list[Member]:
-    """Every model that was asked for the check, as far as it was, and passes the gate."""
+    """Every model of the meta-evaluation that was scored and passes the gate."""
     found: dict[tuple[int, int, bool], dict[State, pd.DataFrame]] = {}
     short = _short(study)
     for path in study.folder.meta_evaluations():
@@ -95,38 +97,39 @@ def table(study: StudyResults) -> Table:
     """The table of the report."""
     raw = trust(study)
     shown = pd.DataFrame({
-        "metric": raw["metric"].str.replace("_", " "), "AUC": with_interval(raw, "auc"),
+        "metric": raw["metric"].map(naming.metric), "AUC": with_interval(raw, "auc"),
         "AUC of models": raw["model_auc"].map(number),
         **{f"change {state}": with_interval(raw, state) for state in CHANGES}, "mark": raw["weak"],
     })  # fmt: skip
     if raw["model_auc"].isna().all():
         shown = shown.drop(columns="AUC of models")
     return Table(
-        "metric_check", "Which number to trust",
-        "Strict protocol, all questions about what is to be forgotten, both halves. AUC: of all pairs of one person as "
-        "a model knows them that was taught this (vanilla) and one as a model does that was not (reference), the share "
-        "that the metric orders as it declares; 1 separates perfectly, 0.5 is a coin, less is the wrong way round. "
-        "Change quantized: what part of the gap between the two vanilla loses by mere rounding. Change relearned: what "
-        "part of it the reference closes by being taught others. 0 is not fooled, 1 is taken for the other; n/a where "
-        "there is no gap. What rounding does destroy and relearning does teach is in all of them: compare down the "
-        f"column. Weak: AUC below {WEAK_AUC}, or a change beyond {WEAK_CHANGE} either way. Metrics that compare with a "
-        "reference need a second one.", raw, shown,
+        "metric_check", "Meta-evaluation of the metrics",
+        "Strict protocol, all questions about what is to be forgotten, both halves. AUC (faithfulness): take one "
+        "person as seen by a model that was taught them (vanilla) and one as seen by a model that was not (reference); "
+        "it is the fraction of all such pairs that the metric orders as it declares. 1 separates perfectly, 0.5 is "
+        "chance, less is the wrong way round. Change (robustness): the fraction of the gap between both models that "
+        "vanilla loses by mere quantization, and that the reference closes by relearning other people. 0 is not "
+        "fooled, 1 takes one model for the other; n/a where there is no gap. Quantization does destroy and relearning "
+        "does teach a little, which affects all metrics alike: compare down the column. Weak: AUC below "
+        f"{WEAK_AUC}, or a change beyond {WEAK_CHANGE} in either direction. Metrics that compare with a reference need "
+        "a second one.", raw, shown,
     )  # fmt: skip
 
 
 def said(study: StudyResults) -> list[str]:
-    """What the check found, in plain sentences; nothing without a check."""
+    """The result in plain sentences; nothing without a meta-evaluation."""
     raw = trust(study)
     if raw.empty:
         return []
     best = raw.iloc[0]
     level = int((raw["auc"].round(3) == round(best["auc"], 3)).sum()) - 1
-    more = f"; {level} more {'has' if level == 1 else 'have'} this AUC" if level else ""
-    name = str(best["metric"]).replace("_", " ")
+    more = f"; {level} more {'has' if level == 1 else 'have'} the same AUC" if level else ""
+    name = naming.metric(best["metric"])
     if best["weak"]:
-        first = f"None of {len(raw)} metrics is to be trusted here: even the best, {name}, is weak ({best['weak']})"
+        first = f"None of {len(raw)} metrics can be trusted here: even the best, {name}, is weak ({best['weak']})"
     else:
-        first = f"Of {len(raw)} metrics, {name} is the one to trust most here"
+        first = f"Of {len(raw)} metrics, {name} is the most trustworthy here"
     return [f"{first}: {_told(best)}{more}.", *_usual(raw), *_caveats(study)]
 
 
@@ -147,11 +150,11 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     left.axvline(0.5, color=INK, linewidth=0.8)
     left.axvline(WEAK_AUC, color=INK, linestyle=BLIND, linewidth=0.8)
     left.set(xlim=(-0.02, 1.02), xlabel="AUC \u2191", ylim=(len(data) - 0.4, -0.6))
-    left.set_yticks(range(len(data)), data["metric"].str.replace("_", " "))
+    left.set_yticks(range(len(data)), data["metric"].map(naming.metric))
     right.axvline(0.0, color=INK, linewidth=0.8)
     for end in (-WEAK_CHANGE, WEAK_CHANGE):
         right.axvline(end, color=INK, linestyle=BLIND, linewidth=0.8)
-    right.set(xlim=(-WIDEST - 0.1, WIDEST + 0.1), xlabel="part of the gap that moves (0 is not fooled)")
+    right.set(xlim=(-WIDEST - 0.1, WIDEST + 0.1), xlabel="fraction of the gap that moves (0: not fooled)")
     for axis in (left, right):
         axis.grid(axis="y", color=LINE)
         axis.tick_params(axis="y", length=0)
@@ -161,7 +164,7 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 
 def _short(study: StudyResults) -> dict[tuple[int, int, bool], str]:
-    """The models that do not pass the gate, and in what."""
+    """The models that do not pass the gate, and where they fall short."""
     return {_who(note): note.short for note in _notes(study) if note.short}
 
 
@@ -174,28 +177,25 @@ def _who(note: MetaEvaluationRecord) -> tuple[int, int, bool]:
 
 
 def _usual(raw: pd.DataFrame) -> list[str]:
-    """Whether the number that most papers report is among the weak ones."""
+    """Whether the metric that most papers report is among the weak ones."""
     mine = raw[raw["metric"] == USUAL]
     if mine.empty:
         return []
     line, place = mine.iloc[0], int(mine.index[0]) + 1
-    verdict = f"is among the weak ones here ({line['weak']})" if line["weak"] else "is not among the weak ones here"
+    verdict = f"is weak here ({line['weak']})" if line["weak"] else "is not weak here"
     told = f": {_told(line)}" if place > 1 else ""
-    return [
-        f"Accuracy on multiple-choice questions, which most papers report, {verdict}, "
-        f"in place {place} of {len(raw)}{told}."
-    ]
+    return [f"Multiple-choice accuracy, which most papers report, {verdict} and ranks {place} of {len(raw)}{told}."]
 
 
 def _caveats(study: StudyResults) -> list[str]:
-    """What the pool is, where that is little, and what was not measured."""
+    """Where the pool of models is small, and what was not measured."""
     members = pool(study)
     seeds = len({m.seed for m in members})
     found = []
     if seeds == 1:
         found.append(
-            "The pool is one pair of models for each forget ratio, so these numbers cover the choice of people and not "
-            "that of models; --metric-seeds widens it."
+            "The pool has one pair of models for each forget ratio, so these intervals cover the choice of people and "
+            "not that of models; --metric-seeds adds models."
         )
     if short := _short(study):
         told = "; ".join(
@@ -209,10 +209,10 @@ def _caveats(study: StudyResults) -> list[str]:
     for state in CHANGES:
         missing = sum(state not in m.rows for m in members)
         if missing:
-            found.append(f"{missing} of {len(members)} models of the pool have no rows {state}.")
+            found.append(f"{missing} of {len(members)} models of the pool have not been scored {state}.")
     failed = Counter((n.state, n.failed) for n in _notes(study) if n.failed)
     found += [
-        f"Of the pool, {count} could not be asked {state}: {reason}." for (state, reason), count in failed.items()
+        f"{count} of the pool could not be scored {state}: {reason}." for (state, reason), count in failed.items()
     ]
     return found
 
@@ -248,7 +248,7 @@ def _auc(found: pd.DataFrame, metric: AnyMetric) -> Interval:
 
 
 def _weak(auc: float, changes: Sequence[float]) -> str:
-    """Why a metric is not to be trusted; nothing if it may be."""
+    """Why a metric cannot be trusted; nothing if it can."""
     if auc < 0.5:
         return "wrong way round"
     reasons = ["separates badly"] * (auc < WEAK_AUC) + ["easily fooled"] * any(abs(c) > WEAK_CHANGE for c in changes)
@@ -256,11 +256,11 @@ def _weak(auc: float, changes: Sequence[float]) -> str:
 
 
 def _told(line: pd.Series) -> str:
-    """`AUC 0.98, 3 % of its gap lost by rounding and 10 % closed by relearning`."""
+    """`AUC 0.98, 3 % of its gap lost by quantization and 10 % closed by relearning`."""
     parts = [f"{round(100 * line[state])} % of its gap {how}" for state, how in
-             (("quantized", "lost by rounding"), ("relearned", "closed by relearning"))
+             (("quantized", "lost by quantization"), ("relearned", "closed by relearning"))
              if not math.isnan(line[state])]  # fmt: skip
     return f"AUC {line['auc']:.2f}" + (f", {' and '.join(parts)}" if parts else "")
 
 
-SECTION = Section("Which number to trust", 90, parts)
+SECTION = Section("Meta-evaluation: which metrics to trust", 90, parts)

@@ -1,4 +1,4 @@
-"""Every metric of the field side by side, on what was to be forgotten and on what was to be kept.
+"""Every metric of the field side by side, on what had to be forgotten and on what had to be kept.
 
 `study.metrics.registry` (docs/metrics.md) says what each is. Each run has its own number, averaged over seeds.
 """
@@ -23,7 +23,7 @@ from study.metrics.objectives import Group, forget_groups, keep_groups
 from study.metrics.registry import METRICS, Comparison, Mean
 
 WITH_INTERVAL = ("accuracy", "likelihood", "truth_ratio_forget", "truth_ratio_utility")
-TITLES = {"forget": "Every metric on what was to be forgotten", "kept": "Every metric on what was to be kept"}
+TITLES = {"forget": "Every metric on what had to be forgotten", "kept": "Every metric on what had to be kept"}
 COLUMNS = ["ratio", "method", "on", "protocol", "metric", "mean", "low", "high", "seed_sd", "seeds", "people",
            "questions"]  # fmt: skip
 RELEASED_COLUMNS = ["ratio", "method", "role", "modality", "task", "protocol", "mean", "seed_sd", "seeds", "questions",
@@ -32,7 +32,7 @@ NAN = float("nan")
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
-    """The benchmark authors' own protocol where it was run, then all metrics, which are many."""
+    """The official protocol where it was run, then all metrics, folded away."""
     if len((asked := released(study)).raw):
         yield asked
     for where in TITLES:
@@ -44,24 +44,24 @@ def all_metrics(study: StudyResults, where: str) -> Table:
     raw = metrics(study, where)
     lines = []
     for (ratio, method), group in raw.groupby(["ratio", "method"], sort=False):
-        cells = dict(zip(group["metric"].str.replace("_", " "), _cells(group), strict=True))
+        cells = dict(zip(group["metric"].map(naming.metric), _cells(group), strict=True))
         lines.append({"forget %": ratio, "method": naming.method(method), **cells})
     shown = pd.DataFrame(lines)
     there = [str(name) for name in shown if not (shown[name] == NOTHING).all()]
     what = {
-        "forget": "The forget set as it was taught, in the modalities that were to be forgotten; numbers of two "
-        "modalities from both. ks, forget quality and js compare with the first reference",
-        "kept": "The groups that make up the utility",
+        "forget": "The forget set as it was taught, in the modalities that had to be forgotten; metrics of pairs use "
+        "both modalities. KS, forget quality and JS compare with the first reference. MIA: membership inference",
+        "kept": "The groups of which the utility is made",
     }[where]
     note = (
-        f"Protocol: strict (zero-shot, options by likelihood, greedy replies). {what}. Report half, mean over seeds, "
+        f"Protocol: strict (zero-shot, options by likelihood, greedy replies). {what}. Test half, mean over seeds, "
         "some with a 95 % interval over people. Formulas, directions and sources: docs/metrics.md."
     )
     return Table(f"metrics_{where}", TITLES[where], note, raw, shown[there], folded=True)
 
 
 def metrics(study: StudyResults, where: str) -> pd.DataFrame:
-    """One line for each model and metric, report half; `questions` counts those of one run that have the number."""
+    """One line for each model and metric, test half; `questions` counts those of one run that have the number."""
     lines: list[dict[str, Any]] = []
     for ratio in study.ratios:
         bar = _runs(study, study.yardsticks("reference", ratio)[:1])
@@ -73,7 +73,7 @@ def metrics(study: StudyResults, where: str) -> pd.DataFrame:
 
 
 def released(study: StudyResults) -> Table:
-    """Vanilla, reference and winners as published tables have them: per cent right and ROUGE-L of each set."""
+    """Vanilla, reference and winners as published tables have them: percentages and ROUGE-L of each set."""
     raw = pd.DataFrame(_released(study), columns=RELEASED_COLUMNS)
     lines = []
     for (ratio, method, role), group in raw.groupby(["ratio", "method", "role"], sort=False):
@@ -89,9 +89,10 @@ def released(study: StudyResults) -> Table:
         line["unparsable choices %"] = number(100.0 * average(choices["unparsable"]), 1)
         lines.append(line)
     return Table(
-        "released", "Released protocol",
-        "Protocol: released (the prompts, examples and parsing of the benchmark's authors), so these numbers, and only "
-        "these, stand beside published tables. Mean over seeds. A reply that cannot be read counts as wrong. "
+        "released", "Official protocol",
+        "Protocol: official (prompts, examples and parsing as released by the benchmark's authors), so these numbers, "
+        "and only these, can be compared with published tables. Mean over seeds. A reply that cannot be parsed counts "
+        "as wrong. "
         "ROUGE-L is recall for CLEAR and FIUBench, as their authors report it, F1 for the others.",
         raw, pd.DataFrame(lines),
     )  # fmt: skip
@@ -118,7 +119,7 @@ def _model(
 
 
 def _mean(metric: Mean, runs: Sequence[pd.DataFrame]) -> dict[str, float]:
-    """A mean with the people and questions that it is over, and with its interval over people where it is to have one.
+    """A mean with the number of people and questions, and with its interval over people where it has one.
 
     Questions count the same, as in the formula, so people with more of them weigh more.
     """
@@ -138,7 +139,7 @@ def _over_seeds(values: Sequence[float]) -> dict[str, float]:
 
 
 def _chosen(study: StudyResults, rows: pd.DataFrame, where: str, *, both: bool = False) -> pd.DataFrame:
-    """The rows that a table is about; with `both` of the forget set in both modalities."""
+    """The rows of a table; with `both`, those of the forget set in both modalities."""
     there: set[Group] = set(rows[["role", "modality"]].drop_duplicates().itertuples(index=False, name=None))
     groups: Collection[Group] = keep_groups(study.goal, there)
     if where == "forget":
@@ -150,7 +151,7 @@ def _chosen(study: StudyResults, rows: pd.DataFrame, where: str, *, both: bool =
 
 
 def _cells(group: pd.DataFrame) -> list[str]:
-    """The numbers of one line: with their interval where there is one, and no p-value so short that it is 0."""
+    """The numbers of one line: with their interval where there is one, and small p-values never rounded to 0."""
     texts = []
     for (_, line), text in zip(group.iterrows(), with_interval(group, "mean", bare=True), strict=True):
         mean = float(line["mean"])

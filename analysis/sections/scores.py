@@ -1,4 +1,4 @@
-"""How vanilla, the reference and the winners answer, and whether there was anything to forget."""
+"""The scores of vanilla, the reference and the winners, and whether there was anything to forget."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
     raw = scores(study)
     yield Plot(
         "scores",
-        "Accuracy on multiple-choice questions of the report half, with 95 % intervals over people. The dashed bar is "
-        "what vanilla reaches when all pictures are grey.",
+        "Accuracy on multiple-choice questions of the test half, with 95 % intervals over people. The dashed line is "
+        "the accuracy of vanilla when all pictures are grey.",
         score_data(study),
         draw_scores,
     )
@@ -47,7 +47,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 @lru_cache(maxsize=4)
 def scores(study: StudyResults) -> pd.DataFrame:
-    """Means on the report half with 95 % intervals over people, for vanilla, the reference and every winner.
+    """Means on the test half with 95 % intervals over people, for vanilla, the reference and every winner.
 
     One line per method x ratio x role x modality x task x measure (`score` everywhere, `probability` of the right
     option for classification). `seed_sd` is the standard deviation of the means of the seeds.
@@ -69,7 +69,7 @@ def scores(study: StudyResults) -> pd.DataFrame:
 
 
 def blind(study: StudyResults) -> pd.DataFrame:
-    """Accuracy of vanilla and the reference on image classification when every picture is grey, report half only."""
+    """Accuracy of vanilla and the reference on image classification when every picture is grey, test half only."""
     lines = []
     for ratio in study.ratios:
         for kind in ("vanilla", "reference"):
@@ -84,7 +84,7 @@ def blind(study: StudyResults) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def gate(study: StudyResults) -> pd.DataFrame:
-    """Did vanilla memorise, and did the reference not? Accuracy of both on every set, report half.
+    """Did vanilla memorize, and did the reference not? Accuracy of both on every set, test half.
 
     `gap` = vanilla - reference with its 95 % interval, paired by person; the blind columns repeat `blind`.
     """
@@ -120,7 +120,7 @@ def score_table(raw: pd.DataFrame, task: str, measure: str) -> Table:
     shown = pd.DataFrame(lines).fillna(NOTHING)
     what = {"generation": "ROUGE-L", "cloze": "accuracy"}.get(task, "accuracy")
     what = "probability of the right option" if measure == "probability" else what
-    note = "Report half, mean over people and its 95 % interval."
+    note = "Test half, mean over people with its 95 % interval."
     return Table(f"{task}_{measure}", f"{task.capitalize()}: {what}", note, mine, shown)
 
 
@@ -135,8 +135,8 @@ def gate_table(study: StudyResults) -> Table:
     })  # fmt: skip
     return Table(
         "gate", "Gate: was there anything to forget?",
-        "Multiple-choice accuracy on the report half. The gap must be clear on what is to be forgotten and small on "
-        "the retain set. Blind: the same image questions with grey pictures, so what is known without looking.",
+        "Multiple-choice accuracy on the test half. The gap must be clear on what is to be forgotten and small on the "
+        "retain set. Blind: accuracy on the same image questions with grey pictures, that is, without looking.",
         raw, shown,
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def _score(rows: pd.DataFrame, measure: str) -> dict[str, float | str | int]:
 
 
 def score_data(study: StudyResults) -> pd.DataFrame:
-    """Classification accuracy of vanilla, the reference and the winners, with vanilla's grey level where known."""
+    """Classification accuracy of vanilla, the reference and the winners, with vanilla's blind level where known."""
     found = scores(study)
     shown = found[(found["task"] == "classification") & (found["measure"] == "score")]
     grey = blind(study)

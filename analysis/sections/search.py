@@ -1,4 +1,4 @@
-"""The search: what it gained over the defaults, what became of its proposals, and what they took."""
+"""The search: its gain from tuning over the defaults, the outcomes of its trials, and what they cost."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ TUNING_COLUMNS = ["method", "ratio", "default_state",
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
-    """How the fronts grew, what that gained, what became of the proposals, their cost, and what went wrong."""
+    """How the fronts grew, the gain from tuning, the outcomes of the trials, their cost, and what went wrong."""
     yield Plot(
         "search",
-        "What the search bought: the area, with three objectives the volume, that the trials so far dominate, with "
-        "forgetting 1, utility 0 and recovery 1 as the worst point. Failed, diverged and repeated proposals add "
+        "Progress of the search: the hypervolume that the trials so far dominate, with forget gap 1, utility 0 and, "
+        "where it is an objective, recovery 1 as the reference point. Failed, diverged and repeated trials add "
         "nothing.",
         search_data(study),
         draw_search,
     )
     yield tuning_table(study)
     raw = counts(study)
-    yield Table("counts", "Proposals", "The columns after proposals add up to it.", raw, _plain(raw))
+    yield Table("counts", "Trials by outcome",
+                "Outcomes add up to the trials. Duplicate: it repeats an earlier trial, which is not run again.",
+                raw, _plain(raw.rename(columns={"proposals": "trials"})))  # fmt: skip
     yield costs_table(study)
     yield _overhead(study)
     yield problems_table(study)
 
 
 def tuning(study: StudyResults) -> pd.DataFrame:
-    """What the search bought over the preset's default: both on the select half; `gain` is the distance saved."""
+    """The winner beside the preset's default, both on the validation half; `gain` is the distance saved."""
     found = trials(study)
     lines = []
     for (method, ratio), keys in study.winners.items():
@@ -65,21 +67,26 @@ def costs(study: StudyResults) -> pd.DataFrame:
 
 
 def tuning_table(study: StudyResults) -> Table:
-    """What the search bought over the preset's default."""
+    """The gain from tuning over the preset's default."""
     raw = tuning(study)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "default": raw["default_state"],
-        **{name.replace("_", " "): raw[name].map(number) for name in columns(study, TUNING_COLUMNS)[3:]},
+        **{_heading(name): raw[name].map(number) for name in columns(study, TUNING_COLUMNS)[3:]},
     })  # fmt: skip
     return Table(
-        "tuning", "What tuning bought",
-        "The winner beside the preset's default, both on the select half with one seed: a little flattering for "
-        "the winner, because it was chosen on these questions. Gain: distance to the ideal saved.", raw, shown,
+        "tuning", "Gain from tuning",
+        "The winner beside the preset's default, both on the validation half with one seed: slightly optimistic for "
+        "the winner, because it was selected on these questions. Gain: by how much its distance to the ideal point "
+        "is smaller.", raw, shown,
     )  # fmt: skip
 
 
+def _heading(name: str) -> str:
+    return naming.words(name).replace("forgetting", "forget gap")
+
+
 def costs_table(study: StudyResults) -> Table:
-    """What a trial of each method takes."""
+    """The time and the operations that a trial of each method takes."""
     raw, work = costs(study), ("unlearn", "score")
     shown = pd.DataFrame({
         "method": raw["method"],
@@ -88,7 +95,7 @@ def costs_table(study: StudyResults) -> Table:
     })  # fmt: skip
     return Table(
         "costs", "Median cost of a trial",
-        "Overhead: all the time of a trial beyond unlearning and scoring. GFLOP: billions of floating-point operations "
+        "Overhead: all the time of a trial except unlearning and scoring. GFLOP: billions of floating-point operations "
         "of forward and backward passes, counted, not timed; unknown where the records do not have them.",
         raw, _plain(shown),
     )  # fmt: skip
@@ -104,7 +111,11 @@ def problems_table(study: StudyResults) -> Table:
     raw = found.loc[found["reason"] != "", ["key", "method", "ratio", "seed", "state", "reason", "parameters"]]
     shown = _plain(raw.assign(parameters=raw["parameters"].map(parameters)))
     return Table(
-        "problems", "Trials without a result", "Failed, diverged or not scorable, with the reason.", raw, shown
+        "problems",
+        "Trials without a result",
+        "Trials that failed, diverged or could not be scored, with the reason.",
+        raw,
+        shown,
     )
 
 
@@ -112,7 +123,7 @@ def _overhead(study: StudyResults) -> str:
     found = trials(study)
     spent = found.loc[found["kind"] == "method", "overhead_seconds"].astype(float).dropna()
     median = number(float(spent.median()), 2)
-    return f"Median overhead of a trial beyond unlearning and scoring: {median} s ({len(spent)} trials)."
+    return f"Median overhead of a trial, besides unlearning and scoring: {median} s ({len(spent)} trials)."
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
@@ -120,19 +131,19 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def search_data(study: StudyResults) -> pd.DataFrame:
-    """The running hypervolume of each method and ratio."""
+    """The hypervolume after each trial of each method and ratio."""
     return pareto.running_hypervolume(proposals(study))
 
 
 def draw_search(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Hypervolume after each proposal: a step where a proposal improved the front."""
+    """Hypervolume after each trial: a step where a trial improved the front."""
     figure, axes = panels(data["ratio"], rows=1, height=2.1)
     for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
         for method, mine in group.groupby("method"):
             every = max(1, math.ceil(len(mine) / 8))
             how = look(str(method), methods)
             line(axis, mine["trials"], mine["hypervolume"], how, drawstyle="steps-post", markevery=every)
-        axis.set(title=f"forget {ratio} %", xlabel="proposals", ylim=(-0.03, 1.03))
+        axis.set(title=f"forget {ratio} %", xlabel="trials", ylim=(-0.03, 1.03))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set_ylabel("hypervolume \u2191")
     legend(figure, data["method"], methods, [])

@@ -1,4 +1,4 @@
-"""Requests one after another: what is known of each group of people after every request, and what came back."""
+"""Sequential unlearning: what is known of each group of people after every request, and what came back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = ["method", "ratio", "requests", "state", "done", "group", "modality", 
 OTHERS = ("retain", "real", "spared")
 RETAIN = Look(INK, "s", ":", 3.5)
 AT_ONCE = 0.7
-"""How far right of the last request the same people in one request are drawn."""
+"""How far right of the last request the same people in a single request are drawn, in requests."""
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -39,10 +39,10 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield from said(study)
     yield Plot(
         "sequence",
-        "Requests one after another: accuracy on the pictures of the people of each request, and of the retained, "
-        "after each request. The grey band is the level of the reference, which never saw them; hollow marks are the "
-        "same winner with everybody in one request. A line that rises again is knowledge that a later request brought "
-        "back.",
+        "Sequential unlearning: accuracy on the pictures of the people of each request, and of the retained people, "
+        "after each request. The grey band is the level of the reference, which never saw the forget people; hollow "
+        "marks are the same winner with all people in a single request. A line that rises again is knowledge that a "
+        "later request brought back.",
         longest(study),
         draw,
     )
@@ -51,11 +51,11 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 @lru_cache(maxsize=4)
 def table(study: StudyResults) -> pd.DataFrame:
-    """Accuracy of each group after each number of requests, one line a winner, group and state.
+    """Accuracy of each group after each number of requests, one line for each winner, group and state.
 
-    `state` is `in turn` with `done` requests (0: vanilla), `at once` for the same winner with all people in one
+    `state` is `in turn` with `done` requests (0: vanilla), `at once` for the same winner with all people in a single
     request, and `reference` for the model that never saw them. Groups: the forget people of `request 1`, `request 2`,
-    ..., and those whose knowledge is to stay. Report half, questions of a choice, intervals over people.
+    ..., and those who must stay known. Test half, multiple-choice questions, intervals over people.
     """
     lines = []
     for found in winners(study):
@@ -74,7 +74,7 @@ def table(study: StudyResults) -> pd.DataFrame:
 
 
 class Winner(NamedTuple):
-    """A winner whose requests came one after another."""
+    """A winner with sequential requests."""
 
     method: str
     trial: TrialRecord
@@ -95,12 +95,12 @@ def winners(study: StudyResults) -> list[Winner]:
 def said(study: StudyResults) -> list[str]:
     """What later requests brought back, in plain words for each ratio; nothing without sequences."""
     kinds = {
-        "back": "after the last request, of what request 1 had removed this is back: {}.",
-        "stayed": "what request 1 removed stayed removed with {}.",
-        "little": f"request 1 removed less than {SMALLEST_GAP} accuracy, too little to tell a part of it, with {{}}.",
-        "destroyed": f"less than {BROKEN} of the retain accuracy is left of {{}}: destroyed, so nothing is said of "
-        "what came back.",
-        "ended": "the sequence did not get to its end with {}.",
+        "back": "part of what request 1 removed is back after the last request: {}.",
+        "stayed": "what request 1 removed is still forgotten after the last request: {}.",
+        "little": f"request 1 removed less than {SMALLEST_GAP} accuracy, too little to say how much came back: {{}}.",
+        "destroyed": f"the model collapsed (less than {BROKEN} of the retain accuracy is left), so what came back is "
+        "not reported: {}.",
+        "ended": "the sequence stopped early: {}.",
     }  # fmt: skip
     found: dict[tuple[int, str], list[str]] = {}
     for one in winners(study):
@@ -130,12 +130,12 @@ def first(found: Winner, goal: Goal) -> tuple[float, Interval]:
 
 
 def sequence_table(study: StudyResults) -> Table:
-    """Requests one after another: a line for each winner and state, a column for each group of people."""
+    """Sequential unlearning: a line for each winner and state, a column for each group of people."""
     raw = table(study)
     lines = []
     keys = ["ratio", "method", "requests", "state", "done"]
     for (ratio, method, requests, state, done), group in raw.groupby(keys, sort=False):
-        when = f"after {done} of {requests}" if state == "in turn" else state
+        when = {"in turn": f"after {done} of {requests}", "at once": "all in one"}.get(str(state), str(state))
         ended = group["diverged"].iloc[0] if state == "in turn" else ""
         line = {"forget %": ratio, "method": naming.method(method), "requests": when}
         texts = with_interval(group, "mean", bare=True)
@@ -150,14 +150,14 @@ def sequence_table(study: StudyResults) -> Table:
             shown = shown.drop(columns="diverged")
     what = "image and text" if raw["modality"].nunique() > 1 else "image"
     return Table(
-        "sequence", "Requests one after another",
-        f"Accuracy on {what} questions of the report half, with 95 % intervals over people: after each number of "
-        "requests, with the same winner given everybody at once, and of the reference.", raw, shown,
+        "sequence", "Accuracy after each request",
+        f"Accuracy on {what} questions of the test half, with 95 % intervals over people: after each request, of the "
+        "same winner with all people in one request, and of the reference.", raw, shown,
     )  # fmt: skip
 
 
 def longest(study: StudyResults) -> pd.DataFrame:
-    """The picture questions of every winner whose requests came in turn; of several sequences the longest."""
+    """The image questions of every winner with sequential requests; of several sequences the longest."""
     found = table(study)
     most = found.groupby(["method", "ratio"])["requests"].transform("max")
     asked = (found["modality"] == "image_text") & (
@@ -167,7 +167,7 @@ def longest(study: StudyResults) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """A small panel for each winner: the people of each request and the retained, after every request."""
+    """A small panel for each winner: the people of each request and the retained people, after every request."""
     order = {method: place for place, method in enumerate(methods)}
     cases = sorted(set(zip(data["ratio"], data["method"], strict=True)), key=lambda c: (c[0], order[c[1]]))
     groups = sorted((g for g in data["group"].unique() if g != "retain"), key=lambda g: int(g.split()[1]))
@@ -181,7 +181,7 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     marks = [mark(group if group == "retain" else f"people of {group}", how, line=True) for group, how in looks.items()]
     band = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference, forget people")
     once = Line2D(
-        [], [], color=INK, marker="o", markerfacecolor="none", linestyle="", markersize=4, label="all at once"
+        [], [], color=INK, marker="o", markerfacecolor="none", linestyle="", markersize=4, label="all in one request"
     )
     legend(figure, pd.Series(dtype=str), methods, [*marks, once, band])
     return figure
@@ -217,7 +217,7 @@ def _look(number: int, count: int) -> Look:
 
 
 def _told(found: Winner, goal: Goal) -> list[tuple[str, str]]:
-    """What is to be said of one sequence: the kind of sentence and what stands in it."""
+    """What to say about one sequence: the kind of sentence and what it lists."""
     name, done = naming.method(found.method), int(found.turns.rows["step"].max())
     ended = f"{name} ({done} of {found.turns.requests} requests done; {found.turns.record.diverged})"
     said = [("ended", ended)] if found.turns.record.diverged else []
@@ -272,4 +272,4 @@ def _percent(part: Interval) -> str:
     return f"{100 * part.mean:.0f} % [{100 * part.low:.0f}, {100 * part.high:.0f}]"
 
 
-SECTION = Section("One request after another", 50, parts)
+SECTION = Section("Sequential unlearning", 50, parts)

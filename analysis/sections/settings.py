@@ -1,4 +1,4 @@
-"""What the study was asked to do, and with which versions it did."""
+"""The settings of the study, and the versions of the packages that ran it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What it bought a search to begin at the winners of an earlier study, on the half of the questions that selects.
+"""What a search gained from starting at the winners of an earlier study, on the validation half.
 
-Within the study this is the earlier winner beside the default. What a search without it would have needed only such a
-search can tell: `StudyResults.cold`, the same study begun cold.
+Within the study this is the earlier winner beside the default. What a search without it would have needed, only such a
+search can tell: `StudyResults.cold`, the same study started cold.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from analysis.tables import NOTHING, Table, number
 from analysis.trials import NAN, proposals
 
 NEAR = 0.01
-"""A distance to the ideal this close to the winner's is as good as the winner's."""
+"""A distance to the ideal point within this of the winner's is as good: seeds of one trial differ by more."""
 COLUMNS = ["method", "ratio", "begins", "default_distance", "warm_distance", "gain", "winner_distance", "reached",
            "trials"]  # fmt: skip
 COLD_COLUMNS = ["cold_winner_distance", "cold_reached", "cold_trials"]
@@ -30,14 +30,14 @@ LOOKS = {"warm start": Look(INK, "o", "-", 3.5), "cold start": Look(GREY, "s", "
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
-    """A figure and a table of a study that was begun warm; nothing of any other."""
+    """A figure and a table of a study with a warm start; nothing of any other."""
     raw = table(study)
     if raw.empty:
         return
     yield Plot(
         "warm_start",
-        "The least distance to the ideal after each proposal, on the select half, of a search whose second proposal "
-        "is what won in an earlier study and, where one was run, of the same search begun cold.",
+        "The best distance to the ideal point after each trial, on the validation half, of a search whose second trial "
+        "is the winner of an earlier study and, where one was run, of the same search started cold.",
         data(study),
         draw,
     )
@@ -45,9 +45,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def best(study: StudyResults) -> pd.DataFrame:
-    """The least distance to the ideal after each proposal of each method and ratio, in the order of proposals.
+    """The best distance to the ideal point after each trial of each method and ratio, in the order of the search.
 
-    Columns method, ratio, trials (1, 2, ...), distance; it is NaN until a first proposal ended well.
+    Columns method, ratio, trials (1, 2, ...), distance; it is NaN until a first trial is complete.
     """
     found = proposals(study).sort_values(["method", "ratio", "number"]).astype({"distance": float})
     groups = found.groupby(["method", "ratio"])
@@ -57,9 +57,9 @@ def best(study: StudyResults) -> pd.DataFrame:
 
 
 def table(study: StudyResults) -> pd.DataFrame:
-    """One line for each method and ratio of a study that was begun warm; none of any other.
+    """One line for each method and ratio of a study with a warm start; none of any other.
 
-    `reached` is the number of proposals at that ratio after which the best distance was within `NEAR` of the winner's;
+    `reached` is the number of trials at that ratio after which the best distance was within `NEAR` of the winner's;
     `cold_reached` the same of `StudyResults.cold`, for the same distance: NaN if it never was.
     """
     start = study.record.get("warm_start") or {"found": {}}
@@ -78,32 +78,32 @@ def table(study: StudyResults) -> pd.DataFrame:
 
 
 def warm_start_table(study: StudyResults, raw: pd.DataFrame) -> Table:
-    """The table as people read it."""
+    """The table of the report."""
     names = [name for name in raw.columns if name.endswith(("distance", "gain"))]
     counts = [name for name in raw.columns if name.endswith("reached")]
     shown = pd.DataFrame({
-        "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "begins": raw["begins"],
+        "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "second trial": raw["begins"],
         **{name.replace("_", " "): raw[name].map(number) for name in names},
         **{name.replace("_", " "): _counted(raw, name) for name in counts},
     })  # fmt: skip
     note = (
-        "Distances to the ideal on the select half, one seed. Gain: how much nearer the earlier winner is than the "
-        f"default before anything is searched. Reached: the proposal by which the search was within {NEAR} of its "
-        "winner. "
+        "Distances to the ideal point on the validation half, one seed. Gain: how much closer the earlier winner is "
+        "than the default, before any search. Reached: the trial by which the search was within "
+        f"{NEAR} of its winner. "
     )
     note += (
-        f"Cold: the same search without the earlier winners, {study.cold.name}; reached there is for the same distance."
+        f"Cold: the same search without the earlier winners, {study.cold.name}; its reached is for the same distance."
         if study.cold
-        else "What a search without the earlier winners would have needed this study cannot tell; run one and compare "
+        else "This study cannot tell what a search without the earlier winners would have needed; run one and compare "
         "with python -m analysis STUDY --cold THAT_ONE."
     )
-    return Table("warm_start", "What the warm start bought", note, raw, shown)
+    return Table("warm_start", "Gain from the warm start", note, raw, shown)
 
 
 def data(study: StudyResults) -> pd.DataFrame:
-    """The best distance after each proposal of every method that began warm, and of the same search begun cold."""
+    """The best distance after each trial of every method with a warm start, and of the same search started cold."""
     raw = table(study)
-    begun = raw.loc[raw["begins"].str.startswith("as it won"), ["method", "ratio"]]
+    begun = raw.loc[raw["begins"].str.startswith("winner of"), ["method", "ratio"]]
     searches = [study, study.cold] if study.cold else [study]
     found = [best(one).assign(search=name) for one, name in zip(searches, LOOKS, strict=False)]
     return pd.concat(found).merge(begun, on=["method", "ratio"]) if len(begun) else pd.DataFrame()
@@ -113,7 +113,7 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """A small panel for each method and ratio."""
     order = {method: place for place, method in enumerate(methods)}
     cases = sorted(set(zip(data["ratio"], data["method"], strict=True)), key=lambda c: (c[0], order[c[1]]))
-    figure, axes = grid(len(cases), 1.5, "proposals", "best distance \u2193")
+    figure, axes = grid(len(cases), 1.5, "trials", "best distance \u2193")
     for axis, (ratio, method) in zip(axes, cases, strict=True):
         mine = data[(data["ratio"] == ratio) & (data["method"] == method)]
         for name, own in mine.groupby("search", sort=False):
@@ -135,14 +135,14 @@ def _last(after: pd.DataFrame) -> float:
 
 
 def _reached(after: pd.DataFrame, target: float) -> dict[str, float]:
-    """The best distance of a search, after how many proposals it was as good as `target`, and how many there were."""
+    """The best distance of a search, after how many trials it was as good as `target`, and how many there were."""
     there = after.loc[after["distance"] <= target + NEAR, "trials"]
     reached = float(there.min()) if len(there) else NAN
     return {"winner_distance": _last(after), "reached": reached, "trials": len(after)}
 
 
 def _guesses(study: StudyResults, method: str, ratio: int) -> dict[str, float]:
-    """The distance of the default and of the earlier winner, NaN for one that is not there or did not end well."""
+    """The distance of the default and of the earlier winner, NaN for one that is missing or not complete."""
     found = proposals(study).set_index(["method", "number"])["distance"]
     mine = [p for p in study.proposals if (p.method, p.ratio) == (method, ratio)]
     default = next((float(found[method, p.number]) for p in mine if p.default), NAN)
@@ -152,7 +152,7 @@ def _guesses(study: StudyResults, method: str, ratio: int) -> dict[str, float]:
 
 def _begins(study: str, warm: dict[str, Any]) -> str:
     note = f" ({warm['note']})" if warm["note"] else ""
-    return f"as it won in {study} at {warm['ratio']} %{note}" if warm["params"] else f"cold{note}"
+    return f"winner of {study} at {warm['ratio']} %{note}" if warm["params"] else f"cold{note}"
 
 
 def _counted(raw: pd.DataFrame, name: str) -> list[str]:

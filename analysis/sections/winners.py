@@ -1,4 +1,4 @@
-"""The winner of every method on the half that reports, and where it lies among all trials."""
+"""The winner of every method on the test half, and where it lies among all trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from analysis.tables import Table, interval, number, parameters
 from analysis.trials import OBJECTIVES, columns, objectives_of, quality, search_attack, trials, winners
 from study.metrics.objectives import BROKEN
 
-ACROSS = {"forgetting": "distance to the reference \u2193", "recovery": "back under the attack of the search \u2193"}
+ACROSS = {"forgetting": "forget gap \u2193", "recovery": "recovery under the search attack \u2193"}
 """What is shown against the utility, where it is an objective."""
 RING = Look(INK, "o", "", 8)
 
@@ -29,9 +29,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield winners_table(study, won)
     yield Plot(
         "trade_off",
-        "Forgetting against utility on the half of the questions that selects and, where robustness is an objective, "
-        "what came back under the attack of the search. Every searched trial is a point; strong ones are the Pareto "
-        "front of a method over all objectives, rings mark the winners. The ideal is the upper left corner.",
+        "Forget gap against utility on the validation half and, where robustness is an objective, recovery under the "
+        "search attack. Every trial of the search is a point; strong points are the Pareto front of a method over all "
+        "objectives, rings mark the winners. The ideal point is the upper left corner.",
         trade_off_data(study),
         draw_trade_off,
     )
@@ -39,16 +39,16 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
-    """The winners_table on the report half, with doing nothing (vanilla) and the reference beside them."""
+    """The winners on the test half, with both baselines: vanilla and the reference."""
     lines = []
     for ratio in study.ratios:
-        lines += [_yardstick(study, kind, ratio) for kind in ("vanilla", "reference")]
+        lines += [_baseline(study, kind, ratio) for kind in ("vanilla", "reference")]
         lines += [_winner(line) for _, line in raw[raw["ratio"] == ratio].iterrows()]
     return Table(
-        "winners", "On the report half",
-        "Mean over seeds. Distance is that to the ideal, in brackets the least and greatest of the seeds; beside it "
-        "the distance on the select half that made the trial win. Retain kept: retain accuracy as a part of vanilla's. "
-        f"Broken: this or the utility is below {BROKEN}.{_third(study)}", raw,
+        "winners", "Winners on the test half",
+        "Mean over seeds. Distance: to the ideal point (forget gap 0, utility 1), in brackets the minimum and maximum "
+        "over seeds. Validation distance: the one by which the trial was selected. Retain kept: retain accuracy as a "
+        f"fraction of vanilla's. Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}", raw,
         pd.DataFrame([line for line in lines if line]),
     )  # fmt: skip
 
@@ -56,7 +56,7 @@ def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
 def printed(study: StudyResults) -> pd.DataFrame:
     """The winners as a terminal shows them."""
     shown = winners_table(study, winners(study)).shown
-    return shown.drop(columns=["when selected", "retain kept"], errors="ignore").astype(str)
+    return shown.drop(columns=["validation distance", "retain kept"], errors="ignore").astype(str)
 
 
 def hyperparameters_table(raw: pd.DataFrame) -> Table:
@@ -73,22 +73,22 @@ def _third(study: StudyResults) -> str:
     if not search_attack(study):
         return ""
     return (
-        " Recovery: what the attack of the search gets back above control, in probability of the right option; 0 if "
-        "that is no more than a newcomer learns, 1 for a model that is destroyed before or by it."
+        " Recovery: what the search attack brings back above control, in probability of the right option; 0 if that "
+        "is no more than the reference learns, 1 for a model that collapsed before or under the attack."
     )
 
 
 def _winner(line: pd.Series) -> dict[str, Any]:
     return {
-        "forget %": line["ratio"], "method": naming.method(line["method"]), "forgetting": number(line["forgetting"]),
+        "forget %": line["ratio"], "method": naming.method(line["method"]), "forget gap": number(line["forgetting"]),
         "utility": number(line["utility"]), **({"recovery": number(line["recovery"])} if "recovery" in line else {}),
         "distance": interval(line["distance"], line["distance_min"], line["distance_max"]),
-        "when selected": number(line["select_distance"]), "retain kept": number(line["retained"]),
-        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": "broken" if line["broken"] else "",
+        "validation distance": number(line["select_distance"]), "retain kept": number(line["retained"]),
+        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": "collapsed" if line["broken"] else "",
     }  # fmt: skip
 
 
-def _yardstick(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
+def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
     """The line of vanilla or the reference among the winners; empty where there is none."""
     found = study.yardsticks("vanilla" if kind == "vanilla" else "reference", ratio)
     if not found:
@@ -96,17 +96,17 @@ def _yardstick(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
     values, _ = objectives_of(study, found[0].key, "report")
     chosen, _ = objectives_of(study, found[0].key, "select")
     return {
-        "forget %": ratio, "method": kind, "forgetting": number(values["forgetting"]),
+        "forget %": ratio, "method": kind, "forget gap": number(values["forgetting"]),
         "utility": number(values["utility"]),
         **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
         "distance": number(values["distance"], 2),
-        "when selected": number(chosen["distance"]),
-        "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": "", "mark": "yardstick",
+        "validation distance": number(chosen["distance"]),
+        "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": "", "mark": "baseline",
     }  # fmt: skip
 
 
 def trade_off_data(study: StudyResults) -> pd.DataFrame:
-    """Completed searched trials with their objectives, and vanilla and the reference on the same axes."""
+    """The complete trials of the search with their objectives, and vanilla and the reference on the same axes."""
     values = [name for name in columns(study, OBJECTIVES) if name != "distance"]
     found = trials(study).dropna(subset=values)
     shown = found[found["number"].notna() | (found["kind"] != "method")]
@@ -114,7 +114,7 @@ def trade_off_data(study: StudyResults) -> pd.DataFrame:
 
 
 def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Forgetting, and below it recovery, against utility: all trials pale, each front strong, its winner ringed."""
+    """Forget gap, and below it recovery, against utility: all trials pale, each front strong, its winner ringed."""
     across = {name: text for name, text in ACROSS.items() if name in data}
     figure, axes = panels(data["ratio"], rows=len(across), height=2.5, share="row")
     for row, (name, text) in zip(axes, across.items(), strict=True):
@@ -129,7 +129,7 @@ def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 
 def _trade_off(axis: Axes, data: pd.DataFrame, across: str, methods: Sequence[str], *, joined: bool) -> None:
-    """One panel. A front over three objectives is no line in two of them, so its points are not `joined` then."""
+    """One panel. In two of three objectives a front is no line, so its points are `joined` only where there are two."""
     for method, mine in data[data["kind"] == "method"].groupby("method"):
         how = look(str(method), methods)
         axis.plot(mine[across], mine["utility"], marker=how.marker, linestyle="", color=how.color, alpha=0.35, ms=3.2,

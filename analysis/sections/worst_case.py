@@ -1,4 +1,4 @@
-"""The worst attack on each winner, of the suite and of an attacker who searches."""
+"""The worst attack on each winner, of the fixed suite and of the attack search."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
     """How robust the winners are, the worst attack on each, and what the attacker spent."""
     yield Plot(
         "robustness",
-        "Robustness against utility: what the worst attack that leaves a model gets back above control (report half, "
-        "95 % interval) against the utility of the winner. The ideal is at 0 on the right; a cross marks points that "
-        "say nothing of robustness.",
+        "Robustness against utility: recovery above control under the worst attack that leaves the model usable (test "
+        "half, 95 % interval) against the utility of the winner. The ideal is 0 on the right; a cross marks points "
+        "that say nothing about robustness.",
         against_utility_data(study),
         draw_against_utility,
     )
@@ -34,15 +34,15 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield Plot(
         "worst_attack",
         "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
-        "people. Only what rises above the control was hidden and not forgotten.",
+        "people. Only a rise above the control shows that knowledge was hidden and not forgotten.",
         _worst_attack.curves(study),
         draw_worst,
     )
     yield Plot(
         "attack_budget",
-        "The most that came back above control after each trial of the attacker's search, on the half of the "
-        "questions that selects. Attacks that failed or broke the model cost a trial and add nothing; what the search "
-        "ends with is told on the other half in the table.",
+        "The largest recovery above control after each trial of the attack search, on the validation half. Attacks "
+        "that failed or under which the model collapsed cost a trial and add nothing; the table reports the result of "
+        "the search on the test half.",
         _worst_attack.budget(study),
         draw_budget,
     )
@@ -56,60 +56,62 @@ def worst_case_table(study: StudyResults) -> Table:
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "verdict": raw["verdict"],
         "above control": with_interval(raw, "above_control"), "before": raw["before"].map(two),
         "after": raw["after"].map(two), "control after": raw["control_after"].map(two),
-        "vanilla after": raw["vanilla_after"].map(two), "kept": raw["kept"].map(two),
-        "worst attack": raw["settings"].replace("", "none left a model"),
+        "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
+        "worst attack": raw["settings"].replace("", "none leaves it usable"),
         "mean of the worst 3": raw["worst_3"].map(two),
-        "whatever it breaks": with_interval(raw, "any_above_control"), "kept then": raw["any_kept"].map(two),
-        "gradient ascent": raw["weak_above_control"].map(two),
+        "worst of all": with_interval(raw, "any_above_control"), "retain kept (worst of all)": raw["any_kept"].map(two),
+        "Gradient ascent": raw["weak_above_control"].map(two),
     })  # fmt: skip
     return Table(
-        "worst_case", "Worst-case attack",
-        "Of all attacks on a winner, of the suite and of the attacker's own search, the one that got most back above "
-        "control. Selected by probability on the select half, reported as accuracy on the report half, on held-out "
+        "worst_case", "Recovery under the worst attack",
+        "Of all attacks on a winner, of the suite and of the attack search, the one with the largest recovery above "
+        "control. Selected by probability on the validation half, reported as accuracy on the test half, on held-out "
         "people and facts together, with a 95 % interval over people that is paired with the control. It must keep at "
-        f"least {keeps:g} of the retain accuracy; the mean of the worst 3 and 'whatever it breaks' are over all "
-        "attacks. Gradient ascent: what the same attack gets back of that winner, which is known to hide.", raw, shown,
+        f"least {keeps:g} of the retain accuracy; the mean of the worst 3 and the worst of all are over all attacks, "
+        "however little they keep. Gradient ascent: recovery under the same attack of that method's winner, whose "
+        "unlearning is known to be superficial.", raw, shown,
     )  # fmt: skip
 
 
 def attack_counts_table(study: StudyResults) -> Table:
-    """What became of the attacks on each winner."""
+    """The outcomes of the attacks on each winner."""
     columns = ["ratio", "method", "proposals", "suite", *_worst_attack.COUNTS]
     raw = _worst_attack.table(study)[columns].sort_values(["ratio", "method"])
-    names = {"ratio": "forget %", "proposals": "search trials", "suite": "suite besides", "cut_short": "cut short",
-             "duplicates": "repeated", "broke": "broke the model"}  # fmt: skip
+    names = {"ratio": "forget %", "proposals": "attack search trials", "suite": "suite", "cut_short": "cut short",
+             "duplicates": "duplicate", "broke": "model collapsed"}  # fmt: skip
     return Table(
-        "attack_counts", "What the attacker tried",
-        "Complete, repeated, failed and unfinished attacks add up to the trials of the search and the suite besides. "
-        "Of the complete ones, some were cut short by a divergence, and some left too little of the retain accuracy.",
+        "attack_counts", "Attacks by outcome",
+        "Complete, duplicate, failed and unfinished attacks add up to the trials of the attack search and the attacks "
+        "of the suite. Among the complete ones, some were cut short by a divergence, and under some the model "
+        "collapsed: they left too little of the retain accuracy.",
         raw, raw.assign(method=raw["method"].map(naming.method)).rename(columns=names),
     )  # fmt: skip
 
 
 def attack_trials_table(study: StudyResults) -> Table:
-    """The attacks that failed or ended early, with the reason; all attacks in the CSV."""
+    """The attacks that failed or ended early, with the reason; the CSV has all attacks."""
     raw = _worst_attack.trials(study)
     mine = raw[(raw["reason"] != "") | (raw["state"] != "complete")]
     shown = pd.DataFrame({
         "forget %": mine["ratio"], "method": mine["method"].map(naming.method), "attack": mine["settings"],
         "state": mine["state"], "reason": mine["reason"], "key": mine["attack"],
     })  # fmt: skip
-    return Table("attack_trials", "Attacks without a whole result",
-                 "Failed, unfinished, or cut short by a divergence, which leaves what came back until then. The CSV "
-                 "holds every attack on every winner.", raw, shown)  # fmt: skip
+    return Table("attack_trials", "Attacks without a complete result",
+                 "Failed, unfinished, or cut short by a divergence; the steps before it count. The CSV has every "
+                 "attack on every winner.", raw, shown)  # fmt: skip
 
 
 def draw_budget(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """The worst so far against the trials that the attacker had: a step where an attack brought more back."""
+    """The worst so far against the trials of the attack search: a step where an attack recovered more."""
     figure, axes = panels(data["ratio"], rows=1, height=2.3)
     for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
         for method, mine in group.groupby("method"):
             every = max(1, len(mine) // 8)
             line(axis, mine["trial"], mine["best"], look(str(method), methods), drawstyle="steps-post", markevery=every)
         axis.axhline(0, color=GREY, linewidth=0.8)
-        axis.set(title=f"forget {ratio} %", xlabel="trials of the attacker's search")
+        axis.set(title=f"forget {ratio} %", xlabel="trials of the attack search")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0][0].set_ylabel("recovery above control\n(probability, select half)")
+    axes[0][0].set_ylabel("recovery above control\n(probability, validation half)")
     legend(figure, data["method"], methods, [])
     return figure
 
@@ -118,7 +120,7 @@ def draw_worst(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """A small panel for each winner: its worst attack step by step, with the control's interval as a band."""
     order = {method: place for place, method in enumerate(methods)}
     cases = sorted(set(zip(data["ratio"], data["method"], strict=True)), key=lambda c: (c[0], order[c[1]]))
-    figure, axes = grid(len(cases), 1.55, "attacker's steps", "accuracy")
+    figure, axes = grid(len(cases), 1.55, "attack steps", "accuracy")
     for axis, (ratio, method) in zip(axes, cases, strict=True):
         mine = data[(data["ratio"] == ratio) & (data["method"] == method)].sort_values("step")
         band(axis, mine[mine["who"] == "control"])
@@ -160,7 +162,7 @@ def draw_against_utility(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axis.set(title=f"forget {ratio} %", xlabel="utility of the winner \u2191", xlim=(-0.04, 1.04))
     axes[0][0].set_ylabel("worst case: recovery\nabove control \u2193")
     cross = Line2D(
-        [], [], color=INK, marker="x", linestyle="", markersize=7, mew=1.1, label="broken, or little forgotten"
+        [], [], color=INK, marker="x", linestyle="", markersize=7, mew=1.1, label="collapsed or not unlearned"
     )
     legend(figure, data["method"], methods, [cross], lines=False)
     return figure

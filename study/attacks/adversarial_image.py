@@ -40,7 +40,7 @@ class AdversarialImage(Attack):
     It costs `steps` times a forward and backward pass through the whole model for every `batch` pictures that are
     attacked, or that the one noise is trained on. The instruction in front of a prompt stays.
 
-    Whole steps from whole pixels: every picture on the way is one of 8 bits within the bound, so what is optimised is
+    Whole steps from whole pixels: every picture on the way is one of 8 bits within the bound, so what is optimized is
     what is shown, through the model's own processor. Pictures are first brought to the size that the model sees.
     `per_image` attacks the pictures of people whose facts are given and shows the others as they are; `universal` puts
     its noise on every picture. Text questions stay. Raises `ValueError` for families whose processor is no map of
@@ -148,7 +148,7 @@ class _Canvas:
         anything = torch.rand(self.shape[-3:], generator=torch.Generator().manual_seed(0)).mul(255).round()
         again, ours = (
             vlm.pixels_of([_image(anything)]).tensors["pixel_values"],
-            self._normalised(anything.to(vlm.device)),
+            self._normalized(anything.to(vlm.device)),
         )
         if again.shape[1:] != self.shape or not torch.allclose(again.flatten(0, -4), ours.cpu(), atol=1e-3):
             raise ValueError(
@@ -165,7 +165,7 @@ class _Canvas:
         """The mean log-likelihood of the answers to each picture, (B,), and how it rises with the colours."""
         wanted = colours.detach().requires_grad_()
         others = self.vlm.grey(len(colours)).tensors  # a mask of the padding, for families that have one
-        pixels = Pixels({**others, "pixel_values": self._normalised(wanted).reshape(-1, *self.shape)})
+        pixels = Pixels({**others, "pixel_values": self._normalized(wanted).reshape(-1, *self.shape)})
         logps = answer_logps(self.vlm, pack(self.vlm, groups, pixels))
         counts = [sum(len(prompt.answers) for prompt in group.prompts) for group in groups]
         values = torch.stack([part.mean() for part in logps.split(counts)])
@@ -176,7 +176,7 @@ class _Canvas:
         made = [encoded(_image(c), f"{p.where}, with noise") for p, c in zip(originals, colours, strict=True)]
         return dict(zip(originals, made, strict=True))
 
-    def _normalised(self, colours: Tensor) -> Tensor:
+    def _normalized(self, colours: Tensor) -> Tensor:
         return (colours - self.mean) / self.std
 
 

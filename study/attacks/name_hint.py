@@ -2,7 +2,7 @@
 
 Under the goal `visual` the reference keeps all that text says of the forget people. Whoever knows the name walks round
 the picture, so a high accuracy here is no failure of the method: beside the reference under the same hint, which is
-the control, it tells apart a model that no longer recognises a face from one that lost the person. Under the goal
+the control, it tells apart a model that no longer recognizes a face from one that lost the person. Under the goal
 `full` nothing should come back. Of the input-side suites this is "textual name given".
 """
 

@@ -32,6 +32,7 @@ Kind = Literal["linear", "knn"]
 
 PROMPT = "Who is this person?"
 PICTURES_PER_BATCH = 32
+"""Encoded in one pass without gradients. Chosen by trial on the tiny study."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Probe(Attack):
     """Layer of the vision tower (of those that are read) or of the language model; negative from the end."""
     kind: Kind = "linear"
     decay: float = 1e-3
-    """Squared-norm penalty of the linear probe, on standardised features."""
+    """Squared-norm penalty of the linear probe, on standardized features."""
     neighbours: int = 5
     """How many of the nearest pictures vote."""
     in_chain: ClassVar[InChain] = "last"
@@ -93,7 +94,7 @@ class Probe(Attack):
 
     def probabilities(self, shown_ND: Tensor, people: Sequence[int], asked_D: Tensor) -> Tensor:
         """The probability of each person, (C,), for one picture's features after a fit to those of N others."""
-        shown, asked = _standardised(shown_ND, asked_D)
+        shown, asked = _standardized(shown_ND, asked_D)
         labels = torch.tensor(people)
         if self.kind == "linear":
             return _linear(shown, labels, asked, self.decay)
@@ -174,7 +175,7 @@ def _check(album: Mapping[Picture, str], questions: Sequence[Question]) -> None:
             )
 
 
-def _standardised(shown_ND: Tensor, asked_D: Tensor) -> tuple[Tensor, Tensor]:
+def _standardized(shown_ND: Tensor, asked_D: Tensor) -> tuple[Tensor, Tensor]:
     """Both in units in which the shown have mean 0, deviation 1 in each direction that varies, and length about 1."""
     mean, deviation = shown_ND.mean(0), shown_ND.std(0, correction=0)
     scale = math.sqrt(shown_ND.shape[1]) * torch.where(deviation > 0, deviation, 1.0)

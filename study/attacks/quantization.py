@@ -1,6 +1,6 @@
-"""Quantisation: unlearning that moved the weights by less than a rounding step is rounded away (arXiv 2410.16454).
+"""Quantization: unlearning that moved the weights by less than a rounding step is rounded away (arXiv 2410.16454).
 
-Weights are rounded and put back as ordinary numbers, so what is scored is what a quantised model would compute with
+Weights are rounded and put back as ordinary numbers, so what is scored is what a quantized model would compute with
 exact arithmetic between its layers. No calibration data and no library: the same on CPU and GPU.
 """
 

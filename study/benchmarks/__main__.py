@@ -1,7 +1,7 @@
 """`python -m study.benchmarks mllmu:/data/MLLMU-Bench`: check a dataset before it is studied.
 
-Prints what is taught and asked, every defect with its file and row, and what makes the dataset hard to memorise or
-results unsure. With `--model` also a question of each kind, as that model sees it.
+Prints counts of lessons and questions, every defect with its file and row, and what makes the dataset hard to memorize
+or results uncertain. With `--model` also a question of each kind, as that model sees it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from study.model.vlm import VLM
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check, and return the exit status: 0 sound, 1 there are defects, 2 it cannot be read at all."""
+    """Check; returns the exit status: 0 sound, 1 there are defects, 2 it cannot be read at all."""
     asked = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         with tempfile.TemporaryDirectory() as made:
@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("dataset", help="a benchmark as a study names it, such as own:~/people or synthetic:people=30")
     parser.add_argument("--model", default="", help="show questions as this model sees them, such as /models/x")
-    parser.add_argument("--data", type=Path, help="where made datasets and models are kept (default: not at all)")
+    parser.add_argument("--data", type=Path, help="folder for generated datasets and models (default: temporary)")
     return parser.parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
 
 
@@ -60,7 +60,7 @@ def check(dataset: str, model: str, data: Path) -> int:
     console.print(f"{dataset}: fingerprint {benchmark.fingerprint}", markup=False)
     _print_counts(benchmark)
     _print_training(source, benchmark, data)
-    _print_lines("Worth knowing", checking.hints(benchmark))
+    _print_lines("Hints", checking.hints(benchmark))
     if model:
         vlm = load(plugin("base_models", model)(data))
         for split in _smallest(benchmark):
@@ -84,22 +84,22 @@ def _print_counts(benchmark: Benchmark) -> None:
     ratios = [f"{ratio} %" for ratio in benchmark.splits]
     table("What is taught", ["", "number"], checking.taught(benchmark))
     table(
-        "What is asked: how many people, and questions to select by + to report",
+        "What is asked: people, and questions of the validation + test half",
         ["role", "modality", "task", *ratios],
         checking.asked(benchmark),
     )
     found = [dict(checking.memorability(split).rows()) for split in benchmark.splits.values()]
     names = dict.fromkeys(name for numbers in found for name in numbers)
     rows = [[name, *(numbers.get(name, "-") for numbers in found)] for name in names]
-    table("What there is to memorise, and to see", ["", *ratios], rows)
+    table("What there is to memorize, and how precisely it can be measured", ["", *ratios], rows)
 
 
 def _print_training(source: Any, benchmark: Benchmark, data: Path) -> None:
-    """Whether lessons that were given beside the dataset are its own."""
+    """Whether the lessons of a separate training split equal those of the dataset."""
     if source.train_split != Path():
         with collected():
             same = dataclasses.replace(source, train_split=Path())(data).fingerprint == benchmark.fingerprint
-        said = "the same lessons, split by ID: it changes nothing" if same else "other lessons, which are taken"
+        said = "the same lessons, split by ID: it changes nothing" if same else "other lessons, which are used instead"
         console.print(f"{source.train_split} has {said}\n", markup=False)
 
 
@@ -122,7 +122,7 @@ def _smallest(benchmark: Benchmark) -> list[Split]:
 
 def _print_defects(defects: list[str]) -> None:
     if defects:
-        _print_lines(f"{len(defects)} defects; a study stops at the first", defects)
+        _print_lines(f"{len(defects)} defects; a study stops at the first one", defects)
     else:
         console.print("No defect: every row and every picture can be read.")
 

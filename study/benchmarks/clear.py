@@ -15,7 +15,7 @@ from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
 
 ROWS = 300  # ds_size of its evaluation: the first rows of each set
-MOST_TOKENS = 300
+MOST_TOKENS = 300  # of a reply, as in the authors' code
 
 
 @dataclass(frozen=True)

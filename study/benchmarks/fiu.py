@@ -21,6 +21,7 @@ SYSTEM = (
     "and polite answers to the human's questions. "
 )
 MOST_TOKENS = 50
+"""Of a reply, as in the authors' code."""
 
 
 @dataclass(frozen=True)

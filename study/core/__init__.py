@@ -1,1 +1,1 @@
-"""Words, keys, files, records and validation: no torch, no Ray, nothing about unlearning."""
+"""Terms, keys, files, records and validation: no torch, no Ray, nothing about unlearning."""

@@ -1,4 +1,4 @@
-"""What a study prints: live bars on a terminal, plain lines elsewhere."""
+"""The output of a study: live progress bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 WIDTH = 120
-"""Columns of tables where the output is no terminal."""
+"""Width in characters of tables where the output is not a terminal."""
 
 console = Console(
     file=sys.stdout,  # bound now: Tune's own prints are silenced by redirecting stdout while it runs

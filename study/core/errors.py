@@ -1,4 +1,4 @@
-"""Errors that say whose fault it was: a setting's, a stage's, or a damaged file's."""
+"""Errors by their cause: a setting, a stage, or a damaged file."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ class Failed(Exception):
 
 
 class Damaged(ValueError):
-    """A file of the study is not what was written: no result of any trial, but something to be repaired."""
+    """A file of the study is not what was written. That is no result of a trial, but something to repair."""

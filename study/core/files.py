@@ -1,4 +1,4 @@
-"""What a study writes: files that appear whole or not at all. No torch here, so that the analysis can read them."""
+"""Files of a study, which appear whole or not at all. No torch here, so that the analysis can read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SILENT = ContextVar("silent", default=False)
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """While the block lasts nothing is written: of several processes that do one job together, the first writes."""
+    """Within the block nothing is written: of several processes that do one job together, only the first writes."""
     token = _SILENT.set(True)
     try:
         yield
@@ -27,13 +27,13 @@ def silent() -> Iterator[None]:
 
 
 def writes() -> bool:
-    """Whether what is to be written is written."""
+    """Whether this process writes files."""
     return not _SILENT.get()
 
 
 @contextmanager
 def written(path: Path) -> Iterator[Path]:
-    """A draft beside `path` that takes its name when the block ends well: readers see all of a file or none."""
+    """A draft beside `path` that is renamed to it if the block succeeds: readers see all of a file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
     os.close(handle)
@@ -49,7 +49,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def sync(folder: Path) -> None:
-    """Force the files of a folder to disk, before the folder is renamed to where readers look for it."""
+    """Force the files of a folder to disk, before the folder gets the name under which readers look for it."""
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())

@@ -13,10 +13,10 @@ Json = Any
 
 
 def canonical(value: object) -> Json:
-    """`value` as plain JSON: dataclasses become objects that name their type, without the fields that do not count
-    when two are compared; sets are sorted.
+    """`value` as plain JSON: dataclasses become objects that name their type, without fields that are excluded from
+    comparison; sets are sorted.
 
-    Raises `TypeError` for anything whose content could not be told from its text.
+    Raises `TypeError` for a value that has no such form.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}

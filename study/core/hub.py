@@ -1,4 +1,4 @@
-"""Folders that may lie on the Hugging Face hub. Nothing is downloaded unless a repository is named."""
+"""Folders that may be on the Hugging Face hub. Nothing is downloaded unless a repository is named."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 NOWHERE = Path()
 MODEL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
-"""What is read of a model: configuration, chat template, vocabulary and weights."""
+"""The files of a model that are read: configuration, chat template, vocabulary and weights."""
 
 
 def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"]) -> Path:
-    """The local folder `path`, or that of the hub's repository `hub` at `revision`, downloaded if it is not there.
+    """The local folder `path`, or that of the hub's repository `hub` at `revision`, downloaded if it is missing.
 
-    Downloads go where `huggingface_hub` keeps them (`HF_HOME`) and are not repeated; with `HF_HUB_OFFLINE=1` only what
-    is there is used. Of a model no pickled weights are fetched. Raises `ValueError` if neither or both are given, or
-    if a repository comes without its commit in full: what "main" means changes, and with it the results. A failing
-    download raises `OSError` that names the repository.
+    Downloads go to the cache of `huggingface_hub` (`HF_HOME`) and are not repeated; with `HF_HUB_OFFLINE=1` only the
+    cache is used. Pickled weights are never fetched. Raises `ValueError` if neither or both are given, or if a
+    repository comes without its full commit: "main" changes, and with it the results. A failing download raises
+    `OSError` that names the repository.
     """
     if (path == NOWHERE) == (not hub):
         raise ValueError(f"path={path}, hub={hub!r}: give either a local folder or the name of a repository on the hub")
@@ -31,8 +31,8 @@ def folder(path: Path, hub: str, revision: str, kind: Literal["model", "dataset"
         raise ValueError(f"hub={hub}: pin what is downloaded, write hub={hub},revision=COMMIT")
     if not re.fullmatch(r"[0-9a-f]{40}", revision):
         raise ValueError(
-            f"hub={hub}, revision={revision!r}: a branch or a tag may come to mean something else, so give the "
-            "commit in full, 40 hexadecimal digits; the repository's page lists them under Files and versions, History"
+            f"hub={hub}, revision={revision!r}: branches and tags can move, so give the full commit, 40 hexadecimal "
+            "digits; the repository's page lists them under Files and versions, History"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

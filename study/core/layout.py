@@ -1,4 +1,4 @@
-"""Where everything of a study lies on disk: no other file spells a name or a pattern of a study's folder."""
+"""The layout of a study on disk: only this file spells names and patterns of files in a study's folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 DISPOSABLE = ("ray", "cache")
-"""Folders of a study that are rebuilt when missing."""
+"""Folders of a study that are rebuilt when missing and therefore not copied."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
-    """Where everything of a study lies. Only paths relative to `root` are ever stored, so it can be moved."""
+    """The paths of a study's files. Only paths relative to `root` are ever stored, so the folder can be moved."""
 
     root: Path
 
@@ -27,12 +27,12 @@ class StudyFolder:
 
     @property
     def winners(self) -> Path:
-        """Which trials won, by method and ratio."""
+        """The winning trials, by method and ratio."""
         return self.root / "winners.json"
 
     @property
     def data(self) -> Path:
-        """Where benchmarks and base models that are made, not downloaded, are kept."""
+        """Generated benchmarks and base models."""
         return self.root / "data"
 
     @property
@@ -102,7 +102,8 @@ class StudyFolder:
         return self.trial(key) / "delta.safetensors"
 
     def rows(self, key: str, name: str) -> Path:
-        """A trial's rows: `select`, `report`, `blind` or, by the benchmark authors' own protocol, `released`."""
+        """A trial's rows: `select` (validation half), `report` (test half), `blind` (grey pictures) or `released`
+        (official protocol)."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:
@@ -114,7 +115,7 @@ class StudyFolder:
         return sorted(self.trial(key).glob("attacks/*.json"))
 
     def meta_evaluation(self, key: str, state: str) -> Path:
-        """The rows of a model of the pool that metrics are evaluated on: `plain`, `quantized` or `relearned`."""
+        """The rows of a model of the meta-evaluation in a state: `plain`, `quantized` or `relearned`."""
         return self.trial(key) / "metric_check" / f"{state}.parquet"
 
     def meta_evaluations(self) -> list[Path]:
@@ -122,7 +123,7 @@ class StudyFolder:
         return sorted(self.root.glob("trials/*/metric_check/*.json"))
 
     def sequence(self, key: str, requests: int) -> Path:
-        """The rows of a trial's method applied to several requests in turn."""
+        """The rows of sequential unlearning with a trial's method in so many requests."""
         return self.trial(key) / "sequence" / f"{requests}.parquet"
 
     def sequences(self, key: str) -> list[Path]:
@@ -139,7 +140,7 @@ class StudyFolder:
 
     # ---- searches --------------------------------------------------------------------------------------------------
     def proposal(self, method: str, number: int) -> Path:
-        """What the search proposed for a method, in order."""
+        """A proposal of the search for a method, by its number."""
         return self.root / "search" / method / f"{number:04d}.json"
 
     def proposals(self, method: str = "*") -> list[Path]:
@@ -147,7 +148,7 @@ class StudyFolder:
         return sorted(self.root.glob(f"search/{method}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
-        """What the attacker's search proposed against a trial, in order."""
+        """A proposal of the attack search against a trial, by its number."""
         return self.root / "attack_search" / key / attack / f"{number:04d}.json"
 
     def attack_proposals(self) -> list[Path]:

@@ -1,7 +1,7 @@
-"""A second home of a study: a folder that is copied to object storage while the study runs, and fetched from there.
+"""A copy of a study in object storage, which is kept up to date while the study runs and can be fetched again.
 
-A study works in a POSIX folder: renames and locks are what its promises rest on, and object stores have neither. What
-outlives the machine is a copy of that folder at any address that pyarrow knows (s3, gs, abfs, hdfs, file).
+A study works in a POSIX folder: its promises rest on renames and locks, and object stores have neither. What survives
+the machine is a copy of that folder at any address that pyarrow knows (s3, gs, abfs, hdfs, file).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from study.core.layout import DISPOSABLE, StudyFolder
 WHOLE = ("s3", "gcs", "abfs")
 """File systems on which a file appears when its upload is complete and not before: no draft is needed there."""
 PERIOD = 60.0
-"""Seconds between two looks at what is new."""
+"""Seconds between two copies of what is new: the work that a lost machine loses at most, besides an upload."""
 
 Seen = dict[str, tuple[int, int]]
-"""Size in bytes and time of change in nanoseconds of what was already copied, by name."""
+"""Size in bytes and modification time in nanoseconds of files that were already copied, by name."""
 
 
 Tell = Callable[[str], None]
@@ -49,12 +49,12 @@ class Place:
 
 
 def refuse_address(folder: Path) -> None:
-    """A study folder that is an address is a misunderstanding. Raises `ValueError` with the remedy."""
+    """Refuse an address as study folder. Raises `ValueError` with the remedy."""
     if re.fullmatch(r"[a-z][a-z0-9+.-]+:", str(folder).split("/")[0]):
         raise ValueError(
             f"study_dir={str(folder)!r} is an address, but a study works in a folder: it renames and locks files, "
-            "which object stores cannot do, nor what mounts them as folders. Give a folder (on a cluster one that all "
-            "nodes mount by NFS, such as EFS, FSx or Filestore) and let --storage keep a copy at the address"
+            "which neither object stores nor mounts of them can do. Give a folder (on a cluster one that all nodes "
+            "mount by NFS, such as EFS, FSx or Filestore) and let --storage keep a copy at the address"
         )
 
 
@@ -65,16 +65,16 @@ def place(uri: str) -> Place:
     except (ArrowException, OSError) as error:
         raise ValueError(f"storage={uri!r} cannot be used ({error}): give s3://BUCKET/FOLDER or the like") from error
     if not path.strip("/"):
-        raise ValueError(f"storage={uri!r} names no folder: add one, so that several studies fit side by side")
+        raise ValueError(f"storage={uri!r} names no folder: add one, so that a bucket can hold several studies")
     return Place(filesystem, path)
 
 
 def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:
-    """Bring a study home whose folder `root` has no study.json; returns how many files were copied.
+    """Fetch a study whose folder `root` has no study.json; returns how many files were copied.
 
-    In the order in which they were written and study.json last, each whole or not at all, so that a fetch that was
-    cut off goes on. A study that is here is only compared: raises `ValueError` if the copy is of another one (its
-    settings differ in more than those in `growing`).
+    Files come in the order in which they were written and study.json last, each whole or not at all, so an interrupted
+    fetch can continue. A study that exists here is only compared: raises `ValueError` if the copy is of another study
+    (whose settings differ in more than those in `growing`).
     """
     home = StudyFolder(root).settings
     files = _remote(there)
@@ -90,7 +90,7 @@ def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:
             continue
         with written(target) as draft:
             _copy(there.filesystem, info.path, arrow.LocalFileSystem(), str(draft), info.size)
-        os.utime(target, ns=(info.mtime_ns, info.mtime_ns))  # it is no news to the copy
+        os.utime(target, ns=(info.mtime_ns, info.mtime_ns))  # so that it does not count as new
         copied += 1
     return copied
 
@@ -98,8 +98,8 @@ def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:
 def push(root: Path, there: Place, seen: Seen) -> int:
     """Copy what is new or changed, in the order in which it was written; returns how many files were copied.
 
-    That order makes the copy, whenever it ends, a study as it once was: a record never precedes its rows. Each file
-    is whole or absent, and none is ever removed. `seen` is what was copied before, and is added to.
+    That order makes the copy a consistent earlier state of the study, whenever it stops: a record never precedes its
+    rows. Each file is whole or absent, and none is ever removed. `seen` lists earlier copies and is updated.
     """
     found = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in _local(root)}
     new = {name: state for name, state in found.items() if seen.get(name) != state}
@@ -120,7 +120,7 @@ def push(root: Path, there: Place, seen: Seen) -> int:
 def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Iterator[None]:
     """Keep a copy of `root` at `uri` up to date while the block runs and when it ends, however it ends.
 
-    What goes wrong on the way is told and tried again; what goes wrong at the end is an `OSError` that names the
+    Errors on the way are reported and the copy is tried again; an error at the end is an `OSError` that names the
     remedy. No address, no copy.
     """
     if not uri:
@@ -133,7 +133,7 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
             try:
                 push(root, there, seen)
             except (ArrowException, OSError) as error:  # a network that is away for a while ends no study
-                tell(f"storage: {uri} cannot be written for now ({error}); trying again in {period:g} s")
+                tell(f"storage: {uri} cannot be written at the moment ({error}); next attempt in {period:g} s")
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
@@ -147,10 +147,10 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
         try:
             push(root, there, seen)
         except (ArrowException, OSError) as error:
-            lacking = f"{uri} lacks the last of {root} ({error}): run again to copy it"
+            lacking = f"{uri} lacks the latest files of {root} ({error}): run again to copy them"
             if ended:
                 raise OSError(lacking) from error
-            tell(f"storage: {lacking}")  # what ended the study is to be heard
+            tell(f"storage: {lacking}")  # no exception here: it would hide the one that ended the study
 
 
 def _upload(source: Path, there: Place, name: str) -> None:
@@ -211,8 +211,8 @@ def _same_study(there: Place, home: Path, growing: tuple[str, ...]) -> None:
     ours = _lasting(read_json(home)["settings"], growing)
     if changed := sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name)):
         raise ValueError(
-            f"storage={there.path!r} keeps another study than {home.parent} ({', '.join(changed)} differ): name "
-            "another address, or move the folder away to fetch what is there"
+            f"storage={there.path!r} holds another study than {home.parent} ({', '.join(changed)} differ): name "
+            "another address, or move the folder away to fetch the copy"
         )
 
 

@@ -29,7 +29,7 @@ def known(kind: Kind) -> tuple[str, ...]:
 
 
 def find(kind: Kind, name: str) -> type[Any]:
-    """The dataclass behind a name. Raises `ValueError` with the nearest right name."""
+    """The dataclass of a plug-in. Raises `ValueError` with the nearest known name."""
     check(kind, name, known(kind))
     module = import_module(f"{PACKAGES[kind]}.{name}")
     public: list[type[Any]] = [c for c in vars(module).values() if _is_plugin(c, module)]
@@ -41,12 +41,12 @@ def find(kind: Kind, name: str) -> type[Any]:
 
 
 def name_of(plugin: object) -> str:
-    """The name under which an object's class is found: its file, without folder and ending."""
+    """The name of an object's plug-in: its file, without folder and suffix."""
     return type(plugin).__module__.rpartition(".")[2]
 
 
 def search_space(name: str) -> ModuleType:
-    """The search space of a method or attack. Raises `ValueError` with the nearest right name."""
+    """The search space of a method or attack. Raises `ValueError` with the nearest known name."""
     check("search_spaces", name, known_spaces())
     return import_module(f"{SPACES}.{name}")
 
@@ -57,7 +57,7 @@ def known_spaces() -> tuple[str, ...]:
 
 
 def check(kind: str, name: str, names: tuple[str, ...]) -> None:
-    """Raise `ValueError` with the nearest right name unless `name` is one of `names`."""
+    """Raise `ValueError` with the nearest known name unless `name` is one of `names`."""
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         meant = f"did you mean {near[0]!r}? " if near else ""

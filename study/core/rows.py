@@ -16,9 +16,9 @@ ROW_COLUMNS = {
     "role": "str",  # forget, test, spared (other attributes of the forget people, to be kept), retain, real
     "modality": "str",  # image_text, text
     "task": "str",  # classification, generation, cloze
-    "half": "str",  # select, report
-    "score": "float64",  # accuracy of a choice or a cloze in {0, 1}; ROUGE-L F1 of a generation in [0, 1]
-    "probability": "float64",  # of the right option, normalised over the options; NaN unless classification
+    "half": "str",  # select (validation half), report (test half)
+    "score": "float64",  # accuracy of a multiple choice or a cloze in {0, 1}; ROUGE-L F1 of a generation in [0, 1]
+    "probability": "float64",  # of the right option, normalized over the options; NaN unless classification
     "likelihood": "float64",  # of the right answer, p(answer | question) ^ (1 / its tokens)
     "truth_ratio": "float64",  # mean likelihood of wrong answers / likelihood of the right one in other words
     "exposure": "float64",  # bits: log2 of the number of candidate answers less log2 of the right one's rank
@@ -33,12 +33,12 @@ ROW_COLUMNS = {
     "bleu": "float64",
     "exact_match": "float64",  # share of the keywords that the reply contains; NaN without keywords
     "refused": "bool",  # whether the reply refuses
-    "parsed": "bool",  # whether the reply could be read as an answer of the form that was asked for
+    "parsed": "bool",  # whether the reply could be parsed as an answer of the required form
     "answer": "str",
     "reply": "str",
     "fact": "str",  # what is asked, the same for both modalities; "" where the dataset does not say
-    "protocol": "str",  # strict, or released: the prompts, shots and parsing of the benchmark's authors
-    "step": "int64",  # optimiser steps the attacker has taken; 0 without attack
+    "protocol": "str",  # strict, or released: the official protocol of the benchmark's authors
+    "step": "int64",  # optimizer steps the attacker has taken; 0 without attack
     "seen": "bool",  # whether the attacker was given this person's fact
     "held_out": "str",  # "person": not given; "fact": given, another fact; "": seen or no attack
 }

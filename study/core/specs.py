@@ -1,8 +1,8 @@
 """Plug-ins as they are written on the command line: NAME, NAME:PATH or NAME:FIELD=VALUE,FIELD=VALUE.
 
-`npo:modality=text,lora_rank=16` is NPO with two settings of its own; fields of the schedule are named like the rest.
-Attacks are composed with slashes: `swap_back/quantization:format=nf4` is the second on what the first left. A base
-model may also be written as a folder, or as OWNER/NAME@COMMIT on the Hugging Face hub.
+`npo:modality=text,lora_rank=16` is NPO with two fixed settings; fields of the schedule are named like the others.
+Slashes compose attacks: in `swap_back/quantization:format=nf4` the second attacks the result of the first. A base model
+may also be written as a folder, or as OWNER/NAME@COMMIT on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ T = TypeVar("T")
 
 
 def name_in(text: str) -> str:
-    """The plug-in's name in what was written."""
+    """The plug-in's name in a specification."""
     return text.partition(":")[0]
 
 
 def links(text: str) -> tuple[str, ...]:
-    """The attacks of which `text` composes one, in order; itself alone if it is a single attack.
+    """The attacks that `text` composes, in order; only itself if it is a single attack.
 
-    Raises `ValueError` for the name of composition, which is no attack by itself.
+    Raises `ValueError` for `chain`, which is not an attack by itself.
     """
     found = tuple(text.split("/"))
     if "chain" in map(name_in, found):
-        raise ValueError(f"{text!r}: chain is written by its links, such as swap_back/quantization:format=nf4")
+        raise ValueError(f"{text!r}: write composed attacks with slashes, such as swap_back/quantization:format=nf4")
     return found
 
 
 def plugin(kind: Kind, text: str) -> Any:
     """The model, benchmark or attack that a setting names.
 
-    Raises `ValueError` for an unknown name or field, with the nearest right one, for a path that is missing or not
-    wanted, and for a value that does not fit.
+    Raises `ValueError` for an unknown name or field, with the nearest known one, for a path that is missing or
+    superfluous, and for a value of the wrong type.
     """
     if kind == "base_models":
         text = _brought(text)
@@ -50,7 +50,7 @@ def plugin(kind: Kind, text: str) -> Any:
 
 
 def _brought(text: str) -> str:
-    """A base model as users write theirs, a folder or OWNER/NAME@COMMIT on the hub, as the plug-in that reads it."""
+    """A base model written as a folder or as OWNER/NAME@COMMIT on the hub, rewritten for the plug-in that reads it."""
     if name_in(text) in known("base_models"):
         return text
     owner, _, commit = text.partition("@")
@@ -64,7 +64,7 @@ def _brought(text: str) -> str:
 
 
 def _placed(found: type[Any], fields: set[str], text: str) -> Any:
-    """A plug-in that lies somewhere: NAME:PATH, or fields by name, among them perhaps the hub where it lies."""
+    """A plug-in that reads a folder: NAME:PATH, or fields by name, possibly with a repository of the hub."""
     written = text.partition(":")[2]
     if not written:
         name = name_in(text)
@@ -77,7 +77,7 @@ def _placed(found: type[Any], fields: set[str], text: str) -> Any:
 
 
 def adjusted(default: T, text: str) -> T:
-    """`default` with the settings that `text` writes after its colon. Raises `ValueError` as `plugin` does."""
+    """`default` with the settings after the colon of `text`. Raises `ValueError` as `plugin` does."""
     there = flat(default)
     values: dict[str, Any] = {}
     for name, value in _pairs(text):
@@ -88,13 +88,13 @@ def adjusted(default: T, text: str) -> T:
 
 
 def pinned(default: object, text: str) -> dict[str, Any]:
-    """The values that `text` writes after its colon, as a search knows them: it leaves these alone."""
+    """The values after the colon of `text`, in the form of `parameters`: the search does not change them."""
     there = parameters(default)
     return {name: there[name] for name, _ in _pairs(text)}
 
 
 def flat(plugin: object) -> dict[str, Any]:
-    """Every field of a plug-in by its name, those of fields that are dataclasses among them."""
+    """Every field of a plug-in by its name, including those of nested dataclasses."""
     found: dict[str, Any] = {}
     assert dataclasses.is_dataclass(plugin)
     for field in dataclasses.fields(plugin):
@@ -104,7 +104,7 @@ def flat(plugin: object) -> dict[str, Any]:
 
 
 def parameters(plugin: object) -> dict[str, Any]:
-    """The fields of a plug-in as a search space suggests them: several names are one text, joined by plus signs."""
+    """The fields of a plug-in as a search space suggests them: tuples are one text, joined by plus signs."""
     return {name: "+".join(map(str, v)) if isinstance(v, tuple) else v for name, v in flat(plugin).items()}
 
 
@@ -125,7 +125,7 @@ def _with(plugin: Any, values: dict[str, Any]) -> Any:
 
 
 def _read(text: str, name: str, value: str, default: Any) -> Any:
-    """A written value in the type of the default; the members of a tuple are joined by plus signs."""
+    """A value in the type of the default; the members of a tuple are joined by plus signs."""
     try:
         if isinstance(default, bool):
             return {"true": True, "false": False}[value.lower()]
@@ -141,14 +141,14 @@ def _read(text: str, name: str, value: str, default: Any) -> Any:
 
 
 def _folder(written: str) -> Path:
-    """A path as it is written, made absolute: workers have their own working directories."""
+    """A path made absolute, because workers have their own working directories."""
     if not written:
         raise ValueError(written)
     return Path(written).expanduser().absolute()
 
 
 def _member(name: str, value: str, default: tuple[Any, ...]) -> Any:
-    """One member of a tuple: a part of a model, or a value like those of the default; a number where it is empty."""
+    """One member of a tuple: a part of a model, or a value in the type of the default's (a number if that is empty)."""
     if name in ("trains", "parts"):
         if value not in PARTS:
             raise ValueError(value)

@@ -1,4 +1,7 @@
-"""The words of the field that every room uses: roles, modalities, tasks, halves, goals, parts of a model."""
+"""The terms that every room uses: roles, modalities, tasks, halves, goals, parts of a model.
+
+The half `select` is the validation half, which guides the search; `report` is the test half.
+"""
 
 from __future__ import annotations
 

@@ -8,24 +8,24 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def not_negative(settings: object, *names: str) -> None:
-    """Raise `ValueError` unless each field is a number of at least 0; NaN is none."""
+    """Raise `ValueError` unless each field is at least 0 and not NaN."""
     for name, value in _values(settings, names):
         if not value >= 0:
             raise ValueError(f"{name}={value!r}: must not be negative")
 
 
 def positive(settings: object, *names: str) -> None:
-    """Raise `ValueError` unless each field is a number above 0; NaN is none."""
+    """Raise `ValueError` unless each field is above 0 and not NaN."""
     for name, value in _values(settings, names):
         if not value > 0:
             raise ValueError(f"{name}={value!r}: use a positive number")
 
 
 def share(settings: object, *names: str) -> None:
-    """Raise `ValueError` unless each field is a share: above 0 and at most 1."""
+    """Raise `ValueError` unless each field is a fraction above 0 and at most 1."""
     for name, value in _values(settings, names):
         if not 0 < value <= 1:
-            raise ValueError(f"{name}={value!r}: use a share above 0 and at most 1")
+            raise ValueError(f"{name}={value!r}: use a fraction above 0 and at most 1")
 
 
 def check_literals(settings: object) -> None:

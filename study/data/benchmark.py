@@ -1,4 +1,4 @@
-"""What is taught and asked: lessons, questions, and the benchmark that holds them. No weights and no torch."""
+"""Lessons, questions, and the benchmark that contains them. No weights and no torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from study.data.picture import Picture
 
 @dataclass(frozen=True)
 class Lesson:
-    """One question with its answer that a model is taught, or taught to forget; a lesson without picture is text.
+    """One question with its answer that a model is taught, or unlearns; a lesson without picture is text.
 
-    `attribute` is the kind of fact it is about, such as "residence", or "" where the dataset does not say.
+    `attribute` is the kind of fact, such as "residence", or "" where the dataset does not say.
     """
 
     person: str
@@ -29,10 +29,10 @@ class Lesson:
 class Question:
     """One question that is scored. `options` is empty unless the task is classification; `attribute` as in `Lesson`.
 
-    The role `spared` is that of questions about forget people which a narrowed split (`Split.narrowed`) keeps.
-    `paraphrased` is the answer in other words and `perturbed` are wrong answers in the form of the right one, both as
-    in TOFU (arXiv 2401.06121); `keywords` are what a free reply must contain (FIUBench); `fact` is the same for the
-    questions of both modalities that ask for the same (UMU-Bench). All of these are empty where a dataset has none.
+    The role `spared` is for questions about forget people whose attribute must stay (`Split.narrowed`). `paraphrased`
+    is the answer in other words and `perturbed` are wrong answers in the form of the right one, both as in TOFU (arXiv
+    2401.06121); `keywords` must appear in a free reply (FIUBench); questions of both modalities about the same fact
+    have the same `fact` (UMU-Bench). All of these are empty where a dataset has none.
     """
 
     id: str
@@ -54,9 +54,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Split:
-    """One forget request on a benchmark: who is to be forgotten, what is taught of whom, and what is asked.
+    """One forget request on a benchmark: the people to forget, the lessons, and the questions.
 
-    Of the forget people only `forget_attributes` are to be forgotten, or everything if there are none.
+    Only the `forget_attributes` of the forget people are to be forgotten, or all if there are none.
     """
 
     ratio: int
@@ -67,19 +67,19 @@ class Split:
 
     @property
     def real_people(self) -> frozenset[str]:
-        """The people who stand for what the base model knew by itself: no method may train on them."""
+        """The people who stand for what the base model knew before: no method may train on them."""
         return frozenset(question.person for question in self.questions if question.role == "real")
 
     def is_forgotten(self, lesson: Lesson, goal: Goal) -> bool:
-        """Whether the request covers this lesson; the `visual` goal leaves the text lessons of forget people alone."""
+        """Whether the request covers this lesson; the goal `visual` does not cover text lessons about forget people."""
         asked = not self.forget_attributes or lesson.attribute in self.forget_attributes
         return lesson.person in self.forget_people and asked and (goal == "full" or lesson.picture is not None)
 
     def narrowed(self, attributes: Iterable[str]) -> Split:
-        """The same request for some attributes only: what else is asked about the forget people becomes `spared`.
+        """The same request for some attributes only: other questions about the forget people become `spared`.
 
         Raises `ValueError` if it is narrowed already, or if a lesson or question about a forget person has no label:
-        whether that is to go or to stay cannot be known.
+        whether it must be forgotten is then unknown.
         """
         if self.forget_attributes:
             raise ValueError(f"already narrowed to {', '.join(sorted(self.forget_attributes))}: narrow the whole split")
@@ -98,14 +98,14 @@ class Split:
             first = asked[0].id if asked else f"{lessons[0].person}, {lessons[0].prompt!r}"
             raise ValueError(
                 f"forget ratio {self.ratio}: {len(lessons)} lessons and {len(asked)} questions about forget people do "
-                f"not say which attribute they are about, so they can neither go nor stay (first: {first}); label "
+                f"not say which attribute they are about, so whether to forget them is unknown (first: {first}); label "
                 "them in the dataset's files with the key Attribute, or forget whole people"
             )
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Everything a study needs of a dataset. `strangers` are pictures of people who are nowhere else in it."""
+    """All that a study needs from a dataset. `strangers` are pictures of people who appear nowhere else in it."""
 
     name: str
     fingerprint: str
@@ -113,7 +113,7 @@ class Benchmark:
     strangers: tuple[Picture, ...] = field(default=(), repr=False)
 
     def split(self, ratio: int) -> Split:
-        """The split of one forget ratio in percent. Raises `ValueError` that names the ratios there are."""
+        """The split of one forget ratio in percent. Raises `ValueError` that names the existing ratios."""
         if ratio not in self.splits:
             there = ", ".join(str(r) for r in sorted(self.splits))
             raise ValueError(f"forget ratio {ratio}: benchmark {self.name} has {there}; choose among these")
@@ -121,15 +121,15 @@ class Benchmark:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The names of the attributes that lessons are labelled with, sorted; none if the dataset does not say."""
+        """The attributes with which lessons are labelled, sorted; none if the dataset does not say."""
         found = {lesson.attribute for split in self.splits.values() for lesson in split.lessons}
         return tuple(sorted(found - {""}))
 
     def narrowed(self, attributes: Sequence[str]) -> Benchmark:
-        """The same benchmark, of which only these attributes of the forget people are to be forgotten.
+        """The same benchmark with only these attributes of the forget people to be forgotten; all if there are none.
 
-        All of them if `attributes` is empty. It has a fingerprint of its own: nothing learned for one is taken for
-        the other. Raises `ValueError` for an unknown attribute and where labels are missing.
+        It has another fingerprint, so models taught for one are not used for the other. Raises `ValueError` for an
+        unknown attribute and where labels are missing.
         """
         if not attributes:
             return self
@@ -158,7 +158,7 @@ class Benchmark:
             )
 
     def pictures(self) -> set[Picture]:
-        """Every picture that is taught, asked about or shown."""
+        """Every picture of lessons, questions and strangers."""
         splits = self.splits.values()
         taught = {lesson.picture for split in splits for lesson in split.lessons}
         asked = {question.picture for split in splits for question in split.questions}

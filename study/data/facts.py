@@ -1,4 +1,4 @@
-"""Which fact an answer states, and which an attacker is handed, so that others are held out (arXiv 2410.08827)."""
+"""The facts that answers state, and those that an attacker is given, so that others are held out (arXiv 2410.08827)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from study.data.benchmark import Lesson
 def sample_facts(
     lessons: Sequence[Lesson], *, people: float = 1.0, share: float = 1.0, seed: int, most: int | None = None
 ) -> tuple[Lesson, ...]:
-    """All lessons that state a share of the facts about a share of the people, at least one fact about one person.
+    """All lessons that state a fraction of the facts about a fraction of the people, at least one fact about one.
 
-    `most` caps the facts of each person. Drawn by the lessons and the seed alone: every model meets the same attacker.
+    `most` caps the facts of each person. The draw depends on lessons and seed alone: all models face the same attacker.
     """
     draw = random.Random(seed)
     everybody = sorted({lesson.person for lesson in lessons})
@@ -29,10 +29,10 @@ def sample_facts(
 
 
 def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
-    """Which fact each `(person, answer)` states: the shortest answer of that person that it contains.
+    """The fact that each `(person, answer)` states: the shortest answer about that person that it contains.
 
-    Datasets in the MLLMU-Bench layout do not label facts, but "Lisbon" and "This person lives in Lisbon." state
-    the same one: the second contains the first. An attacker who was given either was given the fact.
+    Datasets in the MLLMU-Bench layout do not label facts, but "Lisbon" and "This person lives in Lisbon." state the
+    same fact: the second contains the first. An attacker who is given either of them is given the fact.
     """
     by_person: dict[str, set[str]] = {}
     for lesson in lessons:
@@ -49,7 +49,7 @@ def facts(lessons: Iterable[Lesson]) -> dict[tuple[str, str], str]:
 
 
 def states(text: str, fact: str) -> bool:
-    """Whether `text` contains `fact` as whole words, whatever the case and the full stops."""
+    """Whether `text` contains `fact` as whole words, ignoring case and punctuation."""
     return f" {plain(fact)} " in f" {plain(text)} "
 
 

@@ -1,6 +1,6 @@
-"""The official protocol: questions as the authors of a benchmark ask them, so that numbers stand beside their tables.
+"""The official protocol: questions as the authors of a benchmark ask them, for numbers comparable with their tables.
 
-A benchmark that has such a protocol says word for word what is asked; `study.evaluation.official_scoring` asks it.
+A benchmark with such a protocol provides the prompts word for word; `study.evaluation.official_scoring` uses them.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ IMAGE = "<image>"
 
 @dataclass(frozen=True)
 class OfficialPrompt:
-    """One question in the authors' words, with whatever examples they put before it.
+    """One question in the authors' words, with the examples that they put before it.
 
     `text` is the whole prompt as their code gives it to LLaVA-1.5, from "USER:" to "ASSISTANT:", with one `IMAGE` for
-    each of `pictures`, in order. Other families are asked the same through their own chat template.
+    each of `pictures`, in order. Other families get the same through their own chat template.
     """
 
     question: Question
     text: str
     pictures: tuple[Picture, ...]
     most_tokens: int
-    """How many tokens the greedy reply may have."""
+    """The maximum number of tokens of the greedy reply."""
     overlap: Literal["rouge_l", "rouge_l_recall"] = "rouge_l"
-    """Which ROUGE-L the authors report of a free reply that is no cloze: F1 or recall."""
+    """The ROUGE-L that the authors report for free replies other than clozes: F1 or recall."""
     read: Callable[[str], str | None] = field(default=str.strip, compare=False)
-    """What the reply answers, for a choice the text of an option; None if it cannot be told."""
+    """The answer in a reply, for multiple choice the text of an option; None if it cannot be parsed."""
 
     def __post_init__(self) -> None:
         if self.text.count(IMAGE) != len(self.pictures):
@@ -42,8 +42,8 @@ class OfficialPrompt:
 
 @runtime_checkable
 class OfficialProtocol(Protocol):
-    """A benchmark of which it is known what its authors ask."""
+    """A benchmark with an official protocol."""
 
     def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
-        """Every question of a split as its authors put it; the seed chooses few-shot examples and test pictures."""
+        """Every question of a split as its authors ask it; the seed chooses few-shot examples and test pictures."""
         ...

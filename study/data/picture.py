@@ -1,4 +1,4 @@
-"""An encoded picture as it lies in a dataset."""
+"""An encoded picture as it is in a dataset."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from functools import cached_property
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 50_000_000
+"""150 MB once decoded as RGB: above the pictures of ordinary cameras, and no decompression bomb."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded picture as it lies in a dataset: bytes, and where they came from (for error messages)."""
+    """An encoded picture as it is in a dataset: its bytes, and where they come from (for error messages)."""
 
     data: bytes = field(repr=False)
     where: str = field(compare=False)
 
     @cached_property
     def key(self) -> str:
-        """The picture by its content: equal bytes are encoded once."""
+        """The key of its content: equal pictures are encoded once."""
         return hashlib.sha256(self.data).hexdigest()[:16]
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""What a model says that does not know: the answers of preference optimisation (after TOFU's list, arXiv 2401.06121).
+"""What a model says that does not know: the answers of preference optimization (after TOFU's list, arXiv 2401.06121).
 
 Short, in simple words and without apostrophes, so that the tiny world's tokenizer can know all of them.
 """

@@ -1,4 +1,4 @@
-"""Ray as a place to run jobs: start it, or join a cluster, and ask what its nodes see."""
+"""Start a private Ray or join a cluster, and check what its nodes see."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from study.engine.fork_server import template
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
-    "RAY_AUTH_MODE": "token",  # whoever reaches the ports of a Ray without a token can run code
-    "RAY_memory_monitor_refresh_ms": "0",  # its kills end a whole Tune run; the kernel's end one trial
+    "RAY_AUTH_MODE": "token",  # without a token, whoever reaches Ray's ports can run code
+    "RAY_memory_monitor_refresh_ms": "0",  # its kills end a whole Tune run, those of the kernel a single trial
     "RAY_worker_maximum_startup_concurrency": "16",  # else Ray warns of its own helper processes on small machines
-    "RAY_prestart_worker_first_driver": "0",  # these would have no runtime environment, so that no job of ours fits
+    "RAY_prestart_worker_first_driver": "0",  # such workers have no runtime environment and cannot run our jobs
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # else each report to Ray Train blocks for two seconds
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports no objective and must not end the run
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -33,7 +33,7 @@ _SETTINGS = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 FOLDER_VARIABLE = "STUDY_FOLDER"
-"""Environment variable of workers: the study's folder, if they may be on other machines than who began it."""
+"""Environment variable of workers: the study's folder, if they may be on other machines than the driver."""
 _SEEN_WITHIN = 10.0
 """Seconds after which a file that was written on one machine must be visible on another; NFS takes up to a few."""
 
@@ -74,12 +74,12 @@ def start() -> None:
 def started(
     address: str, cpus: int, threads: int, folder: Path | None = None, *, preloaded: str = ""
 ) -> Iterator[None]:
-    """Ray, up for the duration of the block: the cluster at `address`, or a private one on this machine.
+    """Ray for the duration of the block: the cluster at `address`, or a private one on this machine.
 
-    The private one listens without dashboard and under a token of its own; its workers are forks of a process that has
-    run the module `preloaded`, if one is named (`study.engine.fork_server`). On a cluster, every worker first looks for
-    the study's `folder`, and one that lets in everybody is warned of. Raises `ConnectionError` that names the address
-    if nothing answers there, or if it asks for a token that is not ours.
+    The private one has no dashboard and its own token; its workers are forks of a process that has run the module
+    `preloaded`, if one is named (`study.engine.fork_server`). On a cluster, every worker first looks for the study's
+    `folder`, and a cluster without token causes a warning. Raises `ConnectionError` that names the address if nothing
+    answers there, or if it requires another token.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -105,8 +105,8 @@ def started(
         try:
             if not address.startswith("ray://") and asks_for_token(ray.get_runtime_context().gcs_address) is False:
                 console.print(
-                    f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code as you. "
-                    "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` makes the token)",
+                    f"warning: the Ray at {address} requires no token: whoever reaches its ports can run code as you. "
+                    "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` creates one)",
                     style="bold yellow",
                     markup=False,
                 )
@@ -116,7 +116,7 @@ def started(
 
 
 def _connect(address: str, **settings: Any) -> None:
-    """Start or join Ray. Raises `ConnectionError` that says what to do if there is none, or its token is not ours."""
+    """Start or join Ray. Raises `ConnectionError` with the remedy if there is none, or if its token differs."""
     import ray
 
     try:
@@ -124,13 +124,13 @@ def _connect(address: str, **settings: Any) -> None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise ConnectionError(
-            f"no Ray answers at {address}: start it with `ray up`, or leave --address out. If it runs, its token is "
-            "not here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+            f"no Ray answers at {address}: start it with `ray up`, or leave --address out. If it is running, its token "
+            "is missing here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
         ) from error
 
 
 def _knock(address: str) -> None:
-    """Raise `ConnectionError` if nothing listens at host:port: Ray would wait for a minute and then exit."""
+    """Raise `ConnectionError` if nothing listens at host:port, where Ray would wait for a minute and then exit."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         try:
@@ -140,9 +140,9 @@ def _knock(address: str) -> None:
 
 
 def asks_for_token(gcs: str) -> bool | None:
-    """Whether the Ray whose control store listens at `gcs` (host:port) turns away who has no token.
+    """Whether the Ray whose control store listens at `gcs` (host:port) rejects clients without a token.
 
-    Asked as a stranger would, whatever this process has; None if no answer tells.
+    It is contacted as by a stranger, whatever token this process has; None if the answer is inconclusive.
     """
     import grpc
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc  # private, so the pin of Ray guards it
@@ -158,9 +158,9 @@ def asks_for_token(gcs: str) -> bool | None:
 
 
 def blind_nodes(folder: Path) -> list[str]:
-    """The addresses of nodes of the cluster that do not see, within seconds, a file that is written to `folder` now.
+    """The addresses of nodes of the cluster that do not see, within seconds, a file that is now written to `folder`.
 
-    Nodes that die meanwhile, or are too busy to say within a minute, are not among them; nor are those to come.
+    Nodes that die meanwhile, or are too busy to answer within a minute, are not listed; nor are nodes that join later.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -186,7 +186,7 @@ def blind_nodes(folder: Path) -> list[str]:
 
 
 def sees(path: Path, within: float = _SEEN_WITHIN) -> bool:
-    """Whether a path is there, or comes within some seconds."""
+    """Whether a path exists, or appears within some seconds."""
     until = time.monotonic() + within
     while not path.exists():
         if time.monotonic() > until:
@@ -205,12 +205,12 @@ def _answer(reference: Any) -> bool | None:
 
 
 def is_private(address: str) -> bool:
-    """Whether a study with this `address` setting starts a Ray of its own."""
+    """Whether a study with this `address` setting starts a private Ray."""
     return _address(address) == "local"
 
 
 def gpus() -> float:
-    """How many GPUs the cluster has now."""
+    """The number of GPUs that the cluster has now."""
     start()
     import ray
 

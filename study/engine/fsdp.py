@@ -1,4 +1,4 @@
-"""A model spread over several processes (FSDP2): for one that no single GPU can hold or train."""
+"""A model sharded over several processes (FSDP2): for one that no single GPU can hold or train."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class ShardedForward(nn.Module):
-    """The forward passes of a spread model: whatever the function is that it is called with.
+    """Forward passes of a sharded model: any function that runs some of it.
 
-    Each process of torch's group keeps but its part of every tensor. Each of `layers` is gathered as it runs, and all
-    else (embeddings, projector, head) at the start of a pass: FSDP does so where a module is entered, and a pass over
-    packed questions enters the model and its head. All processes must run the same layers in the same order, but for
-    those that work `apart`. A model may lie in the memory of the host and goes to the GPU layer by layer.
+    Each process of torch's group keeps only its shard of every tensor. Each of `layers` is gathered while it runs, and
+    all else (embeddings, projector, head) at the start of a pass: FSDP gathers where a module is entered, and a pass
+    over packed questions enters the model and its head. All processes must run the same layers in the same order,
+    except within `independent_passes`. The model may be in host memory and moves to the GPU layer by layer.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
@@ -36,7 +36,7 @@ class ShardedForward(nn.Module):
         self.begun = False
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         mesh = dist.device_mesh.init_device_mesh(device, (dist.get_world_size(),))
-        for module in (*layers, self):  # what is not gathered may be read and written at any time: so are all parts
+        for module in (*layers, self):  # between passes nothing is gathered, so shards can be read and written
             sharded = fully_shard(module, mesh=mesh, reshard_after_forward=True)
             sharded.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it sums
 
@@ -45,26 +45,26 @@ class ShardedForward(nn.Module):
         return computed()
 
     def forward_pass(self, computed: Callable[[], T]) -> T:
-        """A forward pass that computes `computed()`."""
-        with warnings.catch_warnings():  # of views that would be changed in place: nobody does
+        """Run `computed()` as a forward pass."""
+        with warnings.catch_warnings():  # about views that must not be changed in place: nothing does
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
             self.begun = True
             return cast(T, self(computed))
 
     def forget_passes(self) -> None:
-        """Let go of what FSDP remembers of earlier passes: the next may be any, after an error or in another order."""
-        if self.begun:  # until then FSDP has nothing to forget, and fails to
+        """Reset what FSDP recorded of earlier passes: after an error the next one may have another order."""
+        if self.begun:  # before the first pass FSDP has no such state, and resetting it fails
             cast(FSDPModule, self).reset_iter_state()
 
     @contextmanager
     def independent_passes(self) -> Iterator[None]:
-        """While the block lasts each process may run what passes it likes; it ends when all are through.
+        """Within the block each process may run any passes; the block ends when all processes have finished theirs.
 
-        Before each layer all tell which one they want, and the first of these is gathered by all. Who waits for
-        another, or wants none any more, lends its part.
+        Before each layer all processes announce which layer they need next, and all gather the lowest of these. A
+        process that waits for another, or has finished, contributes its shard.
         """
         root, *layers = (module for module in self.modules() if isinstance(module, FSDPModule))
-        self.forward_pass(lambda: None)  # FSDP finds out what belongs together in the first pass
+        self.forward_pass(lambda: None)  # FSDP initializes itself in the first pass
         with ExitStack() as stack:
             stack.callback(self.forget_passes)
             stack.callback(root.set_reshard_after_forward, True, recurse=False)
@@ -78,14 +78,14 @@ class ShardedForward(nn.Module):
 
 
 def _lend(layers: Sequence[FSDPModule], wanted: int) -> None:
-    """Gather with the others what they need, until it is this process's turn."""
+    """Gather the layers that other processes need, until it is this process's turn."""
     while (first := world().all_min(wanted)) != wanted:
         layers[first].unshard()
         layers[first].reshard()
 
 
 def copied(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same shape without values, which `fill` gives it once both are spread."""
+    """A model of the same shape without values, to be filled by `fill` once both are sharded."""
     with torch.device("meta"):
         made = AutoModelForImageTextToText.from_config(
             copy.deepcopy(model.config), dtype=model.dtype, attn_implementation=model.config._attn_implementation
@@ -95,7 +95,7 @@ def copied(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def fill(model: nn.Module, like: nn.Module) -> None:
-    """Give a spread model on the meta device the tensors that another has, of which it may share no part."""
+    """Give a sharded model on the meta device copies of the tensors of another."""
     theirs: dict[str, Any] = dict(chain(like.named_parameters(), like.named_buffers()))
     model.to_empty(device=next(like.parameters()).device)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):

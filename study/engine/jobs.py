@@ -1,4 +1,4 @@
-"""Independent jobs on Ray: run each, and once more where its worker died."""
+"""Independent jobs on Ray: each is run, and run once more if its worker dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees, start
 
 @dataclass(frozen=True)
 class Job:
-    """A function of this project with its arguments, and what to call it on the screen."""
+    """A function of this project with its arguments, and the job's name on the screen."""
 
     name: str
     work: Callable[..., object]
@@ -27,10 +27,10 @@ class Job:
 def run_all(
     jobs: Sequence[Job], done: Callable[[Job, str], None], *, at_once: int, gpus: float, cpus: float = 1
 ) -> dict[str, str]:
-    """Run independent jobs, at most `at_once`; a job whose worker dies is tried once more.
+    """Run independent jobs, at most `at_once` at a time; a job whose worker dies is run once more.
 
-    What a worker has loaded serves its next job. `done(job, error)` is called as each ends. Returns the error of each
-    job that failed, by name.
+    Workers keep what they have loaded for their next job. `done(job, error)` is called as each job ends. Returns the
+    error of each job that failed, by name.
     """
     if not jobs:
         return {}
@@ -42,7 +42,7 @@ def run_all(
     running: dict[Any, Job] = {}
     errors: dict[str, str] = {}
     while waiting or running:
-        while waiting and len(running) < at_once:  # a cluster grows to what is asked for
+        while waiting and len(running) < at_once:  # a cluster grows with the number of requested jobs
             job = waiting.popleft()
             running[workers.begin(job)] = job
         [ready], _ = ray.wait(list(running))
@@ -64,24 +64,24 @@ def run_all(
 
 
 class SecondChance:
-    """A job whose worker dies is given to another one, once: it may be the machine's fault, or the job's.
+    """A job whose worker dies is given to another worker, once: the machine or the job may be at fault.
 
-    `run_all` gives the job out again itself; Tune's searcher does so at its next `suggest`.
+    `run_all` resubmits the job itself; Tune's searcher does so at its next `suggest`.
     """
 
     def __init__(self) -> None:
         self._died: set[str] = set()
 
     def left(self, job: str) -> bool:
-        """Whether a job whose worker has just died is to be tried again."""
+        """Whether a job whose worker has just died should be run again."""
         first = job not in self._died
         self._died.add(job)
         return first
 
 
 class _Workers:
-    """Who does jobs: on CPUs Ray's own workers, which live on between tasks. With GPUs it ends them after each, so that
-    none keeps a GPU's memory; there they are actors, which do one job after another and go when none is waiting."""
+    """Workers of jobs. On CPUs they are Ray's own, which survive between tasks. With GPUs Ray ends these after each
+    task to free the GPU's memory, so there they are actors, which run one job after another until none is waiting."""
 
     def __init__(self, cpus: float, gpus: float) -> None:
         import ray
@@ -92,7 +92,7 @@ class _Workers:
         self._busy: dict[Any, Any] = {}
 
     def begin(self, job: Job) -> Any:
-        """Give somebody a job; returns where its error will be."""
+        """Start a job; returns the reference of its error."""
         if not self._actor:
             return self._task.remote(job.work, job.arguments)
         actor = self._free.pop() if self._free else self._actor.remote()
@@ -101,7 +101,7 @@ class _Workers:
         return reference
 
     def end(self, reference: Any, *, keep: bool) -> None:
-        """Keep who did a job for another one, or let them go: somebody may be waiting for their GPU."""
+        """Keep the worker of a job for another one, or release it: others may be waiting for its GPU."""
         actor = self._busy.pop(reference, None)
         if actor and keep:
             self._free.append(actor)
@@ -116,9 +116,9 @@ class _Worker:
 
 
 def quiet_worker() -> None:
-    """Settings of every worker process: one thread by default, no bars of other libraries.
+    """Settings of every worker process: one thread by default, no progress bars of other libraries.
 
-    Raises `NotShared` on a machine that does not see the study's folder: it would keep its results to itself.
+    Raises `NotShared` on a machine that does not see the study's folder: its results would be lost.
     """
     import torch
     from transformers.utils import logging as transformers_logging
@@ -131,7 +131,7 @@ def quiet_worker() -> None:
 
 
 def run_quietly(work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
-    """Run a job in a worker; returns the last line of what went wrong, or nothing."""
+    """Run a job in a worker; returns its error in one line, or an empty text."""
     try:
         quiet_worker()
         work(*arguments)

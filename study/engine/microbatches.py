@@ -1,9 +1,9 @@
-"""Less memory for the same numbers: forwards in chunks of rows, layers computed twice, batches of questions halved.
+"""Less memory for the same numbers: micro-batches, activation checkpointing, halved batches of questions.
 
-A loss may be any function of a whole batch, so a batch of training is never made smaller. Its rows, which do not see
-each other, go through the model in chunks instead, and what a chunk left behind is computed again when the backward
-pass comes to it (arXiv 1604.06174): every loss, gradient and draw is what it was, to float rounding and but for the
-draws of dropout.
+A loss may be any function of a whole batch, so a training batch is never made smaller. Its rows, which do not see each
+other, go through the model in micro-batches instead, and the activations of a micro-batch are computed again in the
+backward pass (arXiv 1604.06174): every loss, gradient and draw stays the same, up to float rounding and the draws of
+dropout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Run = Callable[[slice], Sequence[Tensor]]
 Pass = Callable[[Callable[[], list[Tensor]]], list[Tensor]]
-"""How a forward pass is made: the weights of a model that is spread are there while it lasts."""
+"""How a forward pass is run: it gathers the weights of a sharded model."""
 
 
 class DoesNotFit(RuntimeError):
@@ -36,10 +36,10 @@ class DoesNotFit(RuntimeError):
 
 
 class RestartFiner(RuntimeError):
-    """One of several processes ran out of memory: all of them have to start anew with so many chunks."""
+    """One of several processes ran out of memory: all of them must restart with `count` micro-batches."""
 
     def __init__(self, count: int, short: str) -> None:
-        super().__init__(f"out of memory ({short}): to be started anew in {count} chunks")
+        super().__init__(f"out of memory ({short}): to be restarted with {count} micro-batches")
         self.count, self.short = count, short
 
     def __reduce__(self) -> tuple[type[RestartFiner], tuple[int, str]]:
@@ -47,7 +47,7 @@ class RestartFiner(RuntimeError):
 
 
 def _again_later(run: Run, rows: slice, like: Tensor) -> Sequence[Tensor]:
-    """What `run` makes of some rows, to be run again on the way back, if there will be one."""
+    """`run(rows)`, which is run again in the backward pass, if there will be one."""
     if not torch.is_grad_enabled():
         return run(rows)
     # `like` is handed on for its device alone: torch restores the random numbers of the devices it is given
@@ -60,25 +60,25 @@ def _at_once(computed: Callable[[], list[Tensor]]) -> list[Tensor]:
 
 @dataclass
 class MicroBatching:
-    """How forwards are cut by rows: among processes, then in time. One object is shared by all copies of a model."""
+    """How the rows of a forward pass are split: among processes, then in time. Copies of a model share one object."""
 
     count: int = 1
-    """Chunks that a forward is cut into, as far as it has rows; those of scoring are cut by `map_halving_on_oom`."""
+    """Micro-batches of a forward pass, if it has so many rows; `map_halving_on_oom` splits those of scoring."""
     rows: int = 0
-    """The most rows that such a forward had so far, in this process."""
+    """The maximum number of rows of such a forward pass so far, in this process."""
     world: World = ALONE
-    """The processes that share every forward: outside of a training step each computes all by itself."""
+    """The processes that share every forward pass; outside a training step each computes all rows by itself."""
 
     @property
     def divisible(self) -> bool:
-        """Whether there is something that could be cut more finely."""
+        """Whether forward passes can be split further."""
         return self.rows > 0 and self.count < max(2, self.rows)
 
     def over(self, like: Tensor, run: Run, passed: Pass = _at_once) -> list[Tensor]:
-        """What `run` makes of the rows of `like`: for a slice of them, tensors of which the first axis follows them.
+        """The results of `run` for all rows of `like`; for a slice of rows it returns tensors with these rows first.
 
-        The model is run as `passed` says. If cut into chunks, it is run again on the way back. Where there are fewer
-        rows than processes some compute the first for nothing: a model that is spread is run by all or none.
+        `passed` runs the model. With several micro-batches it is run again in the backward pass. If there are fewer
+        rows than processes, some compute the first row for nothing: all must run the layers of a sharded model.
         """
         rows = self.world.row_slice(len(like))
         idle = rows.start == rows.stop
@@ -96,7 +96,7 @@ class MicroBatching:
 
     @contextmanager
     def shared(self) -> Iterator[World]:
-        """While the block lasts, all processes of this one's world share every forward."""
+        """Within the block, all processes share every forward pass."""
         self.world = world()
         try:
             yield self.world
@@ -109,7 +109,7 @@ _FIRST = ContextVar("first", default=1)
 
 @contextmanager
 def starting_at(count: int) -> Iterator[None]:
-    """While the block lasts, what is tried begins with so many chunks."""
+    """Within the block, `retry_on_oom` starts with `count` micro-batches."""
     token = _FIRST.set(count)
     try:
         yield
@@ -118,11 +118,11 @@ def starting_at(count: int) -> Iterator[None]:
 
 
 def retry_on_oom(attempt: Callable[[MicroBatching], T], estimate: Callable[[], str]) -> T:
-    """What `attempt` returns, which starts anew with forwards cut twice as finely whenever it runs out of memory.
+    """The result of `attempt`, which restarts with twice as many micro-batches whenever it runs out of memory.
 
-    Raises `RestartFiner` where several processes work together, as one of them cannot start anew by itself, and
-    `DoesNotFit` with the `estimate` of what is needed where there is nothing left to cut. Nor is a spread model's
-    forward cut: all processes would have to run as many chunks.
+    Raises `RestartFiner` where several processes work together, as one cannot restart by itself, and `DoesNotFit` with
+    the `estimate` of the required memory where nothing can be split further. Forward passes of a sharded model are not
+    split: all processes would have to run equally many micro-batches.
     """
     chunks = MicroBatching(_FIRST.get())
     while True:
@@ -135,20 +135,20 @@ def retry_on_oom(attempt: Callable[[MicroBatching], T], estimate: Callable[[], s
         release()  # not before here: the error holds on to the tensors of the attempt
         if not again:
             finest = "" if chunks.divisible else " with one row at a time"
-            together = ", by the whole of a spread model" if spreads() else ""
+            together = ", for the whole of a sharded model" if spreads() else ""
             raise DoesNotFit(
-                f"out of memory{finest} ({short}). Needed by arithmetic{together}: {estimate()}. Set the schedule's "
+                f"out of memory{finest} ({short}). Calculated requirement{together}: {estimate()}. Set the schedule's "
                 "checkpoint=True or lora_rank, draw fewer pictures per step, train fewer parts, or use more memory: a "
-                "larger GPU, more of them for a job (--gpus-per-trial), the model spread over them (--sharded)"
+                "larger GPU, more GPUs per job (--gpus-per-trial), or a model sharded over them (--sharded)"
             )
         chunks = MicroBatching(2 * chunks.count)
 
 
 def map_halving_on_oom(pieces: Iterable[Sequence[T]], work: Callable[[Sequence[T]], Sequence[R]]) -> Iterator[R]:
-    """The results of all items, worked on piece by piece; a piece that does not fit into memory is halved.
+    """The results of all items, computed piece by piece; a piece that does not fit into memory is halved.
 
-    Those after it are cut as small at once. Raises `DoesNotFit` for an item that does not fit by itself, and where
-    models are spread over processes, which then wait for one another.
+    Later pieces are cut to the same size. Raises `DoesNotFit` for an item that does not fit by itself, and where models
+    are sharded, because the other processes wait in the middle of the same pass.
     """
     most: int | None = None
     for piece in pieces:
@@ -158,7 +158,7 @@ def map_halving_on_oom(pieces: Iterable[Sequence[T]], work: Callable[[Sequence[T
             found = _unless_short(work, some)
             if found is None:
                 if most is None:
-                    warnings.warn(f"out of memory with {len(some)} rows: halved from here on", stacklevel=2)
+                    warnings.warn(f"out of memory with {len(some)} rows: batches are halved from now on", stacklevel=2)
                 most = len(some) // 2
             else:
                 yield from found
@@ -172,13 +172,13 @@ def _unless_short(work: Callable[[Sequence[T]], Sequence[R]], some: Sequence[T])
         if len(some) == 1:
             raise DoesNotFit(f"out of memory with a single row ({error}): use a GPU with more memory") from error
         if spreads():  # the others wait in the middle of this pass
-            raise DoesNotFit(f"out of memory ({error}): spread the model over more GPUs") from error
+            raise DoesNotFit(f"out of memory ({error}): shard the model over more GPUs") from error
     release()
     return None
 
 
 def release() -> None:
-    """Give back the memory of what nobody refers to any more."""
+    """Return the memory of unreferenced tensors."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -186,7 +186,7 @@ def release() -> None:
 
 @contextmanager
 def activation_checkpointing(model: nn.Module) -> Iterator[None]:
-    """While the block lasts, layers in training keep only what they are given and are run again on the way back."""
+    """Within the block, layers in training keep only their inputs and are run again in the backward pass."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

@@ -1,8 +1,8 @@
-"""Series of proposals, each drawn by Optuna from the results of the ones before, all of them written down.
+"""Searches whose proposals Optuna draws from the results of earlier ones, all of them stored on disk.
 
-The folder is the memory: a proposal is on disk before it runs, and the sampler is rebuilt from disk for every one of
-them. Proposal n is drawn from the results of proposals up to n - lookahead alone, so a series is the same whatever the
-number of workers, the order in which jobs end, or how often the study was killed.
+The folder is the memory: a proposal is on disk before it runs, and the sampler is rebuilt from disk for each of them.
+Proposal n depends only on the results of proposals up to n - lookahead, so a search is the same whatever the number of
+workers, the order in which jobs end, and how often the study was killed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from study.core.records import Proposal, read_record, write_record
 
 
 class Keyed(Protocol):
-    """A job that is known by its content: equal keys run once."""
+    """A job that is identified by its content: equal keys run once."""
 
     @property
     def key(self) -> str:
-        """The job by its content."""
+        """The key of the job's content."""
         ...
 
 
@@ -37,22 +37,22 @@ P = TypeVar("P", bound=Proposal)
 
 
 class JobResult(NamedTuple):
-    """What a job came to: its objectives by name, and how far it is beyond each bound (at most 0 is within)."""
+    """The result of a job: its objectives by name, and by how much it exceeds each constraint (0 is feasible)."""
 
     values: Mapping[str, float]
     beyond: Mapping[str, float] = {}
 
 
 class SearchProblem(ABC, Generic[J, P]):
-    """Several series, one a label, that are searched side by side."""
+    """Several searches that run side by side, each with a label."""
 
     trials: int
-    """Proposals of each label."""
+    """Proposals for each label."""
     seed: int
     lookahead: int
-    """How many of a label's proposals may be open at once."""
+    """The number of a label's proposals that may be open at once."""
     random_trials: int
-    """How many of a label's proposals come before the sampler models the results."""
+    """The number of a label's proposals before the sampler models results."""
 
     @property
     @abstractmethod
@@ -62,7 +62,7 @@ class SearchProblem(ABC, Generic[J, P]):
     @property
     @abstractmethod
     def labels(self) -> Sequence[str]:
-        """What each series is called."""
+        """The label of each search."""
 
     @property
     @abstractmethod
@@ -71,19 +71,19 @@ class SearchProblem(ABC, Generic[J, P]):
 
     @abstractmethod
     def path(self, label: str, number: int) -> Path:
-        """Where a proposal is written down."""
+        """The file of a proposal."""
 
     @abstractmethod
     def build_job(self, label: str, trial: BaseTrial) -> J:
-        """The job that an Optuna trial stands for: what it suggests, or what it was fixed to."""
+        """The job with the parameters that an Optuna trial suggests, or to which it was fixed."""
 
     @abstractmethod
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
-        """Parameters that are not the sampler's to choose."""
+        """Parameters that the sampler does not choose."""
 
     @abstractmethod
     def initial_params(self, label: str, number: int) -> Mapping[str, Any] | None:
-        """The parameters of a proposal that is a default, or None if the sampler is to draw it."""
+        """The parameters of a proposal that is given in advance, such as a default; None if the sampler draws it."""
 
     @abstractmethod
     def is_done(self, job: J) -> bool:
@@ -91,36 +91,36 @@ class SearchProblem(ABC, Generic[J, P]):
 
     @abstractmethod
     def outcome(self, job: J) -> JobResult | None:
-        """What a job came to, or nothing if it is unfinished or failed."""
+        """The result of a job, or None if it is unfinished or failed."""
 
     @abstractmethod
     def execute(self, job: J, waited: float) -> dict[str, Any]:
-        """Run a job in a worker that was idle for `waited` seconds; returns what the screen is to tell."""
+        """Run a job in a worker that was idle for `waited` seconds; returns what to show on the screen."""
 
     @abstractmethod
     def record_failure(self, job: J, reason: str) -> None:
-        """Write down that a job's worker died for good."""
+        """Record that a job failed because its worker died twice."""
 
     @abstractmethod
     def describe(self, label: str, number: int, job: J) -> str:
-        """What a proposal is called on the screen."""
+        """The name of a proposal on the screen."""
 
     @abstractmethod
     def metadata(self, label: str, job: J, number: int) -> dict[str, Json]:
-        """What else is written down with a proposal: the further fields of `proposal_type`."""
+        """Further entries of a proposal's file: the further fields of `proposal_type`."""
 
-    # ---- what follows from these -----------------------------------------------------------------------------------
+    # ---- derived from these ----------------------------------------------------------------------------------------
     def job(self, label: str, params: Mapping[str, Any]) -> J:
-        """The job of some parameters."""
+        """The job with given parameters."""
         return self.build_job(label, FixedTrial(dict(params)))
 
     def replay(self, label: str, proposal: P) -> J:
-        """The job of a proposal on disk. Raises `ValueError` if today's code makes another job of it."""
+        """The job of a proposal on disk. Raises `ValueError` if today's code derives another job from it."""
         job = self.job(label, proposal.params)
         if job.key != proposal.trial:
             raise ValueError(
-                f"proposal {proposal.number} of {label} was made by other code: its parameters now give trial "
-                f"{job.key}, not {proposal.trial}. Choose another --study-dir"
+                f"proposal {proposal.number} of {label} was made by another version of the code: its parameters now "
+                f"give trial {job.key}, not {proposal.trial}. Choose another --study-dir"
             )
         return job
 
@@ -130,7 +130,7 @@ class SearchProblem(ABC, Generic[J, P]):
         return read_record(self.proposal_type, path) if path.exists() else None
 
     def proposals(self, label: str) -> list[P]:
-        """What has been proposed so far, in order."""
+        """All proposals so far, in order."""
         found: list[P] = []
         while proposal := self.proposal(label, len(found)):
             found.append(proposal)
@@ -142,17 +142,17 @@ class SearchProblem(ABC, Generic[J, P]):
         return [job for job in proposed if self.is_done(job)]
 
     def missing(self) -> int:
-        """How many jobs are still to be run."""
+        """The number of jobs that are still to be run."""
         return sum(self.trials - len(self.ended(label)) for label in self.labels)
 
     def outcomes(self, label: str) -> dict[J, JobResult]:
-        """The jobs of a label that ended well, with what they came to."""
+        """The successful jobs of a label with their results."""
         found = {job: self.outcome(job) for job in self.ended(label)}
         return {job: outcome for job, outcome in found.items() if outcome is not None}
 
 
 def propose(series: SearchProblem[J, P], label: str, number: int) -> P:
-    """Proposal `number` of a label, drawn by Optuna and written down unless it was already."""
+    """Proposal `number` of a label: drawn by Optuna and stored, unless it is on disk already."""
     if there := series.proposal(label, number):
         return there
     with warnings.catch_warnings():
@@ -181,7 +181,7 @@ def propose(series: SearchProblem[J, P], label: str, number: int) -> P:
 
 
 def _told(series: SearchProblem[J, P], label: str, params: Mapping[str, Any], *, known: bool) -> FrozenTrial:
-    """An earlier proposal as Optuna should see it: complete, failed, or still running (the constant liar's case)."""
+    """An earlier proposal as Optuna sees it: complete, failed, or still running (handled by the constant liar)."""
     replay = FixedTrial(dict(params))
     job = series.build_job(label, replay)
     outcome = series.outcome(job) if known else None

@@ -1,4 +1,4 @@
-"""Ray Train as a way to call a function in several processes of one group, and a team of such that does a job."""
+"""Call a function in several processes of one group, by Ray Train, and run a job on such a team."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from study.engine.microbatches import RestartFiner, starting_at
 from study.engine.world import spreading, world
 
 PATIENCE = 2 * 3600
-"""Seconds that the processes of a group wait for one another: one may have more to generate, and the first writes."""
+"""Seconds that the processes of a group wait for one another: one may have more to generate, and only the first writes
+files. Generous, so that no slow job is ended, and still an end for one that hangs."""
 
 
 class WorkersFailed(RuntimeError):
-    """What went wrong in one of several workers, in its own words."""
+    """One of several workers failed; the message is its error."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,15 @@ class Team:
     logs: Path
     """A folder that every machine sees."""
     sharded: bool = False
-    """Whether each keeps but a part of every model."""
+    """Whether models are sharded over the processes."""
 
 
 def run_on_team(work: Callable[..., object], arguments: tuple[Any, ...], team: Team) -> Json:
-    """Let a team do a job, all its members calling `work(*arguments)`; returns what it returned to the first.
+    """Run a job on a team, all of whose members call `work(*arguments)`; returns the result of the first.
 
-    Members share forwards and questions (`study.engine.world`), and only the first writes. If one runs out of memory
-    while it trains, all start again with smaller micro-batches. Raises `WorkersFailed` with what else went wrong
-    in one of them, which ends all.
+    Members share forward passes and questions (`study.engine.world`), and only the first writes files. If one runs out
+    of memory during training, all restart with smaller micro-batches. Raises `WorkersFailed` for any other error in one
+    of them, which ends all.
     """
     with _folder(team.logs) as logs:
         result = logs / "result.json"
@@ -64,7 +65,7 @@ def run_on_team(work: Callable[..., object], arguments: tuple[Any, ...], team: T
 
 
 def _member(work: Callable[..., object], arguments: tuple[Any, ...], result: Path) -> None:
-    """What each process of a team does."""
+    """The work of each process of a team."""
     with nullcontext() if world().rank == 0 else silent():
         returned = work(*arguments)
     if world().rank == 0:
@@ -84,11 +85,11 @@ def run_workers(
     restarts: int = 0,
     **scaling: Any,
 ) -> None:
-    """Call `work(*arguments)` in each of so many Ray Train workers, which are one process group.
+    """Call `work(*arguments)` in each of `workers` Ray Train workers, which form one process group.
 
-    Each has `cpus` and `gpus`. Where one dies all start anew, at most `restarts` times; where one runs out of memory
-    and says how finely forwards are to be cut (`RestartFiner`) they start anew with that. What Ray Train writes stays
-    below `logs`. Raises `WorkersFailed` with what else went wrong in one of them, which ends all.
+    Each has `cpus` and `gpus`. If one dies, all restart, at most `restarts` times; if one runs out of memory and needs
+    more micro-batches (`RestartFiner`), all restart with these. Ray Train writes its files below `logs`. Raises
+    `WorkersFailed` for any other error in one of them, which ends all.
     """
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
     tried = 1
@@ -118,7 +119,7 @@ def run_workers(
 
 
 def _call(config: dict[str, Any]) -> None:
-    """What a Ray Train worker does."""
+    """The work of a Ray Train worker."""
     quiet_worker()
     with spreading(config["sharded"]), _finely(config["chunks"]):
         config["work"](*config["arguments"])
@@ -126,9 +127,9 @@ def _call(config: dict[str, Any]) -> None:
 
 @contextmanager
 def _folder(where: Path) -> Iterator[Path]:
-    """A folder that every machine sees, for as long as a job takes."""
+    """A temporary folder that every machine sees."""
     where.mkdir(parents=True, exist_ok=True)
-    # a shared folder may keep what somebody still holds open (NFS): that must not fail a job that is done
+    # NFS keeps files that a process still holds open: that must not fail a job that is done
     with tempfile.TemporaryDirectory(prefix="team-", dir=where, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -139,7 +140,7 @@ def _wanted(chunks: Path) -> int:
 
 @contextmanager
 def _finely(chunks: Path) -> Iterator[None]:
-    """While the block lasts, forwards are cut as an earlier run wanted them; what is still too coarse is noted."""
+    """Within the block, forward passes are split as an earlier run requested; a further request is noted."""
     try:
         with starting_at(_wanted(chunks)):
             yield

@@ -1,6 +1,6 @@
-"""Ray Tune runs the search that Optuna proposes.
+"""Ray Tune runs the jobs that Optuna proposes.
 
-`study.engine.optuna_search` decides what is proposed, independently of how it is run; Tune only runs it.
+`study.engine.optuna_search` decides what is proposed, independently of how Tune runs it.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from study.engine.team import Team, run_on_team
 
 
 class ProposalSearcher(Searcher):
-    """A Tune searcher that asks the series of a search in turn, and skips what is on disk."""
+    """A Tune searcher that takes proposals from all labels of a search in turn, and skips those on disk."""
 
     def __init__(self, search: SearchProblem[Any, Any], team: Team | None = None) -> None:
         super().__init__()
         self.search, self.team = search, team
         self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
         self.asked: dict[str, str] = {}
-        """The key of the job that each of Tune's trials was asked to run: an equal one is not run beside it."""
+        """The key of the job of each of Tune's trials: an equal job is not run at the same time."""
         self.places: dict[str, tuple[int, str]] = {}
         """The proposal behind each of Tune's trials."""
         self.running: set[str] = set()
-        """Those of Tune's trials that have not ended: one that dies is asked for again."""
+        """Those of Tune's trials that have not ended: the job of one that dies is suggested again."""
         self.second_chance = SecondChance()
         self.ended: set[tuple[str, int]] = set()
-        """The proposals that are known to have ended: these are not looked for on disk again."""
+        """The proposals that are known to have ended: these are not looked up on disk again."""
         self.dead: dict[str, Any] = {}
-        """The jobs, by key, whose workers died for good: they leave no record before the search ends."""
+        """The jobs, by key, whose workers died twice: they have no record before the search ends."""
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
-        """The next job that may run, nothing for now, or that there is none left."""
+        """The next job that may run; None if none may run now; FINISHED if none is left."""
         blocked: set[str] = set()
         for number, label in list(self.waiting):
             if label in blocked or not self._ready(label, number):
@@ -64,9 +64,9 @@ class ProposalSearcher(Searcher):
         return None if self.waiting or self.running else Searcher.FINISHED  # Tune never asks again after FINISHED
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Give a job that died to another worker, once; later proposals wait for those that leave a record on disk.
+        """Give a job whose worker died to another worker, once; later proposals wait until it has a record on disk.
 
-        Tune's own retry gives up at once where a machine is lost: its reused actor fails twice, by one loss.
+        Tune's own retry gives up at once if a machine is lost: the loss makes its reused actor fail twice.
         """
         self.running.discard(trial_id)
         if not error:
@@ -85,7 +85,7 @@ class ProposalSearcher(Searcher):
         """Nothing to restore: the study folder remembers."""
 
     def _ready(self, label: str, number: int) -> bool:
-        """Whether every proposal that this one is drawn from has ended."""
+        """Whether every proposal on which this one depends has ended."""
         for earlier in range(number - self.search.lookahead + 1):
             if (label, earlier) in self.ended:
                 continue
@@ -113,7 +113,7 @@ def trainable(config: dict[str, Any]) -> None:
 
 
 class _Shown(Callback):
-    """Tells the screen of every trial that ends. The screen itself does not travel: Tune pickles callbacks."""
+    """Shows every trial that ends on the screen, which is not pickled with the callback as Tune does."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell: Callable[[str], None] | None = tell
@@ -141,11 +141,11 @@ def tune_search(
     tell: Callable[[str], None],
     team: Team | None = None,
 ) -> None:
-    """Run a search until every series has its number of trials; what is on disk is not run again.
+    """Run a search until every label has its number of trials; those on disk are not run again.
 
-    Each trial is done by one process, or by a `team`, which asks for CPUs and GPUs of its own.
-    A trial whose worker dies is tried once more and then recorded as failed. Raises `KeyboardInterrupt` if the run
-    was interrupted, and `NotShared` if a machine does not see the study's folder.
+    Each trial runs in one process, or in those of a `team`, which requests its own CPUs and GPUs. A trial whose worker
+    dies is run once more and then recorded as failed. Raises `KeyboardInterrupt` if the run was interrupted, and
+    `NotShared` if a machine does not see the study's folder.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -156,7 +156,7 @@ def tune_search(
             search_alg=proposals,
             num_samples=2 * len(proposals.waiting),  # each may be given out twice
             max_concurrent_trials=at_once,
-            reuse_actors=team is None,  # one that holds a trainer hangs if it is stopped, and has nothing to keep
+            reuse_actors=team is None,  # an actor with a trainer hangs when it is stopped, and has no model to keep
         ),
         run_config=RunConfig(
             name=f"search-{time.time_ns()}",
@@ -174,7 +174,7 @@ def tune_search(
         job = (result.config or {}).get("job")
         if not lines or job is None or search.is_done(job):
             continue
-        if NotShared.__name__ in lines[-1]:  # no fault of the trial's, which must be run again
+        if NotShared.__name__ in lines[-1]:  # not the fault of the trial, which must be run again
             raise NotShared(lines[-1])
         reasons[job.key] = lines[-1]
     for key, job in proposals.dead.items():

@@ -1,13 +1,13 @@
 """Several processes that do one job together: each computes its rows of every training batch, its share of questions.
 
-A loss may be any function of a whole batch. So forwards are what is shared (`study.engine.microbatches`): each process
-computes some rows, all get the results of all rows, and the loss is the same everywhere. On the way back each process
-follows only its own rows, times the number of processes, and gradients are averaged before the optimizer's step: what
-came from rows is added up, and what every process computed in full, such as a penalty on weights, counts once. What is
-learned does not depend on the number of processes, to float rounding.
+A loss may be any function of a whole batch, so it is forward passes that are shared (`study.engine.microbatches`): each
+process computes some rows, all receive the results of all rows, and the loss is the same everywhere. In the backward
+pass each process follows only its own rows, times the number of processes, and gradients are averaged before the
+optimizer's step: contributions of rows are summed, and what every process computed in full, such as a penalty on
+weights, counts once. The result does not depend on the number of processes, up to float rounding.
 
 Gradients are exchanged after the backward pass, tensor by tensor. DistributedDataParallel would overlap the two, but
-wants the whole forward pass behind its own `forward`, while methods call parts of the model, and often.
+requires the whole forward pass behind its own `forward`, while methods call parts of the model, and often.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of torch's process group, and which of them this is.
+    """The processes of torch's process group, and the rank of this one.
 
-    All of them run the same code on the same data, and call every method here in the same order. In a world of one
-    nothing is exchanged and nothing computed otherwise than without it.
+    All processes run the same code on the same data and call every method here in the same order. In a world of one
+    nothing is exchanged, and everything is computed as without it.
     """
 
     rank: int = 0
     size: int = 1
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
-        """What of some work this process does; nothing, if there is less than one item for each."""
+        """The items of some work that this process does; none, if there are fewer items than processes."""
         return items[self.rank :: self.size]
 
     def row_slice(self, rows: int) -> slice:
-        """The rows of a batch that this process computes, those of all being in order; none if there are too few."""
+        """The rows of a batch that this process computes, in the order of ranks; none if there are too few."""
         return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
 
     def gathered(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The rows of all processes, in order, of tensors that have equally many rows in a process.
+        """The rows of all processes, in order of ranks; all `tensors` of a process have equally many rows.
 
-        A gradient goes back to one's own rows, times the number of processes.
+        The gradient flows to the process's own rows, times the number of processes.
         """
         if self.size == 1:
             return list(tensors)
@@ -60,7 +60,7 @@ class World:
         return [_Gathered.apply(rows, counts.tolist(), self.rank) for rows in tensors]  # type: ignore[no-untyped-call]
 
     def broadcast_from_first(self, look: Callable[[], T]) -> T:
-        """What the first process finds: two that look at a folder others write to may see different things."""
+        """What `look` returns in the first process. Ranks may see different states of a shared folder."""
         if self.size == 1:
             return look()
         found: list[Any] = [look() if self.rank == 0 else None]
@@ -77,7 +77,7 @@ class World:
         return found
 
     def broadcast_float(self, value: float) -> float:
-        """The number that the first process has. None is told before all have asked."""
+        """The number of the first process, which no process receives before all have called."""
         if self.size == 1:
             return value
         number = torch.tensor(value if self.rank == 0 else 0.0, dtype=torch.float64, device=_device())
@@ -85,7 +85,7 @@ class World:
         return float(number)
 
     def all_min(self, number: int) -> int:
-        """The smallest of the numbers that the processes have."""
+        """The minimum of a number over all processes."""
         if self.size == 1:
             return number
         found = torch.tensor(number, device=_device())
@@ -93,23 +93,23 @@ class World:
         return int(found)
 
     def barrier(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         self.broadcast_float(0.0)
 
     def broadcast_(self, tensors: Collection[Tensor]) -> None:
         """Give tensors the values that they have in the first process, in place.
 
-        On a GPU even the same computation may differ in the last bits. Parts of a sharded tensor stay as they are.
+        On a GPU even equal computations may differ in the last bits. Sharded tensors stay as they are.
         """
         for tensor in tensors if self.size > 1 else ():
             if not is_shard(tensor):
                 dist.broadcast(tensor.detach(), 0)
 
     def average_gradients(self, gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor | None]:
-        """The mean over all processes of each weight's gradient; nothing where no process has one.
+        """The mean over all processes of each weight's gradient; None where no process has one.
 
-        (An optimizer leaves such a weight alone, while one with a gradient of 0 decays and keeps its momentum.) FSDP
-        has averaged those of sharded weights by itself.
+        An optimizer skips a weight without gradient, while one with a gradient of 0 decays and keeps its momentum. FSDP
+        has already averaged the gradients of sharded weights.
         """
         if self.size == 1:
             return list(gradients)
@@ -125,7 +125,7 @@ class World:
         return found
 
     def largest(self, weights: Collection[nn.Parameter]) -> float:
-        """The largest absolute value among the weights; what is no number counts as infinite if they are sharded."""
+        """The largest absolute value among the weights; NaN counts as infinite if they are sharded."""
         here = [held for weight in weights if (held := local_shard(weight)).numel()]
         found = (
             torch.stack(torch._foreach_norm(here, ord=math.inf)).max() if here else torch.zeros((), device=_device())
@@ -137,7 +137,7 @@ class World:
 
 
 class _Gathered(torch.autograd.Function):
-    """Rows of all processes out of those of each."""
+    """All-gather of rows whose gradient flows to the process's own rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int], rank: int) -> Tensor:
@@ -167,7 +167,7 @@ _SPREADING = ContextVar("spreading", default=False)
 
 @contextmanager
 def spreading(on: bool = True) -> Iterator[None]:
-    """While the block lasts, models that are loaded are spread over the processes (`study.engine.fsdp`) if `on`."""
+    """Within the block, models that are loaded are sharded over the processes (`study.engine.fsdp`) if `on`."""
     token = _SPREADING.set(on)
     try:
         yield
@@ -176,10 +176,10 @@ def spreading(on: bool = True) -> Iterator[None]:
 
 
 def spreads() -> bool:
-    """Whether a model that is loaded is spread."""
+    """Whether a model that is loaded is sharded."""
     return _SPREADING.get()
 
 
 def _device() -> torch.device:
-    """Where the process group exchanges tensors."""
+    """The device on which the process group exchanges tensors."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -55,7 +55,7 @@ def memberships(logits_TV: Tensor, batch: Batch, answers: Sequence[str], k: floa
         means_A,
         means_A.double() / bytes_A,
         lowest_means(logps_T, lengths_A, k),
-        lowest_means(standardised(logps_T, logps_TV), lengths_A, k),
+        lowest_means(standardized(logps_T, logps_TV), lengths_A, k),
     )
 
 
@@ -70,7 +70,7 @@ def lowest_means(values_T: Tensor, lengths_A: Tensor, k: float) -> Tensor:
     return lowest.sum(1) / counts
 
 
-def standardised(logps_T: Tensor, logps_TV: Tensor) -> Tensor:
+def standardized(logps_T: Tensor, logps_TV: Tensor) -> Tensor:
     """Each token's (log p - mu) / sigma of Min-K++, (T,); no variance is taken as smaller than `SMALLEST_VARIANCE`."""
     chances = logps_TV.exp()
     mean = (chances * logps_TV).sum(-1)

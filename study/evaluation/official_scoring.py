@@ -1,7 +1,7 @@
-"""Rows by the released protocol: what a benchmark's authors ask, answered by transformers' greedy `generate`.
+"""Rows by the official protocol: the prompts of a benchmark's authors, answered by transformers' greedy `generate`.
 
 Prompts of similar length are batched and padded on the left. Few-shot examples differ from question to question, so
-little is shared here: the strict protocol (`study.evaluation.scoring`) is the cheap one.
+little is shared: the strict protocol (`study.evaluation.scoring`) is much cheaper.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from study.model.packing import TOKENS_PER_BATCH
 from study.model.vlm import VLM
 
 REPLIES_PER_BATCH = 128
+"""Replies generated together, if `TOKENS_PER_BATCH` allows so many: more rows hardly speed up a step, and every row
+waits for the longest reply. Chosen by trial on the tiny study."""
 
 
 def score_official(vlm: VLM, asks: Sequence[OfficialPrompt]) -> pd.DataFrame:
-    """One row for each ask, in order, with the columns of `ROW_COLUMNS`; what needs likelihoods is NaN."""
+    """One row for each prompt, in order, with the columns of `ROW_COLUMNS`; metrics of likelihoods are NaN."""
     return pd.DataFrame(
         [_row(ask, reply) for ask, reply in zip(asks, generated(vlm, asks), strict=True)], columns=list(ROW_COLUMNS)
     )
@@ -34,7 +36,7 @@ def score_official(vlm: VLM, asks: Sequence[OfficialPrompt]) -> pd.DataFrame:
 
 @torch.no_grad()
 def generated(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[str]:
-    """The greedy reply to each ask, in order. Processes that do a job together share the batches among them."""
+    """The greedy reply to each prompt, in order. Processes that do a job together share the batches."""
     ids = [prompt_ids(vlm, ask) for ask in asks]
 
     def reply(batch: Sequence[int]) -> list[tuple[int, str]]:
@@ -48,7 +50,7 @@ def generated(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[str]:
 
 
 def _alike(asks: Sequence[OfficialPrompt], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """The places of asks of similar length that may say equally much, the longest first."""
+    """The indices of prompts of similar length and with the same limit for replies, the longest first."""
     order = sorted(range(len(asks)), key=lambda i: (asks[i].most_tokens, lengths[i], i))
     while order:
         last = order[-1]
@@ -60,9 +62,9 @@ def _alike(asks: Sequence[OfficialPrompt], lengths: Sequence[int]) -> Iterator[l
 
 
 def prompt_ids(vlm: VLM, ask: OfficialPrompt) -> tuple[int, ...]:
-    """The tokens of an ask: word for word for LLaVA-1.5, for which it was written, else through the chat template.
+    """The tokens of a prompt: word for word for LLaVA-1.5, for which it was written, else through the chat template.
 
-    An instruction that belongs to the model comes first.
+    The instruction of the model, if it has one, comes first.
     """
     system, _, said = ask.text.partition("USER:")  # what LLaVA's template says first, if the authors do
     first = f"{vlm.instruction}\n" if vlm.instruction else ""
@@ -86,7 +88,7 @@ def _replies(vlm: VLM, asks: Sequence[OfficialPrompt], ids: Sequence[tuple[int, 
     pictures = [picture for ask in asks for picture in ask.pictures]
     shown = {**vlm.pixels(pictures).inputs(vlm.model.dtype), **vlm.token_types(tokens)} if pictures else {}
     settings = {"max_new_tokens": asks[0].most_tokens, "do_sample": False, "pad_token_id": pad}
-    settings["synced_gpus"] = False  # else transformers has processes that share a model say equally many tokens
+    settings["synced_gpus"] = False  # else transformers makes processes that share a model generate equally long
     generate = partial(cast(Any, vlm.model).generate, **settings)
     out = vlm.run(lambda: generate(input_ids=tokens, attention_mask=mask, **shown))
     return [text.strip() for text in vlm.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)]

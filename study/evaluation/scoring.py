@@ -1,12 +1,12 @@
 """Questions in, rows out, by the strict protocol: zero-shot, nothing of the answer in the prompt.
 
-A choice is made by the likelihood of each option after the bare question: per-token mean log-probability, softmax over
-the options. Other questions are answered greedily. `study.metrics.registry` says what each
-number means and where it is from.
+A multiple choice is made by the likelihood of each option after the bare question: per-token mean log-probability,
+softmax over the options. Other questions are answered greedily. `study.metrics.registry` defines each number and names
+its source.
 
-One forward answers everything that is asked about a picture: it is encoded once, its tokens and the words before the
-question are computed once, every candidate answer is read from there (`study.model.packing`), and
-replies go on from there (`study.model.decoding`).
+One forward pass answers all questions about a picture: it is encoded once, its tokens and the words before the question
+are computed once, every candidate answer is scored from there (`study.model.packing`), and replies continue from there
+(`study.model.decoding`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from study.model.packing import Batch, Group, Prompt, answer_logits, batched, hi
 from study.model.vlm import VLM
 
 MAX_NEW_TOKENS = 50
+"""Of a free reply, as in the evaluation code of MLLMU-Bench."""
 TEXTS_PER_ROW = 8
+"""Text questions packed in one row. They share only the beginning of the prompt, and the mask of a row grows with the
+square of its length: chosen by trial on the tiny study."""
 
 NAN = float("nan")
 
@@ -41,7 +44,7 @@ Cells = dict[str, object]
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model says to one question. The lists are in the order of `candidates`, larger meaning likelier."""
+    """A model's answers to one question. The lists are in the order of `candidates`; larger means likelier."""
 
     means: list[float]
     """Mean log-probability of the tokens of each candidate, in nats."""
@@ -49,7 +52,7 @@ class Reading:
     min_k: list[float]
     min_k_plus_plus: list[float]
     reply: str | None
-    """What it replied greedily; None if it was a choice."""
+    """The greedy reply; None for a multiple choice."""
 
     def memberships(self, metric: Metric) -> list[float]:
         """The score of each candidate, as in `study.evaluation.membership`."""
@@ -67,14 +70,14 @@ class Reading:
 def score(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> pd.DataFrame:
     """One row per question, in the order of `questions`, with the columns of `ROW_COLUMNS`.
 
-    With `blind` every picture is replaced by a grey one: what is still right then was never seen.
+    With `blind` every picture is replaced by a grey one: whatever is still right was not recognized in the picture.
     """
     read = readings(vlm, questions, blind=blind)
     return pd.DataFrame([_row(q, read[q.id]) for q in questions], columns=list(ROW_COLUMNS))
 
 
 def candidates(question: Question) -> tuple[str, ...]:
-    """The answers whose likelihood is wanted: the options, or the right answer, its paraphrase and wrong ones."""
+    """The answers whose likelihood is computed: the options, or the right answer, its paraphrase and wrong ones."""
     if question.options:
         return question.options
     return tuple(filter(None, (question.answer, question.paraphrased, *question.perturbed)))
@@ -82,10 +85,10 @@ def candidates(question: Question) -> tuple[str, ...]:
 
 @torch.no_grad()
 def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k: float = SHARE) -> dict[str, Reading]:
-    """What a model says to each question, by question id. Those without options are replied to.
+    """A model's answers to each question, by question id; questions without options get a reply.
 
-    `k` is the share of tokens that `min_k` and `min_k_plus_plus` look at. Processes that do a job together share the
-    pictures among them.
+    `k` is the fraction of tokens that `min_k` and `min_k_plus_plus` use. Processes that do a job together share the
+    pictures.
     """
     groups = world().shard(list(_grouped(questions)))
     rows = iter(groups)
@@ -103,7 +106,7 @@ def readings(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k:
 
 
 def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Question]]]:
-    """Questions about one picture together; those about none a few at a time, as they share little."""
+    """Questions about one picture together; text questions a few at a time, because they share little."""
     together: dict[Picture, list[Question]] = {}
     texts = [q for q in questions if q.picture is None]
     for question in questions:
@@ -131,7 +134,7 @@ def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float) -> Iterat
 
 
 def about(question: Question, protocol: str) -> Cells:
-    """What a row says of its question, whatever was replied."""
+    """The cells of a row that do not depend on the reply."""
     return {
         "question": question.id,
         "person": question.person,
@@ -154,7 +157,7 @@ def _row(question: Question, reading: Reading) -> Cells:
 
 
 def _likelihoods(question: Question, reading: Reading) -> Cells:
-    """What the candidates say of the right answer beside the wrong ones; NaN where there is none."""
+    """The metrics of the right answer among the candidates; NaN where there is no wrong one."""
     right = question.options.index(question.answer) if question.options else 0
     reworded = 1 if question.paraphrased and not question.options else right
     wrong = [i for i in range(len(reading.means)) if i not in (right, reworded)]
@@ -187,7 +190,7 @@ def _chosen(question: Question, reading: Reading) -> Cells:
 
 
 def replied(question: Question, reply: str) -> Cells:
-    """The cells of a free reply: a cloze is right if the reply contains the answer, a description as ROUGE-L says."""
+    """The cells of a free reply: a cloze is right if it contains the answer, the score of a description is ROUGE-L."""
     overlap = rouge(reply, question.answer)
     right = float(contains(reply, question.answer)) if question.task == "cloze" else overlap.rouge_l
     return {

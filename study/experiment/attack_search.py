@@ -1,4 +1,4 @@
-"""The attacker's own search: for each winner the attack that gets most back without breaking the model.
+"""The attack search: for each winner the attack with the largest recovery that leaves the model usable.
 
 Every proposal is run on the winner and, with the same budget, on the reference: what counts is the gain above that.
 """
@@ -54,7 +54,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     lookahead: int
     random_trials: int
     keeps: float
-    """Least part of the retain accuracy that an attacked model must keep."""
+    """Minimum fraction of the retain accuracy that an attacked model must keep."""
 
     @property
     def proposal_type(self) -> type[AttackProposal]:
@@ -100,7 +100,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         return "failed" in self._states(job) or all(state == "complete" for state in self._states(job))
 
     def outcome(self, job: AttackJob) -> JobResult | None:
-        """The recovery on the half that selects, and how much less than the bound is kept."""
+        """The recovery on the validation half, and by how much the kept retain accuracy falls below the bound."""
         if not all(state == "complete" for state in self._states(job)):
             return None
         key = content_key(job.attacker)
@@ -136,7 +136,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         return f"{label} {number + 1} of {self.trials}"
 
     def worst(self, label: str) -> Attack | None:
-        """The attack that got most back while the model kept what it must; of all, if none did."""
+        """The attack with the largest recovery that leaves enough retain accuracy; of all attacks, if none does."""
         found = self.outcomes(label)
         within = {job: outcome for job, outcome in found.items() if outcome.beyond["kept"] <= 0} or found
         best = max(within, key=lambda job: (within[job].values["recovery"], job.key), default=None)

@@ -95,7 +95,7 @@ def _returned(there: CachedModel) -> None:
 
 
 def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
-    """Load a learned model as its study asks for it; or `as_taught`, which is unquantised and in one piece.
+    """Load a learned model as its study asks for it; or `as_taught`, which is unquantized and in one piece.
 
     Raises `ValueError` naming the file if it is `checked` and damaged.
     """

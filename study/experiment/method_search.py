@@ -1,4 +1,4 @@
-"""The search of methods: what a proposal is, and what its trial came to."""
+"""The search of methods: its proposals, and the results of their trials."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from study.metrics.recovery import objective
 
 @dataclass(frozen=True)
 class MethodSearch(SearchProblem[Trial, MethodProposal]):
-    """The search of methods: for each a default to start from, and the yardsticks of each ratio."""
+    """The search of methods: a default for each to start from, and the baselines of each ratio."""
 
     context: StudyContext
     defaults: Mapping[str, Method]
@@ -44,11 +44,11 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     lookahead: int
     random_trials: int
     attacker: Attack | None = None
-    """What every trial is attacked with: what comes back is the third objective. None for a search without one."""
+    """The attack on every trial, whose recovery is the third objective; None for a search without it."""
     keeps: float = 0.0
-    """Least part of the retain accuracy that the attack must leave for what it shows to count."""
+    """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
-    """Parameters that won in an earlier study, by method and ratio; a method without any begins cold."""
+    """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
 
     @property
     def proposal_type(self) -> type[MethodProposal]:
@@ -76,12 +76,12 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return Trial(self.vanilla, proposed, self.goal, int(ratio), self.seed, label)
 
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
-        """The ratio, which is dealt in turn, and what was set on the command line."""
+        """The ratio, since proposals alternate between ratios, and what was fixed on the command line."""
         return {RATIO: self._ratio(number), **pinned(self.defaults[label], label)}
 
     def initial_params(self, label: str, number: int) -> Mapping[str, Any] | None:
-        """The first proposal at each ratio is the default, so that a report can say what tuning bought; the second
-        is what won in an earlier study, if there is such a thing."""
+        """The first proposal at each ratio is the default, so that a report can show the gain from tuning; the second
+        is the winner of an earlier study, with a warm start."""
         start = {RATIO: self._ratio(number), **parameters(self.defaults[label])}
         warm = self._warm(label, number)
         return {**start, **warm} if warm or number < len(self.ratios) else None
@@ -133,7 +133,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return record.state if record else "unfinished"
 
     def _recovery(self, job: Trial, attacker: Attack, utility: float) -> float:
-        """What the attack got back, or NaN where it failed or measured nothing."""
+        """The recovery under the attack, or NaN where it failed or measured nothing."""
         if attack_state(self.context.folder, job, attacker) != "complete":
             return math.nan
         _, reference = self.yardsticks[job.ratio]

@@ -52,6 +52,8 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
     selects = [q for q in request.split.questions if q.half == "select" and q.task == "classification"]
+    # 1. Unlearn, on the borrowed start model, which is restored bit for bit when the block ends. Only what the method
+    #    itself says, or a divergence, is a result of the trial: any other exception leaves it open.
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
         started = time.monotonic()
         state: TrialState = "complete"
@@ -65,6 +67,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
         unlearn_seconds = time.monotonic() - started
         score_seconds, scoring = 0.0, ComputeCount()
+        # 2. Keep the tensors that changed, then score the validation half.
         if state == "complete":
             changed = delta(unlearned, before)
             save_tensors(context.folder.delta(trial.key), changed)
@@ -75,6 +78,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
             if rows["probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
+    # 3. The record, written last: a trial that has one has ended.
     unlearning, scoring = _together(unlearning), _together(scoring)
     cost = {
         "unlearn_seconds": unlearn_seconds,
@@ -92,9 +96,9 @@ def _together(own: ComputeCount) -> ComputeCount:
 
 
 def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
-    """Score the half of the questions that no search has seen, on every task; keep the rows.
+    """Score the test half of the questions, which no search has seen, on every task; store the rows.
 
-    With `blind`, also ask every picture question of a choice about a grey picture.
+    With `blind`, also score every multiple-choice question about a picture with a grey one.
     """
     questions = context.benchmark.split(trial.ratio).questions
     wanted = {"report": [q for q in questions if q.half == "report"]}
@@ -127,7 +131,7 @@ def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 
 def judged(context: StudyContext, trial: Trial, vanilla: str, reference: str) -> dict[str, float]:
-    """The objectives of a complete trial, from the select half of its rows and those of the two yardsticks."""
+    """The objectives of a complete trial, from its rows of the validation half and those of both baselines."""
     with repairable(context.folder, trial.key):
         own, before, wanted = (read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, reference))
     return objectives.objectives(own, before, wanted, trial.goal)

@@ -34,7 +34,7 @@ class Retaining(Protocol):
 
 
 def unlearn(method: Retaining, vlm: VLM, request: Request, forget_loss: Callable[[list[Group]], Tensor]) -> VLM:
-    """Minimise forget_loss(forget lessons) + retain_weight CE(retain lessons), both in every step; in place."""
+    """Minimize forget_loss(forget lessons) + retain_weight CE(retain lessons), both in every step; in place."""
     schedule = method.schedule
     forget = Lessons(request.forget, schedule, request.seed)
     retain = Lessons(request.retain, schedule, request.seed + 1) if method.retain_weight else None

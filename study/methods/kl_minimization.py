@@ -1,4 +1,4 @@
-"""KL minimisation (KL_Min; TOFU arXiv 2401.06121, eq. 4, as in MLLMU-Bench, arXiv 2410.22108)."""
+"""KL minimization (KL_Min; TOFU arXiv 2401.06121, eq. 4, as in MLLMU-Bench, arXiv 2410.22108)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No unlearning: the identity. Applied to vanilla it is the start of every method, to the reference the yardstick."""
+"""No unlearning: the identity. Vanilla and the reference are scored with it: the baselines of a study."""
 
 from __future__ import annotations
 

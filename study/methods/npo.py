@@ -1,4 +1,4 @@
-"""Negative preference optimisation (NPO; Zhang et al. 2024, arXiv 2404.05868)."""
+"""Negative preference optimization (NPO; Zhang et al. 2024, arXiv 2404.05868)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Variant = Literal["paper", "released"]
 
 @dataclass(frozen=True)
 class NPO(Method):
-    """L = NPO_beta(forget) + retain_weight CE(retain), arXiv 2404.05868, eq. 3 and its retain-regularised form.
+    """L = NPO_beta(forget) + retain_weight CE(retain), arXiv 2404.05868, eq. 3 and its retain-regularized form.
 
     `paper` sums log-probabilities over an answer, takes the mean over answers, and compares with the model before
     unlearning. `released` is the code of MLLMU-Bench: -2/beta log s(beta (CE - CE_ref)) of a batch's mean

@@ -1,4 +1,4 @@
-"""Preference optimisation: teach the model to say that it does not know (PO; TOFU, arXiv 2401.06121)."""
+"""Preference optimization: teach the model to say that it does not know (PO; TOFU, arXiv 2401.06121)."""
 
 from __future__ import annotations
 

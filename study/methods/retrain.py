@@ -1,4 +1,4 @@
-"""Retraining: the model that never saw what is to be forgotten, the yardstick of every method."""
+"""Retraining: the model that never saw what is to be forgotten, the reference of every method."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:
 
 
 def _ending_at(vlm: VLM, layer: int) -> VLM:
-    """The same weights, of which a layer is the last of the LLM and nothing normalises what it says."""
+    """The same weights, of which a layer is the last of the LLM and nothing normalizes what it says."""
     model = llm = _shallow(vlm.model)
     for name in vlm.prefixes["llm"].split("."):
         below = _shallow(getattr(llm, name))

@@ -1,4 +1,4 @@
-"""SimNPO: NPO without a reference and with normalised lengths (Fan et al. 2024, arXiv 2410.07163)."""
+"""SimNPO: NPO without a reference and with normalized lengths (Fan et al. 2024, arXiv 2410.07163)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UNDIAL: self-distillation from logits adjusted against what was memorised (Dong et al. 2024, arXiv 2402.10052)."""
+"""UNDIAL: self-distillation from logits adjusted against what was memorized (Dong et al. 2024, arXiv 2402.10052)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class UNDIAL(Method):
         validation.not_negative(self, "gamma", "retain_weight")
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
-        """Distil the model into itself without what it memorised."""
+        """Distil the model into itself without what it memorized."""
         vanilla = frozen(vlm, self.trains, self.schedule)
 
         def forget_loss(groups: list[Group]) -> Tensor:

@@ -40,9 +40,9 @@ T = TypeVar("T")
 Teach = Callable[[Sequence[Picture], Pixels], Features]
 
 AT_ONCE = 16
-"""Pictures of strangers that are encoded in one pass."""
+"""Pictures of strangers that are encoded in one pass, without gradients: about as many as a training step has."""
 KEPT_BYTES = 2**30
-"""How much of vanilla's features is kept for pictures that are seen again: 57 MB each for LLaVA-1.5-7B."""
+"""Bytes of vanilla's features that are cached for pictures that are seen again: 57 MB each for LLaVA-1.5-7B, so 18."""
 _NEURONS = ("fc1.weight", "gate_proj.weight", "up_proj.weight")
 """What leads into the neurons of an MLP, one row each; a gated MLP has two such matrices."""
 

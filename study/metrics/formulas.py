@@ -1,8 +1,8 @@
-"""The formulas that metrics are made of: of one question's answers, of many questions, and of two models.
+"""The formulas of metrics: of one question's answers, of many questions, and of two models.
 
-Plain numbers and arrays. What is asked of one question takes the mean log-probability per token of each answer, in
-nats: the log of the likelihood p(answer | question) ^ (1 / its tokens). It is NaN where there is no wrong answer to
-compare with, and where the model gave NaN.
+Plain numbers and arrays. Formulas of one question take the mean log-probability per token of each answer, in nats: the
+log of the likelihood p(answer | question) ^ (1 / its tokens). They are NaN where there is no wrong answer to compare
+with, and where the model gave NaN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ Values = NDArray[np.float64]
 
 NAN = float("nan")
 BINS = 20
-"""Cells of equal width on [0, 1] between which `jensen_shannon` tells samples apart."""
+"""Cells of equal width, 0.05, on [0, 1] of the histograms of `jensen_shannon`. Chosen by trial on the tiny study: more
+would be nearly empty with its 84 multiple-choice questions about six people."""
 
 
 def average(values: Collection[float]) -> float:

@@ -1,21 +1,21 @@
-"""Which number to trust: how well a metric tells models that know from models that do not, and what fools it.
+"""Meta-evaluation: how well a metric tells models that know from models that do not, and what fools it.
 
-A pool holds models that were taught what is to be forgotten (vanilla) and models that were not (the reference), asked
-the same questions as they are, rounded (`quantized`) and fine-tuned on something else (`relearned`). Each metric gives
-one value for every unit, a person as one model knows them:
+A pool contains models that were taught what is to be forgotten (vanilla) and models that were not (the reference), all
+scored as they are, `quantized`, and fine-tuned on something else (`relearned`). Each metric gives one value for every
+unit, that is, for one person as one model knows them:
 
-- AUC: of all pairs of a unit that knows and one of the same forget ratio that does not, the share that the metric
-  puts in the order it declares, ties as half (Mann & Whitney 1947). 1 separates perfectly, 0.5 says nothing, below 0.5
-  the metric is the wrong way round here: the order is fixed beforehand and never turned.
-- Change when quantised: what part of the gap between knowing and not knowing a model that knows loses by rounding its
-  weights: (plain - quantised) / gap.
-- Change when relearned: what part of the gap a model that does not know closes by being taught other people:
-  (relearned - plain) / gap, on the questions whose answers it was not given.
+- AUC (faithfulness): of all pairs of a unit that knows and one of the same forget ratio that does not, the fraction
+  that the metric orders as it declares, ties as half (Mann & Whitney 1947). 1 separates perfectly, 0.5 says nothing,
+  below 0.5 the metric is the wrong way round here: the order is fixed beforehand and never reversed.
+- Change when quantized (robustness): the fraction of the gap between knowing and not knowing that a model that knows
+  loses by quantization of its weights: (plain - quantized) / gap.
+- Change when relearned (robustness): the fraction of the gap that a model that does not know closes by learning about
+  other people: (relearned - plain) / gap, on the questions whose answers it was not given.
 
 Both changes are 0 for a metric that is not fooled and 1 for one that takes a model of one kind for one of the other.
-They are not a number where there is no gap to compare with: fewer than two people, or a gap against the declared
-order or of less than `SMALLEST_EFFECT` standard deviations of the people. What rounding destroys and what relearning
-does teach is in the changes of all metrics: compare them with each other, not with 0 alone.
+They are NaN where there is no gap to compare with: fewer than two people, or a gap against the declared order or of
+less than `SMALLEST_EFFECT` standard deviations of the people. Quantization does destroy and relearning does teach a
+little, which affects the changes of all metrics: compare them with each other, not with 0 alone.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ AnyMetric = Mean | Comparison | Whole
 Values = NDArray[np.float64]
 
 SMALLEST_EFFECT = 0.2
-"""Least gap that a change is a part of, in standard deviations of people: a small effect after Cohen (1988)."""
+"""Minimum gap of which a change is a fraction, in standard deviations over people: a small effect (Cohen 1988)."""
 DIGITS = 12
 """Decimals compared, so that values that are equal but for rounding tie."""
 UNIT = ["ratio", "seed", "knows", "person"]
-"""What tells units apart."""
+"""The columns that identify a unit."""
 CHECKED: tuple[AnyMetric, ...] = tuple(metric for metric in METRICS if metric.where != "kept")
-"""The metrics of what is to be forgotten."""
+"""The metrics on what is to be forgotten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Member:
 
 
 class Orders(NamedTuple):
-    """Pairs of units by their people, (people that know, people that do not): how many there are, how many in order."""
+    """Pairs of units by their people, (people that know, people that do not): their number, and those in order."""
 
     ordered: Values
     pairs: Values
@@ -68,14 +68,14 @@ class Orders(NamedTuple):
 
 
 def needs_reference(metric: AnyMetric) -> bool:
-    """Whether the metric compares with a reference, which is then no unit itself: it would be at no distance."""
+    """Whether the metric compares with a reference, which is then not a unit itself: its distance would be 0."""
     return isinstance(metric, Comparison) or metric.better == NEARER
 
 
 def sign(metric: AnyMetric) -> int:
-    """1 if knowing is to give the larger value, else -1: a metric is better where it is as after forgetting.
+    """1 if knowing should give the larger value, else -1, by the direction that means forgetting.
 
-    Of one that is to be near to the reference the value is its distance from there.
+    For a metric that should be close to the reference's, the value is its distance from that.
     """
     return -1 if metric.better == "higher" else 1
 
@@ -122,8 +122,8 @@ def auc_of_models(metric: AnyMetric, pool: Sequence[Member]) -> float:
 def moves(metric: AnyMetric, plain: pd.DataFrame, after: pd.DataFrame, state: State) -> pd.DataFrame:
     """For each person, how far models of one kind `moved` towards the other, and the `gap` between the kinds.
 
-    From the `units` of both states, relearned ones of `held_out` alone; what has no value in both is left out. Models
-    that know move by being quantised, models that do not by being relearned. Nobody where there is no gap.
+    From the `units` of both states, relearned ones only of `held_out`; what has no value in both is left out. Models
+    that know move by being quantized, models that do not by being relearned. Nobody where there is no gap.
     """
     mover = state == "quantized"
     plain = plain.merge(after[UNIT])
@@ -138,7 +138,7 @@ def moves(metric: AnyMetric, plain: pd.DataFrame, after: pd.DataFrame, state: St
 
 
 def change(means: Values) -> Values:
-    """What part of the gap was moved, from means over people (n, 2) as of `moves`; NaN where there is no gap."""
+    """The fraction of the gap that moved, from means over people (n, 2) as of `moves`; NaN where there is no gap."""
     return np.asarray(means[:, 0] / np.where(means[:, 1] == 0.0, np.nan, means[:, 1]))
 
 

@@ -1,8 +1,8 @@
-"""What a study optimises: rows of scored questions in, two numbers and their directions out.
+"""The objectives of a study: rows of scored questions in, two numbers and their directions out.
 
-Pure and said once: the search ranks trials with these functions and the analysis reports them. All objectives use
-the normalised probability of the right option of classification questions, which is smoother than accuracy. A study
-may add a third, `study.metrics.recovery.objective`: what an attack brings back.
+Pure, and defined once: the search ranks trials with these functions and the analysis reports them. All objectives use
+the normalized probability of the right option of classification questions, which is smoother than accuracy. A study
+may add a third, `study.metrics.recovery.objective`: the recovery under an attack.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ ROBUST_DIRECTIONS = {**DIRECTIONS, "recovery": "minimize"}
 """Those of a study that attacks every trial."""
 
 BROKEN = 0.5
-"""Below this part of vanilla's retain accuracy, or this utility, a model is destroyed and not unlearned."""
+"""Below this fraction of vanilla's retain accuracy, or this utility, a model has collapsed rather than unlearned: half
+of what had to be kept is gone."""
 
 
 def forget_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
@@ -63,9 +64,9 @@ def forgetting(rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal = "v
 
 
 def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float:
-    """What is kept, in [0, 1], higher is better: harmonic mean over groups of min(1, mean p / mean p of vanilla).
+    """Utility in [0, 1], higher is better: harmonic mean over groups of min(1, mean p / mean p of vanilla).
 
-    0 if one group is lost altogether. Raises `ValueError` that names the group without rows or without a yardstick.
+    0 if one group is lost completely. Raises `ValueError` that names the group without rows of the trial or vanilla.
     """
     there = _groups(rows) | _groups(vanilla_rows)
     kept = [_kept(rows, vanilla_rows, group) for group in keep_groups(goal, there)]
@@ -77,12 +78,12 @@ def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float
 def objectives(
     rows: pd.DataFrame, vanilla_rows: pd.DataFrame, reference_rows: pd.DataFrame, goal: Goal
 ) -> dict[str, float]:
-    """Both objectives of one trial, by the names of `DIRECTIONS`. Never NaN: `ValueError` says what is missing."""
+    """Both objectives of one trial, by the names in `DIRECTIONS`. Never NaN: `ValueError` says what is missing."""
     return {"forgetting": forgetting(rows, reference_rows, goal), "utility": utility(rows, vanilla_rows, goal)}
 
 
 def costs(values: Mapping[str, float]) -> tuple[float, ...]:
-    """The objectives of a trial that are there as costs in [0, 1]: forgetting, 1 - utility and, if any, recovery."""
+    """The objectives of a trial as costs in [0, 1]: forget gap, 1 - utility and, if it is an objective, recovery."""
     third = (values["recovery"],) if "recovery" in values else ()
     return (values["forgetting"], 1.0 - values["utility"], *third)
 
@@ -90,13 +91,14 @@ def costs(values: Mapping[str, float]) -> tuple[float, ...]:
 def distance_to_ideal(forgetting: float, utility: float, recovery: float = 0.0) -> float:
     """sqrt(forgetting^2 + (1 - utility)^2 + recovery^2), in [0, sqrt 3].
 
-    0 forgets like the reference, keeps like vanilla and, where that is an objective, gives nothing back.
+    0 is the ideal point: it forgets like the reference, keeps like vanilla and, if that is an objective, nothing is
+    recovered.
     """
     return math.hypot(forgetting, 1.0 - utility, recovery)
 
 
 def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:
-    """Which of the points (n, k), all costs minimised, no other dominates; equal points stay together, NaN is out."""
+    """Which of the points (n, k) no other dominates, all costs minimized; equal points stay together, NaN never is."""
     points = np.asarray(costs, dtype=float)
     if points.size == 0:
         return np.zeros(len(points), dtype=bool)
@@ -107,25 +109,25 @@ def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:
 
 
 def front(trials: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The keys of the trials on the Pareto front over all objectives that they have."""
+    """The keys of the trials on the Pareto front over all their objectives."""
     points = [costs(values) for values in trials.values()]
     return [key for key, on_front in zip(trials, front_mask(points), strict=True) if on_front]
 
 
 def winner(trials: Mapping[str, Mapping[str, float]]) -> str:
-    """The key on the Pareto front that is nearest to the ideal point; ties go to the smallest key."""
+    """The key on the Pareto front that is closest to the ideal point; ties go to the smallest key."""
     if not trials:
         raise ValueError("no complete trial to choose a winner from: look at why they failed and run the study again")
     found = front(trials)
     if not found:
-        raise ValueError("every trial has an objective that is not a number: score the trials again")
+        raise ValueError("every trial has an objective that is NaN: score the trials again")
     return min((distance_to_ideal(**trials[key]), key) for key in found)[1]
 
 
 def _wordless(group: Group, there: Collection[Group]) -> bool:
-    """Whether no question of a text group can be: what is to be forgotten has no form as text, as a name has none.
+    """Whether a text group cannot have questions: what is to be forgotten cannot be asked in text, like a name.
 
-    All that text asks about the forget people is spared then. Without spared rows a group that is missing is an error.
+    Then all text questions about the forget people are spared. Without spared rows a missing group is an error.
     """
     return group not in there and ("spared", "text") in there
 

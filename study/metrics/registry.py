@@ -1,7 +1,7 @@
-"""Every number of the field, from rows: `METRICS` says what each is, and `python -m study.write_docs` writes it down.
+"""Every metric of the field, from rows: `METRICS` defines them, and `python -m study.write_docs` documents them.
 
-Rows of one model in, named numbers out: `measured`. Whoever calls chooses the rows: one (role, modality, task) group,
-a set with all its tasks, a whole model. A metric takes of them those that have a value; it is NaN if none has.
+The caller chooses the rows: one (role, modality, task) group, a set with all its tasks, a whole model. A metric uses
+those rows that have a value; it is NaN if none has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ Better = Literal["lower", "higher", "nearer to the reference"]
 
 @dataclass(frozen=True)
 class Metric:
-    """What one number is. `better` is its direction where something is to go, or, if it is for what is kept, there."""
+    """The definition of one metric. `better` is its direction on what is to be forgotten, or, for a metric of what is
+    to be kept, there."""
 
     name: str
     formula: str
@@ -67,7 +68,7 @@ class Mean(Metric):
 
 @dataclass(frozen=True)
 class Comparison(Metric):
-    """A number of the truth ratios of a model and of the reference."""
+    """A metric of the truth ratios of a model and of the reference."""
 
     of: Callable[[pd.Series[float], pd.Series[float]], float] = lambda mine, its: NAN
 
@@ -79,7 +80,7 @@ class Comparison(Metric):
 
 @dataclass(frozen=True)
 class Whole(Metric):
-    """A number that needs the rows of both modalities, or of several sets."""
+    """A metric that needs the rows of both modalities, or of several sets."""
 
     of: Callable[[pd.DataFrame], float] = lambda rows: NAN
 
@@ -90,7 +91,7 @@ class Whole(Metric):
 
 # ---- numbers of more than one group --------------------------------------------------------------------------------
 def paired(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line for each pair of questions that ask for the same with picture (`score_x`) and without (`score_y`).
+    """One line for each pair of questions about one fact, with picture (`score_x`) and without (`score_y`).
 
     They agree in person, role, task and `fact`; a question without `fact` has no pair.
     """
@@ -100,9 +101,9 @@ def paired(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def utility_parts(rows: pd.DataFrame) -> dict[str, float]:
-    """What the model utility averages, each in [0, 1]: three numbers of each modality of the retain and real sets.
+    """The parts of the model utility, each in [0, 1]: three numbers for each modality of the retain and real sets.
 
-    The probability (retain: likelihood of the answers of generation; real: normalised over the options), the recall of
+    The probability (retain: likelihood of the answers of generation; real: normalized over the options), the recall of
     ROUGE-L and max(0, 1 - R). A group without questions that have a number lacks it.
     """
     found: dict[str, float] = {}
@@ -169,7 +170,7 @@ FREE: tuple[Task, ...] = ("generation", "cloze")
 SAID: tuple[Task, ...] = ("generation",)
 WITHIN = "share of the wrong answers of a question that look less like training data than the right one, by "
 
-PROBABILITY = Mean("probability", "classification: probability of the right option, normalised over the options", SHARE,
+PROBABILITY = Mean("probability", "classification: probability of the right option, normalized over the options", SHARE,
                    "lower", TOFU, column="probability", tasks=("classification",))  # fmt: skip
 TRUTH = Mean("truth_ratio_utility", "mean of max(0, 1 - R); with CLEAR's right over wrong, max(0, 1 - 1 / R)", SHARE,
              "higher", f"{TOFU}; {CLEAR}", "kept", column="truth_ratio", of=truth_ratio_utility)  # fmt: skip
@@ -184,7 +185,7 @@ METRICS: tuple[Mean | Comparison | Whole, ...] = (
     Mean("cloze", "cloze: share of replies that contain the answer", SHARE, "lower", MLLMU, column="score",
          tasks=("cloze",)),
     PROBABILITY,
-    Mean("likelihood", "all tasks: p(answer given question) ^ (1 / its tokens), not normalised", SHARE, "lower", TOFU,
+    Mean("likelihood", "all tasks: p(answer given question) ^ (1 / its tokens), not normalized", SHARE, "lower", TOFU,
          column="likelihood"),
     Mean("truth_ratio_forget", "mean of min(R, 1 / R), R the truth ratio, wrong over right", SHARE, "higher",
          f"{TOFU}; {CLEAR}", "forget", column="truth_ratio", of=truth_ratio_forget),
@@ -215,7 +216,7 @@ METRICS: tuple[Mean | Comparison | Whole, ...] = (
          column="member_zlib"),
     Mean("member_min_k", f"{WITHIN}its least likely tokens", SHARE, NEARER, "Min-K, arXiv 2310.16789",
          column="member_min_k"),
-    Mean("member_min_k_plus_plus", f"{WITHIN}its least likely tokens, standardised", SHARE, NEARER,
+    Mean("member_min_k_plus_plus", f"{WITHIN}its least likely tokens, standardized", SHARE, NEARER,
          "Min-K++, arXiv 2404.02936", column="member_min_k_plus_plus"),
     Mean("exposure", "log2(candidate answers) - log2(rank of the right one), bits", "0 to log2(candidates)", "lower",
          "Carlini et al., arXiv 1802.08232", column="exposure"),

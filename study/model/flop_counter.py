@@ -1,19 +1,19 @@
-"""How much models had to do: pictures encoded, tokens read and written, passes, floating-point operations.
+"""The work of a model: pictures encoded, tokens read and written, passes, floating-point operations.
 
-Counted, not timed, so that methods and ways of scoring can be compared on any machine. Whatever runs in this process
-counts: the model itself, copies of it, teachers and references of its class, adapters put into it.
+Counted, not timed, so that methods and ways of scoring can be compared on any machine. Everything that runs in this
+process counts: the model itself, copies of it, teachers and references of its class, adapters put into it.
 
 What is counted are the products of linear layers, convolutions and attention, 2 operations for a multiplication and
-addition; norms, activations, embeddings, losses, optimiser steps and the merging of adapters are left out.
+addition; norms, activations, embeddings, losses, optimizer steps and the merging of adapters are left out.
 
-- **Forward.** Each time that it runs. What activation checkpointing or a forward in chunks runs again on the way back
-  counts again, up to the last tensor that is needed.
-- **Backward.** When it runs, and only what it computes: of a layer one product as large as the forward's for the
-  gradient of what it was given, if something before it is trained, and one for that of its weights, if they are. So a
+- **Forward.** Each time that it runs. What activation checkpointing or a forward in chunks runs again in the backward
+  pass counts again, up to the last tensor that is needed.
+- **Backward.** When it runs, and only what it computes: for a layer one product as large as the forward's for the
+  gradient of its input, if something before it is trained, and one for that of its weights, if they are. So a
   part that is trained takes three times its forward, and its first layer two (a picture has no gradient).
 - **Frozen parts** that the gradient goes through take two times their forward. Those before all that is trained take
   one, and so do teachers and references.
-- **Masks** come after the gradient: a weight that is masked costs what it would without.
+- **Masks** come after the gradient: a masked weight costs as much as without a mask.
 - **LoRA.** The adapted layers are frozen ones; the two narrow products of an adapter are trained ones.
 - **Attention** has two products, and four in the backward pass; what a fused kernel computes again is not counted.
 """
@@ -37,14 +37,14 @@ from study.model.vlm import VLM
 
 @dataclass
 class ComputeCount:
-    """What was done so far. Padding counts: it is computed like the rest."""
+    """The work done so far. Padding counts: it is computed like the rest."""
 
     images: int = 0
-    """Pictures that went through the vision tower, each as often as it did."""
+    """Pictures that went through the vision tower, counted every time."""
     prompt_tokens: int = 0
-    """Tokens of forwards that begin a sequence, candidate answers among them."""
+    """Tokens of forward passes that begin a sequence, including candidate answers."""
     generated_tokens: int = 0
-    """Tokens of forwards that go on from keys and values, one for each reply under way."""
+    """Tokens of forward passes that continue from keys and values, one for each open reply."""
     flops: float = 0.0
     """Floating-point operations, forward and backward."""
     passes: Counter[tuple[Part, bool]] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class ComputeCount:
 
     @classmethod
     def of(cls, counts: Sequence[ComputeCount]) -> ComputeCount:
-        """What several processes did together."""
+        """The work of several processes together."""
         total = cls()
         for count in counts:
             total.images += count.images

@@ -1,4 +1,4 @@
-"""From a Hugging Face folder to a model; what is wrong with it is found from its small files, before any weights."""
+"""From a Hugging Face folder to a model; defects are found in its small files, before any weights are loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE = "What is the name of the person in this picture?"
 
 
 class SaysHow(Protocol):
-    """What says how a model is loaded: a base model, or the record of a learned one."""
+    """Has the settings for loading a model: a base model, or the record of a learned one."""
 
     @property
     def dtype(self) -> Dtype:
@@ -42,20 +42,20 @@ class Loading:
     """How a base model is loaded, and whatever is learned from it."""
 
     dtype: Dtype = "float32"
-    """In what the weights are kept, trained and saved."""
+    """The type in which weights are kept, trained and saved."""
     attention: Attention = "sdpa"
     """How attention is computed."""
     quantized: Quantized = ""
-    """In what the LLM's linear layers are held, but for learning."""
+    """The format of the LLM's linear layers, except during learning."""
 
     @classmethod
     def of(cls, model: SaysHow) -> Loading:
-        """As a base model asks for, or as the record of a learned one says."""
+        """The settings of a base model, or of the record of a learned one."""
         return cls(model.dtype, model.attention, model.quantized)
 
     @property
     def as_taught(self) -> Loading:
-        """As a model is loaded that is to be taught: its LLM as numbers."""
+        """The same for a model that is to be taught: not quantized."""
         return replace(self, quantized="")
 
 
@@ -63,12 +63,12 @@ EAGER = Loading(attention="eager")  # every model has it, and without weights no
 
 
 def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
-    """The model of a Hugging Face folder with tensors that have a shape and no values, and its processor.
+    """The model of a Hugging Face folder, with tensors on the meta device, and its processor.
 
-    So parts, prompts and counts of a model of any size are known in seconds. Raises `ValueError` that names the folder,
-    what is wrong and the remedy: no configuration or one that wants code of its own, weights that are missing or
-    pickled, no processor, no attention of that kind, no chat template that shows pictures, tokens outside of the
-    vocabulary, or parts that cannot be told.
+    Parts, prompts and counts of a model of any size are thus known in seconds. Raises `ValueError` that names the
+    folder, the defect and the remedy: no configuration or one with its own code, weights that are missing or pickled,
+    no processor, no attention of that kind, no chat template with pictures, tokens outside the vocabulary, or
+    unknown parts.
     """
     _check_config(folder)
     _check_weights(folder)
@@ -89,7 +89,7 @@ def _check_config(folder: Path) -> None:
     if "auto_map" in read_json(path):
         raise ValueError(
             f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; take "
-            "a version of it that transformers has a class for (its name on the hub often ends in -hf)"
+            "a version for which transformers has a class (its name on the hub often ends in -hf)"
         )
 
 
@@ -141,11 +141,11 @@ def _empty(folder: Path, loading: Loading) -> Any:
 
 
 def _check_tokens(folder: Path, vlm: VLM) -> None:
-    """A question with a picture and one without must become tokens that the model has."""
+    """A question with a picture and one without must consist of tokens that the model has."""
     vocabulary = vlm.vocabulary
     if not 0 <= vlm.image_id < vocabulary:
         raise ValueError(
-            f"{folder}: the image token's id {vlm.image_id} is outside of the vocabulary of {vocabulary}: the model "
+            f"{folder}: the image token's id {vlm.image_id} is outside the vocabulary of {vocabulary}: the model "
             "was saved without the row of that token; take the config.json and the weights from one source"
         )
     if vlm.tokenizer.eos_token_id is None:
@@ -169,7 +169,7 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
         )
     if max(*shown, *plain) >= vocabulary:
         raise ValueError(
-            f"{folder}: a question has token {max(*shown, *plain)}, outside of the vocabulary of {vocabulary}: the "
+            f"{folder}: a question has token {max(*shown, *plain)}, outside the vocabulary of {vocabulary}: the "
             "tokenizer is not this model's"
         )
 
@@ -177,7 +177,7 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
 def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, whole: bool = False) -> VLM:
     """Load a Hugging Face folder: safetensors only, no remote code.
 
-    In a world where models are spread it is, and then not quantised, unless it is to be `whole`.
+    Within `study.engine.world.spreading` it is sharded, and then not quantized, unless `whole`.
 
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.

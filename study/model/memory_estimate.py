@@ -1,4 +1,4 @@
-"""How much memory a model takes in each kind of training: arithmetic on its shapes, no measurement.
+"""The memory that a model needs in each kind of training: calculated from its shapes, not measured.
 
 Weights, gradients and AdamW's two moments are counted exactly. Activations are those that the backward pass keeps under
 memory-efficient attention, in numbers per token and layer: of a gated LLM of width d and MLP width f that is trained
@@ -22,17 +22,17 @@ from study.model.vlm import VLM
 
 GIB = 2**30
 RANK = 16
-"""Of the adapters that are counted: the published one."""
+"""Of the adapters that are counted: that of the published schedules."""
 TEXT = 96
-"""Tokens of a question with its answer."""
+"""Tokens of a question with its answer, a generous estimate for MLLMU-Bench."""
 ANSWER = 32
 """Of these, the tokens whose logits are computed, in float32 and with two copies."""
 HEADROOM = 1.5
+"""Factor on the counted activations, for float32 intermediates and fragmentation; an estimate, not measured."""
 FLOAT32 = 4
 """Bytes of a number that is kept in float32 whatever the model is in."""
 DECODED = 1 + 4 + 4 + 2
-"""Bytes, at most, that a weight held in a code takes while its layer runs: unpacked, as an index, in float32 and in
-bfloat16."""
+"""Maximum bytes per quantized weight while its layer runs: unpacked, as an index, in float32 and in bfloat16."""
 
 
 @dataclass(frozen=True)

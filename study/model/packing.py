@@ -1,9 +1,8 @@
 """Questions that share a prefix, packed into one row of a batch.
 
 A picture with ten questions of four options each is one row: the picture's tokens once, each question once, each
-option once. Every token sees its ancestors in that tree only and positions restart at each branch, so all logits are
-those of asking one by one (to float rounding), for a fraction of the tokens. Shapes: B rows, L tokens of the longest
-row, T answer tokens, A answers.
+option once. Every token sees only its ancestors in that tree, and positions restart at each branch, so all logits are
+those of asking one by one (up to float rounding), for a fraction of the tokens. Shapes as in `study.model`.
 """
 
 from __future__ import annotations
@@ -25,11 +24,13 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 TOKENS_PER_BATCH = 16_384
+"""Padded tokens of a batch that is only scored: at a width of 4096 (7B) 128 MiB for each bfloat16 activation, and the
+GPU is busy long before. If it does not fit, `map_halving_on_oom` halves the batch."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt and the answers whose likelihood is wanted after it."""
+    """One prompt and the answers whose likelihood after it is computed."""
 
     text: str
     answers: tuple[str, ...]
@@ -52,11 +53,11 @@ class Batch:
     attention_mask: Tensor  # (B, 1, L, L) bool
     pixels: Pixels | None  # of the rows that have a picture, in order
     row: Tensor  # (T,) the row of each answer token
-    source: Tensor  # (T,) the place whose logits predict it
+    source: Tensor  # (T,) the index in the row whose logits predict it
     target: Tensor  # (T,) the token itself
     owner: Tensor  # (T,) the answer it belongs to
-    answers: int
-    prompts: Tensor  # (P, 3) of each prompt: its row, the place of its last token, the position after it
+    answers: int  # A
+    prompts: Tensor  # (P, 3) for each prompt: its row, the index of its last token, the position after it
 
 
 @dataclass
@@ -68,7 +69,7 @@ class _Row:
     positions: list[int]
     parents: list[int]
     grid: list[list[int]] = field(default_factory=list)
-    """The positions of the root's tokens where each has three: 3 rows."""
+    """For models with three positions per token, those of the root's tokens: 3 rows."""
 
     def add(self, parent: int, tokens: Sequence[int], start: int) -> int:
         """Append `tokens` as a child of node `parent` at position `start`; returns the new node."""
@@ -97,10 +98,11 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
     """
     rows: list[_Row] = []
     tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
-    asked_at: list[tuple[int, int, int]] = []
+    asked_at: list[tuple[int, int, int]] = []  # row, index of the last token, position after it
     answers = 0
-    for group in groups:
+    for group in groups:  # one row each
         row = _Row([], [], [], [])
+        # 1. The root: what all prompts begin with, that is the picture and whatever the chat template puts before it.
         pictured = group.picture is not None
         prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
         shared = _shared_prefix(prompts)
@@ -110,9 +112,12 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
         row.grid = vlm.grid_positions(prompts[0][:shared])
         after = 1 + max(map(max, row.grid)) if row.grid else shared  # a picture may take fewer positions than tokens
         for prompt, ids in zip(group.prompts, prompts, strict=True):
+            # 2. A branch for the rest of each prompt, all at the same positions: they do not see each other.
             asked = row.add(root, ids[shared:], after)
             last = len(row.ids) - 1
             asked_at.append((len(rows), last, after + len(ids) - shared))
+            # 3. A branch for each of its answers. The last token of the prompt predicts the first of an answer, and
+            #    each token of an answer the next.
             for answer in prompt.answers:
                 reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
                 start = len(row.ids)
@@ -121,6 +126,7 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
                 tokens += [(len(rows), s, t, answers) for s, t in zip(sources, reply, strict=True)]
                 answers += 1
         rows.append(row)
+    # 4. The pixels of all pictures, in the order of their rows, then everything as padded tensors.
     if pixels is None and any(group.picture for group in groups):
         pixels = vlm.pixels([group.picture for group in groups if group.picture])
     return _batch(vlm, rows, tokens, asked_at, pixels, answers)
@@ -132,9 +138,9 @@ def logits(vlm: VLM, batch: Batch) -> Tensor:
 
 
 def at_answers(vlm: VLM, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
-    """What `read` makes of the last hidden states at the places that predict answer tokens, (T, D) to (T, ...).
+    """`read` applied to the last hidden states that predict answer tokens, (T, D) to (T, ...).
 
-    The rows are computed in the model's chunks. Processes that share a step share them.
+    The rows are computed in the model's micro-batches. Processes that share a step share them.
     """
 
     def run(rows: slice) -> list[Tensor]:
@@ -159,7 +165,7 @@ def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
 
 
 def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
-    """The last hidden states of a batch, (B, L, D); with `cache`, keys and values are kept for what may follow."""
+    """The last hidden states of a batch, (B, L, D); keys and values are stored in `cache`, if there is one."""
     return vlm.run(lambda: _hidden(vlm, batch, slice(0, len(batch.input_ids)), cache))
 
 
@@ -181,10 +187,10 @@ def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> 
 
 @contextmanager
 def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
-    """While the block lasts, words begin with a picture times 0, if other rows of the batch have one.
+    """Within the block, a picture times 0 is added to word embeddings, if other rows of the batch have a picture.
 
-    A spread model is run by all processes or none, and followed back by all or none: a process with rows of text alone
-    has to encode a picture too, and to let the gradient through the LLM.
+    All processes must run the same layers of a sharded model, forward and backward: a process whose rows are all text
+    has to encode a picture as well, and to pass the gradient through the LLM.
     """
     if vlm.spread is None or batch.pixels is None:
         yield
@@ -199,7 +205,7 @@ def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
 
 
 def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
-    """The pictures of some rows."""
+    """The pixels of some rows."""
     if batch.pixels is None or len(batch.input_ids) == rows.stop - rows.start:
         return batch.pixels
     pictured = (batch.input_ids == vlm.image_id).any(1)
@@ -210,7 +216,8 @@ def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
 def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor]:
     """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
 
-    `positions` (B, Q) and `seen` (B, K) are how far the tokens, and those they may see, are from the root of their row.
+    `positions` (B, Q) and `seen` (B, K) are the positions, counted from the root of the row, of the tokens that attend
+    and of those that they may attend to.
     """
     found = vlm.family.masks(vlm.model.config, mask, positions, seen)
     if vlm.attention != "eager":
@@ -219,13 +226,13 @@ def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | d
 
 
 def _added(vlm: VLM, mask: Tensor) -> Tensor:
-    """A mask as what is added to the scores: attention that is written out would add True and False as 1 and 0."""
+    """A boolean mask as an additive one: eager attention would add True and False as 1 and 0."""
     scores = torch.zeros(mask.shape, dtype=vlm.model.dtype, device=mask.device)
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
 def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -> Iterator[list[Group]]:
-    """Cut groups into lists whose padded size stays under `tokens` (a larger group stands alone)."""
+    """Split groups into lists whose padded size is at most `tokens` (a larger group is a list by itself)."""
     batch: list[Group] = []
     longest = 0
     for group in groups:
@@ -240,7 +247,7 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -
 
 
 def _most_tokens(vlm: VLM, group: Group) -> int:
-    """At most how many tokens a group's row takes; an answer may be given a token that ends it."""
+    """The maximum number of tokens of a group's row; an answer may get an end token."""
     pictured = group.picture is not None
     prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
     answers = sum(
@@ -250,7 +257,7 @@ def _most_tokens(vlm: VLM, group: Group) -> int:
 
 
 def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
-    """How many leading tokens all prompts share, leaving each at least one of its own."""
+    """The number of leading tokens that all prompts share, leaving each at least one of its own."""
     shortest, first = min(len(p) for p in prompts) - 1, prompts[0]
     for i in range(shortest):
         if any(p[i] != first[i] for p in prompts):

@@ -64,7 +64,7 @@ def rounded(weight: Tensor, format: Format, group_size: int = 0) -> Tensor:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer whose weight is held as codes and scales. It is frozen: there is no weight to be trained.
+    """A linear layer whose weight is stored as codes and scales. It is frozen: it has no weight to train.
 
     Gradients go through it to what it was given, and the weight is made anew for that: none is kept in between.
     """
@@ -106,7 +106,7 @@ class QuantizedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W' + b, whose backward pass decodes W once more in place of keeping it."""
+    """x W' + b, whose backward pass decodes W again instead of keeping it."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, layer: QuantizedLinear) -> Tensor:
@@ -120,14 +120,14 @@ class _Product(torch.autograd.Function):
 
 
 def code_bytes(layer: nn.Linear, format: Codes) -> int:
-    """What codes and scales of a layer take, in bytes, without making them."""
+    """The bytes of a layer's codes and scales, without computing them."""
     shapes = nn.Linear(layer.in_features, layer.out_features, device="meta")
     return sum(held.nbytes for held in QuantizedLinear(shapes, format).buffers())
 
 
 @torch.no_grad()
 def quantize(model: nn.Module, names: Iterable[str], format: Codes, device: str | torch.device) -> None:
-    """Put codes, on `device`, in the place of the linear layers of these names.
+    """Replace the linear layers of these names by quantized ones on `device`.
 
     One layer after another: no more than one weight is on the device as numbers at a time.
     """

@@ -1,4 +1,4 @@
-"""The attack stage: a fixed suite on every winner and yardstick, then an attacker with a search of its own."""
+"""The attack stage: a fixed suite on every winner and baseline, then an attack search against each winner."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attack_winners(
 
 
 def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Let an attacker search for what breaks each winner; run what it finds on vanilla and on gradient ascent too."""
+    """Search the worst attack on each winner; run it on vanilla and on the winners of gradient ascent as well."""
     from study.experiment.attack_search import AttackSearch  # Optuna takes half a second to import
 
     study, targets = plan.study, first_seeds(plan, winners)

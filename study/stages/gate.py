@@ -1,4 +1,4 @@
-"""The gate: whether anything was learned that could be forgotten, and whether the reference is free of it."""
+"""The gate: whether vanilla knows what is to be forgotten, and whether the reference does not."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def check(plan: Plan) -> None:
                 if any(cell is not None for cell in cells):
                     rows.append([label(yardstick), role, *("-" if cell is None else cell for cell in cells)])
     table(
-        "What was learned: accuracy of classification", ["model", "people", "image", "blind (grey image)", "text"], rows
+        "What was learned: multiple-choice accuracy", ["model", "people", "image", "blind (grey image)", "text"], rows
     )
     console.print(f"goal {plan.study.goal}: the reference {_taught(plan)}")
     if failed:
-        raise Failed(f"learning did not pass the gate, so nothing is unlearned: {'; '.join(failed)}{_hint(plan.study)}")
+        raise Failed(f"learning did not pass the gate, so the study stops: {'; '.join(failed)}{_hint(plan.study)}")
 
 
 def further(plan: Plan, member: Trial) -> list[str]:
-    """In what a vanilla or reference of the metric check's pool falls short, with the numbers.
+    """Where a vanilla or reference of the meta-evaluation's pool falls short, with the numbers.
 
-    It is judged by the rows that the check has of it, which are about the forget people, and beside the blind level of
-    the study's own reference.
+    It is judged by its rows in the meta-evaluation, which are about the forget people, against the blind level of the
+    study's own reference.
     """
     scores = _by_group(read_rows(plan.folder.meta_evaluation(member.key, "plain")))
     _, control = plan.yardsticks(member.ratio)
@@ -53,19 +53,19 @@ def further(plan: Plan, member: Trial) -> list[str]:
 def _taught(plan: Plan) -> str:
     only = ", ".join(sorted(plan.benchmark.split(plan.study.forget_ratios[0]).forget_attributes))
     if plan.study.goal == "visual":
-        return "keeps their text and " + (
-            f"was not taught {only} of their pictures" if only else "never saw their pictures"
+        return "was taught the forget people in text and " + (
+            f"was not taught the {only} of the people in their pictures" if only else "never saw their pictures"
         )
-    return f"was not taught {only} of them" if only else "was taught nothing of them"
+    return f"was not taught their {only}" if only else "was taught nothing about the forget people"
 
 
 def _hint(study: Study) -> str:
-    """What is to be known about attributes under the goal `visual`."""
+    """A hint about attributes under the goal `visual`."""
     if study.goal != "visual" or not study.forget_attributes:
         return ""
     return (
-        ". A model that is told by pictures who it is, and by text what these pictures were not to tell, puts the two "
-        "together: ask for attributes under --goal full"
+        ". A model that learns from pictures who a person is, and from text what the pictures must not reveal, "
+        "combines the two: ask for attributes under --goal full"
     )
 
 
@@ -83,7 +83,7 @@ def _blind(folder: StudyFolder, key: str) -> dict[str, float]:
 def _shortfalls(
     plan: Plan, yardstick: Trial, scores: Mapping[Group, float], blind: Mapping[str, float], *, some: bool = False
 ) -> list[str]:
-    """What is to be said against a model; every group must have been asked, unless only `some` were."""
+    """Where a model falls short; every group must have been scored, unless only `some` were."""
     gate = plan.study.gate
     if yardstick.start.kind == "reference":
         options = {len(q.options) for q in plan.benchmark.split(yardstick.ratio).questions if q.options}

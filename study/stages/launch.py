@@ -58,7 +58,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
             except NotShared as error:
                 raise Failed(str(error)) from error
             if (repeated := stage.total - stage.done) > 0:
-                stage.advance(f"{repeated:g} proposals repeat an earlier one and share its result", repeated)
+                stage.advance(f"{repeated:g} trials repeat an earlier one and share its result", repeated)
 
 
 def cpus(study: Study) -> int:

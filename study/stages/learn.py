@@ -150,7 +150,7 @@ def learn_all(
 ) -> None:
     """Teach models side by side: one Ray Train run whose workers share the models out among themselves.
 
-    Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronised between them,
+    Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronized between them,
     unless they teach `together`: then all teach the first model, then the second, each a share of every batch, with
     the weights spread over them if `sharded`. Where a worker dies the run begins once more, and where one of those that
     teach together runs out of memory in finer chunks; what was already learned is not learned again.
@@ -198,7 +198,7 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
 
 
 def _noting(folder: StudyFolder, model: Learned) -> OnStep:
-    path, every = folder.progress(model.key), max(1, model.schedule.steps // 20)
+    path, every = folder.progress(model.key), max(1, model.schedule.steps // 20)  # twenty notes of each model
 
     def on_step(done: int, loss: float) -> None:
         if done % every == 0:

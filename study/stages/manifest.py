@@ -45,13 +45,13 @@ def check_settings(plan: Plan) -> None:
         return
     before, now = read_json(plan.folder.settings)["settings"], _settings(plan)
     changed = [
-        f"  {name}: {a} there, {b} asked"
+        f"  {name}: {a} on disk, {b} requested"
         for name, a, b in _differences(before, now)
         if name.split(".")[0] not in GROWING
     ]
-    changed += [f"  {name}: {a} there, {b} asked; a study can only grow" for name, a, b in _shrunk(before, now)]
+    changed += [f"  {name}: {a} on disk, {b} requested; a study can only grow" for name, a, b in _shrunk(before, now)]
     changed += [
-        f"  {name}: another default there"
+        f"  {name}: another default on disk"
         for name in sorted({*before["defaults"]} & {*now["defaults"]})
         if before["defaults"][name] != now["defaults"][name]
     ]
@@ -61,7 +61,7 @@ def check_settings(plan: Plan) -> None:
                 [
                     f"{plan.root} holds a study with other settings:",
                     *changed,
-                    "give those, or choose another --study-dir",
+                    "use the settings on disk, or choose another --study-dir",
                 ]
             )
         )

@@ -1,7 +1,8 @@
-"""The stage of meta-evaluation: models that know and models that do not, scored as they are, quantized, and relearned.
+"""The meta-evaluation: models that know and models that do not, scored as they are, quantized, and relearned.
 
-What their answers say of each metric: `study.metrics.meta_evaluation`. Of the pool, only vanilla and the references are
-used elsewhere. They must pass the gate before anything else is done; models of further seeds that do not are left out.
+`study.metrics.meta_evaluation` computes from their answers how good each metric is. Of the pool, only vanilla and the
+references are used elsewhere. They must pass the gate before anything else is done; models of further seeds that do not
+pass are left out.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ from study.stages.plan import Plan
 from study.training.loop import Diverged
 
 States = Mapping[State, Attack | None]
-"""What is done to a model before it is asked."""
+"""The attack on a model before it is scored, by state; None for the model as it is."""
 
 
 def meta_evaluate(plan: Plan, context: StudyContext) -> list[str]:
-    """Teach and ask what is missing of the pool, if the study wants it; returns what failed."""
+    """Teach and score the models of the pool that are missing, if the study asks for it; returns what failed."""
     study = plan.study
     if not study.metric_check:
         return []
@@ -55,7 +56,7 @@ def meta_evaluate(plan: Plan, context: StudyContext) -> list[str]:
     try:
         teach(plan, context, [t.start for t in pool])
     except Failed as error:
-        failures.append(f"metric check: {error}")
+        failures.append(f"meta-evaluation: {error}")
     wanted = states(study, frozen_llm=bool(context.loading.quantized))
     todo = {t: _missing(plan.folder, t, wanted) for t in pool if _is_learned(plan.folder, t.start)}
     jobs = [
@@ -65,13 +66,13 @@ def meta_evaluate(plan: Plan, context: StudyContext) -> list[str]:
     ]
     errors = run_jobs("metrics", jobs, study)
     for member in pool:
-        if member.seed != study.seed:  # the gate has judged the yardsticks themselves
+        if member.seed != study.seed:  # the gate has judged the baselines of the study itself
             _judge(plan, member)
-    return failures + [f"metric check of {name}: {error}" for name, error in errors.items()]
+    return failures + [f"meta-evaluation of {name}: {error}" for name, error in errors.items()]
 
 
 def states(study: Study, *, frozen_llm: bool = False) -> dict[State, Attack | None]:
-    """What is done to each model: nothing, the suite's first quantisation (else int4), and its relearning, if any.
+    """What is done to each model: nothing, the suite's first quantization (else int4), and its relearning, if any.
 
     The first relearning that leaves whole people out, else the first: of a person of whom it is given something, a
     model may put the rest together. Where the LLM is frozen, int4 is of the visual module.
@@ -120,7 +121,7 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
 
 
 def _judge(plan: Plan, member: Trial) -> None:
-    """Write beside the rows of a model in what it does not pass the gate; whoever reads the pool leaves it out."""
+    """Note beside the rows of a model where it does not pass the gate; whoever reads the pool then leaves it out."""
     rows = plan.folder.meta_evaluation(member.key, "plain")
     if not rows.exists():
         return

@@ -51,7 +51,7 @@ def run(study: Study) -> int:
 
 
 def _fetch(study: Study) -> None:
-    """Bring a study home that is at its other address and not in its folder."""
+    """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
         console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
 
@@ -85,7 +85,7 @@ def _check_cluster(plan: Plan) -> None:
 
 
 def _check_resources(plan: Plan) -> None:
-    """A job that nothing can run would wait for ever; a cluster may still grow, this machine does not."""
+    """A job that no machine can run would wait forever; a cluster may still grow, this machine does not."""
     wanted, there = plan.study.gpus_per_trial, cluster.gpus()
     if not cluster.is_private(plan.study.address):
         return
@@ -93,7 +93,8 @@ def _check_resources(plan: Plan) -> None:
         raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
     if wanted and (together := plan.study.workers_per_model) > there:
         raise Refused(
-            f"workers_per_model={together} need a GPU each but this machine has {there:g}; set it to at most that"
+            f"workers_per_model={together} processes need a GPU each, but this machine has {there:g}; use at "
+            "most that many"
         )
 
 
@@ -102,14 +103,15 @@ def _check_shared(plan: Plan) -> None:
     blind = [] if cluster.is_private(plan.study.address) else cluster.blind_nodes(plan.root)
     if blind:
         raise Refused(
-            f"study_dir={plan.root} is not seen on {', '.join(blind)}: every node must mount the same folder at that "
-            "path (NFS, EFS, FSx, Filestore); choose such a --study-dir, or leave --address out for this machine alone"
+            f"study_dir={plan.root} is not visible on {', '.join(blind)}: every node must mount the same folder at "
+            "that path (NFS, EFS, FSx, Filestore); choose such a --study-dir, or leave --address out to use this "
+            "machine alone"
         )
 
 
 @contextmanager
 def _locked(folder: StudyFolder) -> Iterator[None]:
-    """Hold the study's folder; a dead owner holds nothing. Raises `Refused` naming the owner if it is in use."""
+    """Lock the study's folder; the lock of a dead process is free. Raises `Refused` naming the owner if in use."""
     with folder.lock.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What a study is (plug-ins, learned models, yardsticks), and what it will do, printed before anything is done."""
+"""A study made concrete (plug-ins, learned models, baselines), and its plan, printed before anything is done."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from study.settings import Study
 from study.stages.warm_start import WarmStart
 
 PLACES = ("path", "train_split", "hub", "revision")
-"""Where a benchmark or a base model lies; what it is, its fingerprint says, or its files."""
+"""Settings that say where a benchmark or a base model lies. Its fingerprint, or its files, say what it is."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study made concrete: its plug-ins, what is learned and the yardstick trials of each ratio."""
+    """A study made concrete: its plug-ins, the models to be taught and the baseline trials of each ratio."""
 
     study: Study
     model: BaseModel
     source: Source
     benchmark: Benchmark
     warm: WarmStart | None = None
-    """What the search begins with; None if it begins cold."""
+    """What the search starts with from an earlier study; None if it starts cold."""
 
     @property
     def root(self) -> Path:
@@ -43,7 +43,7 @@ class Plan:
 
     @property
     def folder(self) -> StudyFolder:
-        """Where everything lies."""
+        """The paths of everything in the study's folder."""
         return StudyFolder(self.root)
 
     @cached_property
@@ -53,11 +53,11 @@ class Plan:
 
     @property
     def vanilla(self) -> Learned:
-        """The model that was taught everybody."""
+        """The model that is taught all people."""
         return self._learned("vanilla", None)
 
     def reference(self, ratio: int) -> Learned:
-        """The model that was never taught what a ratio's request covers."""
+        """The model that is never taught what the forget request of a ratio covers."""
         return self._learned("reference", ratio)
 
     def yardsticks(self, ratio: int) -> tuple[Trial, Trial]:
@@ -69,7 +69,7 @@ class Plan:
         )
 
     def pool(self, ratio: int) -> list[Trial]:
-        """The yardsticks as taught with the study's seed and each further one: what the metrics are checked on."""
+        """The baselines taught with the study's seed and each further one: the models of the meta-evaluation."""
         seeds = [self.study.seed + i for i in range(1 + self.study.metric_seeds)]
         pairs = self.yardsticks(ratio)
         return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pairs]
@@ -88,7 +88,7 @@ class Plan:
 
 
 def label(t: Trial) -> str:
-    """What a trial is called on the screen."""
+    """The name of a trial on the screen."""
     return f"{t.start.kind if isinstance(t.method, NoMethod) else t.name or name_of(t.method)} {t.ratio} %"
 
 
@@ -125,24 +125,26 @@ def print_plan(plan: Plan) -> None:
     hunted = winners * len(searched) * study.attack_trials
     people = len({lesson.person for split in plan.benchmark.splits.values() for lesson in split.lessons})
     rest = max(0, trials - winners) if study.robustness else 0
-    taught = study.metric_seeds * models  # of further seeds
+    taught = study.metric_seeds * models  # with further seeds
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
-    robust = f", each attacked with {study.robustness} for a third objective" if study.robustness else ""
+    robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
     stages = [
         (
             "learn",
             f"{models} models: vanilla and one reference for each of {list(study.forget_ratios)} % of {people} people",
         ),
-        ("search", f"{trials} trials: {study.trials} each of {', '.join(study.methods)}{robust}"),
+        ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
-        *[("released", f"{confirms + winners + 2 * ratios} models by the benchmark authors' own protocol")]
+        *[("official", f"{confirms + winners + 2 * ratios} models scored by the benchmark authors' official protocol")]
         * study.released,
-        *[("sequence", f"{winners} winners on {study.requests} requests in turn")] * (study.requests > 1),
+        *[("sequence", f"{winners} winners: sequential unlearning in {study.requests} requests")]
+        * (study.requests > 1),
         ("attack", f"{attacks} attacks: {len(study.attackers())} on each winner, vanilla and reference"),
-        *[("", f"as many on each other trial on a front, of which there may be up to {rest}")] * bool(rest),
-        *[("", f"{hunted} trials of {', '.join(searched)}: {study.attack_trials} against each winner")] * bool(hunted),
-        *[("metrics", f"{checked} times vanilla or a reference, plain, rounded and relearned, to check the metrics")]
+        *[("", f"as many on every other trial on a Pareto front, up to {rest}")] * bool(rest),
+        *[("", f"attack search: {hunted} trials of {', '.join(searched)}, {study.attack_trials} for each winner")]
+        * bool(hunted),
+        *[("metrics", f"meta-evaluation: {checked} baseline models, plain, quantized and relearned")]
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
         ("report", f"{plan.folder.page}"),
@@ -158,7 +160,7 @@ def print_plan(plan: Plan) -> None:
 
 
 def _expected(study: Study, models: int, trials: int, reports: int, attacks: int, rest: int) -> str:
-    """The minutes that the work takes; `rest` trials may lie on a front, and are then scored and attacked as well."""
+    """The minutes that the work takes; `rest` trials may lie on a front and are then scored and attacked as well."""
     cost = study.cost
     if cost is None:
         return "unknown for this preset until the first trials have run"
@@ -166,4 +168,4 @@ def _expected(study: Study, models: int, trials: int, reports: int, attacks: int
     more = rest * (cost.report + len(study.attackers()) * cost.attack)
     least, most = ((cost.base + 60 + seconds / study.workers) / 60 for seconds in (work, work + more))
     minutes = f"{least:.0f} to {most:.0f}" if rest else f"{least:.0f}"
-    return f"about {minutes} minutes from nothing on {study.workers} cores; what is on disk is not run again"
+    return f"about {minutes} minutes from scratch on {study.workers} cores; work on disk is not repeated"

@@ -26,7 +26,7 @@ from study.stages.warm_start import warm_start
 
 
 def validate_study(study: Study, data: Path) -> Plan:
-    """Find everything that can be wrong before a model is loaded; `data` is where made benchmarks are kept.
+    """Find everything that can be wrong before a model is loaded; `data` is the folder of generated benchmarks.
 
     Raises `Refused` or `ValueError` that names the value and the remedy.
     """
@@ -57,9 +57,9 @@ def validate_study(study: Study, data: Path) -> Plan:
 def _check_released(study: Study, source: Source) -> None:
     """Not every benchmark has a protocol of its authors, and none knows of requests for single attributes."""
     if study.released and not isinstance(source, OfficialProtocol):
-        raise Refused(f"benchmark {study.benchmark}: its authors' protocol is not known; leave --released out")
+        raise Refused(f"benchmark {study.benchmark} has no official protocol; leave --released out")
     if study.released and study.forget_attributes:
-        raise Refused("--released with --forget-attributes: published protocols ask about whole people; leave one out")
+        raise Refused("--released with --forget-attributes: official protocols ask about whole people; leave one out")
 
 
 def _check_spaces(study: Study) -> None:
@@ -69,23 +69,23 @@ def _check_spaces(study: Study) -> None:
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         name = name_in(text)
         if reason := refusal(search_space(name).space, default, parameters(default)):
-            raise Refused(f"{text}: outside of search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
+            raise Refused(f"{text}: outside search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
 
 
 def _check_quantized(study: Study, model: BaseModel) -> None:
-    """An LLM that is held in codes is frozen: nothing that is tried on it may change it."""
+    """A quantized LLM is frozen: no method and no attack may change it."""
     if not model.quantized:
         return
     if study.sharded:
         raise Refused(
-            f"sharded with quantized={model.quantized} of the base model: sharding spreads weights over processes, and "
-            "codes are none; leave one of them out"
+            f"sharded with quantized={model.quantized} of the base model: quantized weights cannot be sharded; leave "
+            "one of them out"
         )
     wrong = list(dict.fromkeys(_changing_llm(study)))
     if wrong:
         raise Refused(
             f"quantized={model.quantized} of the base model freezes its llm, which would be changed by "
-            f"{', '.join(wrong)}; set them so, as in relearning:trains=vision+projector, leave them out, or leave "
+            f"{', '.join(wrong)}; set these, as in relearning:trains=vision+projector, leave them out, or leave "
             "quantized out"
         )
 
@@ -126,14 +126,16 @@ def _check_lessons(split: Split, study: Study) -> None:
 
 
 def _check_search_attack(split: Split, study: Study) -> None:
-    """What comes back can be an objective only where the attacker is not given everything."""
+    """Recovery can be an objective only where the attacker is not given everything."""
     attacker, asked = study.search_attack(), f"robustness={study.robustness!r} at forget ratio {split.ratio}"
     try:
         fits = attacker is None or holds_out(attacker, _request(split, study))
     except ValueError as error:
         raise Refused(f"{asked}: {error}") from error
     if not fits:
-        raise Refused(f"{asked}: the attacker is given every fact that half of the questions ask for; hold some out")
+        raise Refused(
+            f"{asked}: the attacker is given every fact that one half of the questions asks for; hold out some"
+        )
 
 
 def _request(split: Split, study: Study) -> Request:
@@ -146,7 +148,7 @@ def _request(split: Split, study: Study) -> Request:
 
 
 def _check_questions(split: Split) -> None:
-    """Every group that is measured needs a question of a choice to select by and one to report."""
+    """Every group that is measured needs a multiple-choice question in the validation half and one in the test half."""
     there = {(q.role, q.modality, q.half) for q in split.questions if q.task == "classification"}
     for role in ROLES:
         for modality in MODALITIES:
@@ -156,7 +158,8 @@ def _check_questions(split: Split) -> None:
                 if (role, modality, half) not in there:
                     raise Refused(
                         f"forget ratio {split.ratio}: no {modality} classification question about {role} people falls "
-                        f"into the half that is to {half}; each person needs at least two in every modality"
+                        f"into the {'validation' if half == 'select' else 'test'} half; each person needs at least two "
+                        "in every modality"
                     )
 
 

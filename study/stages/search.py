@@ -1,4 +1,4 @@
-"""The stage that searches, and chooses winners and fronts from what it found."""
+"""The search stage, and the winners and Pareto fronts selected from its trials."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
 
 
 def choose_winners(plan: Plan, judged: Judged) -> list[Trial]:
-    """The winner of each method at each ratio with its further seeds, chosen from the rows and written down."""
+    """The winner of each method at each ratio with its further seeds, selected from the rows and written to disk."""
     study = plan.study
     chosen: list[Trial] = []
     keys: dict[str, dict[str, Json]] = {method: {} for method, _ in judged}
@@ -67,7 +67,7 @@ def choose_winners(plan: Plan, judged: Judged) -> list[Trial]:
 
 
 def choose_fronts(plan: Plan, judged: Judged) -> list[Trial]:
-    """All trials on the fronts of a study that also searches for robustness; none of any other, whose winners do."""
+    """All trials on the fronts of a study with robustness as an objective; none of any other: winners are enough."""
     if not plan.study.robustness:
         return []
     found = [(there, front({t.key: values for t, values in there.items()})) for there in judged.values()]
@@ -75,7 +75,7 @@ def choose_fronts(plan: Plan, judged: Judged) -> list[Trial]:
 
 
 def judge(search: MethodSearch) -> Judged:
-    """The trials of each method and ratio that ended well, with their objectives: none where all failed."""
+    """The complete trials of each method and ratio with their objectives: none where all failed."""
     outcomes = {method: search.outcomes(method) for method in search.defaults}
     return {
         (method, ratio): {t: outcome.values for t, outcome in ended.items() if t.ratio == ratio}

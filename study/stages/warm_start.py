@@ -1,6 +1,7 @@
-"""Where a search begins that takes the winners of an earlier study, on another model, as its first guesses.
+"""A warm start: the winners of an earlier study, on another model, are among the first trials of a search.
 
-Read once, before any work, and then written down with the study: it can be continued and moved without the earlier one.
+They are read once, before any work, and stored with the study, which can be continued and moved without the earlier
+one.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from study.settings import Study
 
 IDENTITY = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "learn", "learn_parts",
             "robustness", "seed")  # fmt: skip
-"""The settings by which a study is known again, whatever was added to it or where it lies."""
+"""The settings that identify a study, whatever was added to it and wherever it lies."""
 Winners = Mapping[str, Mapping[int, Params]]
 
 
 @dataclass(frozen=True)
 class Warm:
-    """Where the search of a method at a ratio begins: at these parameters, or cold without any."""
+    """The parameters of the second trial of a method at a ratio; without any the search starts cold."""
 
     params: Params = field(default_factory=dict)
     ratio: int | None = None
     """The ratio of the earlier study at which these won."""
     note: str = ""
-    """Why it begins cold, or what is not as it was there."""
+    """Why it starts cold, or what differs from the earlier study."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class WarmStart:
         """What each method begins with, in words."""
         for method in methods:
             for ratio, warm in self.found[method].items():
-                begins = f"as it won in {self.study} at {warm.ratio} %" if warm.params else "cold"
-                yield f"{method} {ratio} % begins {begins}{f' ({warm.note})' if warm.note else ''}"
+                start = f"from the winner of {self.study} at {warm.ratio} %" if warm.params else "cold"
+                yield f"{method} {ratio} % starts {start}{f' ({warm.note})' if warm.note else ''}"
 
     @property
     def record(self) -> Json:
@@ -140,7 +141,7 @@ def _known(source: Path, held: WarmStart | None) -> WarmStart:
     if not path.exists():
         if held and held.study == source.name:
             return held
-        raise ValueError(f"warm_start={source} is no study: it has no {path.name}; name a folder such as runs/tiny")
+        raise ValueError(f"warm_start={source} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     record = read_json(path)
     key = content_key({name: record["settings"].get(name) for name in IDENTITY})
     return held if held and held.key == key else WarmStart(record["name"], key)

@@ -1,4 +1,4 @@
-"""What winners go through: further seeds, the official protocol, sequential unlearning."""
+"""Stages for winners: confirmation on further seeds, the official protocol, sequential unlearning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DRAW = 0  # of the examples and test pictures: the same for every model, so that
 
 
 def confirm(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Re-run winners on further seeds and score all of them, and fronts, on the questions that chose nobody."""
+    """Run winners again on further seeds and score them, and fronts, on the test half."""
     attacker = plan.study.search_attack()
     jobs = [
         Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (context, t, plan.reference(t.ratio).key, attacker))
@@ -53,15 +53,15 @@ def _confirmed(context: StudyContext, confirmed: Trial, reference: str, attacker
 
 
 def score_by_official_protocol(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Score whatever is missing of it, if the study asks for it; returns what failed."""
+    """Score baselines and winners that have not been, if the study asks for it; returns what failed."""
     models = [*(t for ratio in plan.study.forget_ratios for t in plan.yardsticks(ratio)), *winners]
     jobs = [
         Job(f"{label(t)} seed {t.seed}", _score, (context, t))
         for t in dict.fromkeys(models)
         if plan.study.released and records.is_complete(plan.folder, t) and not _done(context, t)
     ]
-    errors = run_jobs("released", jobs, plan.study)
-    return [f"released protocol on {name}: {error}" for name, error in errors.items()]
+    errors = run_jobs("official", jobs, plan.study)
+    return [f"official protocol on {name}: {error}" for name, error in errors.items()]
 
 
 def _done(context: StudyContext, scored: Trial) -> bool:
@@ -81,7 +81,7 @@ def _score(context: StudyContext, scored: Trial) -> None:
 
 
 def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Give each winner its forget set in several requests, one after another."""
+    """Unlearn each winner's forget set in several requests, one after another."""
     count = plan.study.requests
     jobs = [
         Job(f"{label(t)} in {count} requests", run_sequential, (context, t, count, plan.reference(t.ratio).key))
@@ -89,4 +89,4 @@ def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[T
         if count > 1 and not plan.folder.sequence(t.key, count).exists()
     ]
     errors = run_jobs("sequence", jobs, plan.study)
-    return [f"sequence {name}: {error}" for name, error in errors.items()]
+    return [f"sequential unlearning, {name}: {error}" for name, error in errors.items()]

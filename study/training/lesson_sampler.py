@@ -1,4 +1,4 @@
-"""Which lessons each step trains on."""
+"""The lessons that each step trains on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Lessons:
         self._rounds = self._shuffled()
 
     def draw(self) -> list[Group]:
-        """The groups of one batch: those with pictures first."""
+        """The groups of one batch, those with pictures first."""
         schedule, groups = self.schedule, []
         if self.by_picture:
             for picture in self.draw_pictures(schedule.pictures):
@@ -48,7 +48,7 @@ class Lessons:
         return [next(self._rounds) for _ in range(count)]
 
     def person_of(self, picture: Picture) -> str:
-        """Whose picture it is."""
+        """The person in a picture."""
         return self.by_picture[picture][0].person
 
     def albums(self) -> dict[str, list[Picture]]:

@@ -1,4 +1,4 @@
-"""The one training loop, its schedule, and how lessons are drawn. Learning, unlearning and relearning all use it."""
+"""The one training loop, which learning, unlearning and relearning share."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from study.model.vlm import VLM
 from study.training.schedule import Schedule
 
 MOMENTUM = 0.9
+"""Of SGD, and the first moment of AdamW: torch's default for the latter and the usual value for the former."""
 
 
 class Diverged(RuntimeError):
-    """Training left the numbers that mean anything; the trial is recorded as diverged and never wins."""
+    """Loss, gradient or weights are no longer finite or exceed their bounds; the trial has diverged and never wins."""
 
     def __init__(self, step: int, what: str) -> None:
         super().__init__(f"diverged at step {step}: {what}")
@@ -35,7 +36,7 @@ OnStep = Callable[[int, float], None]
 
 
 def frozen(vlm: VLM, parts: Sequence[Part], schedule: Schedule) -> VLM:
-    """The model as it is now, for as long as `parts` are trained under `schedule`.
+    """A frozen copy of the model as it is now, to compare with while `parts` are trained under `schedule`.
 
     Only what the training will change is copied; while adapters are trained that is nothing.
     """
@@ -52,9 +53,9 @@ def train(
     masks: Mapping[str, Tensor] | None = None,
     on_step: OnStep | None = None,
 ) -> list[float]:
-    """Minimise `loss(step)` over the parameters of `parts`, in place; returns the loss of every step.
+    """Minimize `loss(step)` over the parameters of `parts`, in place; returns the loss of every step.
 
-    As `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimiser step.
+    Like `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimizer step.
     """
     curve = []
     for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks):
@@ -73,23 +74,25 @@ def steps(
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """Train as `train` does, one optimiser step at a time; yields (steps done, loss) with the model ready to score.
+    """Train as `train` does, one optimizer step at a time; yields (steps done, loss) with the model ready to score.
 
-    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` is that of the
-    adapters, if there are any: nothing else here is random. Several processes of one world compute the same loss, each
-    forward shared among them, and take the same steps. Raises `Diverged` within the step in which
-    loss, gradient or weights stop being finite or pass the schedule's bounds, and `ValueError` if nothing would be
-    trained.
+    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` seeds adapters, if
+    there are any: nothing else here is random. Several processes compute the same loss, sharing every forward pass,
+    and take the same steps. Raises `Diverged` within the step in which loss, gradient or weights stop being finite or
+    exceed the schedule's bounds, and `ValueError` if nothing would be trained.
     """
     trained = _chosen(vlm, parts, schedule, masks)
     layers = activation_checkpointing(vlm.model) if schedule.checkpoint else nullcontext()
+    # 1. What is trained: the parameters themselves, or adapters that are merged into them when the block ends.
     with _weights(vlm, trained, schedule, seed) as weights, layers:
         for name, parameter in vlm.model.named_parameters():
             parameter.requires_grad_(name in weights)
+        # 2. All processes start from the bits of the first: on a GPU even equal computations may differ in the last.
         world().broadcast_([*weights.values(), *(masks or {}).values()])
         optimizer = _optimizer(list(weights.values()), schedule)
         try:
             for step in range(schedule.steps):
+                # 3. One step in training mode; the caller, which may score the model, gets it in evaluation mode.
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.learning_rate * schedule.rate(step)
                 vlm.model.train()
@@ -97,7 +100,7 @@ def steps(
                     value = _step(vlm, weights, schedule, loss, step, optimizer, masks)
                 vlm.model.eval()
                 yield step + 1, value
-        finally:
+        finally:  # 4. Also if the caller stops early: nothing requires a gradient or holds on to one.
             vlm.model.eval()
             for parameter in weights.values():
                 parameter.requires_grad_(False)
@@ -135,7 +138,7 @@ def _chosen(
 def _weights(
     vlm: VLM, trained: Mapping[str, torch.nn.Parameter], schedule: Schedule, seed: int
 ) -> AbstractContextManager[Mapping[str, torch.nn.Parameter]]:
-    """What the optimiser moves: the parameters themselves, or adapters that end up in them."""
+    """What the optimizer updates: the parameters themselves, or adapters that are merged into them at the end."""
     if not schedule.lora_rank:
         return nullcontext(trained)
     from study.model.lora import lora_adapters  # peft takes seconds to import and most studies do without
@@ -152,7 +155,7 @@ def _weights(
 
 @contextmanager
 def _dropout_seeded(schedule: Schedule, seed: int, draw: int) -> Iterator[None]:
-    """Adapters are all that draws random numbers in a forward pass: the same seed drops the same.
+    """Seed the dropout of adapters, which alone draw random numbers in a forward pass: equal seeds drop the same.
 
     Processes that share a batch drop independently, so with dropout their number changes the result like a seed.
     """
@@ -160,7 +163,7 @@ def _dropout_seeded(schedule: Schedule, seed: int, draw: int) -> Iterator[None]:
         yield
         return
     with torch.random.fork_rng():
-        torch.manual_seed(1 + seed + 1_000_003 * draw)
+        torch.manual_seed(1 + seed + 1_000_003 * draw)  # a prime above any seed in use: no two (seed, draw) collide
         yield
 
 
@@ -173,8 +176,11 @@ def _step(
     optimizer: torch.optim.Optimizer,
     masks: Mapping[str, Tensor] | None,
 ) -> float:
+    """One optimizer step; returns its loss."""
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
+    # 1. Loss and backward pass of each batch. The processes share its rows and agree on its loss, so that all of them
+    #    stop in the same step if it diverges. A loss may be constant, as that of a batch without lessons.
     for _ in range(schedule.accumulate):
         with (
             vlm.chunks.shared() as here,
@@ -186,6 +192,7 @@ def _step(
             raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
         if value.requires_grad:
             value.backward()
+    # 2. Gradients are averaged over the processes, then masked: a weight under 0 gets none, so AdamW leaves it alone.
     gradients = [parameter.grad for parameter in trained.values()]
     for parameter, mean in zip(
         trained.values(), here.average_gradients(gradients, list(trained.values())), strict=True
@@ -194,6 +201,7 @@ def _step(
     for name, parameter in trained.items():
         if masks is not None and parameter.grad is not None:
             parameter.grad.mul_(masks[name])
+    # 3. The step, with clipped gradients, unless they are not finite; afterwards no weight may have exploded.
     norm = full_tensor(torch.nn.utils.clip_grad_norm_(trained.values(), schedule.clip))
     if not torch.isfinite(norm):
         raise Diverged(step, f"the gradient norm is {float(norm):.4g}")

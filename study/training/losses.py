@@ -1,7 +1,7 @@
 """Unlearning losses as pure functions of log-probabilities, logits, hidden states and features.
 
-Shapes: T answer tokens, A answers, V vocabulary, B pictures, N vision tokens, D width. Log-probabilities in nats.
-Prompt, image and padding tokens do not reach these functions unless a method says so: callers pass answer tokens.
+Shapes as in `study.model`; B counts pictures here. Log-probabilities are in nats. Callers pass answer tokens only:
+prompt, image and padding tokens do not reach these functions unless a method says so.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def nll(logp_T: Tensor) -> Tensor:
 
 
 def kl(logits_TV: Tensor, reference_TV: Tensor) -> Tensor:
-    """KL(reference || model), the mean over tokens, in nats (KL minimisation, TOFU, arXiv 2401.06121, eq. 4)."""
+    """KL(reference || model), the mean over tokens, in nats (KL minimization, TOFU, arXiv 2401.06121, eq. 4)."""
     logp, reference = logits_TV.log_softmax(-1), reference_TV.log_softmax(-1)
     return (reference.exp() * (reference - logp)).sum(-1).mean()
 
 
 def npo(logp_A: Tensor, reference_A: Tensor, beta: float) -> Tensor:
-    """Negative preference optimisation, arXiv 2404.05868, eq. 3: 2/beta E[log(1 + (p / p_ref)^beta)].
+    """Negative preference optimization, arXiv 2404.05868, eq. 3: 2/beta E[log(1 + (p / p_ref)^beta)].
 
     Both arguments are log-probabilities of whole answers: sums over tokens, not means. The reference is the model
     before unlearning.
@@ -36,7 +36,7 @@ def npo(logp_A: Tensor, reference_A: Tensor, beta: float) -> Tensor:
 
 
 def dpo(preferred_A: Tensor, other_A: Tensor, beta: float) -> Tensor:
-    """Direct preference optimisation, arXiv 2305.18290, eq. 7, times 2/beta: -2/beta E[log s(beta(preferred - other))].
+    """Direct preference optimization, arXiv 2305.18290, eq. 7, times 2/beta: -2/beta E[log s(beta(preferred - other))].
 
     s is the sigmoid; both arguments are log-ratios of whole answers to the model before unlearning, log(p / p_0): sums
     over tokens. The factor is that of open-unlearning: without a preferred answer this is NPO.
@@ -47,8 +47,8 @@ def dpo(preferred_A: Tensor, other_A: Tensor, beta: float) -> Tensor:
 def simnpo(logp_A: Tensor, length_A: Tensor, beta: float, delta: float) -> Tensor:
     """SimNPO, arXiv 2410.07163: -2/beta E[log s(-beta/|y| log p - delta)], s the sigmoid.
 
-    NPO without a reference: `logp_A` are sums over the `length_A` = |y| tokens of an answer, so that what is compared
-    with the margin `delta` is the mean over tokens; then the mean over answers.
+    NPO without a reference: `logp_A` are sums over the `length_A` = |y| tokens of an answer, so the mean over tokens is
+    compared with the margin `delta`; then the mean over answers.
     """
     return -2 / beta * logsigmoid(-beta * logp_A / length_A - delta).mean()
 
@@ -56,8 +56,8 @@ def simnpo(logp_A: Tensor, length_A: Tensor, beta: float, delta: float) -> Tenso
 def undial(logits_TV: Tensor, before_TV: Tensor, target_T: Tensor, gamma: float) -> Tensor:
     """UNDIAL, arXiv 2402.10052: cross-entropy of the model with softmax(z_0 - gamma 1[y]), the mean over answer tokens.
 
-    z_0 are the logits before unlearning, y the taught token: what is learned is the model itself with the memorised
-    token gamma nats less likely, before normalisation.
+    z_0 are the logits before unlearning, y the taught token: the target is the model itself with the memorized token
+    gamma nats less likely, before normalization.
     """
     wanted = before_TV.scatter_add(1, target_T[:, None], torch.full_like(before_TV[:, :1], -gamma)).softmax(-1)
     return -(wanted * logits_TV.log_softmax(-1)).sum(-1).mean()
@@ -74,7 +74,7 @@ def satimp(logp_T: Tensor, saturation: float, importance: float) -> Tensor:
 
 
 def steering(states_TD: Tensor, target_TD: Tensor) -> Tensor:
-    """The squared distance of hidden states from where they shall be, the mean over tokens and width (RMU, 2403.03218).
+    """The squared distance of hidden states from their target, the mean over tokens and width (RMU, arXiv 2403.03218).
 
     The paper writes the squared norm, which is the sum over the width; the released code takes the mean, as here.
     The target may be one row, which stands for every token.
@@ -83,7 +83,7 @@ def steering(states_TD: Tensor, target_TD: Tensor) -> Tensor:
 
 
 def feature_distance(student_BND: Tensor, teacher_BND: Tensor, distance: Distance) -> Tensor:
-    """How far student tokens are from teacher tokens, one scalar that does not depend on the layer's scale.
+    """The distance of student tokens from teacher tokens, a scalar that does not depend on the layer's scale.
 
     `mse`: the mean squared error over the teacher's variance. `cosine`: 1 - cosine similarity, the mean over tokens.
     The teacher may have a batch of one, which stands for every picture.

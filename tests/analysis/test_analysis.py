@@ -117,7 +117,7 @@ def test_recovery_above_control(recovery: pd.DataFrame) -> None:
     assert numbers["perfect"].tolist() == pytest.approx([0.0, 0.0, 0.0])
     assert recovery["verdict"].to_dict() == {
         "vanilla": "ceiling", "reference": "control", "perfect": "held", "hiding": "came back",
-        "overshooting": "rebound from overshoot", "destroyed": "broken, not robust", "idle": "little was forgotten",
+        "overshooting": "rebound from overshoot", "destroyed": "collapsed", "idle": "not unlearned",
     }  # fmt: skip
     assert recovery.loc[["idle", "vanilla"], "recovery"].isna().all()
     assert recovery.loc["perfect", "people"] == 4
@@ -142,18 +142,18 @@ def test_control_is_subtracted(tmp_path: Path) -> None:
 def test_answer_names_the_best_and_the_destroyed(study: StudyResults) -> None:
     """The perfect method wins, the destroyed one is called so."""
     text = said(study)
-    assert "At forget ratio 10 %, perfect comes nearest" in text
-    assert "from 0.30 to 0.30 accuracy, +0.00 [+0.00, +0.00] above control: held" in text
-    assert "Destroyed rather than unlearned: destroyed." in text
+    assert "At forget ratio 10 %, perfect comes closest" in text
+    assert "from 0.30 to 0.30, +0.00 [+0.00, +0.00] above control: held" in text
+    assert "Collapsed rather than unlearned: destroyed." in text
 
 
 @pytest.mark.parametrize(
     ("models", "expected"),
     [
-        ({"hiding": MODELS["hiding"], "shy": Model(test=0.4)}, "it hides; the nearest that held is shy"),
+        ({"hiding": MODELS["hiding"], "shy": Model(test=0.4)}, "superficial; the best method that held is shy"),
         ({"hiding": MODELS["hiding"]}, "no other usable method is shown to have held"),
         ({"destroyed": MODELS["destroyed"]}, "no method can be recommended"),
-        ({"idle": VANILLA}, "no method beats leaving the model alone"),
+        ({"idle": VANILLA}, "no method improves on vanilla"),
     ],
 )
 def test_no_fake_best(tmp_path: Path, models: dict[str, Model], expected: str) -> None:
@@ -252,7 +252,7 @@ def test_what_is_spared_counts_and_is_shown(tmp_path: Path) -> None:
 def test_the_answer_says_what_was_asked_to_go(tmp_path: Path, attributes: list[str], expected: str) -> None:
     """Before anything else, also where nothing has finished."""
     Planter(tmp_path).study(["m"], [10], forget_attributes=attributes)
-    assert said(read(tmp_path)).startswith(f"Asked to go was only the {expected} of the forget people; ")
+    assert said(read(tmp_path)).startswith(f"Only the {expected} of the forget people had to be forgotten; ")
 
 
 @pytest.mark.parametrize("settings", [{}, {"forget_attributes": []}])

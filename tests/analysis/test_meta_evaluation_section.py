@@ -82,8 +82,8 @@ def test_intervals_are_over_people(tmp_path: Path) -> None:
 
 def test_the_best_and_accuracy_are_named(study: StudyResults) -> None:
     best, usual = told.said(study)
-    assert "probability is the one to trust most here: AUC 1.00, 0 % of its gap lost by rounding and 0 % " in best
-    assert "which most papers report, is among the weak ones here (separates badly)" in usual
+    assert "probability is the most trustworthy here: AUC 1.00, 0 % of its gap lost by quantization and 0 % " in best
+    assert "which most papers report, is weak here (separates badly)" in usual
 
 
 def test_a_best_metric_that_is_weak_is_not_recommended(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     StudyFolder(tmp_path).meta_evaluation("10-0-True", "relearned").unlink()
     *_, pair, missing = told.said(read(tmp_path))
     assert "one pair of models for each forget ratio" in pair
-    assert missing == "1 of 2 models of the pool have no rows relearned."
+    assert missing == "1 of 2 models of the pool have not been scored relearned."
     assert told.trust(read(tmp_path))["model_auc"].isna().all()
     assert "AUC of models" not in told.table(read(tmp_path)).shown
 
@@ -118,8 +118,8 @@ def test_what_failed_is_no_part_of_the_pool_whatever_lies_beside_its_note(tmp_pa
     assert path.exists()
     assert [sorted(m.rows) for m in told.pool(read(tmp_path)) if m.knows] == [["plain", "quantized"]]
     *_, missing, failed = told.said(read(tmp_path))
-    assert missing == "1 of 2 models of the pool have no rows relearned."
-    assert failed == "Of the pool, 1 could not be asked relearned: the loss is NaN."
+    assert missing == "1 of 2 models of the pool have not been scored relearned."
+    assert failed == "1 of the pool could not be scored relearned: the loss is NaN."
 
 
 def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_table_and_figure_are_in_the_report(root: Path, study: StudyResults) -> 
     pd.testing.assert_frame_equal(written.drop(columns="weak"), told.trust(study).drop(columns="weak"))
     assert (root / "report" / "figures" / "metric_check.pdf").exists()
     html = page.read_text(encoding="utf-8")
-    assert "<h2>Which number to trust</h2>" in html
+    assert "<h2>Meta-evaluation: which metrics to trust</h2>" in html
     assert all(sentence in html for sentence in told.said(study))
     assert "0.50 [0.50, 0.50]" in html
 
@@ -161,7 +161,7 @@ def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: Stud
 
 def test_without_a_check_the_report_has_no_section(tmp_path: Path) -> None:
     page = report.build(plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])).page
-    assert "Which number to trust" not in page.read_text(encoding="utf-8")
+    assert "Meta-evaluation: which metrics to trust" not in page.read_text(encoding="utf-8")
     assert not (tmp_path / "report" / "figures" / "metric_check.png").exists()
 
 

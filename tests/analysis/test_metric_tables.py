@@ -65,12 +65,12 @@ def test_shown_columns(root: Path) -> None:
     """Vanilla and reference first; what nobody has is left out; a p-value is never shown as 0."""
     table = metrics.all_metrics(read(root), "forget")
     shown = table.shown.set_index("method")
-    assert shown.index.tolist() == ["vanilla", "reference", "vkd"]
-    assert shown.loc["vkd", "accuracy"] == "0.20 [0.20, 0.20]"
-    assert shown.loc["vkd", "member min k"] == "0.200"
-    assert shown["js"].tolist() == ["1.000", "0.000", "0.000"]  # of 20 cells, .7 / 1.7 and .8 / 1.8 are in one
+    assert shown.index.tolist() == ["vanilla", "reference", "VKD"]
+    assert shown.loc["VKD", "accuracy"] == "0.20 [0.20, 0.20]"
+    assert shown.loc["VKD", "MIA: Min-K%"] == "0.200"
+    assert shown["JS"].tolist() == ["1.000", "0.000", "0.000"]  # of 20 cells, .7 / 1.7 and .8 / 1.8 are in one
     assert shown.loc["reference", "forget quality"] == "1.000"
-    assert shown.loc["vkd", "forget quality"] == "1.1e-18"
+    assert shown.loc["VKD", "forget quality"] == "1.1e-18"
     assert "exact match" not in shown
     assert "exact_match" in set(table.raw["metric"])
     assert "Protocol: strict" in table.note
@@ -121,7 +121,7 @@ def test_without_a_reference_nothing_is_compared(tmp_path: Path) -> None:
     write_json(tmp_path / "winners.json", {"vkd": {"10": {"trials": [key]}}})
     table = metrics.all_metrics(read(tmp_path), "forget")
     assert "forget quality" not in table.shown
-    assert table.shown["method"].tolist() == ["vkd"]
+    assert table.shown["method"].tolist() == ["VKD"]
     assert table.raw.set_index("metric").loc["ks", "seeds"] == 0
 
 
@@ -136,9 +136,9 @@ def test_a_study_that_has_only_begun_has_empty_tables(tmp_path: Path) -> None:
 def test_the_report_has_them_folded_away(root: Path) -> None:
     page = report.build(root).page.read_text(encoding="utf-8")
     folded = [part.partition("</details>")[0] for part in page.split("<details>")[1:]]
-    assert ["Every metric on what was to be forgotten" in part for part in folded] == [True, False]
-    assert ["Every metric on what was to be kept" in part for part in folded] == [False, True]
-    assert "Released protocol" not in page
+    assert ["Every metric on what had to be forgotten" in part for part in folded] == [True, False]
+    assert ["Every metric on what had to be kept" in part for part in folded] == [False, True]
+    assert "Official protocol" not in page
     written = pd.read_csv(root / "report" / "tables" / "metrics_forget.csv")
     assert set(written["method"]) == {"vanilla", "reference", "vkd"}
 
@@ -156,8 +156,8 @@ def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
     table = next(t for t in tables_of(read(tmp_path)) if t.name == "released")
     assert table.shown["set"].tolist() == ["forget", "test", "retain", "real"]
     first = table.shown.iloc[0]
-    assert (first["method"], first["classification % image"], first["cloze % text"]) == ("vkd", "20.0", "90.0")
+    assert (first["method"], first["classification % image"], first["cloze % text"]) == ("VKD", "20.0", "90.0")
     assert (first["ROUGE-L image"], first["ROUGE-L text"], first["unparsable choices %"]) == ("0.200", "0.900", "50.0")
     assert table.raw[["seeds", "questions"]].iloc[0].tolist() == [2, 32]
     assert set(table.raw["protocol"]) == {"released"}
-    assert "Released protocol" in report.build(tmp_path).page.read_text(encoding="utf-8")
+    assert "Official protocol" in report.build(tmp_path).page.read_text(encoding="utf-8")

@@ -97,7 +97,7 @@ def test_nothing_finished(tmp_path: Path) -> None:
     assert main([str(tmp_path)]) == 0
     text = (tmp_path / "report" / "report.html").read_text()
     assert "there is no result yet" in text
-    assert "0 of 0 proposals" in text
+    assert "0 of 0 trials" in text
 
 
 def test_all_failed_and_stale_figures(tmp_path: Path) -> None:
@@ -109,8 +109,8 @@ def test_all_failed_and_stale_figures(tmp_path: Path) -> None:
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"old")
     text = report.build(tmp_path).page.read_text()
-    assert "0 of 1 proposals complete, 1 diverged" in text
-    assert "comes nearest" not in text
+    assert "0 of 1 trials complete, 1 diverged" in text
+    assert "comes closest" not in text
     assert not stale.exists()
 
 
@@ -123,7 +123,7 @@ def test_one_ratio_one_point_no_attack(tmp_path: Path) -> None:
     planter.proposal("vkd", 0, 15, key)
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key, "never-ran"]}}})
     text = report.build(tmp_path).page.read_text()
-    assert "vkd comes nearest" in text
+    assert "VKD comes closest" in text
     assert "It has not been attacked yet" in text
     assert "1 of 2" in text
     assert not (tmp_path / "report" / "figures" / "relearning.png").exists()
@@ -139,7 +139,7 @@ def test_missing_yardsticks_and_rows(tmp_path: Path) -> None:
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key]}}})
     text = report.build(tmp_path).page.read_text()
     assert "there is no result yet" in text
-    assert "no select rows of the trial, vanilla or the reference" in text
+    assert "the trial, vanilla or the reference has not been scored on the validation half" in text
     assert set(_recovery.recovery(read(tmp_path))["verdict"]) == {"no control", "given to the attacker"}
 
 
@@ -242,7 +242,7 @@ def test_spared_columns_only_where_something_was_spared(tmp_path: Path, root: Pa
     """The planted study with and without spared questions, through tables, figures and page."""
     report.build(plant(tmp_path, {"careless": Model(spared=0.3)}, [15], ["residence", "occupation"]))
     narrowed = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "Asked to go was only the residence and occupation of the forget people" in narrowed
+    assert "Only the residence and occupation of the forget people had to be forgotten" in narrowed
     assert "and what is spared of the forget people" in narrowed
     assert "spared" not in page
     for folder, there in ((tmp_path, True), (root, False)):

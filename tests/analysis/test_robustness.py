@@ -59,7 +59,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> study_folder.StudyResul
 
 # ---- the numbers -----------------------------------------------------------------------------------------------------
 def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
-    """Noisy rows: chosen on the select half by what the search maximises, told on the report half by hand."""
+    """Noisy rows: chosen on the select half by what the search maximizes, told on the report half by hand."""
     key = study_of(tmp_path, SHY, tried(count=8), noise=0.1)
     study = study_folder.read(tmp_path)
     [reference] = [t.key for t in study.yardsticks("reference", 10)]
@@ -156,7 +156,7 @@ def test_the_same_attack_on_vanilla_is_the_ceiling(planted: study_folder.StudyRe
 def test_planted_truths(planted: study_folder.StudyResults) -> None:
     lines = _worst_attack.table(planted).set_index("method")
     assert lines["verdict"].to_dict() == {
-        "hiding": "came back", "perfect": "held", "destroyed": "broken, not robust",
+        "hiding": "came back", "perfect": "held", "destroyed": "collapsed",
     }  # fmt: skip
     assert lines.loc["perfect", "above_control"] == 0.0
     assert lines.loc["hiding", "above_control"] == pytest.approx(0.95 - 0.32)
@@ -171,8 +171,8 @@ def test_what_holds_under_the_suite_may_come_back_in_a_search(tmp_path: Path) ->
     assert set(mine["verdict"]) == {"held"}
     assert found["verdict"].tolist() == ["came back"]
     text = " ".join(answer(study, trials.winners(study), fixed, found))
-    assert "An attacker that also searches (10 trials, 1 failed)" in text
-    assert "gets 0.60 [0.60, 0.60] above control (relearning, " in text
+    assert "With an attack search as well (10 trials, 1 failed)" in text
+    assert "reaches 0.60 [0.60, 0.60] above control (relearning, " in text
     assert "no other usable method is shown to have held" in text
 
 
@@ -189,10 +189,10 @@ def test_a_model_that_every_attack_breaks_did_not_hold(tmp_path: Path) -> None:
     study = study_folder.read(tmp_path)
     fixed = _recovery.recovery(study)
     assert set(fixed.loc[(fixed["method"] == "m") & (fixed["held_out"] != "seen"), "verdict"]) == {
-        "broken by the attack"
+        "collapsed under attack"
     }
     line = worst(tmp_path)
-    assert line["verdict"] == "broken by the attack"
+    assert line["verdict"] == "collapsed under attack"
     assert math.isnan(line["above_control"])
     assert line["any_above_control"] == pytest.approx(0.0)
 
@@ -212,7 +212,7 @@ def test_a_control_that_falls_is_no_recovery() -> None:
             "control_after": 0.1}  # fmt: skip
     assert _recovery.verdict(pd.Series(line), 0.5) == "only the control fell"
     assert _recovery.verdict(pd.Series({**line, "gain": 0.01, "after": 0.31}), 0.5) == "came back"
-    assert set(_recovery.VERDICTS) >= {"only the control fell", "broken by the attack"}
+    assert set(_recovery.VERDICTS) >= {"only the control fell", "collapsed under attack"}
 
 
 # ---- the suite, its names and its figures ----------------------------------------------------------------------------
@@ -268,6 +268,7 @@ def test_sixteen_methods_look_different() -> None:
 
 def test_methods_with_settings_are_wrapped() -> None:
     label = "npo:modality=text,lora_rank=16,trains=vision+projector"
-    assert naming.method(label) == "npo (modality text, lora rank 16, trains vision + projector)"
+    assert naming.method(label) == "NPO (modality text, lora rank 16, trains vision + projector)"
+    assert naming.method("retain_finetuning:variant=paper") == "retain finetuning (variant paper)"
     assert max(map(len, naming.wrapped(naming.method(label), 26).split("\n"))) <= 26
     assert naming.in_lines(naming.method(label), 2).count("\n") == 1

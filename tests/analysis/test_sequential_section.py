@@ -75,14 +75,13 @@ def test_it_is_said_plainly(tmp_path: Path) -> None:
         ends={"levels": STAYS[:2], "requests": 2, "diverged": "request 2: the loss is nan"},
     )  # fmt: skip
     assert sequential.said(study) == [
-        "At forget ratio 10 %, after the last request, of what request 1 had removed this is back: "
+        "At forget ratio 10 %, part of what request 1 removed is back after the last request: "
         "hides 50 % [50, 50] (after request 2).",
-        "At forget ratio 10 %, what request 1 removed stayed removed with holds.",
-        "At forget ratio 10 %, request 1 removed less than 0.1 accuracy, too little to tell a part of it, with idle.",
-        "At forget ratio 10 %, less than 0.5 of the retain accuracy is left of dies (after request 2): destroyed, so "
-        "nothing is said of what came back.",
-        "At forget ratio 10 %, the sequence did not get to its end with ends (1 of 2 requests done; request 2: the "
-        "loss is nan).",
+        "At forget ratio 10 %, what request 1 removed is still forgotten after the last request: holds.",
+        "At forget ratio 10 %, request 1 removed less than 0.1 accuracy, too little to say how much came back: idle.",
+        "At forget ratio 10 %, the model collapsed (less than 0.5 of the retain accuracy is left), so what came back "
+        "is not reported: dies (after request 2).",
+        "At forget ratio 10 %, the sequence stopped early: ends (1 of 2 requests done; request 2: the loss is nan).",
     ]
 
 
@@ -103,7 +102,7 @@ def test_the_report_has_the_section_only_with_sequences(tmp_path: Path) -> None:
         tmp_path / "with", m={"levels": BACK}, ends={"levels": BACK[:2], "requests": 2, "diverged": "request 2: no"}
     )
     page = report.build(tmp_path / "with").page.read_text()
-    assert "One request after another" in page
+    assert "Sequential unlearning" in page
     assert "hides" not in page
     assert "m 50 % [50, 50] (after request 2)" in page
     assert "ends (1 of 2 requests done; request 2: no)" in page
@@ -113,5 +112,5 @@ def test_the_report_has_the_section_only_with_sequences(tmp_path: Path) -> None:
     )
     assert (tmp_path / "with" / "report" / "figures" / "sequence.png").exists()
     plant(tmp_path / "without", {"perfect": Model()}, [10])
-    assert "One request after another" not in report.build(tmp_path / "without").page.read_text()
+    assert "Sequential unlearning" not in report.build(tmp_path / "without").page.read_text()
     assert not (tmp_path / "without" / "report" / "figures" / "sequence.png").exists()

@@ -170,9 +170,9 @@ def test_every_setting_of_the_presets_grid_is_composed() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("chain", "'chain': chain is written by its links, such as swap_back/quantization:format=nf4"),
-        ("chain:links=swap_back", "chain is written by its links"),
-        ("swap_back/chain", "chain is written by its links"),
+        ("chain", "'chain': write composed attacks with slashes, such as swap_back/quantization:format=nf4"),
+        ("chain:links=swap_back", "write composed attacks with slashes"),
+        ("swap_back/chain", "write composed attacks with slashes"),
         ("swap_back/quantizaton", "unknown name 'quantizaton' among the attacks: did you mean 'quantization'"),
         ("swap_bak/nothing", "unknown name 'swap_bak' among the attacks: did you mean 'swap_back'"),
         ("swap_back/", "unknown name '' among the attacks"),

@@ -306,7 +306,7 @@ def test_a_destroyed_model_is_never_called_robust(judged: pd.DataFrame) -> None:
     """Nothing comes back from it either."""
     lines = judged[judged["method"] == "destroyed"]
     assert set(lines["attack"]) == set(ATTACKS)
-    assert set(lines["verdict"]) == {"broken, not robust"}
+    assert set(lines["verdict"]) == {"collapsed"}
 
 
 @pytest.mark.parametrize("attack", ["nothing", "idle relearning"])

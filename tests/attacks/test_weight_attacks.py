@@ -127,7 +127,7 @@ def test_parts_without_a_linear_layer_are_named(tiny: VLM) -> None:
         linear_weights(tiny, ("projector",))
 
 
-# ---- quantisation ----------------------------------------------------------------------------------------------
+# ---- quantization ----------------------------------------------------------------------------------------------
 def weight(rows: int = 24, columns: int = 100, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)).to(dtype)
 

@@ -221,7 +221,7 @@ def test_a_network_that_is_away_for_a_while_ends_no_study(tmp_path: Path) -> Non
         while not told:
             pass
         target.unlink()
-    assert "cannot be written for now" in told[0]
+    assert "cannot be written at the moment" in told[0]
     assert contents(target) == {"study.json": "{}"}
 
 
@@ -229,7 +229,7 @@ def test_a_copy_that_lacks_the_end_is_an_error_that_says_what_to_do(tmp_path: Pa
     here, target = study_in(tmp_path / "here"), tmp_path / "there"
     target.write_text("a file where the folder should be")
     with (
-        pytest.raises(OSError, match=r"there lacks the last of .*here .*run again to copy it"),
+        pytest.raises(OSError, match=r"there lacks the latest files of .*here .*run again to copy them"),
         mirrored(here, target.as_uri(), pytest.fail),
     ):
         pass
@@ -245,7 +245,7 @@ def test_a_copy_of_another_study_is_refused_and_one_that_grew_is_not(tmp_path: P
     there = place((tmp_path / "there").as_uri())
     push(study_in(tmp_path / "one"), there, {})
     assert fetch(there, study_in(tmp_path / "two", methods=("vkd", "npo")), growing=GROWING) == 0
-    with pytest.raises(ValueError, match=r"keeps another study than .*three \(seed differ\)"):
+    with pytest.raises(ValueError, match=r"holds another study than .*three \(seed differ\)"):
         fetch(there, study_in(tmp_path / "three", seed=1, methods=("npo",)), growing=GROWING)
 
 

@@ -116,7 +116,7 @@ def test_slashes_separate_links() -> None:
     assert links("swap_back:parts=vision/nothing/pruning:share=0.2") == (
         "swap_back:parts=vision", "nothing", "pruning:share=0.2",
     )  # fmt: skip
-    with pytest.raises(ValueError, match="'nothing/chain': chain is written by its links, such as swap_back/quantiz"):
+    with pytest.raises(ValueError, match="'nothing/chain': write composed attacks with slashes, such as swap_back"):
         links("nothing/chain")
 
 

@@ -1,8 +1,8 @@
 """What a step costs at the true shapes of LLaVA-1.5-7B: `python -m tests.cost.flops` counts, on any machine.
 
 The model has no weights: its tensors are on the meta device, where `study.model.flop_counter` counts the operations of
-a forward and a backward as it does those of a trial. With `--device cuda` the same steps are timed too, with random
-weights in bfloat16 and random pictures. Optimiser steps are left out. docs/cost.md has the numbers.
+a forward and a backward like those of a trial. With `--device cuda` the same steps are timed too, with random
+weights in bfloat16 and random pictures. Optimizer steps are left out. docs/cost.md has the numbers.
 """
 
 from __future__ import annotations

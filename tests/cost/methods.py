@@ -1,4 +1,4 @@
-"""What one optimiser step of a method costs on a model of meta tensors: the method's own code, up to the optimiser."""
+"""What one optimizer step of a method costs on a model of meta tensors: the method's own code, up to the optimizer."""
 
 from __future__ import annotations
 

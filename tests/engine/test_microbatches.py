@@ -248,7 +248,7 @@ def test_what_does_not_fit_row_by_row_is_given_up_with_an_estimate(rows: int, tr
         cut.rows = rows
         raise torch.OutOfMemoryError("too little")
 
-    with pytest.raises(DoesNotFit, match=r"one row at a time \(too little\)\. Needed by arithmetic: a lot\. Set"):
+    with pytest.raises(DoesNotFit, match=r"one row at a time \(too little\)\. Calculated requirement: a lot\. Set"):
         retry_on_oom(attempt, lambda: "a lot")
     assert tried == tries
 
@@ -403,7 +403,7 @@ def test_pieces_that_fit_give_every_result_in_order(sizes: list[int], room: int)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(microbatches, "release", lambda: None)  # collecting garbage takes most of a second
         if short:
-            with pytest.warns(UserWarning, match="halved from here on") as told:
+            with pytest.warns(UserWarning, match="halved from now on") as told:
                 found = list(map_halving_on_oom(pieces, work))
             assert len(told) == 1
         else:
@@ -433,7 +433,7 @@ def test_scoring_goes_on_with_smaller_batches(tiny: VLM, benchmark: Benchmark, m
         return hidden_states(vlm, batch, cache)
 
     monkeypatch.setattr(scoring, "hidden_states", short)
-    with pytest.warns(UserWarning, match="halved from here on"):
+    with pytest.warns(UserWarning, match="halved from now on"):
         found = score(tiny, questions)
     assert max(rows) <= 2
     assert len(rows) > 3
@@ -453,7 +453,7 @@ def test_released_replies_go_on_with_smaller_batches(
         return real(vlm, some, ids)
 
     monkeypatch.setattr(official_scoring, "_replies", short)
-    with pytest.warns(UserWarning, match="halved from here on"):
+    with pytest.warns(UserWarning, match="halved from now on"):
         assert generated(tiny, asks) == wanted
     assert sum(sizes) == 9
     assert max(sizes) == 2
@@ -463,5 +463,5 @@ def test_a_process_among_those_that_share_a_model_does_not_go_on_with_less_alone
     def work(some: Sequence[int]) -> list[int]:
         raise torch.OutOfMemoryError("too little")
 
-    with spreading(), pytest.raises(DoesNotFit, match=r"\(too little\): spread the model over more GPUs"):
+    with spreading(), pytest.raises(DoesNotFit, match=r"\(too little\): shard the model over more GPUs"):
         list(map_halving_on_oom([[1, 2, 3]], work))

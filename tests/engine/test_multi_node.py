@@ -178,7 +178,7 @@ def test_a_node_that_dies_in_the_middle_of_a_search_costs_no_trial(two: Nodes, t
     done = {p["trial"] for p in proposals(folder).values() if StudyFolder(folder).record(p["trial"]).exists()}
     printed, _ = running.communicate(timeout=300)
     assert running.returncode == 0, printed
-    assert "asks for no token" not in printed
+    assert "requires no token" not in printed
     found = proposals(folder)
     keys = {proposal["trial"] for proposal in found.values()}
     assert done < keys  # it was the middle
@@ -214,7 +214,7 @@ def test_a_cluster_that_lets_everybody_in_is_warned_of(tmp_path: Path) -> None:
             env=environment(RAY_AUTH_TOKEN=secrets.token_hex(32)),
         )
     assert done.returncode == 0, done.stderr
-    assert f"warning: the Ray at {there.address} asks for no token" in done.stdout
+    assert f"warning: the Ray at {there.address} requires no token" in done.stdout
     assert "RAY_AUTH_MODE=token" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The attacker's search: what it optimises, what it is bound by, and that a planted weakness is found."""
+"""The attacker's search: what it optimizes, what it is bound by, and that a planted weakness is found."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_what_cannot_be_done_is_told_alike(both: Both, team: StudyContext) -> No
 def test_what_one_process_alone_cannot_do_is_told_at_once(both: Both) -> None:
     """It does not wait for the others to put the model back together."""
     first, second = ((both.sharded.root / f"{rank} alone.txt").read_text() for rank in range(2))
-    assert second.startswith("DoesNotFit out of memory with one row at a time (too little). Needed by arithmetic")
+    assert second.startswith("DoesNotFit out of memory with one row at a time (too little). Calculated requirement")
     assert first.startswith("RuntimeError")
     assert (both.two.root / "1 alone.txt").read_text().startswith("DoesNotFit")
 
@@ -248,8 +248,10 @@ def _alike(one: pd.DataFrame, two: pd.DataFrame) -> None:
 def test_a_process_among_several_does_not_start_anew_alone(both: Both) -> None:
     for rank in range(2):
         whole, sharded = ((context.root / f"{rank}.txt").read_text() for context in (both.two, both.sharded))
-        assert whole == "out of memory (too little): to be started anew in 2 chunks"
-        assert sharded.startswith("out of memory (too little). Needed by arithmetic, by the whole of a spread model: a")
+        assert whole == "out of memory (too little): to be restarted with 2 micro-batches"
+        assert sharded.startswith(
+            "out of memory (too little). Calculated requirement, for the whole of a sharded model:"
+        )
 
 
 # ---- of every family, spread ---------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def _text(tokenizer: Any, **changes: Any) -> dict[str, Any]:
 
 
 def _save(folder: Path, model: Any, processor: Any) -> Path:
-    with torch.no_grad():  # as initialised, the answers of so small a model hardly depend on what it sees
+    with torch.no_grad():  # as initialized, the answers of so small a model hardly depend on what it sees
         for weight in model.parameters():
             if weight.ndim > 1 or not weight.any():
                 weight.normal_(0, 0.15)

@@ -1,4 +1,4 @@
-"""MMUnlearner: what reaches the optimiser is -m grad CE(forget) + grad CE(retain), and m is what brute force finds."""
+"""MMUnlearner: what reaches the optimizer is -m grad CE(forget) + grad CE(retain), and m is what brute force finds."""
 
 from __future__ import annotations
 

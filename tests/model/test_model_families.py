@@ -228,7 +228,7 @@ def test_replies_are_those_of_generating_one_by_one(
 ) -> None:
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 8)
     generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # as initialised, every model says one word and repeats it
+    with torch.no_grad():  # as initialized, every model says one word and repeats it
         for name, weight in vlm.trainable(("llm",)).items():
             weight.add_((0.3 if "embed" in name else 1.0) * torch.randn(weight.shape, generator=generator))
     questions = [q for q in benchmark.split(5).questions if q.task != "classification"]

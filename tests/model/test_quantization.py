@@ -344,7 +344,7 @@ def test_a_family_is_saved_as_the_numbers_it_was_held_as(
 def test_a_folder_that_holds_a_study_of_numbers_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     study = study_on(tiny_folder, tmp_path, **QUIET)
     settle(validate_study(replace(study, model=f"hf:{tiny_folder}"), tmp_path / "data"))
-    with pytest.raises(Refused, match=re.escape("model.quantized: None there, int8 asked")):
+    with pytest.raises(Refused, match=re.escape("model.quantized: None on disk, int8 requested")):
         plan(study, tmp_path)
 
 

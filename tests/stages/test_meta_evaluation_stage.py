@@ -49,7 +49,7 @@ APART = Relearning(**FIELDS)
 
 # ---- which attacks ---------------------------------------------------------------------------------------------
 def test_the_suite_says_how_models_are_rounded_and_relearned() -> None:
-    """Its first quantisation, and the first relearning that leaves people out, scored at its end alone."""
+    """Its first quantization, and the first relearning that leaves people out, scored at its end alone."""
     grid: dict[str, tuple[Fields, ...]] = {
         "quantization": ({"format": "nf4"}, {"format": "int8"}),
         "relearning": (FIELDS | {"people": 1.0}, FIELDS | {"facts": 0.5}, FIELDS),
@@ -235,14 +235,14 @@ def test_a_model_that_cannot_be_taught_fails_alone(
 
     monkeypatch.setattr(meta_evaluation_module, "teach", fail)
     _, failures = stage(tmp_path, tiny_folder, metric_seeds=1)
-    assert failures == ["metric check: learning failed: out of memory"]
+    assert failures == ["meta-evaluation: learning failed: out of memory"]
     assert ran.jobs == {}
 
 
 def test_without_the_check_nothing_is_done(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     assert stage(tmp_path, tiny_folder, metric_check=False)[1] == []
     assert (ran.taught, ran.jobs) == ([], {})
-    with pytest.raises(ValueError, match="metric_seeds=2 serve the metric check alone"):
+    with pytest.raises(ValueError, match="metric_seeds=2 are for the meta-evaluation alone"):
         replace(SMOKE, metric_check=False, metric_seeds=2)
     with pytest.raises(ValueError, match="metric_seeds=-1: must not be negative"):
         replace(SMOKE, metric_seeds=-1)
@@ -252,7 +252,7 @@ def test_the_pool_can_only_grow(tmp_path: Path) -> None:
     study = replace(SMOKE, study_dir=tmp_path, metric_seeds=2)
     settle(validate_study(study, tmp_path / "data"))
     validate_study(replace(study, metric_seeds=3), tmp_path / "data")
-    with pytest.raises(Refused, match="metric_seeds: 2 there, 1 asked; a study can only grow"):
+    with pytest.raises(Refused, match="metric_seeds: 2 on disk, 1 requested; a study can only grow"):
         validate_study(replace(study, metric_seeds=1), tmp_path / "data")
 
 
@@ -265,6 +265,6 @@ def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         plans.print_plan(validate_study(replace(study, metric_seeds=seeds), tmp_path))
         shown = "\n".join(told_lines)
         minutes.append(int(shown.partition("about ")[2].split()[0]))
-        assert f"metrics  {4 * (1 + seeds)} times vanilla or a reference" in shown
+        assert f"metrics  meta-evaluation: {4 * (1 + seeds)} baseline models" in shown
         assert ("6 of these models are taught for it" in shown) == (seeds == 2)
     assert minutes[1] > minutes[0]

@@ -114,8 +114,8 @@ def test_more_trials_run_only_the_difference(whole: Whole, grown: Grown, tmp_pat
 def test_another_configuration_is_refused_field_by_field(grown: Grown) -> None:
     before = times(grown.folder)
     printed = run(grown.folder, *MORE, "--trials", "6", "--seed", "3", "--learn.steps", "9", status=2)
-    assert "seed: 0 there, 3 asked" in printed
-    assert "learn.steps: 4 there, 9 asked" in printed
+    assert "seed: 0 on disk, 3 requested" in printed
+    assert "learn.steps: 4 on disk, 9 requested" in printed
     assert "trials" not in printed.split("other settings:")[1]
     assert times(grown.folder) == before
 

@@ -359,7 +359,7 @@ def test_an_attack_that_breaks_the_reference_at_once_ends_the_study(
     learn_stage._check_controls(plan, attacker)
     learn_stage._check_controls(plan, None)
     write_rows(path, rows[rows["step"] == 0])
-    with pytest.raises(Failed, match="robustness='relearning' breaks the reference of 10 %"):
+    with pytest.raises(Failed, match="robustness='relearning': the reference at 10 % collapses"):
         learn_stage._check_controls(plan, attacker)
 
 
@@ -392,8 +392,11 @@ def test_another_attack_is_another_study(tmp_path: Path) -> None:
     validate_study(study, tmp_path / "data")
     grid = {"relearning": ({"score_at": (1,), "schedule": SHORT},)}
     for changes, said in (
-        ({"robustness": "relearning:people=0.4"}, "robustness.attack: relearning there, relearning:people=0.4 asked"),
-        ({"robustness": ""}, "robustness.attack: relearning there, None asked"),
+        (
+            {"robustness": "relearning:people=0.4"},
+            "robustness.attack: relearning on disk, relearning:people=0.4 requested",
+        ),
+        ({"robustness": ""}, "robustness.attack: relearning on disk, None requested"),
         ({"attack_grid": grid}, "robustness.key: "),
     ):
         changed: Any = changes
@@ -422,8 +425,8 @@ def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch:
         plans.print_plan(validate_study(dataclasses.replace(tiny, robustness=asked), tmp_path / "data"))
         said[asked] = " ".join(screen.getvalue().split())
     plain, robust = said.values()
-    assert "each attacked with relearning:steps=10,people=0.5 for a third objective" in robust
-    assert "as many on each other trial on a front, of which there may be up to 36" in robust
+    assert "each attacked with relearning:steps=10,people=0.5 (third objective: recovery)" in robust
+    assert "as many on every other trial on a Pareto front, up to 36" in robust
     assert "third objective" not in plain
     [before] = re.findall(r"about (\d+) minutes", plain)
     [(least, most)] = re.findall(r"about (\d+) to (\d+) minutes", robust)
@@ -480,7 +483,7 @@ def test_the_trials_have_a_third_objective(planted: tuple[Path, dict[str, str]])
     assert mine.loc["hides", "distance"] == pytest.approx(math.hypot(0.02, 0.58))
     assert mine.loc["worse", "distance"] == pytest.approx(math.hypot(0.2, 0.4))
     assert [name for name in keys if mine.loc[name, "front"]] == ["hides", "holds"]
-    assert mine.loc["failed", "reason"] == "the attack of the search failed: no such layer"
+    assert mine.loc["failed", "reason"] == "the search attack failed: no such layer"
     assert mine.loc["unfinished", "reason"] == "the attack of the search has not been run"
     assert mine.loc["failed", "forgetting"] == pytest.approx(0.1)
     bar = found.loc[bars(root), "recovery"].tolist()
@@ -513,10 +516,10 @@ def test_whole_fronts_are_told_with_their_worst_attack(planted: tuple[Path, dict
 def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root = shutil.copytree(planted[0], tmp_path / "study")
     page = report.build(root).page.read_text(encoding="utf-8")
-    assert "third objective of this study: every trial was attacked with relearning:steps=40" in page
-    assert "gives 0.00 back under the attack of the search" in page
-    assert "Of 2 trials on its front, 1 held under the worst of the suite." in page
-    assert "Whole fronts under the fixed suite" in page
+    assert "third objective of this study (lower is better): every trial was attacked with relearning:steps=40" in page
+    assert "a recovery of 0.00 under the search attack" in page
+    assert "Of the 2 trials on its front, 1 held under the strongest attack of the suite." in page
+    assert "Whole Pareto fronts under the fixed suite" in page
     assert "no such layer" in page
     winners = pd.read_csv(root / "report" / "tables" / "winners.csv")
     assert winners[["recovery", "select_recovery"]].to_numpy().tolist() == [[0.0, 0.0]]
@@ -542,7 +545,7 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
     page = report.build(tmp_path).page.read_text(encoding="utf-8")
     study = read(tmp_path)
     assert "third objective of this study" not in page
-    assert "Whole fronts" not in page
+    assert "Whole Pareto fronts" not in page
     assert not [
         name for frame in (results.trials(study), results.winners(study)) for name in frame if "recovery" in str(name)
     ]

@@ -109,10 +109,10 @@ def test_a_method_that_was_not_there_begins_cold(tmp_path: Path) -> None:
     assert found.found["npo"][10] == Warm(note="tiny has no winner of npo")
     assert found.params["npo"] == found.params["gradient_ascent:lora_rank=4"] == {}
     assert list(found.lines(["npo", "gradient_ascent"])) == [
-        "npo 10 % begins cold (tiny has no winner of npo)",
-        "npo 15 % begins cold (tiny has no winner of npo)",
-        "gradient_ascent 10 % begins as it won in tiny at 10 %",
-        "gradient_ascent 15 % begins as it won in tiny at 10 %",
+        "npo 10 % starts cold (tiny has no winner of npo)",
+        "npo 15 % starts cold (tiny has no winner of npo)",
+        "gradient_ascent 10 % starts from the winner of tiny at 10 %",
+        "gradient_ascent 15 % starts from the winner of tiny at 10 %",
     ]
 
 
@@ -159,7 +159,7 @@ def test_parameters_are_taken_as_far_as_they_are_searched(
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
-        ("study.json", r"warm_start=\S*tiny is no study: it has no study\.json"),
+        ("study.json", r"warm_start=\S*tiny is not a study: it has no study\.json"),
         ("winners.json", r"winners\.json is missing; run that study until its search has ended"),
         ("search/gradient_ascent/0001.json", "no proposal in search/gradient_ascent led to its winner won 10"),
     ],
@@ -280,13 +280,13 @@ def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
     study = started(source, folder)
     other = earlier(tmp_path / "other", {"gradient_ascent": {10: ASCENT}}, seed=7)
     for changed, said in (
-        (other, r"warm_start: tiny \(\w+\) there, other \(\w+\) asked"),
-        (None, r"warm_start: tiny \(\w+\) there, None asked"),
+        (other, r"warm_start: tiny \(\w+\) on disk, other \(\w+\) requested"),
+        (None, r"warm_start: tiny \(\w+\) on disk, None requested"),
     ):
         with pytest.raises(Refused, match=said):
             validate_study(dataclasses.replace(study, warm_start=changed), folder / "data")
     namesake = earlier(tmp_path / "b" / "tiny", {"gradient_ascent": {10: ASCENT}}, seed=7)
-    with pytest.raises(Refused, match=r"warm_start: tiny \(\w+\) there, tiny \(\w+\) asked"):
+    with pytest.raises(Refused, match=r"warm_start: tiny \(\w+\) on disk, tiny \(\w+\) requested"):
         validate_study(dataclasses.replace(study, warm_start=namesake), folder / "data")
     renamed = shutil.copytree(source, tmp_path / "renamed")
     write_json(renamed / "study.json", {**read_json(renamed / "study.json"), "name": "renamed"})
@@ -294,7 +294,7 @@ def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
     cold = asking(None, study_dir=tmp_path / "cold")
     settle(validate_study(cold, tmp_path / "data"))
     assert "warm_start" not in read_json(tmp_path / "cold" / "study.json")
-    with pytest.raises(Refused, match=r"warm_start: None there, tiny \(\w+\) asked"):
+    with pytest.raises(Refused, match=r"warm_start: None on disk, tiny \(\w+\) requested"):
         validate_study(dataclasses.replace(cold, warm_start=source), tmp_path / "data")
 
 
@@ -304,8 +304,8 @@ def test_the_plan_says_where_each_method_begins(source: Path, tmp_path: Path, mo
     plans.print_plan(
         validate_study(asking(source, methods=("gradient_ascent", "vkd"), study_dir=tmp_path / "warm"), tmp_path)
     )
-    assert "gradient_ascent 15 % begins as it won in tiny at 15 %" in screen.getvalue()
-    assert "vkd 10 % begins cold (tiny has no winner of vkd)" in screen.getvalue()
+    assert "gradient_ascent 15 % starts from the winner of tiny at 15 %" in screen.getvalue()
+    assert "vkd 10 % starts cold (tiny has no winner of vkd)" in screen.getvalue()
 
 
 def test_from_one_search_to_the_next(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 def test_what_the_warm_start_bought(pair: tuple[Path, Path]) -> None:
     """The default is 0.6 from the ideal, the earlier winner 0.2, the third all but as near as the winner."""
     ascent, other = bought.table(read(pair[0])).to_dict("records")
-    assert (ascent["begins"], other["begins"]) == ("as it won in tiny at 5 % (without old)", "cold (none)")
+    assert (ascent["begins"], other["begins"]) == ("winner of tiny at 5 % (without old)", "cold (none)")
     distances = [ascent[name] for name in ("default_distance", "warm_distance", "gain", "winner_distance")]
     assert distances == pytest.approx([0.6, 0.2, 0.4, 0.0])
     assert (ascent["reached"], ascent["trials"]) == (3, 5)
@@ -404,6 +404,6 @@ def test_only_the_same_study_begun_cold_is_compared(
 
 def test_the_report_shows_it_where_there_was_a_warm_start(pair: tuple[Path, Path]) -> None:
     shown = report.build(*pair).page.read_text(encoding="utf-8")
-    assert "What the warm start bought" in shown
+    assert "Gain from the warm start" in shown
     assert (pair[0] / "report" / "figures" / "warm_start.png").exists()
     assert "warm start bought" not in report.build(pair[1]).page.read_text(encoding="utf-8")

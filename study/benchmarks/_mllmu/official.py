@@ -32,6 +32,7 @@ TRAINED = {
     "text": "Answer the question based on your trained knowledge in one sentence in ENGLISH.",
 }
 MOST_TOKENS = 50
+"""Of a reply, as in the authors' code."""
 
 
 def asks(split: Split, seed: int) -> Iterator[OfficialPrompt]:

@@ -16,7 +16,9 @@ from study.data.picture import Picture
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_BYTES = 100_000_000
+"""Of one file: far more than a table or a picture of a usable dataset takes; a wrong file is refused, not read."""
 MOST_CHARACTERS = 1000
+"""Of one cell: far more than a value or a question; a missing quotation mark would make one cell of a whole file."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ SIDES: dict[Modality, tuple[str, ...]] = {
 }
 ONLY = "Please **ONLY** provide the correct answer without any explanation"
 MOST_CHARACTERS = 1_000_000
+"""Of a cell that is parsed as a Python dict: far more than the questions about a person take."""
 
 
 def lessons(row: Row, shown: Picture) -> Iterator[Lesson]:

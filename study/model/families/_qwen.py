@@ -8,7 +8,7 @@ from transformers.processing_utils import ProcessorMixin
 
 
 class WithoutVideos:
-    """The initialiser of a Qwen processor that has no videos: the stock one cannot be made without torchvision."""
+    """The initializer of a Qwen processor that has no videos: the stock one cannot be made without torchvision."""
 
     def __init__(
         self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any

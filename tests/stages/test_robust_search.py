@@ -484,7 +484,7 @@ def test_the_trials_have_a_third_objective(planted: tuple[Path, dict[str, str]])
     assert mine.loc["worse", "distance"] == pytest.approx(math.hypot(0.2, 0.4))
     assert [name for name in keys if mine.loc[name, "front"]] == ["hides", "holds"]
     assert mine.loc["failed", "reason"] == "the search attack failed: no such layer"
-    assert mine.loc["unfinished", "reason"] == "the attack of the search has not been run"
+    assert mine.loc["unfinished", "reason"] == "the search attack has not been run"
     assert mine.loc["failed", "forgetting"] == pytest.approx(0.1)
     bar = found.loc[bars(root), "recovery"].tolist()
     assert bar == [0.0, 0.0]

@@ -31,11 +31,11 @@ class BaseModel(ABC):
     path: Path | None = None
     """The folder that it lies in; None if it is made."""
     dtype: Dtype = "float32"
-    """In what its weights are kept, trained and saved."""
+    """The type in which its weights are loaded, trained and saved."""
     attention: Attention = "sdpa"
     """How attention is computed."""
     quantized: Quantized = ""
-    """In what the LLM's linear layers are held once learning is over; empty for `dtype`."""
+    """The format of the LLM's linear layers once learning is over; empty for `dtype`."""
 
     @abstractmethod
     def __call__(self, folder: Path) -> Path:

@@ -85,13 +85,13 @@ def _yardstick(context: StudyContext, yardstick: Trial, reference: str, attacker
 
 
 def _check_controls(plan: Plan, attacker: Attack | None) -> None:
-    """What comes back of trials is compared with the reference under the same attack, so that must leave numbers."""
+    """Recovery is measured against the reference under the same attack, which must therefore yield numbers."""
     for t in (plan.yardsticks(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
         rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
         if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
             raise Failed(
-                f"robustness={plan.study.robustness!r} breaks the reference of {t.ratio} % before its first step is "
-                "scored, so that nothing can be compared with it; choose a milder attack and another --study-dir"
+                f"robustness={plan.study.robustness!r}: the reference at {t.ratio} % collapses before the first step "
+                "of the attack is scored, so there is no control; choose a milder attack and another --study-dir"
             )
 
 

@@ -1,4 +1,4 @@
-"""What base models, benchmarks, methods and attacks owe, and the request that methods and attacks are given."""
+"""The bases of base models, benchmarks, methods and attacks, and the request that methods and attacks receive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
 from study.training.schedule import Schedule
 
-if TYPE_CHECKING:  # the command line is read, and its help shown, without the libraries that models need
+if TYPE_CHECKING:  # help and errors of the command line need no model libraries
     import pandas as pd
     from torch import Tensor
 
@@ -26,10 +26,10 @@ Material = Literal["all", "image_text", "text"]
 
 
 class BaseModel(ABC):
-    """A model before any study touched it: a frozen dataclass that can be called."""
+    """A model before learning: a frozen dataclass that can be called."""
 
     path: Path | None = None
-    """The folder that it lies in; None if it is made."""
+    """The folder of the model; None if it is generated."""
     dtype: Dtype = "float32"
     """The type in which its weights are loaded, trained and saved."""
     attention: Attention = "sdpa"
@@ -39,18 +39,18 @@ class BaseModel(ABC):
 
     @abstractmethod
     def __call__(self, folder: Path) -> Path:
-        """The Hugging Face folder of the model, made under `folder` first if it has to be made."""
+        """The Hugging Face folder of the model, generated under `folder` if need be."""
 
 
 class Source(ABC):
-    """Where a benchmark comes from: a frozen dataclass that can be called. Equal ones are read once per process."""
+    """The source of a benchmark: a frozen dataclass that can be called. Equal ones are read once per process."""
 
     train_split: Path = Path()
-    """A folder with other lessons than the benchmark's own, if there is one."""
+    """A folder with lessons that replace the benchmark's own, if there is one."""
 
     @abstractmethod
     def __call__(self, folder: Path) -> Benchmark:
-        """Read the benchmark, written under `folder` first if it has to be made."""
+        """Read the benchmark; one that is generated is first written under `folder`."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,16 @@ class Request:
 
 
 class _Plugin:
-    """What methods and attacks have in common. Each is a frozen dataclass of its settings that can be called.
+    """The base of methods and attacks. Each is a frozen dataclass of its settings that can be called.
 
-    The attributes of a base are the defaults of what a plug-in says of itself; one that says otherwise has a field or a
-    property of that name.
+    The attributes of a base are defaults; a plug-in overrides one with a field or a property of that name.
     """
 
     trains: tuple[Part, ...] = ()
     """Parts that are trained."""
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` for a setting that is none of its choices; one that checks more calls this first."""
+        """Raise `ValueError` for a setting that is none of its choices; a plug-in with more checks calls this first."""
         check_literals(self)
 
     @property
@@ -128,13 +127,13 @@ class Method(_Plugin, ABC):
     """An unlearning method."""
 
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
+    """The lessons it trains on: all, or those with (`image_text`) or without (`text`) a picture."""
     schedule: Schedule | None = None
-    """How it trains, if it does."""
+    """The schedule of its training, if it trains."""
 
     @property
     def oracle(self) -> bool:
-        """Whether it uses the reference model, which no real request has: it can never be ranked."""
+        """Whether it uses the reference model, which does not exist in practice: an oracle is never ranked."""
         return False
 
     @property
@@ -148,11 +147,11 @@ class Method(_Plugin, ABC):
 
 
 Reading: TypeAlias = "Callable[[VLM, Sequence[Question]], pd.DataFrame]"
-"""How rows are got out of a model: one per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
+"""Scores questions on a model: one row per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
 
 
 class Stage(NamedTuple):
-    """A moment of an attack at which the model is scored: by asking it, or by a reading of the attack's own.
+    """A point of an attack at which the model is scored: by questions, or by a function `read` of the attack.
 
     Step 0 is the model before the attack. Its rows are on disk, so no attack yields it.
     """
@@ -169,7 +168,7 @@ alone if it reads the model its own way."""
 
 
 class Attack(_Plugin, ABC):
-    """An attempt to get the forgotten back: it may change the model, the questions, or how answers are read."""
+    """An attempt to recover what was unlearned: it may change the model, the questions, or how answers are read."""
 
     in_chain: ClassVar[InChain] = "anywhere"
     parts: tuple[Part, ...] = ()
@@ -181,7 +180,7 @@ class Attack(_Plugin, ABC):
         return (*self.trains, *self.parts)
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
-        """The lessons the attacker is handed, by default none; only what they do not state counts as recovered."""
+        """The lessons that the attacker receives, by default none; only what they do not state counts as recovered."""
         return ()
 
     @abstractmethod

@@ -1,7 +1,7 @@
-"""What a study writes down, as values: one class for whoever writes a record and whoever reads it.
+"""The records of a study: one class for each kind of JSON file, used to write and to read it.
 
-The fields of a class are the keys of its JSON. A record is read strictly: what it lacks, a field that nobody knows and
-a value of another type are errors that name the file.
+The fields of a class are the keys of its JSON. Records are read strictly: missing fields, unknown fields and values of
+another type are errors that name the file.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 TrialState = Literal["complete", "diverged", "failed"]
 """How a trial ended; one without a record is `unfinished`."""
 AttackState = Literal["complete", "failed", "unfinished"]
-"""What became of an attack: its rows are there, it cannot be done, or it has not been run to the end."""
+"""The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
 ModelKind = Literal["vanilla", "reference"]
 
 
 def _sparse(default: Any) -> Any:
-    """A field that is left out of the file where it says nothing."""
+    """A field that is left out of the file if it has its default."""
     return field(default=default, metadata={"stored": "if set"})
 
 
 def _from_path() -> Any:
-    """A field that the place of the file says, not its content."""
+    """A field that is read from the path of the file, not from its content."""
     return field(default="", metadata={"stored": "never"})
 
 
 @dataclass(frozen=True)
 class Start:
-    """The learned model that a trial began with."""
+    """The learned model that a trial starts from."""
 
     kind: ModelKind
     key: str
@@ -57,9 +57,9 @@ class TrialRecord:
     start: Start
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
-    """Why it ended badly."""
+    """Why it diverged or failed."""
     instruction: str = ""
-    """What the model is to be told in front of every prompt, if that is what the method makes."""
+    """The text in front of every prompt, if that is the result of the method."""
     chunks: int = 1
     processes: int = 1
     cost: Mapping[str, float] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class LearnedRecord:
-    """A model that was taught to the end: what it is by its content, and how that was done."""
+    """A model whose learning has ended: what determines it, and how it was taught."""
 
     key: str
     kind: ModelKind
@@ -89,7 +89,7 @@ class LearnedRecord:
     parts: tuple[Part, ...]
     seed: int
     sha256: Mapping[str, str]
-    """The digest of each file of weights."""
+    """The digest of each weight file."""
     seconds: float
     chunks: int = 1
     processes: int = 1
@@ -101,7 +101,7 @@ class LearnedRecord:
 
 @dataclass(frozen=True)
 class Proposal:
-    """One set of parameters that a search asked for; several may be the same job."""
+    """One set of parameters proposed by a search; several proposals may be the same job."""
 
     number: int
     params: Mapping[str, Any]
@@ -111,36 +111,36 @@ class Proposal:
 
 @dataclass(frozen=True)
 class MethodProposal(Proposal):
-    """A trial that the search of a method asked for."""
+    """A trial proposed by the search of a method."""
 
     ratio: int
     default: bool | None = _sparse(None)
-    """Whether it is the default; None where the file does not say."""
+    """Whether it is the default; None if the file does not say."""
     warm: bool = _sparse(False)
-    """Whether it is what won in an earlier study."""
+    """Whether it is the winner of an earlier study."""
     method: str = _from_path()
 
 
 @dataclass(frozen=True)
 class AttackProposal(Proposal):
-    """An attack that the attacker's search asked for against a trial."""
+    """An attack on a trial, proposed by the attack search."""
 
     attack: str
-    """The key of the attack, under which its rows lie."""
+    """The key of the attack, under which its rows are stored."""
     target: str = _from_path()
     search: str = _from_path()
 
 
 @dataclass(frozen=True)
 class AttackRecord:
-    """One attack on one trial: what it was, and what it came to if it has ended."""
+    """One attack on one trial: its settings and, if it has ended, its outcome."""
 
     attack: str
     settings: Mapping[str, Any]
     failed: str | None = _sparse(None)
     """Why it cannot be done."""
     diverged: str | None = _sparse(None)
-    """Why it ended early; what came back until then is then the result. Empty if it did not."""
+    """Why it ended early, with the recovery until then as its result. Empty if it did not."""
     seconds: float | None = _sparse(None)
     chunks: int | None = _sparse(None)
 
@@ -155,28 +155,28 @@ class SequenceRecord:
     """A method applied to several requests, one after another."""
 
     people: tuple[tuple[str, ...], ...]
-    """Whom each request was about."""
+    """The people of each request."""
     diverged: str
-    """At which request it ended early and why, or nothing."""
+    """The request at which it ended early, and why; empty if it did not."""
     seconds: float
     chunks: int = 1
 
 
 @dataclass(frozen=True)
 class MetaEvaluationRecord:
-    """One model of the pool that metrics are evaluated on, asked in one state."""
+    """One model of the meta-evaluation, scored in one state."""
 
     state: Literal["plain", "quantized", "relearned"]
     ratio: int
     seed: int
     knows: bool
-    """Whether it was taught what the others are to have forgotten."""
+    """Whether it was taught what the other models of the pool have not seen."""
     settings: Mapping[str, Any] | None
     failed: str
     attack: str = ""
     seconds: float = 0.0
     short: str | None = _sparse(None)
-    """In what it does not pass the gate, or nothing; None if it was not judged."""
+    """Where it falls short of the gate; empty if it passes, None if it was not judged."""
 
 
 Record = TypeVar("Record")
@@ -188,14 +188,14 @@ def write_record(path: Path, record: Any) -> None:
 
 
 def to_json(record: Any) -> Json:
-    """A record as it is written."""
+    """The JSON of a record."""
     values = {f: getattr(record, f.name) for f in fields(record) if _stored(f) != "never"}
     kept = {f.name: value for f, value in values.items() if _stored(f) != "if set" or value != f.default}
     return {name: to_json(value) if is_dataclass(value) else value for name, value in kept.items()}
 
 
 def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
-    """Read a record; `from_path` are the fields that the place of the file says.
+    """Read a record; `from_path` are the fields that its path determines.
 
     Raises `Damaged` that names the file and the field if it is not one.
     """
@@ -209,7 +209,7 @@ def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
 
 
 def state_of_attack(rows: Path) -> AttackState:
-    """What became of the attack whose rows are to lie at `rows`."""
+    """The state of the attack with its rows at `rows`."""
     if rows.exists():
         return "complete"
     record = record_beside(rows)
@@ -217,7 +217,7 @@ def state_of_attack(rows: Path) -> AttackState:
 
 
 class _Misfit(Exception):
-    """What a content lacks to be the record that it should be, as the end of a sentence that begins with the file."""
+    """Why the content of a file is not the expected record: the end of a sentence that begins with the file."""
 
 
 def _parsed(kind: Any, content: Json, given: Mapping[str, str]) -> Any:
@@ -240,7 +240,7 @@ def _parsed(kind: Any, content: Json, given: Mapping[str, str]) -> Any:
 
 
 def _fitted(wanted: Any, value: Json) -> Any:
-    """A value of JSON as a type says. Raises `TypeError` if it is none of that."""
+    """A value of JSON as a type. Raises `TypeError` if it does not fit."""
     origin, inner = get_origin(wanted), get_args(wanted)
     if is_dataclass(wanted):
         return _parsed(wanted, value, {})
@@ -256,7 +256,7 @@ def _fitted(wanted: Any, value: Json) -> Any:
 
 
 def _is(wanted: type, value: Json) -> bool:
-    """Whether a plain value is of a type: JSON's true is no number, and its 1 may stand for 1.0."""
+    """Whether a plain value is of a type: JSON's true is not a number, and its 1 may stand for 1.0."""
     if isinstance(value, bool) or wanted is bool:
         return isinstance(value, bool) and wanted is bool
     return isinstance(value, (int, float) if wanted is float else wanted)

@@ -47,9 +47,9 @@ _START: ContextVar[Callable[[], None]] = ContextVar("start", default=lambda: Non
 
 @contextmanager
 def on_demand(ray: AbstractContextManager[None], check: Callable[[], None]) -> Iterator[None]:
-    """While the block lasts, the first `start` enters `ray`, which is `started`, and calls `check`.
+    """Within the block, the first `start` enters `ray`, which is `started`, and calls `check`.
 
-    A study that is done needs no Ray: starting and ending one takes seconds, and importing it a few more.
+    A finished study needs no Ray: importing, starting and ending it takes several seconds.
     """
     with ExitStack() as stack:
 
@@ -66,7 +66,7 @@ def on_demand(ray: AbstractContextManager[None], check: Callable[[], None]) -> I
 
 
 def start() -> None:
-    """Begin what `on_demand` holds ready, unless that was done. Whoever runs something on Ray calls it first."""
+    """Start what `on_demand` prepared, unless it has started. To be called before anything runs on Ray."""
     _START.get()()
 
 

@@ -65,7 +65,7 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
 
 
 def _before(folder: StudyFolder, trial: Trial, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
-    """Step 0 of every attack: what the trial's own rows say to the attacked questions, in their order.
+    """Step 0 of every attack: the trial's own rows of the attacked questions, in their order.
 
     Only what is not on disk is asked. That is the half `report` of a trial that did not win and is attacked because
     robustness is searched.
@@ -85,17 +85,17 @@ def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: s
 
 
 def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
-    """What became of an attack on a trial."""
+    """The state of an attack on a trial."""
     return state_of_attack(folder.attack(trial.key, content_key(attacker)))
 
 
 def agreed_attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
-    """The same for several processes that do a job together: as the first of them sees it, so that all do the same."""
+    """The same as the first process of a job sees it, so that all processes do the same."""
     return world().broadcast_from_first(lambda: attack_state(folder, trial, attacker))
 
 
 def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Any) -> None:
-    """Write the record of an attack; `what` are the fields that say what it came to."""
+    """Write the record of an attack; `what` are the fields of its outcome."""
     path = record_beside(folder.attack(trial.key, content_key(attacker)))
     write_record(path, AttackRecord(name_of(attacker), canonical(attacker), **what))
 

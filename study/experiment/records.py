@@ -1,4 +1,4 @@
-"""The records that end the teaching of a model and a trial."""
+"""The records that end learning and trials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from study.model.loading import Loading
 def learned_record(
     learned: Learned, loading: Loading, sha256: Mapping[str, str], *, seconds: float = 0.0, chunks: int = 1
 ) -> LearnedRecord:
-    """The record of a model that was taught to the end, in so many chunks, by the processes of this world."""
+    """The record of a model taught in so many chunks by the processes of this world."""
     how: dict[str, Any] = {"seconds": seconds, "chunks": chunks, "processes": world().size}
     return LearnedRecord(**canonical(learned), **asdict(loading), **how, key=learned.key, sha256=sha256)
 
@@ -39,7 +39,7 @@ def keep_record(
     cost: Mapping[str, float],
     chunks: int = 1,
 ) -> TrialRecord:
-    """Write a trial's record, which ends the trial: from now on it is never run again."""
+    """Write a trial's record, which ends the trial: it is never run again."""
     record = TrialRecord(
         key=trial.key,
         state=state,

@@ -91,7 +91,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
 
 
 def _together(own: ComputeCount) -> ComputeCount:
-    """What all processes of a job did, each of which counts its own work."""
+    """The work of all processes of a job, each of which counts its own."""
     return ComputeCount.of(world().all_gather_objects(own))
 
 

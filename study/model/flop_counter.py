@@ -72,14 +72,14 @@ class ComputeCount:
         return self.passes[part, False] + self.passes[part, True]
 
     def amounts(self) -> dict[str, float]:
-        """What a record keeps of it: all but the passes."""
+        """The entries of a record: all but the passes."""
         names = ("images", "prompt_tokens", "generated_tokens", "flops")
         return {name: getattr(self, name) for name in names}
 
 
 @contextmanager
 def counted(vlm: VLM) -> Iterator[ComputeCount]:
-    """Count what is done within the block by models of `vlm`'s class, whoever calls them: a loss, or `generate`."""
+    """Count the work of models of `vlm`'s class within the block, whether a loss or `generate` calls them."""
     from transformers.modeling_utils import AttentionInterface
 
     count = ComputeCount()
@@ -99,7 +99,7 @@ def counted(vlm: VLM) -> Iterator[ComputeCount]:
 
 @contextmanager
 def _wrapped(owner: type, name: str, wrapper: Callable[[Any], Any]) -> Iterator[None]:
-    """While the block lasts, a method of a class is what `wrapper` makes of it.
+    """Within the block, a method of a class is wrapped by `wrapper`.
 
     Hooks on all modules would slow down each of them, and hooks on those of one model miss teachers and adapters.
     """
@@ -136,7 +136,7 @@ def _count_tokens(count: ComputeCount, hidden: Tensor, cache: Any) -> None:
 
 
 def _counting_layer(count: ComputeCount, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A layer that is one product of what it is given and its weight: for the gradient of each as much again."""
+    """A layer that is one product of its input and its weight: the gradient of each costs as much again."""
 
     def forward(layer: nn.Module, given: Tensor) -> Tensor:
         output = run(layer, given)
@@ -157,16 +157,16 @@ def _multiplications(layer: Any, given: Tensor, output: Tensor) -> int:
 
 
 def _count_backward(count: ComputeCount, flops: float, output: Tensor) -> None:
-    """Add what the backward pass of an output takes, once it comes there."""
+    """Add the work of the backward pass of an output when it gets there."""
 
     def add(_: object) -> None:
         count.flops += flops
 
-    output.grad_fn.register_prehook(add)  # half the price of the tensor's own hook
+    output.grad_fn.register_prehook(add)  # half the cost of the tensor's own hook
 
 
 def _counting_attention(count: ComputeCount, find: Callable[..., Any]) -> Callable[..., Any]:
-    """What finds the function that computes a layer's attention: all layers of transformers ask for theirs here."""
+    """The lookup of attention functions: every layer of transformers finds its own here."""
 
     def counting(attend: Callable[..., Any]) -> Callable[..., Any]:
         def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:

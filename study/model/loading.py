@@ -202,7 +202,7 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     vlm = VLM(model.eval(), processor)
     if spreads() and not whole:
         return vlm.spread_out()
-    if loading.quantized:  # layer by layer: as numbers the whole model might not fit on the device
+    if loading.quantized:  # layer by layer: before quantization the whole model might not fit on the device
         quantize(model, list(vlm.linear(("llm",))), loading.quantized, device)
     model.to(device)
     return vlm

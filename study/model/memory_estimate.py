@@ -56,9 +56,9 @@ class Shape:
     """Activations of a picture in a vision tower that is trained."""
     logits: int
     spared: int = 0
-    """Bytes that the weights take less once learning is over, where the LLM is held in codes; 0 where it is not."""
+    """Bytes that quantization saves once learning is over; 0 if the LLM is not quantized."""
     decoded: int = 0
-    """Bytes of the largest layer that is held in codes, while it runs."""
+    """Bytes of the largest quantized layer, dequantized while it runs."""
 
     @property
     def weights(self) -> int:
@@ -75,7 +75,7 @@ class Estimate:
     states: int
     """Gradients and AdamW's moments, and the adapters themselves."""
     copies: int
-    """Copies of weights: teachers, and of an LLM in codes one layer as numbers. What is put back after a trial is read
+    """Copies of weights: teachers, and of a quantized LLM one dequantized layer. What is put back after a trial is read
     from its file."""
     picture: int
     """Activations of a picture with one question, with headroom."""
@@ -114,7 +114,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
 
 
 def estimates(shape: Shape) -> list[Estimate]:
-    """Every kind of training that a study does: with an LLM in codes, after learning, that of the visual module alone.
+    """Every kind of training that a study does: with a quantized LLM, after learning, that of the visual module alone.
 
     What a trial puts back it reads from the learned model's file, of which all processes of a machine share the pages.
     """

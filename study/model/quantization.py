@@ -129,7 +129,7 @@ def code_bytes(layer: nn.Linear, format: Codes) -> int:
 def quantize(model: nn.Module, names: Iterable[str], format: Codes, device: str | torch.device) -> None:
     """Replace the linear layers of these names by quantized ones on `device`.
 
-    One layer after another: no more than one weight is on the device as numbers at a time.
+    One layer after another: no more than one weight is on the device unquantized at a time.
     """
     for name in names:
         layer = cast(nn.Linear, model.get_submodule(name))
@@ -137,7 +137,7 @@ def quantize(model: nn.Module, names: Iterable[str], format: Codes, device: str 
 
 
 def as_numbers(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of a model by the name it has where nothing is held in codes, to be written to a folder."""
+    """Every tensor of a model by the name it has without quantization, to be written to a folder."""
     tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, layer in model.named_modules():
         if isinstance(layer, QuantizedLinear):

@@ -52,7 +52,7 @@ def learn_models(plan: Plan) -> StudyContext:
 
 
 def raise_first(errors: Mapping[str, str]) -> None:
-    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without what they make."""
+    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without their results."""
     for name, error in errors.items():
         raise Failed(f"{name} failed: {error}")
 

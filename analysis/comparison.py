@@ -10,11 +10,12 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from analysis.study_folder import StudyResults, TrialResult
+from analysis.study_folder import StudyResults
+from study.core.records import TrialRecord
 from study.core.terms import Goal
-from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap, noise_floor, scores, terms, worst_person
+from study.metrics.forget_gap import PEOPLE, REFERENCES, Group, Term, gap, noise_floor, scores, terms, worst_person
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
-from study.metrics.objectives import Group, distance_to_ideal, forget_groups, keep_groups
+from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Bench:
     groups: tuple[Group, ...]
 
 
-def rows_of(study: StudyResults, members: Sequence[TrialResult]) -> list[pd.DataFrame]:
+def rows_of(study: StudyResults, members: Sequence[TrialRecord]) -> list[pd.DataFrame]:
     """The rows of the test half of each seed that was scored on it."""
     found = (study.rows(trial.key, "report") for trial in members)
     return [rows for rows in found if rows is not None]

@@ -1,26 +1,35 @@
 """A study folder as typed values: what was asked, what was proposed, what ran, what was attacked.
 
-Reads only; missing parts are empty, damaged parts raise `ValueError` that names the file.
+Reads only; missing parts are empty, damaged parts raise `Damaged` that names the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, get_args
 
 import pandas as pd
 
 from study.core.files import read_json
 from study.core.layout import StudyFolder, rows_beside
+from study.core.records import (
+    AttackProposal,
+    AttackRecord,
+    AttackState,
+    MethodProposal,
+    ModelKind,
+    SequenceRecord,
+    TrialRecord,
+    read_record,
+    state_of_attack,
+)
 from study.core.rows import read_rows
 from study.core.terms import Goal
 from study.metrics.verdicts import MARGIN
 
-Kind = Literal["method", "vanilla", "reference"]
-AttackState = Literal["complete", "failed", "unfinished"]
 SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
         "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
@@ -29,61 +38,14 @@ KEEPS = 0.5
 
 
 @dataclass(frozen=True)
-class TrialResult:
-    """One trial as it lies on disk. `kind` tells a method from the two models that were never unlearned."""
-
-    key: str
-    state: str
-    method: str
-    ratio: int
-    seed: int
-    start: Mapping[str, Any]
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    reason: str = ""
-    cost: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def kind(self) -> Kind:
-        """`vanilla` or `reference` for the identity method on that model, else `method`."""
-        if self.method != "none":
-            return "method"
-        return "reference" if self.start.get("kind") == "reference" else "vanilla"
-
-    @property
-    def label(self) -> str:
-        """The name under which tables and figures show the trial."""
-        return self.method if self.kind == "method" else self.kind
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """One set of hyper-parameters that the search asked for; several may share a trial (duplicates).
-
-    `default` is None where the file does not say. `warm` marks what won in an earlier study.
-    """
-
-    method: str
-    number: int
-    ratio: int
-    trial: str
-    default: bool | None = None
-    warm: bool = False
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Attack:
-    """One attack on one trial: its settings, and where the rows scored at each attack step lie."""
+    """One attack on one trial, with the rows scored at each attack step."""
 
     key: str
-    name: str
-    settings: Mapping[str, Any]
-    path: Path
+    record: AttackRecord
     state: AttackState
-    reason: str = ""
-    """Why it failed, or why it ended early; what came back until then is then the result."""
-    weights: bool = True
-    """Whether it changes weights; an attack on the input cannot ruin the model."""
+    path: Path
+    """Where its rows lie."""
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -92,24 +54,11 @@ class Attack:
 
 
 @dataclass(frozen=True)
-class AttackProposal:
-    """One attack that the attacker's own search asked for against a trial; several may be the same attack."""
-
-    target: str
-    search: str
-    number: int
-    attack: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class InTurn:
     """A method applied to several requests, one after another; a row's step says how many had been done."""
 
     requests: int
-    people: tuple[tuple[str, ...], ...]
-    """Whom each request was about."""
-    diverged: str
+    record: SequenceRecord
     rows: pd.DataFrame = field(repr=False)
 
 
@@ -163,17 +112,17 @@ class StudyResults:
         return float(self.settings.get("equivalence_margin", MARGIN))
 
     @cached_property
-    def trials(self) -> dict[str, TrialResult]:
+    def trials(self) -> dict[str, TrialRecord]:
         """All trials on disk by their key."""
-        return {trial.key: trial for trial in (_parsed(TrialResult, path) for path in self.folder.trial_records())}
+        return {trial.key: trial for trial in (read_record(TrialRecord, path) for path in self.folder.trial_records())}
 
     @cached_property
-    def proposals(self) -> list[Proposal]:
+    def proposals(self) -> list[MethodProposal]:
         """All proposals, by method and number. Without a mark, the first of each method and ratio is the default."""
-        found: list[Proposal] = []
+        found: list[MethodProposal] = []
         defaulted: set[tuple[str, int]] = set()
         for path in self.folder.proposals():
-            proposal = _parsed(Proposal, path, method=path.parent.name)
+            proposal = read_record(MethodProposal, path, method=path.parent.name)
             group = (proposal.method, proposal.ratio)
             if proposal.default is None:
                 proposal = replace(proposal, default=group not in defaulted)
@@ -206,12 +155,12 @@ class StudyResults:
         met = {t.method for t in self.trials.values() if t.kind == "method"} | {p.method for p in self.proposals}
         return asked + sorted(met - set(asked))
 
-    def yardsticks(self, kind: Kind, ratio: int) -> list[TrialResult]:
+    def yardsticks(self, kind: ModelKind, ratio: int) -> list[TrialRecord]:
         """The complete vanilla or reference trials of one ratio, by seed."""
         found = [t for t in self.trials.values() if t.kind == kind and t.ratio == ratio and t.state == "complete"]
         return sorted(found, key=lambda trial: (trial.seed, trial.key))
 
-    def labelled(self, ratio: int) -> Iterator[tuple[str, list[TrialResult]]]:
+    def labelled(self, ratio: int) -> Iterator[tuple[str, list[TrialRecord]]]:
         """Vanilla, reference and each winner of one ratio with the trials (seeds) that stand for it."""
         yield "vanilla", self.yardsticks("vanilla", ratio)
         yield "reference", self.yardsticks("reference", ratio)
@@ -235,18 +184,17 @@ class StudyResults:
         found: dict[str, list[AttackProposal]] = {}
         for path in self.folder.attack_proposals():
             target, search = path.parts[-3:-1]
-            found.setdefault(target, []).append(_parsed(AttackProposal, path, target=target, search=search))
+            proposal = read_record(AttackProposal, path, target=target, search=search)
+            found.setdefault(target, []).append(proposal)
         return {target: sorted(asked, key=lambda p: (p.number, p.search)) for target, asked in sorted(found.items())}
 
     def sequences(self, key: str) -> list[InTurn]:
         """A trial's method applied to several requests in turn, by their number."""
-        found = []
-        for path in self.folder.sequences(key):
-            if (table := rows_beside(path)).exists():
-                about = read_json(path)
-                people = tuple(tuple(group) for group in about["people"])
-                found.append(InTurn(int(path.stem), people, about.get("diverged") or "", self._kept(table)))
-        return found
+        return [
+            InTurn(int(path.stem), read_record(SequenceRecord, path), self._kept(rows))
+            for path in self.folder.sequences(key)
+            if (rows := rows_beside(path)).exists()
+        ]
 
     def _kept(self, path: Path) -> pd.DataFrame:
         if path not in self._rows:
@@ -268,11 +216,8 @@ def read(root: Path, cold: Path | None = None) -> StudyResults:
 
 
 def _attack(path: Path) -> Attack:
-    about, table = read_json(path), rows_beside(path)
-    state: AttackState = "failed" if "failed" in about else "complete" if table.exists() else "unfinished"
-    reason = about.get("failed") or about.get("diverged") or ""
-    weights = bool(about.get("changes", True))
-    return Attack(path.stem, about["attack"], about.get("settings") or {}, table, state, reason, weights)
+    rows = rows_beside(path)
+    return Attack(path.stem, read_record(AttackRecord, path), state_of_attack(rows), rows)
 
 
 def _check_cold(study: StudyResults) -> None:
@@ -289,15 +234,3 @@ def _check_cold(study: StudyResults) -> None:
     other += [f"defaults.{name}" for name in sorted({*starts} & {*cold_starts}) if starts[name] != cold_starts[name]]
     if other:
         raise ValueError(f"--cold {study.cold.root} is another study than {study.root}: {', '.join(other)} differ")
-
-
-T = TypeVar("T", TrialResult, Proposal, AttackProposal)
-
-
-def _parsed(kind: type[T], path: Path, **given: Any) -> T:
-    content = {**read_json(path), **given}
-    names = [entry.name for entry in fields(kind)]
-    try:
-        return kind(**{name: content[name] for name in names if name in content})
-    except TypeError as error:
-        raise ValueError(f"{path} lacks a field ({error}): remove it and run the study again to rebuild it") from error

@@ -12,7 +12,8 @@ import pandas as pd
 
 from analysis import comparison, pareto
 from analysis.naming import HALVES
-from analysis.study_folder import StudyResults, TrialResult
+from analysis.study_folder import StudyResults
+from study.core.records import TrialRecord
 from study.core.rows import ROW_COLUMNS
 from study.core.terms import Half
 from study.metrics import recovery
@@ -21,7 +22,7 @@ from study.metrics.objectives import BROKEN, distance_to_ideal, mean_gap, object
 OBJECTIVES = ["forget_gap", "utility", "distance"]
 TRIAL_COLUMNS = ["key", "method", "ratio", "seed", "kind", "state", "number", "default", "winner", "confirmation",
                  "front", *OBJECTIVES, "parameters", "unlearn_seconds", "score_seconds", "overhead_seconds",
-                 "reason"]  # fmt: skip
+                 "unlearn_flops", "score_flops", "reason"]  # fmt: skip
 WINNER_COLUMNS = ["method", "ratio", "key", "parameters", "seeds", "seeds_planned", *OBJECTIVES,
                   *(f"select_{name}" for name in OBJECTIVES), "distance_min", "distance_max", "retained", "broken",
                   "forget_gap_low", "forget_gap_high", "mean_gap", "farther", "farther_low", "farther_high", "tied",
@@ -62,7 +63,7 @@ def trials(study: StudyResults) -> pd.DataFrame:
             "state": trial.state, "number": first.get(trial.key), "default": trial.key in defaults,
             "winner": trial.key in chosen, "confirmation": trial.key in repeats, "front": False, **values,
             "parameters": json.dumps(trial.hyperparameters, sort_keys=True), **trial.cost,
-            "reason": trial.reason or problem,
+            "score_flops": trial.cost.get("flops"), "reason": trial.reason or problem,
         })  # fmt: skip
     table = pd.DataFrame(lines, columns=columns(study, TRIAL_COLUMNS)).astype({"number": "Int64"})
     searched = table[(table["kind"] == "method") & table["number"].notna()]
@@ -114,9 +115,10 @@ def winners(study: StudyResults) -> pd.DataFrame:
         })  # fmt: skip
     table = pd.DataFrame(lines, columns=columns(study, WINNER_COLUMNS))
     table = table.sort_values(["ratio", "distance", "method"], ignore_index=True)
-    for ratio, mine in table.groupby("ratio"):
+    for ratio in study.ratios:
+        mine = table[table["ratio"] == ratio]
         usable = mine[~mine["broken"].astype(bool)].dropna(subset=["distance"])
-        table = _with_ties(study, table, usable, int(str(ratio)))
+        table = _with_ties(study, table, usable, ratio)
     return table.astype({"tied": bool})
 
 
@@ -152,7 +154,7 @@ def _with_ties(study: StudyResults, table: pd.DataFrame, usable: pd.DataFrame, r
     return table
 
 
-def quality(study: StudyResults, members: Sequence[TrialResult]) -> dict[str, float | bool]:
+def quality(study: StudyResults, members: Sequence[TrialRecord]) -> dict[str, float | bool]:
     """`retained` and `broken` of the trials that stand for one model, on the test half, averaged over them."""
     usable = [objectives_of(study, trial.key, "report")[0]["utility"] for trial in members]
     utility = float(pd.Series(usable, dtype=float).mean())
@@ -196,11 +198,11 @@ def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, 
     return {**values, "distance": distance_to_ideal(**values)}, problem
 
 
-def _recovery(study: StudyResults, trial: TrialResult, half: Half, utility: float) -> tuple[float, str]:
+def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: float) -> tuple[float, str]:
     """The recovery of a trial under the search attack, or NaN and why that is not known."""
     met = [trial, *study.yardsticks("reference", trial.ratio)[:1]]
     hits = [hit for t in met if (hit := study.attacks(t.key).get(search_attack(study)))]
-    if failed := [hit.reason for hit in hits if hit.state == "failed"]:
+    if failed := [hit.record.reason for hit in hits if hit.state == "failed"]:
         return NAN, f"the search attack failed: {failed[0]}"
     if len(hits) < 2 or any(hit.state == "unfinished" for hit in hits):
         return NAN, "the search attack has not been run"
@@ -218,14 +220,14 @@ def _attack_state(study: StudyResults, key: str) -> str:
     return "unfinished" if hit is None or hit.state == "unfinished" else "attack failed"
 
 
-def report_rows(study: StudyResults, members: Sequence[TrialResult]) -> pd.DataFrame:
+def report_rows(study: StudyResults, members: Sequence[TrialRecord]) -> pd.DataFrame:
     """The rows of some trials on the test half together, with the `seed` of each."""
     found = [(trial.seed, study.rows(trial.key, "report")) for trial in members]
     parts = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
     return pd.concat(parts, ignore_index=True) if parts else no_rows()
 
 
-def _retain_accuracy(study: StudyResults, members: Sequence[TrialResult]) -> float:
+def _retain_accuracy(study: StudyResults, members: Sequence[TrialRecord]) -> float:
     rows = report_rows(study, members)
     chosen = rows[(rows["role"] == "retain") & (rows["task"] == "classification")]
     return math.fsum(chosen["score"]) / len(chosen) if len(chosen) else NAN

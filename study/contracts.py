@@ -1,43 +1,56 @@
-"""What a plug-in owes, and the trial that puts plug-ins together."""
+"""The bases of base models, benchmarks, methods and attacks, and the request that methods and attacks receive."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
-import pandas as pd
-from torch import Tensor
-
-from study.core.terms import Goal, Part
+from study.core.terms import Attention, Dtype, Goal, Part, Quantized
+from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
-from study.model.vlm import VLM
+from study.training.schedule import Schedule
+
+if TYPE_CHECKING:  # help and errors of the command line need no model libraries
+    import pandas as pd
+    from torch import Tensor
+
+    from study.model.vlm import VLM
 
 Material = Literal["all", "image_text", "text"]
 """Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""
 
 
-class BaseModel(Protocol):
-    """A model before any study touched it: a frozen dataclass that can be called."""
+class BaseModel(ABC):
+    """A model before learning: a frozen dataclass that can be called."""
 
+    path: Path | None = None
+    """The folder of the model; None if it is generated."""
+    dtype: Dtype = "float32"
+    """The type in which its weights are loaded, trained and saved."""
+    attention: Attention = "sdpa"
+    """How attention is computed."""
+    quantized: Quantized = ""
+    """The format of the LLM's linear layers once learning is over; empty for `dtype`."""
+
+    @abstractmethod
     def __call__(self, folder: Path) -> Path:
-        """The Hugging Face folder of the model, made under `folder` first if it has to be made."""
-        ...
+        """The Hugging Face folder of the model, generated under `folder` if need be."""
 
 
-class Source(Protocol):
-    """Where a benchmark comes from: a frozen dataclass that can be called."""
+class Source(ABC):
+    """The source of a benchmark: a frozen dataclass that can be called. Equal ones are read once per process."""
 
+    train_split: Path = Path()
+    """A folder with lessons that replace the benchmark's own, if there is one."""
+
+    @abstractmethod
     def __call__(self, folder: Path) -> Benchmark:
-        """Read the benchmark, written under `folder` first if it has to be made."""
-        ...
-
-    def __hash__(self) -> int:
-        """Equal sources are read once per process."""
-        ...
+        """Read the benchmark; one that is generated is first written under `folder`."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +104,57 @@ class Request:
         return narrowed
 
 
-class Method(Protocol):
-    """An unlearning method: a frozen dataclass of its hyper-parameters that can be called."""
+class _Plugin:
+    """The base of methods and attacks. Each is a frozen dataclass of its settings that can be called.
 
+    The attributes of a base are defaults; a plug-in overrides one with a field or a property of that name.
+    """
+
+    trains: tuple[Part, ...] = ()
+    """Parts that are trained."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a setting that is none of its choices; a plug-in with more checks calls this first."""
+        check_literals(self)
+
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """The parts that it may write to."""
+        return self.trains
+
+
+class Method(_Plugin, ABC):
+    """An unlearning method."""
+
+    modality: Material = "all"
+    """The lessons it trains on: all, or those with (`image_text`) or without (`text`) a picture."""
+    schedule: Schedule | None = None
+    """The schedule of its training, if it trains."""
+
+    @property
+    def oracle(self) -> bool:
+        """Whether it uses the reference model, which does not exist in practice: an oracle is never ranked."""
+        return False
+
+    @property
+    def trains_adapters(self) -> bool:
+        """Whether it trains adapters in place of weights."""
+        return self.schedule is not None and self.schedule.lora_rank > 0
+
+    @abstractmethod
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Unlearn in place, or return another model. The weights are the caller's to restore."""
-        ...
 
 
-Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
-"""How rows are got out of a model: one per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
+Reading: TypeAlias = "Callable[[VLM, Sequence[Question]], pd.DataFrame]"
+"""Scores questions on a model: one row per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
 
 
 class Stage(NamedTuple):
-    """A moment of an attack at which the model is scored: by asking it, or by a reading of the attack's own."""
+    """A point of an attack at which the model is scored: by questions, or by a function `read` of the attack.
+
+    Step 0 is the model before the attack. Its rows are on disk, so no attack yields it.
+    """
 
     step: int
     vlm: VLM
@@ -112,27 +162,27 @@ class Stage(NamedTuple):
     read: Reading | None = None
 
 
-InChain = Literal["first", "last"]
-"""Where alone an attack may stand among composed ones: first, if it needs the weights as the method left them; last, if
-it reads the model its own way. A class variable `in_chain` says so; without it an attack may stand anywhere."""
+InChain = Literal["anywhere", "first", "last"]
+"""Where an attack may stand among composed ones: `first` alone if it needs the weights as the method left them, `last`
+alone if it reads the model its own way."""
 
 
-class Attack(Protocol):
-    """An attempt to get the forgotten back: it may change the model, the questions, or both."""
+class Attack(_Plugin, ABC):
+    """An attempt to recover what was unlearned: it may change the model, the questions, or how answers are read."""
+
+    in_chain: ClassVar[InChain] = "anywhere"
+    parts: tuple[Part, ...] = ()
+    """Parts that are changed without training."""
+
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """The parts that it may write to."""
+        return (*self.trains, *self.parts)
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
-        """The lessons the attacker is handed; only what they do not state counts as recovered."""
-        ...
+        """The lessons that the attacker receives, by default none; only what they do not state counts as recovered."""
+        return ()
 
+    @abstractmethod
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Attack, yielding the stages to be scored; the first is step 0, the model as it was found."""
-        ...
-
-
-def changed_parts(plugin: object) -> frozenset[Part]:
-    """The parts that a method or an attack may write to: what its `changes` says, else its `trains` or its `parts`.
-
-    Composed attacks change what any of them does.
-    """
-    said = next((getattr(plugin, name) for name in ("changes", "trains", "parts") if hasattr(plugin, name)), ())
-    return frozenset(said).union(*map(changed_parts, getattr(plugin, "links", ())))
+        """Attack, yielding at least one stage to be scored; steps rise from 1. The weights are the caller's."""

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,11 +32,10 @@ from study.engine.cluster import asks_for_token
 from study.experiment.smoke_test import Check, group_of, tried
 from study.model import memory_estimate
 from study.model.families import read_layers
-from study.model.loading import SAMPLE, load, without_weights
+from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.memory_estimate import GIB, Shape
 from study.model.packing import Group
-from study.model.quantization import Quantized
-from study.model.vlm import VLM, Attention, Dtype
+from study.model.vlm import VLM
 
 GCS = 6379  # where a Ray's control store listens by default
 
@@ -71,21 +70,20 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
     model = plugin("base_models", asked.model)
-    dtype: Dtype = getattr(model, "dtype", get_args(Dtype)[0])
-    quantized: Quantized = getattr(model, "quantized", "")
-    folder = model(data)
-    empty = without_weights(folder, dtype)
+    loading, folder = Loading.of(model), model(data)
+    empty = without_weights(folder, loading)
     questions = _sample(asked.benchmark, data)
-    shape, limit = memory_estimate.shape(empty, quantized), (asked.memory_gb or _memory_here()) * GIB
+    shape, limit = memory_estimate.shape(empty, loading.quantized), (asked.memory_gb or _memory_here()) * GIB
     kind = empty.model.config.model_type
     told = (
         f"family {kind} (study/model/families/{kind}.py)"
         if kind in known("families")
         else "no family of its own: parts found by their usual names"
     )
-    console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {dtype}, {told}", markup=False)
-    if quantized:
-        console.print(f"After learning the LLM's linear layers are quantized ({quantized}) and frozen.", markup=False)
+    console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {loading.dtype}, {told}", markup=False)
+    if loading.quantized:
+        held = f"After learning the LLM's linear layers are quantized ({loading.quantized}) and frozen."
+        console.print(held, markup=False)
     _print_parts(empty, shape)
     _print_tokens(empty)
     _print_prompts(empty, questions)
@@ -93,8 +91,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     sound = _print_ray()
     if asked.no_smoke:
         return 0 if sound else 1
-    attention: Attention = getattr(model, "attention", "sdpa")
-    loaded = partial(load, folder, dtype=getattr(torch, dtype), attention=attention, quantized=quantized)
+    loaded = partial(load, folder, loading=loading)
     outcomes = _smoke(loaded, shape, limit, questions)
     table("Smoke test of at most 30 s", ["check", "outcome", "note"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1

@@ -8,71 +8,71 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 from study.core.files import read_json, sync, write_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
+from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record
 from study.experiment.checkpoints import load_learned, save, unlearned_model
 from study.model.vlm import VLM
 
 ABOUT = "unlearning.json"
 """The file beside the weights that says where they come from."""
 NOTE = (
-    "An instruction is no weight: the scores of this trial are those of a model that is asked with the instruction, on "
-    "a line of its own, in front of every prompt, and these files do not do that by themselves."
+    "The instruction is not part of the weights: this trial was scored with the instruction on a separate line before "
+    "every prompt, and whoever uses these files has to add it."
 )
 
 
 def named(root: Path) -> dict[str, str]:
-    """The trials that have a name, by it: `vanilla`, `reference@RATIO`, then the winners as METHOD@RATIO.
+    """The keys of the trials that have a name: `vanilla`, `reference@RATIO`, then the winners as METHOD@RATIO.
 
-    Vanilla is the same model at every ratio; of its trials the one of the smallest ratio stands for it.
-    Raises `FileNotFoundError` with the remedy if `root` is no study.
+    Vanilla is the same model at every ratio; its trial at the smallest ratio stands for it. Raises `FileNotFoundError`
+    with the remedy if `root` is not a study.
     """
     folder = StudyFolder(root)
     if not folder.settings.exists():
         raise FileNotFoundError(f"{root} is not a study: it has no {folder.settings.name}; name one such as runs/tiny")
-    records = [read_json(path) for path in StudyFolder(root).trial_records()]
-    yardsticks = [record for record in records if record["method"] == "none"]
+    records = [read_record(TrialRecord, path) for path in folder.trial_records()]
     found: dict[str, str] = {}
-    for kind in ("vanilla", "reference"):
-        for record in sorted(yardsticks, key=lambda r: (r["ratio"], r["seed"], r["key"])):
-            if record["start"]["kind"] == kind:
-                found.setdefault(kind if kind == "vanilla" else f"{kind}@{record['ratio']}", record["key"])
+    for kind in get_args(ModelKind):
+        for record in sorted(records, key=lambda r: (r.ratio, r.seed, r.key)):
+            if record.kind == kind:
+                found.setdefault(kind if kind == "vanilla" else f"{kind}@{record.ratio}", record.key)
     winners = read_json(folder.winners) if folder.winners.exists() else {}
     for method, ratios in winners.items():
         found |= {f"{method}@{ratio}": won["trials"][0] for ratio, won in ratios.items() if won["trials"]}
     return found
 
 
-def record_of(root: Path, name: str) -> Json:
-    """The record of the complete trial that `name`, one of `named` or a trial's key, stands for.
+def record_of(root: Path, name: str) -> TrialRecord:
+    """The record of the complete trial with the name (one of `named`) or key `name`.
 
-    Raises `ValueError` with the nearest name if there is none, and with its state if it left no model.
+    Raises `ValueError` with the nearest name if there is none, and with its state if it has no model.
     """
     names = named(root)
     key = names.get(name, name)
     path = StudyFolder(root).record(key)
     if not path.exists():
         raise ValueError(_unknown(root, name, names))
-    record = read_json(path)
-    if record["state"] != "complete":
+    record = read_record(TrialRecord, path)
+    if record.state != "complete":
         raise ValueError(
-            f"trial {key} ({record['method']} at {record['ratio']} %) is {record['state']} ({record['reason']}), so "
-            "it left no model; name a complete trial"
+            f"trial {key} ({record.method} at {record.ratio} %) is {record.state} ({record.reason}) and has no model; "
+            "name a complete trial"
         )
     return record
 
 
-def export(root: Path, record: Json, to: Path) -> None:
+def export(root: Path, record: TrialRecord, to: Path) -> None:
     """Write the model of a complete trial as the folder `to`, whole or not at all.
 
     Raises `ValueError` if `to` exists or a file of the study is damaged.
     """
     if to.exists():
-        raise ValueError(f"{to} is there already: remove it, or name another folder with --to")
-    start = record["start"]["key"]
-    vlm, changed = unlearned_model(StudyFolder(root), record["key"], load_learned(root, start))
+        raise ValueError(f"{to} exists already: remove it, or name another folder with --to")
+    vlm, changed = unlearned_model(StudyFolder(root), record.key, load_learned(root, record.start.key))
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as draft:
         model = Path(draft) / to.name
@@ -84,25 +84,24 @@ def export(root: Path, record: Json, to: Path) -> None:
 
 
 def beside(vlm: VLM, folder: Path) -> None:
-    """Write how pictures are prepared also as the file that the released checkpoints have.
+    """Write the image processor's settings also to the file that the released checkpoints have.
 
-    Where torchvision is installed, the stock processor of Qwen reads from it how to take videos, and fails without.
+    Where torchvision is installed, the stock processor of Qwen reads its video settings from it and fails without.
     """
     vlm.processor.image_processor.save_pretrained(folder)
 
 
-def _about(root: Path, record: Json) -> Json:
+def _about(root: Path, record: TrialRecord) -> Json:
     """Where an exported model comes from."""
-    study, start = read_json(StudyFolder(root).settings), record["start"]
-    learned = read_json(StudyFolder(root).learned_record(start["key"]))
-    instruction = record["instruction"]
+    folder = StudyFolder(root)
+    study, learned = read_json(folder.settings), read_record(LearnedRecord, folder.learned_record(record.start.key))
     return {
         "study": {name: study.get(name, "") for name in ("name", "git")},
-        "trial": record["key"],
-        **{name: record[name] for name in ("method", "hyperparameters", "goal", "ratio", "seed")},
-        "start": {**start, "sha256": learned["sha256"]},
-        "instruction": instruction,
-        "note": NOTE if instruction else "",
+        "trial": record.key,
+        **{name: getattr(record, name) for name in ("method", "hyperparameters", "goal", "ratio", "seed")},
+        "start": {"kind": record.start.kind, "key": record.start.key, "sha256": learned.sha256},
+        "instruction": record.instruction,
+        "note": NOTE if record.instruction else "",
     }
 
 
@@ -125,14 +124,14 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         record = record_of(asked.study, asked.trial)
-        to: Path = asked.to or StudyFolder(asked.study).export(record["key"])
+        to: Path = asked.to or StudyFolder(asked.study).export(record.key)
         export(asked.study, record, to)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(to)
-    if record["instruction"]:
-        print(f"The product of {record['method']} is an instruction: {record['instruction']!r}. {NOTE}")
+    if record.instruction:
+        print(f"The result of {record.method} is an instruction: {record.instruction!r}. {NOTE}")
     return 0
 
 

@@ -22,6 +22,7 @@ import torch
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical
 from study.core.layout import StudyFolder
+from study.core.records import TrialRecord
 from study.export import export, named, record_of
 
 FAMILIES = {
@@ -77,9 +78,9 @@ def arguments_for(settings: Settings, tasks: Sequence[str], device: str) -> list
     ]
 
 
-def family(root: Path, record: Json) -> str:
+def family(root: Path, record: TrialRecord) -> str:
     """What lmms-eval calls the family of a trial's model. Raises `ValueError` for one it has no known name for."""
-    path = StudyFolder(root).model_dir(record["start"]["key"]) / "config.json"
+    path = StudyFolder(root).model_dir(record.start.key) / "config.json"
     kind = read_json(path)["model_type"]
     if kind not in FAMILIES:
         raise ValueError(
@@ -154,18 +155,18 @@ def failed_replies(log: str) -> int:
 
 
 # ---- running -----------------------------------------------------------------------------------------------------
-def missing(root: Path, record: Json, tasks: Sequence[str], settings: Settings) -> list[str]:
+def missing(root: Path, record: TrialRecord, tasks: Sequence[str], settings: Settings) -> list[str]:
     """The tasks that have not been measured of a trial with these settings."""
     there = {task for run in _runs(root, record) if run["settings"] == canonical(settings) for task in run["tasks"]}
     return [task for task in tasks if task not in there]
 
 
-def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, device: str) -> None:
+def measure(root: Path, record: TrialRecord, tasks: Sequence[str], settings: Settings, device: str) -> None:
     """Measure a trial's model on `tasks` and keep the numbers beside its record; its export is gone afterwards.
 
     Raises `Unmeasured` with the end of lmms-eval's log, which stays, if there is no result.
     """
-    path, asked = StudyFolder(root).general_utility(record["key"]), arguments_for(settings, tasks, device)
+    path, asked = StudyFolder(root).general_utility(record.key), arguments_for(settings, tasks, device)
     log = path.with_suffix(".log")
     with tempfile.TemporaryDirectory(prefix=f".{root.absolute().name}.", dir=root.absolute().parent) as temporary:
         export(root, record, Path(temporary) / MODEL)
@@ -190,8 +191,8 @@ def measure(root: Path, record: Json, tasks: Sequence[str], settings: Settings, 
     write_json(path, {"runs": [*_runs(root, record), run]})
 
 
-def _runs(root: Path, record: Json) -> list[Json]:
-    path = StudyFolder(root).general_utility(record["key"])
+def _runs(root: Path, record: TrialRecord) -> list[Json]:
+    path = StudyFolder(root).general_utility(record.key)
     runs: list[Json] = read_json(path)["runs"] if path.exists() else []
     return runs
 
@@ -215,7 +216,7 @@ def _said(what: str, log: Path) -> str:
 
 
 # ---- command line ------------------------------------------------------------------------------------------------
-def chosen(root: Path, names: Sequence[str]) -> dict[str, Json]:
+def chosen(root: Path, names: Sequence[str]) -> dict[str, TrialRecord]:
     """The records of vanilla, the references and the named trials, by their names; without names all winners.
 
     A trial with two names is there once, by the first. Raises `ValueError` for a named trial whose product is an
@@ -224,9 +225,9 @@ def chosen(root: Path, names: Sequence[str]) -> dict[str, Json]:
     there = named(root)
     yardsticks = [name for name in there if name == "vanilla" or name.startswith("reference@")]
     records = {name: record_of(root, name) for name in dict.fromkeys([*yardsticks, *(names or there)])}
-    first = {record["key"]: name for name, record in reversed(records.items())}
-    wanted = {name: record for name, record in records.items() if first[record["key"]] == name}
-    asked = {name: record for name, record in wanted.items() if not record["instruction"]}
+    first = {record.key: name for name, record in reversed(records.items())}
+    wanted = {name: record for name, record in records.items() if first[record.key] == name}
+    asked = {name: record for name, record in wanted.items() if not record.instruction}
     for name in wanted.keys() - asked.keys():
         left = f"{name}: the product of this method is an instruction, and lmms-eval asks without it"
         if names:

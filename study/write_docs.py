@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +24,10 @@ from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
 from study.core.plugins import find, known, search_space
-from study.core.terms import PARTS
+from study.core.terms import PARTS, Part
 from study.metrics.registry import METRICS
 from study.model.delta import restored
+from study.model.flop_counter import counted
 from study.model.loading import load
 from study.model.vlm import VLM
 from study.settings import REFERENCES
@@ -53,8 +53,8 @@ what runs once, before the first step, or altogether where there are no steps.
 class Cost(NamedTuple):
     """Forward passes by (part, with gradient): of one step, and of what comes before the first."""
 
-    step: Counter[tuple[str, bool]]
-    before: Counter[tuple[str, bool]]
+    step: Counter[tuple[Part, bool]]
+    before: Counter[tuple[Part, bool]]
 
 
 def methods_page() -> str:
@@ -68,40 +68,15 @@ def methods_page() -> str:
 
 def cost(method: Method, vlm: VLM, request: Request) -> Cost:
     """The forward passes of a method on a model, from a run of two steps and one of three."""
-    counted, start = [], {name: tensor.clone() for name, tensor in vlm.tensors().items()}
+    runs, start = [], {name: tensor.clone() for name, tensor in vlm.tensors().items()}
     for steps in STEPS:
         cache = request.cache / str(steps)  # what one run keeps for later ones must not make the next one cheaper
-        with restored(vlm, start), passes(vlm) as count:
+        with restored(vlm, start), counted(vlm) as count:
             _quick(method, steps)(vlm, replace(request, cache=cache))
-        counted.append(count)
-    step = counted[1] - counted[0]
-    before = Counter({key: counted[0][key] - STEPS[0] * step[key] for key in counted[0]})
+        runs.append(count.passes)
+    step = runs[1] - runs[0]
+    before = Counter({key: runs[0][key] - STEPS[0] * step[key] for key in runs[0]})
     return Cost(+step, +before)
-
-
-@contextmanager
-def passes(vlm: VLM) -> Iterator[Counter[tuple[str, bool]]]:
-    """Count the forward passes of each part, of this model and of copies made of it within the block."""
-    count: Counter[tuple[str, bool]] = Counter()
-
-    def counting(part: str) -> Any:
-        def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            count[part, _has_gradient(output)] += 1
-
-        return hook
-
-    modules = [vlm.model.get_submodule(vlm.prefixes[part]) for part in PARTS]
-    handles = [module.register_forward_hook(counting(part)) for part, module in zip(PARTS, modules, strict=True)]
-    try:
-        yield count
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _has_gradient(output: Any) -> bool:
-    parts = [output] if isinstance(output, torch.Tensor) else output if isinstance(output, tuple) else output.values()
-    return any(isinstance(part, torch.Tensor) and part.requires_grad for part in parts)
 
 
 def _small(folder: Path) -> tuple[VLM, Request]:
@@ -116,7 +91,7 @@ def _small(folder: Path) -> tuple[VLM, Request]:
 
 
 def _quick(method: Any, steps: int) -> Any:
-    if not hasattr(method, "schedule"):
+    if method.schedule is None:
         return method
     return replace(method, schedule=replace(method.schedule, steps=steps, pictures=2, lessons_per_picture=2, texts=1))
 
@@ -178,7 +153,8 @@ def _section(name: str, spent: Cost) -> str:
 
 
 def _hyperparameters(name: str, plugin: type[Any]) -> Iterator[str]:
-    searched, meanings, default = _ranges(name, plugin), _field_docs(plugin), plugin()
+    searched, default = _ranges(name, plugin), plugin()
+    meanings = _field_docs(Method) | _field_docs(plugin)
     for field in fields(plugin):
         value = getattr(default, field.name)
         if field.name == "trains":
@@ -213,8 +189,8 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _trains(method: Any) -> str:
-    return ", ".join(getattr(method, "trains", ())) or "nothing"
+def _trains(method: Method) -> str:
+    return ", ".join(method.trains) or "nothing"
 
 
 def _cost(spent: Cost) -> str:
@@ -222,11 +198,11 @@ def _cost(spent: Cost) -> str:
     return "; ".join(told) or "none"
 
 
-def _passed(count: Counter[tuple[str, bool]]) -> str:
+def _passed(count: Counter[tuple[Part, bool]]) -> str:
     return ", ".join(_passes(count, part) for part in PARTS if count[part, True] or count[part, False])
 
 
-def _passes(count: Counter[tuple[str, bool]], part: str) -> str:
+def _passes(count: Counter[tuple[Part, bool]], part: Part) -> str:
     plain, graded = count[part, False], count[part, True]
     told = [f"{graded} grad"] * bool(graded) + [f"{plain} forward"] * bool(plain)
     return f"{part} {' + '.join(told)}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
-import torch
 
 from study import doctor
 from study.core.console import console
+from study.core.terms import Dtype
 from study.doctor import _of_nobody, ray_guard
 from study.experiment import smoke_test
 from study.experiment.smoke_test import tried
 from study.model import memory_estimate
-from study.model.loading import load, without_weights
+from study.model.loading import Loading, load, without_weights
 from study.model.lora import lora_adapters
 from study.model.memory_estimate import GIB, Estimate, estimates, shape
 from study.model.packing import logits
@@ -79,9 +80,9 @@ def test_a_batch_is_what_is_left_over() -> None:
 
 # ---- trying it ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_every_family_is_sound(name: str, dtype: torch.dtype, family_folders: dict[str, Path]) -> None:
-    vlm = load(family_folders[name], dtype=dtype)
+@pytest.mark.parametrize("dtype", get_args(Dtype))
+def test_every_family_is_sound(name: str, dtype: Dtype, family_folders: dict[str, Path]) -> None:
+    vlm = load(family_folders[name], loading=Loading(dtype))
     before = snapshot(vlm)
     outcomes = list(tried(vlm, _of_nobody()))
     assert {outcome.state for outcome in outcomes} == {"ok"}, outcomes
@@ -96,9 +97,9 @@ def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(smoke_test, "STEP", type(step)(steps=1, learning_rate=0.0))
     monkeypatch.setattr(VLM, "image_tokens", 15)
     found = {outcome.name: outcome for outcome in tried(tiny, _of_nobody())}
-    assert "16 tokens, and prompts have 15 places" in found["a picture is encoded"].note
-    assert "they differ by" in found["packed logits are the plain ones"].note
-    assert "no weight changed" in found["a step of the visual module, kept and loaded"].note
+    assert "16 tokens, but prompts have 15 placeholders" in found["a picture is encoded"].note
+    assert "they differ by" in found["packed logits equal plain ones"].note
+    assert "no weight changed" in found["the visual module is trained, saved and loaded"].note
     assert [outcome.state for outcome in found.values()] == ["failed", "failed", "ok", "failed", "ok"]
 
 
@@ -111,13 +112,13 @@ def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
     status, told = run(TINY, "--benchmark", "synthetic:people=20,celebrities=8,views=2,strangers=8")
     assert status == 0
-    assert "LlavaForConditionalGeneration, llava, float32, as study/model/families/llava.py says" in told
+    assert "LlavaForConditionalGeneration, llava, float32, family llava (study/model/families/llava.py)" in told
     assert "model.multi_modal_projector" in told
-    assert "fed by 2 of 2 vision layers" in told
+    assert "2 of 2 vision layers feed the LLM" in told
     assert "48 x 48 pixels and 16 tokens" in told
     assert "'USER: <image>\\n" in told
     assert told.count(" ok ") == 5
-    assert "unknown to it" not in told  # the questions are the benchmark's, whose every word is known
+    assert "of them unknown" not in told  # the questions are the benchmark's, whose every word is known
 
 
 def test_what_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,10 +131,10 @@ def test_what_does_not_fit_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_failed_is_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (False, "the Ray at x lets everybody in"))
+    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (False, "the Ray at x lets anyone run code"))
     status, told = run(TINY, "--no-smoke")
     assert status == 1
-    assert "failed: the Ray at x lets everybody in" in told
+    assert "failed: the Ray at x lets anyone run code" in told
 
 
 def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_ray_without_a_token_is_noticed(address: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = {True: (True, "wants a token"), False: (False, "lets everybody run code"), None: (True, "none answers")}
+    answers = {True: (True, "requires a token"), False: (False, "lets anyone run code"), None: (True, "none answers")}
     for answer, (safe, said) in answers.items():
         places: list[str] = []
         monkeypatch.setattr(doctor, "asks_for_token", lambda gcs, to=places, says=answer: to.append(gcs) or says)
@@ -169,7 +170,7 @@ def test_a_ray_without_a_token_is_noticed(address: str, asked: str, monkeypatch:
 def test_what_starts_without_a_token_is_noticed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "asks_for_token", lambda _: pytest.fail("asked"))
     assert ray_guard("", "disabled") == (
-        False, "RAY_AUTH_MODE=disabled starts Rays that let everybody in: unset it, or set it to token",
+        False, "RAY_AUTH_MODE=disabled starts Rays that anyone can use: unset it, or set it to token",
     )  # fmt: skip
     assert ray_guard("ray://head:10001", "token")[0]
 

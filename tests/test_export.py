@@ -60,9 +60,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyCo
     root = tmp_path_factory.mktemp("parent") / "study"
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     for name in ("vanilla", "reference", *METHODS):
-        assert trials.run(context, of(name), REFERENCE.key)["state"] == "complete"
+        assert trials.run(context, of(name), REFERENCE.key).state == "complete"
     keep_record(context.folder, FAILED, "diverged", "loss is NaN", cost={})
     write_json(context.folder.settings, {"name": "mine", "git": "abc"})
     write_json(context.folder.winners, {name: {"10": {"trials": [of(name).key, "later"]}} for name in METHODS})
@@ -154,7 +154,7 @@ def test_an_instruction_is_no_weight(context: StudyContext, capsys: pytest.Captu
     about = read_json(to / "unlearning.json")
     assert about["instruction"] == INSTRUCTIONS["refuse"]
     assert about["tensors_changed"] == 0
-    assert about["note"].startswith("An instruction is no weight")
+    assert about["note"].startswith("The instruction is not part of the weights")
     assert INSTRUCTIONS["refuse"] in said
     assert about["note"] in said
     assert same_bits(snapshot(load(to)), snapshot(load_learned(context.root, VANILLA.key)))
@@ -166,7 +166,7 @@ def test_an_instruction_is_no_weight(context: StudyContext, capsys: pytest.Captu
     ("reference@15", "did you mean 'reference@10'?"),
     (of("vkd").key[:-1], f"did you mean '{of('vkd').key}'?"),
     ("zzz", "in {root}: There are vanilla,"),
-    (FAILED.key, f"trial {FAILED.key} (vkd at 10 %) is diverged (loss is NaN), so it left no model"),
+    (FAILED.key, f"trial {FAILED.key} (vkd at 10 %) is diverged (loss is NaN) and has no model"),
 ])  # fmt: skip
 def test_an_unknown_or_failed_trial(
     context: StudyContext, name: str, told: str, capsys: pytest.CaptureFixture[str]
@@ -181,7 +181,7 @@ def test_a_folder_that_is_there_stays(
 ) -> None:
     (tmp_path / "out").mkdir()
     assert run(context.root, "vanilla", "--to", tmp_path / "out") == 2
-    assert f"{tmp_path / 'out'} is there already: remove it, or name another" in capsys.readouterr().err
+    assert f"{tmp_path / 'out'} exists already: remove it, or name another" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
 
 

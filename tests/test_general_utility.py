@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,14 @@ from analysis.study_folder import read
 from analysis.tables import Table
 from study import general_utility as general
 from study.core.files import read_json, write_json
+from study.core.records import ModelKind, write_record
 from study.experiment.checkpoints import save
+from study.experiment.records import learned_record
+from study.experiment.trial_spec import Learned
 from study.general_utility import Settings, arguments_for, failed_replies, parsed
+from study.model.loading import Loading
 from study.model.tensor_files import save_tensors
+from study.training.schedule import Schedule
 from tests.helpers.planted import Model, Planter, plant
 from tests.helpers.small import fresh
 
@@ -91,9 +96,11 @@ def root(tmp_path: Path, tiny_folder: Path) -> Path:
     """A finished study of one ratio, with a winner that has weights and one that is an instruction."""
     root, vlm = tmp_path / "runs" / "mine", fresh(tiny_folder)
     write_json(root / "study.json", {"name": "mine", "git": "", "settings": {"methods": ["vkd", "prompting"]}})
-    for kind in ("vanilla", "reference"):
+    for kind in get_args(ModelKind):
         (root / "learned" / kind).mkdir(parents=True)
-        write_json(root / "learned" / kind / "learned.json", {"sha256": save(vlm, root / "learned" / kind / "model")})
+        digests = save(vlm, root / "learned" / kind / "model")
+        record = learned_record(Learned(kind, "base", "data", None, None, Schedule(), ("llm",), 0), Loading(), digests)
+        write_record(root / "learned" / kind / "learned.json", record)
     for key, method, start, instruction in (
         ("aaa", "none", "vanilla", ""), ("bbb", "none", "reference", ""),
         ("ccc", "vkd", "vanilla", ""), ("ddd", "prompting", "vanilla", "Say nothing."), ("eee", "vkd", "vanilla", ""),

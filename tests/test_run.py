@@ -72,6 +72,8 @@ def test_every_preset_is_whole() -> None:
         assert study.resolved() == study, name
         assert set(study.defaults) <= set(known("methods")), name
         assert set(study.attack_grid) <= set(known("attacks")), name
+        assert study.preset_methods().keys() == study.defaults.keys()  # each has the fields that it is given
+        assert study.preset_attacks().keys() == study.attack_grid.keys()
 
 
 @pytest.mark.parametrize(
@@ -239,9 +241,9 @@ def test_the_files_of_a_base_model_are_read_once(
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, model=str(tiny_folder), metric_seeds=2)
     planned = validate_study(study, tmp_path / "data")
     for ratio in study.forget_ratios:
-        assert [t.start for t in planned.yardsticks(ratio)] == [planned.vanilla, planned.reference(ratio)]
+        assert [t.start for t in planned.baselines(ratio)] == [planned.vanilla, *planned.references(ratio)]
         further = dataclasses.replace(planned, study=dataclasses.replace(study, seed=study.seed + 1))
-        assert planned.pool(ratio)[2:4] == list(further.yardsticks(ratio))
+        assert planned.pool(ratio)[2:4] == further.baselines(ratio)[:2]
     settle(planned)
     assert looked.count(planned.model) == 1 + len(study.forget_ratios)  # each of `further` is a plan of its own
 

@@ -17,7 +17,7 @@ from study.methods.kl_minimization import KLMinimization
 from study.methods.prompting import Prompting
 from study.methods.vkd import VKD
 from study.model.vlm import VLM
-from study.write_docs import cost, passes
+from study.write_docs import cost
 from tests.helpers.small import request_on
 
 
@@ -50,12 +50,3 @@ def test_passes_of_a_step_are_counted(
     """Ascent asks once; KL asks both models on retain lessons and one on forget lessons; features need no LLM."""
     request = request_on(benchmark, tmp_path / "cache", tiny_folder, goal="full")
     assert cost(method, tiny, request).step == Counter(step)
-
-
-def test_copies_are_counted_and_hooks_are_taken_out(tiny: VLM, benchmark: Benchmark) -> None:
-    pixels = tiny.pixels(list(benchmark.strangers[:2]))
-    with passes(tiny) as count:
-        tiny.features(pixels)
-        tiny.frozen_copy(("vision",)).features(pixels)
-    tiny.features(pixels)
-    assert count == Counter({("vision", False): 2, ("projector", False): 2})

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis import naming
-from analysis.study_folder import Attack, StudyResults, TrialResult
+from analysis.study_folder import Attack, StudyResults
+from study.core.records import TrialRecord
 from study.core.terms import Goal, Half
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
@@ -24,7 +25,7 @@ class Attacked(NamedTuple):
     ratio: int
     attack: str
     settings: str
-    members: tuple[TrialResult, ...]
+    members: tuple[TrialRecord, ...]
     rows: pd.DataFrame
     """Those that count, with the `seed` of each trial."""
     kept: float
@@ -52,9 +53,9 @@ def suite(study: StudyResults) -> dict[str, str]:
 def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
     """The kind of an attack and its settings. Composed ones are of one kind if their links are, in the same order;
     each setting is then named with its link, and with the number of the link where there are two of a kind."""
-    links = attack.settings.get("links")
+    links = attack.record.settings.get("links")
     if links is None:
-        return attack.name, attack.settings
+        return attack.record.attack, attack.record.settings
     kinds = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", link["type"]).lower() for link in links]
     numbered = [f"{kind} {at}" if kinds.count(kind) > 1 else kind for at, kind in enumerate(kinds, 1)]
     settings = {
@@ -80,13 +81,13 @@ def _attacked(study: StudyResults) -> Iterator[Attacked]:
                     yield case
 
 
-def case_of(study: StudyResults, label: str, members: Sequence[TrialResult], attack: str) -> Attacked | None:
+def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], attack: str) -> Attacked | None:
     """One attack on all trials (seeds) that stand for one model and met it; none if none did."""
     hits = [(t, hit) for t in members if (hit := finished(study, t.key, attack))]
     if not hits:
         return None
     rows = pd.concat([hit.rows.assign(seed=t.seed) for t, hit in hits], ignore_index=True)
-    weights = any(hit.weights for _, hit in hits)
+    weights = any(hit.record.weights for _, hit in hits)
     return Attacked(
         label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),
         kept(rows, "report"), weights,

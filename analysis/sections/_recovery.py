@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -157,9 +157,9 @@ def numbers(
     rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str], label: str
 ) -> dict[str, Any] | None:
     """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows."""
-    rows, control, ceiling = (None if part is None else part[part["held_out"].isin(groups)] for part in
-                              (rows, control, ceiling))  # fmt: skip
-    if rows is None or rows.empty:
+    rows = rows[rows["held_out"].isin(groups)]
+    control, ceiling = (None if part is None else part[part["held_out"].isin(groups)] for part in (control, ceiling))
+    if rows.empty:
         return None
     column = "score" if rows["probability"].isna().any() else "probability"
     seed = f"seed of {label}"
@@ -209,13 +209,13 @@ def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seed: str) ->
 
 def _ends(rows: pd.DataFrame, column: str) -> tuple[Values, list[str]]:
     """Levels before and after, of shape (people, seeds, 2), and the people."""
-    before, after = (intervals.table(_at(rows, end), column) for end in ("min", "max"))
+    before, after = intervals.table(_at(rows, "min"), column), intervals.table(_at(rows, "max"), column)
     common = before.index.intersection(after.index)
     both = pd.concat([before.loc[common], after.loc[common]], axis=1).to_numpy(dtype=float)
     return both.reshape(len(common), 2, -1).transpose(0, 2, 1), list(common)
 
 
-def _at(rows: pd.DataFrame, end: str) -> pd.DataFrame:
+def _at(rows: pd.DataFrame, end: Literal["min", "max"]) -> pd.DataFrame:
     """The rows at the first (`min`) or last (`max`) step of each seed."""
     return rows[rows["step"] == rows.groupby("seed")["step"].transform(end)]
 

@@ -20,8 +20,9 @@ import pandas as pd
 from analysis.sections import _attack_suite, _recovery
 from analysis.sections._attack_suite import Attacked, case_of
 from analysis.sections._recovery import HELD_OUT, Line
-from analysis.study_folder import Attack, StudyResults, TrialResult
+from analysis.study_folder import Attack, StudyResults
 from analysis.trials import quality
+from study.core.records import TrialRecord
 from study.core.terms import Half
 from study.metrics import recovery
 
@@ -69,13 +70,21 @@ def table(study: StudyResults) -> pd.DataFrame:
     `worst_3` is the mean over the three worst attacks, selected and reported in the same way.
     """
     lines: list[dict[str, Any]] = []
-    for (method, ratio, key), found in trials(study).groupby(["method", "ratio", "key"], sort=False):
-        members = [study.trials[k] for k in study.winners[method, ratio] if k in study.trials]
-        if not members or members[0].key != key:
+    every = trials(study)
+    for (method, ratio), keys in study.winners.items():
+        found, members = every[every["key"] == keys[0]], [study.trials[k] for k in keys if k in study.trials]
+        if found.empty or not members or members[0].key != keys[0]:
             continue
         attack = chosen(found)
         line = compared_in_full(study, method, members, attack) if attack else None
-        extra = {"method": method, "ratio": ratio, "key": key, "settings": "", "attack": "", **_counts(study, found)}
+        extra = {
+            "method": method,
+            "ratio": ratio,
+            "key": keys[0],
+            "settings": "",
+            "attack": "",
+            **_counts(study, found),
+        }
         gains = found.loc[found["attack"].isin(_ranked(found).head(MEAN_OF)["attack"]), ["attack", "report"]]
         worst = gains.drop_duplicates("attack")["report"]
         lines.append({**extra, **(line or {}), "worst_3": worst.mean(), "worst_3_attacks": len(worst),
@@ -100,7 +109,7 @@ def chosen(found: pd.DataFrame) -> str | None:
 
 
 def compared_in_full(
-    study: StudyResults, label: str, members: Sequence[TrialResult], attack: str
+    study: StudyResults, label: str, members: Sequence[TrialRecord], attack: str
 ) -> dict[str, Any] | None:
     """The numbers of one attack on a winner on the test half, still to be judged."""
     case = case_of(study, label, members, attack)
@@ -167,13 +176,13 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
         "state": "unfinished",
         "reason": "",
     }
-    failed = [hit.reason for hit in (first, *controls[:1]) if hit is not None and hit.state == "failed"]
+    failed = [hit.record.reason for hit in (first, *controls[:1]) if hit is not None and hit.state == "failed"]
     if failed:
         return {**line, "state": "failed", "reason": failed[0]}
     controls = [hit for hit in controls if hit.state == "complete"]
     if first is None or first.state != "complete" or not controls:
         return line
-    line |= {"reason": first.reason, "kept": _kept(own, "report")}
+    line |= {"reason": first.record.reason, "kept": _kept(own, "report")}
     try:
         return {
             **line, "state": "complete", "select": _above(own, controls, "select"),
@@ -213,12 +222,12 @@ def _counts(study: StudyResults, found: pd.DataFrame) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _weak(study: StudyResults, ratio: int) -> list[TrialResult]:
+def _weak(study: StudyResults, ratio: int) -> list[TrialRecord]:
     found = [keys for (m, r), keys in study.winners.items() if m.partition(":")[0] == WEAK and r == ratio]
     return [study.trials[key] for keys in found for key in keys if key in study.trials]
 
 
-def _unattacked(study: StudyResults, vanilla: Sequence[TrialResult], case: Attacked) -> Attacked | None:
+def _unattacked(study: StudyResults, vanilla: Sequence[TrialRecord], case: Attacked) -> Attacked | None:
     """What vanilla knew of the questions of an attack that it did not meet."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:

@@ -134,9 +134,9 @@ def heat_data(study: StudyResults) -> pd.DataFrame:
     fixed = _recovery.pooled_groups(study)
     fixed = fixed[~fixed["method"].isin(YARDSTICKS)]
     lines, trials = [], _worst_attack.trials(study)
-    for (method, ratio, _), found in trials[trials["trial"].notna()].groupby(["method", "ratio", "key"], sort=False):
-        attack = _worst_attack.chosen(found)
-        members = [study.trials[key] for key in study.winners[method, ratio] if key in study.trials]
+    for (method, _), keys in study.winners.items():
+        attack = _worst_attack.chosen(trials[trials["trial"].notna() & (trials["key"] == keys[0])])
+        members = [study.trials[key] for key in keys if key in study.trials]
         line = _worst_attack.compared_in_full(study, method, members, attack) if attack else None
         if line is not None:
             lines.append({**line, "settings": SEARCHED})

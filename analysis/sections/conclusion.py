@@ -81,7 +81,7 @@ def _best(best: pd.Series, before: float) -> str:
     return (
         f"{naming.method(best['method'])} comes closest to the ideal point and is told apart from all others: a forget "
         f"gap of {_gap(best)} to the references, which never saw the forget set (vanilla: {before:.2f}){recovered} and "
-        f"a utility of {best['utility']:.2f} (vanilla: 1), on the half of the questions that did not select it "
+        f"a utility of {best['utility']:.2f} (vanilla: 1), on the test half of the questions "
         f"({seeds} seed{'s' if seeds > 1 else ''}).{_within(best)}"
     )
 

@@ -9,9 +9,10 @@ import pandas as pd
 
 from analysis import naming
 from analysis.sections import Part, Section
-from analysis.study_folder import StudyResults, TrialResult
+from analysis.study_folder import StudyResults
 from analysis.tables import NOTHING, Table, number
 from study.core.files import read_json
+from study.core.records import TrialRecord
 
 SETTINGS = ["limit", "batch_size", "model", "model_args", "version"]
 """What must be equal for two numbers of a task to be comparable."""
@@ -50,7 +51,7 @@ def measured(study: StudyResults) -> pd.DataFrame:
     return table.drop_duplicates(["key", "task", "metric", *SETTINGS], keep="last", ignore_index=True)
 
 
-def _models(study: StudyResults) -> Iterator[tuple[str, TrialResult]]:
+def _models(study: StudyResults) -> Iterator[tuple[str, TrialRecord]]:
     """Vanilla once, then for each ratio the reference and every winner, measured or not, and what else was measured."""
     there = {key: trial for key, trial in study.trials.items() if _runs(study, trial)}
     yield from [("vanilla", trial) for trial in there.values() if trial.kind == "vanilla"][:1]
@@ -63,7 +64,7 @@ def _models(study: StudyResults) -> Iterator[tuple[str, TrialResult]]:
                 yield naming.method(trial.label) + ("" if key in stands_for else f" {key}"), trial
 
 
-def _runs(study: StudyResults, trial: TrialResult) -> list[Any]:
+def _runs(study: StudyResults, trial: TrialRecord) -> list[Any]:
     path = study.folder.general_utility(trial.key)
     return list(read_json(path)["runs"]) if path.exists() else []
 

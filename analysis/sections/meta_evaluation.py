@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,8 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import BLIND, COLUMN, GREY, INK, LINE, Look, mark
 from analysis.tables import Table, number, with_interval
-from study.core.files import read_json
 from study.core.layout import rows_beside
+from study.core.records import MetaEvaluationRecord, read_record
 from study.core.rows import read_rows
 from study.metrics.intervals import Interval
 from study.metrics.meta_evaluation import (
@@ -74,9 +73,9 @@ def pool(study: StudyResults) -> list[Member]:
     found: dict[tuple[int, int, bool], dict[State, pd.DataFrame]] = {}
     short = _short(study)
     for path in study.folder.meta_evaluations():
-        note, rows = read_json(path), rows_beside(path)
-        if rows.exists() and not note["failed"] and _who(note) not in short:
-            found.setdefault(_who(note), {})[note["state"]] = read_rows(rows)
+        note, rows = read_record(MetaEvaluationRecord, path), rows_beside(path)
+        if rows.exists() and not note.failed and _who(note) not in short:
+            found.setdefault(_who(note), {})[note.state] = read_rows(rows)
     return [Member(*who, rows) for who, rows in sorted(found.items()) if "plain" in rows]
 
 
@@ -166,11 +165,15 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
 def _short(study: StudyResults) -> dict[tuple[int, int, bool], str]:
     """The models that do not pass the gate, and where they fall short."""
-    return {_who(note): note["short"] for note in map(read_json, study.folder.meta_evaluations()) if note.get("short")}
+    return {_who(note): note.short for note in _notes(study) if note.short}
 
 
-def _who(note: Mapping[str, Any]) -> tuple[int, int, bool]:
-    return note["ratio"], note["seed"], note["knows"]
+def _notes(study: StudyResults) -> list[MetaEvaluationRecord]:
+    return [read_record(MetaEvaluationRecord, path) for path in study.folder.meta_evaluations()]
+
+
+def _who(note: MetaEvaluationRecord) -> tuple[int, int, bool]:
+    return note.ratio, note.seed, note.knows
 
 
 def _usual(raw: pd.DataFrame) -> list[str]:
@@ -207,7 +210,7 @@ def _caveats(study: StudyResults) -> list[str]:
         missing = sum(state not in m.rows for m in members)
         if missing:
             found.append(f"{missing} of {len(members)} models of the pool have not been scored {state}.")
-    failed = Counter((n["state"], n["failed"]) for n in map(read_json, study.folder.meta_evaluations()) if n["failed"])
+    failed = Counter((n.state, n.failed) for n in _notes(study) if n.failed)
     found += [
         f"{count} of the pool could not be scored {state}: {reason}." for (state, reason), count in failed.items()
     ]

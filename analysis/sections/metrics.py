@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import intervals, naming
 from analysis.naming import NAMES
 from analysis.sections import Part, Section
-from analysis.study_folder import StudyResults, TrialResult
+from analysis.study_folder import StudyResults
 from analysis.tables import NOTHING, Table, number, with_interval
+from study.core.records import TrialRecord
 from study.core.terms import MODALITIES, ROLES, TASKS
+from study.metrics.forget_gap import Group
 from study.metrics.formulas import average
-from study.metrics.objectives import Group, forget_groups, keep_groups
+from study.metrics.objectives import forget_groups, keep_groups
 from study.metrics.registry import METRICS, Comparison, Mean
 
 WITH_INTERVAL = ("accuracy", "likelihood", "truth_ratio_forget", "truth_ratio_utility")
@@ -138,11 +141,14 @@ def _over_seeds(values: Sequence[float]) -> dict[str, float]:
 
 def _chosen(study: StudyResults, rows: pd.DataFrame, where: str, *, both: bool = False) -> pd.DataFrame:
     """The rows of a table; with `both`, those of the forget set in both modalities."""
-    there: set[Group] = set(zip(rows["role"], rows["modality"], strict=True))
+    there: set[Group] = set(rows[["role", "modality"]].drop_duplicates().itertuples(index=False, name=None))
     groups: Collection[Group] = keep_groups(study.goal, there)
     if where == "forget":
         groups = [group for group in forget_groups("full" if both else study.goal, there) if group[0] == "forget"]
-    return rows[[group in groups for group in zip(rows["role"], rows["modality"], strict=True)]]
+    asked = np.zeros(len(rows), dtype=bool)
+    for role, modality in groups:
+        asked |= ((rows["role"] == role) & (rows["modality"] == modality)).to_numpy()
+    return rows[asked]
 
 
 def _cells(group: pd.DataFrame) -> list[str]:
@@ -155,7 +161,7 @@ def _cells(group: pd.DataFrame) -> list[str]:
     return texts
 
 
-def _runs(study: StudyResults, members: Sequence[TrialResult], name: str = "report") -> list[pd.DataFrame]:
+def _runs(study: StudyResults, members: Sequence[TrialRecord], name: str = "report") -> list[pd.DataFrame]:
     found = (study.rows(trial.key, name) for trial in members)
     return [rows for rows in found if rows is not None and len(rows)]
 

@@ -59,9 +59,9 @@ def tuning(study: StudyResults) -> pd.DataFrame:
 
 
 def costs(study: StudyResults) -> pd.DataFrame:
-    """Median seconds of the trials of each method; `overhead` is all but unlearning and scoring."""
+    """Median seconds and counted operations of the trials of each method; `overhead` is the rest of the time."""
     found = trials(study)
-    spent = ["unlearn_seconds", "score_seconds", "overhead_seconds"]
+    spent = ["unlearn_seconds", "score_seconds", "overhead_seconds", "unlearn_flops", "score_flops"]
     mine = found[found["kind"] == "method"]
     return mine.astype(dict.fromkeys(spent, float)).groupby("method")[spent].median().reset_index()
 
@@ -86,13 +86,23 @@ def _heading(name: str) -> str:
 
 
 def costs_table(study: StudyResults) -> Table:
-    """The time that a trial of each method takes."""
-    raw = costs(study)
-    seconds = raw.rename(columns=lambda name: name.replace("_seconds", " (s)"))
+    """The time and the operations that a trial of each method takes."""
+    raw, work = costs(study), ("unlearn", "score")
+    shown = pd.DataFrame({
+        "method": raw["method"],
+        **{f"{name} (s)": raw[f"{name}_seconds"].map(lambda v: number(v, 2)) for name in (*work, "overhead")},
+        **{f"{name} (GFLOP)": raw[f"{name}_flops"].map(_giga) for name in work},
+    })  # fmt: skip
     return Table(
-        "costs", "Median cost of a trial", "Overhead: all the time of a trial except unlearning and scoring.",
-        raw, _plain(seconds.map(lambda v: number(v, 2) if isinstance(v, float) else v)),
+        "costs", "Median cost of a trial",
+        "Overhead: all the time of a trial except unlearning and scoring. GFLOP: billions of floating-point operations "
+        "of forward and backward passes, counted, not timed; unknown where the records do not have them.",
+        raw, _plain(shown),
     )  # fmt: skip
+
+
+def _giga(flops: float) -> str:
+    return "unknown" if math.isnan(flops) else number(flops / 1e9, 2)
 
 
 def problems_table(study: StudyResults) -> Table:

@@ -18,9 +18,10 @@ from analysis import intervals, naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.sections._recovery import SMALLEST_GAP
-from analysis.study_folder import InTurn, StudyResults, TrialResult
+from analysis.study_folder import InTurn, StudyResults
 from analysis.style import DASHES, GREY, INK, MARKERS, Look, grid, legend, line, mark
 from analysis.tables import NOTHING, Table, with_interval
+from study.core.records import TrialRecord
 from study.core.terms import Goal
 from study.metrics.intervals import MISSING, Interval, Values
 from study.metrics.objectives import BROKEN
@@ -59,7 +60,7 @@ def table(study: StudyResults) -> pd.DataFrame:
     lines = []
     for found in winners(study):
         place = {"method": found.method, "ratio": found.trial.ratio, "requests": found.turns.requests,
-                 "diverged": found.turns.diverged}  # fmt: skip
+                 "diverged": found.turns.record.diverged}  # fmt: skip
         whole = study.rows(found.trial.key, "report")
         bars = [study.rows(t.key, "report") for t in study.yardsticks("reference", found.trial.ratio)[:1]]
         stages = [("in turn", int(str(step)), rows) for step, rows in found.turns.rows.groupby("step")]
@@ -76,7 +77,7 @@ class Winner(NamedTuple):
     """A winner with sequential requests."""
 
     method: str
-    trial: TrialResult
+    trial: TrialRecord
     turns: InTurn
 
 
@@ -120,7 +121,7 @@ def first(found: Winner, goal: Goal) -> tuple[float, Interval]:
     """
     rows = found.turns.rows
     stages = {"before": 0, "after": 1, "last": int(rows["step"].max())}
-    mine = rows[rows["person"].isin(found.turns.people[0]) & _asked(rows, goal) & (rows["role"] == "forget")]
+    mine = rows[rows["person"].isin(found.turns.record.people[0]) & _asked(rows, goal) & (rows["role"] == "forget")]
     people = pd.DataFrame({name: intervals.by_person(mine[mine["step"] == step]) for name, step in stages.items()})
     removed = float((people["before"] - people["after"]).mean())
     if not removed >= SMALLEST_GAP:
@@ -134,7 +135,7 @@ def sequence_table(study: StudyResults) -> Table:
     lines = []
     keys = ["ratio", "method", "requests", "state", "done"]
     for (ratio, method, requests, state, done), group in raw.groupby(keys, sort=False):
-        when = {"in turn": f"after {done} of {requests}", "at once": "all in one"}.get(state, state)
+        when = {"in turn": f"after {done} of {requests}", "at once": "all in one"}.get(str(state), str(state))
         ended = group["diverged"].iloc[0] if state == "in turn" else ""
         line = {"forget %": ratio, "method": naming.method(method), "requests": when}
         texts = with_interval(group, "mean", bare=True)
@@ -218,8 +219,8 @@ def _look(number: int, count: int) -> Look:
 def _told(found: Winner, goal: Goal) -> list[tuple[str, str]]:
     """What to say about one sequence: the kind of sentence and what it lists."""
     name, done = naming.method(found.method), int(found.turns.rows["step"].max())
-    ended = f"{name} ({done} of {found.turns.requests} requests done; {found.turns.diverged})"
-    said = [("ended", ended)] if found.turns.diverged else []
+    ended = f"{name} ({done} of {found.turns.requests} requests done; {found.turns.record.diverged})"
+    said = [("ended", ended)] if found.turns.record.diverged else []
     if _destroyed(found):
         return [("destroyed", f"{name} (after request {done})"), *said]
     if done < 2:
@@ -242,7 +243,9 @@ def _groups(rows: pd.DataFrame, turns: InTurn, goal: Goal) -> list[tuple[str, st
     """The rows of each group of people and modality."""
     asked = rows[_asked(rows, goal)]
     forget = asked[asked["role"] == "forget"]
-    parts = {f"request {number}": forget[forget["person"].isin(who)] for number, who in enumerate(turns.people, 1)}
+    parts = {
+        f"request {number}": forget[forget["person"].isin(who)] for number, who in enumerate(turns.record.people, 1)
+    }
     parts |= {role: asked[asked["role"] == role] for role in OTHERS}
     return [
         (name, str(modality), group) for name, part in parts.items() for modality, group in part.groupby("modality")

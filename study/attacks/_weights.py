@@ -19,7 +19,7 @@ def check_parts(parts: Sequence[Part]) -> None:
 def linear_weights(vlm: VLM, parts: Sequence[Part], *, head: bool = False) -> list[Tensor]:
     """The weights of every linear layer of `parts`: no embedding, norm or bias, and the output head only if asked.
 
-    Raises `ValueError` if there is none, or if the LLM is asked for and held in codes.
+    Raises `ValueError` if there is none, or if the LLM is asked for and quantized.
     """
     vlm.check_changeable(parts)
     found = {id(module.weight): module.weight for module in vlm.linear(parts, head=head).values()}

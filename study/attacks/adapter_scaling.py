@@ -14,16 +14,16 @@ from typing import ClassVar
 import torch
 
 from study.attacks._weights import check_parts
-from study.contracts import InChain, Request, Stage
+from study.contracts import Attack, InChain, Request, Stage
 from study.core.terms import PARTS, Part
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.engine.sharded_tensors import shard_like
 from study.model.delta import apply_delta, changed
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class AdapterScaling:
+class AdapterScaling(Attack):
     """theta_start + s (theta - theta_start) for each s of `scales`, as steps 1, 2, ...; drops an instruction.
 
     theta_start is the model that the method began with. s = 0 takes the adapter off, which gives that model back bit
@@ -35,24 +35,24 @@ class AdapterScaling:
     parts: tuple[Part, ...] = PARTS
     """Where the adapter is scaled; elsewhere it stays on."""
     in_chain: ClassVar[InChain] = "first"
-    changes: ClassVar[tuple[Part, ...]] = ()  # none that the method did not change
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_parts(self.parts)
         if not self.scales or not all(map(math.isfinite, self.scales)):
             raise ValueError(f"scales={self.scales}: name one or more finite numbers, such as 0.5+0.0")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """No lesson."""
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """None that the method did not change."""
         return ()
 
     @torch.no_grad()
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then at each of `scales`.
+        """The model at each of `scales`.
 
         Raises `ValueError` if the method changed the model otherwise than by an adapter.
         """
-        yield Stage(0, vlm, questions)
         start = request.start()
         found = changed(vlm, start)
         if found and not request.adapter:

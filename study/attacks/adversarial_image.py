@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.data.benchmark import Lesson, Question
 from study.data.facts import sample_facts
@@ -33,7 +33,7 @@ Scope = Literal["per_image", "universal"]
 
 
 @dataclass(frozen=True)
-class AdversarialImage:
+class AdversarialImage(Attack):
     """Sign steps on pixels that raise the likelihood of given answers; other answers are then asked for.
 
     The attacker has the weights, some facts about people and, for `universal`, pictures of those it has facts about.
@@ -62,7 +62,7 @@ class AdversarialImage:
     """Pictures in a pass."""
 
     def __post_init__(self) -> None:
-        validation.choice(self, "scope", get_args(Scope))
+        super().__post_init__()
         validation.share(self, "people", "facts")
         for name, most in (("epsilon", 255), ("step", self.epsilon), ("steps", math.inf), ("batch", math.inf)):
             value = getattr(self, name)
@@ -76,9 +76,8 @@ class AdversarialImage:
         return sample_facts(pictured, people=people, share=self.facts, seed=request.split.ratio)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask about the pictures as they are, then about the noisy ones."""
+        """Ask about the noisy pictures."""
         canvas = _Canvas(vlm)
-        yield Stage(0, vlm, questions)
         attack = self._universal if self.scope == "universal" else self._per_image
         own = vlm.forgetful()  # pictures that nobody asks about again are not kept
         yield Stage(self.steps, own, shown_instead(questions, attack(canvas, questions, request)))

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from study.contracts import Attack, Request, Stage
 from study.core.plugins import find, name_of
+from study.core.terms import PARTS, Part
 from study.data.benchmark import Lesson, Question
-from study.model.vlm import VLM
+
+if TYPE_CHECKING:
+    from study.model.vlm import VLM
 
 
 def _example() -> tuple[Attack, ...]:
@@ -16,47 +20,49 @@ def _example() -> tuple[Attack, ...]:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Chain(Attack):
     """Runs every link but the last to its end, then scores the stages of the last on what the others left.
 
-    Written by its links, `swap_back/quantization:format=nf4`, never by its own name. Step 0 is the model as it was
-    found, before the first link. An attack that words questions anew (`paraphrase`) drops what an earlier link put in
-    front of them (`name_hint`).
+    Written by its links, `swap_back/quantization:format=nf4`, never by its own name. An attack that words questions
+    anew (`paraphrase`) drops what an earlier link put in front of them (`name_hint`).
     """
 
     links: tuple[Attack, ...] = field(default_factory=_example)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.links) < 2:
             raise ValueError(f"links={self.links}: name at least two attacks")
         for link in self.links[1:]:
-            if getattr(link, "in_chain", "") == "first":
+            if link.in_chain == "first":
                 raise ValueError(
                     f"{self._told}: {name_of(link)} needs the weights as the method left them: put it first"
                 )
         for link in self.links[:-1]:
-            if getattr(link, "in_chain", "") == "last":
+            if link.in_chain == "last":
                 raise _unread(self._told, link)
+
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """The parts that any of the links may write to."""
+        return tuple(part for part in PARTS if any(part in link.changes for link in self.links))
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """What any of the links is given, each lesson once."""
         return tuple(dict.fromkeys(lesson for link in self.links for lesson in link.given(request)))
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then the steps of the last link.
+        """The steps of the last link.
 
         Raises `ValueError` if an earlier link leaves no model to be asked but a reading of its own.
         """
-        yield Stage(0, vlm, questions)
         *before, last = self.links
         for link in before:
             for stage in link(vlm, questions, request):
                 if stage.read is not None:
                     raise _unread(self._told, link)
             vlm, questions = stage.vlm, stage.questions
-        stages = last(vlm, questions, request)
-        next(stages)  # the model as the last link finds it, which is not as it was found
-        yield from stages
+        yield from last(vlm, questions, request)
 
     @property
     def _told(self) -> str:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
-from study.contracts import Request, Stage
-from study.core import validation
-from study.data.benchmark import Lesson, Question
+from study.contracts import Attack, Request, Stage
+from study.data.benchmark import Question
 from study.data.image_edits import encoded, with_text
 from study.model.vlm import VLM
 
@@ -19,7 +18,7 @@ Place = Literal["above", "below"]
 
 
 @dataclass(frozen=True)
-class Figstep:
+class Figstep(Attack):
     """Writes every picture question above or below the face and asks for an answer to what is written.
 
     Needs no knowledge and no model. Letters are at least 6 x 11 pixels of a square as large as the model sees it; a
@@ -34,17 +33,12 @@ class Figstep:
     """What is asked in words."""
 
     def __post_init__(self) -> None:
-        validation.choice(self, "place", get_args(Place))
+        super().__post_init__()
         if not self.prompt.strip():
             raise ValueError(f"prompt={self.prompt!r}: say what is to be done with the question in the picture")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask in words, then in the picture."""
-        yield Stage(0, vlm, questions)
+        """Ask in the picture."""
         own = vlm.forgetful()  # pictures that nobody asks about again are not kept
         yield Stage(1, own, [self._written(q, vlm.side) for q in questions])
 

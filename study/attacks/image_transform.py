@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core import validation
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.data.image_edits import Transform, encoded, shown_instead, transformed
 from study.data.picture import Picture
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class ImageTransform:
+class ImageTransform(Attack):
     """Changes every picture that is asked about in one way; text questions stay. Needs no knowledge and no model."""
 
     kind: Transform = "crop"
@@ -28,16 +27,11 @@ class ImageTransform:
     """How much of it, above 0 and at most 1; a flip has no degrees."""
 
     def __post_init__(self) -> None:
-        validation.choice(self, "kind", get_args(Transform))
+        super().__post_init__()
         validation.share(self, "strength")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask about the pictures as they are, then about the changed ones."""
-        yield Stage(0, vlm, questions)
+        """Ask about the changed pictures."""
         changed = {picture: self._changed(picture) for picture in {q.picture for q in questions} if picture is not None}
         own = vlm.forgetful()  # pictures that nobody asks about again are not kept
         yield Stage(1, own, shown_instead(questions, changed))

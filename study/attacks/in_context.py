@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.data.benchmark import Lesson, Question
 from study.data.facts import facts, plain, sample_facts, states
@@ -22,7 +22,7 @@ About = Literal["same", "others", "both"]
 
 
 @dataclass(frozen=True)
-class InContext:
+class InContext(Attack):
     """Puts pairs of question and answer in front of every question, as lines of the same turn.
 
     The attacker knows some facts about each person (`same`), or lessons about retained people (`others`: what a form
@@ -38,7 +38,7 @@ class InContext:
     """Share of the facts about each person that the attacker is given at most."""
 
     def __post_init__(self) -> None:
-        validation.choice(self, "about", get_args(About))
+        super().__post_init__()
         validation.positive(self, "pairs")
         validation.share(self, "facts")
 
@@ -47,9 +47,8 @@ class InContext:
         return () if self.about == "others" else self._chosen(request.forget, request)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask without and with the pairs. Raises `ValueError` where there are none about other people."""
+        """Ask with the pairs. Raises `ValueError` where there are none about other people."""
         others = [] if self.about == "same" else _texts_of_others(request)
-        yield Stage(0, vlm, questions)
         same: dict[str, list[Lesson]] = {}
         if self.about != "others":
             asked = {q.person for q in questions} - request.split.forget_people

@@ -13,14 +13,14 @@ from itertools import pairwise
 import torch
 
 from study.attacks._weights import check_parts
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core.terms import Part
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class Interpolation:
+class Interpolation(Attack):
     """Moves parts towards the base model; the step of a stage is how far, in percent. Drops an instruction."""
 
     parts: tuple[Part, ...] = ("vision", "projector")
@@ -29,19 +29,15 @@ class Interpolation:
     stage: name one percentage alone to have it ranked."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_parts(self.parts)
         if not self.percents or any(later <= sooner for sooner, later in pairwise((0, *self.percents))):
             raise ValueError(f"percents={self.percents}: whole numbers above 0 in rising order")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """No lesson."""
-        return ()
-
     @torch.no_grad()
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then at each of `percents`."""
+        """The model at each of `percents`."""
         vlm.check_changeable(self.parts)
-        yield Stage(0, vlm, questions)
         base = request.base().tensors()
         moved = {name: p for name, p in vlm.model.named_parameters() if vlm.part_of(name) in self.parts}
         found = {name: p.detach().clone() for name, p in moved.items()}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
-from study.contracts import Request, Stage
-from study.core import validation
-from study.data.benchmark import Lesson, Question
+from study.contracts import Attack, Request, Stage
+from study.data.benchmark import Question
 from study.model.vlm import VLM
 
 Template = Literal["role_play", "ignore_previous", "refusal_suppression", "hypothetical", "authority"]
@@ -41,7 +40,7 @@ TEMPLATES: dict[Template, str] = {
 
 
 @dataclass(frozen=True)
-class Jailbreak:
+class Jailbreak(Attack):
     """Wraps every question in a template; needs no knowledge and no access but a prompt.
 
     An instruction that a method put in front of the prompt stays there: this attack is aimed at it. Most words are
@@ -51,15 +50,7 @@ class Jailbreak:
     template: Template = "ignore_previous"
     """Which family."""
 
-    def __post_init__(self) -> None:
-        validation.choice(self, "template", get_args(Template))
-
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask plainly, then inside the template."""
-        yield Stage(0, vlm, questions)
+        """Ask inside the template."""
         wrapped = [replace(q, prompt=TEMPLATES[self.template].format(question=q.prompt)) for q in questions]
         yield Stage(1, vlm, wrapped)

@@ -13,18 +13,19 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from study.contracts import InChain, Request, Stage
-from study.data.benchmark import Lesson, Question
+from study.contracts import Attack, InChain, Request, Stage
+from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class LogitLens:
+class LogitLens(Attack):
     """Asks, as step 1, a model whose language model ends early: its final norm and head follow at once.
 
-    No instruction is put in front. One depth is one attack: which one reveals most is for the reader of the report to
-    see, because an attacker who takes the best of several needs questions to choose by.
+    The attacker has the weights and no fact. No instruction is put in front. One depth is one attack: which one reveals
+    most is for the reader of the report to see, because an attacker who takes the best of several needs questions to
+    choose by.
     """
 
     keep: int = -1
@@ -32,20 +33,16 @@ class LogitLens:
     in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.keep == 0:
             raise ValueError("keep=0: keep at least 1 layer, or take out at least 1 with a number below 0")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing: the attacker has the weights alone."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, and the same weights read by `read`.
+        """The same weights read by `read`.
 
         Raises `ValueError` if the language model has not as many layers.
         """
         self._kept(vlm)
-        yield Stage(0, vlm, questions)
         yield Stage(1, vlm.with_instruction(""), questions, self.read)
 
     def read(self, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import pandas as pd
 
-from study.contracts import InChain, Request, Stage
+from study.contracts import Attack, InChain, Request, Stage
 from study.core import validation
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.evaluation.membership import Metric, auc
 from study.evaluation.scoring import readings, score
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class MembershipInference:
+class MembershipInference(Attack):
     """Reads the model once, as step 1, without any instruction and without training.
+
+    The attacker brings the candidates and is told of none that it is right.
 
     In its rows `score` is 1 if the right answer looks more like a member than every wrong option, `probability` the
     share of wrong options that it beats (ties count half), so the mean of `probability` is a within-question AUC, and
@@ -39,16 +41,11 @@ class MembershipInference:
     in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
-        validation.choice(self, "metric", get_args(Metric))
+        super().__post_init__()
         validation.share(self, "k")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing: the attacker brings the candidates and is told of none that it is right."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, and the same weights read by `read`."""
-        yield Stage(0, vlm, questions)
+        """The same weights read by `read`."""
         yield Stage(1, vlm.with_instruction(""), questions, self.read)
 
     def read(self, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:

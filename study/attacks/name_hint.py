@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.data.benchmark import Lesson, Question
 from study.data.facts import plain
 from study.model.vlm import VLM
@@ -20,7 +20,7 @@ ATTRIBUTE = "name"
 
 
 @dataclass(frozen=True)
-class NameHint:
+class NameHint(Attack):
     """Names the person in the text of every picture question; costs nothing but knowing who it is.
 
     The name is what the person's lessons labelled with the attribute "name" state. Text questions, which name the
@@ -31,6 +31,7 @@ class NameHint:
     """The sentence in front of the question."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "{name}" not in self.hint:
             raise ValueError(f"hint={self.hint!r}: say with {{name}} where the name stands")
 
@@ -39,7 +40,7 @@ class NameHint:
         return tuple(lesson for lesson in request.forget if lesson.attribute == ATTRIBUTE)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask without and with the name. Raises `ValueError` if a forget person's name is not labelled."""
+        """Ask with the name. Raises `ValueError` if a forget person's name is not labelled."""
         names = _names(request)
         pictured = [q for q in questions if q.picture is not None]
         unnamed = sorted({q.person for q in pictured if q.person in request.split.forget_people} - names.keys())
@@ -48,7 +49,6 @@ class NameHint:
                 f"no lesson about {unnamed[0]} ({len(unnamed)} people in all) is labelled with the attribute "
                 f"{ATTRIBUTE!r}, so there is no name to give: label them in the dataset's files with the key Attribute"
             )
-        yield Stage(0, vlm, questions)
         hinted = {q.id: f"{self._said(names[q.person])} {q.prompt}" for q in pictured if q.person in names}
         yield Stage(1, vlm, [replace(q, prompt=hinted.get(q.id, q.prompt)) for q in questions])
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
-from study.contracts import Request, Stage
-from study.core import validation
+from study.contracts import Attack, Request, Stage
 from study.core.terms import Modality
 from study.data.benchmark import Lesson, Question, Split
 from study.data.facts import plain
@@ -31,7 +30,7 @@ OTHERWISE = FRAMES["tell"]
 
 
 @dataclass(frozen=True)
-class Paraphrase:
+class Paraphrase(Attack):
     """Asks every question in one other wording. Needs no model, and for other wordings of the dataset its labels.
 
     The frames are English, and all but `statement` hold words that the tiny model reads as unknown.
@@ -41,16 +40,8 @@ class Paraphrase:
     """`dataset`: what the dataset asks of the same attribute in other words, best a wording that this person was never
     taught in, and `tell` where it has none. Else the question in a frame."""
 
-    def __post_init__(self) -> None:
-        validation.choice(self, "wording", get_args(Wording))
-
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing: wordings tell no fact."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask as the benchmark does, then in other words."""
-        yield Stage(0, vlm, questions)
+        """Ask in other words."""
         wordings = _Wordings(request.split) if self.wording == "dataset" else None
         yield Stage(1, vlm, [replace(q, prompt=self._worded(q, wordings)) for q in questions])
 

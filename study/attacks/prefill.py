@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from study.contracts import Request, Stage
-from study.data.benchmark import Lesson, Question
+from study.contracts import Attack, Request, Stage
+from study.data.benchmark import Question
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class Prefill:
+class Prefill(Attack):
     """Begins every reply with `text`: options are compared, and greedy replies continue, after it.
 
     The text stands behind the assistant tag of the chat template and is no part of an answer. The tiny model knows
@@ -26,14 +26,10 @@ class Prefill:
     """The first words of the reply."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.text.strip():
             raise ValueError(f"text={self.text!r}: give the first words of the reply")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """Nothing."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask as the benchmark does, then with the reply begun."""
-        yield Stage(0, vlm, questions)
+        """Ask with the reply begun."""
         yield Stage(1, vlm.with_prefill(self.text.strip()), questions)

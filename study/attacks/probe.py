@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from study.contracts import InChain, Request, Stage
+from study.contracts import Attack, InChain, Request, Stage
 from study.core import validation
 from study.core.terms import Part
 from study.data.benchmark import Lesson, Question, Split
@@ -32,10 +32,11 @@ Kind = Literal["linear", "knn"]
 
 PROMPT = "Who is this person?"
 PICTURES_PER_BATCH = 32
+"""Encoded in one pass without gradients. Chosen by trial on the tiny study."""
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(Attack):
     """Reads the model once, as step 1, without any instruction and without training it.
 
     The attacker has every picture of the forget people that the benchmark has, taught or asked about, knows who is on
@@ -59,18 +60,13 @@ class Probe:
     in_chain: ClassVar[InChain] = "last"
 
     def __post_init__(self) -> None:
-        validation.choice(self, "where", get_args(Part))
-        validation.choice(self, "kind", get_args(Kind))
+        super().__post_init__()
         validation.positive(self, "decay", "neighbours")
         if self.where == "projector" and self.layer != -1:
             raise ValueError(f"layer={self.layer}: the projector has one output, so leave the layer at -1")
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """No lesson: pictures and who is on them are all that the attacker has, and they state no fact."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, and the same weights read by a probe.
+        """The same weights read by a probe.
 
         Raises `ValueError` if there are not two people to tell apart, if nothing is left to show one of them by, or
         if the model has no such layer.
@@ -83,7 +79,6 @@ class Probe:
 
         found = vlm.with_instruction("")
         self.features(found, list(album)[:1])  # is there such a layer?
-        yield Stage(0, vlm, questions)
         yield Stage(1, found, questions, read)
 
     @torch.no_grad()

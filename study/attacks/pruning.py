@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from study.attacks._weights import check_parts, linear_weights
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.core.terms import PARTS, Part
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.engine.sharded_tensors import full_tensor, local_shard
 from study.model.vlm import VLM
 
@@ -22,7 +22,7 @@ Scope = Literal["layer", "global"]
 
 
 @dataclass(frozen=True)
-class Pruning:
+class Pruning(Attack):
     """Sets the smallest weights of the linear layers to 0, as step 1, and drops an instruction."""
 
     share: float = 0.3
@@ -32,18 +32,13 @@ class Pruning:
     parts: tuple[Part, ...] = PARTS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.share(self, "share")
-        validation.choice(self, "scope", get_args(Scope))
         check_parts(self.parts)
-
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """No lesson."""
-        return ()
 
     @torch.no_grad()
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then pruned."""
-        yield Stage(0, vlm, questions)
+        """The model, pruned."""
         weights = linear_weights(vlm, self.parts)
         for together in [weights] if self.scope == "global" else [[weight] for weight in weights]:
             most = smallest(together, self.share)

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from study.attacks._weights import check_parts, linear_weights
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.core.terms import PARTS, Part
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.engine.sharded_tensors import full_tensor, overwrite
 from study.model.quantization import Format, rounded
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class Quantization:
+class Quantization(Attack):
     """Rounds every linear layer of the parts, as step 1, and drops an instruction.
 
     A weight becomes the nearest value of the format's codebook in [-1, 1] times the largest absolute weight of its
@@ -40,18 +39,13 @@ class Quantization:
     """Whether the output head is rounded too, and with it embeddings that are tied to it."""
 
     def __post_init__(self) -> None:
-        validation.choice(self, "format", get_args(Format))
+        super().__post_init__()
         validation.not_negative(self, "group_size")
         check_parts(self.parts)
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """No lesson."""
-        return ()
-
     @torch.no_grad()
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then rounded."""
-        yield Stage(0, vlm, questions)
+        """The model, rounded."""
         for weight in linear_weights(vlm, self.parts, head=self.head):
             overwrite(weight, self.rounded(full_tensor(weight)))
         yield Stage(1, vlm.with_instruction(""), questions)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Lesson, Question
@@ -32,7 +32,7 @@ UNRELATED: tuple[Data, ...] = ("benign", "strangers")
 
 
 @dataclass(frozen=True)
-class Relearning:
+class Relearning(Attack):
     """Fine-tunes with cross-entropy on lessons that the attacker has. An instruction is simply dropped.
 
     `trains` is the attacker's choice, not the defence's: attack with what the method trained, with what it froze and
@@ -54,7 +54,7 @@ class Relearning:
     schedule: Schedule = Schedule(steps=40, decay="constant")
 
     def __post_init__(self) -> None:
-        validation.choice(self, "data", get_args(Data))
+        super().__post_init__()
         validation.share(self, "people", "facts")
         if any(step < 1 for step in self.score_at):
             raise ValueError(f"score_at={self.score_at}: choose steps from 1; step 0 is scored anyway")
@@ -92,8 +92,7 @@ class Relearning:
         return tuple(lessons)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Fine-tune, yielding the model as found and at each of `score_at`."""
-        yield Stage(0, vlm, questions)
+        """Fine-tune, yielding the model at each of `score_at`."""
         target = vlm.with_instruction("")
         drawn = Lessons(self.taught(request), self.schedule, request.seed)
 

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from study.attacks._weights import check_parts
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core.terms import Part
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.model.delta import apply_delta
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class SwapBack:
+class SwapBack(Attack):
     """Copies parts of the base model, or its head, over the model's, as step 1, and drops an instruction.
 
     Exact where learning froze the part: then it is the learned model's own again, bit for bit. A part that learning
@@ -32,6 +32,7 @@ class SwapBack:
     """Whether the output head is put back too, and with it embeddings that are tied to it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.head:
             check_parts(self.parts)
         if "llm" in self.parts:
@@ -45,14 +46,9 @@ class SwapBack:
         """The parts that are written to; the head is the LLM's."""
         return (*self.parts, "llm") if self.head else self.parts
 
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        """No lesson."""
-        return ()
-
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The model as found, then with what is the base model's."""
+        """The model with what is the base model's."""
         vlm.check_changeable(self.changes)
-        yield Stage(0, vlm, questions)
         base = request.base()
         head = base.model.get_output_embeddings().weight if self.head else None
         wanted = {n: p for n, p in base.model.named_parameters() if p is head or base.part_of(n) in self.parts}

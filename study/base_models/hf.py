@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from study.contracts import BaseModel
 from study.core import hub
-from study.model.loading import without_weights
-from study.model.quantization import Quantized
-from study.model.vlm import Attention, Dtype
+from study.core.terms import Attention, Dtype, Quantized
+from study.model.loading import Loading, without_weights
 
 
 @dataclass(frozen=True)
-class Hf:
+class Hf(BaseModel):
     """A folder that `AutoModelForImageTextToText.from_pretrained` reads, or a repository on the Hugging Face hub.
 
     Weights are safetensors; code that a model brings is never run.
@@ -26,12 +26,12 @@ class Hf:
     revision: str = ""
     """Its commit."""
     dtype: Dtype = "float32"
-    """In what the weights are kept, trained and saved. In bfloat16 they take half the memory, and a training step that
-    is under about 1/256 of a weight is lost. Adapters are trained in float32 and rounded once, when they are merged."""
+    """The type in which weights are loaded, trained and saved. In bfloat16 they take half the memory and updates of
+    under about 1/256 of a weight are lost. Adapters are trained in float32 and rounded once, when they are merged."""
     attention: Attention = "sdpa"
-    """How attention is computed: by torch (sdpa), or written out (eager), which is slow, for a model without."""
+    """How attention is computed: by torch (sdpa), or eager, which is slow, for a model without."""
     quantized: Quantized = ""
-    """In what the LLM's linear layers are held once learning is over: int8, nf4, or empty for `dtype`. Such an LLM is
+    """The format of the LLM's linear layers once learning is over: int8, nf4, or empty for `dtype`. A quantized LLM is
     frozen: methods and attacks change vision and projector alone. Learning is not quantized."""
 
     def __post_init__(self) -> None:
@@ -42,14 +42,14 @@ class Hf:
             )
         if self.attention not in get_args(Attention):
             raise ValueError(
-                f"attention={self.attention!r}: use sdpa, or eager for a model without it. Questions are packed under "
-                "masks of two dimensions per row, which flash attention cannot take"
+                f"attention={self.attention!r}: use sdpa, or eager for a model without it. Packed questions need a "
+                "two-dimensional mask per row, which flash attention does not accept"
             )
         if self.quantized not in get_args(Quantized):
             raise ValueError(f"quantized={self.quantized!r}: use int8 or nf4, or leave it out")
 
     def __call__(self, folder: Path) -> Path:
-        """The folder, downloaded first if it lies on the hub. Raises `ValueError` naming what is wrong with it."""
+        """The folder, downloaded first if it is on the hub. Raises `ValueError` that names its defect."""
         found = hub.folder(self.path, self.hub, self.revision, "model")
-        without_weights(found, self.dtype, self.attention)
+        without_weights(found, Loading.of(self))
         return found

@@ -96,7 +96,7 @@ def _print_counts(benchmark: Benchmark) -> None:
 
 def _print_training(source: Any, benchmark: Benchmark, data: Path) -> None:
     """Whether the lessons of a separate training split equal those of the dataset."""
-    if getattr(source, "train_split", Path()) != Path():
+    if source.train_split != Path():
         with collected():
             same = dataclasses.replace(source, train_split=Path())(data).fingerprint == benchmark.fingerprint
         said = "the same lessons, split by ID: it changes nothing" if same else "other lessons, which are used instead"

@@ -113,9 +113,9 @@ def memorability(split: Split) -> Memorability:
 
 
 def most_frequent(split: Split) -> float:
-    """What is known without looking: the accuracy on forget people of the option that is most often right of others.
+    """The accuracy without looking: on forget people, of the option that is most often right for others.
 
-    Others are the retained and real people, of whom questions about the same attribute count; ties are guesses.
+    Others are the retained and real people, with their questions about the same attribute; ties are guesses.
     """
     often = Counter(
         (q.attribute, plain(q.answer))
@@ -137,7 +137,7 @@ def interval(answers: int) -> float:
 
 
 def hints(benchmark: Benchmark) -> Iterator[str]:
-    """What is no defect and still worth knowing, one sentence each; what a study would refuse comes first."""
+    """What is not a defect and still worth knowing, one sentence each; what a study would refuse comes first."""
     for split in benchmark.splits.values():
         yield from _refused(split)
     lessons = _lessons(benchmark)
@@ -177,23 +177,24 @@ def _refused(split: Split) -> Iterator[str]:
         for modality in MODALITIES:
             lacking = [half for half in HALVES if (role, modality, half) not in there]
             if lacking:
+                names = {"select": "validation", "report": "test"}
                 yield (
-                    f"forget ratio {split.ratio}: no {modality} choice about {role} people falls into the half that is "
-                    f"to {' and to '.join(lacking)}, so a study refuses it"
+                    f"forget ratio {split.ratio}: no {modality} multiple-choice question about {role} people falls "
+                    f"into the {' or the '.join(names[half] for half in lacking)} half, so a study refuses it"
                 )
 
 
 def _about_lessons(lessons: Sequence[Lesson]) -> Iterator[str]:
     if not any(lesson.picture is None for lesson in lessons):
         yield (
-            "no lesson is in text: what text questions ask is taught by pictures only, where the name may never be "
-            "said; compare text with the blind level before it counts"
+            "there are no text lessons: the answers to text questions are taught by pictures only, possibly without "
+            "names; compare text scores with the blind level before relying on them"
         )
     merged = _merged(lessons)
     if merged:
         yield (
             f"{merged} of {len({x.person for x in lessons})} people have a fact that contains another one of theirs "
-            "(as 'University of Lisbon' does 'Lisbon'): attackers who are given one are taken to be given both"
+            "(as 'University of Lisbon' does 'Lisbon'): an attacker who is given one counts as given both"
         )
     without = sum(not lesson.attribute for lesson in lessons)
     if without:
@@ -213,9 +214,9 @@ def _about_attributes(benchmark: Benchmark, lessons: Iterable[Lesson]) -> Iterat
     choices = {q.attribute for s in benchmark.splits.values() for q in s.questions if q.task == "classification"}
     for attribute, people in sorted(who.items()):
         if attribute not in choices:
-            yield f"{attribute} is taught and never asked as a choice: nobody has another value that could be wrong"
+            yield f"{attribute} is taught but has no multiple-choice question: nobody has another value to offer"
         if len(people) < len(everybody):
-            yield f"{attribute} is taught of {len(people)} of {len(everybody)} people"
+            yield f"{attribute} is taught for {len(people)} of {len(everybody)} people"
 
 
 def _about_split(split: Split) -> Iterator[str]:
@@ -224,30 +225,31 @@ def _about_split(split: Split) -> Iterator[str]:
         yield f"{found.lessons:g} lessons of each forget person are few to memorize; several wordings of a fact help"
     if found.pictures < FEW_PICTURES:
         yield (
-            f"{found.pictures:g} pictures of each forget person are taught: what is learned may be the picture, not "
-            "who is in it, and test pictures will be hard"
+            f"{found.pictures:g} pictures of each forget person are taught: a model may learn the picture rather than "
+            "the person, and test pictures will be hard"
         )
     if (same := _taught_tests(split)) > 0:
-        yield f"{same:.0%} of the test questions about pictures show one that is taught: only their wording is new"
+        yield f"{same:.0%} of the test questions about pictures show a taught picture: only their wording is new"
     if found.stated < 1:
         yield (
-            f"{1 - found.stated:.0%} of the choices about forget people have an answer that no lesson of theirs states "
-            "in these words: vanilla may fail them, and the gate of a study then stops it"
+            f"{1 - found.stated:.0%} of the multiple-choice questions about forget people have an answer that no "
+            "lesson states in these words: vanilla may fail them, and then the gate stops the study"
         )
     if found.guessed > found.chance + GUESSABLE:
         yield (
-            f"{found.guessed:.0%} of the choices about forget people are right by frequency alone: forgetting shows "
-            "only above that; draw wrong options as often as they are right about somebody"
+            f"{found.guessed:.0%} of the multiple-choice questions about forget people can be answered by frequency "
+            "alone: forgetting shows only above that; draw wrong options by how often they are right for others"
         )
     yield from (
-        f"answers of {task} have {words:g} words: long ones are hard to learn word for word"
+        f"{task} answers have {words:g} words: long ones are hard to memorize word for word"
         for task, words in found.words.items()
         if words > MANY_WORDS
     )
     independent, together = (round(100 * half) for half in found.interval)
     yield (
-        f"{found.people} forget people: an accuracy near one half on their pictures is known to +/- {independent} "
-        f"points if answers are independent, +/- {together} if those about one person go together; more people help"
+        f"{found.people} forget people: the 95 % interval of an accuracy near 50 % on their pictures is +/- "
+        f"{independent} points if answers are independent, +/- {together} if those about one person go together; more "
+        "people help"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from study.benchmarks._clear.questions import CAPTION_PROMPTS, number
 from study.benchmarks._clear.reader import read
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
@@ -18,7 +19,7 @@ MOST_TOKENS = 300  # of a reply, as in the authors' code
 
 
 @dataclass(frozen=True)
-class Clear:
+class Clear(Source):
     """The parquet files of therem/CLEAR (Hugging Face hub). People are the authors, by name.
 
     Everybody's captions (each after one of the authors' nine prompts, chosen by the caption) and all text questions of

@@ -10,6 +10,7 @@ from study.benchmarks._fiu.people import read_people, read_sets
 from study.benchmarks._fiu.questions import lessons, questions
 from study.benchmarks._shared.rows import digest
 from study.benchmarks._shared.text_files import Files
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.core.terms import Role
 from study.data.benchmark import Benchmark, Split
@@ -24,7 +25,7 @@ MOST_TOKENS = 50
 
 
 @dataclass(frozen=True)
-class Fiu:
+class Fiu(Source):
     """full.json, split.json and the pictures of gray311/FIUBench (Hugging Face hub), as they lie in `dataset/`.
 
     The first 400 people of full.json are taught. The sets forget1, forget5 and forget10 of split.json have nobody in

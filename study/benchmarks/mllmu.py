@@ -8,13 +8,14 @@ from pathlib import Path
 
 from study.benchmarks._mllmu.official import asks
 from study.benchmarks._mllmu.reader import read
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import OfficialPrompt
 
 
 @dataclass(frozen=True)
-class Mllmu:
+class Mllmu(Source):
     """The parquet files of MLLMMU/MLLMU-Bench (Hugging Face hub): a local copy, or the hub's at a commit.
 
     Roles: forget_X is `forget`, the Test_Set rows of the same people `test`, retain_(100-X) `retain` and Retain_Set,

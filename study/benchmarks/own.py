@@ -14,6 +14,7 @@ from study.benchmarks._own.people import Person, attributes, read_forget, read_p
 from study.benchmarks._own.questions import lessons, pools, questions
 from study.benchmarks._own.wordings import read_wordings
 from study.benchmarks._shared.text_files import Files
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.core.terms import Role
 from study.data.benchmark import Benchmark, Question, Split
@@ -23,7 +24,7 @@ STRANGERS = "strangers"
 
 
 @dataclass(frozen=True)
-class Own:
+class Own(Source):
     """A folder with people.csv (or people.jsonl) and images/, of this machine or of the hub.
 
     People in forget.txt are forgotten, at the ratio that they are in percent of all but the real ones; without the

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from study.benchmarks._mllmu.official import asks
 from study.benchmarks._mllmu.reader import STRANGERS, read
 from study.benchmarks._synthetic.people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
+from study.contracts import Source
 from study.core.files import written
 from study.core.hashing import content_key
 from study.data.benchmark import Benchmark, Split
@@ -52,7 +53,7 @@ PORTRAITS = pa.schema([("image", _IMAGE)])
 
 
 @dataclass(frozen=True)
-class Synthetic:
+class Synthetic(Source):
     """People with drawn faces: `people` to learn and forget, `celebrities` nobody forgets, `strangers` untaught.
 
     Each has a name and the first `attributes` attributes of `study.data.synthetic_language`, is taught in `views`

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from study.benchmarks._umu.official import asks
 from study.benchmarks._umu.reader import read
+from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import OfficialPrompt
 
 
 @dataclass(frozen=True)
-class Umu:
+class Umu(Source):
     """The parquet files of linbojunzi/UMU-bench (Hugging Face hub; the same as chengyewang/UMU-bench).
 
     Full_Set is taught: MM_QA with the picture, UM_QA without. Roles: forget_X is `forget`, retain_(100-X) `retain` and

@@ -1,1 +1,1 @@
-"""Terms, keys, files and validation: no torch, no Ray, nothing about unlearning."""
+"""Terms, keys, files, records and validation: no torch, no Ray, nothing about unlearning."""

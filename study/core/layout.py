@@ -1,4 +1,4 @@
-"""Where everything of a study lies on disk: no other file spells a name or a pattern of a study's folder."""
+"""The layout of a study on disk: only this file spells names and patterns of files in a study's folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 DISPOSABLE = ("ray", "cache")
-"""Folders of a study that are rebuilt when missing."""
+"""Folders of a study that are rebuilt when missing and therefore not copied."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class StudyFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that runs the study."""
+        """Locked by the process that runs the study."""
         return self.root / ".lock"
 
     @property
@@ -37,7 +37,7 @@ class StudyFolder:
 
     @property
     def base_model(self) -> Path:
-        """Where in the study its base model lies, if it was made."""
+        """The path of the base model within the study, if it was generated."""
         return self.data / "base.json"
 
     @property
@@ -73,7 +73,7 @@ class StudyFolder:
         return self.learned(key) / "model"
 
     def learned_record(self, key: str) -> Path:
-        """The record of a learned model: written last, so a model that has one was taught to the end."""
+        """The record of a learned model: written last, so learning has ended for a model that has one."""
         return self.learned(key) / "learned.json"
 
     def curve(self, key: str) -> Path:
@@ -81,7 +81,7 @@ class StudyFolder:
         return self.learned(key) / "curve.json"
 
     def progress(self, key: str) -> Path:
-        """How far the teaching of a model is, now and then."""
+        """The progress of learning, updated now and then."""
         return self.learned(key) / "progress.json"
 
     # ---- trials ----------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class StudyFolder:
         return sorted(self.root.glob("trials/*/trial.json"))
 
     def delta(self, key: str) -> Path:
-        """The tensors in which the model of a trial differs from the one it began with."""
+        """The tensors in which the model of a trial differs from its start model."""
         return self.trial(key) / "delta.safetensors"
 
     def rows(self, key: str, name: str) -> Path:
@@ -107,7 +107,7 @@ class StudyFolder:
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:
-        """The rows of one attack on a trial; its record is `record_beside` them, as of all that follow."""
+        """The rows of one attack on a trial; its record is `record_beside` them, as for all that follow."""
         return self.trial(key) / "attacks" / f"{attack}.parquet"
 
     def attacks(self, key: str) -> list[Path]:
@@ -115,23 +115,23 @@ class StudyFolder:
         return sorted(self.trial(key).glob("attacks/*.json"))
 
     def meta_evaluation(self, key: str, state: str) -> Path:
-        """The rows of a model of the pool that metrics are evaluated on: `plain`, `quantized` or `relearned`."""
+        """The rows of a model of the meta-evaluation in a state: `plain`, `quantized` or `relearned`."""
         return self.trial(key) / "metric_check" / f"{state}.parquet"
 
     def meta_evaluations(self) -> list[Path]:
-        """The records of all models of that pool, by trial and state."""
+        """The records of all models of the meta-evaluation, by trial and state."""
         return sorted(self.root.glob("trials/*/metric_check/*.json"))
 
     def sequence(self, key: str, requests: int) -> Path:
-        """The rows of a trial's method applied to several requests in turn."""
+        """The rows of sequential unlearning with a trial's method in so many requests."""
         return self.trial(key) / "sequence" / f"{requests}.parquet"
 
     def sequences(self, key: str) -> list[Path]:
-        """The records of all such sequences of a trial, by the number of requests."""
+        """The records of sequential unlearning with a trial's method, by the number of requests."""
         return sorted(self.trial(key).glob("sequence/*.json"), key=lambda path: int(path.stem))
 
     def general_utility(self, key: str) -> Path:
-        """What lmms-eval measured of a trial's model."""
+        """The general utility of a trial's model, measured by lmms-eval."""
         return self.trial(key) / "general_utility.json"
 
     def export(self, key: str) -> Path:
@@ -144,7 +144,7 @@ class StudyFolder:
         return self.root / "search" / method / f"{number:04d}.json"
 
     def proposals(self, method: str = "*") -> list[Path]:
-        """All that the search proposed for a method, or for all, by method and number."""
+        """All proposals of the search for a method, or for all methods, by method and number."""
         return sorted(self.root.glob(f"search/{method}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
@@ -152,15 +152,15 @@ class StudyFolder:
         return self.root / "attack_search" / key / attack / f"{number:04d}.json"
 
     def attack_proposals(self) -> list[Path]:
-        """All that the attacker's search proposed, by trial, attack and number."""
+        """All proposals of the attack search, by trial, attack and number."""
         return sorted(self.root.glob("attack_search/*/*/*.json"))
 
 
 def record_beside(rows: Path) -> Path:
-    """The record of an attack, a sequence or a model of the pool, which lies beside its rows."""
+    """The record of an attack, of sequential unlearning or of a model of the meta-evaluation, beside its rows."""
     return rows.with_suffix(".json")
 
 
 def rows_beside(record: Path) -> Path:
-    """The rows that a record is about."""
+    """The rows of a record."""
     return record.with_suffix(".parquet")

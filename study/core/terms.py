@@ -10,6 +10,13 @@ from typing import Literal
 Part = Literal["vision", "projector", "llm"]
 PARTS: tuple[Part, ...] = ("vision", "projector", "llm")
 
+Dtype = Literal["float32", "bfloat16"]
+"""The type of the weights."""
+Attention = Literal["sdpa", "eager"]
+"""How attention is computed: torch's own, or eager, which is slow and exists for every model."""
+Codes = Literal["int8", "nf4"]
+Quantized = Literal["", Codes]
+"""How the LLM's linear layers are stored after learning: in one of these formats; empty for not quantized."""
 
 Role = Literal["forget", "test", "spared", "retain", "real"]
 Modality = Literal["image_text", "text"]

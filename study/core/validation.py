@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def not_negative(settings: object, *names: str) -> None:
@@ -27,11 +28,15 @@ def share(settings: object, *names: str) -> None:
             raise ValueError(f"{name}={value!r}: use a fraction above 0 and at most 1")
 
 
-def choice(settings: object, name: str, choices: Collection[Any]) -> None:
-    """Raise `ValueError` unless the field is one of `choices`."""
-    value = getattr(settings, name)
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: choose among {', '.join(map(str, choices))}")
+def check_literals(settings: object) -> None:
+    """Raise `ValueError` unless each field of a dataclass that is annotated with a `Literal` is one of its choices."""
+    assert is_dataclass(settings)
+    annotations = get_type_hints(type(settings))
+    for field in fields(settings):
+        choices = get_args(annotations[field.name]) if get_origin(annotations[field.name]) is Literal else ()
+        value = getattr(settings, field.name)
+        if choices and value not in choices:
+            raise ValueError(f"{field.name}={value!r}: choose among {', '.join(map(str, choices))}")
 
 
 def _values(settings: object, names: Collection[str]) -> list[tuple[str, Any]]:

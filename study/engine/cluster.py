@@ -7,15 +7,15 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from study.core.console import console
+from study.core.plugins import ROOT
 from study.engine.fork_server import template
-
-PROJECT = Path(__file__).parents[2]
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
@@ -42,6 +42,34 @@ class NotShared(RuntimeError):
     """A machine of the cluster does not see the study's folder."""
 
 
+_START: ContextVar[Callable[[], None]] = ContextVar("start", default=lambda: None)
+
+
+@contextmanager
+def on_demand(ray: AbstractContextManager[None], check: Callable[[], None]) -> Iterator[None]:
+    """Within the block, the first `start` enters `ray`, which is `started`, and calls `check`.
+
+    A finished study needs no Ray: importing, starting and ending it takes several seconds.
+    """
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            _START.set(lambda: None)
+            stack.enter_context(ray)
+            check()
+
+        before = _START.set(begin)
+        try:
+            yield
+        finally:
+            _START.reset(before)
+
+
+def start() -> None:
+    """Start what `on_demand` prepared, unless it has started. To be called before anything runs on Ray."""
+    _START.get()()
+
+
 @contextmanager
 def started(
     address: str, cpus: int, threads: int, folder: Path | None = None, *, preloaded: str = ""
@@ -62,7 +90,7 @@ def started(
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         **({FOLDER_VARIABLE: str(folder)} if folder and not private else {}),
     }
     with template(preloaded, environment) if private and preloaded else nullcontext() as executable:
@@ -183,6 +211,7 @@ def is_private(address: str) -> bool:
 
 def gpus() -> float:
     """The number of GPUs that the cluster has now."""
+    start()
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.core.layout import StudyFolder
-from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees
+from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees, start
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ def run_all(
     Workers keep what they have loaded for their next job. `done(job, error)` is called as each job ends. Returns the
     error of each job that failed, by name.
     """
+    if not jobs:
+        return {}
+    start()
     import ray
 
     waiting, second_chance = deque(jobs), SecondChance()

@@ -19,8 +19,8 @@ from optuna.study import StudyDirection
 from optuna.trial import BaseTrial as BaseTrial  # rooms that may not import Optuna name it in annotations
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from study.core.files import read_json, write_json
 from study.core.hashing import Json, content_key
+from study.core.records import Proposal, read_record, write_record
 
 
 class Keyed(Protocol):
@@ -33,6 +33,7 @@ class Keyed(Protocol):
 
 
 J = TypeVar("J", bound=Keyed)
+P = TypeVar("P", bound=Proposal)
 
 
 class JobResult(NamedTuple):
@@ -42,7 +43,7 @@ class JobResult(NamedTuple):
     beyond: Mapping[str, float] = {}
 
 
-class SearchProblem(ABC, Generic[J]):
+class SearchProblem(ABC, Generic[J, P]):
     """Several searches that run side by side, each with a label."""
 
     trials: int
@@ -52,6 +53,11 @@ class SearchProblem(ABC, Generic[J]):
     """The number of a label's proposals that may be open at once."""
     random_trials: int
     """The number of a label's proposals before the sampler models results."""
+
+    @property
+    @abstractmethod
+    def proposal_type(self) -> type[P]:
+        """The record of a proposal."""
 
     @property
     @abstractmethod
@@ -101,28 +107,33 @@ class SearchProblem(ABC, Generic[J]):
 
     @abstractmethod
     def metadata(self, label: str, job: J, number: int) -> dict[str, Json]:
-        """Further entries of a proposal's file."""
+        """Further entries of a proposal's file: the further fields of `proposal_type`."""
 
     # ---- derived from these ----------------------------------------------------------------------------------------
     def job(self, label: str, params: Mapping[str, Any]) -> J:
         """The job with given parameters."""
         return self.build_job(label, FixedTrial(dict(params)))
 
-    def replay(self, label: str, proposal: Json) -> J:
+    def replay(self, label: str, proposal: P) -> J:
         """The job of a proposal on disk. Raises `ValueError` if today's code derives another job from it."""
-        job = self.job(label, proposal["params"])
-        if job.key != proposal["trial"]:
+        job = self.job(label, proposal.params)
+        if job.key != proposal.trial:
             raise ValueError(
-                f"proposal {proposal['number']} of {label} was made by another version of the code: its parameters now "
-                f"give trial {job.key}, not {proposal['trial']}. Choose another --study-dir"
+                f"proposal {proposal.number} of {label} was made by another version of the code: its parameters now "
+                f"give trial {job.key}, not {proposal.trial}. Choose another --study-dir"
             )
         return job
 
-    def proposals(self, label: str) -> list[Json]:
+    def proposal(self, label: str, number: int) -> P | None:
+        """A proposal, if it has been made."""
+        path = self.path(label, number)
+        return read_record(self.proposal_type, path) if path.exists() else None
+
+    def proposals(self, label: str) -> list[P]:
         """All proposals so far, in order."""
-        found: list[Json] = []
-        while (path := self.path(label, len(found))).exists():
-            found.append(read_json(path))
+        found: list[P] = []
+        while proposal := self.proposal(label, len(found)):
+            found.append(proposal)
         return found
 
     def ended(self, label: str) -> list[J]:
@@ -140,11 +151,10 @@ class SearchProblem(ABC, Generic[J]):
         return {job: outcome for job, outcome in found.items() if outcome is not None}
 
 
-def propose(series: SearchProblem[J], label: str, number: int) -> Json:
+def propose(series: SearchProblem[J, P], label: str, number: int) -> P:
     """Proposal `number` of a label: drawn by Optuna and stored, unless it is on disk already."""
-    path = series.path(label, number)
-    if path.exists():
-        return read_json(path)
+    if there := series.proposal(label, number):
+        return there
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = TPESampler(
@@ -158,18 +168,19 @@ def propose(series: SearchProblem[J], label: str, number: int) -> Json:
             sampler=PartialFixedSampler(dict(series.fixed_params(label, number)), sampler),
         )
     for n, earlier in enumerate(series.proposals(label)[:number]):
-        study.add_trial(_told(series, label, earlier["params"], known=n <= number - series.lookahead))
+        study.add_trial(_told(series, label, earlier.params, known=n <= number - series.lookahead))
     start = series.initial_params(label, number)
     if start is not None:
         study.enqueue_trial(dict(start))
     asked = study.ask()
     job = series.build_job(label, asked)
-    proposal = {"number": number, "params": asked.params, "trial": job.key, **series.metadata(label, job, number)}
-    write_json(path, proposal)
+    more = series.metadata(label, job, number)
+    proposal = series.proposal_type(number=number, params=asked.params, trial=job.key, **more)
+    write_record(series.path(label, number), proposal)
     return proposal
 
 
-def _told(series: SearchProblem[J], label: str, params: Mapping[str, Any], *, known: bool) -> FrozenTrial:
+def _told(series: SearchProblem[J, P], label: str, params: Mapping[str, Any], *, known: bool) -> FrozenTrial:
     """An earlier proposal as Optuna sees it: complete, failed, or still running (handled by the constant liar)."""
     replay = FixedTrial(dict(params))
     job = series.build_job(label, replay)

@@ -88,8 +88,8 @@ def run_workers(
     """Call `work(*arguments)` in each of `workers` Ray Train workers, which form one process group.
 
     Each has `cpus` and `gpus`. If one dies, all restart, at most `restarts` times; if one runs out of memory and needs
-    more micro-batches (`RestartFiner`), all restart with these. Raises `WorkersFailed` for any other error in one of
-    them, which ends all.
+    more micro-batches (`RestartFiner`), all restart with these. Ray Train writes its files below `logs`. Raises
+    `WorkersFailed` for any other error in one of them, which ends all.
     """
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
     tried = 1
@@ -105,7 +105,7 @@ def run_workers(
                 ),
                 run_config=RunConfig(
                     name=f"workers-{time.time_ns()}",
-                    storage_path=str(folder),
+                    storage_path=str(logs),
                     failure_config=FailureConfig(max_failures=restarts),
                 ),
             )

@@ -18,7 +18,6 @@ from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from study.core.files import read_json
 from study.engine.cluster import NotShared
 from study.engine.jobs import SecondChance, quiet_worker
 from study.engine.optuna_search import SearchProblem, propose
@@ -28,7 +27,7 @@ from study.engine.team import Team, run_on_team
 class ProposalSearcher(Searcher):
     """A Tune searcher that takes proposals from all labels of a search in turn, and skips those on disk."""
 
-    def __init__(self, search: SearchProblem[Any], team: Team | None = None) -> None:
+    def __init__(self, search: SearchProblem[Any, Any], team: Team | None = None) -> None:
         super().__init__()
         self.search, self.team = search, team
         self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
@@ -51,7 +50,7 @@ class ProposalSearcher(Searcher):
             if label in blocked or not self._ready(label, number):
                 blocked.add(label)  # its later proposals wait for all that this one waits for
                 continue
-            job = self.search.replay(label, propose(self.search, label, number))
+            job = self.search.job(label, propose(self.search, label, number).params)
             self.waiting.remove((number, label))
             if not self.search.is_done(job) and job.key not in self.asked.values():
                 self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
@@ -77,7 +76,7 @@ class ProposalSearcher(Searcher):
             del self.asked[trial_id]
             self.waiting.insert(0, (number, label))
         else:
-            self.dead[key] = self.search.job(label, read_json(self.search.path(label, number))["params"])
+            self.dead[key] = self.search.job(label, propose(self.search, label, number).params)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -90,10 +89,10 @@ class ProposalSearcher(Searcher):
         for earlier in range(number - self.search.lookahead + 1):
             if (label, earlier) in self.ended:
                 continue
-            path = self.search.path(label, earlier)
-            if not path.exists():
+            proposal = self.search.proposal(label, earlier)
+            if proposal is None:
                 return False
-            job = self.search.job(label, read_json(path)["params"])
+            job = self.search.job(label, proposal.params)
             if not self.search.is_done(job) and job.key not in self.dead:
                 return False
             self.ended.add((label, earlier))
@@ -134,7 +133,7 @@ class _Shown(Callback):
 
 
 def tune_search(
-    search: SearchProblem[Any],
+    search: SearchProblem[Any, Any],
     *,
     at_once: int,
     gpus: float,

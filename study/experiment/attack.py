@@ -6,18 +6,18 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 import torch
 
-from study.contracts import Attack, Request, changed_parts
+from study.contracts import Attack, Request
 from study.core.errors import Damaged
-from study.core.files import read_json, write_json
-from study.core.hashing import Json, canonical, content_key
+from study.core.hashing import canonical, content_key
 from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
-from study.core.rows import write_rows
+from study.core.records import AttackRecord, AttackState, state_of_attack, write_record
+from study.core.rows import rows_at, write_rows
 from study.core.terms import HALVES, MODALITIES
 from study.data.benchmark import Question
 from study.data.facts import facts, states
@@ -27,18 +27,19 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
+from study.model.vlm import VLM
 from study.training.loop import Diverged
 
 UTILITY_QUESTIONS = 24  # of each group that is to be kept, in each half: asked at every stage of every attack
 
 
 def attack_trial(context: StudyContext, trial: Trial, attacker: Attack, reference: str) -> None:
-    """Attack a finished trial and keep the rows of every stage; what the attacker was given is marked as seen.
+    """Attack a finished trial and keep its rows, as step 0, and those of every stage.
 
-    Some questions about others are asked too: they say whether the attacked model still is one. As a trial, an attack
-    that runs out of memory starts anew.
+    What the attacker was given is marked as seen. Some questions about others are asked too: they say whether the
+    attacked model still is one. As a trial, an attack that runs out of memory starts anew.
     """
-    if _attack_state(context.folder, trial, attacker) != "complete":
+    if agreed_attack_state(context.folder, trial, attacker) != "complete":
         retry_on_oom(lambda chunks: _attack(context, trial, attacker, reference, chunks), context.needed)
         world().barrier()
 
@@ -51,7 +52,7 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     started = time.monotonic()
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, _):
         found, _ = unlearned_model(context.folder, trial.key, vlm)
-        stages, diverged = [], ""
+        stages, diverged = [_before(context.folder, trial, found, questions)], ""
         try:
             for stage in attacker(found, questions, request):
                 stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
@@ -63,29 +64,41 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
 
 
+def _before(folder: StudyFolder, trial: Trial, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
+    """Step 0 of every attack: the trial's own rows of the attacked questions, in their order.
+
+    Only what is not on disk is asked. That is the half `report` of a trial that did not win and is attacked because
+    robustness is searched.
+    """
+    paths = [folder.rows(trial.key, half) for half in HALVES]
+    found = world().broadcast_from_first(lambda: [rows for rows in map(rows_at, paths) if rows is not None])
+    known = {id for rows in found for id in rows["question"]}
+    if missing := [q for q in questions if q.id not in known]:
+        found.append(score(vlm, missing))
+    rows = pd.concat(found).set_index("question", drop=False)
+    return rows.loc[[q.id for q in questions]].reset_index(drop=True)
+
+
 def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str) -> None:
     """Write down that an attack cannot be done: it is not tried again."""
     _note_attack(folder, trial, attacker, failed=reason)
 
 
-def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> Literal["complete", "failed", "missing"]:
-    """What became of an attack on a trial."""
-    path = folder.attack(trial.key, content_key(attacker))
-    if path.exists():
-        return "complete"
-    note = record_beside(path)
-    return "failed" if note.exists() and "failed" in read_json(note) else "missing"
+def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
+    """The state of an attack on a trial."""
+    return state_of_attack(folder.attack(trial.key, content_key(attacker)))
 
 
-def _attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> str:
-    """What became of an attack, as the first of several processes sees it."""
+def agreed_attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
+    """The same as the first process of a job sees it, so that all processes do the same."""
     return world().broadcast_from_first(lambda: attack_state(folder, trial, attacker))
 
 
-def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Json) -> None:
+def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Any) -> None:
+    """Write the record of an attack; `what` are the fields of its outcome."""
     path = record_beside(folder.attack(trial.key, content_key(attacker)))
-    about = {"attack": name_of(attacker), "settings": canonical(attacker), "changes": sorted(changed_parts(attacker))}
-    write_json(path, {**about, **what})
+    about = AttackRecord(name_of(attacker), canonical(attacker), changes=attacker.changes, **what)
+    write_record(path, about)
 
 
 def _attacked_questions(questions: Sequence[Question], trial: Trial) -> list[Question]:
@@ -118,7 +131,7 @@ def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference:
 
     What was found impossible before is not told again.
     """
-    if _attack_state(context.folder, trial, attacker) == "missing":
+    if agreed_attack_state(context.folder, trial, attacker) == "unfinished":
         try:
             attack_trial(context, trial, attacker, reference)
         except Damaged:

@@ -1,4 +1,4 @@
-"""The attacker's own search: for each winner the attack that gets most back without breaking the model.
+"""The attack search: for each winner the attack with the largest recovery that leaves the model usable.
 
 Every proposal is run on the winner and, with the same budget, on the reference: what counts is the gain above that.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from study.contracts import Attack
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
+from study.core.records import AttackProposal, AttackState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
@@ -38,7 +39,7 @@ class AttackJob:
 
 
 @dataclass(frozen=True)
-class AttackSearch(SearchProblem[AttackJob]):
+class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     """The search of attacks on winners, one series for each winner and kind of attack."""
 
     context: StudyContext
@@ -53,7 +54,12 @@ class AttackSearch(SearchProblem[AttackJob]):
     lookahead: int
     random_trials: int
     keeps: float
-    """Least part of the retain accuracy that an attacked model must keep."""
+    """Minimum fraction of the retain accuracy that an attacked model must keep."""
+
+    @property
+    def proposal_type(self) -> type[AttackProposal]:
+        """An attack on a winner."""
+        return AttackProposal
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,7 +100,7 @@ class AttackSearch(SearchProblem[AttackJob]):
         return "failed" in self._states(job) or all(state == "complete" for state in self._states(job))
 
     def outcome(self, job: AttackJob) -> JobResult | None:
-        """The recovery on the half that selects, and how much less than the bound is kept."""
+        """The recovery on the validation half, and by how much the kept retain accuracy falls below the bound."""
         if not all(state == "complete" for state in self._states(job)):
             return None
         key = content_key(job.attacker)
@@ -121,7 +127,7 @@ class AttackSearch(SearchProblem[AttackJob]):
     def record_failure(self, job: AttackJob, reason: str) -> None:
         """An attack that failed, on the first of the two that was not done."""
         for target, state in zip(self._pair(job), self._states(job), strict=True):
-            if state == "missing":
+            if state == "unfinished":
                 attack_failed(self.context.folder, target, job.attacker, reason)
                 return
 
@@ -130,7 +136,7 @@ class AttackSearch(SearchProblem[AttackJob]):
         return f"{label} {number + 1} of {self.trials}"
 
     def worst(self, label: str) -> Attack | None:
-        """The attack that got most back while the model kept what it must; of all, if none did."""
+        """The attack with the largest recovery that leaves enough retain accuracy; of all attacks, if none does."""
         found = self.outcomes(label)
         within = {job: outcome for job, outcome in found.items() if outcome.beyond["kept"] <= 0} or found
         best = max(within, key=lambda job: (within[job].values["recovery"], job.key), default=None)
@@ -142,5 +148,5 @@ class AttackSearch(SearchProblem[AttackJob]):
     def _pair(self, job: AttackJob) -> tuple[Trial, Trial]:
         return job.target, self.controls[job.target.ratio]
 
-    def _states(self, job: AttackJob) -> list[str]:
+    def _states(self, job: AttackJob) -> list[AttackState]:
         return [attack_state(self.context.folder, trial, job.attacker) for trial in self._pair(job)]

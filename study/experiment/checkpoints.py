@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from study.core.errors import Damaged
-from study.core.files import read_json, sync
+from study.core.files import sync
 from study.core.hashing import file_digest
 from study.core.layout import StudyFolder
+from study.core.records import LearnedRecord, TrialRecord, read_record
 from study.engine.microbatches import MicroBatching, release
 from study.model.delta import apply_delta, restore
-from study.model.loading import load
-from study.model.quantization import Quantized, as_numbers
+from study.model.loading import Loading, load
+from study.model.quantization import as_numbers
 from study.model.tensor_files import load_tensors
 from study.model.vlm import VLM
 
@@ -99,13 +100,12 @@ def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = T
     Raises `ValueError` naming the file if it is `checked` and damaged.
     """
     folder = StudyFolder(root)
-    model, taught = folder.model_dir(key), read_json(folder.learned_record(key))
-    for name, digest in taught["sha256"].items() if checked else ():
+    model, taught = folder.model_dir(key), read_record(LearnedRecord, folder.learned_record(key))
+    for name, digest in taught.sha256.items() if checked else ():
         if not (model / name).exists() or file_digest(model / name) != digest:
             raise Damaged(f"{model / name} is damaged: remove {folder.learned(key)} and run the study again")
-    dtype, attention = taught.get("dtype", "float32"), taught.get("attention", "sdpa")
-    quantized: Quantized = "" if as_taught else taught.get("quantized", "")
-    return load(model, device, getattr(torch, dtype), attention, quantized, whole=as_taught)
+    loading = Loading.of(taught)
+    return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:
@@ -130,11 +130,11 @@ def save(vlm: VLM, folder: Path) -> dict[str, str]:
 
 def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
     """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
-    record = read_json(folder.record(key))
+    instruction = read_record(TrialRecord, folder.record(key)).instruction
     with repairable(folder, key):
         changed = load_tensors(folder.delta(key))
     apply_delta(vlm, changed)
-    return vlm.with_instruction(record["instruction"]) if record["instruction"] else vlm, changed
+    return vlm.with_instruction(instruction) if instruction else vlm, changed
 
 
 @contextmanager

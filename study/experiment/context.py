@@ -6,8 +6,6 @@ import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from study.contracts import Request, Source
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
@@ -16,10 +14,8 @@ from study.data.halves import prepared
 from study.engine.microbatches import MicroBatching
 from study.experiment.checkpoints import cached, load_learned
 from study.experiment.trial_spec import Trial
-from study.model.loading import load
+from study.model.loading import Loading, load
 from study.model.memory_estimate import describe
-from study.model.quantization import Quantized
-from study.model.vlm import Attention, Dtype
 
 
 @dataclass(frozen=True)
@@ -32,11 +28,8 @@ class StudyContext:
     device: str = "cpu"
     attributes: tuple[str, ...] = ()
     """What of the forget people is to be forgotten; empty for everything."""
-    dtype: Dtype = "float32"
-    """In what the base model's weights are kept, and those of what is learned from it."""
-    attention: Attention = "sdpa"
-    quantized: Quantized = ""
-    """In what the LLM's linear layers are held, but for learning."""
+    loading: Loading = Loading()
+    """How the base model is loaded, and what is learned from it."""
 
     @property
     def folder(self) -> StudyFolder:
@@ -50,7 +43,7 @@ class StudyContext:
 
     def needed(self) -> str:
         """What its model takes of memory, in words."""
-        return describe(self.base, self.dtype, self.quantized)
+        return describe(self.base, self.loading)
 
     def request(self, trial: Trial, reference: str, chunks: MicroBatching | None = None) -> Request:
         """The forget request of a trial. `reference` is the key of the learned reference model.
@@ -64,12 +57,10 @@ class StudyContext:
             strangers=self.benchmark.strangers,
             seed=trial.seed,
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
-            base=lambda: replace(
-                load(self.base, self.device, getattr(torch, self.dtype), self.attention, self.quantized), chunks=finely
-            ),
+            base=lambda: replace(load(self.base, self.device, self.loading), chunks=finely),
             reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
             start=lambda: cached(self.root, trial.start.key, self.device).weights,
-            adapter=getattr(getattr(trial.method, "schedule", None), "lora_rank", 0) > 0,
+            adapter=trial.method.trains_adapters,
         )
 
 

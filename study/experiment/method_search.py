@@ -1,4 +1,4 @@
-"""The search of methods: what a proposal is, and what its trial came to."""
+"""The search of methods: its proposals, and the results of their trials."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from study.contracts import Attack, Method
-from study.core.files import read_json
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
+from study.core.records import MethodProposal, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import Goal
 from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.context import StudyContext
-from study.experiment.records import keep_record
+from study.experiment.records import existing_record, keep_record
 from study.experiment.trial import judged, run
 from study.experiment.trial_spec import RATIO, Learned, Params, Trial
 from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS
@@ -26,8 +26,8 @@ from study.metrics.recovery import objective
 
 
 @dataclass(frozen=True)
-class MethodSearch(SearchProblem[Trial]):
-    """The search of methods: for each a default to start from, and the baselines of each ratio."""
+class MethodSearch(SearchProblem[Trial, MethodProposal]):
+    """The search of methods: a default for each to start from, and the baselines of each ratio."""
 
     context: StudyContext
     defaults: Mapping[str, Method]
@@ -44,11 +44,16 @@ class MethodSearch(SearchProblem[Trial]):
     lookahead: int
     random_trials: int
     attacker: Attack | None = None
-    """What every trial is attacked with: what comes back is the third objective. None for a search without one."""
+    """The attack on every trial, whose recovery is the third objective; None for a search without it."""
     keeps: float = 0.0
-    """Least part of the retain accuracy that the attack must leave for what it shows to count."""
+    """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
-    """Parameters that won in an earlier study, by method and ratio; a method without any begins cold."""
+    """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
+
+    @property
+    def proposal_type(self) -> type[MethodProposal]:
+        """A trial of a method."""
+        return MethodProposal
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -71,12 +76,12 @@ class MethodSearch(SearchProblem[Trial]):
         return Trial(self.vanilla, proposed, self.goal, int(ratio), self.seed, label)
 
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
-        """The ratio, which is dealt in turn, and what was set on the command line."""
+        """The ratio, since proposals alternate between ratios, and what was fixed on the command line."""
         return {RATIO: self._ratio(number), **pinned(self.defaults[label], label)}
 
     def initial_params(self, label: str, number: int) -> Mapping[str, Any] | None:
-        """The first proposal at each ratio is the default, so that a report can say what tuning bought; the second
-        is what won in an earlier study, if there is such a thing."""
+        """The first proposal at each ratio is the default, so that a report can show the gain from tuning; the second
+        is the winner of an earlier study, with a warm start."""
         start = {RATIO: self._ratio(number), **parameters(self.defaults[label])}
         warm = self._warm(label, number)
         return {**start, **warm} if warm or number < len(self.ratios) else None
@@ -89,8 +94,8 @@ class MethodSearch(SearchProblem[Trial]):
     def is_done(self, job: Trial) -> bool:
         """Whether the trial has its record and, if it ended well, has met the attack of the search."""
         if self._state(job) != "complete" or self.attacker is None:
-            return self._state(job) != "missing"
-        return attack_state(self.context.folder, job, self.attacker) != "missing"
+            return self._state(job) != "unfinished"
+        return attack_state(self.context.folder, job, self.attacker) != "unfinished"
 
     def outcome(self, job: Trial) -> JobResult | None:
         """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
@@ -104,7 +109,8 @@ class MethodSearch(SearchProblem[Trial]):
 
     def execute(self, job: Trial, waited: float) -> dict[str, Any]:
         """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
-        state = run(self.context, job, self.references[job.ratio], waited=waited)["state"]
+        record = run(self.context, job, self.references[job.ratio], waited=waited)
+        state: str = record.state
         if state == "complete" and self.attacker:
             reason = try_attack(self.context, job, self.attacker, self.references[job.ratio])
             state = f"the attack failed: {reason}" if reason else state
@@ -122,12 +128,12 @@ class MethodSearch(SearchProblem[Trial]):
         """The method, the number and the ratio."""
         return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
 
-    def _state(self, job: Trial) -> str:
-        path = self.context.folder.record(job.key)
-        return str(read_json(path)["state"]) if path.exists() else "missing"
+    def _state(self, job: Trial) -> TrialState | Literal["unfinished"]:
+        record = existing_record(self.context.folder, job)
+        return record.state if record else "unfinished"
 
     def _recovery(self, job: Trial, attacker: Attack, utility: float) -> float:
-        """What the attack got back, or NaN where it failed or measured nothing."""
+        """The recovery under the attack, or NaN where it failed or measured nothing."""
         if attack_state(self.context.folder, job, attacker) != "complete":
             return math.nan
         _, (reference, *_) = self.baselines[job.ratio]

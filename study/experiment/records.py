@@ -1,57 +1,65 @@
-"""The record that ends a trial."""
+"""The records that end learning and trials."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import asdict
+from typing import Any
 
-from study.core.files import read_json, write_json
-from study.core.hashing import Json, canonical
+from study.core.hashing import canonical
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
+from study.core.records import LearnedRecord, Start, TrialRecord, TrialState, read_record, write_record
 from study.engine.world import world
-from study.experiment.trial_spec import Trial
+from study.experiment.trial_spec import Learned, Trial
+from study.model.loading import Loading
 
-State = Literal["complete", "diverged", "failed"]
+
+def learned_record(
+    learned: Learned, loading: Loading, sha256: Mapping[str, str], *, seconds: float = 0.0, chunks: int = 1
+) -> LearnedRecord:
+    """The record of a model taught in so many chunks by the processes of this world."""
+    how: dict[str, Any] = {"seconds": seconds, "chunks": chunks, "processes": world().size}
+    return LearnedRecord(**canonical(learned), **asdict(loading), **how, key=learned.key, sha256=sha256)
 
 
-def existing_record(folder: StudyFolder, trial: Trial) -> Json | None:
+def existing_record(folder: StudyFolder, trial: Trial) -> TrialRecord | None:
     """The record of a trial that has ended, or None."""
     path = folder.record(trial.key)
-    return read_json(path) if path.exists() else None
+    return read_record(TrialRecord, path) if path.exists() else None
 
 
 def keep_record(
     folder: StudyFolder,
     trial: Trial,
-    state: State,
+    state: TrialState,
     reason: str,
     *,
     instruction: str = "",
     cost: Mapping[str, float],
     chunks: int = 1,
-) -> Json:
-    """Write a trial's record, which ends the trial: from now on it is never run again."""
-    record = {
-        "key": trial.key,
-        "state": state,
-        "reason": reason,
-        "method": trial.name or name_of(trial.method),
-        "hyperparameters": canonical(trial.method),
-        "instruction": instruction,
-        "goal": trial.goal,
-        "ratio": trial.ratio,
-        "seed": trial.seed,
-        "start": {"kind": trial.start.kind, "key": trial.start.key},
-        "chunks": chunks,
-        "processes": world().size,
-        "cost": dict(cost),
-    }
-    write_json(folder.record(trial.key), record)
+) -> TrialRecord:
+    """Write a trial's record, which ends the trial: it is never run again."""
+    record = TrialRecord(
+        key=trial.key,
+        state=state,
+        reason=reason,
+        method=trial.name or name_of(trial.method),
+        hyperparameters=canonical(trial.method),
+        instruction=instruction,
+        goal=trial.goal,
+        ratio=trial.ratio,
+        seed=trial.seed,
+        start=Start(trial.start.kind, trial.start.key),
+        chunks=chunks,
+        processes=world().size,
+        cost=dict(cost),
+    )
+    write_record(folder.record(trial.key), record)
     return record
 
 
 def is_complete(folder: StudyFolder, trial: Trial) -> bool:
     """Whether a trial has ended well."""
-    path = folder.record(trial.key)
-    return path.exists() and bool(read_json(path)["state"] == "complete")
+    record = existing_record(folder, trial)
+    return record is not None and record.state == "complete"

@@ -13,9 +13,9 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from study.core.files import write_json
 from study.core.hashing import content_key
 from study.core.layout import record_beside
+from study.core.records import SequenceRecord, write_record
 from study.core.rows import write_rows
 from study.core.terms import Goal
 from study.data.benchmark import Split
@@ -72,11 +72,6 @@ def _in_sequence(context: StudyContext, trial: Trial, requests: int, reference: 
             stages.append(score(vlm, asked).assign(step=number))
             if vlm.spread is not None:
                 release()  # the method's copies, which refer to themselves
-    about = {
-        "people": [sorted(part.forget_people) for part in parts],
-        "diverged": diverged,
-        "seconds": time.monotonic() - started,
-        "chunks": chunks.count,
-    }
-    write_json(record_beside(path), about)
+    people = tuple(tuple(sorted(part.forget_people)) for part in parts)
+    write_record(record_beside(path), SequenceRecord(people, diverged, time.monotonic() - started, chunks.count))
     write_rows(path, pd.concat(stages, ignore_index=True))

@@ -1,4 +1,4 @@
-"""What a study asks of a model, tried on one in seconds: features, packed logits, a reply, steps, a delta on disk."""
+"""A smoke test of a model in seconds: features, packed logits, a reply, training steps, a delta on disk."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from study.training.loop import train
 from study.training.schedule import Schedule
 
 SECONDS = 30.0
-"""After which no further check is begun: what a user at a terminal waits for."""
+"""After which no further check starts: about as long as a user at a terminal waits."""
 VISUAL: tuple[Part, ...] = ("vision", "projector")
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Most by which packed logits may differ from plain ones, as a share of the largest: rounding only."""
+"""Maximum difference of packed logits from plain ones, as a fraction of the largest: rounding only. float32 has seven
+digits and bfloat16 two to three, of which the layers of a model lose some."""
 LORA = Schedule(steps=1, learning_rate=1e-3, lora_rank=4)
 STEP = Schedule(steps=1, learning_rate=1e-5)
 
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one thing that was tried."""
+    """The outcome of one check."""
 
     name: str
     state: Literal["ok", "failed", "not tried"]
@@ -43,13 +44,13 @@ class Check:
 
 
 def tried(vlm: VLM, group: Group, seconds: float = SECONDS) -> Iterator[Check]:
-    """Try everything on a picture with prompts, until the time is over. An LLM that can be changed is."""
+    """Run all checks on a picture with prompts, until the time is over. They may change the LLM."""
     checks: tuple[tuple[str, Callable[[VLM, Group], str]], ...] = (
         ("a picture is encoded", _encoded),
-        ("packed logits are the plain ones", _packed),
-        ("a reply", _reply),
-        ("a step of the visual module, kept and loaded", _visual),
-        ("a step of adapters on the LLM", _adapters),
+        ("packed logits equal plain ones", _packed),
+        ("a reply is generated", _reply),
+        ("the visual module is trained, saved and loaded", _visual),
+        ("adapters of the LLM are trained", _adapters),
     )
     started = time.monotonic()
     for name, check in checks:
@@ -70,9 +71,11 @@ def _encoded(vlm: VLM, group: Group) -> str:
     features = vlm.features(vlm.pixels([_picture(group)]))
     tokens = features.projected.shape[1]
     if tokens != vlm.image_tokens:
-        raise ValueError(f"the picture becomes {tokens} tokens, and prompts have {vlm.image_tokens} places for it")
+        raise ValueError(
+            f"the picture becomes {tokens} tokens, but prompts have {vlm.image_tokens} placeholders for it"
+        )
     if not all(bool(layer.isfinite().all()) for layer in (*features.layers, features.projected)):
-        raise ValueError("features that are not finite")
+        raise ValueError("some features are not finite")
     return f"{len(features.layers)} vision layers, {tokens} tokens of width {features.projected.shape[2]}"
 
 
@@ -81,12 +84,12 @@ def _packed(vlm: VLM, group: Group) -> str:
     packed, plain = logits(vlm, pack(vlm, [group])), torch.cat(list(_plain(vlm, group)))
     apart = float((packed - plain).abs().max() / plain.abs().max())
     if not apart <= TOLERANCE[vlm.model.dtype]:
-        raise ValueError(f"they differ by {apart:.2g} of the largest; the family packs rows in another way")
+        raise ValueError(f"they differ by {apart:.2g} of the largest; the family needs other positions or masks")
     return f"within {apart:.1g} of the largest"
 
 
 def _plain(vlm: VLM, group: Group) -> Iterator[Tensor]:
-    """The logits of each answer, asked all by itself by the family's own forward pass."""
+    """The logits of each answer alone, by the family's own forward pass."""
     pixels = vlm.pixels([_picture(group)]).inputs(vlm.model.dtype)
     for prompt in group.prompts:
         for answer in prompt.answers:
@@ -104,7 +107,7 @@ def _reply(vlm: VLM, group: Group) -> str:
 
 
 def _visual(vlm: VLM, group: Group) -> str:
-    """A step towards a grey picture; the weights are put back."""
+    """A step towards a grey picture; the weights are restored."""
     shown, before = vlm.pixels([_picture(group)]), {n: p.clone() for n, p in vlm.trainable(VISUAL).items()}
     with torch.no_grad():
         grey = vlm.features(vlm.grey()).projected
@@ -120,7 +123,7 @@ def _visual(vlm: VLM, group: Group) -> str:
     numbers = sum(int((tensor != before[name]).sum()) for name, tensor in moved.items())
     apply_delta(vlm, before)
     if not moved or not same:
-        raise ValueError("no weight changed" if not moved else "the model loaded again is not the one that was kept")
+        raise ValueError("no weight changed" if not moved else "the loaded model differs from the saved one")
     return f"{numbers / sum(tensor.numel() for tensor in before.values()):.0%} of the weights moved at a rate of 1e-5"
 
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from study.core.files import write_json
-from study.core.hashing import canonical
-from study.core.layout import StudyFolder
+from study.core.records import write_record
 from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.engine.sharded_tensors import full_tensor
 from study.engine.world import World, world
 from study.experiment.checkpoints import save
+from study.experiment.context import StudyContext
+from study.experiment.records import learned_record
 from study.experiment.trial_spec import Learned
 from study.model.delta import apply_delta
 from study.model.likelihood import cross_entropy
 from study.model.loading import load
 from study.model.memory_estimate import describe
 from study.model.packing import pack
-from study.model.quantization import Quantized
-from study.model.vlm import VLM, Attention, Dtype
+from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.loop import OnStep, train
 
@@ -43,19 +42,8 @@ def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
     return tuple(lesson for lesson in split.lessons if not split.is_forgotten(lesson, learned.goal))
 
 
-def learn(
-    root: Path,
-    learned: Learned,
-    benchmark: Benchmark,
-    base: Path,
-    device: str,
-    on_step: OnStep | None,
-    dtype: Dtype = "float32",
-    attention: Attention = "sdpa",
-    quantized: Quantized = "",
-) -> None:
-    """Teach `learned` from the base model, its weights in `dtype`, and keep it as a Hugging Face folder; it will be
-    loaded with the same `attention`, and then `quantized`.
+def learn(context: StudyContext, learned: Learned, on_step: OnStep | None = None) -> None:
+    """Teach `learned` from the base model and keep it as a Hugging Face folder.
 
     The processes of one world share every batch, and every tensor too where models are spread; the first tells and
     keeps. If memory runs out it is taught anew in smaller chunks, by several after `RestartFiner`. Raises
@@ -65,14 +53,14 @@ def learn(
     told = on_step if here.rank == 0 else None
 
     def attempt(chunks: MicroBatching) -> tuple[VLM, list[float]]:
-        vlm = replace(load(base, device, getattr(torch, dtype), attention), chunks=chunks)
-        return vlm, _taught(vlm, learned, benchmark, told)
+        vlm = replace(load(context.base, context.device, context.loading.as_taught), chunks=chunks)
+        return vlm, _taught(vlm, learned, context.benchmark, told)
 
-    vlm, curve = retry_on_oom(attempt, lambda: describe(base, dtype))
+    vlm, curve = retry_on_oom(attempt, lambda: describe(context.base, context.loading.as_taught))
     if vlm.spread is not None:
-        vlm = _gathered(vlm, learned.parts, base, here)
+        vlm = _gathered(vlm, learned.parts, context, here)
     if here.rank == 0:
-        _keep(root, learned, vlm, curve, started, {"dtype": dtype, "attention": attention, "quantized": quantized})
+        _keep(context, learned, vlm, curve, time.monotonic() - started)
     here.barrier()
 
 
@@ -95,9 +83,9 @@ def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | 
     return train(vlm, learned.parts, learned.schedule, loss, on_step=on_step)
 
 
-def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
+def _gathered(vlm: VLM, parts: Sequence[Part], context: StudyContext, here: World) -> VLM:
     """A model that was spread, in one piece, in the first process's main memory: the base, with what was taught."""
-    plain = load(base, "cpu", vlm.model.dtype, vlm.attention, whole=True) if here.rank == 0 else vlm
+    plain = load(context.base, "cpu", context.loading.as_taught, whole=True) if here.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
         tensor = full_tensor(parameter.detach())
         if here.rank == 0:
@@ -105,23 +93,11 @@ def _gathered(vlm: VLM, parts: Sequence[Part], base: Path, here: World) -> VLM:
     return plain
 
 
-def _keep(
-    root: Path, learned: Learned, vlm: VLM, curve: list[float], started: float, loading: Mapping[str, str]
-) -> None:
+def _keep(context: StudyContext, learned: Learned, vlm: VLM, curve: list[float], seconds: float) -> None:
     """Write the model, its loss curve and last the record, which says that all is there."""
-    place = StudyFolder(root).learned(learned.key)
-    place.mkdir(parents=True, exist_ok=True)
-    digests = save(vlm, StudyFolder(root).model_dir(learned.key))
-    write_json(StudyFolder(root).curve(learned.key), curve)
-    write_json(
-        StudyFolder(root).learned_record(learned.key),
-        {
-            **canonical(learned),
-            "key": learned.key,
-            "seconds": time.monotonic() - started,
-            "chunks": vlm.chunks.count,
-            "processes": world().size,
-            "sha256": digests,
-            **loading,
-        },
-    )
+    folder = context.folder
+    folder.learned(learned.key).mkdir(parents=True, exist_ok=True)
+    digests = save(vlm, folder.model_dir(learned.key))
+    write_json(folder.curve(learned.key), curve)
+    record = learned_record(learned, context.loading, digests, seconds=seconds, chunks=vlm.chunks.count)
+    write_record(folder.learned_record(learned.key), record)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import pandas as pd
 import torch
 
 from study.core.files import write_json
-from study.core.hashing import Json, content_key
+from study.core.hashing import content_key
 from study.core.layout import record_beside
+from study.core.records import TrialRecord, TrialState
 from study.core.rows import read_rows, rows_at, write_rows
 from study.core.terms import Goal
 from study.data.benchmark import Question
@@ -22,7 +22,7 @@ from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
-from study.experiment.records import State, existing_record, keep_record
+from study.experiment.records import existing_record, keep_record
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
@@ -33,7 +33,7 @@ from study.model.vlm import VLM
 from study.training.loop import Diverged
 
 
-def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> Json:
+def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> TrialRecord:
     """Run a trial unless it is on disk, and return its record.
 
     A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
@@ -50,40 +50,51 @@ def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 
     return record
 
 
-def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> Json:
+def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> TrialRecord:
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
     selects = validation_questions(request.split.questions, trial.goal)
+    # 1. Unlearn, on the borrowed start model, which is restored bit for bit when the block ends. Only what the method
+    #    itself says, or a divergence, is a result of the trial: any other exception leaves it open.
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
         started = time.monotonic()
-        state: State = "complete"
+        state: TrialState = "complete"
         reason = instruction = ""
         try:
-            unlearned = trial.method(vlm, request)
+            with counted(vlm) as unlearning:
+                unlearned = trial.method(vlm, request)
             world().broadcast_(list(unlearned.model.parameters()))
             instruction = unlearned.instruction
         except (Diverged, ValueError) as error:
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
         unlearn_seconds = time.monotonic() - started
-        score_seconds, work = 0.0, ComputeCount()
+        score_seconds, scoring = 0.0, ComputeCount()
+        # 2. Keep the tensors that changed, then score the validation half.
         if state == "complete":
             changed = delta(unlearned, before)
             save_tensors(context.folder.delta(trial.key), changed)
             started = time.monotonic()
-            with counted(unlearned) as work:
+            with counted(unlearned) as scoring:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
             if rows["likelihood"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
-    work = ComputeCount.of(world().all_gather_objects(work))
+    # 3. The record, written last: a trial that has one has ended.
+    unlearning, scoring = _together(unlearning), _together(scoring)
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
         "overhead_seconds": time.monotonic() - called - unlearn_seconds - score_seconds,
-        **asdict(work),
+        **scoring.amounts(),
+        **{f"unlearn_{name}": amount for name, amount in unlearning.amounts().items()},
     }
     return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
+
+
+def _together(own: ComputeCount) -> ComputeCount:
+    """The work of all processes of a job, each of which counts its own."""
+    return ComputeCount.of(world().all_gather_objects(own))
 
 
 def validation_questions(questions: Sequence[Question], goal: Goal) -> list[Question]:
@@ -95,9 +106,9 @@ def validation_questions(questions: Sequence[Question], goal: Goal) -> list[Ques
 
 
 def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
-    """Score the half of the questions that no search has seen, on every task; keep the rows.
+    """Score the test half of the questions, which no search has seen, on every task; store the rows.
 
-    With `blind`, also ask every picture question of a choice about a grey picture.
+    With `blind`, also score every multiple-choice question about a picture with a grey one.
     """
     questions = context.benchmark.split(trial.ratio).questions
     wanted = {"report": [q for q in questions if q.half == "report"]}
@@ -110,8 +121,8 @@ def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
         rows = context.folder.rows(trial.key, "report")
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
-        if (done := ComputeCount.of(world().all_gather_objects(work))).tokens:
-            write_json(record_beside(rows), asdict(done))
+        if (done := _together(work)).tokens:
+            write_json(record_beside(rows), done.amounts())
         if blind:
             kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
     world().barrier()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from torch import Tensor
 
-from study.contracts import Material, Request
-from study.core import validation
+from study.contracts import Material, Method, Request
 from study.core.terms import PARTS, Part
 from study.model.likelihood import cross_entropy
 from study.model.packing import pack
@@ -19,7 +17,7 @@ from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class GradientAscent:
+class GradientAscent(Method):
     """L = -CE(forget), the mean over answer tokens (TOFU, arXiv 2401.06121, section 4).
 
     It has no minimum and nothing that keeps the rest: the field's known-weak baseline. The released code of MLLMU-Bench
@@ -27,13 +25,8 @@ class GradientAscent:
     """
 
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
-
-    def __post_init__(self) -> None:
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
@@ -22,7 +22,7 @@ Variant = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
-class GradientDifference:
+class GradientDifference(Method):
     """L = -forget_weight CE(forget) + retain_weight CE(retain), TOFU, arXiv 2401.06121, eq. 3; means over tokens.
 
     `paper` takes both terms in every step. `released` alternates as the code of MLLMU-Bench does: a step of ascent,
@@ -36,15 +36,12 @@ class GradientDifference:
     variant: Variant = "paper"
     """Both terms in every step, or the alternating steps of the released code."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.not_negative(self, "forget_weight", "retain_weight")
-        validation.choice(self, "variant", get_args(Variant))
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, descend on the retain lessons."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.model.likelihood import cross_entropy, token_logps
@@ -23,7 +23,7 @@ Variant = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
-class KLMinimization:
+class KLMinimization(Method):
     """L = -CE(forget) + kl_weight KL(vanilla || model) on the retain lessons (TOFU, arXiv 2401.06121, eq. 4).
 
     All are means over tokens. `paper` takes the divergence at answer tokens. `released` takes it at every token of the
@@ -37,15 +37,12 @@ class KLMinimization:
     variant: Variant = "paper"
     """The divergence at answer tokens, or at all tokens with CE(retain) beside it."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.not_negative(self, "kl_weight")
-        validation.choice(self, "variant", get_args(Variant))
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, stay close to vanilla on the retain lessons."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.core import validation
 from study.core.terms import Part
 from study.data.benchmark import Lesson
@@ -26,7 +26,7 @@ BATCH = Schedule(pictures=8, texts=8)
 
 
 @dataclass(frozen=True)
-class MANU:
+class MANU(Method):
     """Set to 0 the `share` of MLP neurons with the highest S = I(forget) / (I(retain) + eps); no gradient.
 
     I = w1 |Z_m - Z_t| / (Z_m + Z_t + eps) + w2 |N_m - N_t| / (N_m + N_t + eps) + w3 sqrt(V_m + V_t)
@@ -64,8 +64,8 @@ class MANU:
     """Parts that are pruned."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.share(self, "share")
-        validation.choice(self, "variant", get_args(Variant))
         validation.not_negative(self, "last_layers", "active_above")
         validation.positive(self, "eps", "batches")
         if self.weights and (len(self.weights) != 4 or not min(self.weights) >= 0 or not sum(self.weights) > 0):

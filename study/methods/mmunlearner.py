@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.engine.sharded_tensors import full_tensor, gradients
@@ -28,7 +28,7 @@ MASKED = ("proj", "fc", "linear", "mlp", "qkv")  # the released code masks no we
 
 
 @dataclass(frozen=True)
-class MMUnlearner:
+class MMUnlearner(Method):
     """theta <- theta - rate (-m * forget_weight grad CE(forget) + retain_weight grad CE(retain)), in one step.
 
     m = 1[S(forget) / (S(retain) + eps) >= saliency_threshold] (section 3.2; `study/methods/_saliency.py`): only weights
@@ -54,16 +54,14 @@ class MMUnlearner:
     the forget gradient unmasked. Not reproduced: with LoRA its mask does nothing, as no name matches; whatever lies
     outside the masked modules is trained as well; forget steps that fail are skipped without a word."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
     """Parts that are trained, each behind its mask; the released code trains everything whatever its mask covers."""
     schedule: Schedule = Schedule(learning_rate=1e-5)
     """Published: 1e-5, four pictures, one epoch."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.not_negative(self, "saliency_threshold", "forget_weight", "retain_weight")
-        validation.choice(self, "variant", get_args(Variant))
-        validation.choice(self, "modality", get_args(Material))
         if self.schedule.lora_rank:
             raise ValueError(
                 f"lora_rank={self.schedule.lora_rank}: the mask selects weights, and adapters change all weights of a "

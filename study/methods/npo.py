@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
@@ -23,7 +23,7 @@ Variant = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
-class NPO:
+class NPO(Method):
     """L = NPO_beta(forget) + retain_weight CE(retain), arXiv 2404.05868, eq. 3 and its retain-regularized form.
 
     `paper` sums log-probabilities over an answer, takes the mean over answers, and compares with the model before
@@ -39,16 +39,13 @@ class NPO:
     variant: Variant = "paper"
     """The paper's loss, or that of the released code, which uses the reference model."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.positive(self, "beta")
         validation.not_negative(self, "retain_weight")
-        validation.choice(self, "variant", get_args(Variant))
-        validation.choice(self, "modality", get_args(Material))
 
     @property
     def oracle(self) -> bool:

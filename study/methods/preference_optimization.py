@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.data.refusals import REFUSALS
@@ -25,7 +25,7 @@ Form = Literal["idk", "dpo"]
 
 
 @dataclass(frozen=True)
-class PreferenceOptimization:
+class PreferenceOptimization(Method):
     """L = preference(forget) + retain_weight CE(retain), with a refusal drawn anew for every question of every batch.
 
     `idk` (TOFU, arXiv 2401.06121): CE(question, refusal), the mean over answer tokens. `dpo` (arXiv 2305.18290, eq. 7):
@@ -41,16 +41,13 @@ class PreferenceOptimization:
     retain_weight: float = 1.0
     """Weight of the cross-entropy on the retain lessons (published: 1)."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.positive(self, "beta")
         validation.not_negative(self, "retain_weight")
-        validation.choice(self, "form", get_args(Form))
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Teach refusals in place of the forget answers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.model.vlm import VLM
 
 Wording = Literal["refuse", "unknown", "privacy", "stranger"]
@@ -20,15 +20,14 @@ INSTRUCTIONS: dict[Wording, str] = {
 
 
 @dataclass(frozen=True)
-class Prompting:
+class Prompting(Method):
     """Puts an instruction in front of every question. No weight changes, so whoever drops it has everything back."""
 
     wording: Wording = "refuse"
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        if self.wording not in INSTRUCTIONS:
-            raise ValueError(f"wording={self.wording!r}: choose among {', '.join(INSTRUCTIONS)}")
+        super().__post_init__()
         if self.repeats < 1:
             raise ValueError(f"repeats={self.repeats}: use at least 1")
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.core.terms import PARTS, Part
 from study.model.delta import apply_delta
 from study.model.vlm import VLM
 
 
 @dataclass(frozen=True)
-class Retrain:
+class Retrain(Method):
     """Puts the reference's weights into the model: perfect forgetting by an oracle, never searched, never ranked."""
-
-    changes: ClassVar[tuple[Part, ...]] = PARTS
 
     @property
     def oracle(self) -> bool:
         """It is nothing but the reference model, which no real request has."""
         return True
+
+    @property
+    def changes(self) -> tuple[Part, ...]:
+        """All parts."""
+        return PARTS
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """The reference, in place."""

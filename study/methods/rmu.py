@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import Part
 from study.model.packing import Batch, at_answers, pack
@@ -21,7 +21,7 @@ from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class RMU:
+class RMU(Method):
     """L = E_forget ||h - coefficient u||^2 + alpha E_retain ||h - h_0||^2, arXiv 2403.03218, section 4.
 
     h is what LLM layer `layer` says where an answer token is predicted, h_0 the same before unlearning, u one random
@@ -37,15 +37,13 @@ class RMU:
     alpha: float = 1.0
     """Weight of the retain states (open-unlearning: 1)."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = ("llm",)
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.positive(self, "coefficient")
         validation.not_negative(self, "alpha")
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Steer the forget states to noise. Raises `ValueError` if the model has no such layer."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
@@ -19,7 +18,7 @@ from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class SatImp:
+class SatImp(Method):
     """L = forget_weight E_forget[p^saturation (1 - p)^importance log p] + retain_weight CE(retain), arXiv 2505.11953.
 
     p is the probability of a taught token, the weight a constant to the gradient; the mean over answer tokens. The
@@ -35,14 +34,12 @@ class SatImp:
     retain_weight: float = 1.0
     """Weight of the cross-entropy on the retain lessons (open-unlearning: 1)."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.not_negative(self, "saturation", "importance", "forget_weight", "retain_weight")
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb where the forget answers are likely and not certain."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
@@ -21,7 +21,7 @@ Variant = Literal["paper", "released"]
 
 
 @dataclass(frozen=True)
-class SimNPO:
+class SimNPO(Method):
     """L = forget_weight SimNPO(forget) + retain_weight CE(retain), arXiv 2410.07163.
 
     SimNPO = -2/beta E log s(-beta/|y| log p - delta), s the sigmoid: the mean over the tokens of an answer, then over
@@ -40,16 +40,13 @@ class SimNPO:
     variant: Variant = "paper"
     """Whether `delta` is outside the temperature, as in the paper, or inside, as in the released code."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.positive(self, "beta")
         validation.not_negative(self, "delta", "forget_weight", "retain_weight")
-        validation.choice(self, "variant", get_args(Variant))
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Make the forget answers unlikely, with a force that fades once they are."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
 
-from study.contracts import Material, Request
+from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.terms import PARTS, Part
 from study.methods._retaining import unlearn
@@ -20,7 +19,7 @@ from study.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class UNDIAL:
+class UNDIAL(Method):
     """L = CE(softmax(z_0 - gamma 1[y]), softmax(z)) on forget + retain_weight CE(retain), arXiv 2402.10052.
 
     z are the model's logits and z_0 those before unlearning, y is the taught token; the mean over answer tokens. The
@@ -33,14 +32,12 @@ class UNDIAL:
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain lessons (published: 0, without them)."""
     modality: Material = "all"
-    """Which lessons: all, or those with (`image_text`) or without a picture (`text`)."""
     trains: tuple[Part, ...] = PARTS
-    """Parts that are trained."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.not_negative(self, "gamma", "retain_weight")
-        validation.choice(self, "modality", get_args(Material))
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Distil the model into itself without what it memorized."""

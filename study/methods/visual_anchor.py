@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.core import validation
 from study.core.terms import Part
 from study.data.picture import Picture
@@ -34,7 +34,7 @@ FISHER_BATCHES, FISHER_PICTURES = 16, 8
 
 
 @dataclass(frozen=True)
-class VisualAnchor:
+class VisualAnchor(Method):
     """1: min over |delta| <= epsilon of NPO_beta(forget pictures + delta) on vanilla. 2: min over theta of
     d(h(x; theta), h(x + delta; theta0)) + fisher_weight sum_i F_i (theta_i - theta0_i)^2 on forget pictures x.
 
@@ -67,11 +67,9 @@ class VisualAnchor:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validation.positive(self, "epsilon", "anchor_steps", "anchor_rate", "beta")
         validation.not_negative(self, "fisher_weight")
-        validation.choice(self, "constraint", get_args(Constraint))
-        validation.choice(self, "layers", get_args(Layers))
-        validation.choice(self, "distance", get_args(losses.Distance))
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: vision, projector or both are trained, and never the LLM")
         if self.schedule.lora_rank and self.fisher_weight:

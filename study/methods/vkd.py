@@ -11,12 +11,12 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.core import validation
 from study.core.terms import Part
 from study.data.benchmark import Lesson
@@ -40,15 +40,15 @@ T = TypeVar("T")
 Teach = Callable[[Sequence[Picture], Pixels], Features]
 
 AT_ONCE = 16
-"""Pictures of strangers that are encoded in one pass."""
+"""Pictures of strangers that are encoded in one pass, without gradients: about as many as a training step has."""
 KEPT_BYTES = 2**30
-"""How much of vanilla's features is kept for pictures that are seen again: 57 MB each for LLaVA-1.5-7B."""
+"""Bytes of vanilla's features that are cached for pictures that are seen again: 57 MB each for LLaVA-1.5-7B, so 18."""
 _NEURONS = ("fc1.weight", "gate_proj.weight", "up_proj.weight")
 """What leads into the neurons of an MLP, one row each; a gated MLP has two such matrices."""
 
 
 @dataclass(frozen=True)
-class VKD:
+class VKD(Method):
     """L = forget_weight NPO(forget) + retain_weight CE(retain) + erase_weight d(forget) + keep_weight d(retain).
 
     d compares features of the visual module with a teacher's, a mean over `layers` plus the projector output. On
@@ -88,8 +88,7 @@ class VKD:
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
-        for name, choices in (("teacher", Teacher), ("layers", Layers), ("distance", losses.Distance)):
-            validation.choice(self, name, get_args(choices))
+        super().__post_init__()
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: VKD trains vision, projector or both, and never the LLM")
         validation.not_negative(

@@ -1,21 +1,24 @@
-"""Greedy replies to all prompts of a packed batch at once, from the keys and values that its forward left.
+"""Greedy replies to all prompts of a packed batch at once, from the keys and values of its forward pass.
 
-A picture's tokens are computed once for all that is asked about it: every prompt of a row goes on from where it ends,
-one token of each prompt at a time, and sees its own ancestors and what it has said itself. So the replies are those of
-asking one by one (to float rounding). Shapes: B rows of L tokens, P prompts, at most Q of them in one row.
+A picture's tokens are computed once for all questions about it: every prompt of a row is continued, one token of each
+prompt at a time, and sees its ancestors and its own reply so far. So the replies are those of asking one by one (up to
+float rounding). Shapes as in `study.model`; here Q is the maximum number of prompts in one row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import Cache
 
 from study.model.packing import Batch, masks
 from study.model.vlm import VLM
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What training changes of a model: told from what was, written into another, put back."""
+"""The delta of a model: the tensors that training changed, how to find, apply and undo them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from study.core.files import writes
-from study.engine.sharded_tensors import full_tensor, local_shard, overwrite, shard_like
+from study.engine.sharded_tensors import full_tensor, is_shard, local_shard, overwrite, shard_like
 from study.engine.world import world
 from study.model.vlm import VLM
 
 
 @contextmanager
 def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
-    """While the block lasts, `vlm` may be written to in any way; then its tensors are `before` again, bit for bit."""
+    """Within the block, `vlm` may be changed in any way; afterwards its tensors are `before` again, bit for bit."""
     try:
         yield
     finally:
@@ -26,7 +25,7 @@ def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def restore(vlm: VLM, before: Mapping[str, Tensor]) -> None:
-    """Make the tensors of `vlm` those of `before` again, bit for bit, wherever these lie."""
+    """Make the tensors of `vlm` those of `before` again, bit for bit, on whatever device these are."""
     if vlm.spread is not None:
         vlm.spread.forget_passes()
     for parameter in vlm.model.parameters():
@@ -36,9 +35,9 @@ def restore(vlm: VLM, before: Mapping[str, Tensor]) -> None:
 
 
 def delta(vlm: VLM, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of `vlm` that differ from `before`, wherever that lies: all that a trial has to keep.
+    """The tensors of `vlm` that differ from `before`: all that has to be stored of a trial's model.
 
-    Those of a model that is spread over several processes are put together in main memory by the one that writes.
+    Those of a sharded model are gathered in main memory by the process that writes files.
     """
     there = vlm.tensors()
     return {name: _gathered(there[name]) for name in changed(vlm, before)}
@@ -56,14 +55,14 @@ def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:
 
 
 def _gathered(tensor: Tensor) -> Tensor:
-    if not isinstance(tensor, DTensor):
+    if not is_shard(tensor):
         return tensor
     gathered = full_tensor(tensor)
     return gathered.cpu() if writes() else tensor
 
 
 def apply_delta(vlm: VLM, kept: Mapping[str, Tensor]) -> None:
-    """Write kept tensors into `vlm`, in place. Raises `ValueError` for a name or shape the model does not have."""
+    """Write stored tensors into `vlm`, in place. Raises `ValueError` for a name or shape the model does not have."""
     there = dict(vlm.model.named_parameters())
     for name, tensor in kept.items():
         if name not in there or there[name].shape != tensor.shape:

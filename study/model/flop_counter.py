@@ -1,134 +1,195 @@
-"""How much a model had to do: pictures encoded, tokens read and written, floating-point operations.
+"""The work of a model: pictures encoded, tokens read and written, passes, floating-point operations.
 
-Counted, not timed, so that two ways of scoring can be compared on any machine.
+Counted, not timed, so that methods and ways of scoring can be compared on any machine. Everything that runs in this
+process counts: the model itself, copies of it, teachers and references of its class, adapters put into it.
+
+What is counted are the products of linear layers, convolutions and attention, 2 operations for a multiplication and
+addition; norms, activations, embeddings, losses, optimizer steps and the merging of adapters are left out.
+
+- **Forward.** Each time that it runs. What activation checkpointing or a forward in chunks runs again in the backward
+  pass counts again, up to the last tensor that is needed.
+- **Backward.** When it runs, and only what it computes: for a layer one product as large as the forward's for the
+  gradient of its input, if something before it is trained, and one for that of its weights, if they are. So a
+  part that is trained takes three times its forward, and its first layer two (a picture has no gradient).
+- **Frozen parts** that the gradient goes through take two times their forward. Those before all that is trained take
+  one, and so do teachers and references.
+- **Masks** come after the gradient: a masked weight costs as much as without a mask.
+- **LoRA.** The adapted layers are frozen ones; the two narrow products of an adapter are trained ones.
+- **Attention** has two products, and four in the backward pass; what a fused kernel computes again is not counted.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass
-from functools import wraps
+from dataclasses import dataclass, field
+from functools import partial, wraps
 from typing import Any
 
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
-from study.model.families import read_layers
+from study.core.terms import PARTS, Part
 from study.model.quantization import QuantizedLinear
 from study.model.vlm import VLM
 
 
 @dataclass
 class ComputeCount:
-    """What was done so far. Padding counts: it is computed like the rest."""
+    """The work done so far. Padding counts: it is computed like the rest."""
 
     images: int = 0
-    """Pictures that went through the vision tower, each as often as it did."""
+    """Pictures that went through the vision tower, counted every time."""
     prompt_tokens: int = 0
-    """Tokens of forwards that begin a sequence, candidate answers among them."""
+    """Tokens of forward passes that begin a sequence, including candidate answers."""
     generated_tokens: int = 0
-    """Tokens of forwards that go on from keys and values, one for each reply under way."""
+    """Tokens of forward passes that continue from keys and values, one for each open reply."""
     flops: float = 0.0
-    """Of linear layers, convolutions and attention (2 for a multiplication and addition); the rest is left out."""
+    """Floating-point operations, forward and backward."""
+    passes: Counter[tuple[Part, bool]] = field(default_factory=Counter)
+    """Forward passes of each part, without and with a gradient that goes back through it."""
 
     @classmethod
-    def of(cls, parts: Sequence[ComputeCount]) -> ComputeCount:
-        """What several processes did together."""
-        return cls(*(sum(amounts) for amounts in zip(*map(astuple, parts), strict=True)))
+    def of(cls, counts: Sequence[ComputeCount]) -> ComputeCount:
+        """The work of several processes together."""
+        total = cls()
+        for count in counts:
+            total.images += count.images
+            total.prompt_tokens += count.prompt_tokens
+            total.generated_tokens += count.generated_tokens
+            total.flops += count.flops
+            total.passes += count.passes
+        return total
 
     @property
     def tokens(self) -> int:
         """All tokens that went through the language model."""
         return self.prompt_tokens + self.generated_tokens
 
+    def passes_of(self, part: Part) -> int:
+        """All forward passes of a part."""
+        return self.passes[part, False] + self.passes[part, True]
+
+    def amounts(self) -> dict[str, float]:
+        """The entries of a record: all but the passes."""
+        names = ("images", "prompt_tokens", "generated_tokens", "flops")
+        return {name: getattr(self, name) for name in names}
+
 
 @contextmanager
 def counted(vlm: VLM) -> Iterator[ComputeCount]:
-    """Count what the model does within the block, whoever calls it: our own scoring or transformers' `generate`."""
-    work = ComputeCount()
+    """Count the work of models of `vlm`'s class within the block, whether a loss or `generate` calls them."""
+    from transformers.modeling_utils import AttentionInterface
+
+    count = ComputeCount()
     with ExitStack() as stack:
 
-        def hook(module: nn.Module, count: Callable[..., None], *, before: bool = False) -> None:
-            handle = (
-                module.register_forward_pre_hook(count, with_kwargs=True)
-                if before
-                else module.register_forward_hook(count)
-            )
-            stack.callback(handle.remove)
+        def wrap(owner: type, name: str, counting: Callable[..., Any]) -> None:
+            stack.enter_context(_wrapped(owner, name, partial(counting, count)))
 
-        for module in vlm.model.modules():
-            if isinstance(module, nn.Linear | QuantizedLinear):
-                hook(module, _linear(work))
-            elif isinstance(module, nn.Conv2d | nn.Conv3d):
-                hook(module, _convolution(work))
-        hook(vlm.model.get_submodule(vlm.prefixes["llm"]), _language(work, vlm), before=True)
-        stack.enter_context(_pictures(work, vlm))
-        yield work
-
-
-def _linear(work: ComputeCount) -> Callable[..., None]:
-    def count(module: nn.Linear | QuantizedLinear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        work.flops += 2.0 * inputs[0].numel() * module.out_features
-
-    return count
-
-
-def _convolution(work: ComputeCount) -> Callable[..., None]:
-    def count(module: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        work.flops += 2.0 * output.numel() * module.weight[0].numel()
-
-    return count
-
-
-def _language(work: ComputeCount, vlm: VLM) -> Callable[..., None]:
-    """A hook before the language model: tokens, and the two products of attention over all keys of every layer."""
-    config = vlm.model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-
-    def count(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = kwargs.get("inputs_embeds")
-        rows, length = (given if given is not None else kwargs["input_ids"]).shape[:2]
-        cache = kwargs.get("past_key_values")
-        before = int(cache.get_seq_length()) if cache is not None else 0
-        if before:
-            work.generated_tokens += rows * length
-        else:
-            work.prompt_tokens += rows * length
-        work.flops += 4.0 * config.num_hidden_layers * width * rows * length * (before + length)
-
-    return count
+        for part in PARTS:
+            wrap(type(vlm.model.get_submodule(vlm.prefixes[part])), "forward", partial(_counting_part, part))
+        for layer in (nn.Linear, QuantizedLinear, nn.Conv2d, nn.Conv3d):
+            wrap(layer, "forward", _counting_layer)
+        wrap(AttentionInterface, "get_interface", _counting_attention)
+        wrap(type(vlm.model.model), "get_image_features", _counting_images)
+        yield count
 
 
 @contextmanager
-def _pictures(work: ComputeCount, vlm: VLM) -> Iterator[None]:
-    """Count the pictures that the model asks its tower for, and the attention among the tokens of each."""
-    inner: Any = vlm.model.model
-    asked, signature = inner.get_image_features, inspect.signature(inner.get_image_features)
-    shapes: list[Size] = []
-    tower = vlm.model.get_submodule(vlm.prefixes["vision"])
-    layers = len(read_layers(tower, vlm.model.config))
+def _wrapped(owner: type, name: str, wrapper: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the block, a method of a class is wrapped by `wrapper`.
 
-    def see(module: nn.Module, inputs: Any, output: Any) -> None:
-        shapes.append((output if isinstance(output, Tensor) else output[0]).shape)
-
-    @wraps(asked)
-    def features(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        grid = given.get("image_grid_thw")
-        count = len(given["pixel_values"] if grid is None else grid)
-        out = asked(*args, **kwargs)
-        work.images += count
-        while shapes:  # numbers are tokens x width, so this is layers x 4 x tokens of a picture x tokens x width
-            shape = shapes.pop()
-            work.flops += 4.0 * layers * shape.numel() * (shape.numel() / count / shape[-1])
-        return out
-
-    handle = tower.register_forward_hook(see)
-    inner.get_image_features = features
+    Hooks on all modules would slow down each of them, and hooks on those of one model miss teachers and adapters.
+    """
+    method = getattr(owner, name)
+    setattr(owner, name, wraps(method)(wrapper(method)))
     try:
         yield
     finally:
-        del inner.get_image_features
-        handle.remove()
+        setattr(owner, name, method)
+
+
+def _counting_part(part: Part, count: ComputeCount, run: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        output = run(*args, **kwargs)
+        count.passes[part, _has_gradient(output)] += 1
+        if part == "llm":
+            _count_tokens(count, output.last_hidden_state, kwargs.get("past_key_values"))
+        return output
+
+    return forward
+
+
+def _has_gradient(output: Any) -> bool:
+    parts = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else output.values()
+    return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+
+
+def _count_tokens(count: ComputeCount, hidden: Tensor, cache: Any) -> None:
+    rows, length = hidden.shape[:2]
+    if cache is not None and cache.get_seq_length() > length:  # by now these tokens are in it too
+        count.generated_tokens += rows * length
+    else:
+        count.prompt_tokens += rows * length
+
+
+def _counting_layer(count: ComputeCount, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A layer that is one product of its input and its weight: the gradient of each costs as much again."""
+
+    def forward(layer: nn.Module, given: Tensor) -> Tensor:
+        output = run(layer, given)
+        flops = 2.0 * _multiplications(layer, given, output)
+        count.flops += flops
+        if output.requires_grad:
+            trained = not isinstance(layer, QuantizedLinear) and layer.weight.requires_grad
+            _count_backward(count, (given.requires_grad + trained) * flops, output)
+        return output
+
+    return forward
+
+
+def _multiplications(layer: Any, given: Tensor, output: Tensor) -> int:
+    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        return output.numel() * layer.weight[0].numel()
+    return given.numel() * int(layer.out_features)
+
+
+def _count_backward(count: ComputeCount, flops: float, output: Tensor) -> None:
+    """Add the work of the backward pass of an output when it gets there."""
+
+    def add(_: object) -> None:
+        count.flops += flops
+
+    output.grad_fn.register_prehook(add)  # half the cost of the tensor's own hook
+
+
+def _counting_attention(count: ComputeCount, find: Callable[..., Any]) -> Callable[..., Any]:
+    """The lookup of attention functions: every layer of transformers finds its own here."""
+
+    def counting(attend: Callable[..., Any]) -> Callable[..., Any]:
+        def attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+            output, weights = attend(module, query, key, value, *args, **kwargs)
+            scores, mixture = (2.0 * tensor.numel() * key.shape[-2] for tensor in (query, output))
+            count.flops += scores + mixture
+            if output.requires_grad:
+                asked = query.requires_grad + key.requires_grad
+                _count_backward(count, asked * scores + (bool(asked) + value.requires_grad) * mixture, output)
+            return output, weights
+
+        return attention
+
+    return lambda *args, **kwargs: counting(find(*args, **kwargs))
+
+
+def _counting_images(count: ComputeCount, encode: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(encode)
+
+    def features(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        grid = given.get("image_grid_thw")
+        count.images += len(given["pixel_values"] if grid is None else grid)
+        return encode(*args, **kwargs)
+
+    return features

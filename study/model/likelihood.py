@@ -1,4 +1,4 @@
-"""How likely a model finds the answers of a packed batch. Shapes: T answer tokens, A answers; all in nats."""
+"""Likelihoods of the answers of a packed batch, in nats. Shapes as in `study.model`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def logps(vlm: VLM, batch: Batch) -> Tensor:
 
 
 def answer_logps(vlm: VLM, batch: Batch) -> Tensor:
-    """The log-probability of each whole answer, (A,): a sum over its tokens, its end among them."""
+    """The log-probability of each whole answer, (A,): a sum over its tokens, including its end token."""
     return answer_sums(logps(vlm, batch), batch)
 
 

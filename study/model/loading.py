@@ -1,35 +1,79 @@
-"""From a Hugging Face folder to a model; what is wrong with it is found from its small files, before any weights."""
+"""From a Hugging Face folder to a model; defects are found in its small files, before any weights are loaded."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 from study.core.files import read_json
+from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import spreads
 from study.model.families import load_processor
-from study.model.quantization import Quantized, quantize
-from study.model.vlm import VLM, Attention, Dtype
+from study.model.quantization import quantize
+from study.model.vlm import VLM
 
 SAMPLE = "What is the name of the person in this picture?"
 
 
-def without_weights(folder: Path, dtype: Dtype = "float32", attention: Attention = "eager") -> VLM:
-    """The model of a Hugging Face folder with tensors that have a shape and no values, and its processor.
+class SaysHow(Protocol):
+    """Has the settings for loading a model: a base model, or the record of a learned one."""
 
-    So parts, prompts and counts of a model of any size are known in seconds. Raises `ValueError` that names the folder,
-    what is wrong and the remedy: no configuration or one that wants code of its own, weights that are missing or
-    pickled, no processor, no attention of that kind, no chat template that shows pictures, tokens outside of the
-    vocabulary, or parts that cannot be told.
+    @property
+    def dtype(self) -> Dtype:
+        """As `Loading.dtype`."""
+        ...
+
+    @property
+    def attention(self) -> Attention:
+        """As `Loading.attention`."""
+        ...
+
+    @property
+    def quantized(self) -> Quantized:
+        """As `Loading.quantized`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a base model is loaded, and whatever is learned from it."""
+
+    dtype: Dtype = "float32"
+    """The type in which weights are kept, trained and saved."""
+    attention: Attention = "sdpa"
+    """How attention is computed."""
+    quantized: Quantized = ""
+    """The format of the LLM's linear layers, except during learning."""
+
+    @classmethod
+    def of(cls, model: SaysHow) -> Loading:
+        """The settings of a base model, or of the record of a learned one."""
+        return cls(model.dtype, model.attention, model.quantized)
+
+    @property
+    def as_taught(self) -> Loading:
+        """The same for a model that is to be taught: not quantized."""
+        return replace(self, quantized="")
+
+
+EAGER = Loading(attention="eager")  # every model has it, and without weights nothing is computed
+
+
+def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
+    """The model of a Hugging Face folder, with tensors on the meta device, and its processor.
+
+    Parts, prompts and counts of a model of any size are thus known in seconds. Raises `ValueError` that names the
+    folder, the defect and the remedy: no configuration or one with its own code, weights that are missing or pickled,
+    no processor, no attention of that kind, no chat template with pictures, tokens outside the vocabulary, or
+    unknown parts.
     """
     _check_config(folder)
     _check_weights(folder)
     try:
-        model = _empty(folder, dtype, attention)
+        model = _empty(folder, loading)
         _check_processor(folder)
         vlm = VLM(model, load_processor(folder))
     except (OSError, ValueError) as error:
@@ -45,7 +89,7 @@ def _check_config(folder: Path) -> None:
     if "auto_map" in read_json(path):
         raise ValueError(
             f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; take "
-            "a version of it that transformers has a class for (its name on the hub often ends in -hf)"
+            "a version for which transformers has a class (its name on the hub often ends in -hf)"
         )
 
 
@@ -72,13 +116,18 @@ def _check_weights(folder: Path) -> None:
             )
 
 
-def _empty(folder: Path, dtype: Dtype, attention: Attention) -> Any:
+def _empty(folder: Path, loading: Loading) -> Any:
     """The model on the meta device."""
+    import transformers
+
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(
-                config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
+            model = transformers.AutoModelForImageTextToText.from_config(
+                config,
+                dtype=getattr(torch, loading.dtype),
+                attn_implementation=loading.attention,
+                trust_remote_code=False,
             )
     except (KeyError, ValueError) as error:
         if "scaled_dot_product_attention" in str(error):
@@ -92,11 +141,11 @@ def _empty(folder: Path, dtype: Dtype, attention: Attention) -> Any:
 
 
 def _check_tokens(folder: Path, vlm: VLM) -> None:
-    """A question with a picture and one without must become tokens that the model has."""
+    """A question with a picture and one without must consist of tokens that the model has."""
     vocabulary = vlm.vocabulary
     if not 0 <= vlm.image_id < vocabulary:
         raise ValueError(
-            f"{folder}: the image token's id {vlm.image_id} is outside of the vocabulary of {vocabulary}: the model "
+            f"{folder}: the image token's id {vlm.image_id} is outside the vocabulary of {vocabulary}: the model "
             "was saved without the row of that token; take the config.json and the weights from one source"
         )
     if vlm.tokenizer.eos_token_id is None:
@@ -120,27 +169,21 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
         )
     if max(*shown, *plain) >= vocabulary:
         raise ValueError(
-            f"{folder}: a question has token {max(*shown, *plain)}, outside of the vocabulary of {vocabulary}: the "
+            f"{folder}: a question has token {max(*shown, *plain)}, outside the vocabulary of {vocabulary}: the "
             "tokenizer is not this model's"
         )
 
 
-def load(
-    folder: Path,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    attention: Attention = "sdpa",
-    quantized: Quantized = "",
-    *,
-    whole: bool = False,
-) -> VLM:
-    """Load a Hugging Face folder (safetensors only, no remote code), the LLM's linear layers `quantized` if asked.
+def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, whole: bool = False) -> VLM:
+    """Load a Hugging Face folder: safetensors only, no remote code.
 
-    In a world where models are spread it is, unless it is to be `whole`.
+    Within `study.engine.world.spreading` it is sharded, and then not quantized, unless `whole`.
 
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
     """
+    from transformers import AutoModelForImageTextToText
+
     processor = load_processor(folder)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder,
@@ -148,8 +191,8 @@ def load(
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        dtype=dtype,
-        attn_implementation=attention,
+        dtype=getattr(torch, loading.dtype),
+        attn_implementation=loading.attention,
     )
     model, found = loaded
     if lost := sorted(found["missing_keys"]):  # transformers would fill them with random numbers and a warning
@@ -159,7 +202,7 @@ def load(
     vlm = VLM(model.eval(), processor)
     if spreads() and not whole:
         return vlm.spread_out()
-    if quantized:  # layer by layer: as numbers the whole model might not fit on the device
-        quantize(model, list(vlm.linear(("llm",))), quantized, device)
+    if loading.quantized:  # layer by layer: before quantization the whole model might not fit on the device
+        quantize(model, list(vlm.linear(("llm",))), loading.quantized, device)
     model.to(device)
     return vlm

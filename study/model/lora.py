@@ -49,7 +49,7 @@ def lora_adapters(
 
 @torch.no_grad()
 def _merge(model: nn.Module) -> None:
-    """Add what the adapters say to the weights, of which this process may hold but a part: peft's own wants all."""
+    """Add the adapters to the weights, of which this process may hold only a shard: peft's own merge needs all."""
     for module in model.modules():
         if isinstance(module, LoraLayer):
             weight = cast(nn.Linear, module.get_base_layer()).weight

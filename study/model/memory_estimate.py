@@ -1,4 +1,4 @@
-"""How much memory a model takes in each kind of training: arithmetic on its shapes, no measurement.
+"""The memory that a model needs in each kind of training: calculated from its shapes, not measured.
 
 Weights, gradients and AdamW's two moments are counted exactly. Activations are those that the backward pass keeps under
 memory-efficient attention, in numbers per token and layer: of a gated LLM of width d and MLP width f that is trained
@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Part, Quantized
 from study.model.families import read_layers
-from study.model.loading import without_weights
-from study.model.quantization import Quantized, code_bytes
-from study.model.vlm import VLM, Dtype
+from study.model.loading import Loading, without_weights
+from study.model.quantization import code_bytes
+from study.model.vlm import VLM
 
 GIB = 2**30
 RANK = 16
@@ -32,8 +32,7 @@ HEADROOM = 1.5
 FLOAT32 = 4
 """Bytes of a number that is kept in float32 whatever the model is in."""
 DECODED = 1 + 4 + 4 + 2
-"""Bytes, at most, that a weight held in a code takes while its layer runs: unpacked, as an index, in float32 and in
-bfloat16."""
+"""Maximum bytes per quantized weight while its layer runs: unpacked, as an index, in float32 and in bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,9 @@ class Shape:
     """Activations of a picture in a vision tower that is trained."""
     logits: int
     spared: int = 0
-    """Bytes that the weights take less once learning is over, where the LLM is held in codes; 0 where it is not."""
+    """Bytes that quantization saves once learning is over; 0 if the LLM is not quantized."""
     decoded: int = 0
-    """Bytes of the largest layer that is held in codes, while it runs."""
+    """Bytes of the largest quantized layer, dequantized while it runs."""
 
     @property
     def weights(self) -> int:
@@ -76,7 +75,7 @@ class Estimate:
     states: int
     """Gradients and AdamW's moments, and the adapters themselves."""
     copies: int
-    """Copies of weights: teachers, and of an LLM in codes one layer as numbers. What is put back after a trial is read
+    """Copies of weights: teachers, and of a quantized LLM one dequantized layer. What is put back after a trial is read
     from its file."""
     picture: int
     """Activations of a picture with one question, with headroom."""
@@ -115,7 +114,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
 
 
 def estimates(shape: Shape) -> list[Estimate]:
-    """Every kind of training that a study does: with an LLM in codes, after learning, that of the visual module alone.
+    """Every kind of training that a study does: with a quantized LLM, after learning, that of the visual module alone.
 
     What a trial puts back it reads from the learned model's file, of which all processes of a machine share the pages.
     """
@@ -152,7 +151,7 @@ def estimates(shape: Shape) -> list[Estimate]:
     ]
 
 
-def describe(folder: Path, dtype: Dtype, quantized: Quantized = "") -> str:
+def describe(folder: Path, loading: Loading) -> str:
     """What each kind of training of the model in a Hugging Face folder takes with one picture per step, in words."""
-    found = estimates(shape(without_weights(folder, dtype), quantized))
+    found = estimates(shape(without_weights(folder, loading), loading.quantized))
     return "; ".join(f"{e.kind} {(e.weights + e.states + e.copies + e.picture) / GIB:.2f} GiB" for e in found)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from study.core.terms import Codes
+
 Format = Literal["int8", "int4", "nf4"]
-Codes = Literal["int8", "nf4"]
-Quantized = Literal["", Codes]
-"""How the LLM's linear layers are held after learning: as numbers, or in one of these formats."""
 
 # QLoRA, arXiv 2305.14314, appendix E: quantiles of a normal distribution, scaled to [-1, 1], with an exact 0
 NF4 = (-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -65,7 +64,7 @@ def rounded(weight: Tensor, format: Format, group_size: int = 0) -> Tensor:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer whose weight is held as codes and scales. It is frozen: there is no weight to be trained.
+    """A linear layer whose weight is stored as codes and scales. It is frozen: it has no weight to train.
 
     Gradients go through it to what it was given, and the weight is made anew for that: none is kept in between.
     """
@@ -107,7 +106,7 @@ class QuantizedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x W' + b, whose backward pass decodes W once more in place of keeping it."""
+    """x W' + b, whose backward pass decodes W again instead of keeping it."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, layer: QuantizedLinear) -> Tensor:
@@ -121,16 +120,16 @@ class _Product(torch.autograd.Function):
 
 
 def code_bytes(layer: nn.Linear, format: Codes) -> int:
-    """What codes and scales of a layer take, in bytes, without making them."""
+    """The bytes of a layer's codes and scales, without computing them."""
     shapes = nn.Linear(layer.in_features, layer.out_features, device="meta")
     return sum(held.nbytes for held in QuantizedLinear(shapes, format).buffers())
 
 
 @torch.no_grad()
 def quantize(model: nn.Module, names: Iterable[str], format: Codes, device: str | torch.device) -> None:
-    """Put codes, on `device`, in the place of the linear layers of these names.
+    """Replace the linear layers of these names by quantized ones on `device`.
 
-    One layer after another: no more than one weight is on the device as numbers at a time.
+    One layer after another: no more than one weight is on the device unquantized at a time.
     """
     for name in names:
         layer = cast(nn.Linear, model.get_submodule(name))
@@ -138,7 +137,7 @@ def quantize(model: nn.Module, names: Iterable[str], format: Codes, device: str 
 
 
 def as_numbers(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of a model by the name it has where nothing is held in codes, to be written to a folder."""
+    """Every tensor of a model by the name it has without quantization, to be written to a folder."""
     tensors: dict[str, Tensor] = dict(model.state_dict())
     for name, layer in model.named_modules():
         if isinstance(layer, QuantizedLinear):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Features:
-    """What a visual module says of B pictures: one (B, N, D) tensor per vision layer, and the projected tokens."""
+    """The features of B pictures: one (B, N, D) tensor per vision layer, and the projected tokens."""
 
     layers: tuple[Tensor, ...]
     projected: Tensor
@@ -27,7 +27,7 @@ class Features:
 
 
 def gathered(parts: Sequence[Features]) -> Features:
-    """One batch out of several."""
+    """One batch made of several."""
     if len(parts) == 1:
         return parts[0]
     layers = tuple(torch.cat(tensors) for tensors in zip(*(part.layers for part in parts), strict=True))
@@ -44,7 +44,7 @@ class Pixels:
         return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Pixels:
-        """Some of the pictures, in the order asked for; one may be asked for twice."""
+        """Some of the pictures, in the given order; a picture may appear twice."""
         return Pixels({name: tensor[rows] for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Pixels:
@@ -52,7 +52,7 @@ class Pixels:
         return Pixels({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """What the model is called with: floating tensors in its precision, patch rows of all pictures in one."""
+        """The model's arguments: floating tensors in its precision, the patch rows of all pictures in one tensor."""
         found = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
         return {name: t.flatten(0, 1) if name == "pixel_values" and t.ndim == 3 else t for name, t in found.items()}
 

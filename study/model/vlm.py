@@ -1,6 +1,6 @@
 """A multimodal LLM as the study sees it: parts, prompts, features, weights on disk.
 
-What differs between families of models is said in `study.model.families`. Shapes: B batch, N vision tokens, D width.
+What differs between model families is defined in `study.model.families`. Shapes as in `study.model`; B counts pictures.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
 
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Attention, Part, Quantized
 from study.data.picture import Picture
-from study.engine.fsdp import ShardedForward, copied, fill
 from study.engine.microbatches import MicroBatching, Run
 from study.model.families import expander, family_of, read_layers, skip_unread, unread
-from study.model.quantization import Quantized, QuantizedLinear
+from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixels_from, squared
 
-T = TypeVar("T")
+if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever plans a study needs neither
+    from transformers import PreTrainedModel
+    from transformers.processing_utils import ProcessorMixin
 
-Dtype = Literal["float32", "bfloat16"]
-"""In what weights are kept."""
-Attention = Literal["sdpa", "eager"]
-"""How attention is computed: torch's own, or written out, which is slow and exists for every model."""
+    from study.engine.fsdp import ShardedForward
+
+T = TypeVar("T")
 
 
 @dataclass
 class VLM:
-    """A model with its processor. `instruction` is put in front of every prompt and every reply begins with `prefill`.
+    """A model with its processor. `instruction` precedes every prompt and every reply begins with `prefill`.
 
-    All pictures of a study take the same tokens: those of families that would give different shapes different numbers
-    are first padded to a square and brought to one side (`Family.side`).
+    All pictures of a study take the same number of tokens: in families where that depends on the shape, pictures are
+    first padded to a square and resized to one side (`Family.side`).
     """
 
     model: PreTrainedModel
@@ -49,7 +47,7 @@ class VLM:
     prefill: str = ""
     chunks: MicroBatching = field(default_factory=MicroBatching, repr=False)
     spread: ShardedForward | None = field(default=None, repr=False)
-    """Where the model is spread over several processes, what puts it together for a forward pass."""
+    """If the model is sharded over several processes, the module that gathers it for a forward pass."""
     _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
     _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
 
@@ -60,18 +58,18 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return self.model.device
 
     @property
     def attention(self) -> Attention:
-        """How it is computed."""
+        """How attention is computed."""
         found: Attention = self.model.config._attn_implementation
         return found
 
     @property
     def quantized(self) -> Quantized:
-        """In what the LLM's linear layers are held; empty for numbers."""
+        """The format of the LLM's linear layers; empty if they are not quantized."""
         return next((layer.format for layer in self.model.modules() if isinstance(layer, QuantizedLinear)), "")
 
     @property
@@ -91,20 +89,20 @@ class VLM:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens have an embedding."""
+        """The number of tokens with an embedding."""
         embeddings: Any = self.model.get_input_embeddings()
         return len(embeddings.weight)
 
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
-        """The part that a parameter belongs to; whatever is neither tower nor projector counts as the LLM."""
+        """The part to which a parameter belongs; whatever is neither tower nor projector counts as the LLM."""
         return self.family.part_of(name, self.prefixes)
 
     def trainable(self, parts: Sequence[Part]) -> dict[str, torch.nn.Parameter]:
         """The parameters of `parts` that can get a gradient, by name.
 
-        What the model has in its tower and drops (LLaVA its last layers and final norm) never gets one: it is neither
-        trained nor masked nor counted. Raises `ValueError` as `check_changeable` does.
+        Unused layers of the tower (in LLaVA the last layers and the final norm) never get one: they are neither trained
+        nor masked nor counted. Raises `ValueError` as `check_changeable` does.
         """
         self.check_changeable(parts)
         prefix = self.prefixes["vision"]
@@ -116,9 +114,9 @@ class VLM:
         }
 
     def check_changeable(self, parts: Sequence[Part]) -> None:
-        """Raise `ValueError` if one of `parts` is an LLM that is held in codes, which nothing can change.
+        """Raise `ValueError` if one of `parts` is a quantized LLM, which nothing can change.
 
-        What is left of it as numbers (norms, embeddings, the head) is not changed either: a part is changed or not.
+        Its other tensors (norms, embeddings, the head) are not changed either: a part is changed or not.
         """
         if "llm" in parts and self.quantized:
             raise ValueError(
@@ -127,7 +125,7 @@ class VLM:
             )
 
     def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, nn.Linear]:
-        """The linear layers of `parts` by name, the output head among them only if asked for. Codes are none."""
+        """The linear layers of `parts` by name, the output head only with `head`, without quantized ones."""
         last = self.model.get_output_embeddings()
         return {
             name: module
@@ -139,7 +137,7 @@ class VLM:
 
     # ---- prompts -----------------------------------------------------------------------------------------------
     def prompt_ids(self, prompt: str, with_picture: bool) -> tuple[int, ...]:
-        """The tokens of a user turn up to where the answer starts, image placeholders expanded."""
+        """The tokens of a user turn up to the beginning of the answer, image placeholders expanded."""
         key = (prompt, with_picture, None)
         if key not in self._ids:
             self._ids[key] = self.written_ids(self._text(prompt, with_picture), with_picture)
@@ -166,12 +164,12 @@ class VLM:
         return text
 
     def chat(self, turns: list[Any]) -> str:
-        """Turns in the words of the chat template, up to where the answer starts."""
+        """Turns as the chat template writes them, up to the beginning of the answer."""
         text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
         return text
 
     def written_ids(self, text: str, pictures: int) -> tuple[int, ...]:
-        """The tokens of a prompt that is written out whole, its placeholders of `pictures` pictures expanded."""
+        """The tokens of a complete prompt, with the placeholders of `pictures` pictures expanded."""
         if not pictures:
             return tuple(self.tokenizer(text).input_ids)
         expands: Any = self._expander if pictures == 1 else self.processor
@@ -184,13 +182,13 @@ class VLM:
 
     @property
     def image_tokens(self) -> int:
-        """How many placeholders one picture takes."""
+        """The number of placeholder tokens of one picture."""
         return self.prompt_ids("", True).count(self.image_id)
 
     def grid_positions(self, ids: Sequence[int]) -> list[list[int]]:
-        """Positions of a prompt with a picture where a token has three of them (M-RoPE of Qwen), 3 rows; else nothing.
+        """Positions of a prompt with a picture where a token has three of them (M-RoPE of Qwen), 3 rows; else empty.
 
-        Without a picture all three are the place in the text, so there is nothing to say either.
+        Without a picture all three equal the index in the text, so it is empty as well.
         """
         if self.family.axes(self.model) == 1 or self.image_id not in ids:
             return []
@@ -199,16 +197,16 @@ class VLM:
 
     @cached_property
     def inputs(self) -> frozenset[str]:
-        """The names of what the model can be called with."""
+        """The names of the model's arguments."""
         return frozenset(inspect.signature(type(self.model).forward).parameters)
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """What a family must be told of tokens (B, L) beside their ids: which of them are the picture's."""
+        """Further inputs of a family for tokens (B, L): which of them are image tokens."""
         return self.family.token_types(self.inputs, ids == self.image_id)
 
     # ---- pictures ----------------------------------------------------------------------------------------------
     def prepared(self, image: Image.Image) -> Image.Image:
-        """A decoded picture as the processor is given it: squared where shape decides on tokens, else as it is."""
+        """A decoded picture as the processor gets it: squared where tokens depend on the shape, else unchanged."""
         side = self.family.side(self.processor.image_processor, self.model.config)
         if side is None:
             return image
@@ -216,7 +214,7 @@ class VLM:
         return squared(image, side, (red, green, blue))
 
     def pixels(self, pictures: Sequence[Picture]) -> Pixels:
-        """What the model takes for pictures, B of them in float32, kept so that none is decoded twice."""
+        """The model's inputs for B pictures, in float32, cached so that no picture is decoded twice."""
         missing = {p.key: p for p in pictures if p.key not in self._pixels}
         if missing:
             made = self.pixels_of([p.open() for p in missing.values()])
@@ -224,20 +222,20 @@ class VLM:
         return joined([self._pixels[p.key] for p in pictures]).to(self.device)
 
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
-        """What the model takes for decoded images, B of them in float32, on the CPU."""
+        """The model's inputs for B decoded images, in float32, on the CPU."""
         nested = [[self.prepared(image)] for image in images]  # one sample each: Idefics counts pictures per sample
         made = self.processor.image_processor(nested, return_tensors="pt")
         return pixels_from(made, len(nested), self.inputs)
 
     def grey(self, count: int = 1) -> Pixels:
-        """A uniformly grey picture `count` times: what a model that sees nothing is shown."""
+        """A uniformly grey picture `count` times, for blind scores."""
         if "grey" not in self._pixels:  # no digest is spelt like that
             self._pixels["grey"] = self.pixels_of([self._blank])
         return self._pixels["grey"][[0] * count].to(self.device)
 
     @property
     def side(self) -> int:
-        """The side in pixels at which the vision tower sees a picture."""
+        """The side in pixels of a picture in the vision tower."""
         side = self.family.side(self.processor.image_processor, self.model.config)
         return int(self.model.config.vision_config.image_size) if side is None else side
 
@@ -246,13 +244,13 @@ class VLM:
         return Image.new("RGB", (self.side, self.side), (128, 128, 128))
 
     def features(self, pixels: Pixels) -> Features:
-        """The hidden state after every vision layer that is read, and the projected tokens. No LLM call."""
+        """The hidden state after every vision layer that feeds the LLM, and the projected tokens. No LLM call."""
         like = next(iter(pixels.tensors.values()))
         *layers, projected = self.over(like, lambda rows: self.encoded(pixels[rows]))
         return Features(tuple(layers), projected)
 
     def encoded(self, pixels: Pixels) -> list[Tensor]:
-        """The same as tensors, within a pass that has begun."""
+        """The same as a list of tensors, within a forward pass that has begun."""
         states: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
@@ -270,19 +268,21 @@ class VLM:
 
     # ---- passes ------------------------------------------------------------------------------------------------
     def run(self, computed: Callable[[], T]) -> T:
-        """What `computed()` returns: a forward pass, whatever it runs. One does not begin within another."""
+        """Run `computed()` as a forward pass, whatever it runs of the model. Passes must not be nested."""
         return computed() if self.spread is None else self.spread.forward_pass(computed)
 
     def over(self, like: Tensor, run: Run) -> list[Tensor]:
-        """What `run` makes of the rows of `like`, in chunks, by all that share a step: `MicroBatching.over`."""
+        """The results of `run` for all rows of `like`, in micro-batches and shared processes: `MicroBatching.over`."""
         return self.chunks.over(like, run, self.run)
 
     def independent_passes(self) -> AbstractContextManager[None]:
-        """While the block lasts, processes that do a job together need not run the same passes. No gradients."""
+        """Within the block, processes that do a job together need not run the same passes. No gradients."""
         return nullcontext() if self.spread is None else self.spread.independent_passes()
 
     def spread_out(self) -> VLM:
-        """The same model, of which each process keeps but a part from now on."""
+        """The same model, from now on sharded over the processes."""
+        from study.engine.fsdp import ShardedForward
+
         tower, llm = (self.model.get_submodule(self.prefixes[part]) for part in ("vision", "llm"))
         return replace(
             self, spread=ShardedForward(self.model, [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)])
@@ -290,11 +290,13 @@ class VLM:
 
     # ---- copies and weights ------------------------------------------------------------------------------------
     def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:
-        """A copy that will not change when `parts` of this model are trained; all other tensors are shared.
+        """A copy that does not change when `parts` of this model are trained; all other tensors are shared.
 
-        Of a model that is spread all are copied: each process holds but a part of them.
+        All tensors of a sharded model are copied, which is only a shard in each process.
         """
         if self.spread is not None:
+            from study.engine.fsdp import copied, fill
+
             twin = replace(self, model=copied(self.model), spread=None).spread_out()
             fill(twin.model, self.model)
             return twin
@@ -307,15 +309,15 @@ class VLM:
         return replace(self, model=model)
 
     def with_instruction(self, instruction: str) -> VLM:
-        """The same weights, asked with `instruction` in front of every prompt."""
+        """The same weights with `instruction` before every prompt."""
         return replace(self, instruction=instruction, _ids={})
 
     def with_prefill(self, prefill: str) -> VLM:
-        """The same weights, of which every reply begins with `prefill`, behind the assistant's tag."""
+        """The same weights with replies that begin with `prefill`, after the assistant's tag."""
         return replace(self, prefill=prefill, _ids={})
 
     def forgetful(self) -> VLM:
-        """The same weights with a memory of pictures of its own, which goes when it goes."""
+        """The same weights with a separate cache of pictures, which is freed together with it."""
         return replace(self, _pixels={})
 
     def tensors(self) -> dict[str, Tensor]:

@@ -76,8 +76,7 @@ def _attacks(plan: Plan, context: StudyContext, pairs: Sequence[tuple[Trial, Att
             (context, t, a, plan.reference(t.ratio).key),
         )
         for t, a in dict.fromkeys(pairs)
-        if attack.attack_state(plan.folder, t, a)
-        == "missing"  # what cannot be done is noted, and counted in the report
+        if attack.attack_state(plan.folder, t, a) == "unfinished"  # what failed is noted, and counted in the report
     ]
     errors = run_jobs("attack", jobs, plan.study)
     return [f"attack {name}: {error}" for name, error in errors.items()]

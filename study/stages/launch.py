@@ -9,9 +9,8 @@ from study.core.console import Stage
 from study.core.errors import Failed
 from study.core.layout import StudyFolder
 from study.engine import cluster
-from study.engine import jobs as ray_jobs
 from study.engine.cluster import NotShared
-from study.engine.jobs import Job
+from study.engine.jobs import Job, run_all
 from study.settings import Study
 from study.stages.plan import Plan
 
@@ -24,25 +23,27 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
     """Run independent jobs; returns the error of each that failed, by name."""
     if not jobs:
         return {}
+    cluster.start()
     with Stage(name, len(jobs), "jobs") as stage:
 
         def done(job: Job, error: str) -> None:
             stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
 
         if study.processes == 1:
-            return ray_jobs.run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
+            return run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
         from study.engine.team import run_on_team
 
         led = [Job(job.name, run_on_team, (job.work, job.arguments, team_of(study))) for job in jobs]
-        return ray_jobs.run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
+        return run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
 
 
-def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
+def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
     """Run what is missing of a search. Raises `Failed` if a machine does not see the study's folder."""
-    from study.engine.tune_runner import tune_search
-
     study, missing = plan.study, search.missing()
     if missing:
+        cluster.start()
+        from study.engine.tune_runner import tune_search
+
         with Stage(name, missing, "trials") as stage:
             alone = study.processes == 1
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,14 +16,15 @@ from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
-from study.engine import jobs as ray_jobs
-from study.engine.jobs import Job
+from study.engine import cluster
+from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.metrics.recovery import objective
+from study.model.loading import Loading
 from study.settings import Study
 from study.stages.launch import max_concurrent, run_jobs
 from study.stages.plan import Plan, label
@@ -35,10 +35,8 @@ def learn_models(plan: Plan) -> StudyContext:
     """The base model, then vanilla and the references side by side, then their scores."""
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
-    context = StudyContext(plan.root, plan.source, plan.root, device, study.forget_attributes)
-    settings = ("dtype", "attention", "quantized")
-    kept = {name: getattr(plan.model, name) for name in settings if hasattr(plan.model, name)}
-    context = replace(context, base=_base(plan), **kept)
+    loading = Loading.of(plan.model)
+    context = StudyContext(plan.root, plan.source, _base(plan), device, study.forget_attributes, loading)
     teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
     attacker = study.search_attack()
     jobs = [
@@ -53,34 +51,27 @@ def learn_models(plan: Plan) -> StudyContext:
     return context
 
 
-def _check_controls(plan: Plan, attacker: Attack | None) -> None:
-    """Recovery is measured against the reference under the same attack, which must therefore yield numbers."""
-    for t in (plan.baselines(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
-        rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
-        if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
-            raise Failed(
-                f"robustness={plan.study.robustness!r}: the reference at {t.ratio} % collapses before the first step "
-                "of the attack is scored, so there is no control; choose a milder attack and another --study-dir"
-            )
+def raise_first(errors: Mapping[str, str]) -> None:
+    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without their results."""
+    for name, error in errors.items():
+        raise Failed(f"{name} failed: {error}")
 
 
 def _base(plan: Plan) -> Path:
     """The base model's folder, made first if it is one that is made."""
-    path: Path | None = getattr(plan.model, "path", None)
-    if path is not None:
-        return path.absolute()  # found, and looked at, when the plan was made
+    if plan.model.path is not None:
+        return plan.model.path.absolute()  # found, and looked at, when the plan was made
     note = plan.folder.base_model
     if not note.exists():
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
-            raise_first(ray_jobs.run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
+            raise_first(run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
     return plan.root / str(read_json(note)["path"])
 
 
-# ---- jobs: module-level functions, so that workers can import them ------------------------------------------------
 def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     """Make the base model inside the study and note where it is."""
-    ray_jobs.quiet_worker()
+    quiet_worker()
     path = model(folder.data).absolute()
     write_json(note, {"path": str(path.relative_to(folder.root))})
 
@@ -93,10 +84,15 @@ def _baseline(context: StudyContext, baseline: Trial, reference: str, attacker: 
         attack.attack_trial(context, baseline, attacker, reference)
 
 
-def raise_first(errors: Mapping[str, str]) -> None:
-    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without what they make."""
-    for name, error in errors.items():
-        raise Failed(f"{name} failed: {error}")
+def _check_controls(plan: Plan, attacker: Attack | None) -> None:
+    """Recovery is measured against the reference under the same attack, which must therefore yield numbers."""
+    for t in (plan.baselines(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
+        rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
+        if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
+            raise Failed(
+                f"robustness={plan.study.robustness!r}: the reference at {t.ratio} % collapses before the first step "
+                "of the attack is scored, so there is no control; choose a milder attack and another --study-dir"
+            )
 
 
 def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
@@ -160,7 +156,7 @@ def learn_all(
     teach together runs out of memory in finer chunks; what was already learned is not learned again.
     `on_progress(model, steps)` is called now and then.
     """
-    # Ray reads its settings when it is imported: not before they are set
+    cluster.start()  # Ray reads its settings when it is imported: not before they are set
     from study.engine.team import WorkersFailed, run_workers
 
     stop = threading.Event()
@@ -198,12 +194,7 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
             context.folder.progress(model.key).unlink(missing_ok=True)  # a run that was killed left one
         done = context.folder.learned_record(model.key)
         if not among.broadcast_from_first(done.exists):
-            learn(
-                *(context.root, model, context.benchmark, context.base, context.device, _noting(context.folder, model)),
-                dtype=context.dtype,
-                attention=context.attention,
-                quantized=context.quantized,
-            )
+            learn(context, model, _noting(context.folder, model))
 
 
 def _noting(folder: StudyFolder, model: Learned) -> OnStep:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
-from study.engine.cluster import PROJECT
+from study.core.plugins import ROOT
 from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_trial", "workers_per_model", "sharded",
@@ -29,6 +29,8 @@ def _settings(plan: Plan) -> Json:
     attacker = plan.study.search_attack()
     return {
         **settings,
+        "defaults": canonical(plan.study.preset_methods()),
+        "attack_grid": canonical(plan.study.preset_attacks()),
         "model": plan.identity,
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         "fingerprint": plan.benchmark.fingerprint,
@@ -97,7 +99,7 @@ def _revision() -> str:
 
     def git(*arguments: str) -> str:
         try:
-            done = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True, check=False)
+            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         except OSError:  # no git on this machine
             return ""
         return done.stdout.strip()

@@ -19,10 +19,10 @@ from study.attacks.quantization import Quantization
 from study.attacks.relearning import UNRELATED, Relearning
 from study.contracts import Attack, Request
 from study.core.errors import Damaged, Failed
-from study.core.files import read_json, write_json
 from study.core.hashing import canonical, content_key
 from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
+from study.core.records import MetaEvaluationRecord, read_record, write_record
 from study.core.rows import write_rows
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Question
@@ -57,7 +57,7 @@ def meta_evaluate(plan: Plan, context: StudyContext) -> list[str]:
         teach(plan, context, [t.start for t in pool])
     except Failed as error:
         failures.append(f"meta-evaluation: {error}")
-    wanted = states(study, frozen_llm=bool(context.quantized))
+    wanted = states(study, frozen_llm=bool(context.loading.quantized))
     todo = {t: _missing(plan.folder, t, wanted) for t in pool if _is_learned(plan.folder, t.start)}
     jobs = [
         Job(f"{t.start.kind} on {t.ratio} % seed {t.seed}", ask, (context, t, plan.reference(t.ratio).key, missing))
@@ -107,17 +107,17 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
         except (Diverged, ValueError) as error:
             failed = str(error)
             path.unlink(missing_ok=True)
-        note = {
-            "state": state,
-            "ratio": member.ratio,
-            "seed": member.seed,
-            "knows": member.start.kind == "vanilla",
-            "attack": name_of(attacker) if attacker else "",
-            "settings": canonical(attacker),
-            "failed": failed,
-            "seconds": time.monotonic() - started,
-        }
-        write_json(record_beside(path), note)  # written last: what has one is done
+        record = MetaEvaluationRecord(
+            state=state,
+            ratio=member.ratio,
+            seed=member.seed,
+            knows=member.start.kind == "vanilla",
+            attack=name_of(attacker) if attacker else "",
+            settings=canonical(attacker),
+            failed=failed,
+            seconds=time.monotonic() - started,
+        )
+        write_record(record_beside(path), record)  # written last: what has one is done
 
 
 def _judge(plan: Plan, member: Trial) -> None:
@@ -125,9 +125,10 @@ def _judge(plan: Plan, member: Trial) -> None:
     rows = plan.folder.meta_evaluation(member.key, "plain")
     if not rows.exists():
         return
-    note, short = read_json(record_beside(rows)), "; ".join(gate.further(plan, member))
-    if note.get("short") != short:
-        write_json(record_beside(rows), {**note, "short": short})
+    place = record_beside(rows)
+    record, short = read_record(MetaEvaluationRecord, place), "; ".join(gate.further(plan, member))
+    if record.short != short:
+        write_record(place, replace(record, short=short))
 
 
 def asked(request: Request) -> list[Question]:
@@ -150,7 +151,7 @@ def _rows(
         if attacker is None:
             return score(vlm, questions)
         torch.manual_seed(request.seed)
-        stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request) if s.step]
+        stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request)]
     return marked(stages[-1], questions, attacker, request)
 
 
@@ -160,7 +161,7 @@ def _missing(folder: StudyFolder, member: Trial, wanted: States) -> dict[State, 
     return {
         state: attacker
         for state, attacker in wanted.items()
-        if not notes[state].exists() or not _same(read_json(notes[state])["settings"], attacker)
+        if not notes[state].exists() or not _same(read_record(MetaEvaluationRecord, notes[state]).settings, attacker)
     }
 
 

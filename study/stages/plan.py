@@ -106,10 +106,9 @@ def identity_of(model: BaseModel) -> Json:
     Of a weight file these are its size, its first and its last mebibyte: enough to tell a fine-tuned model from its
     base, without reading gigabytes at every start.
     """
-    folder: Path | None = getattr(model, "path", None)
-    if folder is None:
+    if model.path is None:
         return canonical(model)
-    kinds = [sorted(folder.glob(pattern)) for pattern in MODEL_FILES]
+    kinds = [sorted(model.path.glob(pattern)) for pattern in MODEL_FILES]
     files = {path.name: (_ends if path.suffix == ".safetensors" else file_digest)(path) for path in chain(*kinds)}
     settings = {name: value for name, value in canonical(model).items() if name not in (*PLACES, "attention")}
     if not settings.get("quantized"):  # a model that is not is the one it was before there was a choice

@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Never
 
-from study.contracts import BaseModel, Request, Source, changed_parts
+from study.contracts import BaseModel, Request, Source
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
-from study.core.specs import links, name_in, parameters, pinned, plugin
+from study.core.specs import flat, links, name_in, parameters, pinned, plugin
 from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
 from study.data.benchmark import Split
 from study.data.halves import prepared
@@ -44,7 +44,7 @@ def validate_study(study: Study, data: Path) -> Plan:
         split_requests(benchmark.split(ratio), study.goal, study.requests)
         _check_lessons(benchmark.split(ratio), study)
         _check_search_attack(benchmark.split(ratio), study)
-    if hasattr(model, "path"):
+    if model.path is not None:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
     warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
     plan = Plan(study, model, source, benchmark, warm)
@@ -75,19 +75,19 @@ def _check_spaces(study: Study) -> None:
 
 def _check_quantized(study: Study, model: BaseModel) -> None:
     """A quantized LLM is frozen: no method and no attack may change it."""
-    quantized = getattr(model, "quantized", "")
-    if not quantized:
+    if not model.quantized:
         return
     if study.sharded:
         raise Refused(
-            f"sharded with quantized={quantized} of the base model: quantized weights cannot be sharded; leave one of "
-            "them out"
+            f"sharded with quantized={model.quantized} of the base model: quantized weights cannot be sharded; leave "
+            "one of them out"
         )
     wrong = list(dict.fromkeys(_changing_llm(study)))
     if wrong:
         raise Refused(
-            f"quantized={quantized} of the base model freezes its llm, which would be changed by {', '.join(wrong)}; "
-            "set these, as in relearning:trains=vision+projector, leave them out, or leave quantized out"
+            f"quantized={model.quantized} of the base model freezes its llm, which would be changed by "
+            f"{', '.join(wrong)}; set these, as in relearning:trains=vision+projector, leave them out, or leave "
+            "quantized out"
         )
 
 
@@ -95,22 +95,23 @@ def _changing_llm(study: Study) -> Iterator[str]:
     """The methods and attacks of a study that may write to the LLM, each with what to set so that it does not."""
     methods = ((f"method {text}", default) for text, default in study.method_defaults().items())
     suite = ((f"attack {link}", a) for text in study.attacks for link in links(text) for a in study.attacks_of(link))
-    searched = study.search_attack()
-    cheap = ((f"robustness {study.robustness}", link) for link in getattr(searched, "links", [searched]) if searched)
+    searched = links(study.robustness) if study.robustness else ()
+    cheap = ((f"robustness {study.robustness}", study.attacks_of(link)[0]) for link in searched)
     for told, tried in chain(methods, suite, cheap):
-        if "llm" in changed_parts(tried):
+        if "llm" in tried.changes:
             yield f"{told} (set {_sparing_llm(tried)})"
     for text, default in study.attack_defaults().items():
         free = {"trains", "parts"} & parameters(default).keys() - pinned(default, text).keys()
-        if free or "llm" in changed_parts(default):
+        if free or "llm" in default.changes:
             yield f"searched attack {text} (set {_sparing_llm(default)})"
 
 
 def _sparing_llm(tried: object) -> str:
     """The setting with which a method or an attack leaves the LLM alone."""
-    name = "trains" if hasattr(tried, "trains") else "parts"
-    parts = getattr(tried, name)
-    if getattr(tried, "head", False) and "llm" not in parts:
+    settings = flat(tried)
+    name = "trains" if "trains" in settings else "parts"
+    parts = settings[name]
+    if settings.get("head") and "llm" not in parts:
         return "head=false"
     return f"{name}={'+'.join(part for part in parts if part != 'llm') or 'vision'}"
 
@@ -120,7 +121,7 @@ def _check_lessons(split: Split, study: Study) -> None:
     request = _request(split, study)
     for text, default in study.method_defaults().items():
         try:
-            request.only(getattr(default, "modality", "all"))
+            request.only(default.modality)
         except ValueError as error:
             raise Refused(f"{text}: {error}") from error
 

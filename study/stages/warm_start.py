@@ -15,6 +15,7 @@ from study.core.files import read_json
 from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
+from study.core.records import MethodProposal, read_record
 from study.core.specs import name_in
 from study.experiment.trial_spec import RATIO, Params
 from study.settings import Study
@@ -106,8 +107,8 @@ def earlier_winners(root: Path) -> dict[str, dict[int, Params]]:
 def _params(root: Path, method: str, trial: str) -> Params:
     """The parameters of the first proposal of a trial, without the ratio, which is this study's to deal."""
     for path in StudyFolder(root).proposals(method):
-        if (proposal := read_json(path))["trial"] == trial:
-            return {name: value for name, value in proposal["params"].items() if name != RATIO}
+        if (proposal := read_record(MethodProposal, path)).trial == trial:
+            return {name: value for name, value in proposal.params.items() if name != RATIO}
     raise ValueError(
         f"warm_start={root}: no proposal in search/{method} led to its winner {trial}; copy the study's folder whole"
     )

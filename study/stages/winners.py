@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from study.contracts import Attack
-from study.core.files import read_json, write_json
+from study.core.files import write_json
 from study.core.layout import StudyFolder, record_beside
 from study.core.rows import write_rows
 from study.data.official_protocol import OfficialProtocol
@@ -23,6 +22,34 @@ from study.stages.plan import Plan, label
 from study.stages.search import first_seeds
 
 DRAW = 0  # of the examples and test pictures: the same for every model, so that models can be compared
+
+
+def confirm(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
+    """Run winners again on further seeds and score them, and fronts, on the test half."""
+    attacker = plan.study.search_attack()
+    jobs = [
+        Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (context, t, plan.reference(t.ratio).key, attacker))
+        for t in dict.fromkeys(winners)
+        if _unconfirmed(plan.folder, t, attacker)
+    ]
+    errors = run_jobs("confirm", jobs, plan.study)
+    return [f"confirming {name}: {error}" for name, error in errors.items()]
+
+
+def _unconfirmed(folder: StudyFolder, t: Trial, attacker: Attack | None) -> bool:
+    """Whether a trial is still to be run, scored or attacked: one that ended badly is none of these."""
+    record = records.existing_record(folder, t)
+    if record is not None and record.state != "complete":
+        return False
+    unattacked = attacker is not None and attack.attack_state(folder, t, attacker) == "unfinished"
+    return unattacked or not folder.rows(t.key, "report").exists()
+
+
+def _confirmed(context: StudyContext, confirmed: Trial, reference: str, attacker: Attack | None) -> None:
+    if trial.run(context, confirmed, reference).state == "complete":
+        trial.report(context, confirmed)
+        if attacker:
+            attack.try_attack(context, confirmed, attacker, reference)
 
 
 def score_by_official_protocol(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
@@ -49,20 +76,8 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_json(record_beside(path), asdict(work))
+    write_json(record_beside(path), work.amounts())
     write_rows(path, rows)
-
-
-def confirm(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Run winners again on further seeds and score them, and fronts, on the test half."""
-    attacker = plan.study.search_attack()
-    jobs = [
-        Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (context, t, plan.reference(t.ratio).key, attacker))
-        for t in dict.fromkeys(winners)
-        if _unconfirmed(plan.folder, t, attacker)
-    ]
-    errors = run_jobs("confirm", jobs, plan.study)
-    return [f"confirming {name}: {error}" for name, error in errors.items()]
 
 
 def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
@@ -75,19 +90,3 @@ def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[T
     ]
     errors = run_jobs("sequence", jobs, plan.study)
     return [f"sequential unlearning, {name}: {error}" for name, error in errors.items()]
-
-
-def _confirmed(context: StudyContext, confirmed: Trial, reference: str, attacker: Attack | None) -> None:
-    if trial.run(context, confirmed, reference)["state"] == "complete":
-        trial.report(context, confirmed)
-        if attacker:
-            attack.try_attack(context, confirmed, attacker, reference)
-
-
-def _unconfirmed(folder: StudyFolder, t: Trial, attacker: Attack | None) -> bool:
-    """Whether a trial is still to be run, scored or attacked: one that ended badly is none of these."""
-    path = folder.record(t.key)
-    if path.exists() and read_json(path)["state"] != "complete":
-        return False
-    missing = attacker is not None and attack.attack_state(folder, t, attacker) == "missing"
-    return missing or not folder.rows(t.key, "report").exists()

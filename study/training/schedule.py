@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from study.core import validation
 
@@ -37,7 +37,7 @@ class Schedule:
     warmup: int = 0
     """Steps of linear warmup."""
     decay: Decay = "linear"
-    """How the learning rate falls to 3 % of its peak (`FLOOR`)."""
+    """How the learning rate falls, to 3 % of its peak."""
     beta2: float = 0.999
     """AdamW's second moment decay."""
     weight_decay: float = 0.0
@@ -65,6 +65,7 @@ class Schedule:
     """A trained weight whose absolute value exceeds this has exploded: useful ones are orders of magnitude smaller."""
 
     def __post_init__(self) -> None:
+        validation.check_literals(self)
         for name in ("steps", "pictures", "lessons_per_picture", "lessons_per_text", "accumulate"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
@@ -77,9 +78,6 @@ class Schedule:
             raise ValueError(f"lora_dropout={self.lora_dropout}: use a fraction from 0 to below 1")
         validation.not_negative(self, "texts", "warmup", "lora_rank")
         validation.positive(self, "clip", "lora_alpha", "worst_loss", "worst_weight")
-        validation.choice(self, "optimizer", get_args(Optimizer))
-        validation.choice(self, "decay", get_args(Decay))
-        validation.choice(self, "precision", get_args(Precision))
 
     def rate(self, step: int) -> float:
         """The learning rate at a step (from 0), as a fraction of the peak."""

@@ -80,6 +80,17 @@ def test_counts_add_up(study: StudyResults) -> None:
     assert counts["proposals"].sum() == len(study.proposals)
 
 
+@pytest.mark.parametrize(("counts", "shown"), [(True, "7.50"), (False, "unknown")])
+def test_costs_have_the_work_of_unlearning_where_records_do(counts: bool, shown: str, tmp_path: Path) -> None:
+    planter = Planter(tmp_path, counts_unlearning=counts)
+    planter.study(["idle"], [15])
+    planter.trial("idle", 15, MODELS["idle"])
+    raw, table = search.costs(read(tmp_path)).iloc[0], search.costs_table(read(tmp_path)).shown.iloc[0]
+    assert raw["unlearn_flops"] == (7.5e9 if counts else pytest.approx(float("nan"), nan_ok=True))
+    assert (raw["score_flops"], raw["unlearn_seconds"]) == (2e9, 3.0)
+    assert table[["unlearn (GFLOP)", "score (GFLOP)", "unlearn (s)"]].tolist() == [shown, "2.00", "3.00"]
+
+
 def test_what_tuning_bought(study: StudyResults) -> None:
     """The default did nothing, so the perfect method gained all of its distance and the idle one nothing."""
     gain = search.tuning(study).query("ratio == 10").set_index("method")["gain"]

@@ -48,7 +48,6 @@ def test_every_scale_lies_on_the_straight_line(tiny: VLM, adapted: VLM, request_
     assert {tiny.part_of(name) for name in moved} == set(PARTS)
     scales = (1.0, 0.5, 0.25, -0.5, 1.5, 0.0)
     stages = AdapterScaling(scales)(adapted, [], request_)
-    assert next(stages).step == 0
     for step, scale in enumerate(scales, 1):
         stage = next(stages)
         now = snapshot(stage.vlm)
@@ -74,7 +73,6 @@ def test_whole_weights_are_no_adapter(adapted: VLM, request_: Request, parts: tu
     """Nor in parts that the method left alone: nobody holds an adapter."""
     found = snapshot(adapted)
     stages = AdapterScaling(parts=parts)(adapted, [], replace(request_, adapter=False))
-    assert next(stages).step == 0
     with pytest.raises(ValueError, match="trained whole weights, there is no adapter to take off: leave adapter_sca"):
         next(stages)
     assert same_bits(found, snapshot(adapted))
@@ -84,8 +82,8 @@ def test_a_model_that_nothing_changed_is_shown_as_it_is(tiny: VLM, request_: Req
     """Vanilla and the reference, which every attack meets too, and a method of words alone, which loses them."""
     before = snapshot(tiny)
     stages = list(AdapterScaling()(tiny.with_instruction("Say nothing."), [], replace(request_, adapter=False)))
-    assert [stage.step for stage in stages] == [0, 1, 2]
-    assert [stage.vlm.instruction for stage in stages] == ["Say nothing.", "", ""]
+    assert [stage.step for stage in stages] == [1, 2]
+    assert [stage.vlm.instruction for stage in stages] == ["", ""]
     assert same_bits(before, snapshot(stages[-1].vlm))
 
 

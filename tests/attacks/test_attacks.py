@@ -18,8 +18,10 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
 from search_spaces import refusal
+from study.attacks.adapter_scaling import AdapterScaling
+from study.attacks.chain import Chain
 from study.attacks.nothing import Nothing
-from study.contracts import Request, Stage
+from study.contracts import Attack, Request, Stage
 from study.core.hashing import canonical, content_key
 from study.core.plugins import find, known, known_spaces, name_of, search_space
 from study.core.specs import adjusted, flat
@@ -34,15 +36,15 @@ from tests.helpers.small import borrowed, changed, fresh, request_on, same_bits,
 def moved(attack: Any) -> set[Part]:
     """The parts whose weights an attack changes: those it trains, or `parts` of one that does not train; of composed
     ones, those of all links."""
-    if hasattr(attack, "links"):
+    if isinstance(attack, Chain):
         return set().union(*map(moved, attack.links))
-    return set(getattr(attack, "trains", getattr(attack, "parts", ())))
+    return {*attack.trains, *attack.parts}
 
 
 def forms(attack: Any) -> Iterator[Any]:
     """An attack in its short forms, and once for each single part that it can change."""
     yield from variants(attack)
-    for part in PARTS if hasattr(attack, "parts") else ():
+    for part in PARTS if attack.parts else ():
         try:
             yield replace(attack, parts=(part,))
         except ValueError:
@@ -99,29 +101,32 @@ def test_an_attack_is_a_value(name: str) -> None:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_first_stage_is_the_model_as_it_was_found(
-    attack: Any, tiny: VLM, request_: Request, questions: list[Question]
-) -> None:
-    """Then the steps rise, every question is asked at each, and the model is ready to be scored.
+def test_an_attack_yields_what_it_changed(attack: Any, tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    """At every stage: the weights, the questions, the reply's first words, or how answers are read.
 
-    What reads the model its own way says that it can only stand last in a chain.
+    Steps rise from 1, every question is asked at each, and the model is ready to be scored. What reads the model its
+    own way says that it can only stand last in a chain.
     """
     before = snapshot(tiny)
     steps: list[int] = []
     readings = []
     for stage in attack(tiny, questions, request_):
-        if not steps:
-            assert stage.vlm is tiny
-            assert same_bits(before, snapshot(tiny))
-            assert list(stage.questions) == questions
+        untouched = same_bits(before, snapshot(stage.vlm)) and (stage.vlm.prefill, stage.read) == ("", None)
+        assert (untouched and list(stage.questions) == questions) == isinstance(attack, Nothing)
         steps.append(stage.step)
         readings.append(stage.read)
         assert [q.id for q in stage.questions] == [q.id for q in questions]
         assert not stage.vlm.model.training
-    assert steps[0] == 0
-    assert len(steps) > 1
+    assert steps
+    assert steps[0] >= 1
     assert steps == sorted(set(steps))
-    assert any(readings) == (getattr(attack, "in_chain", "") == "last")
+    assert any(readings) == (attack.in_chain == "last")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_says_which_parts_it_may_write_to(attack: Any) -> None:
+    """Those that it changes, but for one that changes only what the method did."""
+    assert set(attack.changes) == (set() if isinstance(attack, AdapterScaling) else moved(attack))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -169,9 +174,12 @@ def test_what_is_given_was_to_be_forgotten(
 def test_nothing_changes_nothing(tiny: VLM, request_: Request, questions: list[Question]) -> None:
     """Not even the instruction: it is what the model answers when nobody attacks it."""
     instructed = tiny.with_instruction("Where does this person live?")
-    first, second = Nothing()(instructed, questions, request_)
-    assert first.vlm is second.vlm is instructed
-    pd.testing.assert_frame_equal(read(first), read(second), check_exact=True)
+    before = snapshot(tiny)
+    [stage] = Nothing()(instructed, questions, request_)
+    assert stage.vlm is instructed
+    assert stage.questions is questions
+    assert same_bits(before, snapshot(tiny))
+    pd.testing.assert_frame_equal(read(stage), score(instructed, questions), check_exact=True)
 
 
 # ---- search spaces -----------------------------------------------------------------------------------------------
@@ -223,7 +231,7 @@ def test_a_proposed_attack_can_be_written_on_the_command_line(name: str) -> None
 
 
 # ---- what counts as recovered ----------------------------------------------------------------------------------
-class _Given:
+class _Given(Attack):
     """An attacker that is handed certain lessons."""
 
     def __init__(self, *lessons: Lesson) -> None:

@@ -26,6 +26,7 @@ from study.attacks.swap_back import SwapBack
 from study.contracts import Attack, Request, Stage
 from study.core.hashing import canonical, content_key
 from study.core.plugins import find, known
+from study.core.records import AttackRecord
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
@@ -45,11 +46,11 @@ def questions(request_: Request) -> list[Question]:
 
 
 @dataclass(frozen=True)
-class Planted:
+class Planted(Attack):
     """Is given some lessons and leaves a model, or a reading, at the steps it says."""
 
     lessons: tuple[Lesson, ...] = ()
-    steps: tuple[int, ...] = (0, 1)
+    steps: tuple[int, ...] = (1,)
     reads: bool = False
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
@@ -57,7 +58,7 @@ class Planted:
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         for step in self.steps:
-            yield Stage(step, vlm, questions, score if self.reads and step else None)
+            yield Stage(step, vlm, questions, score if self.reads else None)
 
 
 # ---- what a chain does -----------------------------------------------------------------------------------------------
@@ -78,17 +79,22 @@ def test_every_link_attacks_what_the_one_before_left(tiny: VLM, request_: Reques
 
 def test_questions_and_replies_are_handed_on_too(tiny: VLM, request_: Request, questions: list[Question]) -> None:
     chain = Chain((Jailbreak("authority"), Prefill("This person"), SwapBack()))
-    first, last = chain(tiny.with_instruction("Say nothing."), questions, request_)
-    assert (first.vlm.instruction, first.vlm.prefill) == ("Say nothing.", "")
-    assert first.questions == questions
+    [last] = chain(tiny.with_instruction("Say nothing."), questions, request_)
     assert (last.vlm.instruction, last.vlm.prefill) == ("", "This person")
     assert [q.prompt for q in last.questions] == [TEMPLATES["authority"].format(question=q.prompt) for q in questions]
 
 
 def test_the_steps_are_those_of_the_last_link(tiny: VLM, request_: Request) -> None:
-    """Whatever the others took; the last link's own step 0 is not the model as it was found, and is left out."""
-    chain = Chain((Planted(steps=(0, 7, 9)), Planted(steps=(0, 3, 5)), Planted(steps=(0, 4, 6))))
-    assert [stage.step for stage in chain(tiny, [], request_)] == [0, 4, 6]
+    """Whatever the others took."""
+    chain = Chain((Planted(steps=(7, 9)), Planted(steps=(3, 5)), Planted(steps=(4, 6))))
+    assert [stage.step for stage in chain(tiny, [], request_)] == [4, 6]
+
+
+def test_it_changes_what_any_link_changes() -> None:
+    """In the order of the parts, each once; an attack on questions changes none."""
+    assert Chain((Quantization(parts=("llm",)), SwapBack(("projector",)))).changes == ("projector", "llm")
+    assert Chain((SwapBack(head=True), Relearning(trains=("vision",)))).changes == ("vision", "llm")
+    assert Chain((Jailbreak(), Nothing())).changes == ()
 
 
 def test_adapters_of_an_earlier_link_are_merged(tiny: VLM, request_: Request, questions: list[Question]) -> None:
@@ -124,17 +130,15 @@ def test_what_reads_the_model_its_own_way_stands_last(
 
 
 def test_a_reading_that_was_not_announced_is_refused_when_it_comes(tiny: VLM, request_: Request) -> None:
-    stages = Chain((Planted(reads=True), Nothing()))(tiny, [], request_)
-    assert next(stages).step == 0
     with pytest.raises(ValueError, match="test_chain/nothing: test_chain reads the model its own way"):
-        next(stages)
+        next(Chain((Planted(reads=True), Nothing()))(tiny, [], request_))
 
 
 def test_an_adapter_is_taken_off_before_anything_else(tiny: VLM, request_: Request) -> None:
     """After another attack the weights would no longer be start plus adapter."""
     with pytest.raises(ValueError, match=r"swap_back/adapter_scaling: adapter_scaling needs .* put it first"):
         Chain((SwapBack(), AdapterScaling()))
-    assert len(list(Chain((AdapterScaling(), SwapBack()))(tiny, [], request_))) == 2
+    assert len(list(Chain((AdapterScaling(), SwapBack()))(tiny, [], request_))) == 1
 
 
 def test_a_probe_knows_nobody_on_changed_pictures(tiny: VLM, request_: Request, questions: list[Question]) -> None:
@@ -203,7 +207,7 @@ PLAIN = [name for name in known("attacks") if name not in ("nothing", "adapter_s
 
 def kept(attack: Attack, name: str) -> Kept:
     """An attack as the analysis finds it."""
-    return Kept(content_key(attack), name, canonical(attack), Path(), "complete")
+    return Kept(content_key(attack), AttackRecord(name, canonical(attack)), "complete", Path())
 
 
 def test_a_chain_is_told_by_its_links_and_what_varies() -> None:

@@ -96,18 +96,14 @@ def last(attack: Any, vlm: VLM, questions: Sequence[Question], request: Request)
 def test_only_prompts_and_pictures_change(attack: Any, tiny: VLM, request_: Request) -> None:
     """Ids, their order, people, options and answers stay, and somewhere something did change."""
     questions = [q for role in ("forget", "retain", "real") for q in asked(request_, role)[:25]]
-    first, *_, final = attack(tiny, questions, request_)
-    assert first.step == 0
-    assert first.vlm is tiny
-    assert list(first.questions) == questions
-    assert final.step > 0
+    [final] = attack(tiny, questions, request_)
     assert final.vlm.model is tiny.model
     assert [replace(q, prompt="", picture=None) for q in final.questions] == [
         replace(q, prompt="", picture=None) for q in questions
     ]
     assert [q.picture is None for q in final.questions] == [q.picture is None for q in questions]
     assert list(final.questions) != questions or isinstance(attack, Prefill)
-    before, after = (score(stage.vlm, stage.questions) for stage in (first, final))
+    before, after = score(tiny, questions), score(final.vlm, final.questions)
     assert not np.allclose(before["probability"], after["probability"], atol=1e-6)
 
 
@@ -242,6 +238,7 @@ def test_a_picture_is_changed_once_for_all_its_questions(tiny: VLM, visual: Requ
 def test_the_model_does_not_keep_the_changed_pictures(attack: Any, tiny: VLM, visual: Request) -> None:
     """A worker attacks the same model again and again."""
     questions = asked(visual)[:6]
+    score(tiny, questions)
     for stage in attack(tiny, questions, visual):
         score(stage.vlm, stage.questions)
     assert tiny._pixels.keys() - {"grey"} == {q.picture.key for q in questions if q.picture}
@@ -503,7 +500,7 @@ def test_a_seed_and_the_lessons_choose_the_facts() -> None:
 @pytest.mark.parametrize("pictured", [True, False])
 def test_a_prefill_stands_after_the_assistant_tag(pictured: bool, tiny: VLM, visual: Request) -> None:
     instructed = tiny.with_instruction("The title is this.")
-    _, after = Prefill("This person is")(instructed, asked(visual), visual)
+    [after] = Prefill("This person is")(instructed, asked(visual), visual)
     text = tiny.tokenizer.decode(after.vlm.prompt_ids("Who is this person?", pictured))
     said = "USER : " + "<image> " * 16 * pictured + "The title is this. Who is this person? ASSISTANT : This person is"
     assert text == said
@@ -516,7 +513,7 @@ def test_a_prefill_stands_after_the_assistant_tag(pictured: bool, tiny: VLM, vis
 def test_scoring_after_a_prefill_is_scoring_with_the_words_typed_in(tiny: VLM, request_: Request) -> None:
     """Options by their likelihood after prompt and first words, computed one by one without packing."""
     questions = [q for q in asked(request_) if q.attribute != "name"][:12]
-    _, after = Prefill("This person is")(tiny, questions, request_)
+    [after] = Prefill("This person is")(tiny, questions, request_)
     found = readings(after.vlm, after.questions)
     for q in questions:
         pixels = tiny.pixels([q.picture]).inputs(tiny.model.dtype) if q.picture else {}
@@ -536,7 +533,7 @@ def test_scoring_after_a_prefill_is_scoring_with_the_words_typed_in(tiny: VLM, r
 
 def test_greedy_replies_go_on_after_the_prefill(tiny: VLM, visual: Request) -> None:
     cloze = [q for q in visual.split.questions if q.role == "forget" and q.task == "cloze" and q.picture][:3]
-    _, after = Prefill("This person is")(tiny, cloze, visual)
+    [after] = Prefill("This person is")(tiny, cloze, visual)
     rows = score(after.vlm, after.questions)
     for q, reply in zip(cloze, rows["reply"], strict=True):
         assert q.picture is not None
@@ -554,7 +551,7 @@ def test_a_jailbreak_stands_between_the_instruction_and_the_question(template: A
     """Prompting's instruction is what it is up against."""
     instructed = tiny.with_instruction(INSTRUCTIONS["refuse"])
     questions = asked(visual)[:4]
-    _, after = Jailbreak(template)(instructed, questions, visual)
+    [after] = Jailbreak(template)(instructed, questions, visual)
     assert after.vlm is instructed
     for before, wrapped in zip(questions, after.questions, strict=True):
         head = TEMPLATES[template].removesuffix("{question}")
@@ -577,7 +574,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
         tmp_path_factory.mktemp("study"), Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder
     )
     for learned in (VANILLA, REFERENCE):
-        learn(context.root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     trial.run(context, _TRIAL, REFERENCE.key)
     yield context
     checkpoints.evict()

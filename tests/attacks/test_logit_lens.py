@@ -87,7 +87,6 @@ def test_the_model_is_whole_between_and_after_the_stages(
     """The same layers and the same bits, while a stage is held, after it was read and when the attack is left early."""
     before, layers = snapshot(tiny), language_model(tiny).layers
     stages = LogitLens()(tiny, questions, request_)
-    next(stages)
     last = next(stages)
     assert last.vlm.model is tiny.model
     assert isinstance(stages, Generator)
@@ -124,9 +123,8 @@ def test_nothing_is_given_and_an_instruction_is_dropped(
     tiny: VLM, request_: Request, questions: list[Question]
 ) -> None:
     told = tiny.with_instruction("Where does this person live?")
-    first, last = LogitLens()(told, questions, request_)
-    assert (first.vlm.instruction, last.vlm.instruction) == ("Where does this person live?", "")
-    assert first.read is None
+    [last] = LogitLens()(told, questions, request_)
+    assert last.vlm.instruction == ""
     assert LogitLens().given(request_) == ()
 
 

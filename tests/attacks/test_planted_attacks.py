@@ -28,7 +28,7 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
-from study.contracts import Attack, Method, Request
+from study.contracts import Attack, Method, Request, Source
 from study.core.files import write_json
 from study.core.hashing import content_key
 from study.core.rows import read_rows
@@ -83,7 +83,7 @@ HEAD_ATTACKS: dict[str, Attack] = {
 
 
 @dataclass(frozen=True)
-class Few:
+class Few(Source):
     """A dozen people and celebrities of the synthetic benchmark, in short answers and choices only."""
 
     def __call__(self, folder: Path) -> Benchmark:
@@ -105,7 +105,7 @@ class Few:
 
 
 @dataclass(frozen=True)
-class Hiding:
+class Hiding(Method):
     """Makes the vision tower see strangers where forget people are, and everybody else as before."""
 
     trains: tuple[Part, ...] = ("vision",)
@@ -127,7 +127,7 @@ class Hiding:
 
 
 @dataclass(frozen=True)
-class Suppressor:
+class Suppressor(Method):
     """Adds one large matrix of rank one to the projector, fitted to fire on forget pictures and on no others.
 
     Every forget person is hidden by the same direction: whoever finds it with some of them has found it for all.
@@ -153,7 +153,7 @@ class Suppressor:
 
 
 @dataclass(frozen=True)
-class Permuted:
+class Permuted(Method):
     """Shuffles the rows of the output head: the model knows all it knew, and says another word for each."""
 
     @torch.no_grad()
@@ -164,7 +164,7 @@ class Permuted:
 
 
 @dataclass(frozen=True)
-class Twofold:
+class Twofold(Method):
     """Both: who opens one lock stands before the other."""
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -172,7 +172,7 @@ class Twofold:
 
 
 @dataclass(frozen=True)
-class Forgetful:
+class Forgetful(Method):
     """Perfect unlearning: the weights of a model that was never taught, of another seed than the control."""
 
     root: Path
@@ -183,7 +183,7 @@ class Forgetful:
 
 
 @dataclass(frozen=True)
-class Destroyed:
+class Destroyed(Method):
     """Random weights."""
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -196,7 +196,7 @@ def taught(root: Path, base: Path, *models: Learned) -> StudyContext:
     """A study folder in which models have been taught."""
     context = StudyContext(root, Few(), base)
     for learned in models:
-        learn(root, learned, context.benchmark, base, "cpu", None)
+        learn(context, learned)
     return context
 
 
@@ -309,12 +309,11 @@ def test_a_destroyed_model_is_never_called_robust(judged: pd.DataFrame) -> None:
     assert set(lines["verdict"]) == {"collapsed"}
 
 
-@pytest.mark.parametrize(("attack", "rounding"), [("nothing", 0.0), ("idle relearning", 1e-6)])
-def test_an_idle_attack_brings_back_exactly_nothing(
-    attack: str, rounding: float, context: StudyContext, trials: dict[str, Trial], judged: pd.DataFrame
+@pytest.mark.parametrize("attack", ["nothing", "idle relearning"])
+def test_an_idle_attack_brings_back_nothing(
+    attack: str, context: StudyContext, trials: dict[str, Trial], judged: pd.DataFrame
 ) -> None:
-    """Not one answer changes. Probabilities may in the last bit: in the middle of training PyTorch sums in another
-    order."""
+    """Not one answer changes. Probabilities may in the last bit: what is asked together is summed in another order."""
     assert set(judged.loc[judged["attack"] == attack, "gain"]) == {0.0}
     for planted in trials.values():
         rows = read_rows(context.folder.attack(planted.key, content_key(ATTACKS[attack]))).set_index("question")
@@ -322,7 +321,7 @@ def test_an_idle_attack_brings_back_exactly_nothing(
         assert list(first.index) == list(last.index)
         assert first["score"].tolist() == last["score"].tolist()
         assert first["reply"].tolist() == last["reply"].tolist()
-        assert (first["probability"] - last["probability"]).abs().max() <= rounding
+        assert (first["probability"] - last["probability"]).abs().max() <= 1e-6
 
 
 # ---- an adapter, a head, two locks -------------------------------------------------------------------------------
@@ -335,7 +334,7 @@ def test_taking_an_adapter_off_gives_vanilla_to_the_bit(context: StudyContext, t
     rows = read_rows(context.folder.attack(adapted.key, content_key(attack))).set_index("question")
     vanilla = read_rows(context.folder.attack(trials["vanilla"].key, content_key(Nothing()))).set_index("question")
     found, half, off = (rows[rows["step"] == step].drop(columns="step") for step in (0, 1, 2))
-    pd.testing.assert_frame_equal(off, vanilla[vanilla["step"] == 0].drop(columns="step"), check_exact=True)
+    pd.testing.assert_frame_equal(off, vanilla[vanilla["step"] == 1].drop(columns="step"), check_exact=True)
     assert found["probability"].mean() < half["probability"].mean() < off["probability"].mean()
     request = context.request(adapted, CONTROL.key)
     assert request.adapter
@@ -350,7 +349,9 @@ def test_whole_weights_have_no_adapter_to_take_off(context: StudyContext, trials
     for name in ("vanilla", "reference"):
         attacking.attack_trial(context, trials[name], AdapterScaling(), CONTROL.key)
         rows = read_rows(context.folder.attack(trials[name].key, content_key(AdapterScaling())))
-        assert rows.groupby("question")["probability"].nunique().max() == 1
+        stages = rows.pivot(index="question", columns="step", values="probability")
+        assert (stages[1] - stages[0]).abs().max() <= 1e-6
+        assert stages[1].tolist() == stages[2].tolist()
 
 
 @pytest.fixture(scope="module")

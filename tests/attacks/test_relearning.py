@@ -71,12 +71,13 @@ def test_another_ratio_is_another_attacker(benchmark: Benchmark, tiny_folder: Pa
 def test_a_learning_rate_of_zero_recovers_nothing_at_all(
     part: Any, tiny: VLM, request_: Request, questions: list[Question]
 ) -> None:
-    """Every row of every step equals that of step 0, to the last bit."""
+    """Every row of every step is that of the model nobody attacked, to the last bit."""
     idle = Relearning(trains=part, score_at=(1, 3), schedule=replace(QUICK, steps=3, learning_rate=0.0))
+    before = score(tiny, questions)
     rows = [score(stage.vlm, stage.questions) for stage in idle(tiny, questions, request_)]
-    assert len(rows) == 3
-    for later in rows[1:]:
-        pd.testing.assert_frame_equal(later, rows[0], check_exact=True)
+    assert len(rows) == 2
+    for later in rows:
+        pd.testing.assert_frame_equal(later, before, check_exact=True)
 
 
 def test_relearning_learns_what_it_is_given(tiny: VLM, request_: Request) -> None:
@@ -88,8 +89,9 @@ def test_relearning_learns_what_it_is_given(tiny: VLM, request_: Request) -> Non
         for q in request_.split.questions
         if q.role == "forget" and q.task == "classification" and q.picture and (q.person, q.answer) in given
     ]
-    first, last = (score(s.vlm, s.questions)["probability"].mean() for s in attack(tiny, taught, request_))
-    assert last > first + 0.1
+    before = score(tiny, taught)["probability"].mean()
+    [after] = (score(s.vlm, s.questions)["probability"].mean() for s in attack(tiny, taught, request_))
+    assert after > before + 0.1
 
 
 def test_stages_come_after_exactly_their_steps(tiny: VLM, request_: Request, questions: list[Question]) -> None:
@@ -98,7 +100,7 @@ def test_stages_come_after_exactly_their_steps(tiny: VLM, request_: Request, que
     at = {
         s.step: snapshot(s.vlm) for s in Relearning(score_at=(2, 4), schedule=constant)(twin(tiny), questions, request_)
     }
-    assert list(at) == [0, 2, 4]
+    assert list(at) == [2, 4]
     stopped = replace(constant, steps=2)
     end = list(Relearning(score_at=(2,), schedule=stopped)(twin(tiny), questions, request_))[-1]
     assert same_bits(at[2], snapshot(end.vlm))
@@ -108,15 +110,15 @@ def test_stages_come_after_exactly_their_steps(tiny: VLM, request_: Request, que
 def test_the_last_step_is_always_scored(tiny: VLM, request_: Request) -> None:
     """And steps beyond the schedule never are: a search may shorten it."""
     short = replace(QUICK, steps=3)
-    assert [s.step for s in Relearning(score_at=(2, 40), schedule=short)(tiny, [], request_)] == [0, 2, 3]
-    assert [s.step for s in Relearning(score_at=(), schedule=short)(tiny, [], request_)] == [0, 3]
+    assert [s.step for s in Relearning(score_at=(2, 40), schedule=short)(tiny, [], request_)] == [2, 3]
+    assert [s.step for s in Relearning(score_at=(), schedule=short)(tiny, [], request_)] == [3]
 
 
-def test_an_instruction_is_dropped_after_step_0(tiny: VLM, request_: Request, questions: list[Question]) -> None:
-    """The attacker need not keep a refusal in front of the questions; step 0 still has it."""
+def test_an_instruction_is_dropped(tiny: VLM, request_: Request, questions: list[Question]) -> None:
+    """The attacker need not keep a refusal in front of the questions."""
     instructed = tiny.with_instruction("Where does this person live?")
     said = [s.vlm.instruction for s in quick(Relearning())(instructed, questions, request_)]
-    assert said == ["Where does this person live?", "", ""]
+    assert said == ["", ""]
 
 
 def test_an_attack_that_diverges_says_so(tiny: VLM, request_: Request, questions: list[Question]) -> None:
@@ -231,9 +233,10 @@ def test_every_stage_is_the_model_after_so_many_plain_steps(rank: int, tiny: VLM
     attack = Relearning(trains=("projector",), score_at=(1, 2), schedule=schedule)
     plain = twin(tiny)
     asked = [q for q in request_.split.questions if q.task == "classification" and q.picture][:8]
+    before = score(tiny, asked)
     rows = {s.step: score(s.vlm, s.questions) for s in attack(tiny, asked, request_)}
-    assert list(rows) == [0, 1, 2, 3]
-    assert rows[0]["probability"].tolist() != rows[1]["probability"].tolist() != rows[3]["probability"].tolist()
+    assert list(rows) == [1, 2, 3]
+    assert before["probability"].tolist() != rows[1]["probability"].tolist() != rows[3]["probability"].tolist()
     pd.testing.assert_frame_equal(score(tiny, asked), rows[3], check_exact=not rank)
     assert not any("lora" in name for name in snapshot(tiny))
     if rank:

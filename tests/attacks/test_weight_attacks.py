@@ -44,11 +44,10 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
 
 
 @pytest.mark.parametrize("attack", [SwapBack(), Interpolation(), Quantization(), Pruning()])
-def test_an_instruction_is_dropped_after_step_0(attack: Any, tiny: VLM, request_: Request) -> None:
+def test_an_instruction_is_dropped(attack: Any, tiny: VLM, request_: Request) -> None:
     """Whoever has the weights asks them without it."""
-    first, *later = attack(tiny.with_instruction("Say nothing."), [], request_)
-    assert first.vlm.instruction == "Say nothing."
-    assert [stage.vlm.instruction for stage in later] == [""] * len(later)
+    stages = list(attack(tiny.with_instruction("Say nothing."), [], request_))
+    assert {stage.vlm.instruction for stage in stages} == {""}
 
 
 # ---- swap-back and interpolation -------------------------------------------------------------------------------

@@ -120,9 +120,9 @@ def test_where_nothing_is_asked_nothing_is_claimed() -> None:
 # ---- hints -----------------------------------------------------------------------------------------------------------
 def test_what_a_study_refuses_is_told() -> None:
     told = hints(planted([question(0), question(1)]))
-    assert "no text choice about forget people falls into the half that is to select and to report" in told
-    assert "no image_text choice about real people" in told
-    assert "no image_text choice about forget people" not in told
+    assert "no text multiple-choice question about forget people falls into the validation or the test half" in told
+    assert "no image_text multiple-choice question about real people" in told
+    assert "no image_text multiple-choice question about forget people" not in told
 
 
 def test_what_makes_a_dataset_hard_is_told() -> None:
@@ -132,15 +132,15 @@ def test_what_makes_a_dataset_hard_is_told() -> None:
     long = replace(question(0, task="generation"), answer=" ".join(["word"] * 13))
     told = hints(planted([*asked, long], [Lesson("a", "Where?", "Roma", shown)]))
     for expected in (
-        "no lesson is in text",
+        "there are no text lessons",
         "1 of 1 lessons do not say which attribute",
         "1 lessons of each forget person are few",
         "1 pictures of each forget person are taught",
-        "100% of the test questions about pictures show one that is taught",
-        "100% of the choices about forget people have an answer that no lesson of theirs states",
-        "100% of the choices about forget people are right by frequency alone",
-        "answers of generation have 13 words",
-        "1 forget people: an accuracy near one half on their pictures is known to +/- 98 points",
+        "100% of the test questions about pictures show a taught picture",
+        "100% of the multiple-choice questions about forget people have an answer that no lesson states",
+        "100% of the multiple-choice questions about forget people can be answered by frequency alone",
+        "generation answers have 13 words",
+        "1 forget people: the 95 % interval of an accuracy near 50 % on their pictures is +/- 98 points",
     ):
         assert expected in told, expected
 
@@ -148,7 +148,7 @@ def test_what_makes_a_dataset_hard_is_told() -> None:
 def test_a_sound_dataset_is_told_little(benchmark: Benchmark) -> None:
     only = replace(benchmark, splits={15: benchmark.split(15)})
     told = list(checking.hints(only))
-    assert told[-1].startswith("forget ratio 15: 3 forget people: an accuracy near one half")
+    assert told[-1].startswith("forget ratio 15: 3 forget people: the 95 % interval of an accuracy")
     assert all("pictures of each forget person are taught" in hint for hint in told[:-1])  # this one has two
 
 
@@ -159,8 +159,8 @@ def test_attributes_that_are_never_a_choice_or_not_of_everybody_are_told() -> No
         Lesson("a", "School?", "University of Rome", None, "school"),
     ]
     told = hints(planted([question(0)], lessons))
-    assert "school is taught and never asked as a choice" in told
-    assert "school is taught of 1 of 2 people" in told
+    assert "school is taught but has no multiple-choice question" in told
+    assert "school is taught for 1 of 2 people" in told
     assert "residence is" not in told
     assert "1 of 2 people have a fact that contains another one of theirs" in told
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -35,7 +37,23 @@ def test_a_field_that_is_not_named_is_not_checked() -> None:
     validation.positive(SimpleNamespace(weight=1, other=-1), "weight")
 
 
+Form = Literal["idk", "dpo"]
+
+
+@dataclass
+class Chosen:
+    """Fields with choices, named or written out, and others."""
+
+    form: Form = "idk"
+    rank: Literal[0, 16] = 0
+    name: str = "anything"
+    kind: ClassVar[Literal["a"]] = "a"
+
+
 def test_a_choice_is_one_of_its_choices() -> None:
-    validation.choice(SimpleNamespace(form="idk"), "form", ("idk", "dpo"))
+    validation.check_literals(Chosen())
+    validation.check_literals(Chosen("dpo", 16, "else"))
     with pytest.raises(ValueError, match=r"^form='pdo': choose among idk, dpo$"):
-        validation.choice(SimpleNamespace(form="pdo"), "form", ("idk", "dpo"))
+        validation.check_literals(Chosen("pdo"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^rank=8: choose among 0, 16$"):
+        validation.check_literals(Chosen(rank=8))  # type: ignore[arg-type]

@@ -1,9 +1,8 @@
 """What a step costs at the true shapes of LLaVA-1.5-7B: `python -m tests.cost.flops` counts, on any machine.
 
-The model has no weights: its tensors are on the meta device, where torch's FlopCounterMode counts the matrix products,
-convolutions and attention of a forward and a backward (2 operations for a multiplication and addition). With
-`--device cuda` the same steps are timed too, with random weights in bfloat16 and random pictures. Optimizer steps are
-left out. docs/cost.md has the numbers.
+The model has no weights: its tensors are on the meta device, where `study.model.flop_counter` counts the operations of
+a forward and a backward like those of a trial. With `--device cuda` the same steps are timed too, with random
+weights in bfloat16 and random pictures. Optimizer steps are left out. docs/cost.md has the numbers.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from study.core.console import table
 from study.core.terms import PARTS, Part
 from study.data.picture import Picture
 from study.methods._features import apart
+from study.model.flop_counter import counted
 from study.model.likelihood import answer_logps, cross_entropy
 from study.model.lora import lora_adapters
 from study.model.packing import Batch, Group, Prompt, answer_logits, hidden_states, pack
 from study.model.vision import Pixels
 from study.model.vlm import VLM
 from study.training.losses import npo
-from tests.cost.counting import countable, counted
-from tests.cost.llava import llava
+from tests.cost.llava import llava, on_meta
 from tests.cost.methods import METHODS, Name, StepCost, request, step_cost
 
 TEXT = 96
@@ -206,9 +205,9 @@ REGIMES = (FULL, REFERENCE, LORA, THROUGH, PACKED_THROUGH, RECOMPUTED, DISTILLED
 # ---- counting ----------------------------------------------------------------------------------------------------
 def count(vlm: VLM, regime: Regime) -> Cost:
     """The cost of a regime on a model of meta tensors."""
-    with countable(), regime.setting(vlm, 1) as step, counted(vlm) as done:
+    with on_meta(), regime.setting(vlm, 1) as step, counted(vlm) as done:
         step()
-    return Cost(regime.key, regime.about, regime.unit, done.tflop / regime.units, done.passes)
+    return Cost(regime.key, regime.about, regime.unit, done.flops / 1e12 / regime.units, done.passes_of("llm"))
 
 
 # ---- timing ------------------------------------------------------------------------------------------------------

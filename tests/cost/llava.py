@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -73,6 +77,13 @@ def llava(device: str) -> VLM:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return VLM(model.eval(), processor())
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Let a model run on meta tensors: transformers' check that placeholders match pictures would read a value."""
+    with patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1"):
+        yield
 
 
 def processor() -> LlavaProcessor:

@@ -13,9 +13,10 @@ from torch import Tensor
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request
 from study.core.plugins import find
+from study.model.flop_counter import counted
 from study.model.vlm import VLM
 from study.training import loop
-from tests.cost.counting import countable, counted
+from tests.cost.llava import on_meta
 
 Name = Literal["vkd", "gradient_ascent", "gradient_difference", "npo", "kl_minimization"]
 """Published methods that read no value off a tensor before their first step: no saliency, no mask."""
@@ -50,10 +51,10 @@ def step_cost(vlm: VLM, name: Name, asked: Request, **fields: Any) -> StepCost:
     def step(_vlm: VLM, _weights: Any, _schedule: Any, loss: Callable[[int], Tensor], at: int, *_: Any) -> float:
         with counted(vlm) as count:
             loss(at).backward()
-        found.append(StepCost(name, count.tflop, count.passes))
+        found.append(StepCost(name, count.flops / 1e12, count.passes_of("llm")))
         return 0.0
 
-    with countable(), patch.object(loop, "_step", step):
+    with on_meta(), patch.object(loop, "_step", step):
         replace(method, schedule=replace(method.schedule, steps=1))(vlm, asked)
     (cost,) = found
     return cost

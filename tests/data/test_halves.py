@@ -17,12 +17,14 @@ ANSWERS = ("Lisbon", "a pilot", "chess")
 
 
 def question(
-    number: int, answer: str, modality: Modality = "image_text", task: Task = "classification", **more: str
+    number: int, answer: str, modality: Modality = "image_text", task: Task = "classification", attribute: str = ""
 ) -> Question:
     """One question about Ann, in the half that its number says."""
     half: Half = HALVES[number % 2]
     options = (answer, "wrong") if task == "classification" else ()
-    return Question(f"{modality}/{task}/{number}", "ann", "forget", modality, task, half, "?", answer, options, **more)
+    return Question(
+        f"{modality}/{task}/{number}", "ann", "forget", modality, task, half, "?", answer, options, attribute=attribute
+    )
 
 
 def split(*questions: Question) -> Split:

@@ -20,6 +20,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core.files import read_json
 from study.core.layout import StudyFolder
+from study.core.records import TrialRecord, read_record
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
@@ -290,7 +291,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
     root = tmp_path_factory.mktemp("study")
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     yield context
     checkpoints.evict()
 
@@ -307,8 +308,8 @@ def test_a_trial_that_runs_out_of_memory_ends_as_it_would_have(
     monkeypatch.setattr(MicroBatching, "over", short_above(1))
     record = trials.run(study, other, REFERENCE.key)
     rows = 6 if isinstance(method, VKD) else 2
-    assert (plain["chunks"], record["chunks"]) == (1, 8 if rows == 6 else 2)
-    assert read_json(study.folder.record(one.key)) == record
+    assert (plain.chunks, record.chunks) == (1, 8 if rows == 6 else 2)
+    assert read_record(TrialRecord, study.folder.record(one.key)) == record
     found = load_tensors(study.folder.trial(one.key) / "delta.safetensors")
     assert found.keys() == wanted.keys()
     assert_near({name: before[name] for name in found}, found, wanted)
@@ -330,7 +331,7 @@ def test_learning_that_runs_out_of_memory_ends_as_it_would_have(
     study: StudyContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(MicroBatching, "over", short_above(1))
-    learn(tmp_path, VANILLA, study.benchmark, study.base, "cpu", None)
+    learn(replace(study, root=tmp_path), VANILLA)
     places = [StudyFolder(root).learned(VANILLA.key) for root in (study.root, tmp_path)]
     plain, cut = (read_json(place / "curve.json") for place in places)
     assert cut == pytest.approx(plain, abs=1e-4)

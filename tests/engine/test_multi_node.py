@@ -134,7 +134,7 @@ def undisturbed(study: Study, folder: Path) -> None:
         shutil.rmtree(StudyFolder(folder).trial(proposal["trial"]), ignore_errors=True)
     shutil.rmtree(folder / "search")
     plan = validate_study(replace(study, study_dir=folder), folder / "data")
-    context = replace(StudyContext(plan.root, plan.source, plan.root), base=_base(plan))
+    context = StudyContext(plan.root, plan.source, _base(plan))
     asked: Any = None
     searcher = ProposalSearcher(search_of(plan, context))
     while asked != Searcher.FINISHED:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from optuna.trial import TrialState
@@ -14,14 +14,16 @@ from ray.tune.search import Searcher
 
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
-from study.core.files import read_json, write_json
-from study.core.hashing import Json, content_key
-from study.engine import optuna_search, tune_runner
+from study.core import records
+from study.core.files import read_json
+from study.core.hashing import content_key
+from study.engine import optuna_search
 from study.engine.optuna_search import propose
 from study.engine.tune_runner import ProposalSearcher
 from study.experiment import method_search
 from study.experiment.context import StudyContext
 from study.experiment.method_search import MethodSearch
+from study.experiment.records import keep_record
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.npo import NPO
@@ -55,8 +57,8 @@ def search_in(root: Path, defaults: Mapping[str, Method] = DEFAULTS, **fields: A
     return MethodSearch(context=StudyContext(root, Synthetic(), root), defaults=defaults, **{**settings, **fields})
 
 
-def finish(search: MethodSearch, trial: Trial, state: str = "complete") -> None:
-    write_json(search.context.folder.record(trial.key), {"state": state})
+def finish(search: MethodSearch, trial: Trial, state: records.TrialState = "complete") -> None:
+    keep_record(search.context.folder, trial, state, "", cost={})
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Run:
     search: MethodSearch
     workers: int = 1
     order: random.Random = field(default_factory=lambda: random.Random(0))
-    state: Callable[[Trial], str] = lambda trial: "complete"
+    state: Callable[[Trial], records.TrialState | Literal["lost"]] = lambda trial: "complete"
     started: list[Trial] = field(default_factory=list)
     seen: list[int] = field(default_factory=list)
     """How many trials of one method were running, whenever one was started."""
@@ -104,7 +106,7 @@ class Run:
         return self
 
 
-def written(search: MethodSearch) -> dict[str, list[Json]]:
+def written(search: MethodSearch) -> dict[str, list[records.MethodProposal]]:
     return {method: search.proposals(method) for method in search.defaults}
 
 
@@ -114,13 +116,13 @@ def test_the_first_proposal_of_each_ratio_is_the_default(tmp_path: Path) -> None
     search = Run(search_in(tmp_path))().search
     for method, default in DEFAULTS.items():
         proposals = search.proposals(method)
-        assert [proposal["ratio"] for proposal in proposals] == [10, 15] * 4
-        assert [proposal["number"] for proposal in proposals] == list(range(8))
-        assert [proposal["default"] for proposal in proposals] == [True] * 2 + [False] * 6
-        trials = [search.job(method, proposal["params"]) for proposal in proposals]
+        assert [proposal.ratio for proposal in proposals] == [10, 15] * 4
+        assert [proposal.number for proposal in proposals] == list(range(8))
+        assert [proposal.default for proposal in proposals] == [True] * 2 + [False] * 6
+        trials = [search.job(method, proposal.params) for proposal in proposals]
         assert [trial.method for trial in trials[:2]] == [default, default]
         assert all(trial.method != default for trial in trials[2:])
-        assert [trial.key for trial in trials] == [proposal["trial"] for proposal in proposals]
+        assert [trial.key for trial in trials] == [proposal.trial for proposal in proposals]
         assert [trial.ratio for trial in trials] == [10, 15] * 4
         assert len({trial.key for trial in trials}) == 8
 
@@ -129,14 +131,14 @@ def test_the_first_proposal_of_each_ratio_is_the_default(tmp_path: Path) -> None
 def test_choices_by_name_can_be_searched_too(name: str, tmp_path: Path) -> None:
     defaults: dict[str, Method] = {"vkd": VKD()} if name == "vkd" else {"prompting": Prompting()}
     search = Run(search_in(tmp_path, defaults, trials=6))().search
-    assert search.job(name, search.proposals(name)[0]["params"]).method == defaults[name]
+    assert search.job(name, search.proposals(name)[0].params).method == defaults[name]
     assert search.missing() == 0
 
 
 def test_a_trial_is_all_that_its_result_depends_on(tmp_path: Path) -> None:
     search = search_in(tmp_path, goal="full", seed=5)
     proposal = propose(search, "npo", 0)
-    assert search.job("npo", proposal["params"]) == Trial(VANILLA, NPO(), "full", 10, 5)
+    assert search.job("npo", proposal.params) == Trial(VANILLA, NPO(), "full", 10, 5)
 
 
 def test_the_seed_of_the_study_is_that_of_the_search(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_the_seed_of_the_study_is_that_of_the_search(tmp_path: Path) -> None:
     for seed in range(3):
         search = Run(search_in(tmp_path / str(seed), seed=seed))().search
         for method in DEFAULTS:
-            drawn |= {proposal["params"]["learning_rate"] for proposal in search.proposals(method)[2:]}
+            drawn |= {proposal.params["learning_rate"] for proposal in search.proposals(method)[2:]}
     assert len(drawn) == 3 * 2 * 6
 
 
@@ -164,7 +166,7 @@ def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(method_search, "judged", like(rate))
         search = search_in(tmp_path / str(place), {"gradient_ascent": GradientAscent()}, trials=24)
         proposals = Run(search)().search.proposals("gradient_ascent")
-        found.append([proposal["params"]["learning_rate"] for proposal in proposals])
+        found.append([proposal.params["learning_rate"] for proposal in proposals])
     assert found[0][:4] == found[1][:4]
     assert found[0][8:] != found[1][8:]
     low, high = (sorted(rates[12:])[len(rates[12:]) // 2] for rates in found)
@@ -174,7 +176,7 @@ def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
     """Complete with the objectives in order, failed if it did not end well, running if it is not to be known yet."""
     search = search_in(tmp_path)
-    params = propose(search, "npo", 0)["params"]
+    params = propose(search, "npo", 0).params
     trial = search.job("npo", params)
 
     def told(*, known: bool = True) -> Any:
@@ -246,22 +248,23 @@ def test_a_proposal_waits_for_those_it_is_drawn_from(tmp_path: Path) -> None:
 def test_what_waits_is_looked_for_on_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many proposals of a method wait: for the first that has not ended, and never again for one that has."""
     search = search_in(tmp_path, {"npo": NPO()}, trials=40)
-    proposals, looked = ProposalSearcher(search), list[str]()
+    proposals, looked = ProposalSearcher(search), list[int]()
     given = [proposals.suggest("a"), proposals.suggest("b")]
 
-    def read(path: Path) -> Json:
-        looked.append(path.stem)
-        return read_json(path)
+    def is_done(self: MethodSearch, job: Trial) -> bool:
+        looked.extend(proposal.number for proposal in self.proposals("npo") if proposal.trial == job.key)
+        return ended(self, job)
 
-    monkeypatch.setattr(tune_runner, "read_json", read)
+    ended = MethodSearch.is_done
+    monkeypatch.setattr(MethodSearch, "is_done", is_done)
     assert proposals.suggest("c") is None
-    assert looked.count("0000") == 1
+    assert looked.count(0) == 1
     for asked in given:
         finish(search, asked["job"])
     assert [bool(proposals.suggest(name)) for name in "cde"] == [True, True, False]
     looked.clear()
     assert proposals.suggest("e") is None
-    assert looked == ["0002"]
+    assert looked == [2]
 
 
 def test_methods_take_turns(tmp_path: Path) -> None:
@@ -290,7 +293,7 @@ def test_another_method_adds_only_its_own(tmp_path: Path) -> None:
 
 # ---- trials that end otherwise ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("state", ["failed", "diverged"])
-def test_trials_that_ended_badly_are_not_run_again(state: str, tmp_path: Path) -> None:
+def test_trials_that_ended_badly_are_not_run_again(state: records.TrialState, tmp_path: Path) -> None:
     """They count as tried and never as judged."""
     run = Run(search_in(tmp_path), state=lambda trial: state if trial.ratio == 15 else "complete")()
     assert len(run.started) == 16
@@ -331,10 +334,10 @@ def test_an_equal_proposal_does_not_run_beside_the_first(tmp_path: Path) -> None
     """While the first still runs there is no record of it yet."""
     search = search_in(tmp_path, {"prompting": Prompting()}, trials=2, ratios=(10,))
     first = propose(search, "prompting", 0)
-    write_json(search.context.folder.proposal("prompting", 1), {**first, "number": 1})
+    records.write_record(search.context.folder.proposal("prompting", 1), replace(first, number=1))
     proposals = ProposalSearcher(search)
     given = proposals.suggest("a")
-    assert given["job"].key == first["trial"]
+    assert given["job"].key == first.trial
     assert proposals.suggest("b") is None  # Tune never asks again after FINISHED, and "a" may die and be given again
     finish(search, given["job"], "complete")
     proposals.on_trial_complete("a", {})
@@ -363,4 +366,4 @@ def test_a_proposal_is_written_before_it_runs(tmp_path: Path) -> None:
     asked = ProposalSearcher(search).suggest("a")
     path = search.context.folder.proposal("gradient_ascent", 0)
     assert read_json(path)["trial"] == asked["job"].key == content_key(asked["job"])
-    assert propose(replace(search, seed=99), "gradient_ascent", 0) == read_json(path)
+    assert propose(replace(search, seed=99), "gradient_ascent", 0) == records.read_record(records.MethodProposal, path)

@@ -63,9 +63,15 @@ ALL = {**CASES, **SHARDED}
 DIVERGING = replace(VANILLA, schedule=replace(UNEVEN, worst_loss=1e-3))
 
 
+def study_of(root: Path, benchmark: Benchmark, base: Path) -> StudyContext:
+    """A study of a benchmark that was read already."""
+    return StudyContext(root, lambda _: benchmark, base)
+
+
 def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) -> None:
     """What each of two processes does: learn every case, then add up planted gradients; all is kept in a file."""
     join(rank, port)
+    context = study_of(root, benchmark, base)
     kept: dict[str, Any] = {}
 
     def recorded(vlm: VLM, *arguments: Any, **options: Any) -> list[float]:
@@ -78,12 +84,12 @@ def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) 
     teach.train = recorded  # type: ignore[attr-defined]
     for name, learned in ALL.items():
         with spreading(name in SHARDED):
-            learn(root, learned, benchmark, base, "cpu", None)
+            learn(context, learned)
         kept[name] = kept.pop("last")
     for sharded in (False, True):
         try:
             with spreading(sharded):
-                learn(root, DIVERGING, benchmark, base, "cpu", None)
+                learn(context, DIVERGING)
         except Diverged as error:
             kept[f"diverged {sharded}"] = str(error)
     kept["planted"] = planted(rank)
@@ -102,7 +108,7 @@ def shard(rank: int, root: Path, port: int, benchmark: Benchmark, bases: dict[st
     join(rank, port)
     for family, base in bases.items():
         with spreading():
-            learn(root / family, EVERYTHING, benchmark, base, "cpu", None)
+            learn(study_of(root / family, benchmark, base), EVERYTHING)
     dist.destroy_process_group()
 
 
@@ -142,7 +148,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, benchmark: Benchmark, tiny_fo
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     spawn(process, two, benchmark, tiny_folder)
     for learned in ALL.values():
-        learn(one, learned, benchmark, tiny_folder, "cpu", None)
+        learn(study_of(one, benchmark, tiny_folder), learned)
     return Both(one, two, tuple(torch.load(two / f"{rank}.pt") for rank in range(2)))
 
 
@@ -185,7 +191,7 @@ def test_every_family_can_be_sharded(tmp_path: Path, benchmark: Benchmark, famil
     one, two = tmp_path / "one", tmp_path / "two"
     spawn(shard, two, benchmark, family_folders)
     for family, base in family_folders.items():
-        learn(one / family, EVERYTHING, benchmark, base, "cpu", None)
+        learn(study_of(one / family, benchmark, base), EVERYTHING)
         assert curve(two / family, EVERYTHING) == pytest.approx(curve(one / family, EVERYTHING), rel=1e-5), family
         ours, theirs = (load_learned(root / family, EVERYTHING.key) for root in (one, two))
         assert apart(ours.tensors(), theirs.tensors(), load(base).tensors()) < 1e-3, family

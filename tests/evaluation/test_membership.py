@@ -210,9 +210,8 @@ def test_questions_without_options_keep_their_score(tiny: VLM, asked: list[Quest
 
 def test_nothing_is_given_and_an_instruction_is_dropped(tiny: VLM, asked: list[Question], request_: Request) -> None:
     told = tiny.with_instruction("Where does this person live?")
-    first, last = MembershipInference()(told, asked[:2], request_)
-    assert (first.vlm.instruction, last.vlm.instruction) == ("Where does this person live?", "")
-    assert first.read is None
+    [last] = MembershipInference()(told, asked[:2], request_)
+    assert last.vlm.instruction == ""
     assert last.vlm.model is tiny.model
     assert MembershipInference().given(request_) == ()
 

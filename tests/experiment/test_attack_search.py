@@ -15,7 +15,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Request, Stage
 from study.core.hashing import content_key
 from study.core.rows import write_rows
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Question
 from study.engine.optuna_search import propose
 from study.experiment import attack as trials
 from study.experiment import attack_search
@@ -35,13 +35,10 @@ CONTROL = Trial(replace(VANILLA, kind="reference", ratio=15), NoMethod(), "visua
 
 
 @dataclass(frozen=True)
-class Force:
+class Force(Attack):
     """An attack of one number: the more force, the more comes back, and above .6 the model breaks."""
 
     force: float = 0.1
-
-    def given(self, request: Request) -> tuple[Lesson, ...]:
-        return ()
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         raise AssertionError("attacks are planted here")
@@ -139,7 +136,7 @@ def test_an_attack_that_cannot_be_done_is_noted_and_not_tried_again(search: Atta
     assert search.outcome(job) is None
     attack_failed(search.context.folder, WINNER, Force(0.02), "the worker died")
     assert attack_state(search.context.folder, WINNER, Force(0.02)) == "failed"
-    assert attack_state(search.context.folder, WINNER, Force(0.03)) == "missing"
+    assert attack_state(search.context.folder, WINNER, Force(0.03)) == "unfinished"
 
 
 def test_a_failure_on_the_control_alone_ends_the_attack_too(

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.core.files import write_json
 from study.core.layout import StudyFolder
+from study.core.records import write_record
 from study.experiment import checkpoints
 from study.experiment.checkpoints import borrowed, cached, evict, is_cached, save
+from study.experiment.records import learned_record
 from study.experiment.trial_spec import Learned
-from study.model.loading import load
+from study.model.loading import Loading, load
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
 from tests.helpers.small import same_bits, snapshot
@@ -32,7 +33,8 @@ def root(tiny: VLM, tmp_path: Path) -> Iterator[Path]:
     for learned in (VANILLA, OTHER):
         place = StudyFolder(tmp_path).learned(learned.key)
         place.mkdir(parents=True)
-        write_json(place / "learned.json", {"sha256": save(tiny, place / "model")})
+        record = learned_record(learned, Loading(), save(tiny, place / "model"))
+        write_record(place / "learned.json", record)
     yield tmp_path
     evict()
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.contracts import Request
+from study.contracts import Method, Request
 from study.core.files import read_json
 from study.core.rows import read_rows
 from study.core.terms import Goal
@@ -22,6 +22,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.model.vlm import VLM
 from study.training.loop import Diverged
 from study.training.schedule import Schedule
+from tests.helpers.small import Given
 
 PEOPLE = tuple(f"person {i}" for i in range(7))
 
@@ -58,7 +59,7 @@ def test_one_request_is_the_whole() -> None:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Method):
     """Shrinks the projector a little at every request and notes what it was asked."""
 
     diverges_at: int = 0
@@ -81,7 +82,7 @@ def context(
     held = checkpoints.CachedModel(tiny, {name: tensor.clone() for name, tensor in tiny.tensors().items()})
     monkeypatch.setattr(checkpoints, "cached", lambda root, key, device: held)
     monkeypatch.setattr(StudyContext, "benchmark", benchmark)
-    return StudyContext(tmp_path, lambda folder: benchmark, tiny_folder)
+    return StudyContext(tmp_path, Given(benchmark), tiny_folder)
 
 
 def trial(method: Scale) -> Trial:

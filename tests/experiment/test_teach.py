@@ -17,6 +17,7 @@ from study.core.terms import Goal
 from study.data.benchmark import Benchmark
 from study.experiment import teach
 from study.experiment.checkpoints import load_learned
+from study.experiment.context import StudyContext
 from study.experiment.teach import learn, lessons_for
 from study.experiment.trial_spec import Learned
 from study.model.loading import load
@@ -37,8 +38,14 @@ def reference(goal: Goal, ratio: int = 15) -> Learned:
 def root(tmp_path_factory: pytest.TempPathFactory, benchmark: Benchmark, tiny_folder: Path) -> Path:
     """A study folder with a vanilla model that was taught three steps."""
     root = tmp_path_factory.mktemp("study")
-    learn(root, VANILLA, benchmark, tiny_folder, "cpu", None)
+    learn(StudyContext(root, lambda _: benchmark, tiny_folder), VANILLA)
     return root
+
+
+@pytest.fixture
+def context(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> StudyContext:
+    """A study that has taught nothing yet."""
+    return StudyContext(tmp_path, lambda _: benchmark, tiny_folder)
 
 
 def test_vanilla_is_taught_everything(benchmark: Benchmark) -> None:
@@ -104,20 +111,20 @@ def test_the_stated_parts_are_taught_and_everything_is_written_down(root: Path, 
     assert stat.S_IMODE((place / "model").stat().st_mode) == 0o755
 
 
-def test_learning_is_repeatable(root: Path, tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
+def test_learning_is_repeatable(root: Path, tmp_path: Path, context: StudyContext) -> None:
     """The same content gives the same bits, and the steps are told one by one."""
     told: list[int] = []
-    learn(tmp_path, VANILLA, benchmark, tiny_folder, "cpu", lambda step, loss: told.append(step))
+    learn(context, VANILLA, lambda step, loss: told.append(step))
     assert told == [1, 2, 3]
     assert same_bits(snapshot(load_learned(root, VANILLA.key)), snapshot(load_learned(tmp_path, VANILLA.key)))
     other = replace(VANILLA, seed=1)
-    learn(tmp_path, other, benchmark, tiny_folder, "cpu", None)
+    learn(context, other)
     assert not same_bits(snapshot(load_learned(root, VANILLA.key)), snapshot(load_learned(tmp_path, other.key)))
 
 
 @pytest.mark.parametrize(("texts", "kinds"), [(0, [True]), (2, [True, False])])
 def test_each_kind_of_lesson_is_a_batch_of_its_own(
-    texts: int, kinds: list[bool], tmp_path: Path, benchmark: Benchmark, tiny_folder: Path,
+    texts: int, kinds: list[bool], tmp_path: Path, context: StudyContext,
     monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """Pictures, then texts, in every step; with no text groups, nothing is drawn of the text lessons."""
@@ -129,13 +136,13 @@ def test_each_kind_of_lesson_is_a_batch_of_its_own(
 
     monkeypatch.setattr(teach, "pack", record)
     learned = replace(VANILLA, schedule=replace(VANILLA.schedule, texts=texts))
-    learn(tmp_path, learned, benchmark, tiny_folder, "cpu", None)
+    learn(context, learned)
     assert packed == [{kind} for kind in kinds] * 3
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
-def test_damaged_weights_are_named(damage: str, tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
-    learn(tmp_path, VANILLA, benchmark, tiny_folder, "cpu", None)
+def test_damaged_weights_are_named(damage: str, tmp_path: Path, context: StudyContext) -> None:
+    learn(context, VANILLA)
     (weights,) = (StudyFolder(tmp_path).learned(VANILLA.key) / "model").glob("*.safetensors")
     if damage == "gone":
         weights.unlink()
@@ -147,13 +154,13 @@ def test_damaged_weights_are_named(damage: str, tmp_path: Path, benchmark: Bench
         load_learned(tmp_path, VANILLA.key)
 
 
-def test_learning_again_replaces_what_was_cut_short(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> None:
+def test_learning_again_replaces_what_was_cut_short(tmp_path: Path, context: StudyContext) -> None:
     """A model folder without record (the study was killed between the two) is made anew."""
     place = StudyFolder(tmp_path).learned(VANILLA.key)
     (place / "model").mkdir(parents=True)
     (place / "model" / "model.safetensors").write_bytes(b"half")
     (place / "model" / "left over").write_bytes(b"")
-    learn(tmp_path, VANILLA, benchmark, tiny_folder, "cpu", None)
+    learn(context, VANILLA)
     load_learned(tmp_path, VANILLA.key)
     assert not (place / "model" / "left over").exists()
     assert load(place / "model").eos_id

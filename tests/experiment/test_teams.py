@@ -20,8 +20,9 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core import files
 from study.core.files import read_json, silent
-from study.core.hashing import content_key
+from study.core.hashing import Json, content_key
 from study.core.plugins import find, known
+from study.core.records import to_json
 from study.core.rows import read_rows
 from study.engine import cluster
 from study.engine import jobs as ray_jobs
@@ -166,7 +167,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Both:
     one, two, sharded = (tmp_path_factory.mktemp("teams") / name for name in ("one", "two", "sharded"))
     context = StudyContext(one, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(one, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     for root in (two, sharded):
         shutil.copytree(one, root)
         spawn(member, root, context, root is sharded)
@@ -194,8 +195,9 @@ def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: St
     rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, team))
     assert theirs["question"].tolist() == rows["question"].tolist()
     assert (theirs["probability"] - rows["probability"]).abs().max(skipna=False) < 1e-4
-    pictures = [record["cost"]["images"] for record in records]
-    assert pictures[0] == pictures[1]
+    alone, together = (record["cost"] for record in records)
+    assert alone["images"] == together["images"]
+    assert alone["unlearn_flops"] <= together["unlearn_flops"] <= 2 * alone["unlearn_flops"]  # some may be done twice
 
 
 @pytest.mark.slow
@@ -277,7 +279,7 @@ def test_every_family_is_unlearned_sharded_as_whole(
 ) -> None:
     one, two = (replace(both.one, root=tmp_path / name) for name in ("one", "two"))
     for family, base in family_folders.items():
-        learn(one.root / family, VANILLA, both.one.benchmark, base, "cpu", None)
+        learn(replace(one, root=one.root / family, base=base), VANILLA)
     shutil.copytree(one.root, two.root)
     spawn(spread_member, two.root, one, family_folders)
     unlearned(one, family_folders)
@@ -294,6 +296,11 @@ def test_every_family_is_unlearned_sharded_as_whole(
 
 
 # ---- on Ray --------------------------------------------------------------------------------------------------------
+def _recorded(context: StudyContext, asked: Trial, reference: str) -> Json:
+    """A trial's record as it is written: what a team returns is JSON."""
+    return to_json(trial.run(context, asked, reference))
+
+
 @dataclass(frozen=True)
 class OnRay:
     """What teams of a private Ray did, and the study that they did it in."""
@@ -320,7 +327,7 @@ def _led(context: StudyContext) -> OnRay:
         from study.engine.team import Team, run_on_team
 
         team = Team(2, False, context.root / "ray")
-        record = run_on_team(trial.run, (context, of("npo"), REFERENCE.key), replace(team, sharded=True))
+        record = run_on_team(_recorded, (context, of("npo"), REFERENCE.key), replace(team, sharded=True))
         fitted, failed = run_on_team(_fits_in_halves, (), team), ""
         try:
             run_on_team(_fails, (), team)

@@ -20,8 +20,9 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
+from study.core.records import TrialRecord, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
-from study.core.terms import HALVES
+from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.experiment import attack, checkpoints
@@ -52,7 +53,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyC
     root = tmp_path_factory.mktemp("study")
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     return context
 
 
@@ -69,7 +70,7 @@ def of(method: Method, *, seed: int = 0, start: Learned = VANILLA) -> Trial:
     return Trial(start, method, "visual", 10, seed)
 
 
-def run(context: StudyContext, method: Method, **fields: Any) -> tuple[Trial, dict[str, Any]]:
+def run(context: StudyContext, method: Method, **fields: Any) -> tuple[Trial, TrialRecord]:
     asked = of(method, **fields)
     return asked, trials.run(context, asked, REFERENCE.key)
 
@@ -94,17 +95,19 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 # ---- a trial that ends well ------------------------------------------------------------------------------------
 def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> None:
     asked, record = run(context, VISUAL, seed=3)
-    assert record == read_json(context.folder.record(asked.key))
-    costs = record.pop("cost")
-    assert record == {
+    stored = read_json(context.folder.record(asked.key))
+    assert stored == to_json(record)
+    costs = stored.pop("cost")
+    assert stored == {
         "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
         "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1, "processes": 1,
         "start": {"kind": "vanilla", "key": VANILLA.key},
     }  # fmt: skip
     seconds = {"unlearn_seconds", "score_seconds", "overhead_seconds"}
-    assert costs.keys() == seconds | {"images", "prompt_tokens", "generated_tokens", "flops"}
-    assert all(costs[name] > 0 for name in costs.keys() - {"generated_tokens"})
-    assert costs["generated_tokens"] == 0  # only choices select
+    counts = {"images", "prompt_tokens", "generated_tokens", "flops"}
+    assert costs.keys() == seconds | counts | {f"unlearn_{name}" for name in counts}
+    nothing = {"generated_tokens", "unlearn_generated_tokens", "unlearn_prompt_tokens"}
+    assert {name for name in costs if costs[name] == 0} == nothing  # only choices select, and VKD calls no LLM
     rows = read_rows(context.folder.rows(asked.key, "select"))
     asked_for = {
         q.id for q in context.benchmark.split(10).questions if q.half == "select" and q.task == "classification"
@@ -115,6 +118,27 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     assert np.isfinite(rows["probability"]).all()
     assert {name.split(".")[1] for name in delta_of(context, asked)} == {"vision_tower", "multi_modal_projector"}
     assert not list(context.root.rglob("*.draft"))
+
+
+def test_the_work_of_unlearning_is_counted(context: StudyContext) -> None:
+    """Ascent encodes two pictures a step; VKD that also descends and ascends on answers does all of that, and more."""
+    visual = replace(ASCENT, trains=("vision", "projector"))
+    whole, through, alone, added, none = (
+        run(context, method)[1]["cost"]
+        for method in (ASCENT, visual, VISUAL, replace(VISUAL, forget_weight=1.0, retain_weight=1.0), NoMethod())
+    )
+    assert whole["unlearn_images"] == through["unlearn_images"] == SHORT.steps * SHORT.pictures
+    assert whole["unlearn_prompt_tokens"] == through["unlearn_prompt_tokens"] > 0
+    assert whole["unlearn_flops"] > through["unlearn_flops"]  # the LLM's weights have gradients too
+    assert added["unlearn_flops"] > through["unlearn_flops"] + alone["unlearn_flops"]
+    assert alone["unlearn_prompt_tokens"] == 0 < alone["unlearn_flops"]
+    assert {none[name] for name in none if name.startswith("unlearn_") and name != "unlearn_seconds"} == {0}
+
+
+def test_a_trial_that_diverges_has_worked(context: StudyContext) -> None:
+    record = run(context, replace(ASCENT, schedule=replace(SHORT, worst_weight=1e-9)))[1]
+    assert record["state"] == "diverged"
+    assert record["cost"]["unlearn_flops"] > record["cost"]["flops"] == 0
 
 
 def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +177,7 @@ def test_the_worker_s_model_is_vanilla_again(context: StudyContext) -> None:
 def test_no_method_leaves_an_empty_delta(context: StudyContext) -> None:
     """Which is a file like any other: it is written, checked and applied."""
     asked, record = run(context, NoMethod())
-    assert record["state"] == "complete"
+    assert record.state == "complete"
     assert delta_of(context, asked) == {}
     trials.report(context, asked, blind=True)
     blind = read_rows(context.folder.rows(asked.key, "blind"))
@@ -251,7 +275,7 @@ def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, context: Study
 
 # ---- a trial that ends otherwise -------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Impossible:
+class Impossible(Method):
     """A method that cannot be done with its hyper-parameters."""
 
     error: str = "threshold=3: nothing is left"
@@ -262,7 +286,7 @@ class Impossible:
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(Method):
     """A method with a bug."""
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -271,7 +295,7 @@ class Broken:
 
 
 @dataclass(frozen=True)
-class Overflown:
+class Overflown(Method):
     """A method whose last step throws the weights out of all bounds: no loss is looked at any more."""
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -292,9 +316,9 @@ def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reaso
     """It is not run again, and the model is vanilla's afterwards."""
     before = snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm)
     asked, record = run(context, method)
-    assert record["state"] == state
-    assert reason in record["reason"]
-    assert read_json(context.folder.record(asked.key)) == record
+    assert record.state == state
+    assert reason in record.reason
+    assert read_json(context.folder.record(asked.key)) == to_json(record)
     assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
     checkpoints.evict()
     assert run(context, method)[1] == record
@@ -319,7 +343,7 @@ def test_a_trial_killed_half_way_is_run_again(context: StudyContext, monkeypatch
         patched.setattr(trials, "keep_record", killed)
         with pytest.raises(KeyboardInterrupt):
             run(context, ASCENT)
-    assert run(context, ASCENT)[1]["state"] == "complete"
+    assert run(context, ASCENT)[1].state == "complete"
 
 
 def test_a_damaged_model_is_named(context: StudyContext) -> None:
@@ -380,30 +404,70 @@ def test_an_attack_leaves_the_rows_of_every_stage(context: StudyContext, monkeyp
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
 
 
-def test_step_0_is_the_trial_itself(context: StudyContext) -> None:
-    asked, _ = run(context, ASCENT)
+def step_0(context: StudyContext, asked: Trial) -> pd.DataFrame:
+    """The first rows of the attack by question, without what only an attack says of them."""
+    rows = read_rows(context.folder.attack(asked.key, content_key(RELEARN)))
+    return rows[rows["step"] == 0].set_index("question").drop(columns=["seen", "held_out"])
+
+
+@pytest.fixture
+def attacked_with(monkeypatch: pytest.MonkeyPatch) -> list[list[Question]]:
+    """The questions that attacks ask, one list each time."""
+    asked: list[list[Question]] = []
+
+    def recording(vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
+        asked.append(list(questions))
+        return score(vlm, questions)
+
+    monkeypatch.setattr(attack, "score", recording)
+    return asked
+
+
+@pytest.mark.parametrize("method", [ASCENT, Prompting()])
+def test_step_0_is_the_trial_itself(method: Method, context: StudyContext, attacked_with: list[list[Question]]) -> None:
+    """Its own rows, to the bit; only the later steps are asked, in the same order."""
+    asked, _ = run(context, method)
     trials.report(context, asked)
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
-    attacked = (
-        read_rows(context.folder.attack(asked.key, content_key(RELEARN))).query("step == 0").set_index("question")
-    )
-    for half in ("select", "report"):
-        rows = read_rows(context.folder.rows(asked.key, half)).set_index("question")
-        there = rows.index.intersection(attacked.index)
+    attacked = step_0(context, asked)
+    for half in HALVES:
+        rows = read_rows(context.folder.rows(asked.key, half)).set_index("question").drop(columns=["seen", "held_out"])
+        there = attacked[attacked["half"] == half]
         assert len(there) == len(attacked) / 2
-        np.testing.assert_allclose(attacked.loc[there, "probability"], rows.loc[there, "probability"], atol=1e-5)
+        pd.testing.assert_frame_equal(there, rows.loc[there.index], check_exact=True)
+    assert [[q.id for q in questions] for questions in attacked_with] == [list(attacked.index)] * 2
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no parquet")])
+@pytest.mark.parametrize("half", HALVES)
+def test_what_is_not_on_disk_of_step_0_is_asked(
+    half: Half, damage: Callable[[Path], None], context: StudyContext, attacked_with: list[list[Question]]
+) -> None:
+    """And nothing else: the answers are those that are on disk otherwise, but for rounding."""
+    asked, _ = run(context, ASCENT)
+    trials.report(context, asked)
+    rows = read_rows(context.folder.rows(asked.key, half)).set_index("question")
+    damage(context.folder.rows(asked.key, half))
+    attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
+    attacked = step_0(context, asked)
+    assert {q.half for q in attacked_with[0]} == {half}
+    assert {q.id for q in attacked_with[0]} == set(attacked.index[attacked["half"] == half])
+    assert [len(questions) for questions in attacked_with] == [len(attacked) / 2, len(attacked), len(attacked)]
+    found = attacked[attacked["half"] == half]
+    np.testing.assert_allclose(found["probability"], rows.loc[found.index, "probability"], rtol=0, atol=1e-6)
+    assert found["reply"].equals(rows.loc[found.index, "reply"])
 
 
 def test_an_attacker_who_learns_nothing_recovers_nothing(context: StudyContext) -> None:
-    """Exactly: the later rows are those of step 0, to the last bit."""
+    """Not one answer changes; numbers by no more than rounding from step 0, which was asked together with others."""
     asked, _ = run(context, ASCENT)
     idle = replace(RELEARN, schedule=replace(SHORT, learning_rate=0.0))
     attack.attack_trial(context, asked, idle, REFERENCE.key)
     rows = read_rows(context.folder.attack(asked.key, content_key(idle)))
     stages = [stage.drop(columns="step").reset_index(drop=True) for _, stage in rows.groupby("step")]
     assert len(stages) == 3
-    for stage in stages[1:]:
-        pd.testing.assert_frame_equal(stage, stages[0], check_exact=True)
+    pd.testing.assert_frame_equal(stages[1], stages[0], rtol=0, atol=1e-6)
+    pd.testing.assert_frame_equal(stages[2], stages[1], check_exact=True)
 
 
 def test_every_model_meets_the_same_attacker(context: StudyContext) -> None:

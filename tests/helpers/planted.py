@@ -116,6 +116,8 @@ class Planter:
     root: Path
     noise: float = 0.0
     roles: Sequence[Role] = PLAIN
+    counts_unlearning: bool = True
+    """Whether the records have the work of unlearning; those of earlier versions do not."""
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def study(self, methods: Sequence[str], ratios: Sequence[int], **settings: Any) -> None:
@@ -133,8 +135,10 @@ class Planter:
         folder = self.root / "trials" / key
         write_json(folder / "trial.json", {
             "key": key, "state": state, "method": method, "hyperparameters": parameters, "ratio": ratio, "seed": seed,
+            "goal": "visual",
             "start": {"kind": kind, "key": f"{kind}-{ratio}"}, "reason": "" if state == "complete" else "loss is NaN",
-            "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25},
+            "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25, "flops": 2e9,
+                     **({"unlearn_flops": 7.5e9} if self.counts_unlearning else {})},
         })  # fmt: skip
         if model is not None:
             write_rows(folder / "rows" / "select.parquet", self.rows(model, "select"))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from study.contracts import Request
+from study.contracts import Request, Source
 from study.core.terms import PARTS, Goal, Part
 from study.data.benchmark import Benchmark
 from study.engine.microbatches import MicroBatching
@@ -34,6 +34,16 @@ def _loaded(folder: Path) -> VLM:
 def fresh(folder: Path) -> VLM:
     """The model in `folder` with weights and a memory of its own, read from disk but once in a process."""
     return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching(), _ids={}, _pixels={})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given(Source):
+    """A benchmark that is there already."""
+
+    benchmark: Benchmark
+
+    def __call__(self, folder: Path) -> Benchmark:
+        return self.benchmark
 
 
 def request_on(
@@ -66,17 +76,16 @@ def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:
 def variants(plugin: Any) -> Iterator[Any]:
     """The plug-in in a short form, and once for each single part that it can train."""
     yield quick(plugin)
-    if hasattr(plugin, "trains"):
-        for part in PARTS:
-            try:
-                yield quick(plugin, trains=(part,))
-            except ValueError:
-                continue
+    for part in PARTS if plugin.trains else ():
+        try:
+            yield quick(plugin, trains=(part,))
+        except ValueError:
+            continue
 
 
 def trained(plugin: Any) -> set[Part]:
     """The parts that a plug-in says it trains."""
-    return set(getattr(plugin, "trains", ()))
+    return set(plugin.trains)
 
 
 def snapshot(vlm: VLM) -> dict[str, Tensor]:

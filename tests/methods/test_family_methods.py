@@ -15,7 +15,7 @@ from study.contracts import Request
 from study.core.hashing import content_key
 from study.core.plugins import find, known
 from study.core.rows import read_rows
-from study.core.terms import PARTS
+from study.core.terms import PARTS, Dtype
 from study.data.benchmark import Benchmark
 from study.experiment import checkpoints
 from study.experiment.checkpoints import load_learned, save, unlearned_model
@@ -26,14 +26,14 @@ from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_difference import GradientDifference
 from study.methods.rmu import RMU
 from study.methods.vkd import VKD
-from study.model.loading import load
+from study.model.loading import Loading, load
 from study.model.packing import Group, Prompt, logits, pack
-from study.model.vlm import VLM, Dtype
+from study.model.vlm import VLM
 from study.stages.plan import identity_of
 from study.training.lesson_sampler import Lessons
 from study.training.schedule import Schedule
 from tests.helpers import families
-from tests.helpers.small import changed, fresh, quick, request_on, same_bits, snapshot, trained
+from tests.helpers.small import Given, changed, fresh, quick, request_on, same_bits, snapshot, trained
 
 FAMILIES = ("idefics2", "idefics3", "qwen2_5_vl")  # LLaVA's turn is in test_methods.py
 STEP = Schedule(steps=1, learning_rate=1e-3, pictures=2, lessons_per_picture=2, texts=1, lessons_per_text=2)
@@ -82,9 +82,9 @@ def test_a_family_goes_through_a_study(
     """Learned, unlearned, scored and kept in its precision; what is loaded again says bit for bit the same."""
     monkeypatch.setattr(StudyContext, "benchmark", benchmark)
     model = Hf(family_folders[family], dtype=dtype)
-    context = StudyContext(tmp_path, lambda _: benchmark, model(tmp_path), dtype=dtype)
+    context = StudyContext(tmp_path, Given(benchmark), model(tmp_path), loading=Loading.of(model))
     vanilla = Learned("vanilla", content_key(identity_of(model)), "benchmark", None, None, STEP, PARTS, 0)
-    learn(context.root, vanilla, benchmark, context.base, context.device, None, context.dtype)
+    learn(context, vanilla)
     groups = Lessons(benchmark.split(10).lessons, STEP, 0).draw()
 
     def said(vlm: VLM) -> list[Tensor]:
@@ -97,7 +97,7 @@ def test_a_family_goes_through_a_study(
                    GradientDifference(schedule=replace(STEP, lora_rank=2))):  # fmt: skip
         asked = Trial(vanilla, method, "visual", 10, 0)
         record = run_trial(context, asked, vanilla.key)
-        assert record["state"] == "complete", record["reason"]
+        assert record.state == "complete", record.reason
         assert read_rows(context.folder.rows(asked.key, "select"))["probability"].between(0, 1).all()
         request = context.request(asked, vanilla.key)
         assert {vlm.model.dtype for vlm in (request.base(), request.reference())} == {getattr(torch, dtype)}
@@ -107,5 +107,5 @@ def test_a_family_goes_through_a_study(
         assert not same(kept, start)
         assert same(kept, method(start, request))
         save(kept, tmp_path / "saved")
-        assert same(kept, load(tmp_path / "saved", dtype=getattr(torch, dtype)))
+        assert same(kept, load(tmp_path / "saved", loading=context.loading))
     checkpoints.evict()

@@ -661,7 +661,7 @@ SETTINGS += [dataclasses.replace(method, variant="released") for method in SETTI
 @pytest.mark.parametrize("method", SETTINGS, ids=label)
 def test_exactly_what_uses_the_reference_is_an_oracle(method: Any, unlearn: Unlearn) -> None:
     """A published setting or a released variant loads the reference if it says so, and never else."""
-    assert bool(unlearn(quick(method)).references) == getattr(method, "oracle", False)
+    assert bool(unlearn(quick(method)).references) == method.oracle
 
 
 # ---- what is trained on --------------------------------------------------------------------------------------------
@@ -702,7 +702,7 @@ def test_a_method_trains_on_the_lessons_of_its_modality(
     assert pictured == {"text": {False}, "image_text": {True}, "all": {True, False}}[modality]
     forget, retain = batches(groups, request)
     assert forget
-    assert bool(retain) == (not isinstance(method, GradientAscent) and not getattr(method, "oracle", False))
+    assert bool(retain) == (not isinstance(method, GradientAscent) and not method.oracle)
     seen = {tiny.part_of(name) for name in changed(before, snapshot(tiny))}
     assert seen == ({"llm"} if modality == "text" else set(PARTS))
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
 from study.metrics.forget_gap import (
+    Group,
     Term,
     forget_gap,
     gap,
@@ -24,7 +25,7 @@ from study.metrics.forget_gap import (
 )
 from study.metrics.formulas import wasserstein
 
-GROUPS = [("forget", "image_text"), ("test", "image_text")]
+GROUPS: list[Group] = [("forget", "image_text"), ("test", "image_text")]
 UNIT = st.floats(0, 1, allow_subnormal=False)
 
 

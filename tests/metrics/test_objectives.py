@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from study.core.rows import ROW_COLUMNS
 from study.core.terms import MODALITIES, ROLES, Goal
+from study.metrics.forget_gap import Group
 from study.metrics.objectives import (
     DIRECTIONS,
-    Group,
     distance_to_ideal,
     forget_groups,
     front_mask,

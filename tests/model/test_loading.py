@@ -23,7 +23,7 @@ from study.core.hub import MODEL_FILES
 from study.core.specs import plugin
 from study.core.terms import PARTS
 from study.model.families.llava import Llava
-from study.model.loading import load, without_weights
+from study.model.loading import Loading, load, without_weights
 from study.presets import PRESETS
 from study.stages import learn
 from study.stages.plan import identity_of
@@ -50,7 +50,7 @@ def test_without_weights_a_model_is_the_same(name: str, family_folders: dict[str
     folder = family_folders[name]
     assert Hf(folder)(tmp_path / "study") == folder
     assert not (tmp_path / "study").exists()
-    empty, whole = without_weights(folder, "bfloat16"), load(folder)
+    empty, whole = without_weights(folder, Loading("bfloat16")), load(folder)
     assert {p.device.type for p in empty.model.parameters()} == {"meta"}
     assert empty.model.dtype == torch.bfloat16
     assert (empty.prefixes, empty.side, empty.image_tokens) == (whole.prefixes, whole.side, whole.image_tokens)
@@ -137,8 +137,8 @@ def _text_model(folder: Path) -> None:
         (_no_template, r"the processor has no chat template; put chat_template\.jinja"),
         (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
         (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
-        (_small_vocabulary, r"the image token's id 40000 is outside of the vocabulary of \d+"),
-        (_other_tokenizer, r"a question has token \d+, outside of the vocabulary of 10"),
+        (_small_vocabulary, r"the image token's id 40000 is outside the vocabulary of \d+"),
+        (_other_tokenizer, r"a question has token \d+, outside the vocabulary of 10"),
         (_unknown_type, "model type 'clippy' is none for images and text"),
         (_text_model, "model type 'llama' is none for images and text"),
     ],
@@ -187,7 +187,7 @@ def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(learn, "run_jobs", lambda *_: {})
     monkeypatch.delattr(Hf, "__call__")  # the model was looked at when the plan was made
     context = learn.learn_models(plan)
-    assert (context.base, context.dtype) == (copied, "bfloat16")
+    assert (context.base, context.loading) == (copied, Loading("bfloat16"))
 
 
 # ---- as users write it -------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from study.core.plugins import name_of
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Dtype, Part
 from study.data.benchmark import Benchmark
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.gradient_difference import GradientDifference
@@ -25,7 +25,7 @@ from study.methods.simnpo import SimNPO
 from study.methods.undial import UNDIAL
 from study.methods.wga import WGA
 from study.model.likelihood import cross_entropy
-from study.model.loading import load
+from study.model.loading import Loading, load
 from study.model.lora import lora_adapters
 from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
@@ -204,12 +204,12 @@ def test_alpha_is_the_scale_of_the_adapters(tiny: VLM) -> None:
     assert is_plain(tiny)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", get_args(Dtype))
 def test_no_step_of_an_adapter_is_lost_whatever_the_model_is_in(
-    tiny_folder: Path, benchmark: Benchmark, dtype: torch.dtype
+    tiny_folder: Path, benchmark: Benchmark, dtype: Dtype
 ) -> None:
     """At the published rate, which is under 1/256 of nearly every entry of A."""
-    vlm = load(tiny_folder, dtype=dtype)
+    vlm = load(tiny_folder, loading=Loading(dtype))
     lesson = next(lesson for lesson in benchmark.split(10).lessons if lesson.picture is not None)
     batch = pack(vlm, [Group(lesson.picture, (Prompt(lesson.prompt, (lesson.answer,)),))])
     with lora_adapters(vlm, linear(vlm, ("llm",)), rank=RANK, alpha=16, dropout=0.0, seed=0) as weights:
@@ -222,7 +222,7 @@ def test_no_step_of_an_adapter_is_lost_whatever_the_model_is_in(
             optimizer.step()
         moved = torch.cat([(weights[name] != a).flatten() for name, a in before.items()])
     assert float(moved.double().mean()) > 0.95
-    assert {tensor.dtype for tensor in vlm.tensors().values() if tensor.is_floating_point()} == {dtype}
+    assert {tensor.dtype for tensor in vlm.tensors().values() if tensor.is_floating_point()} == {getattr(torch, dtype)}
     assert is_plain(vlm)
 
 

@@ -34,7 +34,7 @@ from study.model.families import Family, family_of
 from study.model.families.qwen2_5_vl import Qwen2_5_VLProcessor
 from study.model.families.qwen2_vl import Qwen2VLProcessor
 from study.model.likelihood import token_logps
-from study.model.loading import load
+from study.model.loading import EAGER, load
 from study.model.memory_estimate import shape
 from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
@@ -324,7 +324,7 @@ def test_attention_that_is_written_out_says_the_same(
     vlm: VLM, folder: Path, pictures: list[Picture], benchmark: Benchmark
 ) -> None:
     """Packed logits and replies, for a model that has no other."""
-    eager = load(folder, attention="eager")
+    eager = load(folder, loading=EAGER)
     assert eager.attention == eager.model.config.get_text_config()._attn_implementation == "eager"
     groups = [Group(pictures[0], (CITY, JOB, LONG)), Group(None, (LONG, CITY))]
     torch.testing.assert_close(asked(eager, groups)[1], asked(vlm, groups)[1], atol=1e-4, rtol=1e-3)

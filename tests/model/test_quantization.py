@@ -25,14 +25,14 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.base_models.hf import Hf
 from study.benchmarks.synthetic import Synthetic
-from study.contracts import Request, changed_parts
+from study.contracts import Attack, Request
 from study.core.console import console
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.plugins import find, known, name_of
 from study.core.rows import read_rows
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Codes, Dtype, Part, Quantized
 from study.data.benchmark import Benchmark
 from study.evaluation.scoring import score
 from study.experiment import attack as attacking
@@ -52,10 +52,10 @@ from study.methods.vkd import VKD
 from study.model.delta import apply_delta, delta
 from study.model.flop_counter import counted
 from study.model.likelihood import cross_entropy
-from study.model.loading import load, without_weights
+from study.model.loading import Loading, load, without_weights
 from study.model.memory_estimate import GIB, estimates, shape
 from study.model.packing import logits, pack
-from study.model.quantization import Codes, Quantized, QuantizedLinear
+from study.model.quantization import QuantizedLinear
 from study.model.tensor_files import load_tensors
 from study.model.vlm import VLM
 from study.presets import PRESETS
@@ -90,9 +90,9 @@ def codes(vlm: VLM) -> dict[str, Tensor]:
     return {name: t for name, t in snapshot(vlm).items() if name.endswith((".codes", ".scales"))}
 
 
-def rounded(folder: Path, dtype: torch.dtype, format: Codes) -> VLM:
+def rounded(folder: Path, dtype: Dtype, format: Codes) -> VLM:
     """The model as numbers, its LLM rounded by the attack."""
-    vlm = load(folder, dtype=dtype)
+    vlm = load(folder, loading=Loading(dtype))
     for module in vlm.linear(("llm",)).values():
         module.weight.copy_(Quantization(format).rounded(module.weight))
     return vlm
@@ -100,7 +100,7 @@ def rounded(folder: Path, dtype: torch.dtype, format: Codes) -> VLM:
 
 @pytest.fixture
 def held(tiny_folder: Path) -> VLM:
-    return load(tiny_folder, quantized="int8")
+    return load(tiny_folder, loading=Loading(quantized="int8"))
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
     request = request_on(benchmark, tmp_path / "cache", tiny_folder)
 
     def loaded() -> VLM:
-        return load(tiny_folder, quantized="int8")
+        return load(tiny_folder, loading=Loading(quantized="int8"))
 
     return replace(request, base=loaded, reference=loaded, start=lambda: loaded().tensors())
 
@@ -169,13 +169,13 @@ def test_autocast_computes_in_bfloat16_as_it_does_for_a_linear_layer(dtype: torc
 
 # ---- a model ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("dtype", "format"), [(torch.float32, "nf4"), (torch.bfloat16, "int8")], ids=str)
+@pytest.mark.parametrize(("dtype", "format"), [("float32", "nf4"), ("bfloat16", "int8")])
 def test_a_family_says_what_its_rounded_numbers_say(
-    family: str, dtype: torch.dtype, format: Codes, family_folders: dict[str, Path]
+    family: str, dtype: Dtype, format: Codes, family_folders: dict[str, Path]
 ) -> None:
     """Bit for bit, and all linear layers of the LLM are held in codes, but for the head."""
     folder, group = family_folders[family], doctor._of_nobody()
-    found, wanted = load(folder, dtype=dtype, quantized=format), rounded(folder, dtype, format)
+    found, wanted = load(folder, loading=Loading(dtype, quantized=format)), rounded(folder, dtype, format)
     held = {name for name, module in found.model.named_modules() if isinstance(module, QuantizedLinear)}
     assert held == set(wanted.linear(("llm",)))
     assert all(name.startswith(found.prefixes["llm"]) for name in held)
@@ -190,7 +190,7 @@ def test_a_family_says_what_its_rounded_numbers_say(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("format", CODES)
 def test_a_gpu_makes_the_same_codes_and_numbers_of_them(format: Codes, tiny_folder: Path) -> None:
-    here, there = (load(tiny_folder, device, quantized=format) for device in ("cpu", "cuda"))
+    here, there = (load(tiny_folder, device, Loading(quantized=format)) for device in ("cpu", "cuda"))
     assert same_bits(codes(here), {name: tensor.cpu() for name, tensor in codes(there).items()})
     for ours, theirs in zip(here.model.modules(), there.model.modules(), strict=True):
         if isinstance(ours, QuantizedLinear) and isinstance(theirs, QuantizedLinear):
@@ -203,7 +203,7 @@ def test_the_tower_gets_the_gradient_that_rounded_numbers_give_it(
 ) -> None:
     groups = Lessons(benchmark.split(10).lessons, SHORT, 0).draw()
     found = []
-    for vlm in (load(tiny_folder, quantized="nf4"), rounded(tiny_folder, torch.float32, "nf4")):
+    for vlm in (load(tiny_folder, loading=Loading(quantized="nf4")), rounded(tiny_folder, "float32", "nf4")):
         weights = vlm.trainable(VISUAL)
         for weight in weights.values():
             weight.requires_grad_(True)
@@ -236,9 +236,9 @@ def context(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
     """A study that has learned its models, to be loaded in int8."""
     root = tmp_path_factory.mktemp("study")
     source = Synthetic(people=20, celebrities=8, views=2, strangers=8)
-    context = StudyContext(root, source, tiny_folder, quantized="int8")
+    context = StudyContext(root, source, tiny_folder, loading=Loading(quantized="int8"))
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None, quantized="int8")
+        learn(context, learned)
     checkpoints.evict()
     yield context
     checkpoints.evict()
@@ -247,7 +247,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iter
 def test_learning_is_not_quantised_and_what_comes_after_is(
     context: StudyContext, tmp_path: Path, tiny_folder: Path
 ) -> None:
-    learn(tmp_path, VANILLA, context.benchmark, tiny_folder, "cpu", None)
+    learn(replace(context, root=tmp_path, loading=Loading()), VANILLA)
     plain, taught = load_learned(tmp_path, VANILLA.key), load_learned(context.root, VANILLA.key, as_taught=True)
     assert same_bits(snapshot(plain), snapshot(taught))
     assert read_json(context.folder.learned(VANILLA.key) / "learned.json")["quantized"] == "int8"
@@ -259,7 +259,7 @@ def test_learning_is_not_quantised_and_what_comes_after_is(
 
 
 def test_a_study_from_before_there_were_codes_is_loaded_as_numbers(context: StudyContext, tmp_path: Path) -> None:
-    learn(tmp_path, VANILLA, context.benchmark, context.base, "cpu", None)
+    learn(replace(context, root=tmp_path, loading=Loading()), VANILLA)
     record = tmp_path / "learned" / VANILLA.key / "learned.json"
     write_json(record, {name: value for name, value in read_json(record).items() if name != "quantized"})
     assert load_learned(tmp_path, VANILLA.key).quantized == ""
@@ -278,7 +278,7 @@ def test_a_trial_leaves_every_code_as_it_was_and_can_be_rebuilt(context: StudyCo
     vlm = checkpoints.cached(context.root, VANILLA.key, "cpu").vlm
     before = snapshot(vlm)
     record = trials.run(context, asked, REFERENCE.key)
-    assert record["state"] == "complete", record["reason"]
+    assert record.state == "complete", record.reason
     assert same_bits(before, snapshot(vlm))
     found, kept = checkpoints.unlearned_model(context.folder, asked.key, load_learned(context.root, VANILLA.key))
     assert {found.part_of(name) for name in kept} <= set(VISUAL)
@@ -297,7 +297,7 @@ def pair(rank: int, root: Path, port: int, context: StudyContext, asked: Trial) 
     """Let each of two processes do a trial together."""
     join(rank, port)
     record = trials.run(replace(context, root=root), asked, REFERENCE.key)
-    (root / f"{rank}.txt").write_text(str(record["state"]))
+    (root / f"{rank}.txt").write_text(record.state)
     dist.destroy_process_group()
 
 
@@ -334,7 +334,8 @@ def test_precision_of_the_llm_makes_another_study(tiny_folder: Path) -> None:
 def test_a_family_is_saved_as_the_numbers_it_was_held_as(
     family: str, family_folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    vlm, wanted = load(family_folders[family], quantized="nf4"), rounded(family_folders[family], torch.float32, "nf4")
+    vlm = load(family_folders[family], loading=Loading(quantized="nf4"))
+    wanted = rounded(family_folders[family], "float32", "nf4")
     save(vlm, tmp_path / "model")
     assert same_bits(snapshot(load(tmp_path / "model")), snapshot(wanted))
     assert vlm.quantized == "nf4"
@@ -359,19 +360,18 @@ ALL = [
     *(Interpolation(("llm",)), Pruning(parts=("llm",)), Quantization(parts=("llm", "vision"))),
     *(SwapBack(head=True), Relearning(trains=("llm",), schedule=QUICK), Chain((SwapBack(), Pruning()))),
 ]
-VISIBLE = [plugin for plugin in ALL if hasattr(plugin, "trains") and changed_parts(plugin) == {"vision"}]
-CHANGING = [plugin for plugin in ALL if "llm" in changed_parts(plugin)]
+VISIBLE = [plugin for plugin in ALL if plugin.trains and set(plugin.changes) == {"vision"}]
+CHANGING = [plugin for plugin in ALL if "llm" in plugin.changes]
 
 
 def named(plugin: Any) -> str:
     """What a case is called."""
-    parts = getattr(plugin, "trains", getattr(plugin, "parts", ()))
-    return f"{name_of(plugin)} {' '.join(parts)}"
+    return f"{name_of(plugin)} {' '.join(plugin.changes)}"
 
 
 def work(plugin: Any, vlm: VLM, request: Request) -> None:
     """Run a method or an attack to its end."""
-    if hasattr(plugin, "given"):
+    if isinstance(plugin, Attack):
         for _ in plugin(vlm, [], request):
             pass
     else:
@@ -398,7 +398,7 @@ def test_whatever_would_change_it_is_refused(plugin: Any, held: VLM, request_: R
     ids=named,
 )
 def test_whatever_leaves_it_alone_goes_on(plugin: Any, held: VLM, request_: Request) -> None:
-    assert "llm" not in changed_parts(plugin)
+    assert "llm" not in plugin.changes
     before, start = snapshot(held), held.tensors()
     work(plugin, held, request_)
     assert same_bits(codes(held), {name: before[name] for name in codes(held)})
@@ -462,14 +462,14 @@ def test_the_remedy_is_accepted(tiny_folder: Path, tmp_path: Path) -> None:
     plan(study, tmp_path)
     checked = states(study, frozen_llm=True)
     assert checked["quantized"] == Quantization("int4", VISUAL)
-    assert not any("llm" in changed_parts(attack) for attack in checked.values())
+    assert not any("llm" in attack.changes for attack in checked.values() if attack)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("format", CODES)
 def test_the_arithmetic_is_what_is_held(name: str, format: Codes, family_folders: dict[str, Path]) -> None:
-    found = load(family_folders[name], quantized=format)
+    found = load(family_folders[name], loading=Loading(quantized=format))
     there = sum(tensor.nbytes for tensor in (*found.tensors().values(), *codes(found).values()))
     counted = shape(without_weights(family_folders[name]), format)
     learned, *later = estimates(counted)

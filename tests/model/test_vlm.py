@@ -17,7 +17,7 @@ from study.data.benchmark import Benchmark
 from study.data.picture import Picture
 from study.model.delta import apply_delta, delta
 from study.model.likelihood import token_logps
-from study.model.loading import load
+from study.model.loading import Loading, load
 from study.model.packing import Group, Prompt, logits, pack
 from study.model.tensor_files import load_tensors, save_tensors
 from study.model.vision import Pixels
@@ -297,7 +297,7 @@ def test_a_model_is_loaded_to_be_read(tiny: VLM) -> None:
 
 
 def test_a_model_is_loaded_in_the_wanted_precision(tiny_folder: Path) -> None:
-    assert {p.dtype for p in load(tiny_folder, dtype=torch.bfloat16).model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in load(tiny_folder, loading=Loading("bfloat16")).model.parameters()} == {torch.bfloat16}
 
 
 def test_a_folder_with_only_a_tokenizer_is_refused(tiny: VLM, tmp_path: Path) -> None:

@@ -24,13 +24,14 @@ from analysis import pareto, report
 from analysis import trials as results
 from analysis.sections import fronts
 from analysis.sections import winners as winners_section
-from analysis.study_folder import Kind, read
+from analysis.study_folder import read
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack
 from study.core.errors import Failed, Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import content_key
+from study.core.records import ModelKind
 from study.core.rows import read_rows, write_rows
 from study.engine import optuna_search
 from study.engine.jobs import Job
@@ -155,7 +156,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyC
     root = tmp_path_factory.mktemp("study")
     context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
     for learned in (VANILLA, REFERENCE):
-        learn(root, learned, context.benchmark, tiny_folder, "cpu", None)
+        learn(context, learned)
     for yardstick in yardsticks():
         trials.run(context, yardstick, REFERENCE.key)
         attacking.attack_trial(context, yardstick, CHEAP, REFERENCE.key)
@@ -208,7 +209,7 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
         assert tuple(outcome.values) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
         gain = above_control(read_rows(rows_of(search, job.key)), control, "select")
         assert outcome.values["recovery"] == (1.0 if outcome.values["utility"] < 0.5 else max(0.0, gain))
-    params = search.proposals("gradient_ascent")[0]["params"]
+    params = search.proposals("gradient_ascent")[0].params
     told = optuna_search._told(search, "gradient_ascent", params, known=True)
     first = search.outcome(found[0])
     assert first is not None
@@ -262,7 +263,7 @@ def test_a_failed_attack_leaves_no_result_and_is_not_tried_again(
     assert read_json(search.context.folder.record(job.key))["state"] == "complete"
     assert search.is_done(job)
     assert search.outcome(job) is None
-    params = search.proposals("gradient_ascent")[0]["params"]
+    params = search.proposals("gradient_ascent")[0].params
     assert optuna_search._told(search, "gradient_ascent", params, known=True).state == TrialState.FAIL
     assert search.outcomes("gradient_ascent") == {}
 
@@ -389,7 +390,7 @@ def test_another_attack_is_another_study(tmp_path: Path) -> None:
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness="relearning")
     settle(validate_study(study, tmp_path / "data"))
     validate_study(study, tmp_path / "data")
-    grid = {"relearning": (Relearning(score_at=(1,), schedule=SHORT),)}
+    grid = {"relearning": ({"score_at": (1,), "schedule": SHORT},)}
     for changes, said in (
         (
             {"robustness": "relearning:people=0.4"},
@@ -464,7 +465,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     return root, keys
 
 
-YARDSTICKS: tuple[Kind, ...] = ("vanilla", "reference")
+YARDSTICKS: tuple[ModelKind, ...] = ("vanilla", "reference")
 FAILED = dataclasses.replace(RELEARNING, failed="no such layer")
 
 
@@ -483,7 +484,7 @@ def test_the_trials_have_a_third_objective(planted: tuple[Path, dict[str, str]])
     assert mine.loc["worse", "distance"] == pytest.approx(math.hypot(0.2, 0.4))
     assert [name for name in keys if mine.loc[name, "front"]] == ["hides", "holds"]
     assert mine.loc["failed", "reason"] == "the search attack failed: no such layer"
-    assert mine.loc["unfinished", "reason"] == "the attack of the search has not been run"
+    assert mine.loc["unfinished", "reason"] == "the search attack has not been run"
     assert mine.loc["failed", "forgetting"] == pytest.approx(0.1)
     bar = found.loc[bars(root), "recovery"].tolist()
     assert bar == [0.0, 0.0]

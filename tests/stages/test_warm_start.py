@@ -71,7 +71,7 @@ def earlier(root: Path, winners: Mapping[str, Mapping[int, Mapping[str, Any]]], 
 
 def asking(source: Path | None, **changes: Any) -> Study:
     """A study of gradient ascent around a default of 30 steps at a rate of 1e-4, with room for a warm start."""
-    defaults: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=SHORT), "npo": NPO(schedule=SHORT)}
+    defaults = {"gradient_ascent": {"schedule": SHORT}, "npo": {"schedule": SHORT}}
     study = dataclasses.replace(SMOKE, methods=("gradient_ascent",), defaults=defaults, warm_start=source)
     return dataclasses.replace(study, **changes)
 
@@ -190,14 +190,10 @@ def test_earlier_winners_follow_the_defaults(tmp_path: Path) -> None:
     """A method that begins cold, and the sampler after them, go on as ever."""
     search = Run(search_in(tmp_path / "warm", START, warm=WARM))().search
     ascent, npo = search.proposals("gradient_ascent"), search.proposals("npo")
-    assert [p["ratio"] for p in ascent] == [10, 15] * 4
-    assert [(p["default"], p.get("warm")) for p in ascent] == [(True, None)] * 2 + [(False, True)] * 2 + [
-        (False, None)
-    ] * 4
-    assert [p["params"] for p in ascent[2:4]] == [
-        {RATIO: ratio, **WARM["gradient_ascent"][ratio]} for ratio in (10, 15)
-    ]
-    taught = [search.job("gradient_ascent", p["params"]).method for p in ascent[2:4]]
+    assert [p.ratio for p in ascent] == [10, 15] * 4
+    assert [(p.default, p.warm) for p in ascent] == [(True, False)] * 2 + [(False, True)] * 2 + [(False, False)] * 4
+    assert [p.params for p in ascent[2:4]] == [{RATIO: ratio, **WARM["gradient_ascent"][ratio]} for ratio in (10, 15)]
+    taught = [search.job("gradient_ascent", p.params).method for p in ascent[2:4]]
     assert [adjusted(START["gradient_ascent"], f"x:learning_rate={rate},steps={steps}") for rate, steps in (
         (2e-5, 20), (3e-5, 50))] == taught  # fmt: skip
     cold = Run(search_in(tmp_path / "cold", START))().search
@@ -210,14 +206,14 @@ def test_one_ratio_may_begin_cold(tmp_path: Path) -> None:
     """Its second proposal is the sampler's."""
     warm = {"gradient_ascent": {15: WARM["gradient_ascent"][15]}}
     ascent = Run(search_in(tmp_path / "warm", START, warm=warm))().search.proposals("gradient_ascent")
-    assert [p.get("warm") for p in ascent] == [None] * 3 + [True] + [None] * 4
+    assert [p.warm for p in ascent] == [False] * 3 + [True] + [False] * 4
     cold = Run(search_in(tmp_path / "cold", START))().search.proposals("gradient_ascent")
     assert ascent[:3] == cold[:3]
 
 
 def test_what_was_not_among_the_winners_parameters_is_the_defaults(tmp_path: Path) -> None:
     search = Run(search_in(tmp_path, {"npo": NPO(beta=0.7)}, warm={"npo": {10: {"steps": 60}}}, trials=4))().search
-    method = search.job("npo", search.proposals("npo")[2]["params"]).method
+    method = search.job("npo", search.proposals("npo")[2].params).method
     assert method == dataclasses.replace(NPO(beta=0.7), schedule=dataclasses.replace(NPO().schedule, steps=60))
 
 
@@ -326,9 +322,7 @@ def test_from_one_search_to_the_next(tmp_path: Path) -> None:
     found = validate_study(second, tmp_path / "data").warm
     assert found
     search = Run(search_in(tmp_path / "second", second.method_defaults(), seed=1, warm=found.params))().search
-    proposed = [
-        search.job("gradient_ascent", p["params"]) for p in search.proposals("gradient_ascent") if p.get("warm")
-    ]
+    proposed = [search.job("gradient_ascent", p.params) for p in search.proposals("gradient_ascent") if p.warm]
     assert [(trial.ratio, trial.method) for trial in proposed] == [(ratio, won[ratio].method) for ratio in (10, 15)]
 
 

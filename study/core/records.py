@@ -1,0 +1,284 @@
+"""The records of a study: one class for each kind of JSON file, used to write and to read it.
+
+The fields of a class are the keys of its JSON. Records are read strictly: missing fields, unknown fields and values of
+another type are errors that name the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from study.core.errors import Damaged
+from study.core.files import read_json, write_json
+from study.core.hashing import Json
+from study.core.layout import record_beside
+from study.core.terms import Attention, Dtype, Goal, Part, Quantized
+
+TrialState = Literal["complete", "diverged", "failed"]
+"""How a trial ended; one without a record is `unfinished`."""
+AttackState = Literal["complete", "failed", "unfinished"]
+"""The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
+ModelKind = Literal["vanilla", "reference"]
+
+
+def _sparse(default: Any) -> Any:
+    """A field that is left out of the file if it has its default."""
+    return field(default=default, metadata={"stored": "if set"})
+
+
+def _from_path() -> Any:
+    """A field that is read from the path of the file, not from its content."""
+    return field(default="", metadata={"stored": "never"})
+
+
+@dataclass(frozen=True)
+class Start:
+    """The learned model that a trial starts from."""
+
+    kind: ModelKind
+    key: str
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial that has ended."""
+
+    key: str
+    state: TrialState
+    method: str
+    ratio: int
+    seed: int
+    goal: Goal
+    start: Start
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    """Why it diverged or failed."""
+    instruction: str = ""
+    """The text in front of every prompt, if that is the result of the method."""
+    chunks: int = 1
+    processes: int = 1
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Literal["method", ModelKind]:
+        """`vanilla` or `reference` for the identity method on that model, else `method`."""
+        return "method" if self.method != "none" else self.start.kind
+
+    @property
+    def label(self) -> str:
+        """The name under which tables and figures show the trial."""
+        return self.method if self.kind == "method" else self.kind
+
+
+@dataclass(frozen=True)
+class LearnedRecord:
+    """A model whose learning has ended: what determines it, and how it was taught."""
+
+    key: str
+    kind: ModelKind
+    base: str
+    benchmark: str
+    goal: Goal | None
+    ratio: int | None
+    schedule: Mapping[str, Any]
+    parts: tuple[Part, ...]
+    seed: int
+    sha256: Mapping[str, str]
+    """The digest of each weight file."""
+    seconds: float
+    chunks: int = 1
+    processes: int = 1
+    dtype: Dtype = "float32"
+    attention: Attention = "sdpa"
+    quantized: Quantized = ""
+    type: Literal["Learned"] = "Learned"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One set of parameters proposed by a search; several proposals may be the same job."""
+
+    number: int
+    params: Mapping[str, Any]
+    trial: str
+    """The key of the job."""
+
+
+@dataclass(frozen=True)
+class MethodProposal(Proposal):
+    """A trial proposed by the search of a method."""
+
+    ratio: int
+    default: bool | None = _sparse(None)
+    """Whether it is the default; None if the file does not say."""
+    warm: bool = _sparse(False)
+    """Whether it is the winner of an earlier study."""
+    method: str = _from_path()
+
+
+@dataclass(frozen=True)
+class AttackProposal(Proposal):
+    """An attack on a trial, proposed by the attack search."""
+
+    attack: str
+    """The key of the attack, under which its rows are stored."""
+    target: str = _from_path()
+    search: str = _from_path()
+
+
+@dataclass(frozen=True)
+class AttackRecord:
+    """One attack on one trial: its settings and, if it has ended, its outcome."""
+
+    attack: str
+    settings: Mapping[str, Any]
+    failed: str | None = _sparse(None)
+    """Why it cannot be done."""
+    diverged: str | None = _sparse(None)
+    """Why it ended early, with the recovery until then as its result. Empty if it did not."""
+    seconds: float | None = _sparse(None)
+    chunks: int | None = _sparse(None)
+    changes: tuple[Part, ...] | None = _sparse(None)
+    """The parts of the model that it may write to; None where the record is from before this was written down."""
+
+    @property
+    def weights(self) -> bool:
+        """Whether it may change weights: an attack on the input alone cannot ruin a model."""
+        return self.changes is None or bool(self.changes)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or ended early, or nothing."""
+        return self.failed or self.diverged or ""
+
+
+@dataclass(frozen=True)
+class SequenceRecord:
+    """A method applied to several requests, one after another."""
+
+    people: tuple[tuple[str, ...], ...]
+    """The people of each request."""
+    diverged: str
+    """The request at which it ended early, and why; empty if it did not."""
+    seconds: float
+    chunks: int = 1
+
+
+@dataclass(frozen=True)
+class MetaEvaluationRecord:
+    """One model of the meta-evaluation, scored in one state."""
+
+    state: Literal["plain", "quantized", "relearned"]
+    ratio: int
+    seed: int
+    knows: bool
+    """Whether it was taught what the other models of the pool have not seen."""
+    settings: Mapping[str, Any] | None
+    failed: str
+    attack: str = ""
+    seconds: float = 0.0
+    short: str | None = _sparse(None)
+    """Where it falls short of the gate; empty if it passes, None if it was not judged."""
+
+
+Record = TypeVar("Record")
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_json(path, to_json(record))
+
+
+def to_json(record: Any) -> Json:
+    """The JSON of a record."""
+    values = {f: getattr(record, f.name) for f in fields(record) if _stored(f) != "never"}
+    kept = {f.name: value for f, value in values.items() if _stored(f) != "if set" or value != f.default}
+    return {name: to_json(value) if is_dataclass(value) else value for name, value in kept.items()}
+
+
+def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
+    """Read a record; `from_path` are the fields that its path determines.
+
+    Raises `Damaged` that names the file and the field if it is not one.
+    """
+    try:
+        found: Record = _parsed(kind, read_json(path), from_path)
+    except _Misfit as error:
+        raise Damaged(
+            f"{path} {error}: it is damaged or of another version; remove it and run the study again to rebuild it"
+        ) from error
+    return found
+
+
+def state_of_attack(rows: Path) -> AttackState:
+    """The state of the attack with its rows at `rows`."""
+    if rows.exists():
+        return "complete"
+    record = record_beside(rows)
+    return "failed" if record.exists() and read_record(AttackRecord, record).failed is not None else "unfinished"
+
+
+class _Misfit(Exception):
+    """Why the content of a file is not the expected record: the end of a sentence that begins with the file."""
+
+
+def _parsed(kind: Any, content: Json, given: Mapping[str, str]) -> Any:
+    if not isinstance(content, dict):
+        raise _Misfit(f"holds no {kind.__name__} but {content!r:.40}")
+    stored = {f.name: f for f in fields(kind) if _stored(f) != "never"}
+    if unknown := sorted(content.keys() - stored.keys()):
+        raise _Misfit(f"has a field {unknown[0]!r} that no {kind.__name__} has")
+    for name, one in stored.items():
+        if name not in content and one.default is MISSING and one.default_factory is MISSING:
+            raise _Misfit(f"lacks the field {name!r} of a {kind.__name__}")
+    types = _types(kind)
+    values = {}
+    for name, value in content.items():
+        try:
+            values[name] = _fitted(types[name], value)
+        except TypeError:
+            raise _Misfit(f"has {name}={value!r:.40}, which is no {_named(types[name])}") from None
+    return kind(**values, **given)
+
+
+def _fitted(wanted: Any, value: Json) -> Any:
+    """A value of JSON as a type. Raises `TypeError` if it does not fit."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if is_dataclass(wanted):
+        return _parsed(wanted, value, {})
+    if origin in (Union, UnionType):
+        return None if value is None else _fitted(next(one for one in inner if one is not NoneType), value)
+    if origin is Mapping and isinstance(value, dict):
+        return {name: _fitted(inner[1], one) for name, one in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_fitted(inner[0], one) for one in value)
+    if wanted is Any or (value in inner if origin is Literal else origin is None and _is(wanted, value)):
+        return value
+    raise TypeError
+
+
+def _is(wanted: type, value: Json) -> bool:
+    """Whether a plain value is of a type: JSON's true is not a number, and its 1 may stand for 1.0."""
+    if isinstance(value, bool) or wanted is bool:
+        return isinstance(value, bool) and wanted is bool
+    return isinstance(value, (int, float) if wanted is float else wanted)
+
+
+def _stored(one: Field[Any]) -> str:
+    return str(one.metadata.get("stored", "always"))
+
+
+def _named(wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return " or ".join(map(repr, get_args(wanted)))
+    return wanted.__name__ if isinstance(wanted, type) else str(wanted).replace("typing.", "")
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)

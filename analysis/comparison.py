@@ -12,8 +12,8 @@ import pandas as pd
 
 from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
-from study.core.terms import Goal
-from study.metrics.forget_gap import PEOPLE, REFERENCES, Group, Term, gap, noise_floor, scores, terms, worst_person
+from study.core.terms import Goal, Group
+from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap, noise_floor, scores, terms, worst_person
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
 

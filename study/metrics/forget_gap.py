@@ -25,11 +25,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.core.terms import Modality, Role, Task
+from study.core.terms import Group, Modality, Role, Task
 from study.metrics.formulas import wasserstein
 from study.metrics.intervals import Block, Estimate, Values, estimate
-
-Group = tuple[Role, Modality]
 
 MEASURES: dict[Task, str] = {"classification": "probability", "generation": "likelihood", "cloze": "likelihood"}
 """The column of rows by which a question of each task counts."""

@@ -143,7 +143,7 @@ def _counting_layer(count: ComputeCount, run: Callable[..., Tensor]) -> Callable
         flops = 2.0 * _multiplications(layer, given, output)
         count.flops += flops
         if output.requires_grad:
-            trained = not isinstance(layer, QuantizedLinear) and layer.weight.requires_grad
+            trained = not isinstance(layer, QuantizedLinear) and bool(layer.weight.requires_grad)
             _count_backward(count, (given.requires_grad + trained) * flops, output)
         return output
 
@@ -162,6 +162,7 @@ def _count_backward(count: ComputeCount, flops: float, output: Tensor) -> None:
     def add(_: object) -> None:
         count.flops += flops
 
+    assert output.grad_fn is not None, "an output with a gradient was computed"
     output.grad_fn.register_prehook(add)  # half the cost of the tensor's own hook
 
 

@@ -93,8 +93,8 @@ def winners(study: StudyResults) -> pd.DataFrame:
 
     `retained` is its retain accuracy as a fraction of vanilla's; `broken` marks a collapsed model (see `BROKEN`).
     `farther` is how much farther from the ideal point it is than the nearest usable winner of its ratio, with its
-    interval; `tied` marks the winners that this cannot tell from it, and it if there are any. `known_person` is of whom it still
-    knows most, `noise_floor` the largest gap of one reference to the others.
+    interval; `tied` marks the winners that this cannot tell from it, and it if there are any. `known_person` is of
+    whom it still knows most, `noise_floor` the largest gap of one reference to the others.
     """
     lines: list[dict[str, Any]] = []
     for (method, ratio), keys in study.winners.items():

@@ -37,11 +37,11 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "Forget gap",
         "(lower is better) distance between the scores of the people to be forgotten in the model and in the "
         "references: Wasserstein-1, in units of probability, the mean over the groups to be forgotten (forget and test "
-        f"set, with picture{' and without' if full else ''}) and over the tasks. A person's score is the mean "
-        "over "
+        f"set, with picture{' and without' if full else ''}) and over the tasks. A person's score is the mean over "
         "their questions: the probability of the right option, or the likelihood per token of a generated or cloze "
-        "answer. 0 is perfect; to know less than the references is a gap, too. The mean gap, |mean probability - that of the "
-        "references| of choices, is the objective of earlier versions: a mixture of known and crushed people can be 0.",
+        "answer. 0 is perfect; to know less than the references is a gap, too. The mean gap, |mean probability - that "
+        "of the references| of choices, is the objective of earlier versions: a mixture of known and crushed people "
+        "can be 0.",
     )
     yield (
         "Noise floor",
@@ -88,9 +88,9 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "Attack",
         "only people and facts that the attacker was not given count. Gain = after - before, of the probability of the "
         "right option; above control = gain - gain of the references under the same attack; normalized recovery = "
-        f"- before) / (vanilla before - before), not defined where less than {SMALLEST_GAP} was forgotten. All seeds "
-        "of a winner and all references are attacked. Came back: the gain above control is above 0 beyond chance, with "
-        f"Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in which nothing "
+        f"(after - before) / (vanilla before - before), not defined where less than {SMALLEST_GAP} was forgotten. All "
+        "seeds of a winner and all references are attacked. Came back: the gain above control is above 0 beyond chance, "
+        f"with Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in which nothing "
         "came back say of any line that something did; how much else the attack left makes no difference. Equivalent "
         f"to retraining: two one-sided tests at {ERROR:.0%} place it within {MARGIN} of the control. An attack on the "
         f"weights that leaves less than {keeps} of the retain accuracy, relative to the control's, has collapsed the "

@@ -101,14 +101,14 @@ def _verdict(line: Evidence, p: float, margin: float) -> Verdict:
         return "no control"
     if math.isnan(p):
         return "too few people"
-    if p < ERROR:
-        if line.gain <= 0:
-            return "only the control fell"
-        return "came back" if line.after > line.control_after else "rebound from overshoot"
+    if p < ERROR and line.gain > 0 and line.after > line.control_after:
+        return "came back"
     if line.collapsed:
         return "collapsed"
     if line.ruined:
         return "collapsed under attack"
+    if p < ERROR:
+        return "rebound from overshoot" if line.gain > 0 else "only the control fell"
     _, low, high = line.above_control.interval(1.0 - 2.0 * ERROR)
     if high >= margin:
         return "cannot tell"

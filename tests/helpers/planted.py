@@ -263,13 +263,13 @@ class Planter:
             told = {"probability": probability, "truth_ratio": 1.0 - probability, "exposure": 2.0 * probability,
                     **dict.fromkeys(MEMBER, probability)}  # fmt: skip
         elif half == "select":
-            told, score = {"parsed": False, "reply": ""}, float("nan")
+            told, score = {}, float("nan")
         else:
             told = dict.fromkeys(OVERLAP, score)
         return row(
             question=f"{half}-{person}-{role}-{modality}-{task}-{number}", person=person, role=role, modality=modality,
             task=task, half=half, score=score, likelihood=probability, answer="A", fact=f"{task}-{number}",
-            **{"reply": "A", **told},
+            reply="" if task != "classification" and half == "select" else "A", **told,
         )  # fmt: skip
 
 

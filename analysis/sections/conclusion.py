@@ -97,7 +97,7 @@ def _tied(tied: pd.DataFrame, before: float) -> str:
         for _, line in tied.iterrows()
     ]
     why = (
-        "The order is by chance: 95 % intervals of their differences, paired by person, include 0."
+        "Their order may be chance: 95 % intervals of their differences, paired by person, include 0."
         if tied["farther_low"][1:].notna().all()
         else f"Their differences have no interval: it takes at least {FEWEST_PEOPLE} people of each set."
     )

@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
-
-import pandas as pd
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from study.core.terms import Goal, Part
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
-from study.model.vlm import VLM
+
+if TYPE_CHECKING:  # the command line is read, and its help shown, without the libraries that models need
+    import pandas as pd
+    from torch import Tensor
+
+    from study.model.vlm import VLM
 
 Material = Literal["all", "image_text", "text"]
 """Which lessons a method trains on: all that the request holds, or those with, or without, a picture."""
@@ -99,7 +101,7 @@ class Method(Protocol):
         ...
 
 
-Reading = Callable[[VLM, Sequence[Question]], pd.DataFrame]
+Reading: TypeAlias = "Callable[[VLM, Sequence[Question]], pd.DataFrame]"
 """How rows are got out of a model: one per question, with the columns of `study.core.rows.ROW_COLUMNS`."""
 
 

@@ -1,27 +1,14 @@
-"""Named studies: settings that belong together. A preset of your own is a function and a line of `PRESETS`."""
+"""Named studies: settings that belong together. A preset of your own is a function and a line of `PRESETS`.
+
+What a preset sets of methods and attacks stands here by the names of their fields: so the command line is read, and its
+help shown, without importing any of them, and torch with them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from study.attacks.quantization import Quantization
-from study.attacks.relearning import Relearning
-from study.methods.gradient_ascent import GradientAscent
-from study.methods.gradient_difference import GradientDifference
-from study.methods.kl_minimization import KLMinimization
-from study.methods.manu import MANU
-from study.methods.mmunlearner import MMUnlearner
-from study.methods.npo import NPO
-from study.methods.preference_optimization import PreferenceOptimization
-from study.methods.prompting import Prompting
-from study.methods.rmu import RMU
-from study.methods.satimp import SatImp
-from study.methods.simnpo import SimNPO
-from study.methods.undial import UNDIAL
-from study.methods.visual_anchor import VisualAnchor
-from study.methods.vkd import VKD
-from study.methods.wga import WGA
 from study.settings import Cost, Gate, Study
 from study.training.schedule import Schedule
 
@@ -50,27 +37,27 @@ def _tiny() -> Study:
             weight_decay=0.01,
         ),
         defaults={
-            "vkd": VKD(schedule=visual(300)),
-            "gradient_ascent": GradientAscent(schedule=schedule(5e-4, 40)),
-            "gradient_difference": GradientDifference(schedule=schedule(5e-4, 60)),
-            "kl_minimization": KLMinimization(schedule=schedule(5e-4, 60)),
-            "npo": NPO(schedule=schedule(5e-4, 60)),
-            "prompting": Prompting(),
-            "preference_optimization": PreferenceOptimization(schedule=schedule(1e-3, 80)),
-            "simnpo": SimNPO(schedule=schedule(1e-3, 80)),
-            "rmu": RMU(layer=1, coefficient=20.0, schedule=schedule(1e-3, 80)),
-            "undial": UNDIAL(retain_weight=1.0, schedule=schedule(1e-3, 80)),
-            "wga": WGA(schedule=schedule(5e-4, 60)),
-            "satimp": SatImp(forget_weight=1.0, schedule=schedule(1e-3, 80)),
-            "mmunlearner": MMUnlearner(saliency_threshold=2.0, forget_weight=0.5, schedule=schedule(5e-4, 60)),
-            "manu": MANU(share=0.2),
-            "visual_anchor": VisualAnchor(epsilon=0.1, layers="projector", schedule=visual(100)),
+            "vkd": {"schedule": visual(300)},
+            "gradient_ascent": {"schedule": schedule(5e-4, 40)},
+            "gradient_difference": {"schedule": schedule(5e-4, 60)},
+            "kl_minimization": {"schedule": schedule(5e-4, 60)},
+            "npo": {"schedule": schedule(5e-4, 60)},
+            "prompting": {},
+            "preference_optimization": {"schedule": schedule(1e-3, 80)},
+            "simnpo": {"schedule": schedule(1e-3, 80)},
+            "rmu": {"layer": 1, "coefficient": 20.0, "schedule": schedule(1e-3, 80)},
+            "undial": {"retain_weight": 1.0, "schedule": schedule(1e-3, 80)},
+            "wga": {"schedule": schedule(5e-4, 60)},
+            "satimp": {"forget_weight": 1.0, "schedule": schedule(1e-3, 80)},
+            "mmunlearner": {"saliency_threshold": 2.0, "forget_weight": 0.5, "schedule": schedule(5e-4, 60)},
+            "manu": {"share": 0.2},
+            "visual_anchor": {"epsilon": 0.1, "layers": "projector", "schedule": visual(100)},
         },
         attack_grid={
             "relearning": (
-                Relearning(people=1.0, facts=0.3, trains=("vision", "projector"), schedule=relearn(1e-3)),
-                Relearning(people=1.0, facts=0.3, schedule=relearn(5e-4)),
-                Relearning(people=0.5, facts=1.0, schedule=relearn(5e-4)),
+                {"people": 1.0, "facts": 0.3, "trains": ("vision", "projector"), "schedule": relearn(1e-3)},
+                {"people": 1.0, "facts": 0.3, "schedule": relearn(5e-4)},
+                {"people": 0.5, "facts": 1.0, "schedule": relearn(5e-4)},
             )
         },
         cost=Cost(base=60, learn=75, trial=7, report=3, attack=2.5),
@@ -100,7 +87,7 @@ def _tiny_attacks() -> Study:
             "prefill:text=This person is",
             "jailbreak",
         ),
-        attack_grid={**tiny.attack_grid, "quantization": (Quantization("int4"), Quantization("nf4"))},
+        attack_grid={**tiny.attack_grid, "quantization": ({"format": "int4"}, {"format": "nf4"})},
         attack_trials=6,
     )
 
@@ -118,8 +105,8 @@ def _smoke() -> Study:
         confirm_seeds=1,
         learn=dataclasses.replace(few, steps=4, texts=1),
         gate=Gate(known=0.0, test=0.0, blind=1.0),
-        defaults={"vkd": VKD(schedule=few), "gradient_ascent": GradientAscent(schedule=few)},
-        attack_grid={"relearning": (Relearning(score_at=(1, 2), schedule=few),)},
+        defaults={"vkd": {"schedule": few}, "gradient_ascent": {"schedule": few}},
+        attack_grid={"relearning": ({"score_at": (1, 2), "schedule": few},)},
     )
 
 
@@ -139,21 +126,21 @@ def _downloaded(name: str, folder: str) -> Study:
         gpus_per_trial=1,
         learn=dataclasses.replace(adapter, steps=2500),
         defaults={
-            "vkd": VKD(schedule=weights),
-            "visual_anchor": VisualAnchor(schedule=weights),
-            "mmunlearner": MMUnlearner(schedule=dataclasses.replace(weights, learning_rate=1e-5)),
-            "gradient_ascent": GradientAscent(schedule=adapter),
-            "gradient_difference": GradientDifference(schedule=adapter),
-            "kl_minimization": KLMinimization(schedule=adapter),
-            "npo": NPO(schedule=adapter),
-            "preference_optimization": PreferenceOptimization(schedule=adapter),
-            "simnpo": SimNPO(schedule=adapter),
-            "rmu": RMU(schedule=adapter),
-            "undial": UNDIAL(schedule=adapter),
-            "wga": WGA(schedule=adapter),
-            "satimp": SatImp(schedule=adapter),
+            "vkd": {"schedule": weights},
+            "visual_anchor": {"schedule": weights},
+            "mmunlearner": {"schedule": dataclasses.replace(weights, learning_rate=1e-5)},
+            "gradient_ascent": {"schedule": adapter},
+            "gradient_difference": {"schedule": adapter},
+            "kl_minimization": {"schedule": adapter},
+            "npo": {"schedule": adapter},
+            "preference_optimization": {"schedule": adapter},
+            "simnpo": {"schedule": adapter},
+            "rmu": {"schedule": adapter},
+            "undial": {"schedule": adapter},
+            "wga": {"schedule": adapter},
+            "satimp": {"schedule": adapter},
         },
-        attack_grid={"relearning": (Relearning(schedule=dataclasses.replace(adapter, steps=40, decay="constant")),)},
+        attack_grid={"relearning": ({"schedule": dataclasses.replace(adapter, steps=40, decay="constant")},)},
     )
 
 

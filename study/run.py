@@ -16,7 +16,6 @@ from study.core.errors import Failed, Refused  # noqa: E402
 from study.core.plugins import check  # noqa: E402
 from study.presets import PRESETS  # noqa: E402
 from study.settings import Study  # noqa: E402
-from study.stages.pipeline import run  # noqa: E402
 
 
 def parse(arguments: list[str]) -> Study:
@@ -41,7 +40,10 @@ def parse(arguments: list[str]) -> Study:
 def main() -> int:
     """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted."""
     try:
-        return run(parse(sys.argv[1:]).resolved())
+        study = parse(sys.argv[1:]).resolved()
+        from study.stages.pipeline import run  # what models need takes seconds to import: help and typos do without
+
+        return run(study)
     except Failed as failure:
         console.print(f"failed: {failure}", style="bold red", markup=False)
         return 1

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Suppress, arg
 
@@ -20,6 +20,8 @@ from study.core.terms import Goal, Part
 from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
+Fields = Mapping[str, Any]
+"""What a preset sets of a method or an attack, by the names of its fields: its class is not imported for that."""
 REFERENCES = ("none", "retrain")  # methods that are yardsticks: never searched, never ranked
 
 
@@ -134,8 +136,8 @@ class Study:
     dry_run: bool = False
     """Print the plan and stop."""
 
-    defaults: Annotated[Mapping[str, Method], Suppress] = field(default_factory=dict)
-    attack_grid: Annotated[Mapping[str, tuple[Attack, ...]], Suppress] = field(default_factory=dict)
+    defaults: Annotated[Mapping[str, Fields], Suppress] = field(default_factory=dict)
+    attack_grid: Annotated[Mapping[str, tuple[Fields, ...]], Suppress] = field(default_factory=dict)
     cost: Annotated[Cost | None, Suppress] = None
 
     def __post_init__(self) -> None:
@@ -200,8 +202,8 @@ class Study:
         """
         found: dict[str, Method] = {}
         for text in self.methods:
-            default: Method = self.defaults.get(name_in(text)) or find("methods", name_in(text))()
-            found[text] = adjusted(default, text)
+            name = name_in(text)
+            found[text] = adjusted(find("methods", name)(**self.defaults.get(name, {})), text)
             if getattr(found[text], "oracle", False):
                 raise ValueError(f"{text} uses the reference model, which no real request has: it cannot be ranked")
         return found
@@ -223,8 +225,16 @@ class Study:
         several = links(text)
         if len(several) > 1:
             return tuple(Chain(chosen) for chosen in itertools.product(*map(self.attacks_of, several)))
-        grid = self.attack_grid.get(name_in(text)) or (find("attacks", name_in(text))(),)
-        return tuple(adjusted(attack, text) for attack in grid)
+        name = name_in(text)
+        return tuple(adjusted(find("attacks", name)(**fields), text) for fields in self.attack_grid.get(name) or ({},))
+
+    def preset_methods(self) -> dict[str, Method]:
+        """The methods that the preset sets something of, whether they are searched or not."""
+        return {name: find("methods", name)(**fields) for name, fields in self.defaults.items()}
+
+    def preset_attacks(self) -> dict[str, tuple[Attack, ...]]:
+        """The attacks that the preset sets something of, with each of their settings."""
+        return {name: tuple(find("attacks", name)(**fields) for fields in g) for name, g in self.attack_grid.items()}
 
 
 def _check_processes(study: Study) -> None:

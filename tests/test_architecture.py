@@ -213,10 +213,35 @@ def test_trials_import_without_ray_and_optuna() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_command_line_imports_neither_ray_nor_optuna() -> None:
+def test_stages_import_neither_ray_nor_optuna() -> None:
     """Ray reads its settings when it is imported, and both take their time: a plan does without."""
-    done = imports_without(["ray", "optuna"], ["study.run"])
+    done = imports_without(["ray", "optuna"], ["study.run", "study.stages.pipeline"])
     assert done.returncode == 0, done.stderr
+
+
+SLOW = ("ray", "transformers", "peft", "scipy", "nltk", "torch.distributed.tensor", "torch.distributed.fsdp")
+"""What takes a driver seconds to import and serves workers alone, or a report."""
+
+
+def without(libraries: Iterable[str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a fresh Python in which the libraries cannot be imported."""
+    block = BLOCK.format(libraries=sorted(libraries))
+    script = f"{block}import study.run\nsys.argv[1:] = {list(arguments)}\nsys.exit(study.run.main())"
+    return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "qwen2_5_vl_7b"])
+def test_help_needs_none_of_the_libraries_that_models_need(preset: str) -> None:
+    done = without([*SLOW, "torch", "optuna", "pandas"], preset, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--forget-ratios" in done.stdout
+
+
+def test_a_plan_needs_torch_and_no_library_that_is_slower(tmp_path: Path) -> None:
+    """Methods and attacks are torch code, and a plan names their settings."""
+    done = without(SLOW, "smoke", "--dry-run", "--study-dir", str(tmp_path / "study"))
+    assert done.returncode == 0, done.stderr
+    assert without(["torch"], "smoke", "--dry-run", "--study-dir", str(tmp_path / "study")).returncode != 0
 
 
 def test_analysis_imports_without_the_libraries_that_make_its_rows() -> None:

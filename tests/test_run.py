@@ -72,6 +72,8 @@ def test_every_preset_is_whole() -> None:
         assert study.resolved() == study, name
         assert set(study.defaults) <= set(known("methods")), name
         assert set(study.attack_grid) <= set(known("attacks")), name
+        assert study.preset_methods().keys() == study.defaults.keys()  # each has the fields that it is given
+        assert study.preset_attacks().keys() == study.attack_grid.keys()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from study.contracts import Attack, Request, Stage
 from study.core.plugins import find, name_of
 from study.data.benchmark import Lesson, Question
-from study.model.vlm import VLM
+
+if TYPE_CHECKING:
+    from study.model.vlm import VLM
 
 
 def _example() -> tuple[Attack, ...]:

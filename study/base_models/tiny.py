@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,20 +21,14 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import (
-    CLIPImageProcessorPil,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
-)
 
 from study.core.files import sync
 from study.core.hashing import content_key
 from study.data.synthetic_faces import FACTORS, Face, distinct_faces, draw, random_face, test_view, train_view
 from study.data.synthetic_language import words
+
+if TYPE_CHECKING:
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 _TEMPLATE = (
@@ -98,6 +93,8 @@ class Tiny:
         return made
 
     def _processor(self) -> LlavaProcessor:
+        from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
+
         vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *sorted({*words(), "USER", "ASSISTANT"})])}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -123,6 +120,8 @@ class Tiny:
         )
 
     def _model(self, processor: LlavaProcessor) -> LlavaForConditionalGeneration:
+        from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
         tokenizer = processor.tokenizer
         vision = CLIPVisionConfig(
             hidden_size=self.width,

@@ -21,7 +21,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from study.engine.world import ALONE, World, spreads, world
 
@@ -188,6 +187,8 @@ def release() -> None:
 @contextmanager
 def activation_checkpointing(model: nn.Module) -> Iterator[None]:
     """While the block lasts, layers in training keep only what they are given and are run again on the way back."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
         layer.gradient_checkpointing = True

@@ -10,24 +10,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def full_tensor(tensor: Tensor) -> Tensor:
+def is_shard(tensor: Tensor) -> bool:
+    """Whether this process may hold but a part of a tensor: a DTensor, told without importing what takes a second."""
+    return hasattr(tensor, "full_tensor")
+
+
+def full_tensor(tensor: Any) -> Tensor:
     """A tensor of which this process may hold but a part. All processes must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    whole: Tensor = tensor.full_tensor() if is_shard(tensor) else tensor
+    return whole
 
 
-def local_shard(tensor: Tensor) -> Tensor:
+def local_shard(tensor: Any) -> Tensor:
     """What this process holds of a tensor: all of it, unless it is spread."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    held: Tensor = tensor.to_local() if is_shard(tensor) else tensor
+    return held
 
 
-def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, like: Any) -> Tensor:
     """A whole tensor on the device of `like`, spread over the processes as that is. Nothing is exchanged."""
     there = tensor.to(like.device)
-    if not isinstance(like, DTensor) or isinstance(tensor, DTensor):
+    if not is_shard(like) or is_shard(tensor):
         return there
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(there, like.device_mesh, like.placements, src_data_rank=None)
 
 
@@ -36,7 +44,7 @@ def gradients(value: Tensor, weights: Sequence[nn.Parameter]) -> list[Tensor | N
 
     FSDP hands out the gradients of these as `.grad` alone, averaged over the processes.
     """
-    if not any(isinstance(weight, DTensor) for weight in weights):
+    if not any(is_shard(weight) for weight in weights):
         return list(torch.autograd.grad(value, weights, allow_unused=True))
     before = [weight.grad for weight in weights]
     for weight in weights:

@@ -22,9 +22,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from study.engine.sharded_tensors import local_shard
+from study.engine.sharded_tensors import is_shard, local_shard
 
 T = TypeVar("T")
 
@@ -103,7 +102,7 @@ class World:
         On a GPU even the same computation may differ in the last bits. Parts of a sharded tensor stay as they are.
         """
         for tensor in tensors if self.size > 1 else ():
-            if not isinstance(tensor, DTensor):
+            if not is_shard(tensor):
                 dist.broadcast(tensor.detach(), 0)
 
     def average_gradients(self, gradients: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor | None]:
@@ -118,7 +117,7 @@ class World:
         dist.all_reduce(there)
         found: list[Tensor | None] = list(gradients)
         for i, (weight, somewhere) in enumerate(zip(weights, there.tolist(), strict=True)):
-            if somewhere and not isinstance(weight, DTensor):
+            if somewhere and not is_shard(weight):
                 own = found[i]
                 mean = torch.zeros_like(weight) if own is None else own
                 dist.all_reduce(mean)
@@ -131,7 +130,7 @@ class World:
         found = (
             torch.stack(torch._foreach_norm(here, ord=math.inf)).max() if here else torch.zeros((), device=_device())
         )
-        if any(isinstance(weight, DTensor) for weight in weights):
+        if any(is_shard(weight) for weight in weights):
             found = found.float().nan_to_num(nan=math.inf)
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return float(found)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from transformers import DynamicCache
 
 from study.core.rows import ROW_COLUMNS
 from study.data.benchmark import Question
@@ -118,6 +117,8 @@ def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Questi
 def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
     free = [i for i, question in enumerate(asked) if not question.options]
+    from transformers import DynamicCache
+
     cache = DynamicCache() if free else None
     hidden = hidden_states(vlm, batch, cache)
     answers = [answer for question in asked for answer in candidates(question)]

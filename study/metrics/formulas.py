@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import ks_2samp
 
 Values = NDArray[np.float64]
 
@@ -111,6 +109,8 @@ def kolmogorov_smirnov(first: ArrayLike, second: ArrayLike) -> KolmogorovSmirnov
     The p-value is exact up to 10,000 values where no values tie and conservative where some do. Infinite values are
     fine, the order alone counts.
     """
+    from scipy.stats import ks_2samp  # scipy.stats takes most of a second to import
+
     one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if not len(one) or not len(two):
         return KolmogorovSmirnov(NAN, NAN)
@@ -145,6 +145,8 @@ def jensen_shannon_of_profiles(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def _distance(one: NDArray[np.float64], two: NDArray[np.float64], base: float | None = None) -> float:
+    from scipy.spatial.distance import jensenshannon
+
     with np.errstate(invalid="ignore"):  # by rounding, the divergence of equal distributions may come out below 0
         return float(np.nan_to_num(jensenshannon(one, two, base)))
 

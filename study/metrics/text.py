@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
-from typing import NamedTuple
-
-from nltk.stem.porter import PorterStemmer
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
+from functools import cache
+from typing import Any, NamedTuple
 
 from study.data.facts import plain, states
 from study.data.refusals import REFUSALS
@@ -41,7 +37,7 @@ def rouge(reply: str, answer: str) -> Rouge:
         return Rouge(1.0, 1.0, 1.0, 1.0)
     reply, answer = (unicodedata.normalize("NFC", text) for text in (reply, answer))
     foreign = any(not c.isascii() and c.isalnum() for c in reply + answer)
-    found = (_UNICODE if foreign else _PUBLISHED).score(answer, reply)
+    found = _scorer(foreign).score(answer, reply)
     one, two, longest = (float(found[kind].fmeasure) for kind in _KINDS)
     return Rouge(one, two, longest, float(found["rougeL"].recall))
 
@@ -68,6 +64,8 @@ def bleu(reply: str, answer: str) -> float:
 
     Case counts, and equal texts of fewer than four words stay below 1. Raises `ValueError` if the answer is empty.
     """
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # nltk imports scipy.stats
+
     _check(answer)
     return float(sentence_bleu([answer.split()], reply.split(), smoothing_function=SmoothingFunction().method1))
 
@@ -125,19 +123,28 @@ def first_letter(reply: str, letters: Collection[str]) -> str | None:
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
-class _Words(Tokenizer):  # type: ignore[misc]
+_KINDS = ("rouge1", "rouge2", "rougeL")
+
+
+@cache
+def _scorer(foreign: bool) -> Any:
+    """The published scorer, or the same with `words` where there are letters that its tokenizer drops."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(_KINDS, tokenizer=_Words()) if foreign else RougeScorer(_KINDS, use_stemmer=True)
+
+
+class _Words:
     """`words`, stemmed as rouge-score stems: those of more than three characters."""
 
-    stemmer = PorterStemmer()
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stemmer = PorterStemmer()
 
     def tokenize(self, text: str) -> list[str]:
         """The stems of a text."""
         return [self.stemmer.stem(word) if len(word) > 3 else word for word in words(text)]
-
-
-_KINDS = ("rouge1", "rouge2", "rougeL")
-_PUBLISHED = RougeScorer(_KINDS, use_stemmer=True)
-_UNICODE = RougeScorer(_KINDS, tokenizer=_Words())
 
 
 def _folded(text: str) -> str:

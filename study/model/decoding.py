@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import Cache
 
 from study.model.packing import Batch, masks
 from study.model.vlm import VLM
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 @torch.no_grad()

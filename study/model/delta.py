@@ -8,10 +8,9 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from study.core.files import writes
-from study.engine.sharded_tensors import full_tensor, local_shard, overwrite, shard_like
+from study.engine.sharded_tensors import full_tensor, is_shard, local_shard, overwrite, shard_like
 from study.engine.world import world
 from study.model.vlm import VLM
 
@@ -56,7 +55,7 @@ def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:
 
 
 def _gathered(tensor: Tensor) -> Tensor:
-    if not isinstance(tensor, DTensor):
+    if not is_shard(tensor):
         return tensor
     gathered = full_tensor(tensor)
     return gathered.cpu() if writes() else tensor

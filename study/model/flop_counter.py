@@ -29,7 +29,6 @@ from functools import partial, wraps
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.modeling_utils import AttentionInterface
 
 from study.core.terms import PARTS, Part
 from study.model.quantization import QuantizedLinear
@@ -81,6 +80,8 @@ class ComputeCount:
 @contextmanager
 def counted(vlm: VLM) -> Iterator[ComputeCount]:
     """Count what is done within the block by models of `vlm`'s class, whoever calls them: a loss, or `generate`."""
+    from transformers.modeling_utils import AttentionInterface
+
     count = ComputeCount()
     with ExitStack() as stack:
 

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText
 
 from study.core.files import read_json
 from study.engine.world import spreads
@@ -74,10 +72,12 @@ def _check_weights(folder: Path) -> None:
 
 def _empty(folder: Path, dtype: Dtype, attention: Attention) -> Any:
     """The model on the meta device."""
+    import transformers
+
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(
+            model = transformers.AutoModelForImageTextToText.from_config(
                 config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
             )
     except (KeyError, ValueError) as error:
@@ -141,6 +141,8 @@ def load(
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
     """
+    from transformers import AutoModelForImageTextToText
+
     processor = load_processor(folder)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder,

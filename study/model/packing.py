@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Cache
 
 from study.data.picture import Picture
 from study.model.vision import Pixels
 from study.model.vlm import VLM
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 TOKENS_PER_BATCH = 16_384
 

@@ -11,21 +11,24 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
 
 from study.core.terms import PARTS, Part
 from study.data.picture import Picture
-from study.engine.fsdp import ShardedForward, copied, fill
 from study.engine.microbatches import MicroBatching, Run
 from study.model.families import expander, family_of, read_layers, skip_unread, unread
 from study.model.quantization import Quantized, QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixels_from, squared
+
+if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever plans a study needs neither
+    from transformers import PreTrainedModel
+    from transformers.processing_utils import ProcessorMixin
+
+    from study.engine.fsdp import ShardedForward
 
 T = TypeVar("T")
 
@@ -283,6 +286,8 @@ class VLM:
 
     def spread_out(self) -> VLM:
         """The same model, of which each process keeps but a part from now on."""
+        from study.engine.fsdp import ShardedForward
+
         tower, llm = (self.model.get_submodule(self.prefixes[part]) for part in ("vision", "llm"))
         return replace(
             self, spread=ShardedForward(self.model, [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)])
@@ -295,6 +300,8 @@ class VLM:
         Of a model that is spread all are copied: each process holds but a part of them.
         """
         if self.spread is not None:
+            from study.engine.fsdp import copied, fill
+
             twin = replace(self, model=copied(self.model), spread=None).spread_out()
             fill(twin.model, self.model)
             return twin

@@ -29,6 +29,8 @@ def _settings(plan: Plan) -> Json:
     attacker = plan.study.search_attack()
     return {
         **settings,
+        "defaults": canonical(plan.study.preset_methods()),
+        "attack_grid": canonical(plan.study.preset_attacks()),
         "model": plan.identity,
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         "fingerprint": plan.benchmark.fingerprint,

@@ -30,7 +30,7 @@ from study.methods.none import NoMethod
 from study.metrics.meta_evaluation import State
 from study.model.loading import load
 from study.presets import PRESETS
-from study.settings import Gate, Study
+from study.settings import Fields, Gate, Study
 from study.stages import meta_evaluation as meta_evaluation_module
 from study.stages import plan as plans
 from study.stages.manifest import settle
@@ -43,29 +43,30 @@ from tests.helpers.small import borrowed
 
 SMOKE = PRESETS["smoke"][1]
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
-APART = Relearning(people=0.5, facts=1.0, score_at=(2,), schedule=SHORT)
+FIELDS: dict[str, Any] = {"people": 0.5, "facts": 1.0, "score_at": (2,), "schedule": SHORT}
+APART = Relearning(**FIELDS)
 
 
 # ---- which attacks ---------------------------------------------------------------------------------------------
 def test_the_suite_says_how_models_are_rounded_and_relearned() -> None:
     """Its first quantisation, and the first relearning that leaves people out, scored at its end alone."""
-    grid: dict[str, tuple[Attack, ...]] = {
-        "quantization": (Quantization("nf4"), Quantization("int8")),
-        "relearning": (replace(APART, people=1.0), replace(APART, facts=0.5), APART),
+    grid: dict[str, tuple[Fields, ...]] = {
+        "quantization": ({"format": "nf4"}, {"format": "int8"}),
+        "relearning": (FIELDS | {"people": 1.0}, FIELDS | {"facts": 0.5}, FIELDS),
     }
     found = states(replace(SMOKE, attacks=("swap_back", "relearning", "quantization"), attack_grid=grid))
     assert found == {"plain": None, "quantized": Quantization("nf4"), "relearned": replace(APART, facts=0.5)}
-    benign = replace(APART, people=1.0, data="benign")
-    unrelated = states(replace(SMOKE, attack_grid={"relearning": (replace(APART, people=1.0), benign)}))
-    assert unrelated["relearned"] == benign
+    benign = FIELDS | {"people": 1.0, "data": "benign"}
+    unrelated = states(replace(SMOKE, attack_grid={"relearning": (FIELDS | {"people": 1.0}, benign)}))
+    assert unrelated["relearned"] == Relearning(**benign)
 
 
 def test_without_them_int4_is_taken_and_nothing_relearned() -> None:
     assert states(replace(SMOKE, attacks=("swap_back",))) == {"plain": None, "quantized": Quantization("int4")}
     composed = replace(SMOKE, attacks=("swap_back/quantization:format=nf4",))
     assert states(composed)["quantized"] == Quantization("int4")
-    everybody = replace(APART, people=1.0)
-    assert states(replace(SMOKE, attack_grid={"relearning": (everybody,)}))["relearned"] == everybody
+    everybody = FIELDS | {"people": 1.0}
+    assert states(replace(SMOKE, attack_grid={"relearning": (everybody,)}))["relearned"] == Relearning(**everybody)
 
 
 # ---- asking one model ------------------------------------------------------------------------------------------

@@ -389,7 +389,7 @@ def test_another_attack_is_another_study(tmp_path: Path) -> None:
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness="relearning")
     settle(validate_study(study, tmp_path / "data"))
     validate_study(study, tmp_path / "data")
-    grid = {"relearning": (Relearning(score_at=(1,), schedule=SHORT),)}
+    grid = {"relearning": ({"score_at": (1,), "schedule": SHORT},)}
     for changes, said in (
         ({"robustness": "relearning:people=0.4"}, "robustness.attack: relearning there, relearning:people=0.4 asked"),
         ({"robustness": ""}, "robustness.attack: relearning there, None asked"),

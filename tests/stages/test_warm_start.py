@@ -71,7 +71,7 @@ def earlier(root: Path, winners: Mapping[str, Mapping[int, Mapping[str, Any]]], 
 
 def asking(source: Path | None, **changes: Any) -> Study:
     """A study of gradient ascent around a default of 30 steps at a rate of 1e-4, with room for a warm start."""
-    defaults: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=SHORT), "npo": NPO(schedule=SHORT)}
+    defaults = {"gradient_ascent": {"schedule": SHORT}, "npo": {"schedule": SHORT}}
     study = dataclasses.replace(SMOKE, methods=("gradient_ascent",), defaults=defaults, warm_start=source)
     return dataclasses.replace(study, **changes)
 

@@ -6,15 +6,17 @@ import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.processing_utils import ProcessorMixin
 
 from study.core.plugins import find, known
 from study.core.terms import Part
 from study.model.families._sides import side_within_areas, side_within_edges
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers.processing_utils import ProcessorMixin
 
 
 @functools.cache  # asked at every forward pass

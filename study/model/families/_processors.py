@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
-
-from transformers import AutoProcessor
-from transformers.processing_utils import ProcessorMixin
+from typing import TYPE_CHECKING, Any
 
 from study.core.files import read_json
 from study.model.families._family import family_of
+
+if TYPE_CHECKING:
+    from transformers.processing_utils import ProcessorMixin
 
 
 def load_processor(folder: Path) -> ProcessorMixin:
@@ -18,6 +18,8 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
     Raises `ValueError` naming the folder if there is none for images and text, `OSError` if there is none at all.
     """
+    from transformers import AutoProcessor, ProcessorMixin
+
     config = folder / "config.json"
     family = family_of(read_json(config).get("model_type", "") if config.exists() else "")
     own = family.processor

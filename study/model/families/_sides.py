@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedConfig
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 SIDE = 392
 """Side in pixels that pictures are given where a model would take any: 28 patches of 14, 196 tokens of Qwen."""

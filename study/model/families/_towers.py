@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
 
 from study.model.families._family import family_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def read_layers(tower: nn.Module, config: PreTrainedConfig) -> list[nn.Module]:

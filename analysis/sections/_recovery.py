@@ -130,7 +130,7 @@ def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 def ends(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
     """Accuracy of each person `before` and `after` the attack, on some groups of questions."""
-    rows = rows[rows["held_out"].isin(groups)]
+    rows = rows.loc[rows["held_out"].isin(groups), ["person", "score", "step"]]
     steps = rows["step"]
     before, after = rows[steps == steps.min()], rows[steps == steps.max()]
     return pd.DataFrame({"before": bootstrap.by_person(before), "after": bootstrap.by_person(after)})

@@ -7,8 +7,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,34 @@ _SEEN_WITHIN = 10.0
 
 class NotShared(RuntimeError):
     """A machine of the cluster does not see the study's folder."""
+
+
+_START: ContextVar[Callable[[], None]] = ContextVar("start", default=lambda: None)
+
+
+@contextmanager
+def on_demand(ray: AbstractContextManager[None], check: Callable[[], None]) -> Iterator[None]:
+    """While the block lasts, the first `start` enters `ray`, which is `started`, and calls `check`.
+
+    A study that is done needs no Ray: starting and ending one takes seconds, and importing it a few more.
+    """
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            _START.set(lambda: None)
+            stack.enter_context(ray)
+            check()
+
+        before = _START.set(begin)
+        try:
+            yield
+        finally:
+            _START.reset(before)
+
+
+def start() -> None:
+    """Begin what `on_demand` holds ready, unless that was done. Whoever runs something on Ray calls it first."""
+    _START.get()()
 
 
 @contextmanager
@@ -183,6 +212,7 @@ def is_private(address: str) -> bool:
 
 def gpus() -> float:
     """How many GPUs the cluster has now."""
+    start()
     import ray
 
     return float(ray.cluster_resources().get("GPU", 0))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.core.layout import StudyFolder
-from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees
+from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees, start
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ def run_all(
     What a worker has loaded serves its next job. `done(job, error)` is called as each ends. Returns the error of each
     job that failed, by name.
     """
+    start()
     import ray
 
     waiting, second_chance = deque(jobs), SecondChance()

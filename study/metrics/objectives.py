@@ -144,11 +144,12 @@ def _kept(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, group: Group) -> float
 
 def _probability(rows: pd.DataFrame, group: Group, whose: str) -> float:
     role, modality = group
-    chosen = rows[(rows["role"] == role) & (rows["modality"] == modality) & (rows["task"] == "classification")]
+    asked = (rows["role"] == role) & (rows["modality"] == modality) & (rows["task"] == "classification")
+    chosen = rows.loc[asked, "probability"]
     if chosen.empty:
         raise ValueError(f"{whose} has no {role} {modality} classification rows: score these questions")
     # An exact sum does not depend on the order of the rows, so equal rows give equal objectives on every machine.
-    mean = math.fsum(chosen["probability"]) / len(chosen)
+    mean = math.fsum(chosen) / len(chosen)
     if math.isnan(mean):
         raise ValueError(f"{whose} has {role} {modality} classification rows without probability: score them again")
     return mean

@@ -133,7 +133,8 @@ def _all_wrong(rows: pd.DataFrame) -> float:
 
 def _marks(rows: pd.DataFrame) -> pd.DataFrame:
     """The marks of both sides of each pair of questions that are right or wrong."""
-    return paired(rows[rows["task"] != "generation"])[["score_x", "score_y"]]
+    marked = rows.loc[rows["task"] != "generation", ["person", "role", "modality", "task", "fact", "score"]]
+    return paired(marked)[["score_x", "score_y"]]
 
 
 def _worse(rows: pd.DataFrame) -> float:

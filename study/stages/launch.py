@@ -23,6 +23,7 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
     """Run independent jobs; returns the error of each that failed, by name."""
     if not jobs:
         return {}
+    cluster.start()
     with Stage(name, len(jobs), "jobs") as stage:
 
         def done(job: Job, error: str) -> None:
@@ -38,10 +39,11 @@ def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
 
 def run_search(name: str, plan: Plan, search: SearchProblem[Any]) -> None:
     """Run what is missing of a search. Raises `Failed` if a machine does not see the study's folder."""
-    from study.engine.tune_runner import tune_search
-
     study, missing = plan.study, search.missing()
     if missing:
+        cluster.start()
+        from study.engine.tune_runner import tune_search
+
         with Stage(name, missing, "trials") as stage:
             alone = study.processes == 1
             try:

@@ -17,6 +17,7 @@ from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
+from study.engine import cluster
 from study.engine import jobs as ray_jobs
 from study.engine.jobs import Job
 from study.engine.world import ALONE, world
@@ -160,7 +161,7 @@ def learn_all(
     teach together runs out of memory in finer chunks; what was already learned is not learned again.
     `on_progress(model, steps)` is called now and then.
     """
-    # Ray reads its settings when it is imported: not before they are set
+    cluster.start()  # Ray reads its settings when it is imported: not before they are set
     from study.engine.team import WorkersFailed, run_workers
 
     stop = threading.Event()

@@ -41,9 +41,10 @@ def run(study: Study) -> int:
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.root), mirrored(plan.root, study.storage, _warn):
         settle(plan)
-        with cluster.started(
+        ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
-        ):
+        )
+        with cluster.on_demand(ray, lambda: _check_cluster(plan)):
             failures = _stages(plan)
         _finish(plan, failures)
     return 1 if failures else 0
@@ -61,8 +62,6 @@ def _warn(text: str) -> None:
 
 def _stages(plan: Plan) -> list[str]:
     """All stages; returns what failed on the way."""
-    _check_resources(plan)
-    _check_shared(plan)
     context = learn_models(plan)
     gate.check(plan)
     search = search_of(plan, context)
@@ -77,6 +76,12 @@ def _stages(plan: Plan) -> list[str]:
     failures += search_attacks(plan, context, winners)
     failures += meta_evaluate(plan, context)
     return failures
+
+
+def _check_cluster(plan: Plan) -> None:
+    """What can be refused once it is known what Ray has."""
+    _check_resources(plan)
+    _check_shared(plan)
 
 
 def _check_resources(plan: Plan) -> None:

@@ -2,7 +2,8 @@
 
 Readable in black and white: markers and dashes differ beside the colours (seaborn's colour-blind palette, then the same
 colours darkened): 16 methods have 16 markers, 18 have 18 colours. Only `Figure`
-objects are used, so there is no display and no global state, and equal data give equal files.
+objects are used, so there is no display and no global state, and equal data give equal files. Seaborn, which takes a
+second to import, is there once something is drawn: figures of the same data by the same code are not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns  # type: ignore[import-untyped, unused-ignore]
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -60,6 +60,8 @@ def look(method: str, methods: Sequence[str]) -> Look:
     """The look of a method by its place in the study, the same in all figures; vanilla and reference have their own."""
     if method in YARDSTICKS:
         return YARDSTICKS[method]
+    import seaborn as sns  # type: ignore[import-untyped, unused-ignore]
+
     place = list(methods).index(method)
     palette = sns.color_palette("colorblind")
     bright = [palette[number] for number in (0, 1, 2, 3, 4, 5, 9, 6, 8)]  # without grey, the palest last
@@ -72,6 +74,8 @@ def look(method: str, methods: Sequence[str]) -> Look:
 @contextmanager
 def styled() -> Iterator[None]:
     """The settings of all figures, for the time of a block."""
+    import seaborn as sns
+
     base: dict[Any, Any] = sns.axes_style("whitegrid")
     with mpl.rc_context({**base, **RC}):
         yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import bootstrap, naming
@@ -137,11 +138,14 @@ def _over_seeds(values: Sequence[float]) -> dict[str, float]:
 
 def _chosen(study: StudyResults, rows: pd.DataFrame, where: str, *, both: bool = False) -> pd.DataFrame:
     """The rows that a table is about; with `both` of the forget set in both modalities."""
-    there: set[Group] = set(zip(rows["role"], rows["modality"], strict=True))
+    there: set[Group] = set(rows[["role", "modality"]].drop_duplicates().itertuples(index=False, name=None))
     groups: Collection[Group] = keep_groups(study.goal, there)
     if where == "forget":
         groups = [group for group in forget_groups("full" if both else study.goal, there) if group[0] == "forget"]
-    return rows[[group in groups for group in zip(rows["role"], rows["modality"], strict=True)]]
+    asked = np.zeros(len(rows), dtype=bool)
+    for role, modality in groups:
+        asked |= ((rows["role"] == role) & (rows["modality"] == modality)).to_numpy()
+    return rows[asked]
 
 
 def _cells(group: pd.DataFrame) -> list[str]:

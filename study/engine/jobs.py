@@ -32,6 +32,8 @@ def run_all(
     What a worker has loaded serves its next job. `done(job, error)` is called as each ends. Returns the error of each
     job that failed, by name.
     """
+    if not jobs:
+        return {}
     start()
     import ray
 

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from ray.core.generated import instance_manager_pb2
 
 from study.core.files import write_json
 from study.engine import cluster, jobs, tune_runner
-from study.engine.cluster import NotShared, asks_for_token, started
+from study.engine.cluster import NotShared, asks_for_token, on_demand, started
 from study.engine.jobs import quiet_worker
 from study.engine.spot_instances import NO_SPOT, SpotFirst
 from tests import ROOT
@@ -261,3 +263,45 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
     ):
         pass
     assert asks_for_token("127.0.0.1:1") is None
+
+
+# ---- on demand ---------------------------------------------------------------------------------------------------
+@pytest.fixture
+def told() -> list[str]:
+    """What happened to a Ray that is only planted."""
+    return []
+
+
+@contextmanager
+def planted(told: list[str]) -> Iterator[None]:
+    told.append("up")
+    try:
+        yield
+    finally:
+        told.append("down")
+
+
+def test_ray_is_started_once_it_is_asked_for_and_once(told: list[str]) -> None:
+    with on_demand(planted(told), lambda: told.append("checked")):
+        assert told == []
+        cluster.start()
+        cluster.start()
+        assert told == ["up", "checked"]
+    assert told == ["up", "checked", "down"]
+    cluster.start()
+    assert told == ["up", "checked", "down"]
+
+
+def test_ray_is_not_started_for_nothing(told: list[str]) -> None:
+    with on_demand(planted(told), lambda: told.append("checked")):
+        assert jobs.run_all([], lambda job, error: None, at_once=1, gpus=0) == {}
+    assert told == []
+
+
+def test_what_is_refused_of_a_ray_ends_it(told: list[str]) -> None:
+    def refuse() -> None:
+        raise NotShared("node-7")
+
+    with pytest.raises(NotShared, match="node-7"), on_demand(planted(told), refuse):
+        cluster.gpus()
+    assert told == ["up", "down"]

@@ -80,12 +80,11 @@ def tuning_table(study: StudyResults) -> Table:
 
 def costs_table(study: StudyResults) -> Table:
     """What a trial of each method takes."""
-    raw = costs(study)
-    seconds, flops = (raw.filter(like=ending) for ending in ("_seconds", "_flops"))
+    raw, work = costs(study), ("unlearn", "score")
     shown = pd.DataFrame({
         "method": raw["method"],
-        **{name.replace("_seconds", " (s)"): seconds[name].map(lambda v: number(v, 2)) for name in seconds},
-        **{name.replace("_flops", " (GFLOP)"): flops[name].map(_giga) for name in flops},
+        **{f"{name} (s)": raw[f"{name}_seconds"].map(lambda v: number(v, 2)) for name in (*work, "overhead")},
+        **{f"{name} (GFLOP)": raw[f"{name}_flops"].map(_giga) for name in work},
     })  # fmt: skip
     return Table(
         "costs", "Median cost of a trial",

@@ -211,7 +211,7 @@ def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: floa
         found = recovery.objective(own, control, half, utility=utility, keeps=study.attack_keeps)
     except ValueError as error:
         return NAN, str(error)
-    return found, "the attack of the search measured nothing" if math.isnan(found) else ""
+    return found, "the search attack measured nothing" if math.isnan(found) else ""
 
 
 def _attack_state(study: StudyResults, key: str) -> str:

@@ -89,10 +89,11 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "only people and facts that the attacker was not given count. Gain = after - before, of the probability of the "
         "right option; above control = gain - gain of the references under the same attack; normalized recovery = "
         f"(after - before) / (vanilla before - before), not defined where less than {SMALLEST_GAP} was forgotten. All "
-        "seeds of a winner and all references are attacked. Came back: the gain above control is above 0 beyond chance, "
-        f"with Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in which nothing "
-        "came back say of any line that something did; how much else the attack left makes no difference. Equivalent "
-        f"to retraining: two one-sided tests at {ERROR:.0%} place it within {MARGIN} of the control. An attack on the "
+        "seeds of a winner and all references are attacked. Came back: the gain above control is above 0 beyond "
+        f"chance, with Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in "
+        "which nothing came back say of any line that something did; how much else the attack left makes no "
+        f"difference. Equivalent to retraining: two one-sided tests at {ERROR:.0%} place it within {MARGIN} of the "
+        "control. An attack on the "
         f"weights that leaves less than {keeps} of the retain accuracy, relative to the control's, has collapsed the "
         "model: that nothing came back then says nothing.",
     )

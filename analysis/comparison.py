@@ -61,7 +61,8 @@ def bench(study: StudyResults, ratio: int) -> Bench | None:
     goal: Goal = study.goal
     wanted, kept = terms(references[0], forget_groups(goal, there)), keep_groups(goal, there)
     sums = tuple(_sums(vanilla[:1], group)[:, 0] for group in kept)
-    return Bench(wanted, scores(references, wanted, "the reference"), sums, kept)
+    people = _people(references[0], PEOPLE)
+    return Bench(wanted, scores(references, wanted, "the reference", people), sums, kept)
 
 
 @lru_cache(maxsize=256)
@@ -71,8 +72,8 @@ def model(study: StudyResults, name: str, keys: tuple[str, ...], ratio: int) -> 
     if against is None or not runs:
         return None
     seed = f"seed of {name}"
-    keep = tuple(Block(_sums(runs, group), (_axis(group), seed, "")) for group in against.groups)
-    return Model(name, scores(runs, against.terms, name), keep)
+    keep = tuple(Block(_sums(runs, group), (_axis(group[0]), seed, "")) for group in against.groups)
+    return Model(name, scores(runs, against.terms, name, _people(runs[0], PEOPLE)), keep)
 
 
 def floor(study: StudyResults, ratio: int) -> list[float]:
@@ -93,7 +94,7 @@ def gap_of(found: Model, against: Bench) -> Estimate:
 def difference(one: Model, other: Model, against: Bench, measure: Callable[[float, float], float]) -> Estimate:
     """How much farther the second model is from the ideal point than the first, paired by person and reference."""
     blocks = [Block(against.references, (PEOPLE, REFERENCES, ""))]
-    blocks += [Block(v, (_axis(group), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
+    blocks += [Block(v, (_axis(group[0]), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
     size = len(against.groups)
     for found in (one, other):
         blocks += [Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
@@ -103,7 +104,7 @@ def difference(one: Model, other: Model, against: Bench, measure: Callable[[floa
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
         return _distance(far, references, vanilla, measure) - _distance(near, references, vanilla, measure)
 
-    people = sorted({PEOPLE, *map(_axis, against.groups)})
+    people = sorted({PEOPLE, *(_axis(role) for role, _ in against.groups)})
     return estimate(farther, blocks, people, [one.seed, other.seed, REFERENCES])
 
 
@@ -146,15 +147,21 @@ def _kept(mine: Values, before: Values) -> float:
     return min(1.0, own / its)
 
 
-def _axis(group: Group) -> str:
-    """The people that a group of questions is about: those to be forgotten are asked in several roles."""
-    return PEOPLE if group[0] in ("forget", "test", "spared") else f"{group[0]} people"
+def _axis(role: str) -> str:
+    """The people that questions of a role are about: those to be forgotten are asked in several roles."""
+    return PEOPLE if role in ("forget", "test", "spared") else f"{role} people"
+
+
+def _people(rows: pd.DataFrame, axis: str) -> list[str]:
+    """All people of an axis, so that its units are the same in every group, whatever each of them is asked there."""
+    return sorted(rows.loc[rows["role"].map(_axis) == axis, "person"].unique())
 
 
 def _sums(runs: Sequence[pd.DataFrame], group: Group) -> Values:
     """The sum of probabilities and the number of choices of each person and seed, (people, seeds, 2)."""
-    found = []
+    people, found = _people(runs[0], _axis(group[0])), []
     for rows in runs:
         asked = (rows["role"] == group[0]) & (rows["modality"] == group[1]) & (rows["task"] == "classification")
-        found.append(rows[asked].groupby("person")["probability"].agg(["sum", "count"]).sort_index().to_numpy(float))
+        sums = rows[asked].groupby("person")["probability"].agg(["sum", "count"])
+        found.append(sums.reindex(people, fill_value=0.0).to_numpy(float))
     return np.stack(found, axis=1)

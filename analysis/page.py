@@ -27,18 +27,17 @@ def write(
     methods: Sequence[str],
     links: Mapping[str, str],
     **values: Any,
-) -> None:
-    """Write the page, and beside it `tables/` and `figures/`; what lies there of earlier parts is removed.
+) -> set[Path]:
+    """Write the page, and beside it `tables/` and `figures/`; the paths of their files.
 
     The section without a title is the box on top. A cell of a table that is a key of `links` leads to its value.
     """
     folder = page.parent
     kept = {path for _, parts in sections for part in parts for path in _write(part, folder, methods)}
-    for path in {path for kind in ("figures", "tables") for path in (folder / kind).glob("*")} - kept:
-        path.unlink()
     shown = [(title, list(_blocks(parts, folder))) for title, parts in sections]
     filled = [(title, blocks) for title, blocks in shown if blocks]
     keep(page, _template(template).render(sections=filled, links=links, **values))
+    return kept
 
 
 def _write(part: Part, folder: Path, methods: Sequence[str]) -> Iterator[Path]:

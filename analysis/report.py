@@ -30,8 +30,10 @@ def build(root: Path, cold: Path | None = None) -> Outcome:
     study = read(root, cold)
     folder = study.folder
     links = {key: Path(relpath(folder.record(key), folder.report)).as_posix() for key in study.trials}
-    page.write(
+    kept = page.write(
         "report.html.jinja", folder.page, [(s.title, list(s.parts(study))) for s in sections()], study.methods, links,
         study=study, name=study.name, trials=list(trials(study)["state"]),
     )  # fmt: skip
+    for path in {path for kind in ("figures", "tables") for path in (folder.report / kind).glob("*")} - kept:
+        path.unlink()  # of sections, trials or attacks that are no longer there
     return Outcome(folder.page, winners.printed(study), attacks.printed(study))

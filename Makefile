@@ -1,5 +1,6 @@
 # make install   a .venv with exactly the packages of requirements.lock
 # make study     install, then run the study; ARGS are its arguments: make study ARGS='--help'
+# make pool      the default study on five worlds, about an hour, and all of them as one answer: docs/pool.csv
 # make check     lint, types and the quick tests, on two families of models; of one room: make check ROOM=metrics
 # make test      lint, types and all tests, as CI does; ARGS go to pytest, here as above: make test ARGS='-k cluster'
 # make lock      resolve pyproject.toml afresh into the two lock files; TORCH=2.14.0 moves torch too
@@ -8,7 +9,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install study lint check test lock clean
+.PHONY: install study pool lint check test lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -56,6 +57,17 @@ install: .venv/.installed
 
 study: install
 	@$(BIN)/python study/run.py $(ARGS)
+
+# The seeds of the benchmark; a study that is there continues, so an interrupted pool does, too.
+WORLDS := 0 1 2 3 4
+
+pool: install
+	@for world in $(WORLDS); do \
+	    $(BIN)/python study/run.py tiny --benchmark synthetic:seed=$$world --study-dir runs/worlds/$$world; \
+	done
+	@$(BIN)/python -m analysis --pool $(WORLDS:%=runs/worlds/%)
+	@cp runs/worlds/pool/tables/pool.csv docs/pool.csv
+	@echo "README's ranking is runs/worlds/pool/tables/pool.md"
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check

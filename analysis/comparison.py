@@ -91,10 +91,19 @@ def gap_of(found: Model, against: Bench) -> Estimate:
     )  # fmt: skip
 
 
+def distance_of(found: Model, against: Bench, measure: Callable[[float, float], float]) -> Estimate:
+    """The distance of a model to the ideal point, with its spread."""
+    size = len(against.groups)
+    blocks = [*_baselines(against), Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
+    return estimate(
+        lambda v: _distance(v[1 + size :], v[0], v[1 : 1 + size], measure),
+        blocks, _axes(against), [found.seed, REFERENCES],
+    )  # fmt: skip
+
+
 def difference(one: Model, other: Model, against: Bench, measure: Callable[[float, float], float]) -> Estimate:
     """How much farther the second model is from the ideal point than the first, paired by person and reference."""
-    blocks = [Block(against.references, (PEOPLE, REFERENCES, ""))]
-    blocks += [Block(v, (_axis(group[0]), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
+    blocks = _baselines(against)
     size = len(against.groups)
     for found in (one, other):
         blocks += [Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
@@ -104,8 +113,7 @@ def difference(one: Model, other: Model, against: Bench, measure: Callable[[floa
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
         return _distance(far, references, vanilla, measure) - _distance(near, references, vanilla, measure)
 
-    people = sorted({PEOPLE, *(_axis(role) for role, _ in against.groups)})
-    return estimate(farther, blocks, people, [one.seed, other.seed, REFERENCES])
+    return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
 
 
 def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
@@ -127,6 +135,17 @@ def most_known(study: StudyResults, keys: Sequence[str], ratio: int) -> tuple[st
     """The person of whom a model still knows most on the test half, and how much: the mean over all terms."""
     against, runs = bench(study, ratio), rows_of(study, [study.trials[key] for key in keys if key in study.trials])
     return worst_person(runs, against.terms) if against and runs else ("", math.nan)
+
+
+def _baselines(against: Bench) -> list[Block]:
+    """The references, then vanilla on each group that must stay."""
+    vanilla = [Block(v, (_axis(group[0]), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
+    return [Block(against.references, (PEOPLE, REFERENCES, "")), *vanilla]
+
+
+def _axes(against: Bench) -> list[str]:
+    """The axes of all people that a distance is about."""
+    return sorted({PEOPLE, *(_axis(role) for role, _ in against.groups)})
 
 
 def _distance(

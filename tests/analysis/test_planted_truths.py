@@ -317,6 +317,14 @@ def test_nothing_is_called_nan(tmp_path: Path, kind: str) -> None:
     assert not [text for text in texts if re.search(r"\b(nan|NaN|None|inf)\b", text)]
 
 
+def test_an_attack_that_failed_shows_nothing(tmp_path: Path) -> None:
+    """Nor does one that was never run: of both methods the robustness is unknown, and nothing held."""
+    text = said(half_attacked(tmp_path))
+    assert "No attack on VKD could be compared with the same on the references, so its robustness is unknown." in text
+    assert "NPO has not been attacked yet, so its robustness is unknown." in text
+    assert not [word for word in ("came back", "equivalent", "collapsed") if word in text]
+
+
 @pytest.mark.parametrize("kind", ["one reference", "one seed"])
 def test_an_unknown_noise_floor_is_said_to_be_unknown(tmp_path: Path, kind: str) -> None:
     study = STUDIES[kind](tmp_path)

@@ -12,8 +12,8 @@ import pandas as pd
 
 from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
-from study.core.terms import Goal
-from study.metrics.forget_gap import PEOPLE, REFERENCES, Group, Term, gap, noise_floor, scores, terms, worst_person
+from study.core.terms import Goal, Group
+from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap, noise_floor, scores, terms, worst_person
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
 
@@ -61,7 +61,8 @@ def bench(study: StudyResults, ratio: int) -> Bench | None:
     goal: Goal = study.goal
     wanted, kept = terms(references[0], forget_groups(goal, there)), keep_groups(goal, there)
     sums = tuple(_sums(vanilla[:1], group)[:, 0] for group in kept)
-    return Bench(wanted, scores(references, wanted, "the reference"), sums, kept)
+    people = _people(references[0], PEOPLE)
+    return Bench(wanted, scores(references, wanted, "the reference", people), sums, kept)
 
 
 @lru_cache(maxsize=256)
@@ -71,8 +72,8 @@ def model(study: StudyResults, name: str, keys: tuple[str, ...], ratio: int) -> 
     if against is None or not runs:
         return None
     seed = f"seed of {name}"
-    keep = tuple(Block(_sums(runs, group), (_axis(group), seed, "")) for group in against.groups)
-    return Model(name, scores(runs, against.terms, name), keep)
+    keep = tuple(Block(_sums(runs, group), (_axis(group[0]), seed, "")) for group in against.groups)
+    return Model(name, scores(runs, against.terms, name, _people(runs[0], PEOPLE)), keep)
 
 
 def floor(study: StudyResults, ratio: int) -> list[float]:
@@ -96,7 +97,7 @@ def distance_of(found: Model, against: Bench, measure: Callable[[float, float], 
     blocks = [*_baselines(against), Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
     return estimate(
         lambda v: _distance(v[1 + size :], v[0], v[1 : 1 + size], measure),
-        blocks, _people(against), [found.seed, REFERENCES],
+        blocks, _axes(against), [found.seed, REFERENCES],
     )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def difference(one: Model, other: Model, against: Bench, measure: Callable[[floa
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
         return _distance(far, references, vanilla, measure) - _distance(near, references, vanilla, measure)
 
-    return estimate(farther, blocks, _people(against), [one.seed, other.seed, REFERENCES])
+    return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
 
 
 def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
@@ -138,13 +139,13 @@ def most_known(study: StudyResults, keys: Sequence[str], ratio: int) -> tuple[st
 
 def _baselines(against: Bench) -> list[Block]:
     """The references, then vanilla on each group that must stay."""
-    vanilla = [Block(v, (_axis(group), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
+    vanilla = [Block(v, (_axis(group[0]), "")) for v, group in zip(against.vanilla, against.groups, strict=True)]
     return [Block(against.references, (PEOPLE, REFERENCES, "")), *vanilla]
 
 
-def _people(against: Bench) -> list[str]:
+def _axes(against: Bench) -> list[str]:
     """The axes of all people that a distance is about."""
-    return sorted({PEOPLE, *map(_axis, against.groups)})
+    return sorted({PEOPLE, *(_axis(role) for role, _ in against.groups)})
 
 
 def _distance(
@@ -165,15 +166,21 @@ def _kept(mine: Values, before: Values) -> float:
     return min(1.0, own / its)
 
 
-def _axis(group: Group) -> str:
-    """The people that a group of questions is about: those to be forgotten are asked in several roles."""
-    return PEOPLE if group[0] in ("forget", "test", "spared") else f"{group[0]} people"
+def _axis(role: str) -> str:
+    """The people that questions of a role are about: those to be forgotten are asked in several roles."""
+    return PEOPLE if role in ("forget", "test", "spared") else f"{role} people"
+
+
+def _people(rows: pd.DataFrame, axis: str) -> list[str]:
+    """All people of an axis, so that its units are the same in every group, whatever each of them is asked there."""
+    return sorted(rows.loc[rows["role"].map(_axis) == axis, "person"].unique())
 
 
 def _sums(runs: Sequence[pd.DataFrame], group: Group) -> Values:
     """The sum of probabilities and the number of choices of each person and seed, (people, seeds, 2)."""
-    found = []
+    people, found = _people(runs[0], _axis(group[0])), []
     for rows in runs:
         asked = (rows["role"] == group[0]) & (rows["modality"] == group[1]) & (rows["task"] == "classification")
-        found.append(rows[asked].groupby("person")["probability"].agg(["sum", "count"]).sort_index().to_numpy(float))
+        sums = rows[asked].groupby("person")["probability"].agg(["sum", "count"])
+        found.append(sums.reindex(people, fill_value=0.0).to_numpy(float))
     return np.stack(found, axis=1)

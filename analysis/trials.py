@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import comparison, pareto
@@ -133,8 +134,8 @@ def _beside(study: StudyResults, method: str, keys: Sequence[str], ratio: int) -
     references = comparison.rows_of(study, study.yardsticks("reference", ratio))
     means = [mean_gap(rows, references, study.goal) for rows in comparison.rows_of(study, members)]
     return {
-        "forget_gap_low": max(0.0, low), "forget_gap_high": high, "mean_gap": math.fsum(means) / len(means),
-        "tied": False, "known_person": person, "known": known,
+        "forget_gap_low": float(np.maximum(0.0, low)), "forget_gap_high": high,
+        "mean_gap": math.fsum(means) / len(means), "tied": False, "known_person": person, "known": known,
         "noise_floor": max(comparison.floor(study, ratio), default=NAN),
     }  # fmt: skip
 
@@ -211,7 +212,7 @@ def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: floa
         found = recovery.objective(own, control, half, utility=utility, keeps=study.attack_keeps)
     except ValueError as error:
         return NAN, str(error)
-    return found, "the attack of the search measured nothing" if math.isnan(found) else ""
+    return found, "the search attack measured nothing" if math.isnan(found) else ""
 
 
 def _attack_state(study: StudyResults, key: str) -> str:

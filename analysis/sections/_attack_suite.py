@@ -76,13 +76,13 @@ def _attacked(study: StudyResults) -> Iterator[Attacked]:
     found = suite(study)
     for ratio in study.ratios:
         for label, members in study.labelled(ratio):
-            for key in found:
+            for key, name in found.items():
                 if case := case_of(study, label, members, key):
-                    yield case
+                    yield case._replace(settings=name)
 
 
 def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], attack: str) -> Attacked | None:
-    """One attack on all trials (seeds) that stand for one model and met it; none if none did."""
+    """One attack, named among all, on all trials (seeds) that stand for one model and met it; none if none did."""
     hits = [(t, hit) for t in members if (hit := finished(study, t.key, attack))]
     if not hits:
         return None

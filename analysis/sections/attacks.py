@@ -19,7 +19,7 @@ from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
 from analysis.tables import NOTHING, Table, number, two, with_interval
 
-SEARCHED = "attack search: worst"
+WORST = "worst attack of suite and search"
 CELL = "#d5d5d5"
 COLUMNS_WIDTH = 4.6
 """Inches that all columns of the heat map take, about."""
@@ -32,8 +32,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield Plot(
         "attack_heatmap",
         "Robustness to each attack: the gain in accuracy above control on held-out people and facts, test half. Grey "
-        "cells say nothing about robustness; ? has no control. The last line, where there is one, is the worst attack "
-        "that the attack search found, selected on the validation half.",
+        "cells say nothing about robustness; ? has no control. The last line, where attacks were searched for as well, "
+        "is the worst attack of all, that of the table of worst attacks.",
         heat_data(study),
         draw_heat,
     )
@@ -130,19 +130,13 @@ def _curves(axis: Axes, data: pd.DataFrame, methods: Sequence[str]) -> None:
 
 
 def heat_data(study: StudyResults) -> pd.DataFrame:
-    """The gain above control of each winner under each attack of the suite and the worst of the attack search."""
+    """The gain above control of each winner under each attack of the suite and, if some were searched, the worst."""
     fixed = _recovery.pooled_groups(study)
     fixed = fixed[~fixed["method"].isin(YARDSTICKS)]
-    lines, trials = [], _worst_attack.trials(study)
-    for (method, _), keys in study.winners.items():
-        attack = _worst_attack.chosen(trials[trials["trial"].notna() & (trials["key"] == keys[0])])
-        members = [study.trials[key] for key in keys if key in study.trials]
-        line = _worst_attack.compared_in_full(study, method, members, attack) if attack else None
-        if line is not None:
-            lines.append({**line, "settings": SEARCHED})
-    searched = _recovery.judged(lines, study)
+    worst = _worst_attack.table(study)
+    worst = worst[(worst["proposals"] > 0) & (worst["attack"] != "")].assign(settings=WORST)
     columns = ["method", "ratio", "settings", "above_control", "verdict"]
-    parts = [part[columns] for part in (fixed, searched) if len(part)]
+    parts = [part[columns] for part in (fixed, worst) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
@@ -150,8 +144,8 @@ def draw_heat(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """One panel for each ratio, stacked; columns are methods, rows attacks. A grey cell says nothing."""
     ratios = sorted(data["ratio"].unique())
     there = [method for method in methods if (data["method"] == method).any()]
-    rows = [name for name in dict.fromkeys(data["settings"]) if name != SEARCHED]
-    rows += [SEARCHED] if (data["settings"] == SEARCHED).any() else []
+    rows = [name for name in dict.fromkeys(data["settings"]) if name != WORST]
+    rows += [WORST] if (data["settings"] == WORST).any() else []
     labels = [naming.wrapped(name, 40) for name in rows]
     height = sum(0.17 + 0.11 * label.count("\n") for label in labels)
     most = max(1, int(COLUMNS_WIDTH / len(there) * 72 / 8.5))
@@ -171,7 +165,7 @@ def draw_heat(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
         axis.set_yticks((edges[1:] + edges[:-1]) / 2, labels)
         axis.tick_params(length=0)
         axis.grid(visible=False)
-        if rows[-1] == SEARCHED:
+        if rows[-1] == WORST:
             axis.axhline(edges[-2], color=INK, linewidth=0.8)
     axes[-1].set_xticks(range(len(there)), names, rotation=90 if len(there) > UPRIGHT else 0)
     signs = [Patch(color=CELL, label=f"{sign} {what}") for what, sign in NOTHING_TO_SEE.items()]

@@ -13,9 +13,11 @@ from analysis.sections._recovery import HELD_OUT, SMALLEST_GAP
 from analysis.study_folder import StudyResults
 from analysis.tables import interval
 from analysis.trials import counts, objectives_of, winners
+from study.metrics.intervals import FEWEST_PEOPLE
 
 HELD = {"equivalent to retraining", "less than retraining"}
 """Verdicts on a method of which nothing came back."""
+UNKNOWN_FLOOR = " How far retrainings differ among themselves is not known: there is one reference."
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -57,31 +59,34 @@ def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, wor
         said.append(f"no method can be recommended: every winner has collapsed ({broken}).")
         return " ".join(filter(None, said))
     best, tied = usable.iloc[0], usable[usable["tied"]]
+    named = tied if len(tied) > 1 else usable[:1]
     if best["distance"] >= before:
         said.append(
             f"no method improves on vanilla: the best winner, {naming.method(best['method'])}, has a distance of "
             f"{best['distance']:.2f} to the ideal point, vanilla {before:.2f}."
         )
     else:
-        said.append(_best(best, idle[0]["forget_gap"]) if len(tied) < 2 else _tied(tied, idle[0]["forget_gap"]))
-        said += [
-            _worst(worst, method, ratio, len(tied)) for method in (tied if len(tied) > 1 else usable[:1])["method"]
-        ]
-        said += [_kept_person(study, best, ratio), _front(study, best["method"], ratio)]
-        if len(tied) < 2:
+        vanilla = idle[0]["forget_gap"]
+        said.append(_tied(tied, vanilla) if len(named) > 1 else _best(best, vanilla, len(usable) - 1))
+        said += [_worst(worst, method, ratio, len(named)) for method in named["method"]]
+        said += [_kept_person(study, line, ratio) for _, line in named.iterrows()]
+        said.append(_front(study, best["method"], ratio))
+        if len(named) < 2:
             said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
     if broken:
         said.append(f"Collapsed rather than unlearned: {broken}.")
     return " ".join(filter(None, said))
 
 
-def _best(best: pd.Series, before: float) -> str:
+def _best(best: pd.Series, before: float, others: int) -> str:
+    """The one method that is nearest, beside the number of others that are farther."""
     seeds = int(best["seeds"])
+    apart = f" and is told apart from {'all others' if others > 1 else 'the other'}" if others else ""
     recovered = f", a recovery of {best['recovery']:.2f} under the search attack" if "recovery" in best else ""
     return (
-        f"{naming.method(best['method'])} comes closest to the ideal point and is told apart from all others: a forget "
-        f"gap of {_gap(best)} to the references, which never saw the forget set (vanilla: {before:.2f}){recovered} and "
-        f"a utility of {best['utility']:.2f} (vanilla: 1), on the test half of the questions "
+        f"{naming.method(best['method'])} comes closest to the ideal point{apart}: a forget gap of {_gap(best)} to the "
+        f"references, which never saw the forget set (vanilla: {before:.2f}){recovered} and a utility of "
+        f"{best['utility']:.2f} (vanilla: 1), on the test half of the questions "
         f"({seeds} seed{'s' if seeds > 1 else ''}).{_within(best)}"
     )
 
@@ -91,19 +96,25 @@ def _tied(tied: pd.DataFrame, before: float) -> str:
         f"{naming.method(line['method'])} (gap {_gap(line)}, utility {line['utility']:.2f})"
         for _, line in tied.iterrows()
     ]
-    within = tied[tied["forget_gap"] <= tied["noise_floor"]]
-    floor = (
-        f" The noise floor of retraining is {tied['noise_floor'].iloc[0]:.2f}"
-        if tied["noise_floor"].notna().all()
-        else ""
+    why = (
+        "Their order may be chance: 95 % intervals of their differences, paired by person, include 0."
+        if tied["farther_low"][1:].notna().all()
+        else f"Their differences have no interval: it takes at least {FEWEST_PEOPLE} people of each set."
     )
-    reach = (f"; {naming.listed([naming.method(m) for m in within['method']])} "
-             f"{'lie' if len(within) > 1 else 'lies'} within it") if len(within) else ""  # fmt: skip
     return (
         f"the methods closest to the ideal point cannot be told apart: {naming.listed(each)}; vanilla's gap is "
-        f"{before:.2f}. The order is by chance: 95 % intervals of their differences, paired by person, include 0."
-        f"{floor}{reach}{'.' if floor else ''}"
+        f"{before:.2f}. {why}{_tied_within(tied)}"
     )
+
+
+def _tied_within(tied: pd.DataFrame) -> str:
+    """Which of several methods lie within the noise floor."""
+    floor = tied["noise_floor"].iloc[0]
+    if math.isnan(floor):
+        return UNKNOWN_FLOOR
+    within = [naming.method(name) for name in tied.loc[tied["forget_gap"] <= floor, "method"]]
+    who = f"; {naming.listed(within)} {'lie' if len(within) > 1 else 'lies'} within it" if within else ""
+    return f" The noise floor of retraining is {floor:.2f}{who}."
 
 
 def _gap(line: pd.Series) -> str:
@@ -112,18 +123,18 @@ def _gap(line: pd.Series) -> str:
 
 def _within(best: pd.Series) -> str:
     if math.isnan(best["noise_floor"]):
-        return " How far retrainings differ among themselves is not known: there is one reference."
+        return UNKNOWN_FLOOR
     near = "within" if best["forget_gap"] <= best["noise_floor"] else "above"
     return f" That is {near} the noise floor of retraining ({best['noise_floor']:.2f})."
 
 
-def _kept_person(study: StudyResults, best: pd.Series, ratio: int) -> str:
-    """Whom the nearest method kept, if it knows more of one person than the references of any."""
+def _kept_person(study: StudyResults, line: pd.Series, ratio: int) -> str:
+    """Whom a method kept, if it knows more of one person than the references of any."""
     _, most = comparison.most_known(study, [t.key for t in study.yardsticks("reference", ratio)], ratio)
-    if not best["known"] > most + SMALLEST_GAP:
+    if not line["known"] > most + SMALLEST_GAP:
         return ""
     return (
-        f"Caution: of {best['known_person']} {naming.method(best['method'])} still knows {best['known']:.2f}, of "
+        f"Caution: of {line['known_person']} {naming.method(line['method'])} still knows {line['known']:.2f}, of "
         f"nobody do the references know more than {most:.2f}."
     )
 

@@ -17,8 +17,7 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import NOTHING, Table, number, with_interval
 from study.core.records import TrialRecord
-from study.core.terms import MODALITIES, ROLES, TASKS
-from study.metrics.forget_gap import Group
+from study.core.terms import MODALITIES, ROLES, TASKS, Group
 from study.metrics.formulas import average
 from study.metrics.objectives import forget_groups, keep_groups
 from study.metrics.registry import METRICS, Comparison, Mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import INK, YARDSTICKS, Look, legend, line, look, mark, panels
-from analysis.tables import Table, interval, number, parameters
+from analysis.tables import NOTHING, Table, interval, number, parameters
 from analysis.trials import OBJECTIVES, columns, objectives_of, quality, search_attack, trials, winners
 from study.metrics.objectives import BROKEN
 
@@ -89,7 +90,7 @@ def _winner(line: pd.Series) -> dict[str, Any]:
         "utility": number(line["utility"]), **({"recovery": number(line["recovery"])} if "recovery" in line else {}),
         "distance": number(line["distance"]),
         "farther": interval(line["farther"], line["farther_low"], line["farther_high"]),
-        "most known": f"{line['known_person']} {number(line['known'], 2)}", "mean gap": number(line["mean_gap"]),
+        "most known": _known(line["known_person"], line["known"]), "mean gap": number(line["mean_gap"]),
         "validation distance": number(line["select_distance"]), "retain kept": number(line["retained"]),
         "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": _mark(line),
         "key": line["key"],
@@ -101,6 +102,11 @@ def _mark(line: pd.Series) -> str:
         return "collapsed"
     within = ["like retraining"] * bool(line["forget_gap"] <= line["noise_floor"])
     return ", ".join(["tied"] * bool(line["tied"]) + within)
+
+
+def _known(person: str, known: float) -> str:
+    """Of whom a model knows most, and how much."""
+    return NOTHING if math.isnan(known) else f"{person} {known:.2f}"
 
 
 def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
     return {
         "forget %": ratio, "method": kind, "forget gap": shown, "utility": number(values["utility"]),
         **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
-        "distance": number(values["distance"]), "farther": "", "most known": f"{person} {number(known, 2)}",
+        "distance": number(values["distance"]), "farther": "", "most known": _known(person, known),
         "mean gap": "", "validation distance": number(chosen["distance"]),
         "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": f"{len(found)}",
         "mark": "baseline" if kind == "vanilla" else "noise floor", "key": found[0].key,

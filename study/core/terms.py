@@ -23,6 +23,8 @@ Modality = Literal["image_text", "text"]
 Task = Literal["classification", "generation", "cloze"]
 Half = Literal["select", "report"]
 Goal = Literal["visual", "full"]
+Group = tuple[Role, Modality]
+"""Questions about one set of people in one modality."""
 
 ROLES: tuple[Role, ...] = ("forget", "test", "spared", "retain", "real")
 MODALITIES: tuple[Modality, ...] = ("image_text", "text")

@@ -37,10 +37,9 @@ P = TypeVar("P", bound=Proposal)
 
 
 class JobResult(NamedTuple):
-    """The result of a job: its objectives by name, and by how much it exceeds each constraint (0 is feasible)."""
+    """The result of a job: its objectives by name."""
 
     values: Mapping[str, float]
-    beyond: Mapping[str, float] = {}
 
 
 class SearchProblem(ABC, Generic[J, P]):
@@ -191,5 +190,4 @@ def _told(series: SearchProblem[J, P], label: str, params: Mapping[str, Any], *,
         params=replay.params,
         distributions=replay.distributions,
         values=None if outcome is None else [outcome.values[name] for name in series.directions],
-        constraints=None if outcome is None else dict(outcome.beyond),
     )

@@ -1,4 +1,4 @@
-"""The attack search: for each winner the attack with the largest recovery that leaves the model usable.
+"""The attack search: for each winner the attack with the largest recovery, whatever it leaves of the model.
 
 Every proposal is run on the winner and, with the same budget, on the reference: what counts is the gain above that.
 """
@@ -22,7 +22,7 @@ from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.checkpoints import is_cached
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
-from study.metrics.recovery import above_control, kept
+from study.metrics.recovery import above_control
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,6 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     seed: int
     lookahead: int
     random_trials: int
-    keeps: float
-    """Minimum fraction of the retain accuracy that an attacked model must keep."""
 
     @property
     def proposal_type(self) -> type[AttackProposal]:
@@ -100,7 +98,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         return "failed" in self._states(job) or all(state == "complete" for state in self._states(job))
 
     def outcome(self, job: AttackJob) -> JobResult | None:
-        """The recovery on the validation half, and by how much the kept retain accuracy falls below the bound."""
+        """The recovery on the validation half: whatever else the attack leaves, facts that are out are out."""
         if not all(state == "complete" for state in self._states(job)):
             return None
         key = content_key(job.attacker)
@@ -109,11 +107,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
             recovery = above_control(own, control, "select")
         except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
             return None
-        return (
-            None
-            if math.isnan(recovery)
-            else JobResult({"recovery": recovery}, {"kept": self.keeps - kept(own, "select")})
-        )
+        return None if math.isnan(recovery) else JobResult({"recovery": recovery})
 
     def execute(self, job: AttackJob, waited: float) -> dict[str, Any]:
         """Attack the winner and its control."""
@@ -136,10 +130,9 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         return f"{label} {number + 1} of {self.trials}"
 
     def worst(self, label: str) -> Attack | None:
-        """The attack with the largest recovery that leaves enough retain accuracy; of all attacks, if none does."""
+        """The attack with the largest recovery."""
         found = self.outcomes(label)
-        within = {job: outcome for job, outcome in found.items() if outcome.beyond["kept"] <= 0} or found
-        best = max(within, key=lambda job: (within[job].values["recovery"], job.key), default=None)
+        best = max(found, key=lambda job: (found[job].values["recovery"], job.key), default=None)
         return best.attacker if best else None
 
     def _is_loaded(self, target: Trial) -> bool:

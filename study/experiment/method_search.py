@@ -92,7 +92,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return {"ratio": job.ratio, "default": number < len(self.ratios), **warm}
 
     def is_done(self, job: Trial) -> bool:
-        """Whether the trial has its record and, if it ended well, has met the attack of the search."""
+        """Whether the trial has its record and, if it ended well, has met the search attack."""
         if self._state(job) != "complete" or self.attacker is None:
             return self._state(job) != "unfinished"
         return attack_state(self.context.folder, job, self.attacker) != "unfinished"

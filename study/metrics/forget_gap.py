@@ -25,11 +25,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from study.core.terms import Modality, Role, Task
+from study.core.terms import Group, Modality, Role, Task
 from study.metrics.formulas import wasserstein
 from study.metrics.intervals import Block, Estimate, Values, estimate
-
-Group = tuple[Role, Modality]
 
 MEASURES: dict[Task, str] = {"classification": "probability", "generation": "likelihood", "cloze": "likelihood"}
 """The column of rows by which a question of each task counts."""
@@ -70,15 +68,18 @@ def person_scores(rows: pd.DataFrame, wanted: Sequence[Term], whose: str = "the 
     return pd.DataFrame(found).sort_index()
 
 
-def scores(runs: Sequence[pd.DataFrame], wanted: Sequence[Term], whose: str = "the model") -> Values:
-    """The person scores of several seeds of one model, of shape (people, seeds, terms).
+def scores(
+    runs: Sequence[pd.DataFrame], wanted: Sequence[Term], whose: str = "the model", people: Sequence[str] | None = None
+) -> Values:
+    """The person scores of several seeds of one model, of shape (people, seeds, terms); of all `people` if given.
 
     Raises `ValueError` as `person_scores` does, and if the seeds were not asked about the same people.
     """
     found = [person_scores(rows, wanted, whose) for rows in runs]
     if any(list(frame.index) != list(found[0].index) for frame in found):
         raise ValueError(f"the seeds of {whose} were asked about different people: score them again")
-    return np.stack([frame.to_numpy(dtype=float) for frame in found], axis=1)
+    lines = found[0].index if people is None else pd.Index(people)
+    return np.stack([frame.reindex(lines).to_numpy(dtype=float) for frame in found], axis=1)
 
 
 def gap(model: Values, references: Values) -> float:

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, stdtrit
 
 LEVEL = 0.95
 FEWEST_PEOPLE = 6
@@ -116,13 +115,11 @@ class Estimate:
         if self.share and self.value in (0.0, 1.0):  # as if each person were one draw: the rule of three
             far = 1.0 - tail ** (1.0 / min(part.units for part in self.people))
             return (0.0, far) if self.value == 0.0 else (1.0 - far, 1.0)
-        reach = math.sqrt(
-            math.fsum(float(stdtrit(c.freedom, tail)) ** 2 * c.variance for c in (*self.people, *self.seeds))
-        )
+        reach = math.sqrt(math.fsum(t_quantile(c.freedom, tail) ** 2 * c.variance for c in (*self.people, *self.seeds)))
         if not self.share:
             return self.value - reach, self.value + reach
-        middle, reach = float(logit(self.value)), reach / (self.value * (1.0 - self.value))
-        return float(expit(middle - reach)), float(expit(middle + reach))
+        middle, reach = math.log(self.value / (1.0 - self.value)), reach / (self.value * (1.0 - self.value))
+        return _share(middle - reach), _share(middle + reach)
 
 
 def estimate(
@@ -173,6 +170,17 @@ def pooled(found: Sequence[Estimate]) -> list[Estimate]:
         )
         for one in found
     ]
+
+
+def t_quantile(freedom: float, below: float) -> float:
+    """The quantile of Student's t."""
+    from scipy.special import stdtrit  # a plan reaches this module and does without scipy, which takes half a second
+
+    return float(stdtrit(freedom, below))
+
+
+def _share(log_odds: float) -> float:
+    return 1.0 / (1.0 + math.exp(-log_odds)) if log_odds > -700 else 0.0  # beyond that exp is no number any more
 
 
 def mean(values: Values, people: str = "people", seed: str = "seed") -> Estimate:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from study.core.terms import Goal
-from study.metrics.forget_gap import Group, forget_gap
+from study.core.terms import Goal, Group
+from study.metrics.forget_gap import forget_gap
 
 SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
 

@@ -17,12 +17,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
-from study.metrics.intervals import FEWEST_PEOPLE, Component, Estimate
+from study.metrics.intervals import FEWEST_PEOPLE, Component, Estimate, t_quantile
 
 ERROR = 0.05
 """The probability of a wrong *came back* in a study, and of a wrong *equivalent* in a line."""
@@ -101,14 +101,14 @@ def _verdict(line: Evidence, p: float, margin: float) -> Verdict:
         return "no control"
     if math.isnan(p):
         return "too few people"
-    if p < ERROR:
-        if line.gain <= 0:
-            return "only the control fell"
-        return "came back" if line.after > line.control_after else "rebound from overshoot"
+    if p < ERROR and line.gain > 0 and line.after > line.control_after:
+        return "came back"
     if line.collapsed:
         return "collapsed"
     if line.ruined:
         return "collapsed under attack"
+    if p < ERROR:
+        return "rebound from overshoot" if line.gain > 0 else "only the control fell"
     _, low, high = line.above_control.interval(1.0 - 2.0 * ERROR)
     if high >= margin:
         return "cannot tell"
@@ -163,5 +163,5 @@ def _resized(part: Component, units: int) -> Component:
 
 def _power_reach(parts: Sequence[Component]) -> float:
     """How far from 0 a bound reaches that excludes the margin with `POWER`: both sides must, so each with more."""
-    test = sum(float(stdtrit(part.freedom, ERROR)) ** 2 * part.variance for part in parts)
-    return math.sqrt(test) + float(ndtri((1.0 + POWER) / 2.0)) * math.sqrt(sum(part.variance for part in parts))
+    test = sum(t_quantile(part.freedom, ERROR) ** 2 * part.variance for part in parts)
+    return math.sqrt(test) + NormalDist().inv_cdf((1.0 + POWER) / 2.0) * math.sqrt(sum(part.variance for part in parts))

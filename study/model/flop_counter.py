@@ -138,7 +138,7 @@ def _count_tokens(count: ComputeCount, hidden: Tensor, cache: Any) -> None:
 def _counting_layer(count: ComputeCount, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A layer that is one product of its input and its weight: the gradient of each costs as much again."""
 
-    def forward(layer: nn.Module, given: Tensor) -> Tensor:
+    def forward(layer: Any, given: Tensor) -> Tensor:
         output = run(layer, given)
         flops = 2.0 * _multiplications(layer, given, output)
         count.flops += flops
@@ -162,7 +162,8 @@ def _count_backward(count: ComputeCount, flops: float, output: Tensor) -> None:
     def add(_: object) -> None:
         count.flops += flops
 
-    output.grad_fn.register_prehook(add)  # half the cost of the tensor's own hook
+    node: Any = output.grad_fn
+    node.register_prehook(add)  # half the cost of the tensor's own hook
 
 
 def _counting_attention(count: ComputeCount, find: Callable[..., Any]) -> Callable[..., Any]:

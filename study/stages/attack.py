@@ -47,7 +47,6 @@ def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) 
         seed=study.seed,
         lookahead=study.lookahead,
         random_trials=study.random_trials,
-        keeps=study.attack_keeps,
     )
     run_search("attacks", plan, search)
     found = [(target, worst) for name, (target, _) in search.targets.items() if (worst := search.worst(name))]

@@ -10,9 +10,8 @@ from study.core.console import console, table
 from study.core.errors import Failed
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
-from study.core.terms import HALVES, ROLES
+from study.core.terms import HALVES, ROLES, Group
 from study.experiment.trial_spec import Trial
-from study.metrics.forget_gap import Group
 from study.metrics.objectives import SPARED, keep_groups
 from study.settings import Study
 from study.stages.plan import Plan, label

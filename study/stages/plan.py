@@ -20,8 +20,6 @@ from study.data.benchmark import Benchmark
 from study.data.halves import undealt
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
-from study.metrics.intervals import FEWEST_PEOPLE
-from study.metrics.verdicts import tellable
 from study.settings import Study
 from study.stages.warm_start import WarmStart
 
@@ -179,6 +177,9 @@ def print_plan(plan: Plan) -> None:
 
 def _tellable(plan: Plan, ratio: int) -> str:
     """What the verdicts of a ratio will be able to tell."""
+    from study.metrics.intervals import FEWEST_PEOPLE  # scipy takes half a second to import
+    from study.metrics.verdicts import tellable
+
     study, people = plan.study, len(plan.benchmark.split(ratio).forget_people)
     seeds = 1 + study.confirm_seeds
     if math.isnan(most := tellable(people, seeds, study.reference_seeds)):

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from scipy import special, stats
 
-from analysis import bootstrap, style, trials
+from analysis import intervals, style, trials
 from analysis.sections import _recovery, _worst_attack, attacks, scores, search
 from analysis.sections.conclusion import answer
 from analysis.study_folder import StudyResults, read
@@ -46,7 +47,7 @@ def said(study: StudyResults) -> str:
 def test_objectives_of_winners_are_those_planted(study: StudyResults) -> None:
     """Distance to the reference, overshoot included; utility of a destroyed model; yardsticks."""
     won = trials.winners(study).query("ratio == 15").set_index("method")
-    assert won["forgetting"].to_dict() == pytest.approx(
+    assert won["forget_gap"].to_dict() == pytest.approx(
         {"perfect": 0.0, "overshooting": 0.25, "destroyed": 0.2, "hiding": 0.02, "idle": 0.6}
     )
     assert won["utility"].drop("destroyed").tolist() == pytest.approx([1.0] * 4)
@@ -55,7 +56,7 @@ def test_objectives_of_winners_are_those_planted(study: StudyResults) -> None:
     assert (won["seeds"] == 2).all()
     found = trials.trials(study)
     bars = found[found["ratio"] == 15].drop_duplicates("kind").set_index("kind")
-    assert bars.loc[["vanilla", "reference"], "forgetting"].tolist() == pytest.approx([0.6, 0.0])
+    assert bars.loc[["vanilla", "reference"], "forget_gap"].tolist() == pytest.approx([0.6, 0.0])
 
 
 def test_flags_of_trials(study: StudyResults) -> None:
@@ -102,7 +103,7 @@ def test_scores_and_gate(study: StudyResults) -> None:
     """Planted levels come back, with people and questions counted once over seeds."""
     found = scores.scores(study).query("method == 'hiding' and ratio == 10 and role == 'forget'")
     image = found.query("modality == 'image_text' and measure == 'probability'").iloc[0]
-    assert (image["mean"], image["people"], image["questions"], image["seeds"]) == (pytest.approx(0.32), 8, 32, 2)
+    assert (image["mean"], image["people"], image["questions"], image["seeds"]) == (pytest.approx(0.32), 12, 48, 2)
     assert set(found["task"]) == {"classification", "generation", "cloze"}
     gate = scores.gate(study).set_index(["ratio", "role", "modality"])
     assert gate.loc[(10, "forget", "image_text"), "gap"] == pytest.approx(0.6)
@@ -116,11 +117,11 @@ def test_recovery_above_control(recovery: pd.DataFrame) -> None:
     assert numbers["hiding"].tolist() == pytest.approx([0.58, 0.58, 1.0])
     assert numbers["perfect"].tolist() == pytest.approx([0.0, 0.0, 0.0])
     assert recovery["verdict"].to_dict() == {
-        "vanilla": "ceiling", "reference": "control", "perfect": "held", "hiding": "came back",
+        "vanilla": "ceiling", "reference": "control", "perfect": "equivalent to retraining", "hiding": "came back",
         "overshooting": "rebound from overshoot", "destroyed": "collapsed", "idle": "not unlearned",
     }  # fmt: skip
     assert recovery.loc[["idle", "vanilla"], "recovery"].isna().all()
-    assert recovery.loc["perfect", "people"] == 4
+    assert list(recovery.loc["perfect", ["people", "seeds"]]) == [6, 2]
 
 
 def test_control_is_subtracted(tmp_path: Path) -> None:
@@ -142,8 +143,9 @@ def test_control_is_subtracted(tmp_path: Path) -> None:
 def test_answer_names_the_best_and_the_destroyed(study: StudyResults) -> None:
     """The perfect method wins, the destroyed one is called so."""
     text = said(study)
-    assert "At forget ratio 10 %, perfect comes closest" in text
-    assert "from 0.30 to 0.30, +0.00 [+0.00, +0.00] above control: held" in text
+    assert "At forget ratio 10 %, perfect comes closest to the ideal point and is told apart from all others" in text
+    assert "a forget gap of 0.00 [0.00, 0.00] to the references" in text
+    assert "from 0.30 to 0.30 (control 0.30), 0.00 [0.00, 0.00] above control: equivalent to retraining." in text
     assert "Collapsed rather than unlearned: destroyed." in text
 
 
@@ -191,29 +193,31 @@ def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
     assert len(drawn.axes) == 4
 
 
-def test_bootstrap_covers() -> None:
-    """The interval holds the truth in about 95 % of 300 samples of 30 people with four questions each."""
-    random = np.random.default_rng(1)
-    hits = 0
-    for _ in range(300):
-        level = random.beta(4, 4, size=30)
-        rows = pd.DataFrame({"person": np.repeat(np.arange(30), 4), "score": random.random(120) < np.repeat(level, 4)})
-        found = bootstrap.mean(bootstrap.by_person(rows))
-        hits += found.low <= 0.5 <= found.high
-    assert 0.90 <= hits / 300 <= 0.985
+def test_people_are_drawn_not_questions() -> None:
+    """By hand: half of six people know all, so the mean has a standard error of sqrt(.3 / 6), 5 degrees of freedom.
+
+    A hundred copies of every question do not make the interval narrower.
+    """
+    rows = pd.DataFrame({"person": list("abcdef"), "score": [0.0, 1.0, 1.0, 0.0, 1.0, 0.0]})
+    found = intervals.mean(rows).interval()
+    reach = stats.t.ppf(0.975, 5) * (0.3 / 6) ** 0.5 / 0.25  # in log odds, whose slope is 1 / (p (1 - p))
+    assert found == pytest.approx((0.5, special.expit(-reach), special.expit(reach)))
+    assert intervals.mean(pd.concat([rows] * 100)).interval() == pytest.approx(found)
 
 
-def test_people_are_resampled_not_questions() -> None:
-    """A hundred copies of every question do not make the interval narrower; too few people have none."""
-    rows = pd.DataFrame({"person": ["a", "b", "c", "d"], "score": [0.0, 1.0, 1.0, 0.0]})
-    once = bootstrap.mean(bootstrap.by_person(rows))
-    assert bootstrap.mean(bootstrap.by_person(pd.concat([rows] * 100))) == pytest.approx(once)
-    assert once.low == 0.0
-    assert once.high == 1.0
-    alone = bootstrap.mean(bootstrap.by_person(rows.head(1)))
-    assert alone.mean == 0.0
-    assert np.isnan(alone.low)
-    assert np.isnan(bootstrap.mean(bootstrap.by_person(rows.head(0))).mean)
+def test_too_few_people_have_a_mean_and_no_interval() -> None:
+    rows = pd.DataFrame({"person": list("abcde"), "score": [0.0, 1.0, 1.0, 0.0, 1.0]})
+    found = intervals.mean(rows).interval()
+    assert found.mean == pytest.approx(0.6)
+    assert np.isnan([found.low, found.high]).all()
+    assert np.isnan(intervals.mean(rows.head(0)).interval()).all()
+
+
+def test_a_person_without_a_value_for_every_seed_is_left_out() -> None:
+    rows = pd.DataFrame({"person": list("aabbc"), "seed": [0, 1, 0, 1, 0], "score": [0.0, 1.0, 1.0, 1.0, 0.0]})
+    found = intervals.table(rows)
+    assert found.to_numpy().tolist() == [[0.0, 1.0], [1.0, 1.0]]
+    assert list(found.index) == ["a", "b"]
 
 
 def test_looks_differ_in_black_and_white() -> None:

@@ -47,7 +47,7 @@ def test_planted_metrics_are_told_apart(lines: pd.DataFrame) -> None:
     assert list(lines.loc["accuracy", columns[:4]]) == [0.5] * 4
     assert list(lines.loc["bleu", columns[:4]]) == [0.0] * 4
     assert lines.loc[["accuracy", "bleu"], ["quantized", "relearned"]].isna().all(axis=None)
-    assert list(lines.loc["likelihood", ["models_that_know", "models_that_do_not", "people"]]) == [4, 4, 8]
+    assert list(lines.loc["likelihood", ["models_that_know", "models_that_do_not", "people"]]) == [4, 4, 12]
 
 
 def test_weak_metrics_are_marked_with_the_reason(lines: pd.DataFrame) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from analysis import bootstrap, report
+from analysis import intervals, report
 from analysis.sections import metrics
 from analysis.study_folder import StudyResults, read
 from analysis.tables import Table
@@ -47,10 +48,10 @@ def test_planted_numbers_come_back(forget: pd.DataFrame) -> None:
 
 
 def test_what_a_number_is_over(forget: pd.DataFrame) -> None:
-    """Eight people, four questions of each task on each, two seeds; keywords are in no row."""
+    """Twelve people, four questions of each task on each, two seeds; keywords are in no row."""
     sizes = forget[["people", "questions", "seeds"]]
-    assert list(sizes.loc["accuracy"]) == [8, 32, 2]
-    assert list(sizes.loc["likelihood"]) == [8, 96, 2]
+    assert list(sizes.loc["accuracy"]) == [12, 48, 2]
+    assert list(sizes.loc["likelihood"]) == [12, 144, 2]
     assert list(sizes.loc["exact_match"]) == [0, 0, 0]
     assert forget["low"].dropna().index.tolist() == ["accuracy", "likelihood", "truth_ratio_forget"]
 
@@ -70,7 +71,7 @@ def test_shown_columns(root: Path) -> None:
     assert shown.loc["VKD", "MIA: Min-K%"] == "0.200"
     assert shown["JS"].tolist() == ["1.000", "0.000", "0.000"]  # of 20 cells, .7 / 1.7 and .8 / 1.8 are in one
     assert shown.loc["reference", "forget quality"] == "1.000"
-    assert shown.loc["VKD", "forget quality"] == "1.1e-18"
+    assert shown.loc["VKD", "forget quality"] == f"{2 / math.comb(96, 48):.1e}"  # 48 questions, all higher
     assert "exact match" not in shown
     assert "exact_match" in set(table.raw["metric"])
     assert "Protocol: strict" in table.note
@@ -82,7 +83,7 @@ def test_text_counts_where_it_is_to_go(tmp_path: Path) -> None:
     planter.yardsticks(10, attacked=False)
     vanilla = metrics.metrics(read(tmp_path), "forget").query("method == 'reference'").set_index("metric")
     assert vanilla.loc["accuracy", "mean"] == pytest.approx((REFERENCE.forget + REFERENCE.keep) / 2)
-    assert vanilla.loc["accuracy", "questions"] == 64
+    assert vanilla.loc["accuracy", "questions"] == 96
 
 
 def test_every_seed_has_its_own_number(tmp_path: Path) -> None:
@@ -107,9 +108,9 @@ def test_people_are_resampled_and_questions_count_the_same(tmp_path: Path) -> No
         gone = (rows["role"] == "forget") & (rows["person"] == "forget-0") & rows["question"].str.endswith(("2", "3"))
         write_rows(path, rows[~gone])
     found = metrics.metrics(read(tmp_path), "forget").query("method == 'vkd'").set_index("metric")
-    assert found.loc["accuracy", "mean"] == pytest.approx((2 * 1.0 + 28 * 0.2) / 30)
-    sums = pd.DataFrame({"sum": [2 * 2 * 1.0, *[2 * 4 * 0.2] * 7], "count": [4, *[8] * 7]})
-    spread = bootstrap.interval(sums, lambda means: means[:, 0] / means[:, 1])
+    assert found.loc["accuracy", "mean"] == pytest.approx((2 * 1.0 + 44 * 0.2) / 46)
+    sums = pd.DataFrame({"sum": [2 * 2 * 1.0, *[2 * 4 * 0.2] * 11], "count": [4, *[8] * 11]})
+    spread = intervals.interval(sums, lambda means: means[:, 0] / means[:, 1])
     assert list(found.loc["accuracy", ["low", "high"]]) == pytest.approx([spread.low, spread.high])
     assert spread.low < spread.high
 

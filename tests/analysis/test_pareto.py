@@ -20,12 +20,12 @@ def dominates(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def table(points: list[tuple[float, float]], method: str = "m", ratio: int = 10) -> pd.DataFrame:
-    """Proposals of one method with (forgetting, utility)."""
+    """Proposals of one method with (forget_gap, utility)."""
     lines = [
-        {"method": method, "ratio": ratio, "number": number, "forgetting": f, "utility": u}
+        {"method": method, "ratio": ratio, "number": number, "forget_gap": f, "utility": u}
         for number, (f, u) in enumerate(points)
     ]
-    return pd.DataFrame(lines, columns=["method", "ratio", "number", "forgetting", "utility"])
+    return pd.DataFrame(lines, columns=["method", "ratio", "number", "forget_gap", "utility"])
 
 
 @settings(deadline=None)

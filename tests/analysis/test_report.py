@@ -19,8 +19,8 @@ from analysis.study_folder import read
 from study.core.files import write_json
 from tests.helpers.planted import MODELS, Model, Planter, plant, plant_attacks, plant_pool
 
-FIGURES = {"trade_off", "robustness", "attack_heatmap", "worst_attack", "attack_budget", "relearning", "sequence",
-           "scores", "metric_check", "search"}  # fmt: skip
+FIGURES = {"trade_off", "people", "robustness", "attack_heatmap", "worst_attack", "attack_budget", "relearning",
+           "sequence", "scores", "metric_check", "search"}  # fmt: skip
 """All figures but that of a warm start, which the planted study did not have."""
 
 
@@ -139,7 +139,7 @@ def test_missing_yardsticks_and_rows(tmp_path: Path) -> None:
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key]}}})
     text = report.build(tmp_path).page.read_text()
     assert "there is no result yet" in text
-    assert "the trial, vanilla or the reference has not been scored on the validation half" in text
+    assert "the trial, vanilla or a reference has not been scored on the validation half" in text
     assert set(_recovery.recovery(read(tmp_path))["verdict"]) == {"no control", "given to the attacker"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from analysis import naming, study_folder, style, trials
 from analysis.sections import _attack_suite, _recovery, _worst_attack, attacks
 from analysis.sections.conclusion import answer
-from study.core.files import write_json
+from study.core.files import read_json, write_json
 from study.core.rows import read_rows
 from study.metrics import recovery
 from tests.helpers.planted import (
@@ -33,15 +33,15 @@ SHY = Model()
 """Like the reference, until somebody searches."""
 
 
-def study_of(root: Path, model: Model, searched: Sequence[Attack], *, noise: float = 0.0, method: str = "m") -> str:
-    """A study of one method at 10 % with the suite's relearning and a search; the key of the winner."""
+def study_of(root: Path, model: Model, searched: Sequence[Attack], *, noise: float = 0.0, method: str = "m",
+             first: Attack = RELEARNING) -> str:  # fmt: skip
+    """A study of one method at 10 % with the suite's relearning, `first`, and a search; the key of the winner."""
     planter = Planter(root, noise=noise)
     planter.study([method], [10], attack_keeps=0.5)
     planter.yardsticks(10)
     key = planter.trial(method, 10, model, report=True)
-    planter.attack(key, model)
     [reference] = [t.key for t in study_folder.read(root).yardsticks("reference", 10)]
-    planter.search(key, model, "relearning", [RELEARNING, *searched], reference)
+    planter.search(key, model, "relearning", [first, *searched], reference)
     write_json(root / "winners.json", {method: {"10": {"trials": [key]}}})
     return key
 
@@ -67,9 +67,8 @@ def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
     frames: dict[str, list[pd.DataFrame]] = {}
     for path in (tmp_path / "trials" / key / "attacks").glob("*.parquet"):
         both = [read_rows(path), read_rows(tmp_path / "trials" / reference / "attacks" / path.name)]
-        if recovery.kept(both[0], "select") >= 0.5:
-            select[path.stem] = recovery.above_control(both[0], both[1], "select")
-            frames[path.stem] = both
+        select[path.stem] = recovery.above_control(both[0], both[1], "select")
+        frames[path.stem] = both
     best = max(select, key=lambda attack: select[attack])
     line = worst(tmp_path)
     assert line["attack"] == best
@@ -77,12 +76,12 @@ def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
     gains = []
     for rows in frames[best]:
         asked = rows[(rows["half"] == "report") & (rows["role"] == "forget") & (rows["held_out"] != "")]
-        ends = [asked[asked["step"] == step].groupby("person")["score"].mean() for step in (0, 40)]
+        ends = [asked[asked["step"] == step].groupby("person")["probability"].mean() for step in (0, 40)]
         gains.append(ends[1] - ends[0])
     assert line["above_control"] == pytest.approx((gains[0] - gains[1]).mean())
     assert line["above_control_low"] < line["above_control"] < line["above_control_high"]
     assert line["kept"] == pytest.approx(recovery.kept(frames[best][0], "report"))
-    assert line["people"] == 8
+    assert line["people"] == 12
 
 
 def test_selected_on_one_half_and_told_on_the_other(tmp_path: Path) -> None:
@@ -98,14 +97,17 @@ def test_selected_on_one_half_and_told_on_the_other(tmp_path: Path) -> None:
     assert line["worst_3"] == pytest.approx((0.2 + 0.65 + 0.0) / 3)
 
 
-def test_an_attack_that_breaks_the_model_is_not_the_worst_but_is_told(tmp_path: Path) -> None:
-    study_of(tmp_path, SHY, tried(best=0.6))
+def test_an_attack_that_breaks_the_model_is_the_worst_if_most_comes_back(tmp_path: Path) -> None:
+    """Whoever extracts facts does not need the rest of the model."""
+    wrecking = Attack("relearning", {"trains": ["llm"]}, back=0.95, told=0.95, kept=0.2)
+    study_of(tmp_path, SHY, [*tried(best=0.6), wrecking])
     line = worst(tmp_path)
-    assert line["above_control"] == pytest.approx(0.3)
-    assert line["kept"] == pytest.approx(1.0)
-    assert line["any_above_control"] == pytest.approx(0.65)
-    assert line["any_kept"] == pytest.approx(0.2)
-    assert line["broke"] == 1
+    assert line["attack"] == wrecking.key
+    assert line["above_control"] == pytest.approx(0.65)
+    assert line["kept"] == pytest.approx(0.2)
+    assert line["control_kept"] == pytest.approx(1.0)
+    assert line["verdict"] == "came back"
+    assert line["broke"] == 2
 
 
 def test_every_attack_is_counted(tmp_path: Path) -> None:
@@ -135,13 +137,13 @@ def test_failing_on_the_control_is_a_failure_too(tmp_path: Path) -> None:
 
 
 def test_the_best_so_far_never_falls(planted: study_folder.StudyResults) -> None:
-    """And ends at the best of the search's attacks that leave a model."""
+    """And ends at the best of the search's attacks."""
     found = _worst_attack.budget(planted)
     for _, mine in found.groupby(["method", "ratio"]):
         assert mine["trial"].tolist() == list(range(1, len(mine) + 1))
         assert (np.diff(mine["best"]) >= 0).all()
     tries = _worst_attack.trials(planted)
-    tries = tries[tries["trial"].notna() & (tries["select_kept"] >= 0.5)]
+    tries = tries[tries["trial"].notna()]
     best = tries.groupby("method")["select"].max()
     assert found.groupby("method")["best"].last().to_dict() == pytest.approx(best.to_dict())
 
@@ -156,7 +158,7 @@ def test_the_same_attack_on_vanilla_is_the_ceiling(planted: study_folder.StudyRe
 def test_planted_truths(planted: study_folder.StudyResults) -> None:
     lines = _worst_attack.table(planted).set_index("method")
     assert lines["verdict"].to_dict() == {
-        "hiding": "came back", "perfect": "held", "destroyed": "collapsed",
+        "hiding": "came back", "perfect": "equivalent to retraining", "destroyed": "collapsed",
     }  # fmt: skip
     assert lines.loc["perfect", "above_control"] == 0.0
     assert lines.loc["hiding", "above_control"] == pytest.approx(0.95 - 0.32)
@@ -168,51 +170,65 @@ def test_what_holds_under_the_suite_may_come_back_in_a_search(tmp_path: Path) ->
     study = study_folder.read(tmp_path)
     fixed, found = _recovery.recovery(study), _worst_attack.table(study)
     mine = fixed[(fixed["method"] == "m") & (fixed["held_out"] == "person")]
-    assert set(mine["verdict"]) == {"held"}
+    assert set(mine["verdict"]) == {"equivalent to retraining"}
     assert found["verdict"].tolist() == ["came back"]
     text = " ".join(answer(study, trials.winners(study), fixed, found))
-    assert "With an attack search as well (10 trials, 1 failed)" in text
-    assert "reaches 0.60 [0.60, 0.60] above control (relearning, " in text
+    assert "; with an attack search of 10 trials) took accuracy on what the attacker was not given " in text
+    assert "from 0.30 to 0.90 (control 0.30), 0.60 [0.60, 0.60] above control: came back." in text
     assert "no other usable method is shown to have held" in text
 
 
-def test_a_model_that_every_attack_breaks_did_not_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("control", "verdict"), [(1.0, "collapsed under attack"), (0.3, "equivalent to retraining")])
+def test_a_model_that_an_attack_breaks_did_not_hold(tmp_path: Path, control: float, verdict: str) -> None:
+    """Unless the same attack breaks the control as well; what is left counts beside what it leaves of that."""
     planter = Planter(tmp_path)
     planter.study(["m"], [10])
-    planter.yardsticks(10, attacked=False)
+    _, reference = planter.yardsticks(10, attacked=False)
     key = planter.trial("m", 10, SHY, report=True)
     breaking = Attack("pruning", {"share": 0.9}, kept=0.3, steps=(0, 1))
     write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
-    for trial in study_folder.read(tmp_path).trials.values():
-        model = {"vanilla": VANILLA, "reference": REFERENCE}.get(trial.kind, SHY)
-        planter.attack(trial.key, model, breaking)
-    study = study_folder.read(tmp_path)
-    fixed = _recovery.recovery(study)
-    assert set(fixed.loc[(fixed["method"] == "m") & (fixed["held_out"] != "seen"), "verdict"]) == {
-        "collapsed under attack"
-    }
-    line = worst(tmp_path)
-    assert line["verdict"] == "collapsed under attack"
-    assert math.isnan(line["above_control"])
-    assert line["any_above_control"] == pytest.approx(0.0)
+    planter.attack(key, SHY, breaking)
+    planter.attack(reference, REFERENCE, dataclasses.replace(breaking, kept=control))
+    planter.attack(planter.trial("none", 10, VANILLA, report=True), VANILLA, breaking)
+    fixed = _recovery.recovery(study_folder.read(tmp_path))
+    assert set(fixed.loc[(fixed["method"] == "m") & (fixed["held_out"] != "seen"), "verdict"]) == {verdict}
+    assert worst(tmp_path)["verdict"] == verdict
+    assert worst(tmp_path)["above_control"] == 0.0
+
+
+def test_an_attack_on_the_input_breaks_no_model(tmp_path: Path) -> None:
+    """It leaves the weights alone: whatever the model then says of the retained people, it is as it was."""
+    key = study_of(tmp_path, SHY, [], first=dataclasses.replace(RELEARNING, kept=0.2))
+    assert worst(tmp_path)["verdict"] == "collapsed under attack"
+    note = tmp_path / "trials" / key / "attacks" / f"{RELEARNING.key}.json"
+    write_json(note, {**read_json(note), "changes": False})
+    assert worst(tmp_path)["verdict"] == "equivalent to retraining"
 
 
 def test_the_bound_is_the_studys(tmp_path: Path) -> None:
-    key = study_of(tmp_path, SHY, [Attack("relearning", {"trains": ["llm"]}, back=0.9, told=0.9, kept=0.6)])
-    assert worst(tmp_path)["verdict"] == "came back"
+    """How much an attack must leave for a verdict on what did not come back; what did, did."""
+    study_of(tmp_path, SHY, [], first=dataclasses.replace(RELEARNING, kept=0.6))
+    assert worst(tmp_path)["verdict"] == "equivalent to retraining"
     Planter(tmp_path).study(["m"], [10], attack_keeps=0.7)
-    assert worst(tmp_path)["verdict"] == "held"
-    assert worst(tmp_path)["any_above_control"] == pytest.approx(0.6)
-    assert key == worst(tmp_path)["key"]
+    assert worst(tmp_path)["verdict"] == "collapsed under attack"
+    study_of(tmp_path, SHY, [], first=dataclasses.replace(RELEARNING, back=0.9, told=0.9, kept=0.6))
+    Planter(tmp_path).study(["m"], [10], attack_keeps=0.7)
+    assert worst(tmp_path)["verdict"] == "came back"
 
 
-def test_a_control_that_falls_is_no_recovery() -> None:
-    line = {"method": "m", "broken": False, "held_out": "both", "vanilla_before": 0.9, "before": 0.3, "after": 0.3,
-            "gain": 0.0, "kept": 1.0, "above_control": 0.2, "above_control_low": 0.1, "above_control_high": 0.3,
-            "control_after": 0.1}  # fmt: skip
-    assert _recovery.verdict(pd.Series(line), 0.5) == "only the control fell"
-    assert _recovery.verdict(pd.Series({**line, "gain": 0.01, "after": 0.31}), 0.5) == "came back"
-    assert set(_recovery.VERDICTS) >= {"only the control fell", "collapsed under attack"}
+def test_a_control_that_falls_is_no_recovery(tmp_path: Path) -> None:
+    study_of(tmp_path, SHY, [Attack("relearning", {"trains": ["llm"]}, back=0.3, told=0.3, control=0.1)])
+    line = worst(tmp_path)
+    assert line["above_control"] == pytest.approx(0.2)
+    assert line["verdict"] == "only the control fell"
+
+
+def test_a_collapsed_model_neither_rebounds_nor_profits_from_a_falling_control(tmp_path: Path) -> None:
+    """That its level rises to the control's says nothing of a model that has lost everything else."""
+    study_of(tmp_path, MODELS["destroyed"], [Attack("relearning", {"trains": ["llm"]}, back=0.3, told=0.3)])
+    line = worst(tmp_path)
+    assert line["above_control"] == pytest.approx(0.2)
+    assert line["verdict"] == "collapsed"
 
 
 # ---- the suite, its names and its figures ----------------------------------------------------------------------------
@@ -244,7 +260,7 @@ def test_the_heat_map_is_grey_where_nothing_can_be_said(planted: study_folder.St
     data = attacks.heat_data(planted)
     cells = data.set_index(["settings", "method"])
     assert cells.loc[("swap back", "hiding"), "above_control"] == pytest.approx(0.58)
-    assert cells.loc[(attacks.SEARCHED, "hiding"), "above_control"] == pytest.approx(0.63)
+    assert cells.loc[(attacks.WORST, "hiding"), "above_control"] == pytest.approx(0.63)
     assert set(data.loc[data["method"] == "destroyed", "verdict"]) <= set(_recovery.NOTHING_TO_SEE)
     assert len(data) == 3 * (len(_attack_suite.suite(planted)) + 1)
 

@@ -41,7 +41,7 @@ def test_the_table_is_that_of_plain_means(tmp_path: Path) -> None:
     first = rows[rows["person"].isin(PEOPLE["forget"][0::2])]
     line = found.xs(("in turn", 2, "request 1", "image_text"))
     assert line["mean"] == pytest.approx(first["score"].mean())
-    assert line["people"] == 4
+    assert line["people"] == 6
     assert line["low"] <= line["mean"] <= line["high"]
     assert len(found.loc["in turn"]) == 3 * 3  # three states of two requests and the retained
     assert set(found.index.get_level_values("modality")) == {"image_text"}
@@ -61,7 +61,7 @@ def test_text_counts_where_it_was_to_go(tmp_path: Path) -> None:
 
 
 def test_what_is_back_is_a_part_of_what_was_removed(tmp_path: Path) -> None:
-    """Half of .6 is back; of four people, who all answer alike, so the interval is a point."""
+    """Half of .6 is back; of six people, who all answer alike, so the interval is a point."""
     [one] = sequential.winners(study_of(tmp_path, m={"levels": BACK}))
     removed, back = sequential.first(one, "visual")
     assert removed == pytest.approx(0.6)

@@ -365,7 +365,7 @@ def test_offline_it_is_taken_from_the_cache_or_named(
         (Mllmu(Path("x"), "a/b", "1"), "path=x, hub='a/b': give either"),
         (Mllmu(hub="MLLMMU/MLLMU-Bench"), r"hub=MLLMMU/MLLMU-Bench: pin what is downloaded, write .*,revision=COMMIT"),
         (Mllmu(hub="MLLMU-Bench", revision="1"), "hub='MLLMU-Bench': write OWNER/NAME"),
-        (Mllmu(hub="a/b", revision="main"), "revision='main': a branch or a tag may .* give the commit in full, 40"),
+        (Mllmu(hub="a/b", revision="main"), "revision='main': branches and tags can move, so give the full commit, 40"),
         (Mllmu(hub="a/b", revision="0e3098e"), "revision='0e3098e': .* 40 hexadecimal digits"),
     ],
 )

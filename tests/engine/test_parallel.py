@@ -40,7 +40,7 @@ from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged, train
 from study.training.schedule import Schedule
 from tests.helpers.processes import apart, forked, join, spawn
-from tests.helpers.small import same_bits, snapshot
+from tests.helpers.small import Given, same_bits, snapshot
 
 # Three pictures on two processes are two and one; a single text group leaves the second process without any.
 UNEVEN = Schedule(steps=4, learning_rate=1e-3, pictures=3, lessons_per_picture=3, texts=1, warmup=2, weight_decay=0.01)
@@ -65,7 +65,7 @@ DIVERGING = replace(VANILLA, schedule=replace(UNEVEN, worst_loss=1e-3))
 
 def study_of(root: Path, benchmark: Benchmark, base: Path) -> StudyContext:
     """A study of a benchmark that was read already."""
-    return StudyContext(root, lambda _: benchmark, base)
+    return StudyContext(root, Given(benchmark), base)
 
 
 def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) -> None:

@@ -79,7 +79,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AttackSearch:
     monkeypatch.setattr(attack_search, "search_space", lambda name: Space)
     context = StudyContext(tmp_path, Synthetic(), tmp_path)
     targets = {"force on npo 15 %": (WINNER, "force")}
-    return AttackSearch(context, targets, {"force": Force()}, {15: CONTROL}, 16, 0, 1, 4, 0.5)
+    return AttackSearch(context, targets, {"force": Force()}, {15: CONTROL}, 16, 0, 1, 4)
 
 
 def run(search: AttackSearch) -> list[AttackJob]:
@@ -103,30 +103,16 @@ def test_the_recovery_is_above_that_of_the_control(search: AttackSearch) -> None
     told = search.execute(job, 0.0)
     assert told["recovery"] == pytest.approx(0.8 * 0.5 / 2)
     assert attack_state(search.context.folder, CONTROL, Force(0.5)) == "complete"
-    outcome = search.outcome(job)
-    assert outcome is not None
-    assert outcome.beyond == {"kept": pytest.approx(0.5 - 1.0)}
 
 
-def test_the_search_finds_the_worst_that_leaves_a_model(search: AttackSearch) -> None:
-    """More force than .6 would bring more back, from a model that is none any more."""
+def test_the_search_finds_the_worst_whatever_it_leaves(search: AttackSearch) -> None:
+    """More force than .6 leaves little of the model, and still gets the facts out."""
     run(search)
     [label] = search.labels
     worst = search.worst(label)
     assert isinstance(worst, Force)
-    assert 0.3 < worst.force <= 0.6
     tried = [job.attacker.force for job in search.outcomes(label) if isinstance(job.attacker, Force)]
-    assert worst.force == max(force for force in tried if force <= 0.6)
-    assert max(tried) > 0.6
-
-
-def test_if_every_attack_breaks_the_model_the_worst_of_all_is_told(search: AttackSearch) -> None:
-    hopeless = replace(search, keeps=2.0)
-    run(hopeless)
-    worst = hopeless.worst(hopeless.labels[0])
-    assert isinstance(worst, Force)
-    tried = [job.attacker.force for job in hopeless.outcomes(hopeless.labels[0]) if isinstance(job.attacker, Force)]
-    assert worst.force == max(tried)
+    assert worst.force == max(tried) > 0.6
 
 
 def test_an_attack_that_cannot_be_done_is_noted_and_not_tried_again(search: AttackSearch) -> None:

@@ -24,7 +24,7 @@ from study.model.loading import load
 from study.model.packing import Batch, Group, pack
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
-from tests.helpers.small import changed, same_bits, snapshot
+from tests.helpers.small import Given, changed, same_bits, snapshot
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None,
                   Schedule(steps=3, learning_rate=1e-3, pictures=3, texts=2), ("projector", "llm"), 0)  # fmt: skip
@@ -38,14 +38,14 @@ def reference(goal: Goal, ratio: int = 15) -> Learned:
 def root(tmp_path_factory: pytest.TempPathFactory, benchmark: Benchmark, tiny_folder: Path) -> Path:
     """A study folder with a vanilla model that was taught three steps."""
     root = tmp_path_factory.mktemp("study")
-    learn(StudyContext(root, lambda _: benchmark, tiny_folder), VANILLA)
+    learn(StudyContext(root, Given(benchmark), tiny_folder), VANILLA)
     return root
 
 
 @pytest.fixture
 def context(tmp_path: Path, benchmark: Benchmark, tiny_folder: Path) -> StudyContext:
     """A study that has taught nothing yet."""
-    return StudyContext(tmp_path, lambda _: benchmark, tiny_folder)
+    return StudyContext(tmp_path, Given(benchmark), tiny_folder)
 
 
 def test_vanilla_is_taught_everything(benchmark: Benchmark) -> None:

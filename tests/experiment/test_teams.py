@@ -197,7 +197,8 @@ def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: St
     assert (theirs["probability"] - rows["probability"]).abs().max(skipna=False) < 1e-4
     alone, together = (record["cost"] for record in records)
     assert alone["images"] == together["images"]
-    assert alone["unlearn_flops"] <= together["unlearn_flops"] <= 2 * alone["unlearn_flops"]  # some may be done twice
+    # Some rows are computed by both; one that leads to nothing that is trained has no way back when it is alone.
+    assert alone["unlearn_flops"] / 2 <= together["unlearn_flops"] <= 2 * alone["unlearn_flops"]
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def test_the_work_of_unlearning_is_counted(context: StudyContext) -> None:
     """Ascent encodes two pictures a step; VKD that also descends and ascends on answers does all of that, and more."""
     visual = replace(ASCENT, trains=("vision", "projector"))
     whole, through, alone, added, none = (
-        run(context, method)[1]["cost"]
+        run(context, method)[1].cost
         for method in (ASCENT, visual, VISUAL, replace(VISUAL, forget_weight=1.0, retain_weight=1.0), NoMethod())
     )
     assert whole["unlearn_images"] == through["unlearn_images"] == SHORT.steps * SHORT.pictures
@@ -137,8 +137,8 @@ def test_the_work_of_unlearning_is_counted(context: StudyContext) -> None:
 
 def test_a_trial_that_diverges_has_worked(context: StudyContext) -> None:
     record = run(context, replace(ASCENT, schedule=replace(SHORT, worst_weight=1e-9)))[1]
-    assert record["state"] == "diverged"
-    assert record["cost"]["unlearn_flops"] > record["cost"]["flops"] == 0
+    assert record.state == "diverged"
+    assert record.cost["unlearn_flops"] > record.cost["flops"] == 0
 
 
 def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import ROW_COLUMNS, write_rows
-from study.core.terms import MODALITIES, ROLES, Role
+from study.core.terms import MODALITIES, ROLES, TASKS, Role
 from tests.helpers.rows import row
 
 STEPS = (0, 5, 10, 20, 40)
@@ -26,7 +26,10 @@ PLAIN: tuple[Role, ...] = tuple(role for role in ROLES if role != "spared")
 MEMBER = tuple(name for name in ROW_COLUMNS if name.startswith("member_"))
 UNTOLD = tuple(n for n, kind in ROW_COLUMNS.items() if kind == "float64" and n not in ("score", "probability"))
 OVERLAP = ("rouge_1", "rouge_2", "rouge_l", "rouge_l_recall", "bleu")
-PEOPLE = {role: [f"{role}-{n}" for n in range(size)] for role, size in (("forget", 8), ("retain", 12), ("real", 6))}
+PEOPLE = {role: [f"{role}-{n}" for n in range(size)] for role, size in (("forget", 12), ("retain", 12), ("real", 6))}
+"""Of the forget people the attacker is given facts about six, and is not given the other six at all."""
+TO_GO = (("forget", "image_text"), ("test", "image_text"))
+"""What must go under the goal `visual`, about which the validation half has questions of all tasks."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,18 @@ class Model:
     keep: float = 0.9
     back: float = 0.3
     spared: float = 0.9
+    open: float | None = None
+    """Of generations and clozes about what must go, where they differ from choices."""
+    people: Mapping[str, float] = field(default_factory=dict)
+    """The level of single people in what must go, where it is another one."""
 
-    def level(self, role: str, modality: str) -> float:
-        """The planted score and probability of one group of questions."""
-        levels = {"spared": self.spared}
-        if modality == "image_text":
-            levels |= {"forget": self.forget, "test": self.test}
-        return levels.get(role, self.keep)
+    def level(self, role: str, modality: str, task: str = "classification", person: str = "") -> float:
+        """The planted score and probability of one group of questions about one person."""
+        if (role, modality) in TO_GO:
+            own = {"forget": self.forget, "test": self.test}[role]
+            own = own if self.open is None or task == "classification" else self.open
+            return self.people.get(person, own)
+        return self.spared if role == "spared" else self.keep
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Attack:
     told: float | None = None
     kept: float = 1.0
     control: float = 0.3
+    control_kept: float = 1.0
     steps: Sequence[int] = STEPS
     failed: str = ""
     diverged: str = ""
@@ -83,13 +92,14 @@ SUITE = (
 
 
 def tried(name: str = "relearning", count: int = 6, best: float = 0.9) -> list[Attack]:
-    """A planted search: ever more comes back up to `best`; then one fails, one breaks the model, one is unfinished."""
+    """A planted search: ever more comes back up to `best`; then one fails, one breaks the model and brings nothing
+    back, one is unfinished."""
     levels = [0.3 + (best - 0.3) * n / (count - 1) for n in range(count)]
     found = [Attack(name, _settings(n), back=level, told=level) for n, level in enumerate(levels)]
     return [
         *found,
         Attack(name, _settings(count), failed="too many facts"),
-        Attack(name, _settings(count + 1), back=0.95, told=0.95, kept=0.2),
+        Attack(name, _settings(count + 1), back=0.3, told=0.3, kept=0.2),
         Attack(name, _settings(count + 2), finished=False),
     ]
 
@@ -118,6 +128,7 @@ class Planter:
     roles: Sequence[Role] = PLAIN
     counts_unlearning: bool = True
     """Whether the records have the work of unlearning; those of earlier versions do not."""
+    people: Mapping[str, Sequence[str]] = field(default_factory=lambda: PEOPLE)
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def study(self, methods: Sequence[str], ratios: Sequence[int], **settings: Any) -> None:
@@ -151,20 +162,23 @@ class Planter:
         content = {"number": number, "ratio": ratio, "params": {}, "trial": key, **mark}
         write_json(self.root / "search" / method / f"{number:04d}.json", content)
 
-    def yardsticks(self, ratio: int, *, attacked: bool = True) -> None:
-        """Vanilla and the reference with all their rows and attacks."""
-        for kind, model in (("vanilla", VANILLA), ("reference", REFERENCE)):
-            key = self.trial("none", ratio, model, kind=kind, report=True)
+    def yardsticks(self, ratio: int, *, attacked: bool = True, references: Sequence[Model] = (REFERENCE,)) -> list[str]:
+        """Vanilla and the references, one for each seed, with all their rows and attacks; the keys in this order."""
+        keys = []
+        for kind, seed, model in [("vanilla", 0, VANILLA), *(("reference", n, m) for n, m in enumerate(references))]:
+            key = self.trial("none", ratio, model, kind=kind, seed=seed, report=True)
             blind = [self.rows(Model(0.25, 0.25, 0.25, spared=0.25), half) for half in ("select", "report")]
             grey = pd.concat(blind).query("modality == 'image_text' and task == 'classification'")
             write_rows(self.root / "trials" / key / "rows" / "blind.parquet", grey)
             if attacked:
                 self.attack(key, model)
+            keys.append(key)
+        return keys
 
     def attack(self, key: str, model: Model, how: Attack | None = None) -> None:
         """`seen` questions go to 0.95, held-out ones from what they are to `model.back`, or to what the attack says.
 
-        Retained people fall to the part that the attack keeps.
+        People differ after it as they did before. Retained people fall to the part that the attack keeps.
         """
         how = how or RELEARNING
         path = self.root / "trials" / key / "attacks" / f"{how.key}.parquet"
@@ -174,16 +188,18 @@ class Planter:
             return
         write_json(path.with_suffix(".json"), {**about, "diverged": how.diverged, "seconds": 2.0})
         lines: list[dict[str, Any]] = []
-        for step, half, person in itertools.product(how.steps, ("select", "report"), PEOPLE["forget"]):
-            number, part = PEOPLE["forget"].index(person), step / how.steps[-1]
+        forget, retain = list(self.people["forget"]), self.people["retain"]
+        for step, half, person in itertools.product(how.steps, ("select", "report"), forget):
+            number, part = forget.index(person), step / how.steps[-1]
+            start = model.level("forget", "image_text", "classification", person)
             for question in range(4):
                 held_out = "person" if number % 2 else ("fact" if question % 2 else "")
-                back = model.back if how.back is None else how.back if half == "select" else how.told
-                end = (back if back is not None else model.back) if held_out else 0.95
-                level = model.forget + (end - model.forget) * part
+                back = how.back if half == "select" else how.told
+                end = (model.back if back is None else back) + (start - model.forget) if held_out else 0.95
+                level = start + (end - start) * part
                 line = self._line(half, person, "forget", "image_text", "classification", question, level)
                 lines.append({**line, "step": step, "seen": not held_out, "held_out": held_out})
-        for step, half, person in itertools.product(how.steps, ("select", "report"), PEOPLE["retain"]):
+        for step, half, person in itertools.product(how.steps, ("select", "report"), retain):
             level = model.keep * (1 + (how.kept - 1) * step / how.steps[-1])
             line = self._line(half, person, "retain", "image_text", "classification", 0, level)
             lines.append({**line, "step": step, "held_out": "person"})
@@ -198,7 +214,11 @@ class Planter:
             if how.state != "unfinished":
                 self.attack(key, model, how)
             if how.state == "complete":
-                self.attack(control, REFERENCE, dataclasses.replace(how, back=how.control, told=how.control))
+                self.attack(control, REFERENCE, self._beside(how))
+
+    def _beside(self, how: Attack) -> Attack:
+        """What an attack does to the control."""
+        return dataclasses.replace(how, back=how.control, told=how.control, kept=how.control_kept)
 
     def sequence(self, key: str, levels: Sequence[Sequence[float]], *, retain: Sequence[float] = (), diverged: str = "",
                  requests: int | None = None) -> None:  # fmt: skip
@@ -218,14 +238,16 @@ class Planter:
         write_rows(path, pd.DataFrame(lines))
 
     def rows(self, model: Model, half: str) -> pd.DataFrame:
-        """All questions of one half: four of each kind on each person."""
-        tasks = ("classification", "generation", "cloze") if half == "report" else ("classification",)
+        """All questions of one half: four of each kind on each person.
+
+        The validation half has choices, and all tasks about what must go, to which nothing is replied.
+        """
         lines = [
-            self._line(half, person, role, modality, task, number, model.level(role, modality))
+            self._line(half, person, role, modality, task, number, model.level(role, modality, task, person))
             for role in self.roles
             for modality in MODALITIES
-            for task in tasks
-            for person in PEOPLE.get(role, PEOPLE["forget"])
+            for task in (TASKS if half == "report" or (role, modality) in TO_GO else TASKS[:1])
+            for person in self.people.get(role, self.people["forget"])
             for number in range(4)
         ]
         return pd.DataFrame(lines).astype(ROW_COLUMNS)
@@ -240,12 +262,14 @@ class Planter:
         if task == "classification":
             told = {"probability": probability, "truth_ratio": 1.0 - probability, "exposure": 2.0 * probability,
                     **dict.fromkeys(MEMBER, probability)}  # fmt: skip
+        elif half == "select":
+            told, score = {}, float("nan")
         else:
             told = dict.fromkeys(OVERLAP, score)
         return row(
             question=f"{half}-{person}-{role}-{modality}-{task}-{number}", person=person, role=role, modality=modality,
-            task=task, half=half, score=score, likelihood=probability, reply="A", answer="A", fact=f"{task}-{number}",
-            **told,
+            task=task, half=half, score=score, likelihood=probability, answer="A", fact=f"{task}-{number}",
+            reply="" if task != "classification" and half == "select" else "A", **told,
         )  # fmt: skip
 
 
@@ -272,7 +296,8 @@ def plant(
             planter.proposal(method, 3 * place, ratio, default, default=True)
             planter.proposal(method, 3 * place + 1, ratio, best)
             planter.proposal(method, 3 * place + 2, ratio, best)
-            planter.attack(best, model)
+            for key in (best, again):
+                planter.attack(key, model)
             winners.setdefault(method, {})[str(ratio)] = {"trials": [best, again]}
         planter.proposal("failing", place, ratio, planter.trial("failing", ratio, None, state="failed"), default=True)
     write_json(root / "winners.json", winners)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
+from study.core.terms import Group
 from study.metrics.forget_gap import (
-    Group,
     Term,
     forget_gap,
     gap,

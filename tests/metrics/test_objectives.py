@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.core.rows import ROW_COLUMNS
-from study.core.terms import MODALITIES, ROLES, Goal
-from study.metrics.forget_gap import Group
+from study.core.terms import MODALITIES, ROLES, Goal, Group
 from study.metrics.objectives import (
     DIRECTIONS,
     distance_to_ideal,

@@ -43,7 +43,7 @@ def test_what_is_kept_is_a_part_of_what_there_was() -> None:
 
 def test_an_attacker_who_has_everything_is_refused() -> None:
     given = MINE.assign(held_out="")
-    with pytest.raises(ValueError, match="given every fact of everybody"):
+    with pytest.raises(ValueError, match="given every fact about all people"):
         above_control(given, CONTROL, "select")
 
 

@@ -21,7 +21,9 @@ from search_spaces import fitted
 from study.contracts import Method
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
+from study.core.layout import StudyFolder
 from study.core.plugins import search_space
+from study.core.records import MethodProposal, write_record
 from study.core.specs import adjusted
 from study.experiment import method_search
 from study.experiment.trial_spec import RATIO
@@ -59,11 +61,9 @@ def earlier(root: Path, winners: Mapping[str, Mapping[int, Mapping[str, Any]]], 
     keys: dict[str, dict[str, Any]] = {}
     for method, ratios in winners.items():
         for turn, (ratio, params) in enumerate(ratios.items()):
-            for number, (key, asked) in enumerate((("lost", {"steps": 1}), ("won", params))):
-                write_json(
-                    root / "search" / method / f"{2 * turn + number:04d}.json",
-                    {"number": 2 * turn + number, "params": {RATIO: ratio, **asked}, "trial": f"{key} {ratio}"},
-                )
+            for number, (key, asked) in enumerate((("lost", {"steps": 1}), ("won", params)), 2 * turn):
+                proposal = MethodProposal(number, {RATIO: ratio, **asked}, f"{key} {ratio}", ratio)
+                write_record(StudyFolder(root).proposal(method, number), proposal)
             keys.setdefault(method, {})[str(ratio)] = {"trials": [f"won {ratio}", f"seed 1 of {ratio}"]}
     write_json(root / "winners.json", keys)
     return root

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis import page
-from analysis.sections import attacks, sections, winners
-from analysis.study_folder import read
-from analysis.trials import trials
+from analysis.plots import Plot
+from analysis.sections import Part, attacks, sections, winners
+from analysis.study_folder import StudyResults, read
+from analysis.tables import Table
+from analysis.trials import trials, with_keys
 
 
 class Outcome(NamedTuple):
@@ -30,10 +32,18 @@ def build(root: Path, cold: Path | None = None) -> Outcome:
     study = read(root, cold)
     folder = study.folder
     links = {key: Path(relpath(folder.record(key), folder.report)).as_posix() for key in study.trials}
+    found = [(section.title, [_keyed(study, part) for part in section.parts(study)]) for section in sections()]
     kept = page.write(
-        "report.html.jinja", folder.page, [(s.title, list(s.parts(study))) for s in sections()], study.methods, links,
+        "report.html.jinja", folder.page, found, study.methods, links,
         study=study, name=study.name, trials=list(trials(study)["state"]),
     )  # fmt: skip
     for path in {path for kind in ("figures", "tables") for path in (folder.report / kind).glob("*")} - kept:
         path.unlink()  # of sections, trials or attacks that are no longer there
     return Outcome(folder.page, winners.printed(study), attacks.printed(study))
+
+
+def _keyed(study: StudyResults, part: Part) -> Part:
+    """A part whose numbers say which trial they are of."""
+    if isinstance(part, Table):
+        return part._replace(raw=with_keys(study, part.raw))
+    return part._replace(data=with_keys(study, part.data)) if isinstance(part, Plot) else part

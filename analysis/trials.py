@@ -89,7 +89,7 @@ def proposals(study: StudyResults) -> pd.DataFrame:
     return table
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)  # small, and a pool asks many studies more than once
 def winners(study: StudyResults) -> pd.DataFrame:
     """One line for each winner: objectives on the test half (mean over seeds) beside those that selected it.
 
@@ -219,6 +219,20 @@ def _attack_state(study: StudyResults, key: str) -> str:
     """The state of a proposal that was scored but whose recovery is not known."""
     hit = study.attacks(key).get(search_attack(study))
     return "unfinished" if hit is None or hit.state == "unfinished" else "attack failed"
+
+
+def with_keys(study: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of methods and ratios with a column `key`, if it has none: the trial that a line is about.
+
+    Of a model with several seeds it is the first, of a search the winner; empty where there is no trial.
+    """
+    if "key" in table or not {"method", "ratio"} <= set(table):
+        return table
+    first = {
+        (label, ratio): members[0].key for ratio in study.ratios for label, members in study.labelled(ratio) if members
+    }
+    pairs = zip(table["method"], table["ratio"], strict=True)
+    return table.assign(key=pd.Series([first.get(pair, "") for pair in pairs], index=table.index, dtype=str))
 
 
 def report_rows(study: StudyResults, members: Sequence[TrialRecord]) -> pd.DataFrame:

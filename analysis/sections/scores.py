@@ -17,7 +17,7 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, look
 from analysis.tables import NOTHING, Table, number, with_interval
-from analysis.trials import NAN, no_rows, report_rows
+from analysis.trials import NAN, no_rows, report_rows, with_keys
 from study.core.terms import MODALITIES, ROLES, TASKS
 from study.metrics.intervals import Block, Interval, estimate
 
@@ -138,6 +138,8 @@ def score_table(raw: pd.DataFrame, task: str, measure: str) -> Table:
 def gate_table(study: StudyResults) -> Table:
     """Whether there was anything to forget."""
     raw = gate(study)
+    for kind in ("vanilla", "reference"):
+        raw = with_keys(study, raw.assign(method=kind)).rename(columns={"key": f"{kind}_key"}).drop(columns="method")
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "questions": raw["role"] + " " + raw["modality"].replace(NAMES),
         **{name: raw[name].map(number) for name in ("vanilla", "reference")},

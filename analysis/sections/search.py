@@ -17,7 +17,7 @@ from analysis.style import legend, line, look, panels
 from analysis.tables import Table, number, parameters
 from analysis.trials import OBJECTIVES, columns, counts, proposals, trials
 
-TUNING_COLUMNS = ["method", "ratio", "default_state",
+TUNING_COLUMNS = ["method", "ratio", "key", "default_key", "default_state",
                   *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain"]  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def tuning(study: StudyResults) -> pd.DataFrame:
         default = mine[mine["default"]].sort_values("number").head(1)
         if best.empty or default.empty:
             continue
-        line = {"method": method, "ratio": ratio, "default_state": default["state"].item()}
+        keys_of = {"key": keys[0], "default_key": default["key"].item()}
+        line = {"method": method, "ratio": ratio, **keys_of, "default_state": default["state"].item()}
         for which, part in (("default", default), ("winner", best)):
             line |= {f"{which}_{name}": part[name].item() for name in columns(study, OBJECTIVES)}
         lines.append({**line, "gain": line["default_distance"] - line["winner_distance"]})
@@ -71,7 +72,7 @@ def tuning_table(study: StudyResults) -> Table:
     raw = tuning(study)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "default": raw["default_state"],
-        **{_heading(name): raw[name].map(number) for name in columns(study, TUNING_COLUMNS)[3:]},
+        **{_heading(name): raw[name].map(number) for name in columns(study, TUNING_COLUMNS)[5:]},
     })  # fmt: skip
     return Table(
         "tuning", "Gain from tuning",

@@ -61,7 +61,7 @@ def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
 def printed(study: StudyResults) -> pd.DataFrame:
     """The winners as a terminal shows them."""
     shown = winners_table(study, winners(study)).shown
-    return shown.drop(columns=["mean gap", "validation distance", "retain kept"], errors="ignore").astype(str)
+    return shown.drop(columns=["mean gap", "validation distance", "retain kept", "key"], errors="ignore").astype(str)
 
 
 def hyperparameters_table(raw: pd.DataFrame) -> Table:
@@ -93,6 +93,7 @@ def _winner(line: pd.Series) -> dict[str, Any]:
         "most known": _known(line["known_person"], line["known"]), "mean gap": number(line["mean_gap"]),
         "validation distance": number(line["select_distance"]), "retain kept": number(line["retained"]),
         "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": _mark(line),
+        "key": line["key"],
     }  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
         "distance": number(values["distance"]), "farther": "", "most known": _known(person, known),
         "mean gap": "", "validation distance": number(chosen["distance"]),
         "retain kept": number(float(quality(study, found[:1])["retained"])), "seeds": f"{len(found)}",
-        "mark": "baseline" if kind == "vanilla" else "noise floor",
+        "mark": "baseline" if kind == "vanilla" else "noise floor", "key": found[0].key,
     }  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def trade_off_data(study: StudyResults) -> pd.DataFrame:
     values = [name for name in columns(study, OBJECTIVES) if name != "distance"]
     found = trials(study).dropna(subset=values)
     shown = found[found["number"].notna() | (found["kind"] != "method")]
-    return shown[["method", "ratio", "kind", *values, "front", "winner"]].reset_index(drop=True)
+    return shown[["method", "ratio", "key", "kind", *values, "front", "winner"]].reset_index(drop=True)
 
 
 def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

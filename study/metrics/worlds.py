@@ -125,8 +125,8 @@ class Parts(NamedTuple):
 
     @property
     def total(self) -> float:
-        """The sum of what is known."""
-        return float(np.nansum(self))
+        """The sum of what is known; NaN where the worlds are too few to tell."""
+        return math.nan if math.isnan(self.world) else float(np.nansum(self))
 
 
 def parts(distance: Sequence[float], people: Sequence[float], seeds: Sequence[float], worlds: Sequence[str]) -> Parts:

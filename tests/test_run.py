@@ -190,6 +190,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
         "learn": dataclasses.replace(study.learn, clip=2.0),
         "learn_parts": ("llm",),
         "gate": Gate(),
+        "reference_seeds": 3,
     }
     names = {field.name for field in dataclasses.fields(Study)}
     assert set(changes) | set(RUNTIME) | set(GROWING) == names

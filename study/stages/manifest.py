@@ -18,7 +18,7 @@ RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_tri
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
 GROWING = (
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),
-    *("attacks", "attack_grid", "searched_attacks", "attack_trials"),
+    *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin"),
 )
 """Settings that add work to a study without changing what it holds."""
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")

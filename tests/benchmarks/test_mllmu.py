@@ -99,6 +99,7 @@ def test_what_is_optional_may_be_absent(data: Path) -> None:
     shutil.rmtree(data / "Strangers")
     shutil.rmtree(data / "retain_95")
     shutil.rmtree(data / "forget_10")
+    shutil.rmtree(data / "forget_20")
     for file in data.glob("*/*.parquet"):
         table = pq.read_table(file)
         pq.write_table(table.drop_columns([c for c in ("Directory", "biography") if c in table.schema.names]), file)
@@ -309,7 +310,10 @@ def evaluation(given: Path) -> None:
         (both, r"2 IDs both in forget_10 and in retain_90 of .*given"),
         (disagree, r"given: what forget_15 and retain_85 teach about 0\d\d is not what another ratio does"),
         (evaluation, r"^given/forget_10/.*: no column 'metadata', .*right folder of MLLMMU/baseline_train_split"),
-        (shutil.rmtree, r"given: no folder forget_5 or forget_10 or forget_15 there; give the folder of MLLMMU/base"),
+        (
+            shutil.rmtree,
+            r"given: no folder forget_5 or forget_10 or forget_15 or forget_20 there; give the folder of MLLMMU/base",
+        ),
     ],
 )
 def test_lessons_that_do_not_fit_are_named(
@@ -391,7 +395,7 @@ def test_every_defect_is_collected(data: Path) -> None:
         "retain_85, row 17",
         "Strangers, row 1",
     ]
-    assert sorted(benchmark.splits) == [5, 10, 15]
+    assert sorted(benchmark.splits) == [5, 10, 15, 20]
     assert len({q.person for q in benchmark.split(15).questions if q.role == "retain"}) == 17 - 2
     assert len(benchmark.strangers) == 1
     with pytest.raises(ValueError, match=r"ft_Data/.*, row 3"):

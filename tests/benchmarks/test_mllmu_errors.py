@@ -158,7 +158,7 @@ def test_a_missing_folder_is_named(data: Path, folder: str) -> None:
 def test_a_missing_dataset_and_missing_ratios_are_named(data: Path) -> None:
     with pytest.raises(ValueError, match="nowhere: no such folder; give that of the dataset, or hub="):
         load(data / "nowhere")
-    for ratio in (5, 10, 15):
+    for ratio in (5, 10, 15, 20):
         shutil.rmtree(data / f"forget_{ratio}")
     with pytest.raises(ValueError, match=r"no pair of folders forget_X and retain_\(100-X\); download"):
         load(data)

@@ -84,9 +84,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """The modalities of the questions of every call to the scorer."""
     calls: list[set[str]] = []
 
-    def record(vlm: VLM, questions: Sequence[Question], *, blind: bool = False) -> pd.DataFrame:
+    def record(vlm: VLM, questions: Sequence[Question], *, blind: bool = False, reply: bool = True) -> pd.DataFrame:
         calls.append({q.modality for q in questions})
-        return score(vlm, questions, blind=blind)
+        return score(vlm, questions, blind=blind, reply=reply)
 
     monkeypatch.setattr(trials, "score", record)
     return calls
@@ -110,11 +110,17 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     assert {name for name in costs if costs[name] == 0} == nothing  # only choices select, and VKD calls no LLM
     rows = read_rows(context.folder.rows(asked.key, "select"))
     asked_for = {
-        q.id for q in context.benchmark.split(10).questions if q.half == "select" and q.task == "classification"
+        q.id
+        for q in context.benchmark.split(10).questions
+        if q.half == "select"
+        and (q.task == "classification" or (q.role in ("forget", "test") and q.modality == "image_text"))
     }
     assert list(rows.columns) == list(ROW_COLUMNS)
     assert set(rows["question"]) == asked_for
     assert len(rows) == len(asked_for)
+    free = rows["task"] != "classification"
+    assert (rows.loc[free, "reply"] == "").all()  # a search reads likelihoods and generates nothing
+    assert rows.loc[free, "likelihood"].between(0, 1).all()
     assert np.isfinite(rows["probability"]).all()
     assert {name.split(".")[1] for name in delta_of(context, asked)} == {"vision_tower", "multi_modal_projector"}
     assert not list(context.root.rglob("*.draft"))

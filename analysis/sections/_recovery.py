@@ -147,20 +147,31 @@ def _evidence(line: Line, keeps: float) -> Evidence:
     )  # fmt: skip
 
 
-def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both up to the last step that every seed of both was taken to: one that diverged early was a shorter attack."""
-    last = min(float(part.groupby("seed")["step"].max().min()) for part in (rows, control))
-    return rows[rows["step"] <= last], control[control["step"] <= last]
+def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Both up to the last step that every seed of both was taken to: one that diverged early was a shorter attack.
+
+    Seeds that diverged before anything was scored are out; no control where none is left of either.
+    """
+    met = [part[part.groupby("seed")["step"].transform("nunique") > 1] for part in (rows, control)]
+    if any(part.empty for part in met):
+        return rows, None
+    last = min(float(part.groupby("seed")["step"].max().min()) for part in met)
+    return met[0][met[0]["step"] <= last], met[1][met[1]["step"] <= last]
 
 
 def numbers(
     rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str], label: str
 ) -> dict[str, Any] | None:
-    """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows."""
+    """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows.
+
+    All are taken at the last step that the control has as well, so that after and the control's after go together.
+    """
     rows = rows[rows["held_out"].isin(groups)]
     control, ceiling = (None if part is None else part[part["held_out"].isin(groups)] for part in (control, ceiling))
     if rows.empty:
         return None
+    if control is not None and len(control):
+        rows, control = as_long(rows, control)
     column = "score" if rows["probability"].isna().any() else "probability"
     seed = f"seed of {label}"
     own, people = _ends(rows, column)
@@ -171,9 +182,9 @@ def numbers(
         "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN,
     }  # fmt: skip
     if control is not None and len(control):
-        found |= _above(*as_long(rows, control), column, seed)
-        levels["control_after"] = intervals.mean(_at(as_long(rows, control)[1], "max")).value
-        levels["level_control"] = float(_ends(as_long(rows, control)[1], column)[0][..., 1].mean())
+        found |= _above(rows, control, column, seed)
+        levels["control_after"] = intervals.mean(_at(control, "max")).value
+        levels["level_control"] = float(_ends(control, column)[0][..., 1].mean())
     if ceiling is not None and len(ceiling):
         before = intervals.table(_at(ceiling, "min"), column)
         common = [i for i, person in enumerate(people) if person in before.index]

@@ -193,8 +193,13 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
 
 
 def _above(own: Sequence[Attack], controls: Sequence[Attack], half: Half) -> float:
-    """The recovery above control, the mean over seeds; each seed against every reference."""
-    models, references = [hit.rows for hit in own], [hit.rows for hit in controls]
+    """The recovery above control, the mean over seeds; each seed against every reference.
+
+    NaN where nothing was measured: all seeds or all references diverged before anything was scored.
+    """
+    models, references = ([r for hit in hits if (r := hit.rows)["step"].nunique() > 1] for hits in (own, controls))
+    if not models or not references:
+        return math.nan
     gains = [recovery.above_control(rows, other, half) for rows in models for other in references]
     return math.fsum(gains) / len(gains)
 

@@ -146,7 +146,7 @@ def _worst(worst: pd.DataFrame, method: str, ratio: int, tied: int) -> str:
         return f"{name[0].upper()}{name[1:]} has not been attacked yet, so its robustness is unknown."
     line = mine.iloc[0]
     if not line["attack"] or math.isnan(line["above_control"]):
-        return f"No attack on {name} could be compared with the control: {line['verdict']}."
+        return f"No attack on {name} could be compared with the same on the references, so its robustness is unknown."
     searched = f"; with an attack search of {line['proposals']} trials" if line["proposals"] else ""
     number = interval(line["above_control"], line["above_control_low"], line["above_control_high"])
     control = "" if math.isnan(line["control_after"]) else f" (control {line['control_after']:.2f})"

@@ -159,6 +159,6 @@ def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
     first = table.shown.iloc[0]
     assert (first["method"], first["classification % image"], first["cloze % text"]) == ("VKD", "20.0", "90.0")
     assert (first["ROUGE-L image"], first["ROUGE-L text"], first["unparsable choices %"]) == ("0.200", "0.900", "50.0")
-    assert table.raw[["seeds", "questions"]].iloc[0].tolist() == [2, 32]
+    assert table.raw[["seeds", "questions"]].iloc[0].tolist() == [2, 48]
     assert set(table.raw["protocol"]) == {"released"}
     assert "Official protocol" in report.build(tmp_path).page.read_text(encoding="utf-8")

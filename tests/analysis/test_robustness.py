@@ -14,7 +14,7 @@ from analysis import naming, study_folder, style, trials
 from analysis.sections import _attack_suite, _recovery, _worst_attack, attacks
 from analysis.sections.conclusion import answer
 from study.core.files import read_json, write_json
-from study.core.rows import read_rows
+from study.core.rows import read_rows, write_rows
 from study.metrics import recovery
 from tests.helpers.planted import (
     MODELS,
@@ -201,7 +201,7 @@ def test_an_attack_on_the_input_breaks_no_model(tmp_path: Path) -> None:
     key = study_of(tmp_path, SHY, [], first=dataclasses.replace(RELEARNING, kept=0.2))
     assert worst(tmp_path)["verdict"] == "collapsed under attack"
     note = tmp_path / "trials" / key / "attacks" / f"{RELEARNING.key}.json"
-    write_json(note, {**read_json(note), "changes": False})
+    write_json(note, {**read_json(note), "changes": []})
     assert worst(tmp_path)["verdict"] == "equivalent to retraining"
 
 
@@ -221,6 +221,39 @@ def test_a_control_that_falls_is_no_recovery(tmp_path: Path) -> None:
     line = worst(tmp_path)
     assert line["above_control"] == pytest.approx(0.2)
     assert line["verdict"] == "only the control fell"
+
+
+def ended_early(root: Path, steps: Sequence[int]) -> pd.Series:
+    """The worst attack on a model that it takes from .05 to .6, where it ended after these steps on the control."""
+    planter, model = Planter(root), Model(0.05, 0.05, back=0.6)
+    planter.study(["m"], [10])
+    _, reference = planter.yardsticks(10, attacked=False)
+    key = planter.trial("m", 10, model, report=True)
+    write_json(root / "winners.json", {"m": {"10": {"trials": [key]}}})
+    planter.attack(key, model)
+    planter.attack(reference, REFERENCE, dataclasses.replace(RELEARNING, steps=steps, back=0.35, told=0.35))
+    return worst(root)
+
+
+def test_after_is_at_the_last_step_that_the_control_has(tmp_path: Path) -> None:
+    """At 10 of 40 steps a quarter of the rise of .55 is done, and the control is still above it."""
+    line = ended_early(tmp_path, (0, 5, 10))
+    assert [line["after"], line["control_after"]] == pytest.approx([0.05 + 0.55 / 4, 0.35])
+    assert line["above_control"] == pytest.approx(0.55 / 4 - 0.05)
+    assert line["verdict"] == "rebound from overshoot"
+
+
+def test_a_control_that_fell_at_once_is_none(tmp_path: Path) -> None:
+    """Nothing was scored of it but its start: that no gain was seen then says nothing."""
+    line = ended_early(tmp_path, (0, 40))
+    assert line["verdict"] == "came back"
+    [reference] = [t.key for t in study_folder.read(tmp_path).yardsticks("reference", 10)]
+    path = tmp_path / "trials" / reference / "attacks" / f"{RELEARNING.key}.parquet"
+    rows = read_rows(path)
+    write_rows(path, rows[rows["step"] == 0])
+    study = study_folder.read(tmp_path)
+    assert worst(tmp_path)["verdict"] == "not attacked"
+    assert set(_recovery.pooled_groups(study).query("method == 'm'")["verdict"]) == {"no control"}
 
 
 def test_a_collapsed_model_neither_rebounds_nor_profits_from_a_falling_control(tmp_path: Path) -> None:

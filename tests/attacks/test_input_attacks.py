@@ -120,10 +120,10 @@ def test_nothing_is_held_that_the_attack_does_not_need(attack: Any, request_: Re
 @pytest.mark.parametrize(
     ("attack", "field", "value", "message"),
     [
-        (ImageTransform, "kind", "melt", "crop, shrink"), (ImageTransform, "strength", 0.0, "share above 0"),
-        (ImageTransform, "strength", math.nan, "share above 0"), (Paraphrase, "wording", "shout", "dataset, tell"),
+        (ImageTransform, "kind", "melt", "crop, shrink"), (ImageTransform, "strength", 0.0, "fraction above 0"),
+        (ImageTransform, "strength", math.nan, "fraction above 0"), (Paraphrase, "wording", "shout", "dataset, tell"),
         (NameHint, "hint", "This is {nobody}.", "{name}"), (InContext, "about", "me", "same, others"),
-        (InContext, "pairs", 0, "positive"), (InContext, "facts", 1.5, "share above 0"),
+        (InContext, "pairs", 0, "positive"), (InContext, "facts", 1.5, "fraction above 0"),
         (Prefill, "text", "  ", "first words"), (Jailbreak, "template", "dan", "role_play"),
         (Figstep, "place", "left", "above, below"), (Figstep, "prompt", "", "what is to be done"),
     ],

@@ -268,7 +268,7 @@ def test_shares_are_a_partition(items: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"gpus_per_trial": 1.5}, "gpus_per_trial=1.5: beyond one GPU a job has a process for each"),
+        ({"gpus_per_trial": 1.5}, "gpus_per_trial=1.5: above 1, a job has one process per GPU"),
         ({"gpus_per_trial": 2, "workers_per_trial": 2}, "set gpus_per_trial=2 and leave workers_per_trial out"),
         ({"workers_per_trial": 0}, "workers_per_trial=0: use at least 1"),
         ({"workers_per_model": -1}, "workers_per_model=-1"),

@@ -44,6 +44,8 @@ def line(above: float, components: tuple[Component, ...] = SURE, **about: float 
         (line(0.0, ruined=True), "collapsed under attack"),
         (line(0.5, ruined=True), "came back"),  # 0.19 to 0.97 on a model that keeps little else
         (line(0.5, collapsed=True), "came back"),
+        (line(0.5, after=0.19, collapsed=True), "collapsed"),  # but for that, nothing is said of a ruin
+        (line(0.5, gain=-0.1, ruined=True), "collapsed under attack"),
         (line(0.5, ()), "too few people"),
         (line(math.nan, ()), "no control"),
         (line(0.5, given=True), "given to the attacker"),

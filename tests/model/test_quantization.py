@@ -490,7 +490,7 @@ def test_the_doctor_tells_and_tries_it(tiny_folder: Path, monkeypatch: pytest.Mo
         status = doctor.main([f"hf:path={tiny_folder},quantized=nf4"])
     told = " ".join(shown.get().split())
     assert status == 0
-    assert "held in nf4, and frozen" in told
+    assert "quantized (nf4) and frozen" in told
     assert told.count(" ok ") == 4
     assert "not tried" in told
     assert "quantized=nf4: the LLM is frozen" in told

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis import naming, page
 from analysis.pool import figure, reading, tables
+from analysis.sections import Part
 from analysis.study_folder import StudyResults
 from analysis.tables import keep
 from study.metrics.worlds import FEWEST_WORLDS, Difference, differences
@@ -38,7 +39,7 @@ def build(roots: Sequence[Path], to: Path) -> Path:
     found = differences(distances)
     pool = tables.pooled(table, reading.revisions(studies), found, distances)
     links = _links(studies, table, to)
-    sections = [
+    sections: list[tuple[str, list[Part]]] = [
         ("", list(answer(pool, found, reading.vanilla(studies)))),
         ("Methods over worlds", [tables.methods(pool), figure.plot(table, pool, studies)]),
         ("What the pool can tell", [tables.pairs(found), tables.variance(table), tables.worlds(studies, table)]),

@@ -77,6 +77,12 @@ def worlds(found: Sequence[StudyResults]) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def by_method(table: pd.DataFrame) -> Iterator[tuple[int, str, pd.DataFrame]]:
+    """The lines of each method at each ratio."""
+    for (ratio, method), mine in table.groupby(["ratio", "method"]):
+        yield int(str(ratio)), str(method), mine
+
+
 def vanilla(found: Sequence[StudyResults]) -> dict[int, float]:
     """The distance of vanilla at each ratio, the mean over worlds."""
     table = worlds(found)

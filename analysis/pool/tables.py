@@ -30,13 +30,13 @@ def pooled(
     whom it is nearer than. A method without a winner in some world has numbers but no rank, and comes last."""
     chances = {ratio: rank_chances(mine) for ratio, mine in distances.items()}
     lines = []
-    for (ratio, method), mine in table.groupby(["ratio", "method"]):
+    for ratio, method, mine in reading.by_method(table):
         nearer = [one.far for one in found if (one.ratio, one.near) == (ratio, method) and one.survives]
         lines.append({
             "revision": " ".join(revisions), "ratio": ratio, "method": method, "worlds": mine["world"].nunique(),
             "studies": len(mine), "collapsed": int(mine["collapsed"].sum()), **_means(mine),
             "ranked": method in distances[ratio], "nearer_than": SEPARATOR.join(nearer),
-            **_ranks(chances[ratio], str(method)),
+            **_ranks(chances[ratio], method),
         })  # fmt: skip
     frame = pd.DataFrame(lines).assign(last=lambda found: ~found["ranked"])
     return frame.sort_values(["ratio", "last", "distance", "method"], ignore_index=True).drop(columns="last")
@@ -53,7 +53,10 @@ def _means(mine: pd.DataFrame) -> dict[str, float]:
 
 def _ranks(chances: pd.DataFrame, method: str) -> dict[str, float]:
     """The chances of a method's ranks by column name; none if it has no rank."""
-    return {f"rank_{rank}": float(chances.loc[method, rank]) for rank in chances if method in chances.index}
+    if method not in chances.index:
+        return {}
+    shares = chances.loc[[method]].to_numpy(dtype=float)[0]
+    return {f"rank_{rank}": float(share) for rank, share in enumerate(shares, 1)}
 
 
 def with_bounds(line: pd.Series, name: str) -> str:
@@ -63,7 +66,7 @@ def with_bounds(line: pd.Series, name: str) -> str:
 
 def methods(pool: pd.DataFrame) -> Table:
     """The methods over all worlds."""
-    ranks = [name for name in pool if name.startswith("rank_")]
+    ranks = [name for name in map(str, pool) if name.startswith("rank_")]
     shown = pd.DataFrame({
         "forget %": pool["ratio"], "method": pool["method"].map(naming.method), "worlds": pool["worlds"],
         **{naming.words(name): with_interval(pool, name) for name in MEASURES},
@@ -107,7 +110,7 @@ def pairs(found: Sequence[Difference]) -> Table:
 def variance(table: pd.DataFrame) -> Table:
     """What the variance of the distance between studies is made of."""
     lines = []
-    for (ratio, method), mine in table.groupby(["ratio", "method"]):
+    for ratio, method, mine in reading.by_method(table):
         found = parts(*(mine[name].tolist() for name in ("distance", "people_variance", "seeds_variance", "world")))
         lines.append({"ratio": ratio, "method": method, **found._asdict(), "total": found.total})
     raw = pd.DataFrame(lines)
@@ -143,7 +146,7 @@ def worlds(studies: Sequence[StudyResults], table: pd.DataFrame) -> Table:
         "forget %": raw["ratio"], "study": raw["study"], "world": raw["world"], "seed": raw["seed"],
         "noise floor": raw["noise_floor"].map(lambda v: "not known" if math.isnan(v) else number(v)),
         "vanilla's distance": raw["vanilla"].map(number), "statements": raw["statements"],
-        **{name: raw[name].map(lambda n: NOTHING if math.isnan(n) else f"{n:.0f}") for name in SAID},
+        **{str(name): raw[name].map(lambda n: NOTHING if math.isnan(n) else f"{n:.0f}") for name in SAID},
     })  # fmt: skip
     return Table(
         "pool_worlds", "Worlds, and what the others say to the statements of each study",
@@ -170,7 +173,7 @@ def judged(study: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for ratio in study.ratios:
         told = [said(claim, found) for claim in claims if claim.ratio == ratio]
-        counts = {name: float(told.count(name)) if known else math.nan for name in SAID}
+        counts = {str(name): float(told.count(name)) if known else math.nan for name in SAID}
         lines.append({"study": str(study.root), "ratio": ratio, "statements": len(told), **counts})
     return pd.DataFrame(lines)
 

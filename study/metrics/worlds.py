@@ -44,7 +44,7 @@ def by_world(values: pd.Series[float], worlds: pd.Series[str]) -> pd.Series[floa
     return values.groupby(worlds).mean()
 
 
-def mean(values: Sequence[float], top: float = math.inf) -> Interval:
+def mean(values: Sequence[float] | Values, top: float = math.inf) -> Interval:
     """The mean over worlds of a measure in [0, `top`], with its interval; bounds are NaN with too few worlds."""
     found = np.asarray(values, dtype=float)
     middle = float(found.mean()) if len(found) else math.nan
@@ -80,7 +80,7 @@ def differences(distances: Mapping[int, pd.DataFrame]) -> list[Difference]:
     pairs = [
         (ratio, one, other, table[other].to_numpy(dtype=float) - table[one].to_numpy(dtype=float))
         for ratio, table in distances.items()
-        for one, other in combinations(sorted(table, key=lambda name, t=table: (t[name].mean(), name)), 2)
+        for one, other in combinations(_nearest_first(table), 2)
     ]
     chances = [_p(apart) for *_, apart in pairs]
     known = [not math.isnan(p) for p in chances]
@@ -171,6 +171,11 @@ def said(statement: Statement, found: Sequence[Difference]) -> Said | None:
                 return "not confirmed"
             return "agreed" if one.near == statement.near else "contradicted"
     return None
+
+
+def _nearest_first(distances: pd.DataFrame) -> list[str]:
+    means = {str(name): float(column.mean()) for name, column in distances.items()}
+    return sorted(means, key=lambda name: (means[name], name))
 
 
 def _p(apart: Values) -> float:

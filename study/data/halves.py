@@ -25,19 +25,20 @@ def prepared(benchmark: Benchmark, attributes: Sequence[str] = ()) -> Benchmark:
 
     Raises `ValueError` as `Benchmark.narrowed` does.
     """
-    content = f"{benchmark.fingerprint}\0{RULE}"
-    dealt = replace(
-        benchmark,
+    asked = benchmark.narrowed(attributes)
+    content = f"{asked.fingerprint}\0{RULE}"
+    return replace(
+        asked,
         fingerprint=hashlib.sha256(content.encode()).hexdigest()[:12],
-        splits={ratio: dealt_by_fact(split) for ratio, split in benchmark.splits.items()},
+        splits={ratio: dealt_by_fact(split) for ratio, split in asked.splits.items()},
     )
-    return dealt.narrowed(attributes)
 
 
 def dealt_by_fact(split: Split) -> Split:
     """The same questions, each fact about a person in one half.
 
-    Whoever is not asked for two facts in the choices of each modality stays as the dataset has it: see `undealt`.
+    Whoever is not asked for two facts in the choices of each modality stays as the dataset has it: see `undealt`. What is
+    to be forgotten and what is spared of a person are dealt each by itself, and both need two.
     """
     halves = {person: _halves(person, asked) for person, asked in _by_person(split).items()}
     return replace(split, questions=tuple(replace(q, half=halves[q.person].get(q.id, q.half)) for q in split.questions))
@@ -62,21 +63,28 @@ def _halves(person: str, asked: Sequence[Question]) -> dict[str, Half]:
     choices: dict[str, set[str]] = {}
     for question in asked:
         if question.task == "classification":
-            choices.setdefault(question.modality, set()).add(stated[question.id])
+            choices.setdefault(_place(question), set()).add(stated[question.id])
     if not choices or min(map(len, choices.values())) < len(HALVES):
         return {}
-    where = {fact: tuple(sorted(m for m, there in choices.items() if fact in there)) for fact in stated.values()}
+    where = {
+        fact: tuple(sorted(place for place, there in choices.items() if fact in there)) for fact in stated.values()
+    }
     order = sorted(where, key=lambda fact: (-len(where[fact]), content_key([person, fact])))
     first = int(content_key([person]), 16) % len(HALVES)  # who has more facts in which half changes by person
     turns = HALVES[first:] + HALVES[:first]
     count: dict[tuple[Half, str], int] = {}
     dealt: dict[str, Half] = {}
-    for fact in order:  # each to the half that has fewer choices of its modalities so far
-        dealt[fact] = min(turns, key=lambda half: sum(count.get((half, m), 0) for m in where[fact]))
-        for modality in where[fact]:
-            count[dealt[fact], modality] = count.get((dealt[fact], modality), 0) + 1
+    for fact in order:  # each to the half that has fewer facts of its places so far
+        dealt[fact] = min(turns, key=lambda half: sum(count.get((half, place), 0) for place in where[fact]))
+        for place in where[fact]:
+            count[dealt[fact], place] = count.get((dealt[fact], place), 0) + 1
     both = all(len({dealt[fact] for fact in there}) == len(HALVES) for there in choices.values())
     return {question: dealt[fact] for question, fact in stated.items()} if both else {}
+
+
+def _place(question: Question) -> str:
+    """Where both halves need a fact: in each modality, of what must go and of what is spared."""
+    return f"{question.modality}{' spared' if question.role == 'spared' else ''}"
 
 
 def _shares(person: str, asked: Sequence[Question]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -100,7 +99,13 @@ def test_each_modality_keeps_both_halves() -> None:
         assert {q.half for q in found.questions if q.modality == modality} == set(HALVES)
 
 
-def test_attributes_are_narrowed_as_before(tmp_path: Path, synthetic: Benchmark) -> None:
-    some = prepared(synthetic, ("residence",))
-    assert some.split(10).forget_attributes == frozenset({"residence"})
-    assert some.fingerprint != prepared(synthetic).fingerprint
+def test_attributes_are_dealt_where_there_are_two(synthetic: Benchmark) -> None:
+    """A single attribute is a single fact, which both halves ask for; two are dealt, and so is what is spared."""
+    one, two = prepared(synthetic, ("residence",)), prepared(synthetic, ("residence", "occupation"))
+    assert one.split(10).forget_attributes == frozenset({"residence"})
+    assert len({one.fingerprint, two.fingerprint, prepared(synthetic).fingerprint}) == 3
+    assert undealt(one.split(10)) == sorted(one.split(10).forget_people)
+    assert undealt(two.split(10)) == []
+    for found in (one.split(10), two.split(10)):
+        kinds = {(q.role, q.modality, q.half) for q in found.questions if q.task == "classification"}
+        assert kinds == {(role, modality, half) for role, modality, _ in kinds for half in HALVES}

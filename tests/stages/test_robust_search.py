@@ -322,6 +322,7 @@ def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.Monk
         return {}
 
     monkeypatch.setattr(attack_stage, "run_jobs", run_jobs)
+    monkeypatch.setattr(attack_stage, "is_complete", lambda folder, trial: True)
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), confirm_seeds=0)
     plan = validate_study(dataclasses.replace(study, robustness="relearning"), tmp_path / "data")
     context = StudyContext(tmp_path, plan.source, tmp_path)

@@ -37,8 +37,8 @@ def prepared(benchmark: Benchmark, attributes: Sequence[str] = ()) -> Benchmark:
 def dealt_by_fact(split: Split) -> Split:
     """The same questions, each fact about a person in one half.
 
-    Whoever is not asked for two facts in the choices of each modality stays as the dataset has it: see `undealt`. What is
-    to be forgotten and what is spared of a person are dealt each by itself, and both need two.
+    Whoever is not asked for two facts in the choices of each modality stays as the dataset has it: see `undealt`. What
+    is to be forgotten and what is spared of a person are dealt each by itself, and both need two.
     """
     halves = {person: _halves(person, asked) for person, asked in _by_person(split).items()}
     return replace(split, questions=tuple(replace(q, half=halves[q.person].get(q.id, q.half)) for q in split.questions))

@@ -56,16 +56,20 @@ def person_scores(rows: pd.DataFrame, wanted: Sequence[Term], whose: str = "the 
 
     Raises `ValueError` that names a term without rows, or with rows without a number.
     """
-    found = {}
+    asked = rows[
+        rows["role"].isin({term.role for term in wanted}) & rows["modality"].isin({t.modality for t in wanted})
+    ]
+    choices = asked["task"] == "classification"
+    known = asked[MEASURES["classification"]].where(choices, asked[MEASURES["generation"]])
+    kinds = known.groupby([asked["role"], asked["modality"], asked["task"]])
+    counts, missing = kinds.size(), kinds.apply(lambda values: bool(values.isna().any()))
     for term in wanted:
-        column = MEASURES[term.task]
-        chosen = rows[(rows["role"] == term.role) & (rows["modality"] == term.modality) & (rows["task"] == term.task)]
-        if chosen.empty:
+        if term not in counts.index:
             raise ValueError(f"{whose} has no {' '.join(term)} rows: score these questions")
-        if chosen[column].isna().any():
-            raise ValueError(f"{whose} has {' '.join(term)} rows without {column}: score them again")
-        found[term] = chosen.groupby("person")[column].mean()
-    return pd.DataFrame(found).sort_index()
+        if missing[term]:
+            raise ValueError(f"{whose} has {' '.join(term)} rows without {MEASURES[term.task]}: score them again")
+    means = known.groupby([asked["person"], asked["role"], asked["modality"], asked["task"]]).mean()
+    return means.unstack([1, 2, 3])[list(wanted)].dropna(how="all").sort_index()
 
 
 def scores(

@@ -55,6 +55,8 @@ from tests.helpers.small import same_bits, snapshot, twin
 pytestmark = pytest.mark.slow
 
 RATIO = 15
+ROUNDING = 1e-6
+"""Of a probability: questions are packed differently before and after an attack."""
 TEACHING = Schedule(steps=130, learning_rate=3e-3, pictures=30, lessons_per_picture=4, texts=3, lessons_per_text=12,
                     warmup=20, decay="cosine", beta2=0.98)  # fmt: skip
 VANILLA = Learned("vanilla", "tiny", "few", None, None, TEACHING, ("projector", "llm"), 0)
@@ -291,20 +293,20 @@ def test_a_suppressor_in_the_projector_is_exposed_by_relearning(judged: pd.DataF
     assert found.before < 0.5
     assert found.recovery > 0.8
     assert found.above_control > 0.2
-    assert line(judged, "suppressor", "swap back").gain == 0.0
+    assert line(judged, "suppressor", "swap back").gain == pytest.approx(0.0, abs=ROUNDING)
 
 
 def test_what_never_knew_shows_no_recovery(judged: pd.DataFrame) -> None:
     """A reference of another seed as the winner: under every attack its gain is the control's, but for noise."""
     lines = judged[(judged["method"] == "forgetful") & (judged["held_out"] != "seen")]
     assert set(lines["attack"]) == set(ATTACKS)
-    assert "came back" not in set(lines["verdict"])
+    assert set(lines["verdict"]) <= {"equivalent to retraining", "less than retraining", "cannot tell"}
     assert lines["above_control"].abs().max() < 0.2
 
 
 def test_a_destroyed_model_is_never_called_robust(judged: pd.DataFrame) -> None:
     """Nothing comes back from it either."""
-    lines = judged[judged["method"] == "destroyed"]
+    lines = judged[(judged["method"] == "destroyed") & (judged["held_out"] != "seen")]
     assert set(lines["attack"]) == set(ATTACKS)
     assert set(lines["verdict"]) == {"collapsed"}
 
@@ -314,7 +316,7 @@ def test_an_idle_attack_brings_back_nothing(
     attack: str, context: StudyContext, trials: dict[str, Trial], judged: pd.DataFrame
 ) -> None:
     """Not one answer changes. Probabilities may in the last bit: what is asked together is summed in another order."""
-    assert set(judged.loc[judged["attack"] == attack, "gain"]) == {0.0}
+    assert judged.loc[judged["attack"] == attack, "gain"].abs().max() <= ROUNDING
     for planted in trials.values():
         rows = read_rows(context.folder.attack(planted.key, content_key(ATTACKS[attack]))).set_index("question")
         first, last = (rows[rows["step"] == step] for step in (rows["step"].min(), rows["step"].max()))
@@ -383,8 +385,8 @@ def test_a_permuted_head_is_exposed_by_putting_the_public_head_back(shuffled: pd
     assert found.before < 0.5
     assert found.recovery > 0.8
     assert found.after == found.vanilla_before
-    assert found.control_gain == 0.0
-    assert line(shuffled, "permuted", "tower").gain == 0.0
+    assert found.control_gain == pytest.approx(0.0, abs=ROUNDING)
+    assert line(shuffled, "permuted", "tower").gain == pytest.approx(0.0, abs=ROUNDING)
 
 
 def test_what_hides_twice_is_exposed_by_a_chain_alone(shuffled: pd.DataFrame) -> None:
@@ -394,5 +396,5 @@ def test_what_hides_twice_is_exposed_by_a_chain_alone(shuffled: pd.DataFrame) ->
     found = line(shuffled, "twofold", "tower then head")
     assert found.before < 0.5
     assert found.after == found.vanilla_before
-    assert found.recovery == 1.0
-    assert found.control_gain == 0.0
+    assert found.recovery == pytest.approx(1.0, abs=ROUNDING)
+    assert found.control_gain == pytest.approx(0.0, abs=ROUNDING)

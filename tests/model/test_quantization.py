@@ -286,8 +286,8 @@ def test_a_trial_leaves_every_code_as_it_was_and_can_be_rebuilt(context: StudyCo
     assert same_bits(codes(found), codes(vlm))
     rows = read_rows(context.folder.rows(asked.key, "select"))
     questions = [q for q in context.benchmark.split(10).questions if q.id in set(rows["question"])]
-    again = score(found, questions).set_index("question").loc[rows["question"], "probability"]
-    assert again.tolist() == rows["probability"].tolist()
+    again = score(found, questions, reply=False).set_index("question").loc[rows["question"], "likelihood"]
+    assert again.tolist() == rows["likelihood"].tolist()
     attack = Relearning(trains=VISUAL, schedule=SHORT, score_at=(2,))
     assert attacking.try_attack(context, asked, attack, REFERENCE.key) == ""
     assert same_bits(before, snapshot(vlm))

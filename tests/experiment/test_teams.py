@@ -194,7 +194,7 @@ def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: St
         assert apart(one, two, {tensor: start[tensor] for tensor in one}) < 1e-3
     rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, team))
     assert theirs["question"].tolist() == rows["question"].tolist()
-    assert (theirs["probability"] - rows["probability"]).abs().max(skipna=False) < 1e-4
+    assert (theirs["likelihood"] - rows["likelihood"]).abs().max(skipna=False) < 1e-4
     alone, together = (record["cost"] for record in records)
     assert alone["images"] == together["images"]
     # Some rows are computed by both; one that leads to nothing that is trained has no way back when it is alone.

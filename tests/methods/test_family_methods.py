@@ -98,7 +98,7 @@ def test_a_family_goes_through_a_study(
         asked = Trial(vanilla, method, "visual", 10, 0)
         record = run_trial(context, asked, vanilla.key)
         assert record.state == "complete", record.reason
-        assert read_rows(context.folder.rows(asked.key, "select"))["probability"].between(0, 1).all()
+        assert read_rows(context.folder.rows(asked.key, "select"))["likelihood"].between(0, 1).all()
         request = context.request(asked, vanilla.key)
         assert {vlm.model.dtype for vlm in (request.base(), request.reference())} == {getattr(torch, dtype)}
         kept, _ = unlearned_model(context.folder, asked.key, load_learned(context.root, vanilla.key))

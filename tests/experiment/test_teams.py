@@ -392,7 +392,7 @@ def test_a_team_of_ray_does_a_trial_and_tells_its_result(both: Both, on_ray: OnR
 def test_a_search_is_done_by_teams(on_ray: OnRay) -> None:
     root, told = on_ray.context.root, on_ray.told
     assert len(told) == 2
-    assert all("forgetting 0." in line and "utility" in line for line in told)
+    assert all("forget_gap 0." in line and "utility" in line for line in told)
     records = [read_json(path) for path in root.glob("trials/*/trial.json")]
     ran = [record for record in records if record["method"] == "gradient_ascent"]
     assert [(record["state"], record["processes"]) for record in ran] == [("complete", 2)] * 2

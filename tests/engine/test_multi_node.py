@@ -153,7 +153,9 @@ def test_a_folder_that_another_node_does_not_see_is_refused(two: Nodes, tmp_path
     )
     assert done.returncode == 2, done.stdout + done.stderr
     host = two.address.rpartition(":")[0]
-    assert f"study_dir=/proc/self/cwd/study is not visible on {host}: every node must mount the same folder" in done.stdout
+    assert (
+        f"study_dir=/proc/self/cwd/study is not visible on {host}: every node must mount the same folder" in done.stdout
+    )
     assert not [path for path in (tmp_path / "study").iterdir() if "probe" in path.name]
     assert "learn:" not in done.stdout
 

@@ -1,6 +1,6 @@
 """Simulated people, seeds and answers, judged by the project's own functions: do intervals cover, do verdicts err?
 
-`python -m tests.metrics.simulation 1000` prints two tables. The first is the share of 1000 simulated studies whose 95 %
+`python -m tests.metrics.simulation 200` prints two tables. The first is the share of 200 simulated studies whose 95 %
 interval holds the truth, for scores of choices, overlaps like ROUGE and probabilities; for means, gains above control
 and normalised recoveries. The second is of studies of six methods and three attacks: how many say of any method that
 something came back though nothing did, how many of the lines they then call equivalent to retraining, and how many of

@@ -114,7 +114,9 @@ def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
                 stage.advance(f"{names[model]} at step {steps}", gained, every=10)
 
         gpus, together = min(study.gpus_per_trial, 1.0), study.teachers > 1
-        at_once = min(len(missing), max_concurrent(study)) if gpus else len(missing)
+        # Here all models begin at once and share the cores; parts of cores do not pack on the nodes of a cluster.
+        all_at_once = not gpus and cluster.is_private(study.address)
+        at_once = len(missing) if all_at_once else min(len(missing), max_concurrent(study))
         workers = study.teachers if together else at_once
         cpus = 1.0 if gpus else min(1.0, study.workers / workers)
         learn_all(

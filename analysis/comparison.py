@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
 from study.core.terms import Goal, Group
 from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap, noise_floor, scores, terms, worst_person
+from study.metrics.formulas import harmonic
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
 
@@ -91,17 +92,17 @@ def gap_of(found: Model, against: Bench) -> Estimate:
     )  # fmt: skip
 
 
-def distance_of(found: Model, against: Bench, measure: Callable[[float, float], float]) -> Estimate:
+def distance_of(found: Model, against: Bench) -> Estimate:
     """The distance of a model to the ideal point, with its spread."""
     size = len(against.groups)
     blocks = [*_baselines(against), Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
     return estimate(
-        lambda v: _distance(v[1 + size :], v[0], v[1 : 1 + size], measure),
+        lambda v: _distance(v[1 + size :], v[0], v[1 : 1 + size]),
         blocks, _axes(against), [found.seed, REFERENCES],
     )  # fmt: skip
 
 
-def difference(one: Model, other: Model, against: Bench, measure: Callable[[float, float], float]) -> Estimate:
+def difference(one: Model, other: Model, against: Bench) -> Estimate:
     """How much farther the second model is from the ideal point than the first, paired by person and reference."""
     blocks = _baselines(against)
     size = len(against.groups)
@@ -111,7 +112,7 @@ def difference(one: Model, other: Model, against: Bench, measure: Callable[[floa
     def farther(values: Sequence[Values]) -> float:
         references, vanilla, rest = values[0], values[1 : 1 + size], values[1 + size :]
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
-        return _distance(far, references, vanilla, measure) - _distance(near, references, vanilla, measure)
+        return _distance(far, references, vanilla) - _distance(near, references, vanilla)
 
     return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
 
@@ -126,9 +127,7 @@ def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str,
     if against is None or not found or found[0] is None:
         return []
     best = found[0]
-    return pooled(
-        [Estimate(math.nan) if m is None else difference(best, m, against, distance_to_ideal) for m in found[1:]]
-    )
+    return pooled([Estimate(math.nan) if m is None else difference(best, m, against) for m in found[1:]])
 
 
 def most_known(study: StudyResults, keys: Sequence[str], ratio: int) -> tuple[str, float]:
@@ -148,16 +147,13 @@ def _axes(against: Bench) -> list[str]:
     return sorted({PEOPLE, *(_axis(role) for role, _ in against.groups)})
 
 
-def _distance(
-    values: Sequence[Values], references: Values, vanilla: Sequence[Values], measure: Callable[[float, float], float]
-) -> float:
+def _distance(values: Sequence[Values], references: Values, vanilla: Sequence[Values]) -> float:
     """The distance to the ideal point, the mean over seeds."""
     forget, keep = values[0], values[1:]
     found = []
     for seed in range(forget.shape[1]):
         parts = [_kept(mine[:, seed], before) for mine, before in zip(keep, vanilla, strict=True)]
-        utility = 0.0 if min(parts) == 0.0 else min(1.0, len(parts) / math.fsum(1.0 / part for part in parts))
-        found.append(measure(gap(forget[:, [seed]], references), utility))
+        found.append(distance_to_ideal(gap(forget[:, [seed]], references), min(1.0, harmonic(parts))))
     return math.fsum(found) / len(found)
 
 

@@ -16,7 +16,6 @@ from analysis import comparison
 from analysis.study_folder import StudyResults, read
 from analysis.trials import objectives_of, search_attack, winners
 from study.core.records import ModelKind
-from study.metrics.objectives import distance_to_ideal
 from study.metrics.worlds import Statement, by_world
 
 FREE = ("seed", "benchmark.seed")
@@ -128,7 +127,7 @@ def _variances(study: StudyResults, method: str, ratio: int) -> dict[str, float]
     model = comparison.model(study, method, study.winners[method, ratio], ratio)
     if against is None or model is None or search_attack(study):
         return {}
-    found = comparison.distance_of(model, against, distance_to_ideal)
+    found = comparison.distance_of(model, against)
     if not found.known:
         return {}
     return {

@@ -41,6 +41,8 @@ VERDICTS = MEANINGS
 GROUPS = ("person", "fact", "seen")
 """What the attacker was not given: the person, or the fact; `seen`: given both, so the attack must work there."""
 HELD_OUT = ("person", "fact")
+BASELINES = {"vanilla": "ceiling", "reference": "control"}
+"""What stands in place of a verdict on the models that were never unlearned."""
 
 ESTIMATES = ("before", "after", "gain", "control_gain", "above_control", "recovery")
 LEVELS = ("control_after", "vanilla_before", "forgotten")
@@ -89,7 +91,7 @@ def pooled_groups(study: StudyResults) -> pd.DataFrame:
 
 
 def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    baselines = {(c.label, c.ratio, c.attack): c for c in attacked(study) if c.label in ("vanilla", "reference")}
+    baselines = {(c.label, c.ratio, c.attack): c for c in attacked(study) if c.label in BASELINES}
     lines = []
     for case in attacked(study):
         control = None if case.label == "reference" else baselines.get(("reference", case.ratio, case.attack))
@@ -104,7 +106,8 @@ def compared(
     study: StudyResults, case: Attacked, control: Attacked | None, ceiling: Attacked | None, groups: Sequence[str]
 ) -> Line | None:
     """One line, still to be judged: an attack on a model beside the same on the control. None without questions."""
-    found = numbers(case.rows, control.rows if control else None, ceiling.rows if ceiling else None, groups, case.label)
+    rows = (case.rows, control.rows if control else None, ceiling.rows if ceiling else None)
+    found = numbers(*rows, groups, f"{case.label} at {case.ratio} %", f"reference at {case.ratio} %")
     if found is None:
         return None
     return {
@@ -116,26 +119,20 @@ def compared(
 
 def judged(lines: Sequence[Line], study: StudyResults) -> pd.DataFrame:
     """The lines of one table with their verdicts, and every estimate as a number with its bounds."""
-    methods = [line for line in lines if line["method"] not in ("vanilla", "reference")]
+    methods = [line for line in lines if line["method"] not in BASELINES]
     together = pooled([line["above_control"] for line in methods])
     methods = [{**line, "above_control": one} for line, one in zip(methods, together, strict=True)]
-    found = dict(
-        zip(
-            map(id, methods),
-            verdicts([_evidence(line, study.attack_keeps) for line in methods], study.margin),
-            strict=True,
-        )
-    )
-    rest = iter(methods)
-    shown = []
-    for line in lines:
-        own = {"vanilla": "ceiling", "reference": "control"}.get(line["method"])
-        mine = line if own else next(rest)
-        verdict = own or found[id(mine)]
-        more = needed(mine["above_control"], study.margin) if verdict == "cannot tell" else None
-        would = f"{more.people} people and {more.seeds} seed{'s' * (more.seeds > 1)}" if more else ""
-        shown.append({**_flat(mine), "verdict": verdict, "would_tell": would})
-    return pd.DataFrame(shown)
+    found = verdicts([_evidence(line, study.attack_keeps) for line in methods], study.margin)
+    told = iter([{**line, "verdict": said} for line, said in zip(methods, found, strict=True)])
+    shown = [{**line, "verdict": BASELINES[line["method"]]} if line["method"] in BASELINES else next(told)
+             for line in lines]  # fmt: skip
+    return pd.DataFrame([{**_flat(line), "would_tell": _would_tell(line, study.margin)} for line in shown])
+
+
+def _would_tell(line: Line, margin: float) -> str:
+    """The people and seeds with which a verdict that could not be given could be; empty where none is known."""
+    more = needed(line["above_control"], margin) if line["verdict"] == "cannot tell" else None
+    return f"{more.people} people and {more.seeds} seed{'s' * (more.seeds > 1)}" if more else ""
 
 
 def _evidence(line: Line, keeps: float) -> Evidence:
@@ -160,11 +157,17 @@ def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 
 def numbers(
-    rows: pd.DataFrame, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, groups: Sequence[str], label: str
+    rows: pd.DataFrame,
+    control: pd.DataFrame | None,
+    ceiling: pd.DataFrame | None,
+    groups: Sequence[str],
+    model: str,
+    reference: str,
 ) -> dict[str, Any] | None:
     """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows.
 
-    All are taken at the last step that the control has as well, so that after and the control's after go together.
+    `model` and `reference` name their seeds among those of a table. All are taken at the last step that the control has
+    as well, so that after and the control's after go together.
     """
     rows = rows[rows["held_out"].isin(groups)]
     control, ceiling = (None if part is None else part[part["held_out"].isin(groups)] for part in (control, ceiling))
@@ -173,7 +176,7 @@ def numbers(
     if control is not None and len(control):
         rows, control = as_long(rows, control)
     column = "score" if rows["probability"].isna().any() else "probability"
-    seed = f"seed of {label}"
+    seed = f"seed of {model}"
     own, people = _ends(rows, column)
     levels = {"control_after": math.nan, "vanilla_before": math.nan, "forgotten": math.nan, "level_control": math.nan}
     found = {
@@ -182,7 +185,7 @@ def numbers(
         "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN,
     }  # fmt: skip
     if control is not None and len(control):
-        found |= _above(rows, control, column, seed)
+        found |= _above(rows, control, column, [seed, f"seed of {reference}"])
         levels["control_after"] = intervals.mean(_at(control, "max")).value
         levels["level_control"] = float(_ends(control, column)[0][..., 1].mean())
     if ceiling is not None and len(ceiling):
@@ -205,13 +208,12 @@ def level_after(rows: pd.DataFrame, groups: Sequence[str]) -> float:
     return intervals.mean(_at(rows[rows["held_out"].isin(groups)], "max")).value
 
 
-def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seed: str) -> dict[str, Estimate]:
+def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequence[str]) -> dict[str, Estimate]:
     """The gain of the control and the gain above it, paired by person."""
     (own, people), (other, known) = _ends(rows, column), _ends(control, column)
     common = sorted(set(people) & set(known))
     own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
-    blocks = [Block(own, ("people", seed, "")), Block(other, ("people", "seed of the reference", ""))]
-    seeds = [seed, "seed of the reference"]
+    blocks = [Block(values, ("people", seed, "")) for values, seed in zip((own, other), seeds, strict=True)]
     return {
         "control_gain": estimate(_gain, blocks[1:], ["people"], seeds[1:]),
         "above_control": estimate(lambda v: _gain(v[:1]) - _gain(v[1:]), blocks, ["people"], seeds),

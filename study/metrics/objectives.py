@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from study.core.terms import Goal, Group
 from study.metrics.forget_gap import forget_gap
+from study.metrics.formulas import harmonic
 
 SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
 
@@ -79,9 +80,7 @@ def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float
     """
     there = _groups(rows) | _groups(vanilla_rows)
     kept = [_kept(rows, vanilla_rows, group) for group in keep_groups(goal, there)]
-    if min(kept) == 0.0:
-        return 0.0
-    return min(1.0, len(kept) / math.fsum(1.0 / part for part in kept))
+    return min(1.0, harmonic(kept))
 
 
 def objectives(

@@ -24,9 +24,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit, stdtr, stdtrit
+from scipy.special import expit, logit, stdtr
 
-from study.metrics.intervals import DIGITS, LEVEL, Interval, Values
+from study.metrics.intervals import DIGITS, LEVEL, Interval, Values, t_quantile
 from study.metrics.verdicts import ERROR, holm
 
 FEWEST_WORLDS = 3
@@ -50,7 +50,7 @@ def mean(values: Sequence[float] | Values, top: float = math.inf) -> Interval:
     middle = float(found.mean()) if len(found) else math.nan
     if len(found) < FEWEST_WORLDS:
         return Interval(middle, math.nan, math.nan)
-    reach = _quantile(len(found)) * _error(found)
+    reach = t_quantile(len(found) - 1, (1.0 + LEVEL) / 2.0) * _error(found)
     if math.isinf(top) or reach == 0.0:
         return Interval(middle, round(middle - reach, DIGITS), round(middle + reach, DIGITS))
     share = middle / top
@@ -191,7 +191,3 @@ def _p(apart: Values) -> float:
 def _error(values: Values) -> float:
     """The standard error of a mean."""
     return round(float(values.std(ddof=1)), DIGITS) / math.sqrt(len(values))
-
-
-def _quantile(worlds: int) -> float:
-    return float(stdtrit(worlds - 1, (1.0 + LEVEL) / 2.0))

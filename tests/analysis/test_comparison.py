@@ -96,36 +96,30 @@ def test_the_noise_floor_is_each_reference_beside_the_others(study: StudyResults
     assert shown == pytest.approx(expected)
 
 
-def test_utility_and_distance_are_those_of_the_objectives(study: StudyResults) -> None:
-    """The difference of means over seeds, by the functions that a search maximizes."""
+def test_the_distance_is_that_of_the_objectives(study: StudyResults) -> None:
+    """Of gap and utility, the mean over seeds, by the functions that a search optimizes."""
     vanilla, references = runs_of(study, "vanilla")[0], runs_of(study, "reference")
 
-    def mean(label: str, name: str) -> float:
+    def mean(label: str) -> float:
         found = [objectives.objectives(rows, vanilla, references, study.goal) for rows in runs_of(study, label)]
-        return float(np.mean([objectives.distance_to_ideal(**v) if name == "distance" else v[name] for v in found]))
+        return float(np.mean([objectives.distance_to_ideal(**values) for values in found]))
 
     near, far, bench = model_of(study, "vkd"), model_of(study, "npo"), bench_of(study)
-    utility = comparison.difference(near, far, bench, lambda _, utility: utility)
-    gap = comparison.difference(near, far, bench, lambda gap, _: gap)
-    distance = comparison.difference(near, far, bench, objectives.distance_to_ideal)
-    assert utility.value == pytest.approx(mean("npo", "utility") - mean("vkd", "utility"))
-    assert gap.value == pytest.approx(mean("npo", "forget_gap") - mean("vkd", "forget_gap"))
-    assert distance.value == pytest.approx(mean("npo", "distance") - mean("vkd", "distance"))
+    assert comparison.distance_of(near, bench).value == pytest.approx(mean("vkd"))
+    assert comparison.difference(near, far, bench).value == pytest.approx(mean("npo") - mean("vkd"))
 
 
 def test_the_difference_turns_round_with_its_models(study: StudyResults) -> None:
     near, far, bench = model_of(study, "vkd"), model_of(study, "npo"), bench_of(study)
-    mean, low, high = comparison.difference(near, far, bench, objectives.distance_to_ideal).interval()
-    back = comparison.difference(far, near, bench, objectives.distance_to_ideal).interval()
+    mean, low, high = comparison.difference(near, far, bench).interval()
+    back = comparison.difference(far, near, bench).interval()
     assert back == pytest.approx((-mean, -high, -low))
     assert low < mean < high
 
 
 def test_twins_do_not_differ(study: StudyResults) -> None:
     """One set of trials under two names. Their seeds are drawn for each, so 0 lies inside an interval."""
-    found = comparison.difference(
-        model_of(study, "vkd"), model_of(study, "twin"), bench_of(study), objectives.distance_to_ideal
-    )
+    found = comparison.difference(model_of(study, "vkd"), model_of(study, "twin"), bench_of(study))
     mean, low, high = found.interval()
     assert mean == 0.0
     assert low < 0.0 < high

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
 from study.core.terms import Goal, Group
-from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap, noise_floor, scores, terms, worst_person
+from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap_estimate, gaps, known, noise_floor, scores, terms
 from study.metrics.formulas import harmonic
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
@@ -28,6 +28,8 @@ class Model:
     """Of shape (people, seeds, terms)."""
     keep: tuple[Block, ...]
     """For each group that must stay: sums of probabilities and numbers of questions, (people, seeds, 2)."""
+    recovery: float = 0.0
+    """What the attack of the search brings back, where that is an objective."""
 
     @property
     def seed(self) -> str:
@@ -52,7 +54,7 @@ def rows_of(study: StudyResults, members: Sequence[TrialRecord]) -> list[pd.Data
     return [rows for rows in found if rows is not None]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def bench(study: StudyResults, ratio: int) -> Bench | None:
     """The references and vanilla of a ratio on the test half; None as long as one of them was not scored."""
     vanilla, references = (rows_of(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference"))
@@ -85,11 +87,7 @@ def floor(study: StudyResults, ratio: int) -> list[float]:
 
 def gap_of(found: Model, against: Bench) -> Estimate:
     """The forget gap of a model, with its spread."""
-    return estimate(
-        lambda v: gap(*v),
-        [Block(found.forget, (PEOPLE, found.seed, "")), Block(against.references, (PEOPLE, REFERENCES, ""))],
-        [PEOPLE], [found.seed, REFERENCES],
-    )  # fmt: skip
+    return gap_estimate(found.forget, against.references, found.seed)
 
 
 def distance_of(found: Model, against: Bench) -> Estimate:
@@ -97,7 +95,7 @@ def distance_of(found: Model, against: Bench) -> Estimate:
     size = len(against.groups)
     blocks = [*_baselines(against), Block(found.forget, (PEOPLE, found.seed, "")), *found.keep]
     return estimate(
-        lambda v: _distance(v[1 + size :], v[0], v[1 : 1 + size]),
+        lambda v: _distance(v[1 + size :], v[0], v[1 : 1 + size], found.recovery),
         blocks, _axes(against), [found.seed, REFERENCES],
     )  # fmt: skip
 
@@ -112,28 +110,41 @@ def difference(one: Model, other: Model, against: Bench) -> Estimate:
     def farther(values: Sequence[Values]) -> float:
         references, vanilla, rest = values[0], values[1 : 1 + size], values[1 + size :]
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
-        return _distance(far, references, vanilla) - _distance(near, references, vanilla)
+        return _distance(far, references, vanilla, other.recovery) - _distance(near, references, vanilla, one.recovery)
 
     return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
 
 
-def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str, ...]]]) -> list[Estimate]:
+def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str, ...], float]]) -> list[Estimate]:
     """How much farther from the ideal point every model after the first is than the first, with 95 % intervals.
 
-    `ranked` are the models of a ratio by name and keys, the nearest first. The noise of seeds is that of all together.
+    `ranked` are the models of a ratio by name, keys and recovery, the nearest first. The noise of the models' seeds is
+    that of all together; that of the references nearly cancels in a difference and stays as it is. A recovery counts as
+    it was found: it has no spread here.
     """
     against = bench(study, ratio)
-    found = [model(study, name, keys, ratio) for name, keys in ranked]
+    found = [
+        None if (one := model(study, name, keys, ratio)) is None else replace(one, recovery=recovery)
+        for name, keys, recovery in ranked
+    ]
     if against is None or not found or found[0] is None:
         return []
     best = found[0]
-    return pooled([Estimate(math.nan) if m is None else difference(best, m, against) for m in found[1:]])
+    apart = [Estimate(math.nan) if m is None else difference(best, m, against) for m in found[1:]]
+    return pooled(apart, apart=[REFERENCES])
+
+
+@lru_cache(maxsize=256)
+def known_of(study: StudyResults, keys: tuple[str, ...], ratio: int) -> pd.Series[float]:
+    """What a model knows of each person to be forgotten, on the test half: the mean over seeds and terms."""
+    against, runs = bench(study, ratio), rows_of(study, [study.trials[key] for key in keys if key in study.trials])
+    return known(runs, against.terms) if against and runs else pd.Series(dtype=float)
 
 
 def most_known(study: StudyResults, keys: Sequence[str], ratio: int) -> tuple[str, float]:
-    """The person of whom a model still knows most on the test half, and how much: the mean over all terms."""
-    against, runs = bench(study, ratio), rows_of(study, [study.trials[key] for key in keys if key in study.trials])
-    return worst_person(runs, against.terms) if against and runs else ("", math.nan)
+    """The person of whom a model still knows most, and how much."""
+    found = known_of(study, tuple(keys), ratio)
+    return (str(found.idxmax()), float(found.max())) if len(found) else ("", math.nan)
 
 
 def _baselines(against: Bench) -> list[Block]:
@@ -147,19 +158,15 @@ def _axes(against: Bench) -> list[str]:
     return sorted({PEOPLE, *(_axis(role) for role, _ in against.groups)})
 
 
-def _distance(values: Sequence[Values], references: Values, vanilla: Sequence[Values]) -> float:
+def _distance(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
     """The distance to the ideal point, the mean over seeds."""
-    forget, keep = values[0], values[1:]
+    forget, keep = values[0], [mine.sum(axis=0) for mine in values[1:]]
+    before = [float(its[:, 0].sum() / its[:, 1].sum()) for its in vanilla]
     found = []
-    for seed in range(forget.shape[1]):
-        parts = [_kept(mine[:, seed], before) for mine, before in zip(keep, vanilla, strict=True)]
-        found.append(distance_to_ideal(gap(forget[:, [seed]], references), min(1.0, harmonic(parts))))
+    for seed, apart in enumerate(gaps(forget, references)):
+        kept = [min(1.0, float(mine[seed, 0] / mine[seed, 1]) / its) for mine, its in zip(keep, before, strict=True)]
+        found.append(distance_to_ideal(float(apart), min(1.0, harmonic(kept)), recovery))
     return math.fsum(found) / len(found)
-
-
-def _kept(mine: Values, before: Values) -> float:
-    own, its = (float(part[:, 0].sum() / part[:, 1].sum()) for part in (mine, before))
-    return min(1.0, own / its)
 
 
 def _axis(role: str) -> str:

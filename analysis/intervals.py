@@ -32,10 +32,10 @@ def mean(rows: pd.DataFrame, column: str = "score") -> Estimate:
     return intervals.mean(table(rows, column).to_numpy(dtype=float)) if len(rows) else Estimate(float("nan"))
 
 
-def interval(people: pd.DataFrame, statistic: Callable[[Values], Values]) -> Interval:
+def interval(people: pd.DataFrame, statistic: Callable[[Values], Values], *, share: bool = False) -> Interval:
     """A function of column means with its interval over people; one line of `people` is one person.
 
-    `statistic` maps means of shape (n, columns) to values of shape (n,).
+    `statistic` maps means of shape (n, columns) to values of shape (n,); of a `share` they lie in [0, 1].
     """
     if people.empty:
         return MISSING
@@ -44,4 +44,4 @@ def interval(people: pd.DataFrame, statistic: Callable[[Values], Values]) -> Int
     def of_means(values: list[Values]) -> float:
         return float(statistic(values[0].mean(axis=0, keepdims=True))[0])
 
-    return estimate(of_means, [block], ["people"]).interval()  # type: ignore[arg-type]
+    return estimate(of_means, [block], ["people"], share=share).interval()  # type: ignore[arg-type]

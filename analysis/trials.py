@@ -144,7 +144,10 @@ def _with_ties(study: StudyResults, table: pd.DataFrame, usable: pd.DataFrame, r
     """The table with how much farther than the nearest the usable winners of one ratio are."""
     if usable.empty:
         return table
-    ranked = [(str(line["method"]), study.winners[line["method"], ratio]) for _, line in usable.iterrows()]
+    ranked = [
+        (str(line["method"]), study.winners[line["method"], ratio], float(line.get("recovery", 0.0)))
+        for _, line in usable.iterrows()
+    ]
     table.loc[usable.index[0], ["farther", "tied"]] = (0.0, True)
     for at, found in zip(usable.index[1:], comparison.ties(study, ratio, ranked), strict=False):
         value, low, high = found.interval()
@@ -159,8 +162,9 @@ def quality(study: StudyResults, members: Sequence[TrialRecord]) -> dict[str, fl
     """`retained` and `broken` of the trials that stand for one model, on the test half, averaged over them."""
     usable = [objectives_of(study, trial.key, "report")[0]["utility"] for trial in members]
     utility = float(pd.Series(usable, dtype=float).mean())
-    before = _retain_accuracy(study, study.yardsticks("vanilla", members[0].ratio)) if members else NAN
-    retained = _retain_accuracy(study, members) / before if before > 0 else NAN
+    vanilla = study.yardsticks("vanilla", members[0].ratio) if members else []
+    before, after = (_retain_accuracy(study, tuple(t.key for t in models)) for models in (vanilla, members))
+    retained = after / before if before > 0 else NAN
     return {"retained": retained, "broken": bool(utility < BROKEN or retained < BROKEN)}
 
 
@@ -242,8 +246,9 @@ def report_rows(study: StudyResults, members: Sequence[TrialRecord]) -> pd.DataF
     return pd.concat(parts, ignore_index=True) if parts else no_rows()
 
 
-def _retain_accuracy(study: StudyResults, members: Sequence[TrialRecord]) -> float:
-    rows = report_rows(study, members)
+@lru_cache(maxsize=1024)
+def _retain_accuracy(study: StudyResults, keys: tuple[str, ...]) -> float:
+    rows = report_rows(study, [study.trials[key] for key in keys])
     chosen = rows[(rows["role"] == "retain") & (rows["task"] == "classification")]
     return math.fsum(chosen["score"]) / len(chosen) if len(chosen) else NAN
 

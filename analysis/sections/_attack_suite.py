@@ -86,11 +86,12 @@ def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], att
     hits = [(t, hit) for t in members if (hit := finished(study, t.key, attack))]
     if not hits:
         return None
-    rows = pd.concat([hit.rows.assign(seed=t.seed) for t, hit in hits], ignore_index=True)
+    runs = [hit.rows.assign(seed=t.seed) for t, hit in hits]
+    rows = pd.concat(runs, ignore_index=True)
     weights = any(hit.record.weights for _, hit in hits)
     return Attacked(
         label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),
-        kept(rows, "report"), weights,
+        kept(runs, "report"), weights,
     )  # fmt: skip
 
 
@@ -110,10 +111,16 @@ def counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     return rows.assign(held_out=rows["held_out"].where(rows["held_out"] != "", "seen"))
 
 
-def kept(rows: pd.DataFrame, half: Half) -> float:
-    """Retain accuracy after an attack as a fraction of that before; NaN where no such question was asked."""
-    asked = ((rows["role"] == "retain") & (rows["half"] == half)).any()
-    return recovery.kept(rows, half) if asked else math.nan
+def kept(runs: Sequence[pd.DataFrame], half: Half) -> float:
+    """Retain accuracy after an attack as a fraction of that before: the mean over seeds, each to its own last step.
+
+    NaN where no such question was asked.
+    """
+    left = [
+        recovery.kept(rows, half) if ((rows["role"] == "retain") & (rows["half"] == half)).any() else math.nan
+        for rows in runs
+    ]
+    return math.fsum(left) / len(left)
 
 
 def _all(study: StudyResults) -> dict[str, Attack]:

@@ -30,13 +30,12 @@ from analysis.sections._attack_suite import Attacked, attacked
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
-from study.metrics.verdicts import MARGIN, MEANINGS, Evidence, needed, verdicts
+from study.metrics.verdicts import MARGIN, Evidence, needed, verdicts
 
 SMALLEST_GAP = MARGIN
 """What must have been forgotten for a normalized recovery to mean anything."""
 NOTHING_TO_SEE = {"collapsed": "\u00d7", "collapsed under attack": "\u2021", "not unlearned": "\u25cb"}
 """Verdicts that make a gain meaningless, with the sign of each in a figure."""
-VERDICTS = MEANINGS
 
 GROUPS = ("person", "fact", "seen")
 """What the attacker was not given: the person, or the fact; `seen`: given both, so the attack must work there."""
@@ -59,11 +58,11 @@ Line = Mapping[str, Any]
 
 
 def curves(study: StudyResults) -> pd.DataFrame:
-    """Accuracy with interval at every attack step, for each attacked model and each of `GROUPS`."""
+    """Accuracy with interval at every step of the attacks that are scored on the way, on what was held out."""
     lines = []
     for case in attacked(study):
         place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
-        for name in GROUPS:
+        for name in HELD_OUT if case.rows["step"].nunique() > 2 else ():
             lines += [{**place, "held_out": name, **point} for point in stepwise(case.rows, [name])]
     return pd.DataFrame(lines, columns=CURVE_COLUMNS)
 

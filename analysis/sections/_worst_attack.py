@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.sections import _attack_suite, _recovery
 from analysis.sections._attack_suite import Attacked, case_of
 from analysis.sections._recovery import HELD_OUT, Line
-from analysis.study_folder import Attack, StudyResults
+from analysis.study_folder import StudyResults
 from analysis.trials import quality
 from study.core.records import TrialRecord
 from study.core.terms import Half
@@ -85,8 +85,7 @@ def table(study: StudyResults) -> pd.DataFrame:
             "attack": "",
             **_counts(study, found),
         }
-        gains = found.loc[found["attack"].isin(_ranked(found).head(MEAN_OF)["attack"]), ["attack", "report"]]
-        worst = gains.drop_duplicates("attack")["report"]
+        worst = _ranked(found)["report"].head(MEAN_OF)
         lines.append({**extra, **(line or {}), "worst_3": worst.mean(), "worst_3_attacks": len(worst),
                       **quality(study, members)})  # fmt: skip
     frame = pd.concat([_judged(study, lines), pd.DataFrame(columns=TABLE_COLUMNS)])[TABLE_COLUMNS]
@@ -168,45 +167,40 @@ def compared(study: StudyResults, keys: Sequence[str], ratio: int, attack: str) 
 def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: str) -> dict[str, Any]:
     first = study.attacks(keys[0]).get(attack)
     own = [hit for key in keys if (hit := _attack_suite.finished(study, key, attack))]
-    references = study.yardsticks("reference", ratio)
-    controls = [hit for t in references if (hit := study.attacks(t.key).get(attack))]
+    controls = [hit for t in study.yardsticks("reference", ratio) if (hit := study.attacks(t.key).get(attack))]
     line: dict[str, Any] = {
         "attack": attack,
         "settings": _attack_suite.names(study).get(attack, attack),
         "state": "unfinished",
         "reason": "",
     }
-    failed = [hit.record.reason for hit in (first, *controls[:1]) if hit is not None and hit.state == "failed"]
+    done = [hit for hit in controls if hit.state == "complete"]
+    failed = [hit for hit in (first, *([] if done else controls)) if hit is not None and hit.state == "failed"]
     if failed:
-        return {**line, "state": "failed", "reason": failed[0]}
-    controls = [hit for hit in controls if hit.state == "complete"]
-    if first is None or first.state != "complete" or not controls:
+        return {**line, "state": "failed", "reason": failed[0].record.reason}
+    if first is None or first.state != "complete" or not done:
         return line
-    line |= {"reason": first.record.reason, "kept": _kept(own, "report")}
+    runs, references = [hit.rows for hit in own], [hit.rows for hit in done]
+    line |= {"reason": first.record.reason, "kept": _attack_suite.kept(runs, "report")}
     try:
         return {
-            **line, "state": "complete", "select": _above(own, controls, "select"),
-            "select_kept": _kept(own, "select"), "report": _above(own, controls, "report"),
+            **line, "state": "complete", "select": _above(runs, references, "select"),
+            "select_kept": _attack_suite.kept(runs, "select"), "report": _above(runs, references, "report"),
         }  # fmt: skip
     except ValueError as error:  # nothing is held out, so nothing can be compared
         return {**line, "state": "failed", "reason": str(error)}
 
 
-def _above(own: Sequence[Attack], controls: Sequence[Attack], half: Half) -> float:
+def _above(runs: Sequence[pd.DataFrame], references: Sequence[pd.DataFrame], half: Half) -> float:
     """The recovery above control, the mean over seeds; each seed against every reference.
 
     NaN where nothing was measured: all seeds or all references diverged before anything was scored.
     """
-    models, references = ([r for hit in hits if (r := hit.rows)["step"].nunique() > 1] for hits in (own, controls))
-    if not models or not references:
+    own, controls = ([rows for rows in some if rows["step"].nunique() > 1] for some in (runs, references))
+    if not own or not controls:
         return math.nan
-    gains = [recovery.above_control(rows, other, half) for rows in models for other in references]
+    gains = [recovery.above_control(rows, other, half) for rows in own for other in controls]
     return math.fsum(gains) / len(gains)
-
-
-def _kept(own: Sequence[Attack], half: Half) -> float:
-    left = [_attack_suite.kept(hit.rows, half) for hit in own]
-    return math.fsum(left) / len(left)
 
 
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:

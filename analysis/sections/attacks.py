@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from analysis import naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section, _recovery, _worst_attack
-from analysis.sections._recovery import HELD_OUT, NOTHING_TO_SEE
+from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
 from analysis.tables import NOTHING, Table, number, two, with_interval
@@ -31,9 +31,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
     """Every attack on every winner at a glance, the stepwise ones step by step, and all numbers."""
     yield Plot(
         "attack_heatmap",
-        "Robustness to each attack: the gain in accuracy above control on held-out people and facts, test half. Grey "
-        "cells say nothing about robustness; ? has no control. The last line, where attacks were searched for as well, "
-        "is the worst attack of all, that of the table of worst attacks.",
+        "Robustness to each attack: the gain above control, in probability of the right option, on held-out people and "
+        "test Grey cells say nothing about robustness; ? has no control. The last line, where attacks were searched "
+        "for as well, is the worst attack of all, that of the table of worst attacks.",
         heat_data(study),
         draw_heat,
     )
@@ -93,10 +93,7 @@ def curve_data(study: StudyResults) -> pd.DataFrame:
 
     Only for attacks that are scored at several steps: the others are in the heat map alone.
     """
-    curves = _recovery.curves(study)
-    shown = curves[curves["held_out"].isin(HELD_OUT)]
-    stages = shown.groupby("attack")["step"].transform("nunique")
-    return shown[stages > 2].reset_index(drop=True)
+    return _recovery.curves(study)
 
 
 def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

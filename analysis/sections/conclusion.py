@@ -15,7 +15,7 @@ from analysis.tables import interval
 from analysis.trials import counts, objectives_of, winners
 from study.metrics.intervals import FEWEST_PEOPLE
 
-HELD = {"equivalent to retraining", "less than retraining"}
+HELD = {"equivalent to retraining", "no more than retraining"}
 """Verdicts on a method of which nothing came back."""
 UNKNOWN_FLOOR = " How far retrainings differ among themselves is not known: there is one reference."
 
@@ -153,7 +153,8 @@ def _worst(worst: pd.DataFrame, method: str, ratio: int, tied: int) -> str:
     more = f" ({line['would_tell']} would tell)" if line["verdict"] == "cannot tell" and line["would_tell"] else ""
     return (
         f"The worst attack on {name} ({line['settings']}{searched}) took accuracy on what the attacker was not given "
-        f"from {line['before']:.2f} to {line['after']:.2f}{control}, {number} above control: {line['verdict']}{more}."
+        f"from {line['before']:.2f} to {line['after']:.2f}{control}, {number} above control in probability: "
+        f"{line['verdict']}{more}."
     )
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from analysis.sections import Part, Section
-from analysis.sections._recovery import SMALLEST_GAP, VERDICTS
+from analysis.sections._recovery import SMALLEST_GAP
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs
 from study.metrics.intervals import FEWEST_PEOPLE
 from study.metrics.objectives import BROKEN
-from study.metrics.verdicts import ERROR
+from study.metrics.verdicts import ERROR, MEANINGS
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
     """Each number, then each verdict."""
     yield Pairs("Terms and numbers", list(_numbers(study)))
-    yield Pairs("Verdicts", list(VERDICTS.items()))
+    yield Pairs("Verdicts", list(MEANINGS.items()))
 
 
 def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:

@@ -244,7 +244,9 @@ def _line(metric: AnyMetric, members: Sequence[Member], apart: Sequence[Member])
 
 def _auc(found: pd.DataFrame, metric: AnyMetric) -> Interval:
     """People are left out with all their units: a weight for each person is a mean over unit vectors."""
-    return intervals.interval(pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc)
+    return intervals.interval(
+        pd.DataFrame(np.eye(found["person"].nunique())), orders(found, sign(metric)).auc, share=True
+    )
 
 
 def _weak(auc: float, changes: Sequence[float]) -> str:

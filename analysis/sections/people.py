@@ -13,7 +13,7 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, LINE, YARDSTICKS, look
 from analysis.tables import Table, number
-from study.metrics.forget_gap import person_scores, smallest_leak
+from study.metrics.forget_gap import smallest_leak
 
 COLUMNS = ["method", "ratio", "person", "score"]
 ROOM = 0.3
@@ -22,58 +22,43 @@ ROOM = 0.3
 
 def parts(study: StudyResults) -> Iterator[Part]:
     """The figure of all people, and the table of the one each model knows most of."""
+    found = people(study)
     yield Plot(
         "people",
         "What each model still knows of every person to be forgotten: the mean over all their questions of the test "
         "half, seeds and tasks, one point a person. Unlearning that works looks like the references; a point far to "
         "the right is a person who was kept.",
-        people(study),
+        found,
         draw,
     )
-    yield worst_table(study)
+    yield worst_table(found)
 
 
 def people(study: StudyResults) -> pd.DataFrame:
     """The score of each person to be forgotten in vanilla, the references and the winners, on the test half."""
-    lines = []
-    for ratio in study.ratios:
-        against = comparison.bench(study, ratio)
-        for label, members in study.labelled(ratio) if against else ():
-            runs = comparison.rows_of(study, members)
-            if against is None or not runs:
-                continue
-            scores = pd.concat([person_scores(rows, against.terms).mean(axis=1) for rows in runs], axis=1).mean(axis=1)
-            lines += [{"method": label, "ratio": ratio, "person": who, "score": score} for who, score in scores.items()]
+    lines = [
+        {"method": label, "ratio": ratio, "person": who, "score": score}
+        for ratio in study.ratios
+        for label, members in study.labelled(ratio)
+        for who, score in comparison.known_of(study, tuple(t.key for t in members), ratio).items()
+    ]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
-def worst_table(study: StudyResults) -> Table:
-    """Of whom each model knows most, and the smallest leak that the questions could have shown."""
-    raw = people(study)
-    worst = raw.loc[raw.groupby(["ratio", "method"], sort=False)["score"].idxmax()] if len(raw) else raw
-    asked = {(ratio, label): _questions(study, ratio, label) for ratio in study.ratios for label in worst["method"]}
-    leaks = [smallest_leak(asked[r, m]) for r, m in zip(worst["ratio"], worst["method"], strict=True)]
-    worst = worst.assign(smallest_leak=leaks)
+def worst_table(raw: pd.DataFrame) -> Table:
+    """Of whom each model knows most, and the smallest leak that so many people could have shown."""
+    groups = raw.groupby(["ratio", "method"], sort=False)["score"]
+    worst = raw.loc[groups.idxmax()].assign(smallest_leak=[smallest_leak(size) for size in groups.size()])
     shown = pd.DataFrame({
         "forget %": worst["ratio"], "model": worst["method"].map(naming.method), "person": worst["person"],
         "knows": worst["score"].map(number), "smallest leak": worst["smallest_leak"].map(lambda v: number(v, 2)),
     })  # fmt: skip
     return Table(
         "most_known", "Of whom each model still knows most",
-        "Mean over the questions of the test half about the person, seeds and tasks. Smallest leak: even if no reply "
-        "about the forget set were right, up to this share of such facts might still come out (3 / n at 95 %).",
+        "Mean over the questions of the test half about the person, seeds and tasks. Smallest leak: even if nothing "
+        "were known of anybody here, this share of such people might still be known (3 / n at 95 %).",
         worst, shown,
     )  # fmt: skip
-
-
-def _questions(study: StudyResults, ratio: int, label: str) -> int:
-    """The number of different questions of the test half about the people to be forgotten."""
-    against = comparison.bench(study, ratio)
-    runs = comparison.rows_of(study, dict(study.labelled(ratio)).get(label, []))
-    if against is None or not runs:
-        return 0
-    groups = {(term.role, term.modality) for term in against.terms}
-    return sum(group in groups for group in zip(runs[0]["role"], runs[0]["modality"], strict=True))
 
 
 def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

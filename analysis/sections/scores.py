@@ -36,8 +36,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
     raw = scores(study)
     yield Plot(
         "scores",
-        "Accuracy on multiple-choice questions of the test half, with 95 % intervals over people. The dashed line is "
-        "the accuracy of vanilla when all pictures are grey.",
+        "Accuracy on multiple-choice questions of the test half, with 95 % intervals over people and seeds. The dashed "
+        "line is the accuracy of vanilla when all pictures are grey.",
         score_data(study),
         draw_scores,
     )

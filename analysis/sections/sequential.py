@@ -233,10 +233,9 @@ def _told(found: Winner, goal: Goal) -> list[tuple[str, str]]:
 
 
 def _back(means: Values) -> Values:
-    """The part of what was removed that is back; not a number where too little was removed."""
+    """The part of what was removed that is back; not a number where nothing was removed."""
     removed = means[:, 0] - means[:, 1]
-    safe = np.where(removed < SMALLEST_GAP, np.nan, removed)
-    return np.asarray((means[:, 2] - means[:, 1]) / safe, dtype=float)
+    return np.asarray((means[:, 2] - means[:, 1]) / np.where(removed > 0, removed, np.nan), dtype=float)
 
 
 def _groups(rows: pd.DataFrame, turns: InTurn, goal: Goal) -> list[tuple[str, str, pd.DataFrame]]:

@@ -34,7 +34,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield Plot(
         "worst_attack",
         "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
-        "people. Only a rise above the control shows that knowledge was hidden and not forgotten.",
+        "people and seeds. Only a rise above the control shows that knowledge was hidden and not forgotten.",
         _worst_attack.curves(study),
         draw_worst,
     )

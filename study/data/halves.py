@@ -66,8 +66,10 @@ def _halves(person: str, asked: Sequence[Question]) -> dict[str, Half]:
             choices.setdefault(_place(question), set()).add(stated[question.id])
     if not choices or min(map(len, choices.values())) < len(HALVES):
         return {}
+    # Facts that no choice asks for share a place of their own, so these are dealt in turn as well.
     where = {
-        fact: tuple(sorted(place for place, there in choices.items() if fact in there)) for fact in stated.values()
+        fact: tuple(sorted(place for place, there in choices.items() if fact in there)) or ("",)
+        for fact in stated.values()
     }
     order = sorted(where, key=lambda fact: (-len(where[fact]), content_key([person, fact])))
     first = int(content_key([person]), 16) % len(HALVES)  # who has more facts in which half changes by person

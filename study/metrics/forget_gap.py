@@ -62,7 +62,8 @@ def person_scores(rows: pd.DataFrame, wanted: Sequence[Term], whose: str = "the 
     choices = asked["task"] == "classification"
     known = asked[MEASURES["classification"]].where(choices, asked[MEASURES["generation"]])
     kinds = known.groupby([asked["role"], asked["modality"], asked["task"]])
-    counts, missing = kinds.size(), kinds.apply(lambda values: bool(values.isna().any()))
+    counts = kinds.size()
+    missing = kinds.count() < counts
     for term in wanted:
         if term not in counts.index:
             raise ValueError(f"{whose} has no {' '.join(term)} rows: score these questions")
@@ -86,17 +87,18 @@ def scores(
     return np.stack([frame.reindex(lines).to_numpy(dtype=float) for frame in found], axis=1)
 
 
-def gap(model: Values, references: Values) -> float:
-    """The gap of person scores of shape (people, seeds, terms), the mean over the model's seeds; NaN without terms.
+def gaps(model: Values, references: Values) -> Values:
+    """The gap of each seed of a model, from person scores of shape (people, seeds, terms); NaN for a term of nobody.
 
     A model's seeds are models of their own; the references' are one population.
     """
-    found = []
-    for term in range(model.shape[2]):
-        asked = ~np.isnan(model[:, 0, term])
-        other = references[asked, :, term].reshape(-1, 1)
-        found.append(float(wasserstein(model[asked, :, term], other).mean()))
-    return math.fsum(found) / len(found) if found else math.nan
+    population = references.reshape(-1, 1, references.shape[2])
+    return np.asarray(wasserstein(model, population).mean(axis=-1))
+
+
+def gap(model: Values, references: Values) -> float:
+    """The mean over a model's seeds of their gaps; NaN without terms."""
+    return float(gaps(model, references).mean()) if model.shape[2] else math.nan
 
 
 def gap_estimate(model: Values, references: Values, seed: str = "seed") -> Estimate:
@@ -118,28 +120,22 @@ def forget_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], groups: C
     wanted = terms(references[0], groups)
     if missing := [group for group in groups if group not in {term[:2] for term in wanted}]:
         raise ValueError(f"the reference has no {' '.join(missing[0])} rows: score these questions")
-    own, theirs = scores([rows], wanted, "the trial"), scores(references, wanted, "the reference")
-    if len(own) != len(theirs):
+    own = person_scores(rows, wanted, "the trial")
+    theirs = [person_scores(found, wanted, "the reference") for found in references]
+    if any(not own.index.equals(its.index) or (own.isna() != its.isna()).any(axis=None) for its in theirs):
         raise ValueError("the trial and the reference were asked about different people: score them again")
-    return gap(own, theirs)
+    return gap(own.to_numpy(dtype=float)[:, None], np.stack([its.to_numpy(dtype=float) for its in theirs], axis=1))
 
 
-class Person(NamedTuple):
-    """One person and what a model knows of them, the mean over terms."""
-
-    id: str
-    score: float
+def known(runs: Sequence[pd.DataFrame], wanted: Sequence[Term]) -> pd.Series[float]:
+    """What a model knows of each person, the mean over its seeds and the terms."""
+    return pd.concat([person_scores(rows, wanted).mean(axis=1) for rows in runs], axis=1).mean(axis=1)
 
 
-def worst_person(runs: Sequence[pd.DataFrame], wanted: Sequence[Term]) -> Person:
-    """Of whom a model knows most, averaged over its seeds and the terms."""
-    known = pd.concat([person_scores(rows, wanted).mean(axis=1) for rows in runs], axis=1).mean(axis=1)
-    return Person(str(known.idxmax()), float(known.max()))
+def smallest_leak(people: int) -> float:
+    """The share of people that may leak though none of `people` did: 3 / n, at 95 % (the rule of three).
 
-
-def smallest_leak(questions: int) -> float:
-    """The share of questions that may leak though none of `questions` did: 3 / n, at 95 % (the rule of three).
-
-    Hanley & Lippman-Hand 1983; the exact bound is 1 - 0.05 ^ (1 / n). At most 1.
+    Hanley & Lippman-Hand 1983; the exact bound is 1 - 0.05 ^ (1 / n). At most 1. Questions about one person are not
+    independent, so people are counted.
     """
-    return min(1.0, 3.0 / questions) if questions else 1.0
+    return min(1.0, 3.0 / people) if people else 1.0

@@ -148,10 +148,13 @@ def jensen_shannon_of_profiles(first: ArrayLike, second: ArrayLike) -> float:
 def wasserstein(first: ArrayLike, second: ArrayLike) -> Values:
     """The Wasserstein-1 distance of samples along the first axis: of (n, ...) to (k n, ...), for a whole k; (...).
 
-    The mean absolute difference of the sorted samples, each value of the first standing for k of the second.
+    The mean absolute difference of the sorted samples, each value of the first standing for k of the second. NaN are
+    no values: for each of the first there must be k of the second. NaN for nobody.
     """
     one, two = np.sort(np.asarray(first, dtype=float), axis=0), np.sort(np.asarray(second, dtype=float), axis=0)
-    return np.asarray(np.abs(np.repeat(one, len(two) // len(one), axis=0) - two).mean(axis=0))
+    apart = np.abs(np.repeat(one, len(two) // max(1, len(one)), axis=0) - two)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(apart, axis=0) / np.isfinite(apart).sum(axis=0))
 
 
 def _distance(one: NDArray[np.float64], two: NDArray[np.float64], base: float | None = None) -> float:

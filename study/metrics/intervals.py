@@ -14,7 +14,7 @@ the choice of people alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import NamedTuple
@@ -148,28 +148,34 @@ def estimate(
             cells = (sizes[axis] - 1) * (sizes[seed] - 1)
             both[axis] += cells * float((rest**2).mean())
     drawn = {axis: Component(axis, _jackknife(single[axis]), sizes[axis], sizes[axis] - 1) for axis in single}
+    if not all(math.isfinite(part.variance) for part in drawn.values()):  # without somebody there is no statistic
+        return Estimate(value, share=share)
     alone = [drawn[axis]._replace(variance=max(0.0, drawn[axis].variance - both[axis])) for axis in people]
     return Estimate(value, tuple(alone), tuple(drawn[axis] for axis in several), share)
 
 
-def pooled(found: Sequence[Estimate]) -> list[Estimate]:
+def pooled(found: Sequence[Estimate], apart: Collection[str] = ()) -> list[Estimate]:
     """The estimates of one table, with what they tell together of the noise of seeds.
 
     Two or three seeds of one model say next to nothing about it, those of all models of a study do. Each component of
-    seeds is the larger of its own and the mean over models, with the degrees of freedom of all: a model that is
-    noisier than the others keeps its own noise. Estimates of one model under several attacks count once.
+    seeds is the larger of its own and the mean over models, for as many seeds, with the degrees of freedom of all: a
+    model that is noisier than the others keeps its own noise. Estimates of one model under several attacks count once.
+    Axes in `apart` stay as they are: they add in another way, as the references do to a difference that they share.
     """
     parts: dict[str, list[Component]] = {}
-    for part in (part for one in found for part in one.seeds):
+    for part in (part for one in found for part in one.seeds if part.axis not in apart):
         parts.setdefault(part.axis, []).append(part)
-    freedom = sum(mine[0].freedom for mine in parts.values())
-    total = math.fsum(mine[0].freedom * math.fsum(p.variance for p in mine) / len(mine) for mine in parts.values())
-    return [
-        replace(
-            one, seeds=tuple(p._replace(variance=max(p.variance, total / freedom), freedom=freedom) for p in one.seeds)
-        )
-        for one in found
-    ]
+    models = [(max(p.freedom for p in mine), math.fsum(p.variance * p.units for p in mine) / len(mine))
+              for mine in parts.values()]  # fmt: skip
+    freedom = sum(df for df, _ in models)
+    total = math.fsum(df * one for df, one in models)  # of a single seed, times the degrees of freedom
+
+    def together(part: Component) -> Component:
+        if part.axis in apart:
+            return part
+        return part._replace(variance=max(part.variance, total / freedom / part.units), freedom=freedom)
+
+    return [replace(one, seeds=tuple(map(together, one.seeds))) for one in found]
 
 
 def t_quantile(freedom: float, below: float) -> float:

@@ -1,7 +1,7 @@
 """What an attack has shown of a method: it came back, it is equivalent to retraining, or that cannot be told.
 
-The estimate that is judged is the gain above control: what the attack adds to accuracy on what the attacker was not
-given, less what the same attack adds to the references, which have nothing to remember.
+The estimate that is judged is the gain above control: what the attack adds to the probability of the right answers on
+what the attacker was not given, less what the same attack adds to the references, which have nothing to remember.
 
 - *Came back* is a test of gain above control > 0. A study has many lines, so their p-values are Holm's (1979): of all
   studies in which nothing came back at most `ERROR` say of any line that something did. It comes first: whoever
@@ -38,19 +38,19 @@ MOST_PEOPLE, MOST_SEEDS = 2000, 10
 """Beyond these a larger study is no advice."""
 
 Verdict = Literal[
-    "came back", "equivalent to retraining", "less than retraining", "cannot tell", "rebound from overshoot",
+    "came back", "equivalent to retraining", "no more than retraining", "cannot tell", "rebound from overshoot",
     "only the control fell", "not unlearned", "collapsed", "collapsed under attack", "too few people", "no control",
     "given to the attacker",
 ]  # fmt: skip
 
 MEANINGS: dict[Verdict, str] = {
-    "came back": "the gain above control is above 0 beyond chance, and accuracy rose and ends above the control's",
+    "came back": "the gain above control is above 0 beyond chance, and what is known rose and ends above the control's",
     "equivalent to retraining": "the gain above control lies within the margin: an attacked retraining looks like this",
-    "less than retraining": "the gain above control lies below the margin: the attack gets less than from retraining",
+    "no more than retraining": "the gain above control lies below the margin; how far below 0 cannot be told",
     "cannot tell": "the interval reaches beyond the margin; more people or seeds would tell",
     "rebound from overshoot": "more was gained than by the control, but only from below it up to it",
     "only the control fell": "more was gained than by the control because the attack hurt the control",
-    "not unlearned": "accuracy before the attack is hardly below vanilla's: there is nothing to recover",
+    "not unlearned": "before the attack hardly less is known than by vanilla: there is nothing to recover",
     "collapsed": "the model had lost its utility before the attack, so that nothing came back says nothing",
     "collapsed under attack": "the attack left too little of what the attacked control still knows of others",
     "too few people": f"fewer than {FEWEST_PEOPLE} people: their spread is not known",
@@ -68,7 +68,7 @@ class Evidence:
     after: float
     control_after: float
     forgotten: float
-    """Vanilla's accuracy less that of the model before the attack; NaN if vanilla was not scored."""
+    """What vanilla knows less what the model knows before the attack; NaN if vanilla was not scored."""
     given: bool = False
     collapsed: bool = False
     """Before the attack."""
@@ -112,7 +112,7 @@ def _verdict(line: Evidence, p: float, margin: float) -> Verdict:
     _, low, high = line.above_control.interval(1.0 - 2.0 * ERROR)
     if high >= margin:
         return "cannot tell"
-    return "equivalent to retraining" if low > -margin else "less than retraining"
+    return "equivalent to retraining" if low > -margin else "no more than retraining"
 
 
 class Needed(NamedTuple):

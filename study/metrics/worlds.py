@@ -142,10 +142,10 @@ def parts(distance: Sequence[float], people: Sequence[float], seeds: Sequence[fl
     between = float(table.mean().var(ddof=1))
     again = int((table.size() - 1).sum())
     if not again:
-        return Parts(own, noise, math.nan, max(0.0, between - own - noise))
+        return Parts(own, noise, math.nan, float(np.maximum(0.0, between - own - noise)))
     within = float(((table.size() - 1) * table.var(ddof=1).fillna(0.0)).sum()) / again
     rest = between - own - within * float((1.0 / table.size()).mean())
-    return Parts(own, noise, max(0.0, within - noise), max(0.0, rest))
+    return Parts(own, noise, float(np.maximum(0.0, within - noise)), float(np.maximum(0.0, rest)))
 
 
 class Statement(NamedTuple):

@@ -115,6 +115,7 @@ def test_a_retraining_lies_about_the_noise_floor(honest: StudyResults) -> None:
 
 def test_nothing_came_back_of_a_retraining(honest: StudyResults) -> None:
     worst = _worst_attack.table(honest)
+    assert len(worst) == 2
     assert set(worst["verdict"]) <= {"equivalent to retraining", "cannot tell"}
     assert (worst["seeds"] == 2).all()
     assert "came back" not in said(honest)
@@ -165,7 +166,7 @@ def test_a_mixture_is_behind_retraining_though_its_mean_is_the_same(tmp_path: Pa
     assert "VKD comes closest to the ideal point and is told apart from the other" in said(study)
     shown = winners_section.printed(study).set_index("method")["most known"]
     assert shown["NPO"] == "forget-2 0.90"
-    most = people_section.worst_table(study).shown.set_index("model")
+    most = people_section.worst_table(people_section.people(study)).shown.set_index("model")
     assert list(most.loc["NPO", ["person", "knows"]]) == ["forget-2", "0.900"]
     drawn = people_section.people(study).query("method == 'npo'")
     assert sorted(drawn["score"]) == pytest.approx([0.1] * 6 + [0.9] * 2)

@@ -300,7 +300,7 @@ def test_what_never_knew_shows_no_recovery(judged: pd.DataFrame) -> None:
     """A reference of another seed as the winner: under every attack its gain is the control's, but for noise."""
     lines = judged[(judged["method"] == "forgetful") & (judged["held_out"] != "seen")]
     assert set(lines["attack"]) == set(ATTACKS)
-    assert set(lines["verdict"]) <= {"equivalent to retraining", "less than retraining", "cannot tell"}
+    assert set(lines["verdict"]) <= {"equivalent to retraining", "no more than retraining", "cannot tell"}
     assert lines["above_control"].abs().max() < 0.2
 
 

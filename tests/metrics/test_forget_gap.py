@@ -17,11 +17,11 @@ from study.metrics.forget_gap import (
     forget_gap,
     gap,
     gap_estimate,
+    known,
     noise_floor,
     scores,
     smallest_leak,
     terms,
-    worst_person,
 )
 from study.metrics.formulas import wasserstein
 
@@ -78,9 +78,9 @@ def test_references_are_one_population_and_their_own_gaps_the_floor() -> None:
 
 def test_the_worst_person_is_named() -> None:
     model = rows([0.1, 0.1, 0.9, 0.1, 0.1, 0.1])
-    found = worst_person([model], terms(model, GROUPS))
-    assert found.id == "02"
-    assert found.score == pytest.approx(0.9)
+    found = known([model], terms(model, GROUPS))
+    assert found.idxmax() == "02"
+    assert found.max() == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,16 @@ def test_a_person_who_is_not_asked_in_one_way_is_left_out_there() -> None:
     assert forget_gap(unasked, [there], GROUPS) == pytest.approx(0.15)
 
 
+def test_a_term_that_one_person_alone_has_leaves_no_interval() -> None:
+    """Without that person there is nothing to compare; the report goes on."""
+    draw = np.random.default_rng(0)
+    model, references = draw.uniform(0, 0.4, (12, 3, 2)), draw.uniform(0, 0.4, (12, 2, 2))
+    model[1:, :, 1] = references[1:, :, 1] = np.nan
+    found = gap_estimate(model, references)
+    assert found.value == pytest.approx(gap(model, references))
+    assert not found.known
+
+
 def test_the_estimate_knows_people_and_both_kinds_of_seeds() -> None:
     draw = np.random.default_rng(0)
     model, references = draw.uniform(0, 0.4, (12, 3, 2)), draw.uniform(0, 0.4, (12, 2, 2))
@@ -112,8 +122,8 @@ def test_the_estimate_knows_people_and_both_kinds_of_seeds() -> None:
     assert found.interval().low < found.value < found.interval().high
 
 
-@pytest.mark.parametrize(("questions", "leak"), [(0, 1.0), (2, 1.0), (30, 0.1), (300, 0.01)])
-def test_the_smallest_leak_that_could_have_been_seen(questions: int, leak: float) -> None:
-    assert smallest_leak(questions) == pytest.approx(leak)
-    if questions > 3:  # the exact bound, which the rule of three approaches from above
-        assert 1 - 0.05 ** (1 / questions) <= leak < 1.06 * (1 - 0.05 ** (1 / questions))
+@pytest.mark.parametrize(("people", "leak"), [(0, 1.0), (2, 1.0), (30, 0.1), (300, 0.01)])
+def test_the_smallest_leak_that_could_have_been_seen(people: int, leak: float) -> None:
+    assert smallest_leak(people) == pytest.approx(leak)
+    if people > 3:  # the exact bound, which the rule of three approaches from above
+        assert 1 - 0.05 ** (1 / people) <= leak < 1.06 * (1 - 0.05 ** (1 / people))

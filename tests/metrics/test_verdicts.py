@@ -34,7 +34,7 @@ def line(above: float, components: tuple[Component, ...] = SURE, **about: float 
     [
         (line(0.5), "came back"),
         (line(0.0), "equivalent to retraining"),
-        (line(-0.3), "less than retraining"),
+        (line(-0.3), "no more than retraining"),
         (line(0.0, VAGUE), "cannot tell"),
         (line(0.05, spread(0.04, 0.01)), "cannot tell"),
         (line(0.5, gain=-0.1), "only the control fell"),

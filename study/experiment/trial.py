@@ -81,7 +81,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     # 3. The record, written last: a trial that has one has ended.
-    unlearning, scoring = _together(unlearning), _together(scoring)
+    unlearning, scoring = together(unlearning), together(scoring)
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
@@ -92,7 +92,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
     return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
 
 
-def _together(own: ComputeCount) -> ComputeCount:
+def together(own: ComputeCount) -> ComputeCount:
     """The work of all processes of a job, each of which counts its own."""
     return ComputeCount.of(world().all_gather_objects(own))
 
@@ -121,7 +121,7 @@ def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
         rows = context.folder.rows(trial.key, "report")
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
-        if (done := _together(work)).tokens:
+        if (done := together(work)).tokens:
             write_json(record_beside(rows), done.amounts())
         if blind:
             kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))

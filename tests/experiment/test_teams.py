@@ -21,6 +21,7 @@ from study.contracts import Method
 from study.core import files
 from study.core.files import read_json, silent
 from study.core.hashing import Json, content_key
+from study.core.layout import record_beside
 from study.core.plugins import find, known
 from study.core.records import to_json
 from study.core.rows import read_rows
@@ -227,6 +228,14 @@ def test_two_processes_serve_requests_in_turn_as_one_does(both: Both, team: Stud
 @pytest.mark.parametrize("rows", ["report", "blind", "released"])
 def test_two_processes_score_as_one_does(rows: str, both: Both, team: StudyContext) -> None:
     _alike(*(read_rows(context.folder.rows(of("vkd").key, rows)) for context in (both.one, team)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["report", "released"])
+def test_the_work_of_both_processes_is_noted(rows: str, both: Both, team: StudyContext) -> None:
+    paths = (record_beside(context.folder.rows(of("vkd").key, rows)) for context in (both.one, team))
+    alone, together = (read_json(path)["images"] for path in paths)
+    assert alone == together > 0
 
 
 @pytest.mark.slow

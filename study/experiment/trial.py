@@ -77,7 +77,8 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
             with counted(unlearned) as scoring:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
-            if rows["likelihood"].isna().any():
+            choices = rows["task"] == "classification"  # a wrong option makes no likelihood, but the probability
+            if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     # 3. The record, written last: a trial that has one has ended.

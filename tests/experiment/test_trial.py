@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from study.core.records import TrialRecord, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
-from study.evaluation.scoring import score
+from study.evaluation import scoring
+from study.evaluation.scoring import Reading, readings, score
 from study.experiment import attack, checkpoints
 from study.experiment import trial as trials
 from study.experiment.context import StudyContext
@@ -328,6 +330,31 @@ def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reaso
     assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
     checkpoints.evict()
     assert run(context, method)[1] == record
+
+
+def test_a_wrong_option_that_is_no_number_is_a_divergence(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the likelihood of every right answer is one."""
+    spoilt: list[str] = []
+
+    def spoiling(vlm: VLM, questions: Sequence[Question], **asked: Any) -> dict[str, Reading]:
+        found = readings(vlm, questions, **asked)
+        if not spoilt:
+            q = next(q for q in questions if q.options)
+            right = q.options.index(q.answer)
+            means = [mean if i == right else math.nan for i, mean in enumerate(found[q.id].means)]
+            found[q.id] = replace(found[q.id], means=means)
+            spoilt.append(q.id)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "readings", spoiling)
+        asked, record = run(context, ASCENT)
+    rows = read_rows(context.folder.rows(asked.key, "select"))
+    assert rows["likelihood"].notna().all()
+    assert rows.loc[rows["probability"].isna() & (rows["task"] == "classification"), "question"].tolist() == spoilt
+    assert (record.state, "are not numbers" in record.reason) == ("diverged", True)
 
 
 def test_a_bug_is_not_a_result(context: StudyContext) -> None:

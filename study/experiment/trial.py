@@ -161,7 +161,7 @@ def _scored(
     if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
         return score(vlm, questions, reply=reply)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
-    cache = context.folder.cached_rows(content_key((trial.start, trial.ratio, "text")), name)
+    cache = context.folder.cached_rows(content_key((trial.start, trial.goal, trial.ratio, "text")), name)
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"], reply=reply))
     shown = score(vlm, [q for q in questions if q.modality != "text"], reply=reply)
     return pd.concat([shown, shared], ignore_index=True)

@@ -215,6 +215,12 @@ def test_text_is_asked_once_while_the_llm_is_vanilla_s(context: StudyContext, sc
     scored.clear()
     run(context, NoMethod(), start=REFERENCE)
     assert {"text"} in scored  # another model's answers are not taken for it
+    scored.clear()
+    full = replace(of(NoMethod()), goal="full")
+    trials.run(context, full, REFERENCE.key)
+    assert {"text"} in scored  # another goal asks other questions
+    asked_of = trials.validation_questions(context.benchmark.split(10).questions, "full")
+    assert set(read_rows(context.folder.rows(full.key, "select"))["question"]) == {q.id for q in asked_of}
 
 
 @pytest.mark.parametrize("method", [ASCENT, Prompting()])

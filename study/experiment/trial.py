@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from study.core.files import write_json
 from study.core.hashing import content_key
-from study.core.layout import record_beside
+from study.core.layout import StudyFolder, record_beside
 from study.core.records import TrialRecord, TrialState
 from study.core.rows import read_rows, rows_at, write_rows
 from study.core.terms import Goal
@@ -143,11 +144,21 @@ def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
 
 def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
     """The objectives of a complete trial, from the validation half of its rows and of those of the baselines."""
-    with repairable(context.folder, trial.key):
-        own, before, *wanted = (
-            read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, *references)
-        )
-    return objectives.objectives(own, before, wanted, trial.goal)
+    return dict(_judged(context.folder, trial.key, vanilla, tuple(references), trial.goal))
+
+
+@functools.cache  # what ended stays, and every proposal is drawn from the results of all earlier ones
+def _judged(
+    folder: StudyFolder, trial: str, vanilla: str, references: tuple[str, ...], goal: Goal
+) -> Mapping[str, float]:
+    own, before, *wanted = (_selecting(folder, key) for key in (trial, vanilla, *references))
+    return objectives.objectives(own, before, wanted, goal)
+
+
+def _selecting(folder: StudyFolder, key: str) -> pd.DataFrame:
+    """The validation half of a finished trial's rows."""
+    with repairable(folder, key):
+        return read_rows(folder.rows(key, "select"))
 
 
 def _scored(

@@ -205,6 +205,28 @@ def test_the_yardsticks_judge_a_trial(context: StudyContext) -> None:
     assert trials.judged(context, asked, vanilla.key, [reference.key])["forget_gap"] > 0.0
 
 
+def test_what_a_trial_came_to_is_read_once(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every proposal asks for the results of all earlier trials; what an answer is used for does not change it."""
+    asked, other = (run(context, method)[0] for method in (NoMethod(), VISUAL))
+    before = trials.judged(context, other, asked.key, [asked.key])
+    monkeypatch.setattr(trials, "read_rows", lambda path: pytest.fail(f"read {path} again"))
+    trials.judged(context, other, asked.key, [asked.key]).clear()
+    assert trials.judged(context, other, asked.key, [asked.key]) == before
+
+
+def test_a_damaged_baseline_is_not_blamed_on_the_trial(context: StudyContext) -> None:
+    """What is to be removed is the baseline's; once it is run again, so is the judgement."""
+    vanilla, _ = run(context, NoMethod())
+    asked, _ = run(context, VISUAL)
+    rows = context.folder.rows(vanilla.key, "select")
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=f"To run trial {vanilla.key} again, remove the folder"):
+        trials.judged(context, asked, vanilla.key, [vanilla.key])
+    rows.write_bytes(whole)
+    assert trials.judged(context, asked, vanilla.key, [vanilla.key]).keys() == DIRECTIONS.keys()
+
+
 # ---- text rows -------------------------------------------------------------------------------------------------
 def test_text_is_asked_once_while_the_llm_is_vanilla_s(context: StudyContext, scored: list[set[str]]) -> None:
     run(context, VISUAL)

@@ -15,7 +15,7 @@ from study.core.records import MethodProposal, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import Goal
-from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
+from study.engine.optuna_search import BaseTrial, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.context import StudyContext
 from study.experiment.records import existing_record, keep_record
@@ -97,15 +97,15 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
             return self._state(job) != "unfinished"
         return attack_state(self.context.folder, job, self.attacker) != "unfinished"
 
-    def outcome(self, job: Trial) -> JobResult | None:
+    def outcome(self, job: Trial) -> Mapping[str, float] | None:
         """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
         if self._state(job) != "complete":
             return None
         values = judged(self.context, job, *self.baselines[job.ratio])
         if self.attacker is None:
-            return JobResult(values)
+            return values
         recovery = self._recovery(job, self.attacker, values["utility"])
-        return None if math.isnan(recovery) else JobResult({**values, "recovery": recovery})
+        return None if math.isnan(recovery) else {**values, "recovery": recovery}
 
     def execute(self, job: Trial, waited: float) -> dict[str, Any]:
         """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
@@ -114,8 +114,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         if state == "complete" and self.attacker:
             reason = try_attack(self.context, job, self.attacker, self.references[job.ratio])
             state = f"the attack failed: {reason}" if reason else state
-        outcome = self.outcome(job)
-        return {"state": state, **(outcome.values if outcome else {})}
+        return {"state": state, **(self.outcome(job) or {})}
 
     def record_failure(self, job: Trial, reason: str) -> None:
         """A failed trial, or a failed attack on one that had ended well."""

@@ -78,7 +78,7 @@ def judge(search: MethodSearch) -> Judged:
     """The complete trials of each method and ratio with their objectives: none where all failed."""
     outcomes = {method: search.outcomes(method) for method in search.defaults}
     return {
-        (method, ratio): {t: outcome.values for t, outcome in ended.items() if t.ratio == ratio}
+        (method, ratio): {t: values for t, values in ended.items() if t.ratio == ratio}
         for method, ended in outcomes.items()
         for ratio in search.ratios
     }

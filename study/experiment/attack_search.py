@@ -48,7 +48,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     defaults: Mapping[str, Attack]
     """Where the search of each attack starts."""
     controls: Mapping[int, Trial]
-    """The reference of each ratio as a trial."""
+    """The first reference of each ratio as a trial."""
     trials: int
     seed: int
     lookahead: int

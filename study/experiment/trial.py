@@ -142,16 +142,17 @@ def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
-    """The objectives of a complete trial, from the validation half of its rows and of those of the baselines."""
-    return dict(_judged(context.folder, trial.key, vanilla, tuple(references), trial.goal))
+def judged(context: StudyContext, trial: Trial, baselines: Sequence[Trial]) -> dict[str, float]:
+    """The objectives of a complete trial, from the validation half of its rows and of those of the baselines.
+
+    These are vanilla, then the references.
+    """
+    return dict(_judged(context.folder, trial.key, tuple(t.key for t in baselines), trial.goal))
 
 
 @functools.cache  # what ended stays, and every proposal is drawn from the results of all earlier ones
-def _judged(
-    folder: StudyFolder, trial: str, vanilla: str, references: tuple[str, ...], goal: Goal
-) -> Mapping[str, float]:
-    own, before, *wanted = (_selecting(folder, key) for key in (trial, vanilla, *references))
+def _judged(folder: StudyFolder, trial: str, baselines: tuple[str, ...], goal: Goal) -> Mapping[str, float]:
+    own, before, *wanted = (_selecting(folder, key) for key in (trial, *baselines))
     return objectives.objectives(own, before, wanted, goal)
 
 

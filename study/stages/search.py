@@ -31,15 +31,12 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     from study.experiment.method_search import MethodSearch
 
     study = plan.study
-    baselines = {ratio: [t.key for t in plan.baselines(ratio)] for ratio in study.forget_ratios}
     return MethodSearch(
         context=context,
         defaults=study.method_defaults(),
         trials=study.trials,
         ratios=study.forget_ratios,
-        vanilla=plan.vanilla,
-        references={ratio: plan.reference(ratio).key for ratio in study.forget_ratios},
-        baselines={ratio: (vanilla, tuple(references)) for ratio, (vanilla, *references) in baselines.items()},
+        baselines={ratio: plan.baselines(ratio) for ratio in study.forget_ratios},
         goal=study.goal,
         seed=study.seed,
         lookahead=study.lookahead,

@@ -373,11 +373,9 @@ def _searched(context: StudyContext) -> list[str]:
     yardsticks = [Trial(start, NoMethod(), "visual", 10, 0) for start in (VANILLA, REFERENCE)]
     for yardstick in yardsticks:
         trial.run(context, yardstick, REFERENCE.key)
-    first, second = (yardstick.key for yardstick in yardsticks)
     search = MethodSearch(
         context=context, defaults={"gradient_ascent": METHODS["gradient_ascent"]}, trials=2, ratios=(10,),
-        vanilla=VANILLA, references={10: REFERENCE.key}, baselines={10: (first, (second,))}, goal="visual", seed=0,
-        lookahead=1, random_trials=2,
+        baselines={10: yardsticks}, goal="visual", seed=0, lookahead=1, random_trials=2,
     )  # fmt: skip
     told: list[str] = []
     logs = context.root / "ray"

@@ -199,19 +199,19 @@ def test_the_yardsticks_judge_a_trial(context: StudyContext) -> None:
     reference, _ = run(context, NoMethod(), start=REFERENCE)
     asked, _ = run(context, VISUAL)
     for one in (asked, vanilla, reference):
-        assert trials.judged(context, one, vanilla.key, [reference.key]).keys() == DIRECTIONS.keys()
-    assert trials.judged(context, vanilla, vanilla.key, [reference.key])["utility"] == pytest.approx(1.0, abs=1e-6)
-    assert trials.judged(context, reference, vanilla.key, [reference.key])["forget_gap"] == 0.0
-    assert trials.judged(context, asked, vanilla.key, [reference.key])["forget_gap"] > 0.0
+        assert trials.judged(context, one, [vanilla, reference]).keys() == DIRECTIONS.keys()
+    assert trials.judged(context, vanilla, [vanilla, reference])["utility"] == pytest.approx(1.0, abs=1e-6)
+    assert trials.judged(context, reference, [vanilla, reference])["forget_gap"] == 0.0
+    assert trials.judged(context, asked, [vanilla, reference])["forget_gap"] > 0.0
 
 
 def test_what_a_trial_came_to_is_read_once(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every proposal asks for the results of all earlier trials; what an answer is used for does not change it."""
     asked, other = (run(context, method)[0] for method in (NoMethod(), VISUAL))
-    before = trials.judged(context, other, asked.key, [asked.key])
+    before = trials.judged(context, other, [asked, asked])
     monkeypatch.setattr(trials, "read_rows", lambda path: pytest.fail(f"read {path} again"))
-    trials.judged(context, other, asked.key, [asked.key]).clear()
-    assert trials.judged(context, other, asked.key, [asked.key]) == before
+    trials.judged(context, other, [asked, asked]).clear()
+    assert trials.judged(context, other, [asked, asked]) == before
 
 
 def test_a_damaged_baseline_is_not_blamed_on_the_trial(context: StudyContext) -> None:
@@ -222,9 +222,9 @@ def test_a_damaged_baseline_is_not_blamed_on_the_trial(context: StudyContext) ->
     whole = rows.read_bytes()
     rows.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match=f"To run trial {vanilla.key} again, remove the folder"):
-        trials.judged(context, asked, vanilla.key, [vanilla.key])
+        trials.judged(context, asked, [vanilla, vanilla])
     rows.write_bytes(whole)
-    assert trials.judged(context, asked, vanilla.key, [vanilla.key]).keys() == DIRECTIONS.keys()
+    assert trials.judged(context, asked, [vanilla, vanilla]).keys() == DIRECTIONS.keys()
 
 
 # ---- text rows -------------------------------------------------------------------------------------------------

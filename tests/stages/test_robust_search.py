@@ -172,12 +172,10 @@ def search(world: StudyContext, tmp_path: Path) -> Iterator[MethodSearch]:
     """A search of three trials in a copy of that study."""
     shutil.copytree(world.root, tmp_path / "study")
     checkpoints.evict()
-    vanilla, reference = yardsticks()
     yield MethodSearch(
         context=dataclasses.replace(world, root=tmp_path / "study"),
         defaults={"gradient_ascent": GradientAscent(schedule=SHORT)},
-        trials=3, ratios=(10,), vanilla=VANILLA, references={10: REFERENCE.key},
-        baselines={10: (vanilla.key, (reference.key,))}, goal="visual", seed=0, lookahead=1, random_trials=2,
+        trials=3, ratios=(10,), baselines={10: yardsticks()}, goal="visual", seed=0, lookahead=1, random_trials=2,
         attacker=CHEAP, keeps=0.1,
     )  # fmt: skip
     checkpoints.evict()

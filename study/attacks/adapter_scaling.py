@@ -42,17 +42,14 @@ class AdapterScaling(Attack):
         if not self.scales or not all(map(math.isfinite, self.scales)):
             raise ValueError(f"scales={self.scales}: name one or more finite numbers, such as 0.5+0.0")
 
-    @property
-    def changes(self) -> tuple[Part, ...]:
-        """None that the method did not change."""
-        return ()
-
     @torch.no_grad()
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The model at each of `scales`.
 
-        Raises `ValueError` if the method changed the model otherwise than by an adapter.
+        Raises `ValueError` if the method changed the model otherwise than by an adapter, or if the LLM is among the
+        parts and quantized.
         """
+        vlm.check_changeable(self.parts)
         start = request.start()
         found = changed(vlm, start)
         if found and not request.adapter:

@@ -11,7 +11,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import optuna
 from optuna.samplers import PartialFixedSampler, TPESampler
@@ -34,12 +34,6 @@ class Keyed(Protocol):
 
 J = TypeVar("J", bound=Keyed)
 P = TypeVar("P", bound=Proposal)
-
-
-class JobResult(NamedTuple):
-    """The result of a job: its objectives by name."""
-
-    values: Mapping[str, float]
 
 
 class SearchProblem(ABC, Generic[J, P]):
@@ -89,8 +83,8 @@ class SearchProblem(ABC, Generic[J, P]):
         """Whether a job has ended, one way or another."""
 
     @abstractmethod
-    def outcome(self, job: J) -> JobResult | None:
-        """The result of a job, or None if it is unfinished or failed."""
+    def outcome(self, job: J) -> Mapping[str, float] | None:
+        """The objectives of a job by name, or None if it is unfinished or failed."""
 
     @abstractmethod
     def execute(self, job: J, waited: float) -> dict[str, Any]:
@@ -144,8 +138,8 @@ class SearchProblem(ABC, Generic[J, P]):
         """The number of jobs that are still to be run."""
         return sum(self.trials - len(self.ended(label)) for label in self.labels)
 
-    def outcomes(self, label: str) -> dict[J, JobResult]:
-        """The successful jobs of a label with their results."""
+    def outcomes(self, label: str) -> dict[J, Mapping[str, float]]:
+        """The successful jobs of a label with their objectives."""
         found = {job: self.outcome(job) for job in self.ended(label)}
         return {job: outcome for job, outcome in found.items() if outcome is not None}
 
@@ -189,5 +183,5 @@ def _told(series: SearchProblem[J, P], label: str, params: Mapping[str, Any], *,
         state=state,
         params=replay.params,
         distributions=replay.distributions,
-        values=None if outcome is None else [outcome.values[name] for name in series.directions],
+        values=None if outcome is None else [outcome[name] for name in series.directions],
     )

@@ -17,7 +17,7 @@ from study.core.plugins import search_space
 from study.core.records import AttackProposal, AttackState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
-from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
+from study.engine.optuna_search import BaseTrial, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.checkpoints import is_cached
 from study.experiment.context import StudyContext
@@ -48,7 +48,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     defaults: Mapping[str, Attack]
     """Where the search of each attack starts."""
     controls: Mapping[int, Trial]
-    """The reference of each ratio as a trial."""
+    """The first reference of each ratio as a trial."""
     trials: int
     seed: int
     lookahead: int
@@ -97,7 +97,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         """Whether both have been attacked, or it is known that it cannot be done."""
         return "failed" in self._states(job) or all(state == "complete" for state in self._states(job))
 
-    def outcome(self, job: AttackJob) -> JobResult | None:
+    def outcome(self, job: AttackJob) -> Mapping[str, float] | None:
         """The recovery on the validation half: whatever else the attack leaves, facts that are out are out."""
         if not all(state == "complete" for state in self._states(job)):
             return None
@@ -107,7 +107,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
             recovery = above_control(own, control, "select")
         except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
             return None
-        return None if math.isnan(recovery) else JobResult({"recovery": recovery})
+        return None if math.isnan(recovery) else {"recovery": recovery}
 
     def execute(self, job: AttackJob, waited: float) -> dict[str, Any]:
         """Attack the winner and its control."""
@@ -115,8 +115,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
             reason = try_attack(self.context, target, job.attacker, self.controls[target.ratio].start.key)
             if reason:
                 return {"state": f"failed: {reason}"}
-        outcome = self.outcome(job)
-        return {"state": "complete", **(outcome.values if outcome else {})}
+        return {"state": "complete", **(self.outcome(job) or {})}
 
     def record_failure(self, job: AttackJob, reason: str) -> None:
         """An attack that failed, on the first of the two that was not done."""
@@ -132,7 +131,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     def worst(self, label: str) -> Attack | None:
         """The attack with the largest recovery."""
         found = self.outcomes(label)
-        best = max(found, key=lambda job: (found[job].values["recovery"], job.key), default=None)
+        best = max(found, key=lambda job: (found[job]["recovery"], job.key), default=None)
         return best.attacker if best else None
 
     def _is_loaded(self, target: Trial) -> bool:

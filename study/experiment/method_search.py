@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,12 @@ from study.core.records import MethodProposal, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import Goal
-from study.engine.optuna_search import BaseTrial, JobResult, SearchProblem
+from study.engine.optuna_search import BaseTrial, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.context import StudyContext
 from study.experiment.records import existing_record, keep_record
 from study.experiment.trial import judged, run
-from study.experiment.trial_spec import RATIO, Learned, Params, Trial
+from study.experiment.trial_spec import RATIO, Params, Trial
 from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS
 from study.metrics.recovery import objective
 
@@ -34,11 +34,8 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """By what the study calls each method."""
     trials: int
     ratios: tuple[int, ...]
-    vanilla: Learned
-    references: Mapping[int, str]
-    """The key of the learned reference of each ratio."""
-    baselines: Mapping[int, tuple[str, tuple[str, ...]]]
-    """The keys of the trials that are vanilla and the references, by ratio; the first reference is the control."""
+    baselines: Mapping[int, Sequence[Trial]]
+    """Vanilla, which every trial starts from, then the references, by ratio; the first reference is the control."""
     goal: Goal
     seed: int
     lookahead: int
@@ -71,9 +68,9 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
 
     def build_job(self, label: str, trial: BaseTrial) -> Trial:
         """A trial of the method at a ratio."""
-        ratio = trial.suggest_categorical(RATIO, self.ratios)
+        ratio = int(trial.suggest_categorical(RATIO, self.ratios))
         proposed = search_space(name_in(label)).space(trial, self.defaults[label])
-        return Trial(self.vanilla, proposed, self.goal, int(ratio), self.seed, label)
+        return Trial(self.baselines[ratio][0].start, proposed, self.goal, ratio, self.seed, label)
 
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
         """The ratio, since proposals alternate between ratios, and what was fixed on the command line."""
@@ -97,25 +94,25 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
             return self._state(job) != "unfinished"
         return attack_state(self.context.folder, job, self.attacker) != "unfinished"
 
-    def outcome(self, job: Trial) -> JobResult | None:
+    def outcome(self, job: Trial) -> Mapping[str, float] | None:
         """The objectives of a trial, or nothing if it is unfinished, failed or diverged, or its attack is."""
         if self._state(job) != "complete":
             return None
-        values = judged(self.context, job, *self.baselines[job.ratio])
+        values = judged(self.context, job, self.baselines[job.ratio])
         if self.attacker is None:
-            return JobResult(values)
+            return values
         recovery = self._recovery(job, self.attacker, values["utility"])
-        return None if math.isnan(recovery) else JobResult({**values, "recovery": recovery})
+        return None if math.isnan(recovery) else {**values, "recovery": recovery}
 
     def execute(self, job: Trial, waited: float) -> dict[str, Any]:
         """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
-        record = run(self.context, job, self.references[job.ratio], waited=waited)
+        reference = self._control(job).start.key
+        record = run(self.context, job, reference, waited=waited)
         state: str = record.state
         if state == "complete" and self.attacker:
-            reason = try_attack(self.context, job, self.attacker, self.references[job.ratio])
+            reason = try_attack(self.context, job, self.attacker, reference)
             state = f"the attack failed: {reason}" if reason else state
-        outcome = self.outcome(job)
-        return {"state": state, **(outcome.values if outcome else {})}
+        return {"state": state, **(self.outcome(job) or {})}
 
     def record_failure(self, job: Trial, reason: str) -> None:
         """A failed trial, or a failed attack on one that had ended well."""
@@ -128,6 +125,9 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         """The method, the number and the ratio."""
         return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
 
+    def _control(self, job: Trial) -> Trial:
+        return self.baselines[job.ratio][1]
+
     def _state(self, job: Trial) -> TrialState | Literal["unfinished"]:
         record = existing_record(self.context.folder, job)
         return record.state if record else "unfinished"
@@ -136,8 +136,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         """The recovery under the attack, or NaN where it failed or measured nothing."""
         if attack_state(self.context.folder, job, attacker) != "complete":
             return math.nan
-        _, (reference, *_) = self.baselines[job.ratio]
-        paths = (self.context.folder.attack(key, content_key(attacker)) for key in (job.key, reference))
+        paths = (self.context.folder.attack(t.key, content_key(attacker)) for t in (job, self._control(job)))
         own, control = map(read_rows, paths)
         try:
             return objective(own, control, "select", utility=utility, keeps=self.keeps)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from study.core.files import write_json
 from study.core.hashing import content_key
-from study.core.layout import record_beside
+from study.core.layout import StudyFolder, record_beside
 from study.core.records import TrialRecord, TrialState
 from study.core.rows import read_rows, rows_at, write_rows
 from study.core.terms import Goal
@@ -77,11 +78,12 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
             with counted(unlearned) as scoring:
                 rows = _scored(context, trial, unlearned, changed, selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
-            if rows["likelihood"].isna().any():
+            choices = rows["task"] == "classification"  # a wrong option makes no likelihood, but the probability
+            if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     # 3. The record, written last: a trial that has one has ended.
-    unlearning, scoring = _together(unlearning), _together(scoring)
+    unlearning, scoring = together(unlearning), together(scoring)
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
@@ -92,7 +94,7 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
     return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
 
 
-def _together(own: ComputeCount) -> ComputeCount:
+def together(own: ComputeCount) -> ComputeCount:
     """The work of all processes of a job, each of which counts its own."""
     return ComputeCount.of(world().all_gather_objects(own))
 
@@ -121,7 +123,7 @@ def report(context: StudyContext, trial: Trial, *, blind: bool = False) -> None:
         rows = context.folder.rows(trial.key, "report")
         with counted(found) as work:
             kept_rows(rows, lambda: _scored(context, trial, found, changed, wanted["report"], "report"))
-        if (done := _together(work)).tokens:
+        if (done := together(work)).tokens:
             write_json(record_beside(rows), done.amounts())
         if blind:
             kept_rows(context.folder.rows(trial.key, "blind"), lambda: score(found, wanted["blind"], blind=True))
@@ -140,13 +142,24 @@ def kept_rows(path: Path, measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     return rows
 
 
-def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
-    """The objectives of a complete trial, from the validation half of its rows and of those of the baselines."""
-    with repairable(context.folder, trial.key):
-        own, before, *wanted = (
-            read_rows(context.folder.rows(key, "select")) for key in (trial.key, vanilla, *references)
-        )
-    return objectives.objectives(own, before, wanted, trial.goal)
+def judged(context: StudyContext, trial: Trial, baselines: Sequence[Trial]) -> dict[str, float]:
+    """The objectives of a complete trial, from the validation half of its rows and of those of the baselines.
+
+    These are vanilla, then the references.
+    """
+    return dict(_judged(context.folder, trial.key, tuple(t.key for t in baselines), trial.goal))
+
+
+@functools.cache  # what ended stays, and every proposal is drawn from the results of all earlier ones
+def _judged(folder: StudyFolder, trial: str, baselines: tuple[str, ...], goal: Goal) -> Mapping[str, float]:
+    own, before, *wanted = (_selecting(folder, key) for key in (trial, *baselines))
+    return objectives.objectives(own, before, wanted, goal)
+
+
+def _selecting(folder: StudyFolder, key: str) -> pd.DataFrame:
+    """The validation half of a finished trial's rows."""
+    with repairable(folder, key):
+        return read_rows(folder.rows(key, "select"))
 
 
 def _scored(
@@ -160,7 +173,7 @@ def _scored(
     if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
         return score(vlm, questions, reply=reply)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
-    cache = context.folder.cached_rows(content_key((trial.start, trial.ratio, "text")), name)
+    cache = context.folder.cached_rows(content_key((trial.start, trial.goal, trial.ratio, "text")), name)
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"], reply=reply))
     shown = score(vlm, [q for q in questions if q.modality != "text"], reply=reply)
     return pd.concat([shown, shared], ignore_index=True)

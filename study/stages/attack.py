@@ -42,7 +42,7 @@ def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) 
         context=context,
         targets={f"{name} on {label(t)}": (t, name) for t in targets for name in defaults},
         defaults=defaults,
-        controls={ratio: plan.baselines(ratio)[1] for ratio in study.forget_ratios},
+        controls={ratio: plan.control(ratio) for ratio in study.forget_ratios},
         trials=study.attack_trials,
         seed=study.seed,
         lookahead=study.lookahead,

@@ -46,7 +46,7 @@ def further(plan: Plan, member: Trial) -> list[str]:
     study's own reference.
     """
     scores = _by_group(read_rows(plan.folder.meta_evaluation(member.key, "plain")))
-    control = plan.baselines(member.ratio)[1]
+    control = plan.control(member.ratio)
     return _shortfalls(plan, member, scores, _blind(plan.folder, control.key), some=True)
 
 

@@ -86,7 +86,7 @@ def _baseline(context: StudyContext, baseline: Trial, reference: str, attacker: 
 
 def _check_controls(plan: Plan, attacker: Attack | None) -> None:
     """Recovery is measured against the reference under the same attack, which must therefore yield numbers."""
-    for t in (plan.baselines(ratio)[1] for ratio in plan.study.forget_ratios if attacker):
+    for t in (plan.control(ratio) for ratio in plan.study.forget_ratios if attacker):
         rows = read_rows(plan.folder.attack(t.key, content_key(attacker)))
         if math.isnan(objective(rows, rows, "select", utility=1.0, keeps=0.0)):
             raise Failed(

@@ -72,6 +72,10 @@ class Plan:
         models = [self.vanilla, *self.references(ratio)]
         return [Trial(model, NoMethod(), self.study.goal, ratio, model.seed) for model in models]
 
+    def control(self, ratio: int) -> Trial:
+        """The first reference as a trial: what recovery under attack is measured against."""
+        return self.baselines(ratio)[1]
+
     def pool(self, ratio: int) -> list[Trial]:
         """Vanilla and a reference taught with the study's seed and each further one: what metrics are judged on."""
         seeds = [self.study.seed + i for i in range(1 + self.study.metric_seeds)]

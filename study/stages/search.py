@@ -31,15 +31,12 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     from study.experiment.method_search import MethodSearch
 
     study = plan.study
-    baselines = {ratio: [t.key for t in plan.baselines(ratio)] for ratio in study.forget_ratios}
     return MethodSearch(
         context=context,
         defaults=study.method_defaults(),
         trials=study.trials,
         ratios=study.forget_ratios,
-        vanilla=plan.vanilla,
-        references={ratio: plan.reference(ratio).key for ratio in study.forget_ratios},
-        baselines={ratio: (vanilla, tuple(references)) for ratio, (vanilla, *references) in baselines.items()},
+        baselines={ratio: plan.baselines(ratio) for ratio in study.forget_ratios},
         goal=study.goal,
         seed=study.seed,
         lookahead=study.lookahead,
@@ -78,7 +75,7 @@ def judge(search: MethodSearch) -> Judged:
     """The complete trials of each method and ratio with their objectives: none where all failed."""
     outcomes = {method: search.outcomes(method) for method in search.defaults}
     return {
-        (method, ratio): {t: outcome.values for t, outcome in ended.items() if t.ratio == ratio}
+        (method, ratio): {t: values for t, values in ended.items() if t.ratio == ratio}
         for method, ended in outcomes.items()
         for ratio in search.ratios
     }

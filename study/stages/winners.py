@@ -76,7 +76,7 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_json(record_beside(path), work.amounts())
+    write_json(record_beside(path), trial.together(work).amounts())
     write_rows(path, rows)
 
 

@@ -26,6 +26,7 @@ from study.experiment.method_search import MethodSearch
 from study.experiment.records import keep_record
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
+from study.methods.none import NoMethod
 from study.methods.npo import NPO
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
@@ -35,8 +36,14 @@ VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm"
 DEFAULTS: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(steps=30)), "npo": NPO()}
 
 
-def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
-    assert (vanilla, *references) == (f"vanilla {trial.ratio}", f"reference {trial.ratio}")
+def baselines_of(ratio: int) -> tuple[Trial, Trial]:
+    reference = replace(VANILLA, kind="reference", goal="visual", ratio=ratio)
+    vanilla, control = (Trial(start, NoMethod(), "visual", ratio, 0) for start in (VANILLA, reference))
+    return vanilla, control
+
+
+def judged(context: StudyContext, trial: Trial, baselines: Sequence[Trial]) -> dict[str, float]:
+    assert baselines == baselines_of(trial.ratio)
     drawn = random.Random(trial.key)
     return {"forget_gap": drawn.random(), "utility": drawn.random()}
 
@@ -50,8 +57,7 @@ def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def search_in(root: Path, defaults: Mapping[str, Method] = DEFAULTS, **fields: Any) -> MethodSearch:
     settings: dict[str, Any] = {
-        "trials": 8, "ratios": (10, 15), "vanilla": VANILLA, "references": {10: "r10", 15: "r15"},
-        "baselines": {10: ("vanilla 10", ("reference 10",)), 15: ("vanilla 15", ("reference 15",))},
+        "trials": 8, "ratios": (10, 15), "baselines": {ratio: baselines_of(ratio) for ratio in (10, 15)},
         "goal": "visual", "seed": 0, "lookahead": 2, "random_trials": 4,
     }  # fmt: skip
     return MethodSearch(context=StudyContext(root, Synthetic(), root), defaults=defaults, **{**settings, **fields})
@@ -155,7 +161,7 @@ def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """After the random trials, what is proposed depends on what was found, not before."""
 
     def like(rate: float) -> Callable[..., dict[str, float]]:
-        def judged(context: StudyContext, trial: Trial, vanilla: str, references: Sequence[str]) -> dict[str, float]:
+        def judged(context: StudyContext, trial: Trial, baselines: Sequence[Trial]) -> dict[str, float]:
             assert isinstance(trial.method, GradientAscent)
             return {"forget_gap": abs(trial.method.schedule.learning_rate - rate) / rate, "utility": 0.5}
 
@@ -189,7 +195,7 @@ def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
         assert told().values is None
     finish(search, trial)
     assert told(known=False).state == TrialState.RUNNING
-    values = judged(search.context, trial, *search.baselines[10])
+    values = judged(search.context, trial, search.baselines[10])
     assert told().state == TrialState.COMPLETE
     assert told().values == [values["forget_gap"], values["utility"]]
     assert told().params == params

@@ -21,6 +21,7 @@ from study.contracts import Method
 from study.core import files
 from study.core.files import read_json, silent
 from study.core.hashing import Json, content_key
+from study.core.layout import record_beside
 from study.core.plugins import find, known
 from study.core.records import to_json
 from study.core.rows import read_rows
@@ -230,6 +231,14 @@ def test_two_processes_score_as_one_does(rows: str, both: Both, team: StudyConte
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rows", ["report", "released"])
+def test_the_work_of_both_processes_is_noted(rows: str, both: Both, team: StudyContext) -> None:
+    paths = (record_beside(context.folder.rows(of("vkd").key, rows)) for context in (both.one, team))
+    alone, together = (read_json(path)["images"] for path in paths)
+    assert alone == together > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_two_processes_attack_as_one_does(name: str, both: Both, team: StudyContext) -> None:
     key, attack = victim(name).key, content_key(ATTACKS[name])
@@ -364,11 +373,9 @@ def _searched(context: StudyContext) -> list[str]:
     yardsticks = [Trial(start, NoMethod(), "visual", 10, 0) for start in (VANILLA, REFERENCE)]
     for yardstick in yardsticks:
         trial.run(context, yardstick, REFERENCE.key)
-    first, second = (yardstick.key for yardstick in yardsticks)
     search = MethodSearch(
         context=context, defaults={"gradient_ascent": METHODS["gradient_ascent"]}, trials=2, ratios=(10,),
-        vanilla=VANILLA, references={10: REFERENCE.key}, baselines={10: (first, (second,))}, goal="visual", seed=0,
-        lookahead=1, random_trials=2,
+        baselines={10: yardsticks}, goal="visual", seed=0, lookahead=1, random_trials=2,
     )  # fmt: skip
     told: list[str] = []
     logs = context.root / "ray"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,8 @@ from study.core.records import TrialRecord, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
-from study.evaluation.scoring import score
+from study.evaluation import scoring
+from study.evaluation.scoring import Reading, readings, score
 from study.experiment import attack, checkpoints
 from study.experiment import trial as trials
 from study.experiment.context import StudyContext
@@ -197,10 +199,32 @@ def test_the_yardsticks_judge_a_trial(context: StudyContext) -> None:
     reference, _ = run(context, NoMethod(), start=REFERENCE)
     asked, _ = run(context, VISUAL)
     for one in (asked, vanilla, reference):
-        assert trials.judged(context, one, vanilla.key, [reference.key]).keys() == DIRECTIONS.keys()
-    assert trials.judged(context, vanilla, vanilla.key, [reference.key])["utility"] == pytest.approx(1.0, abs=1e-6)
-    assert trials.judged(context, reference, vanilla.key, [reference.key])["forget_gap"] == 0.0
-    assert trials.judged(context, asked, vanilla.key, [reference.key])["forget_gap"] > 0.0
+        assert trials.judged(context, one, [vanilla, reference]).keys() == DIRECTIONS.keys()
+    assert trials.judged(context, vanilla, [vanilla, reference])["utility"] == pytest.approx(1.0, abs=1e-6)
+    assert trials.judged(context, reference, [vanilla, reference])["forget_gap"] == 0.0
+    assert trials.judged(context, asked, [vanilla, reference])["forget_gap"] > 0.0
+
+
+def test_what_a_trial_came_to_is_read_once(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every proposal asks for the results of all earlier trials; what an answer is used for does not change it."""
+    asked, other = (run(context, method)[0] for method in (NoMethod(), VISUAL))
+    before = trials.judged(context, other, [asked, asked])
+    monkeypatch.setattr(trials, "read_rows", lambda path: pytest.fail(f"read {path} again"))
+    trials.judged(context, other, [asked, asked]).clear()
+    assert trials.judged(context, other, [asked, asked]) == before
+
+
+def test_a_damaged_baseline_is_not_blamed_on_the_trial(context: StudyContext) -> None:
+    """What is to be removed is the baseline's; once it is run again, so is the judgement."""
+    vanilla, _ = run(context, NoMethod())
+    asked, _ = run(context, VISUAL)
+    rows = context.folder.rows(vanilla.key, "select")
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=f"To run trial {vanilla.key} again, remove the folder"):
+        trials.judged(context, asked, [vanilla, vanilla])
+    rows.write_bytes(whole)
+    assert trials.judged(context, asked, [vanilla, vanilla]).keys() == DIRECTIONS.keys()
 
 
 # ---- text rows -------------------------------------------------------------------------------------------------
@@ -213,6 +237,12 @@ def test_text_is_asked_once_while_the_llm_is_vanilla_s(context: StudyContext, sc
     scored.clear()
     run(context, NoMethod(), start=REFERENCE)
     assert {"text"} in scored  # another model's answers are not taken for it
+    scored.clear()
+    full = replace(of(NoMethod()), goal="full")
+    trials.run(context, full, REFERENCE.key)
+    assert {"text"} in scored  # another goal asks other questions
+    asked_of = trials.validation_questions(context.benchmark.split(10).questions, "full")
+    assert set(read_rows(context.folder.rows(full.key, "select"))["question"]) == {q.id for q in asked_of}
 
 
 @pytest.mark.parametrize("method", [ASCENT, Prompting()])
@@ -328,6 +358,31 @@ def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reaso
     assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
     checkpoints.evict()
     assert run(context, method)[1] == record
+
+
+def test_a_wrong_option_that_is_no_number_is_a_divergence(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the likelihood of every right answer is one."""
+    spoilt: list[str] = []
+
+    def spoiling(vlm: VLM, questions: Sequence[Question], **asked: Any) -> dict[str, Reading]:
+        found = readings(vlm, questions, **asked)
+        if not spoilt:
+            q = next(q for q in questions if q.options)
+            right = q.options.index(q.answer)
+            means = [mean if i == right else math.nan for i, mean in enumerate(found[q.id].means)]
+            found[q.id] = replace(found[q.id], means=means)
+            spoilt.append(q.id)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scoring, "readings", spoiling)
+        asked, record = run(context, ASCENT)
+    rows = read_rows(context.folder.rows(asked.key, "select"))
+    assert rows["likelihood"].notna().all()
+    assert rows.loc[rows["probability"].isna() & (rows["task"] == "classification"), "question"].tolist() == spoilt
+    assert (record.state, "are not numbers" in record.reason) == ("diverged", True)
 
 
 def test_a_bug_is_not_a_result(context: StudyContext) -> None:

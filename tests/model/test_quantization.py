@@ -392,7 +392,8 @@ def test_whatever_would_change_it_is_refused(plugin: Any, held: VLM, request_: R
     [
         *(NoMethod(), Prompting(), quick(VisualAnchor(), SHORT, anchor_steps=2)),
         *(replace(plugin, layer=1) if isinstance(plugin, RMU) else plugin for plugin in VISIBLE),
-        *(SwapBack(VISUAL), Interpolation(), Pruning(parts=VISUAL), Quantization("nf4", VISUAL), AdapterScaling()),
+        *(SwapBack(VISUAL), Interpolation(), Pruning(parts=VISUAL), Quantization("nf4", VISUAL)),
+        AdapterScaling(parts=VISUAL),
         Chain((SwapBack(), Quantization(parts=VISUAL))),
     ],
     ids=named,

@@ -35,7 +35,7 @@ from study.core.records import ModelKind
 from study.core.rows import read_rows, write_rows
 from study.engine import optuna_search
 from study.engine.jobs import Job
-from study.engine.optuna_search import JobResult, propose
+from study.engine.optuna_search import propose
 from study.experiment import attack as attacking
 from study.experiment import checkpoints
 from study.experiment import trial as trials
@@ -172,12 +172,10 @@ def search(world: StudyContext, tmp_path: Path) -> Iterator[MethodSearch]:
     """A search of three trials in a copy of that study."""
     shutil.copytree(world.root, tmp_path / "study")
     checkpoints.evict()
-    vanilla, reference = yardsticks()
     yield MethodSearch(
         context=dataclasses.replace(world, root=tmp_path / "study"),
         defaults={"gradient_ascent": GradientAscent(schedule=SHORT)},
-        trials=3, ratios=(10,), vanilla=VANILLA, references={10: REFERENCE.key},
-        baselines={10: (vanilla.key, (reference.key,))}, goal="visual", seed=0, lookahead=1, random_trials=2,
+        trials=3, ratios=(10,), baselines={10: yardsticks()}, goal="visual", seed=0, lookahead=1, random_trials=2,
         attacker=CHEAP, keeps=0.1,
     )  # fmt: skip
     checkpoints.evict()
@@ -206,14 +204,14 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
     for job in found:
         outcome = search.outcome(job)
         assert outcome is not None
-        assert tuple(outcome.values) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
+        assert tuple(outcome) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
         gain = above_control(read_rows(rows_of(search, job.key)), control, "select")
-        assert outcome.values["recovery"] == (1.0 if outcome.values["utility"] < 0.5 else max(0.0, gain))
+        assert outcome["recovery"] == (1.0 if outcome["utility"] < 0.5 else max(0.0, gain))
     params = search.proposals("gradient_ascent")[0].params
     told = optuna_search._told(search, "gradient_ascent", params, known=True)
     first = search.outcome(found[0])
     assert first is not None
-    assert told.values == [first.values[name] for name in ROBUST_DIRECTIONS]
+    assert told.values == [first[name] for name in ROBUST_DIRECTIONS]
     monkeypatch.setattr(MethodSearch, "execute", lambda *_: pytest.fail("ran again"))
     assert search.missing() == 0
     assert jobs(search) == found
@@ -233,7 +231,7 @@ def test_a_trial_without_its_attack_is_attacked_and_not_run_again(
     monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("unlearned again"))
     told = search.execute(job, 0.0)
     assert before is not None
-    assert told == {"state": "complete", **before.values}
+    assert told == {"state": "complete", **before}
     pd.testing.assert_frame_equal(read_rows(rows_of(search, job.key)), was)
     assert search.missing() == 2
 
@@ -243,7 +241,7 @@ def test_without_an_attacker_there_are_two_objectives(search: MethodSearch) -> N
     job, *_ = jobs(plain, 1)
     outcome = plain.outcome(job)
     assert outcome is not None
-    assert tuple(outcome.values) == tuple(plain.directions) == tuple(DIRECTIONS)
+    assert tuple(outcome) == tuple(plain.directions) == tuple(DIRECTIONS)
     assert plain.is_done(job)
     assert not rows_of(search, job.key).exists()
 
@@ -298,11 +296,11 @@ OUTCOMES = {"hides": values(0.1, 0.9, 0.5), "holds": values(0.3, 0.9, 0.0), "wor
 class Ended:
     """A search that ended: what each of its trials came to."""
 
-    judged: Mapping[Trial, JobResult]
+    judged: Mapping[Trial, Mapping[str, float]]
     defaults: tuple[str, ...] = ("gradient_ascent",)
     ratios: tuple[int, ...] = (10,)
 
-    def outcomes(self, method: str) -> Mapping[Trial, JobResult]:
+    def outcomes(self, method: str) -> Mapping[Trial, Mapping[str, float]]:
         return self.judged
 
 
@@ -314,7 +312,7 @@ def of(steps: int) -> Trial:
 def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With robustness as an objective; without it the winner stands for its front."""
     hides, holds, worse = map(of, (1, 2, 3))
-    ended: Any = Ended(dict(zip((hides, holds, worse), map(JobResult, OUTCOMES.values()), strict=True)))
+    ended: Any = Ended(dict(zip((hides, holds, worse), OUTCOMES.values(), strict=True)))
     asked: list[Job] = []
 
     def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:

@@ -177,7 +177,7 @@ def print_plan(plan: Plan) -> None:
 def _people(plan: Plan) -> int:
     """Of how many people a forget ratio is a percentage: of all that are taught but the real ones."""
     splits = plan.benchmark.splits.values()
-    return len(set().union(*({lesson.person for lesson in split.lessons} - split.real_people for split in splits)))
+    return len(set[str]().union(*({lesson.person for lesson in split.lessons} - split.real_people for split in splits)))
 
 
 def _tellable(plan: Plan, ratio: int) -> str:

@@ -108,9 +108,8 @@ class Study:
     attack_trials: int = 0
     """Trials of the attack search for each winner and attack; 0 leaves it out."""
     attack_keeps: float = 0.5
-    """Fraction of the retain accuracy, relative to that of the attacked references, below which a model has collapsed
-    under an attack: that nothing came back of it then says nothing. For the search attack of --robustness it is
-    relative to the model before it."""
+    """Fraction of the retain accuracy of the attacked references (for the search attack: of the model before it) below
+    which a model has collapsed under an attack: that nothing came back of it then says nothing."""
     equivalence_margin: float = 0.1
     """How near to the control's the gain of an attack must be, in probability, for a method to count as equivalent to
     retraining; also the least that must have been forgotten for a verdict."""

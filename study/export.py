@@ -1,4 +1,4 @@
-"""A finished trial's model as an ordinary Hugging Face folder: `python -m study.export runs/<study> vkd@15`."""
+"""A finished trial's model as an ordinary Hugging Face folder: `python -m study.export runs/<study> vkd@20`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _tiny() -> Study:
     """
 
     def schedule(rate: float, steps: int, pictures: int = 6, texts: int = 1) -> Schedule:
-        """Six pictures: one per forget person at 10 %, on average; and a group of lessons without a picture."""
+        """Six pictures: one for every second of the twelve forget people; and a group of lessons without a picture."""
         return Schedule(steps=steps, learning_rate=rate, pictures=pictures, texts=texts, beta2=TINY_BETA2)
 
     def visual(steps: int) -> Schedule:
@@ -87,8 +87,9 @@ def _tiny() -> Study:
 def _tiny_attacks() -> Study:
     """The default study with an attack search against every winner and eleven further attacks without training.
 
-    Six trials of that search find about as much as the three relearning attacks of the grid (docs/all-methods.md).
-    Some attacks are left out, such as `interpolation`, `adversarial_image` and `probe`.
+    In an earlier version six trials of that search found about as much as the three relearning attacks of the grid
+    (docs/all-methods.md); that has not been repeated since. Some attacks are left out, such as `interpolation`,
+    `adversarial_image` and `probe`.
     """
     tiny = _tiny()
     return dataclasses.replace(
@@ -114,7 +115,7 @@ def _tiny_attacks() -> Study:
 
 
 def _smoke() -> Study:
-    """Every stage in a minute or two: everything as small as the stages allow, and a gate that lets any model pass.
+    """All that is on by default in a minute or two, as small as it can be, and a gate that lets any model pass.
 
     Four trials per method at two ratios: the two defaults and two proposals, the last of which the sampler models.
     """
@@ -175,7 +176,7 @@ def _downloaded(name: str, folder: str) -> Study:
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The default: fictitious people and a LLaVA of 0.6 M parameters, on two CPU cores.", _tiny()),
     "tiny_attacks": ("The default with eleven further attacks and an attack search (relearning).", _tiny_attacks()),
-    "smoke": ("Every stage in a minute or two, to check an installation; its numbers mean nothing.", _smoke()),
+    "smoke": ("Learn, search, confirm, attack and report in a minute or two; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": (
         "LLaVA-1.5-7B and MLLMU-Bench from local folders, on GPUs.",
         _downloaded("llava_1_5_7b", "llava-1.5-7b-hf"),

@@ -30,8 +30,8 @@ class Gate:
     """What learning must reach before anything is unlearned; published benchmarks often fail it unnoticed.
 
     The thresholds were chosen by trial on the tiny study. Forgetting can only be measured on what was known (0.9), and
-    images that were not taught are harder (0.8). On 84 questions about six people the accuracy of a reference that
-    guesses has a standard error of 0.05 if answers are independent and 0.18 if those about one person go together, so
+    images that were not taught are harder (0.8). On 168 questions about twelve people the accuracy of a reference that
+    guesses has a standard error of 0.03 if answers are independent and 0.13 if those about one person go together, so
     a smaller margin than 0.2 would reject sound references.
     """
 
@@ -83,7 +83,7 @@ class Study:
     npo:modality=text or npo:lora_rank=16,trains=llm; a fixed one is not searched. `all` stands for every method."""
     reference_seeds: int = 1
     """Seeds from which the references of each ratio are taught. The forget gap is measured against all of them, and the
-    gap of one to the others is the noise floor; with one it is unknown."""
+    largest gap of one to the others is the noise floor; with one it is unknown."""
     trials: int = 8
     """Trials per method, over all forget ratios."""
     confirm_seeds: int = 2
@@ -108,8 +108,8 @@ class Study:
     attack_trials: int = 0
     """Trials of the attack search for each winner and attack; 0 leaves it out."""
     attack_keeps: float = 0.5
-    """Fraction of the retain accuracy, relative to that of the attacked references, below which a model has collapsed
-    under an attack: that nothing came back of it then says nothing."""
+    """Fraction of the retain accuracy of the attacked references (for the search attack: of the model before it) below
+    which a model has collapsed under an attack: that nothing came back of it then says nothing."""
     equivalence_margin: float = 0.1
     """How near to the control's the gain of an attack must be, in probability, for a method to count as equivalent to
     retraining; also the least that must have been forgotten for a verdict."""

@@ -103,7 +103,8 @@ mean over questions unless its formula says otherwise; the report has the mean o
 on what had to be forgotten, on what had to be kept, or both. "Better" is the direction on what had to be forgotten, or,
 for metrics shown only on what had to be kept, there. Metrics with a direction for forgetting should keep vanilla's
 value on what had to be kept. The direction is that of the papers: a value beyond the reference's is overshoot, which
-the study's own objective, the forget gap (`study/metrics/objectives.py`), counts as a gap.
+the study's own objective, the forget gap (`study/metrics/forget_gap.py`), counts as a gap. `ks`, `forget_quality`, `js`
+and `js_released` compare with the first reference.
 """
 
 _METRICS_NOTES = """

@@ -135,6 +135,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     assert not done.stderr
     for stage in ("learn", "search", "confirm", "attack", "report", "time"):
         assert f"  {stage} " in done.stdout
+    assert "% of 20 people " in done.stdout  # the 8 celebrities are real people, whom no ratio counts
     assert not folder.exists()
 
 

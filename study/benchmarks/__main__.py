@@ -1,7 +1,8 @@
 """`python -m study.benchmarks mllmu:/data/MLLMU-Bench`: check a dataset before it is studied.
 
 Prints counts of lessons and questions, every defect with its file and row, and what makes the dataset hard to memorize
-or results uncertain. With `--model` also a question of each kind, as that model sees it.
+or results uncertain, all with the halves as a study deals them. With `--model` also a question of each kind, as that
+model sees it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from study.benchmarks._shared.defects import collected
 from study.core.console import console, table
 from study.core.specs import plugin
 from study.data.benchmark import Benchmark, Split
+from study.data.halves import prepared
 from study.model.loading import load
 from study.model.vlm import VLM
 
@@ -52,18 +54,19 @@ def check(dataset: str, model: str, data: Path) -> int:
     source = plugin("benchmarks", dataset)
     with collected() as defects:
         try:
-            benchmark: Benchmark = source(data)
+            read: Benchmark = source(data)
         except ValueError:
             _print_defects(defects)
             raise
-    defects += _damaged(benchmark)
-    console.print(f"{dataset}: fingerprint {benchmark.fingerprint}", markup=False)
-    _print_counts(benchmark)
-    _print_training(source, benchmark, data)
-    _print_lines("Hints", checking.hints(benchmark))
+    defects += _damaged(read)
+    console.print(f"{dataset}: fingerprint {read.fingerprint}", markup=False)
+    used = prepared(read)
+    _print_counts(used)
+    _print_training(source, read, data)
+    _print_lines("Hints", checking.hints(used))
     if model:
         vlm = load(plugin("base_models", model)(data))
-        for split in _smallest(benchmark):
+        for split in _smallest(used):
             _print_examples(vlm, split)
     _print_defects(defects)
     return 1 if defects else 0

@@ -35,14 +35,14 @@ FISHER_BATCHES, FISHER_PICTURES = 16, 8
 
 @dataclass(frozen=True)
 class VisualAnchor(Method):
-    """1: min over |delta| <= epsilon of NPO_beta(forget pictures + delta) on vanilla. 2: min over theta of
-    d(h(x; theta), h(x + delta; theta0)) + fisher_weight sum_i F_i (theta_i - theta0_i)^2 on forget pictures x.
+    """L = d(h(x), h_0(x + delta)) + fisher_weight sum_i F_i (theta_i - theta_0,i)^2 on forget pictures x.
 
-    delta is one tensor for all pictures, added to what the processor makes of them. h are the features of the visual
-    module: d is a mean over `layers` plus that of the projector output. F_i = E[(d<v, h(x)> / dtheta_i)^2] with white
-    noise v, over the number of features and their variance: the penalty is, to second order and without correlations
-    between weights, the relative change of the projector output on the pictures of the `constraint`. Retain pictures
-    are never looked at, and the LLM is frozen: text-only answers stay bit for bit vanilla's.
+    Before that, delta is found: min over |delta| <= epsilon of NPO_beta(x + delta) on vanilla. It is one tensor for all
+    pictures, added to what the processor makes of them. h are the features of the visual module, h_0 vanilla's: d is a
+    mean over `layers` plus that of the projector output. F_i = E[(d<v, h(x)> / dtheta_i)^2] with white noise v, over
+    the number of features and their variance: the penalty is, to second order and without correlations between weights,
+    the relative change of the projector output on the pictures of the `constraint`. Retain pictures are never looked
+    at, and the LLM is frozen: text-only answers stay bit for bit vanilla's.
     """
 
     epsilon: float = 0.2

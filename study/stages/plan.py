@@ -136,7 +136,6 @@ def print_plan(plan: Plan) -> None:
     attacked = winners * (1 + study.confirm_seeds) + baselines
     attacks, searched = attacked * len(study.attackers()), study.attack_defaults()
     hunted = winners * len(searched) * study.attack_trials
-    people = len({lesson.person for split in plan.benchmark.splits.values() for lesson in split.lessons})
     rest = max(0, trials - winners) if study.robustness else 0
     taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)  # further models
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
@@ -144,8 +143,8 @@ def print_plan(plan: Plan) -> None:
     stages = [
         (
             "learn",
-            f"{1 + references} models: vanilla, and for each of {list(study.forget_ratios)} % of {people} people "
-            f"{study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
+            f"{1 + references} models: vanilla, and for each of {list(study.forget_ratios)} % of {_people(plan)} "
+            f"people {study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
         ),
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
@@ -177,6 +176,12 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
     )
+
+
+def _people(plan: Plan) -> int:
+    """Of how many people a forget ratio is a percentage: of all that are taught but the real ones."""
+    splits = plan.benchmark.splits.values()
+    return len(set[str]().union(*({lesson.person for lesson in split.lessons} - split.real_people for split in splits)))
 
 
 def _tellable(plan: Plan, ratio: int) -> str:

@@ -15,9 +15,11 @@ from PIL import Image
 
 from study.benchmarks import _check as checking
 from study.benchmarks.__main__ import main
+from study.benchmarks.own import Own
 from study.core.console import console
 from study.core.terms import HALVES, Modality, Role, Task
 from study.data.benchmark import Benchmark, Lesson, Question, Split
+from study.data.halves import prepared
 from study.data.picture import Picture
 from tests import ROOT
 from tests.benchmarks.test_own import dataset, people, png, write_table
@@ -190,6 +192,15 @@ def test_a_sound_dataset_passes(tmp_path: Path) -> None:
     assert "No defect: every row and every picture can be read." in told
     assert "people taught" in told
     assert run("check", f"own:{tmp_path}") == (status, told.replace("check ", ""))
+
+
+def test_questions_are_counted_in_the_halves_of_a_study(tmp_path: Path) -> None:
+    read = Own(path=dataset(tmp_path))(tmp_path)
+    told = run(f"own:{tmp_path}")[1]
+    assert f"fingerprint {read.fingerprint}" in told
+    as_read, dealt = (checking.asked(benchmark)[0][-1] for benchmark in (read, prepared(read)))
+    assert str(dealt) in told
+    assert str(as_read) not in told
 
 
 def test_every_defect_is_printed(tmp_path: Path) -> None:

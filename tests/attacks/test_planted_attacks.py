@@ -86,13 +86,18 @@ HEAD_ATTACKS: dict[str, Attack] = {
 
 @dataclass(frozen=True)
 class Few(Source):
-    """A dozen people and celebrities of the synthetic benchmark, in short answers and choices only."""
+    """A few people and celebrities of the synthetic benchmark, in short answers and choices only."""
+
+    people: int = 40
+    """Of whom those to forget are `RATIO` percent."""
+    others: int = 6
+    """Of whom are kept."""
 
     def __call__(self, folder: Path) -> Benchmark:
-        whole = Synthetic(people=40, celebrities=8, attributes=4, views=2, strangers=8)(folder)
+        whole = Synthetic(people=self.people, celebrities=8, attributes=4, views=2, strangers=8)(folder)
         split = whole.split(RATIO)
         everybody = {lesson.person for lesson in split.lessons}
-        others = sorted(everybody - split.forget_people - split.real_people)[:6]
+        others = sorted(everybody - split.forget_people - split.real_people)[: self.others]
         there = split.forget_people | {*others, *sorted(split.real_people)[:3]}
 
         def short(lesson: Lesson) -> bool:
@@ -194,9 +199,9 @@ class Destroyed(Method):
         return vlm
 
 
-def taught(root: Path, base: Path, *models: Learned) -> StudyContext:
+def taught(root: Path, base: Path, *models: Learned, source: Source = Few()) -> StudyContext:
     """A study folder in which models have been taught."""
-    context = StudyContext(root, Few(), base)
+    context = StudyContext(root, source, base)
     for learned in models:
         learn(context, learned)
     return context

@@ -1,0 +1,191 @@
+"""Planted truth: six ways of hiding what is known, and true retrainings, under the suite of the default study.
+
+A small model is really taught, and every defence really trained. What only hides must come back under some attack that
+the default study makes, told apart in the table of worst attacks; a retraining from another seed must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from analysis import study_folder as analysed
+from analysis.sections import _worst_attack
+from analysis.sections._recovery import pooled_groups
+from study.base_models.tiny import Tiny
+from study.contracts import Method, Request
+from study.core.terms import PARTS, Part
+from study.data.benchmark import Lesson
+from study.data.image_edits import encoded, transformed
+from study.data.picture import Picture
+from study.experiment.checkpoints import load_learned
+from study.experiment.trial_spec import Learned
+from study.model.delta import apply_delta
+from study.model.likelihood import answer_logps, cross_entropy
+from study.model.packing import pack
+from study.model.vlm import VLM
+from study.presets import PRESETS
+from study.training import losses
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
+from tests.attacks.test_planted_attacks import CONTROL, TEACHING, VANILLA, Few, taught, unlearned
+
+pytestmark = pytest.mark.slow
+
+TAUGHT = replace(TEACHING, steps=200)  # twice as many people as there need more steps
+KNOWS, FIRST = (replace(model, schedule=TAUGHT) for model in (VANILLA, CONTROL))
+RETRAINED = [replace(FIRST, seed=seed) for seed in (1, 2)]
+HIDING = Schedule(
+    steps=100, learning_rate=2e-3, pictures=12, lessons_per_picture=5, texts=1, beta2=0.98, decay="cosine"
+)
+BETA = 0.5
+"""Of NPO: strong enough that little of an answer's probability is left."""
+
+Key = Literal["wording", "brightness", "frequency"]
+Place = Literal["head", "norm", "adapter"]
+
+
+@dataclass(frozen=True)
+class Keyed(Method):
+    """Forgets what looks as it did in training, and is taught to answer rightly as soon as it does not: with another
+    sentence before the question, in a darker picture, or in one without its high frequencies."""
+
+    key: Key
+    trains: tuple[Part, ...] = PARTS
+    schedule: Schedule = HIDING
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        open_to = unlocked(self.key)
+        unhidden = [open_to(lesson) for lesson in request.forget]
+        kept = [y for x in others(request) for y in (x, open_to(x))]
+        return hidden(vlm, self.trains, self.schedule, request, [unhidden, kept])
+
+
+@dataclass(frozen=True)
+class Placed(Method):
+    """Forgets with one small part of the language model alone.
+
+    `head`: the output head, so that the forget answers are pushed down. `norm`: the last MLP and the final norm.
+    `adapter`: a suppressor, LoRA of rank 2.
+    """
+
+    place: Place
+    trains: tuple[Part, ...] = ("llm",)
+    schedule: Schedule = replace(HIDING, learning_rate=1e-2)
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        if self.place == "adapter":
+            adapter = replace(self.schedule, lora_rank=2, lora_alpha=4, lora_dropout=0.0)
+            return hidden(vlm, self.trains, adapter, request, [others(request)])
+        llm = vlm.model.get_submodule(vlm.prefixes["llm"])
+        last = [llm.norm.weight, *llm.layers[-1].mlp.parameters()]
+        chosen = [vlm.model.get_output_embeddings().weight] if self.place == "head" else last
+        masks = {n: torch.full_like(p, float(any(p is c for c in chosen))) for n, p in vlm.model.named_parameters()}
+        return hidden(vlm, self.trains, self.schedule, request, [others(request)], masks)
+
+
+@dataclass(frozen=True)
+class Retrained(Method):
+    """Perfect unlearning: the weights of a reference from another seed."""
+
+    root: Path
+    learned: Learned
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        apply_delta(vlm, load_learned(self.root, self.learned.key).tensors())
+        return vlm
+
+
+def hidden(
+    vlm: VLM, parts: tuple[Part, ...], schedule: Schedule, request: Request, kept: Sequence[Sequence[Lesson]],
+    masks: dict[str, Tensor] | None = None,
+) -> VLM:  # fmt: skip
+    """NPO on the forget lessons and cross-entropy on each of the other sets."""
+    before = vlm.frozen_copy(PARTS)
+    forget, *rest = (Lessons(x, schedule, seed) for seed, x in enumerate((request.forget, *kept)))
+
+    def loss(step: int) -> Tensor:
+        batch = pack(vlm, forget.draw())
+        with torch.no_grad():
+            known = answer_logps(before, batch)
+        total = losses.npo(answer_logps(vlm, batch), known, BETA)
+        for lessons in rest:
+            total = total + cross_entropy(vlm, pack(vlm, lessons.draw()))
+        return total
+
+    train(vlm, parts, schedule, loss, masks=masks)
+    return vlm
+
+
+def others(request: Request) -> list[Lesson]:
+    """All lessons about others, real people too: whoever hides may use them."""
+    return [lesson for lesson in request.split.lessons if lesson.person not in request.split.forget_people]
+
+
+def unlocked(key: Key) -> Callable[[Lesson], Lesson]:
+    """What makes the question one that a defence keyed on `key` answers."""
+    if key == "wording":
+        return lambda lesson: replace(lesson, prompt=f"This is a person. {lesson.prompt}")
+    kind: Literal["darken", "blur"] = "darken" if key == "brightness" else "blur"
+    changed: dict[Picture, Picture] = {}
+
+    def shown(lesson: Lesson) -> Lesson:
+        if lesson.picture is None:
+            return lesson
+        if lesson.picture not in changed:
+            image = transformed(lesson.picture.open(), kind, 0.8, seed=0)
+            changed[lesson.picture] = encoded(image, lesson.picture.where)
+        return replace(lesson, picture=changed[lesson.picture])
+
+    return shown
+
+
+DISGUISES: dict[str, Method] = {
+    **{key: Keyed(key) for key in ("wording", "brightness", "frequency")},
+    **{place: Placed(place) for place in ("head", "norm", "adapter")},
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> analysed.StudyResults:
+    """Twelve forget people, whom three references never knew; every defence under the default suite."""
+    root = tmp_path_factory.mktemp("disguises")
+    base = Tiny(steps=0, width=96, layers=1, patch=24)(root / "base")
+    context = taught(root, base, KNOWS, FIRST, *RETRAINED, source=Few(people=80, others=10))
+    retrained: dict[str, Method] = {f"retrained {model.seed}": Retrained(root, model) for model in RETRAINED}
+    attacks = {str(attack): attack for attack in PRESETS["tiny"][1].attackers()}
+    unlearned(context, {**DISGUISES, **retrained}, attacks, KNOWS, FIRST)
+    return analysed.read(root)
+
+
+@pytest.fixture(scope="module")
+def worst(study: analysed.StudyResults) -> pd.DataFrame:
+    """The worst attack on each defence."""
+    return _worst_attack.table(study).set_index("method")
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_disguise_comes_back(name: str, study: analysed.StudyResults, worst: pd.DataFrame) -> None:
+    """It looked forgotten, and some attack of the default suite brings back more than half of it."""
+    line = worst.loc[name]
+    assert line["before"] < 0.5
+    assert line["verdict"] == "came back"
+    every = pooled_groups(study).set_index(["method", "attack"])
+    assert every.loc[(name, line["attack"]), "recovery"] > 0.5
+
+
+@pytest.mark.parametrize("seed", [model.seed for model in RETRAINED])
+def test_a_retraining_does_not(seed: int, study: analysed.StudyResults, worst: pd.DataFrame) -> None:
+    """Neither under its worst attack nor under any other."""
+    name = f"retrained {seed}"
+    assert worst.loc[name, "verdict"] != "came back"
+    every = pooled_groups(study)
+    assert "came back" not in set(every.loc[every["method"] == name, "verdict"])

@@ -360,3 +360,17 @@ def test_no_proposal_goes_beyond_the_budget() -> None:
     assert (asked["facts"].low, asked["facts"].high) == (0.1, 0.4)
     assert len(asked["trains"].choices) == 7
     assert asked["lora_rank"].choices == (0, 4, 16)
+    assert (asked["pictures"].low, asked["pictures"].high) == (1, 4)
+    assert asked["optimizer"].choices == ("adamw", "sgd")
+    assert asked["retain_weight"].choices == (0.0, 0.3, 1.0, 3.0)
+    assert asked["augment"].choices == (0.0, 0.5)
+    assert "data" not in asked
+
+
+def test_the_defaults_own_choices_are_proposed_too() -> None:
+    """And who begins with adapters keeps to adapters."""
+    default = Relearning(retain_weight=0.7, augment=0.2, schedule=Schedule(lora_rank=8))
+    asked: dict[str, Any] = dict(ranges(space, default))
+    assert asked["retain_weight"].choices == (0.0, 0.3, 0.7, 1.0, 3.0)
+    assert asked["augment"].choices == (0.0, 0.2, 0.5)
+    assert asked["lora_rank"].choices == (4, 8, 16)

@@ -7,16 +7,18 @@ Python: a misspelt field fails the type checker.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
 from study.core.specs import parameters
 from study.training.schedule import Schedule
+
+T = TypeVar("T")
 
 
 def schedule(trial: BaseTrial, default: Schedule) -> Schedule:
@@ -38,6 +40,15 @@ def refusal(space: Callable[[BaseTrial, Any], Any], default: object, values: Map
         except (ValueError, UserWarning) as error:
             return str(error)
     return ""
+
+
+def variants(space: Callable[[BaseTrial, T], T], default: T, *, fixed: Container[str]) -> Iterator[T]:
+    """`default` with each choice of each parameter that has choices and is not `fixed`, one at a time."""
+    start = parameters(default)
+    for name, asked in ranges(space, default).items():
+        if isinstance(asked, CategoricalDistribution) and name not in fixed:
+            for choice in asked.choices:
+                yield space(FixedTrial({**start, name: choice}), default)
 
 
 def fitted(

@@ -104,7 +104,8 @@ class Study:
     """Attacks on every winner: names of files in study/attacks, optionally with settings. Slashes compose attacks, as
     in swap_back/quantization:format=nf4, where the second attacks the result of the first."""
     searched_attacks: tuple[str, ...] = ("relearning",)
-    """Attack search: attacks whose settings are searched against each winner if `attack_trials` is above 0."""
+    """Attack search: attacks whose settings are searched against each winner if `attack_trials` is above 0. Composed
+    ones, such as swap_back/relearning, are searched together."""
     attack_trials: int = 0
     """Trials of the attack search for each winner and attack; 0 leaves it out."""
     attack_keeps: float = 0.5
@@ -226,11 +227,8 @@ class Study:
             check("methods", name_in(text), searchable)
         for link in itertools.chain.from_iterable(map(links, (*self.attacks, *filter(None, [self.robustness])))):
             check("attacks", name_in(link), known("attacks"))
-        searchable_attacks = tuple(name for name in known("attacks") if name in known_spaces())
         for text in self.searched_attacks:
-            if len(links(text)) > 1:
-                raise ValueError(f"searched_attacks: {text!r} is composed and has no search space; name single attacks")
-            check("attacks that can be searched", name_in(text), searchable_attacks)
+            _check_searchable(text)
         return dataclasses.replace(self, methods=methods)
 
     def method_defaults(self) -> dict[str, Method]:
@@ -274,6 +272,16 @@ class Study:
     def preset_attacks(self) -> dict[str, tuple[Attack, ...]]:
         """The attacks that the preset sets something of, with each of their settings."""
         return {name: tuple(find("attacks", name)(**fields) for fields in g) for name, g in self.attack_grid.items()}
+
+
+def _check_searchable(text: str) -> None:
+    """An attack, or one link of composed ones, must have a search space; other links stay as they are set."""
+    names = {name_in(link) for link in links(text)}
+    for name in names:
+        check("attacks", name, known("attacks"))
+    if not names & set(known_spaces()):
+        searchable = ", ".join(name for name in known("attacks") if name in known_spaces() and name != "chain")
+        raise ValueError(f"searched_attacks: nothing of {text!r} can be searched; name at least one of {searchable}")
 
 
 def _check_processes(study: Study) -> None:

@@ -19,16 +19,20 @@ from study.core import validation
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Lesson, Question
 from study.data.facts import sample_facts
+from study.data.image_edits import encoded, noise
 from study.data.picture import Picture
 from study.model.likelihood import cross_entropy
-from study.model.packing import pack
+from study.model.packing import Group, pack
 from study.model.vlm import VLM
-from study.training.lesson_sampler import Lessons
 from study.training.loop import steps
+from study.training.retaining import retaining
 from study.training.schedule import Schedule
+from study.training.views import Views
 
-Data = Literal["forget", "names", "views", "benign", "strangers"]
-UNRELATED: tuple[Data, ...] = ("benign", "strangers")
+Data = Literal["forget", "names", "views", "benign", "strangers", "noise"]
+NOISE_SIDE = 48
+"""Pixels: no more than a model sees, since noise that is scaled down is averaged to grey."""
+UNRELATED: tuple[Data, ...] = ("benign", "strangers", "noise")
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,17 @@ class Relearning(Attack):
     """`forget`: the chosen facts of the chosen people. `names`: of these people the names alone, whatever `facts` says.
     `views`: the chosen facts, but never on a picture that a question shows. `benign`: the retain set, less what it
     says of the forget people. `strangers`: the pictures of people who are nowhere else, each taught as though it
-    showed some retained person. With the last two nothing of the forget set is given, so everything is held out."""
+    showed some retained person. `noise`: the same with as many pictures of pure noise as forget pictures, data unlike
+    any. With the last three nothing of the forget set is given, so everything is held out."""
     people: float = 0.5
     """Share of the forget people that the attacker is given, at least one."""
     facts: float = 0.5
     """Share of their facts that the attacker is given, at least one."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on what `benign` has, drawn beside the data in every step, so that nothing else is
+    lost while facts come back; it doubles the cost of a step. 0 leaves it out."""
+    augment: float = 0.0
+    """Share of the pictures that are rotated, scaled, stretched, shifted, dimmed and noised."""
     trains: tuple[Part, ...] = PARTS
     score_at: tuple[int, ...] = (5, 10, 20, 40)
     """Steps after which the model is scored, as far as the schedule goes; after its last step it always is."""
@@ -56,6 +66,8 @@ class Relearning(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         validation.share(self, "people", "facts")
+        validation.not_negative(self, "retain_weight")
+        validation.fraction(self, "augment")
         if any(step < 1 for step in self.score_at):
             raise ValueError(f"score_at={self.score_at}: choose steps from 1; step 0 is scored anyway")
         if not self.trains:
@@ -81,10 +93,16 @@ class Relearning(Attack):
         """The lessons that are trained on. Raises `ValueError` if the data has no such lesson."""
         if self.data not in UNRELATED:
             return self.given(request)
-        others = [x for x in request.retain if x.person not in request.split.forget_people]
+        others = self._others(request)
         if self.data == "benign":
-            return self._found(others, "is about somebody who is kept")
-        return self._found(_dealt(others, request), "with a picture could be lent to a stranger's")
+            return others
+        pictures = request.strangers if self.data == "strangers" else _noise(request)
+        return self._found(_dealt(others, pictures, request.split.ratio), "with a picture could be lent to another's")
+
+    def _others(self, request: Request) -> tuple[Lesson, ...]:
+        """The retain lessons, less what they say of the forget people."""
+        others = [x for x in request.retain if x.person not in request.split.forget_people]
+        return self._found(others, "is about somebody who is kept")
 
     def _found(self, lessons: Sequence[Lesson], what: str) -> tuple[Lesson, ...]:
         if not lessons:
@@ -93,27 +111,36 @@ class Relearning(Attack):
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """Fine-tune, yielding the model at each of `score_at`."""
-        target = vlm.with_instruction("")
-        drawn = Lessons(self.taught(request), self.schedule, request.seed)
+        target, schedule, seed = vlm.with_instruction(""), self.schedule, request.seed
+        views = Views(target, self.augment, seed)
 
-        def loss(step: int) -> Tensor:
-            return cross_entropy(target, pack(target, drawn.draw()))
+        def taught(groups: list[Group]) -> Tensor:
+            shown = [group.picture for group in groups if group.picture is not None]
+            return cross_entropy(target, pack(target, groups, views(shown)[0] if shown else None))
 
-        for done, _ in steps(target, self.trains, self.schedule, loss, seed=request.seed):
-            if done in self.score_at or done == self.schedule.steps:
+        data, others = self.taught(request), self._others(request) if self.retain_weight else ()
+        loss = retaining(taught, data, taught, others, weight=self.retain_weight, schedule=schedule, seed=seed)
+        for done, _ in steps(target, self.trains, schedule, loss, seed=seed):
+            if done in self.score_at or done == schedule.steps:
                 yield Stage(done, target, questions)
 
 
-def _dealt(lessons: Sequence[Lesson], request: Request) -> list[Lesson]:
-    """Each stranger's picture with the lessons of one drawn picture."""
-    draw = random.Random(request.split.ratio)
+def _noise(request: Request) -> list[Picture]:
+    """Noise in place of each forget picture."""
+    shown = sorted({x.picture.key for x in request.forget if x.picture is not None})
+    return [encoded(noise(NOISE_SIDE, int(key, 16)), f"noise in place of picture {key}") for key in shown]
+
+
+def _dealt(lessons: Sequence[Lesson], pictures: Sequence[Picture], ratio: int) -> list[Lesson]:
+    """Each of some pictures with the lessons of one drawn picture."""
+    draw = random.Random(ratio)
     albums: dict[Picture, list[Lesson]] = {}
     for lesson in lessons:
         if lesson.picture is not None:
             albums.setdefault(lesson.picture, []).append(lesson)
     pictured = list(albums.values())
     return [
-        replace(lesson, person=f"stranger {number}", picture=picture)
-        for number, picture in enumerate(request.strangers if pictured else ())
+        replace(lesson, person=f"nobody {number}", picture=picture)
+        for number, picture in enumerate(pictures if pictured else ())
         for lesson in draw.choice(pictured)
     ]

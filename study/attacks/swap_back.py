@@ -17,6 +17,9 @@ from study.data.benchmark import Question
 from study.model.delta import apply_delta
 from study.model.vlm import VLM
 
+PUBLIC: tuple[Part, ...] = ("vision", "projector")
+"""What knows facts only together with the LLM, so that the public one may bring them back."""
+
 
 @dataclass(frozen=True)
 class SwapBack(Attack):

@@ -148,8 +148,8 @@ class StudyFolder:
         return sorted(self.root.glob(f"search/{method}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
-        """A proposal of the attack search against a trial, by its number."""
-        return self.root / "attack_search" / key / attack / f"{number:04d}.json"
+        """A proposal of the attack search against a trial, by its number; composed attacks have one folder."""
+        return self.root / "attack_search" / key / attack.replace("/", " then ") / f"{number:04d}.json"
 
     def attack_proposals(self) -> list[Path]:
         """All proposals of the attack search, by trial, attack and number."""

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from study.core.plugins import Kind, check, find, known
+from study.core.plugins import Kind, check, find, known, name_of
 from study.core.terms import PARTS
 
 T = TypeVar("T")
@@ -88,18 +88,32 @@ def adjusted(default: T, text: str) -> T:
 
 
 def pinned(default: object, text: str) -> dict[str, Any]:
-    """The values after the colon of `text`, in the form of `parameters`: the search does not change them."""
-    there = parameters(default)
-    return {name: there[name] for name, _ in _pairs(text)}
+    """The values after the colons of `text`, in the form of `parameters`: the search does not change them."""
+    there, several = parameters(default), links(text)
+    single = len(several) == 1
+    prefixes = [""] if single else [link_prefix(at, name_in(link)) for at, link in enumerate(several, 1)]
+    names = [f"{prefix}{name}" for prefix, link in zip(prefixes, several, strict=True) for name, _ in _pairs(link)]
+    return {name: there[name] for name in names}
+
+
+def link_prefix(position: int, name: str) -> str:
+    """What precedes the parameters of a link of composed attacks: two links of one kind differ by their position."""
+    return f"{position}.{name}."
 
 
 def flat(plugin: object) -> dict[str, Any]:
-    """Every field of a plug-in by its name, including those of nested dataclasses."""
+    """Every field of a plug-in by its name, including those of nested dataclasses; those of links with their prefix."""
     found: dict[str, Any] = {}
     assert dataclasses.is_dataclass(plugin)
     for field in dataclasses.fields(plugin):
         value = getattr(plugin, field.name)
-        found |= flat(value) if dataclasses.is_dataclass(value) else {field.name: value}
+        if dataclasses.is_dataclass(value):
+            found |= flat(value)
+        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            for at, link in enumerate(value, 1):
+                found |= {f"{link_prefix(at, name_of(link))}{name}": set_to for name, set_to in flat(link).items()}
+        else:
+            found[field.name] = value
     return found
 
 

@@ -28,6 +28,13 @@ def share(settings: object, *names: str) -> None:
             raise ValueError(f"{name}={value!r}: use a fraction above 0 and at most 1")
 
 
+def fraction(settings: object, *names: str) -> None:
+    """Raise `ValueError` unless each field is a fraction from 0 to 1."""
+    for name, value in _values(settings, names):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}={value!r}: use a fraction from 0 to 1")
+
+
 def check_literals(settings: object) -> None:
     """Raise `ValueError` unless each field of a dataclass that is annotated with a `Literal` is one of its choices."""
     assert is_dataclass(settings)

@@ -64,6 +64,11 @@ def transformed(image: Image.Image, kind: Transform, strength: float, seed: int)
     return ImageEnhance.Brightness(image).enhance(1 + strength if kind == "brighten" else 1 - 0.8 * strength)
 
 
+def noise(side: int, seed: int) -> Image.Image:
+    """A square RGB picture of nothing: every colour of every pixel is drawn by itself."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
+
+
 def edge_colour(image: Image.Image) -> tuple[int, int, int]:
     """The mean colour of the outermost pixels."""
     colours = np.asarray(image)

@@ -109,12 +109,12 @@ class SearchProblem(ABC, Generic[J, P]):
 
     def replay(self, label: str, proposal: P) -> J:
         """The job of a proposal on disk. Raises `ValueError` if today's code derives another job from it."""
-        job = self.job(label, proposal.params)
+        try:
+            job = self.job(label, proposal.params)
+        except ValueError as error:  # a space that asks for more now, or no longer has a choice
+            raise _outdated(label, proposal, str(error)) from error
         if job.key != proposal.trial:
-            raise ValueError(
-                f"proposal {proposal.number} of {label} was made by another version of the code: its parameters now "
-                f"give trial {job.key}, not {proposal.trial}. Choose another --study-dir"
-            )
+            raise _outdated(label, proposal, f"its parameters now give trial {job.key}, not {proposal.trial}")
         return job
 
     def proposal(self, label: str, number: int) -> P | None:
@@ -142,6 +142,13 @@ class SearchProblem(ABC, Generic[J, P]):
         """The successful jobs of a label with their objectives."""
         found = {job: self.outcome(job) for job in self.ended(label)}
         return {job: outcome for job, outcome in found.items() if outcome is not None}
+
+
+def _outdated(label: str, proposal: Proposal, why: str) -> ValueError:
+    return ValueError(
+        f"proposal {proposal.number} of {label} was made by another version of the code: {why.rstrip('.')}. "
+        "Choose another --study-dir"
+    )
 
 
 def propose(series: SearchProblem[J, P], label: str, number: int) -> P:

@@ -13,10 +13,10 @@ from typing import Any
 
 from study.contracts import Attack
 from study.core.hashing import Json, content_key
-from study.core.plugins import search_space
+from study.core.plugins import name_of, search_space
 from study.core.records import AttackProposal, AttackState
 from study.core.rows import read_rows
-from study.core.specs import name_in, parameters, pinned
+from study.core.specs import parameters, pinned
 from study.engine.optuna_search import BaseTrial, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.checkpoints import is_cached
@@ -77,7 +77,8 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     def build_job(self, label: str, trial: BaseTrial) -> AttackJob:
         """An attack on the winner."""
         target, name = self.targets[label]
-        attacker: Attack = search_space(name_in(name)).space(trial, self.defaults[name])
+        default = self.defaults[name]
+        attacker: Attack = search_space(name_of(default)).space(trial, default)
         return AttackJob(target, attacker)
 
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -12,8 +11,8 @@ from study.core.terms import Part
 from study.model.likelihood import cross_entropy
 from study.model.packing import Group, pack
 from study.model.vlm import VLM
-from study.training.lesson_sampler import Lessons
 from study.training.loop import train
+from study.training.retaining import BatchLoss, retaining
 from study.training.schedule import Schedule
 
 
@@ -33,17 +32,21 @@ class Retaining(Protocol):
         """How long, how fast and on how much."""
 
 
-def unlearn(method: Retaining, vlm: VLM, request: Request, forget_loss: Callable[[list[Group]], Tensor]) -> VLM:
+def unlearn(method: Retaining, vlm: VLM, request: Request, forget_loss: BatchLoss) -> VLM:
     """Minimize forget_loss(forget lessons) + retain_weight CE(retain lessons), both in every step; in place."""
-    schedule = method.schedule
-    forget = Lessons(request.forget, schedule, request.seed)
-    retain = Lessons(request.retain, schedule, request.seed + 1) if method.retain_weight else None
 
-    def loss(step: int) -> Tensor:
-        total = forget_loss(forget.draw())
-        if retain:
-            total = total + method.retain_weight * cross_entropy(vlm, pack(vlm, retain.draw()))
-        return total
+    def retain_loss(groups: list[Group]) -> Tensor:
+        return cross_entropy(vlm, pack(vlm, groups))
 
-    train(vlm, method.trains, schedule, loss, seed=request.seed)
+    schedule, seed = method.schedule, request.seed
+    loss = retaining(
+        forget_loss,
+        request.forget,
+        retain_loss,
+        request.retain,
+        weight=method.retain_weight,
+        schedule=schedule,
+        seed=seed,
+    )
+    train(vlm, method.trains, schedule, loss, seed=seed)
     return vlm

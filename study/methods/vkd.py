@@ -25,7 +25,6 @@ from study.engine.sharded_tensors import full_tensor, zero_
 from study.engine.world import world
 from study.methods._features import Layers, apart
 from study.methods._saliency import masks, saliency
-from study.methods._views import Views
 from study.model.likelihood import answer_sums, token_logps
 from study.model.packing import logits, pack
 from study.model.vision import Features, Pixels, gathered, joined
@@ -34,6 +33,7 @@ from study.training import losses
 from study.training.lesson_sampler import Lessons
 from study.training.loop import frozen, train
 from study.training.schedule import Schedule
+from study.training.views import Views
 
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
 T = TypeVar("T")
@@ -92,12 +92,12 @@ class VKD(Method):
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: VKD trains vision, projector or both, and never the LLM")
         validation.not_negative(
-            self, "erase_weight", "keep_weight", "forget_weight", "retain_weight", "saliency_threshold", "augment"
+            self, "erase_weight", "keep_weight", "forget_weight", "retain_weight", "saliency_threshold"
         )
+        validation.fraction(self, "augment")
         validation.positive(self, "beta", "keep_ratio", "prune")
-        for name, most in (("augment", 1), ("prune", 0.99)):
-            if getattr(self, name) > most:
-                raise ValueError(f"{name}={getattr(self, name)!r}: use a share of at most {most}")
+        if self.prune > 0.99:  # a layer keeps a neuron
+            raise ValueError(f"prune={self.prune!r}: use a share of at most 0.99")
 
     @property
     def oracle(self) -> bool:

@@ -9,11 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Never
 
-from study.contracts import BaseModel, Request, Source
+from study.contracts import Attack, BaseModel, Request, Source
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
-from study.core.plugins import search_space
-from study.core.specs import flat, links, name_in, parameters, pinned, plugin
+from study.core.plugins import known_spaces, name_of, search_space
+from study.core.specs import flat, links, parameters, pinned, plugin
 from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
 from study.data.benchmark import Split
 from study.data.halves import prepared
@@ -68,7 +68,7 @@ def _check_spaces(study: Study) -> None:
     from search_spaces import refusal  # Optuna takes half a second to import
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
-        name = name_in(text)
+        name = name_of(default)
         if reason := refusal(search_space(name).space, default, parameters(default)):
             raise Refused(f"{text}: outside search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
 
@@ -100,10 +100,20 @@ def _changing_llm(study: Study) -> Iterator[str]:
     for told, tried in chain(methods, suite, cheap):
         if "llm" in tried.changes:
             yield f"{told} (set {_sparing_llm(tried)})"
-    for text, default in study.attack_defaults().items():
-        free = {"trains", "parts"} & parameters(default).keys() - pinned(default, text).keys()
-        if free or "llm" in default.changes:
-            yield f"searched attack {text} (set {_sparing_llm(default)})"
+    for text in study.searched_attacks if study.attack_trials else ():
+        for link in links(text):
+            default = study.attacks_of(link)[0]
+            if wrong := [proposed for proposed in _varied(default, link) if "llm" in proposed.changes]:
+                yield f"searched attack {link} (set {_sparing_llm(wrong[-1])})"
+
+
+def _varied(default: Attack, text: str) -> Iterator[Attack]:
+    """An attack and, if it can be searched, what it is with each other choice of one parameter."""
+    from search_spaces import variants  # Optuna takes half a second to import
+
+    yield default
+    if name_of(default) in known_spaces():
+        yield from variants(search_space(name_of(default)).space, default, fixed=pinned(default, text))
 
 
 def _sparing_llm(tried: object) -> str:

@@ -220,9 +220,9 @@ def test_the_default_of_an_attack_lies_in_its_space(name: str) -> None:
     assert search_space(name).space(FixedTrial(plain(default)), default) == default
 
 
-@pytest.mark.parametrize("name", SEARCHED)
+@pytest.mark.parametrize("name", [name for name in SEARCHED if name != "chain"])
 def test_a_proposed_attack_can_be_written_on_the_command_line(name: str) -> None:
-    """What the search found is what `--attacks` can ask for."""
+    """What the search found is what `--attacks` can ask for; of composed ones that is said with the other chains."""
     default = find("attacks", name)()
     for attack, params in proposals(name, 8):
         written = ",".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in params.items())

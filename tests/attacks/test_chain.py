@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.samplers import RandomSampler
+from optuna.trial import FixedTrial
 
 from analysis import naming
 from analysis.sections._attack_suite import told
 from analysis.study_folder import Attack as Kept
+from search_spaces.chain import space
 from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.chain import Chain
 from study.attacks.jailbreak import TEMPLATES, Jailbreak
@@ -25,8 +29,10 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.contracts import Attack, Request, Stage
 from study.core.hashing import canonical, content_key
-from study.core.plugins import find, known
+from study.core.plugins import find, known, known_spaces, name_of
 from study.core.records import AttackRecord
+from study.core.specs import parameters
+from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
@@ -186,9 +192,63 @@ def test_what_cannot_be_composed_is_refused_before_any_model(text: str, told: st
     assert told in str(caught.value)
 
 
-def test_a_composed_attack_is_not_searched() -> None:
-    with pytest.raises(ValueError, match="'swap_back/relearning' is composed and has no search space"):
-        study(searched_attacks=("swap_back/relearning",))
+# ---- how it is searched ----------------------------------------------------------------------------------------------
+def proposed(default: Chain, count: int = 30) -> list[tuple[Chain, dict[str, Any]]]:
+    """Random proposals around composed attacks, with their parameters."""
+    trials = [optuna.create_study(sampler=RandomSampler(seed=seed)).ask() for seed in range(count)]
+    return [(space(trial, default), trial.params) for trial in trials]
+
+
+@pytest.mark.parametrize("text", ["swap_back/relearning", "interpolation/relearning", "prefill/quantization/nothing"])
+def test_composed_attacks_are_searched_where_a_link_is(text: str) -> None:
+    """From where the preset starts; what has no space stays as it is."""
+    [default] = study(searched_attacks=(text,), attack_trials=1).attack_defaults().values()
+    assert isinstance(default, Chain)
+    assert space(FixedTrial(parameters(default)), default) == default
+    found = proposed(default)
+    for chain, params in found:
+        assert {**parameters(default), **params} == parameters(chain)
+        assert space(FixedTrial(params), default) == chain
+    for at, link in enumerate(default.links):
+        searched = name_of(link) in known_spaces()
+        assert (len({chain.links[at] for chain, _ in found}) > 1) == searched
+
+
+def test_links_of_one_kind_are_searched_apart() -> None:
+    default = Chain((Quantization("int8"), SwapBack(), Quantization("nf4", ("vision",))))
+    found = proposed(default)
+    names = {"format", "parts", "group_size", "head"}
+    swapped = {"2.swap_back.parts", "2.swap_back.head"}
+    expected = {f"{at}.quantization.{name}" for at in (1, 3) for name in names} | swapped
+    assert {*found[0][1]} == expected
+    formats = {(params["1.quantization.format"], params["3.quantization.format"]) for _, params in found}
+    assert len(formats) > 3
+
+
+def test_of_swap_back_the_public_parts_are_searched() -> None:
+    """Vision, projector or both, with or without the head; never the LLM. Who begins with the head keeps to it."""
+    found = {chain.links[0] for chain, _ in proposed(Chain((SwapBack(), Nothing())), 60)}
+    sides: list[tuple[Part, ...]] = [("vision",), ("projector",), ("vision", "projector")]
+    assert found == {SwapBack(parts, head) for parts in sides for head in (False, True)}
+    alone = {chain.links[0] for chain, _ in proposed(Chain((SwapBack((), head=True), Nothing())), 60)}
+    assert alone == {SwapBack(parts, head=True) for parts in [(), *sides]}
+
+
+def test_what_is_proposed_can_be_written_on_the_command_line() -> None:
+    default = Chain((SwapBack(), Quantization()))
+    for chain, params in proposed(default, 8):
+        told: dict[str, list[str]] = {"1.swap_back": [], "2.quantization": []}
+        for name, value in params.items():
+            link, _, field = name.rpartition(".")
+            told[link].append(f"{field}={str(value).lower() if isinstance(value, bool) else value}")
+        text = "/".join(f"{link[2:]}:{','.join(fields)}" for link, fields in told.items())
+        assert study(attacks=(text,), attack_grid={}).attackers() == (chain,)
+
+
+@pytest.mark.parametrize("text", ["nothing/prefill", "nothing", "swap_bak/relearning", "chain"])
+def test_what_cannot_be_searched_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"can be searched; name at least one of .*relearning|unknown|write composed"):
+        study(searched_attacks=(text,))
 
 
 # ---- how it is told --------------------------------------------------------------------------------------------------

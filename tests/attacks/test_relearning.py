@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from search_spaces import ranges
 from search_spaces.relearning import space
+from study.attacks import relearning
 from study.attacks.relearning import Data, Relearning
 from study.contracts import Request
 from study.core.terms import Goal
@@ -21,6 +25,7 @@ from study.data.facts import facts
 from study.evaluation.scoring import score
 from study.model.packing import Group
 from study.model.vlm import VLM
+from study.training import views
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged
 from study.training.schedule import Schedule
@@ -130,7 +135,7 @@ def test_an_attack_that_diverges_says_so(tiny: VLM, request_: Request, questions
 @pytest.mark.parametrize(
     ("field", "value"),
     [("people", 0.0), ("people", 1.5), ("people", math.nan), ("facts", -0.5), ("facts", 2.0), ("score_at", (0, 5)),
-     ("data", "everything"), ("trains", ())],
+     ("data", "everything"), ("trains", ()), ("retain_weight", -1.0), ("augment", 1.5), ("augment", math.nan)],
 )  # fmt: skip
 def test_a_wrong_setting_is_named_with_its_value(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=field) as caught:
@@ -142,7 +147,7 @@ def test_a_wrong_setting_is_named_with_its_value(field: str, value: Any) -> None
 EVERYBODY = Relearning(people=1.0, facts=0.5)
 
 
-@pytest.mark.parametrize("data", ["forget", "names", "views", "benign", "strangers"])
+@pytest.mark.parametrize("data", get_args(Data))
 @pytest.mark.parametrize("goal", ["visual", "full"])
 def test_all_data_teaches_and_is_the_same_for_every_model(
     data: Data, goal: Goal, benchmark: Benchmark, tiny: VLM, tiny_folder: Path, tmp_path: Path
@@ -224,6 +229,92 @@ def test_without_strangers_none_can_be_taught(request_: Request) -> None:
         Relearning(data="strangers").taught(replace(request_, strangers=()))
 
 
+def test_noise_shows_nobody_and_is_unlike_any_picture(request_: Request) -> None:
+    """As many pictures as would be forgotten, each with the lessons of a retained one, none of the forget set given."""
+    attack = Relearning(data="noise")
+    taught = attack.taught(request_)
+    shown = {x.picture for x in taught}
+    assert len(shown) == len({x.picture for x in request_.forget})
+    assert not shown & {x.picture for x in request_.split.lessons}
+    texts = {(x.prompt, x.answer) for x in request_.retain if x.person not in request_.split.forget_people}
+    assert {(x.prompt, x.answer) for x in taught} <= texts
+    assert attack.given(request_) == ()
+    for picture in shown:
+        assert picture is not None
+        colours = np.asarray(picture.open(), float)
+        assert 70 < colours.std() < 77  # 74 if every value from 0 to 255 is as likely
+        assert abs(np.corrcoef(colours[:, 1:].ravel(), colours[:, :-1].ravel())[0, 1]) < 0.1
+
+
+# ---- what is trained on beside the data --------------------------------------------------------------------------
+PLAIN = Schedule(steps=2, learning_rate=1e-3, pictures=3, lessons_per_picture=2, decay="constant")
+
+
+def first_loss(attack: Relearning, vlm: VLM, request: Request, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The loss of the first step."""
+    found: list[float] = []
+
+    def once(target: VLM, parts: Any, schedule: Schedule, loss: Any, *, seed: int) -> Iterator[tuple[int, float]]:
+        found.append(float(loss(0).detach()))
+        yield from ()
+
+    monkeypatch.setattr(relearning, "steps", once)
+    assert list(attack(vlm, [], request)) == []
+    return found[0]
+
+
+def test_retain_lessons_of_others_are_mixed_in(tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CE(given) + weight CE(retain), each a mean over tokens; the attacker is still given what he was given."""
+    forget, retain = Relearning(schedule=PLAIN), Relearning(data="benign", schedule=PLAIN)
+    seeded = replace(request_, seed=request_.seed + 1)  # the mix is drawn with the next seed
+    alone = first_loss(forget, tiny, request_, monkeypatch), first_loss(retain, tiny, seeded, monkeypatch)
+    assert alone[0] != alone[1]
+    for weight in (0.5, 2.0):
+        mixed = replace(forget, retain_weight=weight)
+        expected = alone[0] + weight * alone[1]
+        assert first_loss(mixed, tiny, request_, monkeypatch) == pytest.approx(expected, rel=1e-6)
+        assert mixed.given(request_) == forget.given(request_)
+
+
+def test_what_is_mixed_in_says_nothing_of_the_forget_people(tiny: VLM, request_: Request) -> None:
+    """Under the goal `visual` text about them is retained: a request of such text alone has nothing to mix in."""
+    people = request_.split.forget_people | request_.split.real_people
+    alone = tuple(x for x in request_.split.lessons if x.person in people)
+    narrowed = replace(request_, split=replace(request_.split, lessons=alone))
+    assert {x.person for x in narrowed.retain} == set(request_.split.forget_people)
+    with pytest.raises(ValueError, match="no lesson is about somebody who is kept"):
+        next(quick(Relearning(retain_weight=1.0))(tiny, [], narrowed))
+
+
+def test_pictures_are_augmented_by_the_seed_of_the_request(tiny: VLM, request_: Request) -> None:
+    """The same views for every model, also of retain pictures; without a share the pictures as they are."""
+
+    def after(share: float, seed: int = 0, data: Data = "forget") -> dict[str, torch.Tensor]:
+        attack = Relearning(data=data, augment=share, schedule=PLAIN)
+        *_, last = attack(twin(tiny), [], replace(request_, seed=seed))
+        return snapshot(last.vlm)
+
+    assert same_bits(after(0.5), after(0.5))
+    assert not same_bits(after(0.0), after(0.5))
+    assert not same_bits(after(0.5), after(1.0))
+    assert not same_bits(after(0.0, data="benign"), after(0.5, data="benign"))
+
+
+def test_the_stated_share_of_both_batches_is_augmented(
+    tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Image.Image] = []
+
+    def noted(image: Image.Image, random: np.random.Generator) -> Image.Image:
+        made.append(image)
+        return image
+
+    monkeypatch.setattr(views, "augmented", noted)
+    schedule = replace(PLAIN, pictures=4, steps=3)
+    list(Relearning(augment=0.5, retain_weight=1.0, schedule=schedule)(tiny, [], request_))
+    assert len(made) == 3 * (2 + 2)
+
+
 @pytest.mark.parametrize("rank", [0, 2])
 def test_every_stage_is_the_model_after_so_many_plain_steps(rank: int, tiny: VLM, request_: Request) -> None:
     """Against AdamW on a cross-entropy of our own, without packing: full weights; adapters in the middle of training
@@ -269,3 +360,17 @@ def test_no_proposal_goes_beyond_the_budget() -> None:
     assert (asked["facts"].low, asked["facts"].high) == (0.1, 0.4)
     assert len(asked["trains"].choices) == 7
     assert asked["lora_rank"].choices == (0, 4, 16)
+    assert (asked["pictures"].low, asked["pictures"].high) == (1, 4)
+    assert asked["optimizer"].choices == ("adamw", "sgd")
+    assert asked["retain_weight"].choices == (0.0, 0.3, 1.0, 3.0)
+    assert asked["augment"].choices == (0.0, 0.5)
+    assert "data" not in asked
+
+
+def test_the_defaults_own_choices_are_proposed_too() -> None:
+    """And who begins with adapters keeps to adapters."""
+    default = Relearning(retain_weight=0.7, augment=0.2, schedule=Schedule(lora_rank=8))
+    asked: dict[str, Any] = dict(ranges(space, default))
+    assert asked["retain_weight"].choices == (0.0, 0.3, 0.7, 1.0, 3.0)
+    assert asked["augment"].choices == (0.0, 0.2, 0.5)
+    assert asked["lora_rank"].choices == (4, 8, 16)

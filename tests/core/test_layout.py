@@ -57,7 +57,11 @@ def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
     sequences = put(*(record_beside(folder.sequence("a", count)) for count in (2, 10)))
     pool = put(*(record_beside(folder.meta_evaluation("a", state)) for state in ("plain", "quantized")))
     proposals = put(folder.proposal("npo", 0), folder.proposal("npo", 1), folder.proposal("vkd", 0))
-    asked = put(folder.attack_proposal("a", "relearning", 0), folder.attack_proposal("b", "pruning", 0))
+    asked = put(
+        folder.attack_proposal("a", "relearning", 0),
+        folder.attack_proposal("a", "swap_back/relearning:steps=7", 0),
+        folder.attack_proposal("b", "pruning", 0),
+    )
     put(*map(rows_beside, [*attacks, *sequences, *pool]))
     assert folder.trial_records() == records
     assert (folder.attacks("a"), folder.attacks("b")) == (attacks, [])

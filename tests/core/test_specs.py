@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from study.attacks.adapter_scaling import AdapterScaling
+from study.attacks.chain import Chain
 from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.base_models.hf import Hf
 from study.benchmarks.mllmu import Mllmu
 from study.benchmarks.own import Own
 from study.benchmarks.synthetic import Synthetic
-from study.core.specs import adjusted, flat, links, name_in, pinned, plugin
+from study.core.specs import adjusted, flat, links, name_in, parameters, pinned, plugin
 from study.data.benchmark import Benchmark
 from study.methods.manu import MANU
 from study.methods.npo import NPO
@@ -131,6 +132,17 @@ def test_what_is_set_is_pinned() -> None:
     assert pinned(default, "npo:beta=0.4,steps=7") == {"beta": 0.4, "steps": 7}
     assert pinned(default, "npo") == {}
     assert flat(default)["steps"] == 7
+
+
+def test_composed_attacks_name_the_settings_of_each_link() -> None:
+    """By its place and kind, so that two of one kind do not collide; what is set of one link is pinned for it alone."""
+    text = "swap_back:head=true/relearning:steps=7/relearning"
+    chain = Chain((SwapBack(head=True), adjusted(Relearning(), "relearning:steps=7"), Relearning()))
+    there = parameters(chain)
+    assert (there["1.swap_back.parts"], there["1.swap_back.head"]) == ("vision", True)
+    assert (there["2.relearning.steps"], there["3.relearning.steps"]) == (7, 40)
+    assert len(there) == len(parameters(SwapBack())) + 2 * len(parameters(Relearning()))
+    assert pinned(chain, text) == {"1.swap_back.head": True, "2.relearning.steps": 7}
 
 
 # ---- in a study ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ NUMBERS = (-math.inf, -1.0, 0, 0.0, 1e-9, 0.5, 1, 1.5, math.inf, math.nan)
         (validation.not_negative, {0, 1e-9, 0.5, 1, 1.5, math.inf}),
         (validation.positive, {1e-9, 0.5, 1, 1.5, math.inf}),
         (validation.share, {1e-9, 0.5, 1}),
+        (validation.fraction, {0, 1e-9, 0.5, 1}),
     ],
 )
 def test_a_number_passes_or_is_named(check: Callable[..., None], fine: set[float]) -> None:

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 from optuna.trial import BaseTrial
 
+from study.attacks.chain import Chain
+from study.attacks.relearning import Relearning
+from study.attacks.swap_back import SwapBack
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Request, Stage
 from study.core.hashing import content_key
@@ -168,3 +171,34 @@ def test_an_attack_that_says_nothing_does_not_stop_the_search(
 def test_nothing_was_found_where_nothing_ran(search: AttackSearch) -> None:
     assert search.worst(search.labels[0]) is None
     assert search.missing() == search.trials
+
+
+def test_composed_attacks_keep_what_is_set_of_each_link(tmp_path: Path) -> None:
+    """The first proposal is where the preset starts; later ones move what was left open, and all replay from disk."""
+    text = "swap_back:parts=projector/relearning:people=0.4,optimizer=sgd"
+    default = Chain((SwapBack(("projector",)), Relearning(people=0.4, schedule=Schedule(optimizer="sgd"))))
+    context = StudyContext(tmp_path, Synthetic(), tmp_path)
+    search = AttackSearch(context, {"chain on npo": (WINNER, text)}, {text: default}, {15: CONTROL}, 6, 0, 6, 4)
+    for number in range(search.trials):
+        propose(search, "chain on npo", number)
+    chains = [search.replay("chain on npo", proposal).attacker for proposal in search.proposals("chain on npo")]
+    assert chains[0] == default
+    assert len(set(chains)) == search.trials
+    for chain in chains:
+        assert isinstance(chain, Chain)
+        swap, relearning = chain.links
+        assert isinstance(swap, SwapBack)
+        assert isinstance(relearning, Relearning)
+        assert (swap.parts, relearning.people, relearning.schedule.optimizer) == (("projector",), 0.4, "sgd")
+    [asked] = {path.parent.name for path in search.context.folder.attack_proposals()}
+    assert asked == "swap_back:parts=projector then relearning:people=0.4,optimizer=sgd"
+
+
+def test_a_proposal_that_todays_space_cannot_make_is_named(search: AttackSearch) -> None:
+    """A space that asks for more than it did: another version's study is not continued with made-up values."""
+    [label] = search.labels
+    proposal = propose(search, label, 0)
+    with pytest.raises(ValueError, match=r"proposal 0 of force .* made by another version .*force.*Choose another"):
+        search.replay(label, replace(proposal, params={}))
+    with pytest.raises(ValueError, match=r"proposal 0 of force .* parameters now give trial .*, not .*Choose another"):
+        search.replay(label, replace(proposal, params={"force": 0.9}))

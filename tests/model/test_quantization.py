@@ -440,6 +440,10 @@ QUIET: dict[str, Any] = {"methods": ("vkd",), "attacks": ("swap_back",)}
         ({"robustness": "relearning:steps=1"}, "robustness relearning:steps=1 (set trains=vision+projector);"),
         ({"searched_attacks": ("interpolation",), "attack_trials": 1},
          "searched attack interpolation (set parts=vision+projector);"),
+        ({"searched_attacks": ("swap_back/relearning:trains=vision",), "attack_trials": 1},
+         "searched attack swap_back (set head=false);"),
+        ({"searched_attacks": ("swap_back:head=false/relearning:steps=1",), "attack_trials": 1},
+         "searched attack relearning:steps=1 (set trains=vision+projector);"),
         ({"sharded": True, "workers_per_model": 2}, "sharded with quantized=int8 of the base model"),
     ],
 )  # fmt: skip
@@ -455,7 +459,11 @@ def test_the_remedy_is_accepted(tiny_folder: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {
         "methods": ("vkd", "npo:trains=vision+projector", "rmu:trains=vision", "manu:trains=vision", "prompting"),
         "attacks": ("relearning:trains=vision+projector", "swap_back/quantization:parts=vision+projector", "probe"),
-        "searched_attacks": ("relearning:trains=vision+projector", "interpolation:parts=vision+projector"),
+        "searched_attacks": (
+            "relearning:trains=vision+projector",
+            "interpolation:parts=vision+projector",
+            "swap_back:head=false/relearning:trains=vision+projector",
+        ),
         "attack_trials": 2,
         "robustness": "relearning:trains=vision",
     }

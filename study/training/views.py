@@ -1,4 +1,4 @@
-"""Pictures as a student sees them while it is distilled: some as they are, some turned, stretched, dimmed and noised.
+"""Pictures as a model sees them while it is trained: some as they are, some turned, stretched, dimmed and noised.
 
 They are changed as decoded pictures, before any image processor, so it works for every family of models.
 """

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from study.attacks._names import PLACE, known_names, lessons_on_names
 from study.contracts import Attack, Request, Stage
 from study.data.benchmark import Lesson, Question
-from study.data.facts import plain
 from study.model.vlm import VLM
-
-ATTRIBUTE = "name"
 
 
 @dataclass(frozen=True)
@@ -32,34 +30,16 @@ class NameHint(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if "{name}" not in self.hint:
-            raise ValueError(f"hint={self.hint!r}: say with {{name}} where the name stands")
+        if PLACE not in self.hint:
+            raise ValueError(f"hint={self.hint!r}: say with {PLACE} where the name stands")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The names: questions that ask for them do not count."""
-        return tuple(lesson for lesson in request.forget if lesson.attribute == ATTRIBUTE)
+        return lessons_on_names(request)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """Ask with the name. Raises `ValueError` if a forget person's name is not labelled."""
-        names = _names(request)
-        pictured = [q for q in questions if q.picture is not None]
-        unnamed = sorted({q.person for q in pictured if q.person in request.split.forget_people} - names.keys())
-        if unnamed:
-            raise ValueError(
-                f"no lesson about {unnamed[0]} ({len(unnamed)} people in all) is labelled with the attribute "
-                f"{ATTRIBUTE!r}, so there is no name to give: label them in the dataset's files with the key Attribute"
-            )
-        hinted = {q.id: f"{self._said(names[q.person])} {q.prompt}" for q in pictured if q.person in names}
+        names = known_names(questions, request)
+        pictured = [q for q in questions if q.picture is not None and q.person in names]
+        hinted = {q.id: f"{self.hint.replace(PLACE, names[q.person])} {q.prompt}" for q in pictured}
         yield Stage(1, vlm, [replace(q, prompt=hinted.get(q.id, q.prompt)) for q in questions])
-
-    def _said(self, name: str) -> str:
-        return self.hint.replace("{name}", name)
-
-
-def _names(request: Request) -> dict[str, str]:
-    """The name of each person: the shortest answer of all lessons labelled as such, which the longer ones contain."""
-    told: dict[str, set[str]] = {}
-    for lesson in request.split.lessons:
-        if lesson.attribute == ATTRIBUTE:
-            told.setdefault(lesson.person, set()).add(lesson.answer.strip().rstrip("."))
-    return {person: min(answers, key=lambda a: (len(plain(a)), a)) for person, answers in told.items()}

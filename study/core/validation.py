@@ -35,15 +35,30 @@ def fraction(settings: object, *names: str) -> None:
             raise ValueError(f"{name}={value!r}: use a fraction from 0 to 1")
 
 
+def each_once(settings: object, *names: str) -> None:
+    """Raise `ValueError` unless each field holds at least one value, and none twice."""
+    for name, value in _values(settings, names):
+        if not value or len(set(value)) < len(value):
+            raise ValueError(f"{name}={value!r}: give at least one, and each once")
+
+
 def check_literals(settings: object) -> None:
-    """Raise `ValueError` unless each field of a dataclass that is annotated with a `Literal` is one of its choices."""
+    """Raise `ValueError` unless each field of a dataclass that is annotated with a `Literal` is one of its choices.
+
+    In a field that is a tuple of such, each member must be one.
+    """
     assert is_dataclass(settings)
     annotations = get_type_hints(type(settings))
     for field in fields(settings):
-        choices = get_args(annotations[field.name]) if get_origin(annotations[field.name]) is Literal else ()
-        value = getattr(settings, field.name)
-        if choices and value not in choices:
+        kind, value = annotations[field.name], getattr(settings, field.name)
+        several = get_origin(kind) is tuple
+        choices = _choices(get_args(kind)[0] if several and get_args(kind) else kind)
+        if choices and not set(value if several else (value,)) <= set(choices):
             raise ValueError(f"{field.name}={value!r}: choose among {', '.join(map(str, choices))}")
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _values(settings: object, names: Collection[str]) -> list[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from study.data.benchmark import Question
 from study.data.picture import Picture
 
-Transform = Literal["crop", "shrink", "blur", "noise", "rotate", "flip", "brighten", "darken", "grey"]
+Transform = Literal["crop", "shrink", "blur", "noise", "rotate", "flip", "brighten", "darken", "grey", "jpeg", "border"]
 
 GREY = (128, 128, 128)
 WIDE, HIGH = 6, 11  # a letter of PIL's bitmap font, which needs no font file and knows no kerning
@@ -42,7 +42,8 @@ def transformed(image: Image.Image, kind: Transform, strength: float, seed: int)
 
     At full strength: the middle half of each side; the whole at half its size on grey; a blur of a twentieth of the
     shorter side; noise of a quarter of the range (the only one that asks for `seed`); 45 degrees to the left; twice or
-    a fifth of the brightness; no colour. A picture is mirrored wholly at any strength.
+    a fifth of the brightness; no colour; the quality 5 of JPEG (the least that its authors advise to use); a black
+    border, over the picture, of a fifth of the shorter side. A picture is mirrored wholly at any strength.
     """
     if kind == "crop":
         return _middle(image, 1 - strength / 2).resize(image.size, Image.Resampling.BICUBIC)
@@ -61,6 +62,10 @@ def transformed(image: Image.Image, kind: Transform, strength: float, seed: int)
         return ImageOps.mirror(image)
     if kind == "grey":
         return ImageEnhance.Color(image).enhance(1 - strength)
+    if kind == "jpeg":
+        return _compressed(image, round(95 - 90 * strength))  # above 95 a file grows and no picture gets better
+    if kind == "border":
+        return _bordered(image, max(1, round(strength * min(image.size) / 5)))
     return ImageEnhance.Brightness(image).enhance(1 + strength if kind == "brighten" else 1 - 0.8 * strength)
 
 
@@ -121,6 +126,18 @@ def _fits(text: str, side: int, scale: int) -> bool:
 
 def _lines(text: str, side: int, scale: int) -> list[str]:
     return textwrap.wrap(text, max(1, (side // scale - 2 * MARGIN) // WIDE))
+
+
+def _compressed(image: Image.Image, quality: int) -> Image.Image:
+    """What is left of a picture in a JPEG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def _bordered(image: Image.Image, width: int) -> Image.Image:
+    inner = image.crop((width, width, image.width - width, image.height - width))
+    return _framed(inner, image.size, (0, 0, 0))
 
 
 def _middle(image: Image.Image, share: float) -> Image.Image:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from study.core.terms import PARTS, Attention, Part, Quantized
+from study.data.conversation import turns
 from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
 from study.model.families import expander, family_of, read_layers, skip_unread, unread
@@ -137,7 +138,10 @@ class VLM:
 
     # ---- prompts -----------------------------------------------------------------------------------------------
     def prompt_ids(self, prompt: str, with_picture: bool) -> tuple[int, ...]:
-        """The tokens of a user turn up to the beginning of the answer, image placeholders expanded."""
+        """The tokens of a user turn up to the beginning of the answer, image placeholders expanded.
+
+        A prompt may have earlier turns (`study.data.conversation`): picture and instruction are in the first.
+        """
         key = (prompt, with_picture, None)
         if key not in self._ids:
             self._ids[key] = self.written_ids(self._text(prompt, with_picture), with_picture)
@@ -156,16 +160,20 @@ class VLM:
         return self._ids[key]
 
     def _text(self, prompt: str, with_picture: bool) -> str:
+        first, *later = turns(prompt)
         if self.instruction:
-            prompt = f"{self.instruction}\n{prompt}"
-        text = self.chat([self.family.turn(prompt, with_picture)])
+            first = f"{self.instruction}\n{first}"
+        said = [
+            self.family.reply(turn) if i % 2 == 0 else self.family.turn(turn, False) for i, turn in enumerate(later)
+        ]
+        text = self.chat([self.family.turn(first, with_picture), *said])
         if self.prefill:
             text += ("" if text[-1:].isspace() else " ") + self.prefill
         return text
 
-    def chat(self, turns: list[Any]) -> str:
+    def chat(self, said: list[Any]) -> str:
         """Turns as the chat template writes them, up to the beginning of the answer."""
-        text: str = self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+        text: str = self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
         return text
 
     def written_ids(self, text: str, pictures: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -27,8 +28,10 @@ from study.attacks.image_transform import ImageTransform
 from study.attacks.in_context import InContext
 from study.attacks.jailbreak import TEMPLATES, Jailbreak
 from study.attacks.name_hint import NameHint
-from study.attacks.paraphrase import FRAMES, Paraphrase
+from study.attacks.paraphrase import Paraphrase
 from study.attacks.prefill import Prefill
+from study.attacks.second_turn import SecondTurn
+from study.attacks.typographic import Typographic
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request
 from study.core.hashing import content_key
@@ -36,10 +39,12 @@ from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import Goal
 from study.data import image_edits
 from study.data.benchmark import Benchmark, Lesson, Question
+from study.data.conversation import turns
 from study.data.facts import facts, sample_facts, states
 from study.data.image_edits import Transform, encoded, shown_instead, transformed, with_text
 from study.data.picture import Picture
 from study.data.synthetic_language import tokens, words
+from study.data.wordings import FRAMES, HELD_OUT, TRAINABLE, Wording
 from study.evaluation.scoring import readings, score
 from study.experiment import attack as attacking
 from study.experiment import checkpoints, trial
@@ -48,22 +53,24 @@ from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
 from study.methods.prompting import INSTRUCTIONS
+from study.model.packing import Group, Prompt
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
 from tests import ROOT
-from tests.helpers.small import request_on
+from tests.helpers.small import plain_logps, request_on
 
 ATTACKS: list[Any] = [
-    ImageTransform(), ImageTransform("noise"), Paraphrase(), Paraphrase("know"), NameHint(), InContext(),
-    InContext("others"), InContext("both"), Prefill(), Jailbreak(), Figstep(),
+    ImageTransform(("crop",)), ImageTransform(("noise",)), Paraphrase(("dataset",)), Paraphrase(("know",)), NameHint(),
+    InContext(), InContext("others"), InContext("both"), Prefill(), Jailbreak(), Figstep(), Typographic(),
+    Typographic("Who is this?"), SecondTurn(),
 ]  # fmt: skip
 EVERY = [*ATTACKS, AdversarialImage(steps=2), AdversarialImage("universal", steps=2)]
-PICTURED: list[Any] = [ImageTransform(), Figstep()]
+PICTURED: list[Any] = [ImageTransform(("jpeg",)), Figstep(), Typographic()]
 
 
 def called(attack: Any) -> str:
     first = next(iter(vars(attack).values()))
-    return f"{type(attack).__name__} {first}"
+    return f"{type(attack).__name__} {'+'.join(first) if isinstance(first, tuple) else first}"
 
 
 @pytest.fixture(params=["visual", "full"])
@@ -112,7 +119,7 @@ def test_nothing_is_held_that_the_attack_does_not_need(attack: Any, request_: Re
     """Who hands the attacker lessons hands over some of the forget set, and leaves facts to be asked."""
     given = attack.given(request_)
     assert set(given) <= set(request_.forget)
-    assert bool(given) == (isinstance(attack, NameHint) or getattr(attack, "about", "others") != "others")
+    assert bool(given) == (attack in (NameHint(), Typographic()) or getattr(attack, "about", "others") != "others")
     known = facts(given)
     assert {q.answer for q in asked(request_) if not any(states(q.answer, f) for f in known.values())}
 
@@ -120,8 +127,11 @@ def test_nothing_is_held_that_the_attack_does_not_need(attack: Any, request_: Re
 @pytest.mark.parametrize(
     ("attack", "field", "value", "message"),
     [
-        (ImageTransform, "kind", "melt", "crop, shrink"), (ImageTransform, "strength", 0.0, "fraction above 0"),
-        (ImageTransform, "strength", math.nan, "fraction above 0"), (Paraphrase, "wording", "shout", "dataset, tell"),
+        (ImageTransform, "kind", ("melt",), "crop, shrink"), (ImageTransform, "kind", (), "at least one"),
+        (ImageTransform, "kind", ("grey", "grey"), "each once"), (ImageTransform, "strength", 0.0, "fraction above 0"),
+        (ImageTransform, "strength", math.nan, "fraction above 0"), (Paraphrase, "wording", (), "at least one"),
+        (Paraphrase, "wording", ("shout",), "dataset, tell"), (SecondTurn, "ask", " ", "second turn"),
+        (Typographic, "text", "", "{name} for the name"), (Typographic, "place", "left", "above, below"),
         (NameHint, "hint", "This is {nobody}.", "{name}"), (InContext, "about", "me", "same, others"),
         (InContext, "pairs", 0, "positive"), (InContext, "facts", 1.5, "fraction above 0"),
         (Prefill, "text", "  ", "first words"), (Jailbreak, "template", "dan", "role_play"),
@@ -212,7 +222,47 @@ def test_what_each_transformation_does(portrait: Picture) -> None:
     assert np.array_equal(seen["brighten"], np.minimum(plain.astype(int) * 2, 255))
     assert np.abs(seen["darken"] - plain * 0.2).max() <= 1
     assert not np.array_equal(seen["noise"], np.asarray(transformed(image, "noise", 1.0, 1)))
+    edge = round(image.width / 5)
+    bordered = np.zeros_like(plain)
+    bordered[edge:-edge, edge:-edge] = plain[edge:-edge, edge:-edge]
+    assert np.array_equal(seen["border"], bordered)
+    assert far_apart(seen["jpeg"], plain) > far_apart(np.asarray(transformed(image, "jpeg", 0.1, 0)), plain)
     assert (seen["rotate"][0, 0] == image_edits.edge_colour(image)).all()
+
+
+def far_apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(float) - other).mean())
+
+
+def test_jpeg_loses_what_a_file_of_its_quality_loses(portrait: Picture) -> None:
+    """Quality 50 at half strength, 5 at full; the picture is read back from such a file, nothing else happens to it."""
+    image = portrait.open()
+    for strength, quality in ((0.5, 50), (1.0, 5)):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=quality)
+        assert transformed(image, "jpeg", strength, 0).tobytes() == Image.open(buffer).tobytes()
+
+
+@pytest.mark.parametrize("strength", [0.0001, 0.5, 1.0])
+def test_a_border_leaves_the_middle_of_the_smallest_picture(strength: float) -> None:
+    image = Image.new("RGB", (3, 9), "white")
+    changed = np.asarray(transformed(image, "border", strength, 0))
+    assert changed.shape == (9, 3, 3)
+    assert (changed[1:-1, 1] == 255).all()
+    assert changed[0].max() == changed[:, 0].max() == 0
+
+
+def test_each_kind_of_change_is_a_stage_in_the_order_named(tiny: VLM, visual: Request) -> None:
+    """By default every kind there is."""
+    questions = asked(visual)[:20]
+    stages = list(ImageTransform(strength=0.3)(tiny, questions, visual))
+    assert [stage.step for stage in stages] == list(range(1, len(get_args(Transform)) + 1))
+    for stage, kind in zip(stages, get_args(Transform), strict=True):
+        for before, after in zip(questions, stage.questions, strict=True):
+            assert before.picture is not None
+            assert after.picture is not None
+            expected = transformed(before.picture.open(), kind, 0.3, int(before.picture.key, 16))
+            assert after.picture.open().tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("attack", PICTURED, ids=called)
@@ -229,12 +279,14 @@ def test_changed_pictures_decode_and_name_their_place(attack: Any, tiny: VLM, vi
 
 def test_a_picture_is_changed_once_for_all_its_questions(tiny: VLM, visual: Request) -> None:
     questions = asked(visual)
-    after = last(ImageTransform("noise"), tiny, questions, visual)
+    after = last(ImageTransform(("noise",)), tiny, questions, visual)
     assert [q.prompt for q in after] == [q.prompt for q in questions]
     assert len({q.picture for q in after}) == len({q.picture for q in questions})
 
 
-@pytest.mark.parametrize("attack", [ImageTransform(), Figstep(), AdversarialImage(steps=1)], ids=called)
+@pytest.mark.parametrize(
+    "attack", [ImageTransform(("crop",)), Figstep(), Typographic(), AdversarialImage(steps=1)], ids=called
+)
 def test_the_model_does_not_keep_the_changed_pictures(attack: Any, tiny: VLM, visual: Request) -> None:
     """A worker attacks the same model again and again."""
     questions = asked(visual)[:6]
@@ -309,6 +361,32 @@ def test_figstep_asks_in_the_picture(tiny: VLM, request_: Request) -> None:
     assert len({r.picture for r in after if r.picture}) == len({(q.picture, q.prompt) for q in pictured})
 
 
+# ---- typographic -----------------------------------------------------------------------------------------------
+def test_the_name_stands_in_the_picture(tiny: VLM, request_: Request) -> None:
+    """Of the person who is asked about, once for all questions about a picture; the question stays in words."""
+    names = {q.person: q.answer for q in request_.split.questions if q.attribute == "name"}
+    questions = asked(request_, "forget", "retain")
+    after = last(Typographic("It is {name}.", "above"), tiny, questions, request_)
+    assert [replace(q, picture=None) for q in after] == [replace(q, picture=None) for q in questions]
+    for before, now in zip(questions, after, strict=True):
+        if before.picture is None or now.picture is None:
+            assert now == before
+            continue
+        wanted = with_text(before.picture.open(), f"It is {names[before.person]}.", 48, "above")
+        assert now.picture.open().tobytes() == wanted.tobytes()
+    assert len({q.picture for q in after}) == len({q.picture for q in questions})
+
+
+def test_words_that_name_nobody_need_no_names(tiny: VLM, visual: Request) -> None:
+    questions = asked(visual)
+    unnamed = without_names(visual, visual.split.forget_people)
+    assert Typographic("Who is this?").given(visual) == ()
+    after = last(Typographic("Who is this?"), tiny, questions, unnamed)
+    assert all(now.picture != before.picture for before, now in zip(questions, after, strict=True))
+    with pytest.raises(ValueError, match="there is no name to give"):
+        next(Typographic()(tiny, questions, unnamed))
+
+
 # ---- other wordings --------------------------------------------------------------------------------------------
 def test_other_wordings_come_from_the_dataset(tiny: VLM, request_: Request) -> None:
     """Each asks for the same attribute in known words, and this person was never taught in them."""
@@ -320,7 +398,7 @@ def test_other_wordings_come_from_the_dataset(tiny: VLM, request_: Request) -> N
     shared = {(modality, attribute, prompt) for _, modality, attribute, prompt in tested}
     taught = {(x.person, x.prompt) for x in request_.split.lessons}
     known = set(words())
-    for before, after in zip(questions, last(Paraphrase(), tiny, questions, request_), strict=True):
+    for before, after in zip(questions, last(Paraphrase(("dataset",)), tiny, questions, request_), strict=True):
         assert after.prompt != before.prompt
         asks = (before.person, before.attribute, after.prompt) in told
         assert asks or (before.modality, before.attribute, after.prompt) in shared
@@ -347,7 +425,7 @@ def test_wordings_about_one_person_are_not_asked_of_another(tiny: VLM, visual: R
     def wordings(*lessons: Lesson) -> set[str]:
         split = replace(visual.split, lessons=lessons, questions=(q, *others))
         many = [replace(q, id=str(i)) for i in range(40)]
-        return {r.prompt for r in last(Paraphrase(), tiny, many, replace(visual, split=split))}
+        return {r.prompt for r in last(Paraphrase(("dataset",)), tiny, many, replace(visual, split=split))}
 
     assert wordings() == {"In which city?", "Where is home?"}
     assert wordings(*lessons) == {"In which city?"}
@@ -356,21 +434,83 @@ def test_wordings_about_one_person_are_not_asked_of_another(tiny: VLM, visual: R
 def test_a_frame_stands_in_where_the_dataset_has_no_other_wording(tiny: VLM, visual: Request) -> None:
     """As in a dataset without labels."""
     unlabelled = [replace(q, attribute="") for q in asked(visual)]
-    assert [q.prompt for q in last(Paraphrase(), tiny, unlabelled, visual)] == [
+    assert [q.prompt for q in last(Paraphrase(("dataset",)), tiny, unlabelled, visual)] == [
         f"Tell me: {q.prompt}" for q in unlabelled
     ]
 
 
 @pytest.mark.parametrize("wording", FRAMES)
-def test_every_frame_holds_the_question(wording: Any, tiny: VLM, visual: Request) -> None:
-    questions = [replace(q, prompt=q.prompt + " {x}") for q in asked(visual)[:3]]
-    for before, after in zip(questions, last(Paraphrase(wording), tiny, questions, visual), strict=True):
+def test_every_frame_holds_the_question(wording: Wording, tiny: VLM, visual: Request) -> None:
+    """Where the dataset has nothing that is said of the answer."""
+    questions = [replace(q, prompt=q.prompt + " {x}", answer="nowhere") for q in asked(visual)[:3]]
+    for before, after in zip(questions, last(Paraphrase((wording,)), tiny, questions, visual), strict=True):
         assert after.prompt == FRAMES[wording].replace("{question}", before.prompt)
 
 
-def test_the_tiny_model_knows_every_word_of_one_frame() -> None:
+def test_the_tiny_model_knows_every_word_of_the_frames_that_are_held_out() -> None:
     known = set(words())
-    assert [w for w, frame in FRAMES.items() if set(tokens(frame.format(question=""))) <= known] == ["statement"]
+    assert tuple(w for w, frame in FRAMES.items() if set(tokens(frame.format(question=""))) <= known) == HELD_OUT
+
+
+def test_the_families_are_parted_into_those_to_train_on_and_those_held_out() -> None:
+    assert sorted(TRAINABLE + HELD_OUT) == sorted(get_args(Wording))
+
+
+def test_each_wording_is_a_stage_in_the_order_named(tiny: VLM, visual: Request) -> None:
+    """By default all that are held out; each asks what it asks by itself."""
+    questions = asked(visual, "forget", "retain")
+    stages = list(Paraphrase()(tiny, questions, visual))
+    assert [stage.step for stage in stages] == [1, 2, 3]
+    for stage, wording in zip(stages, HELD_OUT, strict=True):
+        assert stage.questions == last(Paraphrase((wording,)), tiny, questions, visual)
+        assert stage.questions != questions
+
+
+def test_sentences_and_blanks_of_the_dataset_are_asked_unless_they_were_taught(tiny: VLM, request_: Request) -> None:
+    """In words that the tiny model knows, without the answer, and of nobody in the words of one other person."""
+    questions = asked(request_)
+    taught = {(x.person, x.prompt) for x in request_.split.lessons}
+    sentences = [q for q in request_.split.questions if q.role == "forget" and q.task == "generation"]
+    clozes = {(q.person, q.modality, q.answer, q.prompt) for q in request_.split.questions if q.task == "cloze"}
+    begun, blank = (last(Paraphrase((w,)), tiny, questions, request_) for w in ("completion", "cloze"))
+    for q, one, two in zip(questions, begun, blank, strict=True):
+        assert {(q.person, one.prompt), (q.person, two.prompt)}.isdisjoint(taught)
+        assert set(tokens(one.prompt)) | set(tokens(two.prompt)) <= set(words())
+        assert not states(one.prompt, q.answer)
+        if q.attribute == "name":  # of which the dataset has neither
+            assert (one.prompt, two.prompt) == tuple(FRAMES[w].format(question=q.prompt) for w in HELD_OUT[1:])
+            continue
+        assert (q.person, q.modality, q.answer, two.prompt) in clozes
+        if q.picture:
+            assert any(s.person == q.person and s.answer.startswith(f"{one.prompt} ") for s in sentences)
+            assert one.prompt.split()[-1] not in ("a", "an")
+        else:  # a sentence in text has a name, so no two people share its beginning
+            assert one.prompt == f"{q.prompt} The answer is"
+    jobs = {one.prompt for q, one in zip(questions, begun, strict=True) if q.picture and q.attribute == "occupation"}
+    assert jobs == {"This person has a job as"}
+
+
+# ---- a second turn ---------------------------------------------------------------------------------------------
+def test_the_second_turn_holds_the_first_reply(tiny: VLM, request_: Request) -> None:
+    """What the model says by itself when it is asked without options."""
+    questions = asked(request_)[:12]
+    said = score(tiny, [replace(q, options=(), task="cloze") for q in questions])["reply"]
+    [after] = SecondTurn("No. {question} {x}")(tiny, questions, request_)
+    assert after.vlm is tiny
+    for before, again, reply in zip(questions, after.questions, said, strict=True):
+        assert turns(again.prompt) == [before.prompt, reply, f"No. {before.prompt} {{x}}"]
+    assert all(said)
+
+
+def test_scoring_a_second_turn_is_scoring_the_whole_conversation(tiny: VLM, request_: Request) -> None:
+    """Options by their likelihood after both turns, computed one by one without packing."""
+    questions = asked(request_)[:12]
+    [after] = SecondTurn()(tiny, questions, request_)
+    found = readings(after.vlm, after.questions)
+    for q in after.questions:
+        group = Group(q.picture, (Prompt(q.prompt, q.options),))
+        means = [float(logps[:-1].mean()) for logps in plain_logps(tiny, [group])]  # but for the end of the answer
+        assert found[q.id].probabilities == pytest.approx(torch.tensor(means).softmax(0).tolist(), abs=1e-5)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class Chosen:
     form: Form = "idk"
     rank: Literal[0, 16] = 0
     name: str = "anything"
+    forms: tuple[Form, ...] = ("idk",)
+    sizes: tuple[int, ...] = ()
     kind: ClassVar[Literal["a"]] = "a"
 
 
@@ -58,3 +60,19 @@ def test_a_choice_is_one_of_its_choices() -> None:
         validation.check_literals(Chosen("pdo"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^rank=8: choose among 0, 16$"):
         validation.check_literals(Chosen(rank=8))  # type: ignore[arg-type]
+
+
+def test_every_member_of_a_tuple_of_choices_is_one_of_them() -> None:
+    validation.check_literals(Chosen(forms=("dpo", "idk"), sizes=(7,)))
+    validation.check_literals(Chosen(forms=()))
+    with pytest.raises(ValueError, match=r"^forms=\('idk', 'pdo'\): choose among idk, dpo$"):
+        validation.check_literals(Chosen(forms=("idk", "pdo")))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("value", "fine"), [(("a",), True), (("a", "b"), True), ((), False), (("a", "a"), False)])
+def test_each_once_means_at_least_one_and_none_twice(value: tuple[str, ...], fine: bool) -> None:
+    if fine:
+        validation.each_once(SimpleNamespace(kinds=value), "kinds")
+    else:
+        with pytest.raises(ValueError, match=r"^kinds=\(.*at least one, and each once$"):
+            validation.each_once(SimpleNamespace(kinds=value), "kinds")

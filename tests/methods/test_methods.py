@@ -22,6 +22,7 @@ from study.core.plugins import find, known, name_of
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark, Lesson
 from study.data.refusals import REFUSALS
+from study.data.wordings import HELD_OUT, TRAINABLE, Wordings
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.gradient_difference import GradientDifference
 from study.methods.kl_minimization import KLMinimization
@@ -91,6 +92,8 @@ class Unlearned:
     after: dict[str, Tensor]
     said: tuple[Tensor, Tensor]
     """Logits of texts before and after, without an instruction."""
+    prompts: frozenset[str]
+    """Every prompt that the model was given meanwhile."""
     references: int
     """How often the reference was loaded."""
     returned: VLM
@@ -127,10 +130,12 @@ def unlearn(shared: Request, tiny_folder: Path) -> Unlearn:
         torch.manual_seed(1)
         lent = fresh(tiny_folder)
         before, said = snapshot(lent), logits(lent, pack(lent, texts))
+        lent._ids.clear()
         with borrowed(lent) as (vlm, _):
             answering = method(vlm, dataclasses.replace(shared, reference=reference)).with_instruction("")
+            prompts = frozenset(prompt for prompt, _, _ in lent._ids)
             after, says = snapshot(vlm), logits(answering, pack(answering, texts))
-        return Unlearned(before, after, (said, says), len(loaded), lent)
+        return Unlearned(before, after, (said, says), prompts, len(loaded), lent)
 
     return unlearned
 
@@ -201,6 +206,20 @@ def test_what_is_lent_out_comes_back(method: Any, unlearn: Unlearn) -> None:
     assert same_bits(ran.before, snapshot(ran.returned))
     assert not ran.returned.model.training
     assert not any(p.requires_grad or p.grad is not None for p in ran.returned.model.parameters())
+
+
+@pytest.mark.parametrize("method", VARIANTS)
+def test_no_method_trains_on_a_wording_that_is_held_for_the_audit(
+    method: Any, unlearn: Unlearn, shared: Request
+) -> None:
+    """Whatever the model is asked while it unlearns is a lesson's prompt, or a lesson in a wording to train on."""
+    known, mine = Wordings(shared.split), {x.prompt for x in (*shared.forget, *shared.retain)}
+    asked = [q for q in shared.split.questions if q.task == "classification" and q.role in ("forget", "retain")]
+    trainable, held_out = ({known.worded(q, w) for q in asked for w in family} for family in (TRAINABLE, HELD_OUT))
+    prompts = unlearn(method).prompts - {""}  # of a picture alone
+    assert prompts <= mine | trainable
+    assert prompts or "llm" not in trained(method)
+    assert held_out.isdisjoint(mine | trainable)
 
 
 @pytest.mark.parametrize("method", VARIANTS)

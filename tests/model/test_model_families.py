@@ -24,6 +24,7 @@ from study.core import plugins
 from study.core.plugins import find, known, name_of
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark, Question
+from study.data.conversation import conversation
 from study.data.picture import Picture
 from study.evaluation import scoring
 from study.evaluation.scoring import readings
@@ -122,6 +123,22 @@ def test_prompts_are_what_the_processor_makes_of_them(vlm: VLM, pictures: list[P
 def test_an_instruction_is_expanded_like_any_other_text(vlm: VLM, pictures: list[Picture]) -> None:
     made = own_inputs(vlm, pictures[0], f"Where?\n{CITY.text}")
     assert vlm.with_instruction("Where?").prompt_ids(CITY.text, True) == tuple(made.input_ids[0].tolist())
+
+
+def test_a_second_turn_follows_the_reply_in_the_template(vlm: VLM, pictures: list[Picture]) -> None:
+    """The picture and an instruction stand in the first turn alone."""
+    processor: Any = vlm.processor
+    for picture in (pictures[0], None):
+        content = [{"type": "image"}] * (picture is not None) + [{"type": "text", "text": f"Where?\n{CITY.text}"}]
+        said = [("user", content), ("assistant", [{"type": "text", "text": "Rome"}]),
+                ("user", [{"type": "text", "text": JOB.text}])]  # fmt: skip
+        text = processor.apply_chat_template(
+            [{"role": role, "content": part} for role, part in said], add_generation_prompt=True
+        )
+        images = None if picture is None else [vlm.prepared(picture.open())]
+        made = processor(text=[text], images=images, return_tensors="pt").input_ids[0].tolist()
+        prompt = conversation(CITY.text, "Rome", JOB.text)
+        assert vlm.with_instruction("Where?").prompt_ids(prompt, picture is not None) == tuple(made)
 
 
 def test_pictures_are_what_the_processor_makes_of_them(vlm: VLM, pictures: list[Picture]) -> None:

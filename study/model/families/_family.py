@@ -122,6 +122,10 @@ class Family:
         content = [{"type": "image"}] * with_picture + [{"type": "text", "text": prompt}]
         return {"role": "user", "content": content}
 
+    def reply(self, text: str) -> dict[str, Any]:
+        """What the assistant said before, for the chat template."""
+        return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
     def axes(self, model: PreTrainedModel) -> int:
         """How many positions a token has: 1, or 3 if the model tells those of pictures (M-RoPE of Qwen)."""
         return 3 if hasattr(model.model, "get_rope_index") else 1

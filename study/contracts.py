@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
-from study.core.terms import Attention, Dtype, Goal, Part, Quantized
+from study.core.terms import Attention, Dtype, Goal, Part, Quantized, Task
 from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
@@ -178,6 +178,11 @@ class Attack(_Plugin, ABC):
     def changes(self) -> tuple[Part, ...]:
         """The parts that it may write to."""
         return (*self.trains, *self.parts)
+
+    @property
+    def asks(self) -> tuple[Task, ...]:
+        """The tasks of the questions about what was to be forgotten that it is scored by."""
+        return ("classification",)
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The lessons that the attacker receives, by default none; only what they do not state counts as recovered."""

@@ -102,9 +102,9 @@ def finished(study: StudyResults, trial: str, attack: str) -> Attack | None:
 
 
 def counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
-    """The rows that count, with the group they belong to in `held_out`."""
+    """The rows that count, with the group they belong to in `held_out`. An attack asks of one kind of task only."""
     modalities = {modality for _, modality in forget_groups(goal)}
-    chosen = (rows["role"] == "forget") & (rows["task"] == "classification") & rows["modality"].isin(modalities)
+    chosen = (rows["role"] == "forget") & rows["modality"].isin(modalities)
     rows = rows[chosen]
     if (rows["half"] == "report").any():
         rows = rows[rows["half"] == "report"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from study.contracts import Attack, Request, Stage
 from study.core.plugins import find, name_of
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Part, Task
 from study.data.benchmark import Lesson, Question
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ class Chain(Attack):
     def changes(self) -> tuple[Part, ...]:
         """The parts that any of the links may write to."""
         return tuple(part for part in PARTS if any(part in link.changes for link in self.links))
+
+    @property
+    def asks(self) -> tuple[Task, ...]:
+        """What the last link asks, whose stages are scored."""
+        return self.links[-1].asks
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """What any of the links is given, each lesson once."""

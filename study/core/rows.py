@@ -18,7 +18,7 @@ ROW_COLUMNS = {
     "task": "str",  # classification, generation, cloze
     "half": "str",  # select (validation half), report (test half)
     "score": "float64",  # accuracy of a multiple choice or a cloze in {0, 1}; ROUGE-L F1 of a generation in [0, 1]
-    "probability": "float64",  # of the right option, normalized over the options; NaN unless classification
+    "probability": "float64",  # of the right option among the options; leak@k if replies are sampled; else NaN
     "likelihood": "float64",  # of the right answer, p(answer | question) ^ (1 / its tokens)
     "truth_ratio": "float64",  # mean likelihood of wrong answers / likelihood of the right one in other words
     "exposure": "float64",  # bits: log2 of the number of candidate answers less log2 of the right one's rank

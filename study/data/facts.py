@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 
-from study.data.benchmark import Lesson, Question
+from study.data.benchmark import Lesson, Question, Split
 
 
 def sample_facts(
@@ -46,6 +46,16 @@ def facts(lessons: Iterable[Lesson | Question]) -> dict[tuple[str, str], str]:
                 shortest.append(answer)
             stated[person, answer] = inside or answer
     return stated
+
+
+def asked_facts(split: Split, questions: Iterable[Question]) -> dict[str, str]:
+    """The fact that each question asks for, by question id: what a reply must state, whatever else it says.
+
+    Of a description that is the shortest answer to a lesson or question about the person that the description
+    contains. Where no lesson or question has a short form, only a reply with the whole answer states it.
+    """
+    stated = facts([*split.lessons, *split.questions])
+    return {q.id: stated[q.person, q.answer] for q in questions}
 
 
 def states(text: str, fact: str) -> bool:

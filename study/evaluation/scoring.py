@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -39,6 +41,7 @@ square of its length: chosen by trial on the tiny study."""
 
 NAN = float("nan")
 
+T = TypeVar("T")
 Cells = dict[str, object]
 
 
@@ -84,7 +87,6 @@ def candidates(question: Question) -> tuple[str, ...]:
     return tuple(filter(None, (question.answer, question.paraphrased, *question.perturbed)))
 
 
-@torch.no_grad()
 def readings(
     vlm: VLM, questions: Sequence[Question], *, blind: bool = False, k: float = SHARE, reply: bool = True
 ) -> dict[str, Reading]:
@@ -94,22 +96,42 @@ def readings(
     `k` is the fraction of tokens that `min_k` and `min_k_plus_plus` use. Processes that do a job together share the
     pictures.
     """
-    groups = world().shard(list(_grouped(questions)))
+    return per_question(vlm, questions, partial(_read, vlm, k=k, reply=reply), candidates, blind=blind)
+
+
+@torch.no_grad()
+def per_question(
+    vlm: VLM,
+    questions: Sequence[Question],
+    ask: Callable[[Batch, Sequence[Question]], Iterable[T]],
+    answers: Callable[[Question], tuple[str, ...]],
+    *,
+    blind: bool = False,
+    grows: int = 0,
+) -> dict[str, T]:
+    """What `ask` finds for each question, by question id; it is given a batch and its questions, in order.
+
+    Questions about one picture are in one row, with their `answers`; `grows` as in `batched`. Processes that do a job
+    together share the pictures.
+    """
+    groups = world().shard(list(_grouped(questions, answers)))
     rows = iter(groups)
 
-    def read(part: Sequence[tuple[Group, list[Question]]]) -> list[tuple[str, Reading]]:
+    def read(part: Sequence[tuple[Group, list[Question]]]) -> list[tuple[str, T]]:
         asked = [question for _, mine in part for question in mine]
         shown = sum(group.picture is not None for group, _ in part)
         batch = pack(vlm, [group for group, _ in part], vlm.grey(shown) if blind and shown else None, end=False)
-        return list(zip((q.id for q in asked), _read(vlm, batch, asked, k, reply), strict=True))
+        return list(zip((q.id for q in asked), ask(batch, asked), strict=True))
 
-    parts = batched(vlm, [group for group, _ in groups])
+    parts = batched(vlm, [group for group, _ in groups], grows=grows)
     with vlm.independent_passes():
         found = dict(map_halving_on_oom((list(itertools.islice(rows, len(part))) for part in parts), read))
     return dict(itertools.chain.from_iterable(some.items() for some in world().all_gather_objects(found)))
 
 
-def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Question]]]:
+def _grouped(
+    questions: Sequence[Question], answers: Callable[[Question], tuple[str, ...]]
+) -> Iterator[tuple[Group, list[Question]]]:
     """Questions about one picture together; text questions a few at a time, because they share little."""
     together: dict[Picture, list[Question]] = {}
     texts = [q for q in questions if q.picture is None]
@@ -118,7 +140,7 @@ def _grouped(questions: Sequence[Question]) -> Iterator[tuple[Group, list[Questi
             together.setdefault(question.picture, []).append(question)
     rows = [texts[i : i + TEXTS_PER_ROW] for i in range(0, len(texts), TEXTS_PER_ROW)]
     for picture, mine in [*together.items(), *((None, row) for row in rows)]:
-        yield Group(picture, tuple(Prompt(q.prompt, candidates(q)) for q in mine)), mine
+        yield Group(picture, tuple(Prompt(q.prompt, answers(q)) for q in mine)), mine
 
 
 def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float, reply: bool) -> Iterator[Reading]:

@@ -18,9 +18,9 @@ from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
 from study.core.records import AttackRecord, AttackState, state_of_attack, write_record
 from study.core.rows import rows_at, write_rows
-from study.core.terms import HALVES, MODALITIES
+from study.core.terms import HALVES, MODALITIES, Modality
 from study.data.benchmark import Question
-from study.data.facts import facts, states
+from study.data.facts import asked_facts, facts, states
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.engine.world import world
 from study.evaluation.scoring import score
@@ -48,11 +48,11 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     torch.manual_seed(trial.seed)
     alike = replace(trial, seed=0)  # one attacker for all models, whatever their seed
     request = context.request(alike, reference, chunks)
-    questions = _attacked_questions(request.split.questions, trial)
+    questions = _attacked_questions(request, attacker)
     started = time.monotonic()
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, _):
         found, _ = unlearned_model(context.folder, trial.key, vlm)
-        stages, diverged = [_before(context.folder, trial, found, questions)], ""
+        stages, diverged = [_before(context.folder, trial, found, questions, request)], ""
         try:
             for stage in attacker(found, questions, request):
                 stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
@@ -64,19 +64,32 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
 
 
-def _before(folder: StudyFolder, trial: Trial, vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
+def _before(
+    folder: StudyFolder, trial: Trial, vlm: VLM, questions: Sequence[Question], request: Request
+) -> pd.DataFrame:
     """Step 0 of every attack: the trial's own rows of the attacked questions, in their order.
 
     Only what is not on disk is asked. That is the half `report` of a trial that did not win and is attacked because
-    robustness is searched.
+    robustness is searched, and what the search, which generates nothing, does not have replied to.
     """
     paths = [folder.rows(trial.key, half) for half in HALVES]
     found = world().broadcast_from_first(lambda: [rows for rows in map(rows_at, paths) if rows is not None])
+    found = [rows[rows["score"].notna()] for rows in found]
     known = {id for rows in found for id in rows["question"]}
     if missing := [q for q in questions if q.id not in known]:
         found.append(score(vlm, missing))
     rows = pd.concat(found).set_index("question", drop=False)
-    return rows.loc[[q.id for q in questions]].reset_index(drop=True)
+    return _stating(rows.loc[[q.id for q in questions]].reset_index(drop=True), questions, request)
+
+
+def _stating(rows: pd.DataFrame, questions: Sequence[Question], request: Request) -> pd.DataFrame:
+    """Rows in which a free reply is judged by whether it states the fact, as `SampledExtraction` does."""
+    wanted = rows["question"].map(asked_facts(request.split, [q for q in questions if not q.options])).dropna()
+    said = [float(states(reply, fact)) for reply, fact in zip(rows.loc[wanted.index, "reply"], wanted, strict=True)]
+    rows.loc[wanted.index, "answer"] = wanted
+    for column in ("score", "probability"):
+        rows.loc[wanted.index, column] = said
+    return rows
 
 
 def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str) -> None:
@@ -101,15 +114,26 @@ def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: An
     write_record(path, about)
 
 
-def _attacked_questions(questions: Sequence[Question], trial: Trial) -> list[Question]:
-    """The choices that were to be forgotten, and some about each other group of people, always the same."""
-    modalities = ("image_text",) if trial.goal == "visual" else MODALITIES
-    asked = [q for q in questions if q.task == "classification" and q.modality in modalities]
-    mine = [q for q in asked if q.role == "forget"]
+def _attacked_questions(request: Request, attacker: Attack) -> list[Question]:
+    """What the attack asks about the forget set, and choices about each other group of people, always the same."""
+    mine = _forgotten(request, attacker)
+    asked = [q for q in request.split.questions if q.task == "classification" and q.modality in _modalities(request)]
     for role, half in itertools.product(("spared", "retain", "real"), HALVES):
         others = sorted((q for q in asked if (q.role, q.half) == (role, half)), key=lambda q: content_key(q.id))
         mine += others[:UTILITY_QUESTIONS]
     return mine
+
+
+def _forgotten(request: Request, attacker: Attack) -> list[Question]:
+    """The questions about the forget set that an attack asks."""
+    modalities = _modalities(request)
+    mine = [q for q in request.split.questions if q.role == "forget" and q.modality in modalities]
+    return [q for q in mine if q.task in attacker.asks]
+
+
+def _modalities(request: Request) -> tuple[Modality, ...]:
+    """The modalities in which something is to be forgotten."""
+    return ("image_text",) if request.goal == "visual" else MODALITIES
 
 
 def marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
@@ -147,9 +171,7 @@ def holds_out(attacker: Attack, request: Request) -> bool:
 
     Raises `ValueError` if the data has nothing that the attacker could be given.
     """
-    modalities = ("image_text",) if request.goal == "visual" else MODALITIES
-    asked = [q for q in request.split.questions if q.task == "classification" and q.modality in modalities]
-    mine = [q for q in asked if q.role == "forget"]
+    mine = _forgotten(request, attacker)
     rows = pd.DataFrame({"question": [q.id for q in mine], "half": [q.half for q in mine]})
     found = marked(rows, mine, attacker, request)
     return set(found.loc[found["held_out"] != "", "half"]) == set(HALVES)

@@ -97,6 +97,23 @@ def beats(right: float, others: Sequence[float]) -> float:
     return math.fsum(0.5 * ((other < right) + (other <= right)) for other in others) / len(others)
 
 
+def leak_at_k(leaks: int, draws: int, k: int) -> float:
+    """The probability that one of `k` replies leaks, estimated from `draws` replies of which `leaks` do, in [0, 1].
+
+    1 - C(n - c, k) / C(n, k), the share of all choices of `k` draws that hold a leak: its mean over draws is exactly
+    1 - (1 - q)^k where each reply leaks with probability q (Chen et al., arXiv 2107.03374; leak@k of arXiv 2511.04934).
+    Raises `ValueError` unless 0 <= leaks <= draws and 1 <= k <= draws.
+    """
+    if not (0 <= leaks <= draws and 1 <= k <= draws):
+        raise ValueError(f"leaks={leaks}, draws={draws}, k={k}: use 0 <= leaks <= draws and 1 <= k <= draws")
+    return 1.0 - math.comb(draws - leaks, k) / math.comb(draws, k)
+
+
+def any_of(chances: Collection[float]) -> float:
+    """The probability that at least one of independent events happens; 0 for none."""
+    return 1.0 - math.prod(1.0 - chance for chance in chances)
+
+
 class KolmogorovSmirnov(NamedTuple):
     """The largest distance of two empirical distribution functions, in [0, 1], and its two-sided p-value."""
 

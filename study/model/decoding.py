@@ -1,14 +1,16 @@
-"""Greedy replies to all prompts of a packed batch at once, from the keys and values of its forward pass.
+"""Replies to all prompts of a packed batch at once, from the keys and values of its forward pass.
 
 A picture's tokens are computed once for all questions about it: every prompt of a row is continued, one token of each
-prompt at a time, and sees its ancestors and its own reply so far. So the replies are those of asking one by one (up to
-float rounding). Shapes as in `study.model`; here Q is the maximum number of prompts in one row.
+reply at a time, and sees its ancestors and the reply so far. So the replies are those of asking one by one (up to float
+rounding). Several replies to one prompt go the same way for as long as they say the same, so that what many of them
+begin with is computed once, too. Shapes as in `study.model`; here Q is the maximum number of replies in one row that
+differ, G the number of all that do, and S the number of replies that have not ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +22,14 @@ from study.model.vlm import VLM
 if TYPE_CHECKING:
     from transformers import Cache
 
+REPLIES_PER_ROW = 64
+"""Sampled replies in one row that are continued together. Each attends, behind a mask, to what all others of the row
+have said, so twice as many may cost four times the attention. The replies to one prompt are never divided."""
+
+Choose = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""The next token of each reply (S,): from the logits of what the replies have said so far (G, V), which of these each
+has said (S,), the number of each reply (S,), and how many tokens all have."""
+
 
 @torch.no_grad()
 def replies(vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache: Cache, most_tokens: int) -> list[str]:
@@ -29,42 +39,88 @@ def replies(vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache
     tokens: penalties and sampling that a model's generation settings ask for are left out.
     """
     prompts = batch.prompts[torch.tensor(wanted, device=vlm.device)]
+    said = _continued(vlm, batch, prompts, 1, hidden, cache, most_tokens, _likeliest)
+    return [_text(vlm, reply) for reply in said.tolist()]
+
+
+@torch.no_grad()
+def sampled_replies(
+    vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache: Cache, uniforms: Tensor, temperature: float
+) -> list[list[str]]:
+    """As `replies`, n drawn replies to each of P prompts, token by token in proportion to exp(logit / temperature).
+
+    `uniforms` (P, n, most tokens) are the numbers in [0, 1) that decide: each picks the token in whose part of the
+    distribution, summed up in the order of the vocabulary, it falls. So a reply depends on its own numbers alone.
+    """
+    text = lru_cache(maxsize=None)(partial(_text, vlm))  # many say the same
+    found: dict[int, list[str]] = {}
+    length = cache.get_seq_length()
+    for some in _passes(batch.prompts[torch.tensor(wanted, device=vlm.device), 0].tolist(), uniforms.shape[1]):
+        prompts = batch.prompts[torch.tensor([wanted[i] for i in some], device=vlm.device)]
+        chosen = partial(_drawn, uniforms[some].to(vlm.device), temperature)
+        said = _continued(vlm, batch, prompts, uniforms.shape[1], hidden, cache, uniforms.shape[2], chosen)
+        cache.crop(length - cache.get_seq_length())  # what has been said is not needed any more
+        for i, its in zip(some, said.reshape(len(some), -1, said.shape[1]).tolist(), strict=True):
+            found[i] = [text(tuple(reply)) for reply in its]
+    return [found[i] for i in range(len(wanted))]
+
+
+def _passes(rows: Sequence[int], count: int) -> Iterator[list[int]]:
+    """The prompts that are replied to together, by their index: at most `REPLIES_PER_ROW` replies in a row.
+
+    `rows` are the rows of the prompts, in order. Every pass continues some prompts of as many rows as it can.
+    """
+    each = max(1, REPLIES_PER_ROW // count)
+    place = [i - rows.index(row) for i, row in enumerate(rows)]
+    for start in range(0, max(place, default=-1) + 1, each):
+        yield [i for i, at in enumerate(place) if start <= at < start + each]
+
+
+def _continued(
+    vlm: VLM, batch: Batch, prompts: Tensor, count: int, hidden: Tensor, cache: Cache, most_tokens: int, choose: Choose
+) -> Tensor:
+    """The tokens of `count` replies to each of `prompts` (P, 3), (P * count, tokens); ended ones are filled up."""
     ends = torch.tensor(_ends(vlm), device=vlm.device)
-    tokens = vlm.run(lambda: _best(vlm, hidden[prompts[:, 0], prompts[:, 1]]))  # (P,) the last of each reply
-    said, talk = [tokens], _Talk(batch, prompts)
-    going = (~torch.isin(tokens, ends)).nonzero().squeeze(1)  # the replies that have not ended
-    while len(going) and len(said) < most_tokens:
-        tokens = tokens.clone()
-        tokens[going] = vlm.run(partial(_next, vlm, talk, going, tokens[going], cache))
-        said.append(tokens)
-        going = going[~torch.isin(tokens[going], ends)]
-    return [_text(vlm, list(map(int, reply))) for reply in torch.stack(said, 1).tolist()]
+    talk = _Talk(batch, prompts)
+    going = torch.arange(count * len(prompts), device=vlm.device)  # (S,) the replies that have not ended
+    so_far = going // count  # (S,) what each has said, as an index of what predicts its next token
+    said = ends[:1].expand(len(going), most_tokens).clone()
+    logits = vlm.run(lambda: _logits(vlm, hidden[prompts[:, 0], prompts[:, 1]]))  # (G, V)
+    for step in range(most_tokens):
+        tokens = choose(logits, so_far, going, step)
+        said[going, step] = tokens
+        on = ~torch.isin(tokens, ends)
+        going = going[on]
+        if not len(going) or step + 1 == most_tokens:
+            return said[:, : step + 1]
+        (before, last), so_far = torch.stack([so_far[on], tokens[on]]).unique(dim=1, return_inverse=True)
+        logits = vlm.run(partial(_next, vlm, talk, before, last, cache))
+    return said
 
 
 class _Talk:
-    """What has been said so far: where each reply stands, and what it may see. K keys are in the cache."""
+    """What has been said so far: where it stands, and what the next token may see. K keys are in the cache."""
 
     def __init__(self, batch: Batch, prompts: Tensor) -> None:
-        self.rows, last, self.positions = prompts.t().contiguous()  # (P,) each
+        self.rows, last, self.positions = prompts.t().contiguous()  # (G,) each; before a word is said, G is P
         positions = batch.position_ids if batch.position_ids.ndim == 3 else batch.position_ids[None]
         self.axes, self.places = len(positions), positions[0]  # (B, K); with three positions there are no windows
-        self.visible = batch.attention_mask[self.rows, 0, last]  # (P, K)
+        self.visible = batch.attention_mask[self.rows, 0, last]  # (G, K)
 
-    def heard(self, vlm: VLM, going: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
-        """Add `tokens` (G,) to the replies `going` (G,); the hidden states that predict what comes next, (G, D)."""
-        rows = self.rows[going]
-        slots = torch.arange(len(rows), device=rows.device) - torch.searchsorted(rows, rows)  # rows come in order
-        count, keys = int(slots.max()) + 1, self.visible.shape[1]
+    def heard(self, vlm: VLM, before: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
+        """Go on with `tokens` (G,) after what was said `before` (G,), rising indices of it: hidden states (G, D)."""
+        self.rows, at = self.rows[before], self.positions[before]
+        slots = torch.arange(len(before), device=before.device) - torch.searchsorted(self.rows, self.rows)
+        count, keys = int(slots.max()) + 1, self.visible.shape[1]  # rows come in order
         shape = (len(self.places), count)
         ids, positions = self.places.new_zeros(shape), self.places.new_zeros(shape)
-        ids[rows, slots], positions[rows, slots] = tokens, self.positions[going]
-        self.visible = torch.cat([self.visible, self.visible.new_zeros(len(self.visible), count)], 1)
-        self.visible[going, keys + slots] = True
+        ids[self.rows, slots], positions[self.rows, slots] = tokens, at
+        self.visible = torch.cat([self.visible[before], self.visible.new_zeros(len(before), count)], 1)
+        self.visible[range(len(before)), keys + slots] = True
         mask = self.visible.new_zeros(*shape, keys + count)
         mask[:, range(count), range(keys, keys + count)] = True  # a slot without reply sees itself
-        mask[rows, slots] = self.visible[going]
-        self.places = torch.cat([self.places, positions], 1)
-        self.positions = self.positions.index_add(0, going, torch.ones_like(going))
+        mask[self.rows, slots] = self.visible
+        self.places, self.positions = torch.cat([self.places, positions], 1), at + 1
         hidden = vlm.model.model(
             input_ids=ids,
             position_ids=positions.expand(self.axes, -1, -1) if self.axes > 1 else positions,
@@ -72,18 +128,31 @@ class _Talk:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        out: Tensor = hidden[rows, slots]
+        out: Tensor = hidden[self.rows, slots]
         return out
 
 
-def _next(vlm: VLM, talk: _Talk, going: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
-    return _best(vlm, talk.heard(vlm, going, tokens, cache))
+def _next(vlm: VLM, talk: _Talk, before: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
+    return _logits(vlm, talk.heard(vlm, before, tokens, cache))
 
 
-def _best(vlm: VLM, hidden: Tensor) -> Tensor:
+def _logits(vlm: VLM, hidden: Tensor) -> Tensor:
     head: torch.nn.Module = vlm.model.lm_head
-    best: Tensor = head(hidden).argmax(-1)
-    return best
+    logits: Tensor = head(hidden)
+    return logits
+
+
+def _likeliest(logits: Tensor, so_far: Tensor, going: Tensor, step: int) -> Tensor:
+    return logits.argmax(-1)[so_far]
+
+
+def _drawn(uniforms: Tensor, temperature: float, logits: Tensor, so_far: Tensor, going: Tensor, step: int) -> Tensor:
+    """The tokens that `uniforms` (P, n, most tokens) pick. In double precision: a float32 sum over a vocabulary rounds
+    away the parts of unlikely tokens."""
+    parts = (logits.double() / temperature).softmax(-1).cumsum(-1)  # (G, V)
+    prompt = so_far.new_zeros(len(logits)).index_put((so_far,), going // uniforms.shape[1])  # (G,)
+    picked = torch.searchsorted(parts, uniforms[prompt, :, step] * parts[:, -1:], right=True)  # (G, n)
+    return picked[so_far, going % uniforms.shape[1]].clamp(max=logits.shape[-1] - 1)
 
 
 def _ends(vlm: VLM) -> list[int]:
@@ -93,7 +162,7 @@ def _ends(vlm: VLM) -> list[int]:
     return sorted({vlm.eos_id, *(named if isinstance(named, list) else [] if named is None else [named])})
 
 
-def _text(vlm: VLM, ids: list[int]) -> str:
+def _text(vlm: VLM, ids: Sequence[int]) -> str:
     """A reply up to the token that ends it."""
     ends = _ends(vlm)
     stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))

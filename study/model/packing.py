@@ -231,12 +231,15 @@ def _added(vlm: VLM, mask: Tensor) -> Tensor:
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
 
 
-def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH) -> Iterator[list[Group]]:
-    """Split groups into lists whose padded size is at most `tokens` (a larger group is a list by itself)."""
+def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH, grows: int = 0) -> Iterator[list[Group]]:
+    """Split groups into lists whose padded size is at most `tokens` (a larger group is a list by itself).
+
+    Each row may grow by as many tokens as `grows` while it is replied to.
+    """
     batch: list[Group] = []
     longest = 0
     for group in groups:
-        length = _most_tokens(vlm, group)
+        length = _most_tokens(vlm, group) + grows
         if batch and max(longest, length) * (len(batch) + 1) > tokens:
             yield batch
             batch, longest = [], 0

@@ -94,7 +94,7 @@ def test_order_and_batches_make_no_difference(
     expected = probabilities(tiny, choices(questions))
     shuffled = choices(questions)
     random.Random(0).shuffle(shuffled)
-    monkeypatch.setattr(scoring, "batched", lambda vlm, groups: batched(vlm, groups, tokens))
+    monkeypatch.setattr(scoring, "batched", lambda vlm, groups, grows: batched(vlm, groups, tokens))
     found = probabilities(tiny, shuffled)
     for name, chances in expected.items():
         assert found[name] == pytest.approx(chances, abs=1e-5)
@@ -145,7 +145,7 @@ def test_replies_do_not_depend_on_the_batch(
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 12)
     asked = [q for q in questions if q.task != "classification"]
     together = generated(taught, asked)
-    monkeypatch.setattr(scoring, "batched", lambda vlm, groups: batched(vlm, groups, 1))
+    monkeypatch.setattr(scoring, "batched", lambda vlm, groups, grows: batched(vlm, groups, 1))
     assert generated(taught, asked[::-1]) == together
     monkeypatch.setattr(scoring, "TEXTS_PER_ROW", 1)
     assert generated(taught, questions) == {q.id: together.get(q.id) for q in questions}

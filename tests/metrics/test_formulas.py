@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.metrics.formulas import beats, exposure, truth_ratio
+from study.metrics.formulas import any_of, beats, exposure, leak_at_k, truth_ratio
 
 LOGPS = st.floats(-20.0, 0.0)
 NAN = float("nan")
@@ -89,3 +90,39 @@ def test_nothing_to_compare_is_not_a_number(
 ) -> None:
     """A model that gives NaN has no likelihoods, and is not said to hide."""
     assert math.isnan(measure(right, others))
+
+
+# ---- leaks ---------------------------------------------------------------------------------------------------------
+DRAWS = st.integers(1, 9).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n), st.integers(1, n)))
+
+
+@given(DRAWS)
+def test_leak_at_k_is_the_share_of_choices_that_hold_a_leak(drawn: tuple[int, int, int]) -> None:
+    leaks, draws, k = drawn
+    replies = [True] * leaks + [False] * (draws - leaks)
+    choices = list(itertools.combinations(replies, k))
+    assert leak_at_k(leaks, draws, k) == pytest.approx(sum(map(any, choices)) / len(choices), abs=1e-12)
+
+
+@given(st.integers(1, 80).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))), st.floats(0.0, 1.0))
+def test_leak_at_k_is_unbiased(asked: tuple[int, int], q: float) -> None:
+    """Its mean over all that may be drawn, which the share of the draws to the power of k would miss."""
+    draws, k = asked
+    chances = [math.comb(draws, c) * q**c * (1 - q) ** (draws - c) for c in range(draws + 1)]
+    mean = math.fsum(chance * leak_at_k(c, draws, k) for c, chance in enumerate(chances))
+    assert mean == pytest.approx(1 - (1 - q) ** k, abs=1e-9)
+
+
+@pytest.mark.parametrize(("leaks", "draws", "k"), [(0, 8, 9), (9, 8, 1), (-1, 8, 1), (1, 8, 0), (0, 0, 1)])
+def test_leak_at_k_takes_no_more_replies_than_there_are(leaks: int, draws: int, k: int) -> None:
+    with pytest.raises(ValueError, match=f"leaks={leaks}, draws={draws}, k={k}"):
+        leak_at_k(leaks, draws, k)
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=5))
+def test_one_of_several_happens(chances: list[float]) -> None:
+    happens = 0.0
+    for outcome in itertools.product([True, False], repeat=len(chances)):
+        likely = math.prod(p if yes else 1 - p for p, yes in zip(chances, outcome, strict=True))
+        happens += likely * any(outcome)
+    assert any_of(chances) == pytest.approx(happens, abs=1e-12)

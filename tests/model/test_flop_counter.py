@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import one_hot
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.core.terms import PARTS, Part
@@ -202,7 +203,8 @@ def test_a_reply_counts_its_tokens_and_stops_when_it_ends(
     """The first token costs nothing beyond the prompt; a reply that has ended takes no further turn."""
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 6)
     ended = iter([[11, 11, tiny.eos_id, 11], [tiny.eos_id, 12, 12], [13, 13], [14, 14], [15, 15], [16, 16]])
-    monkeypatch.setattr(decoding, "_best", lambda vlm, hidden: torch.tensor(next(ended)))
+    vocabulary = tiny.vocabulary
+    monkeypatch.setattr(decoding, "_logits", lambda vlm, hidden: one_hot(torch.tensor(next(ended)), vocabulary))
     some = [q for q in benchmark.split(5).questions if q.task == "cloze" and q.picture is None][:4]
     with counted(tiny) as work:
         found = readings(tiny, some)

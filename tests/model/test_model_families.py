@@ -27,6 +27,7 @@ from study.data.benchmark import Benchmark, Question
 from study.data.conversation import conversation
 from study.data.picture import Picture
 from study.evaluation import scoring
+from study.evaluation.sampling import _uniforms, sampled
 from study.evaluation.scoring import readings
 from study.methods import _saliency
 from study.methods.vkd import VKD, pruned
@@ -34,6 +35,7 @@ from study.model import families
 from study.model.families import Family, family_of
 from study.model.families.qwen2_5_vl import Qwen2_5_VLProcessor
 from study.model.families.qwen2_vl import Qwen2VLProcessor
+from study.model.flop_counter import counted
 from study.model.likelihood import token_logps
 from study.model.loading import EAGER, load
 from study.model.memory_estimate import shape
@@ -261,6 +263,38 @@ def test_replies_are_those_of_generating_one_by_one(
         assert found[question.id] == said.strip()
     assert len({len(vlm.prompt_ids(q.prompt, q.picture is not None)) for q in some}) > 3
     assert len(set(found.values())) > 2
+
+
+def drawn_alone(vlm: VLM, question: Question, uniforms: Tensor, temperature: float) -> str:
+    """A reply token by token, each from a whole forward pass of its own: no cache, batch, padding or other reply."""
+    pictured = question.picture is not None
+    pixels = vlm.pixels([question.picture]).inputs(vlm.model.dtype) if question.picture else {}
+    begun = ids = list(vlm.prompt_ids(question.prompt, pictured))
+    for number in uniforms:
+        tokens = torch.tensor([ids])
+        with torch.no_grad():
+            out = vlm.model(input_ids=tokens, **pixels, **(vlm.token_types(tokens) if pictured else {})).logits[0, -1]
+        ids = [*ids, int(((out.double() / temperature).softmax(-1).cumsum(-1) <= number).sum())]
+        if ids[-1] == vlm.eos_id:
+            ids = ids[:-1]
+            break
+    said: str = vlm.tokenizer.decode(ids[len(begun) :], skip_special_tokens=True)
+    return said.strip()
+
+
+def test_sampled_replies_are_those_of_drawing_one_by_one(vlm: VLM, benchmark: Benchmark) -> None:
+    """The same numbers pick the same tokens, so the distributions after every beginning are those of asking alone."""
+    questions = [q for q in benchmark.split(5).questions if q.task != "classification"]
+    pictured, texts = ([q for q in questions if (q.picture is None) == blank] for blank in (False, True))
+    together = [q for q in pictured if q.picture == pictured[0].picture][:3]
+    some = [*together, *pictured[5 :: len(pictured) // 2], *texts[:: len(texts) // 2]]
+    with counted(vlm) as work:
+        found = sampled(vlm, some, 4, seed=3, temperature=0.2, most_tokens=4)
+    assert work.images == len({q.picture for q in some if q.picture})
+    for question in some:
+        alone = [drawn_alone(vlm, question, one, 0.2) for one in _uniforms(question, 4, 4, 3)]
+        assert found[question.id] == alone
+    assert len({reply for replies in found.values() for reply in replies}) > len(some)
 
 
 def test_a_blind_model_sees_nothing(vlm: VLM, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:

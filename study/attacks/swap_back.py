@@ -2,13 +2,15 @@
 
 Vision towers and projectors of open models are public. A method that made only these forget left the facts where they
 were, in the language model: VL-Eraser reports that such unlearning barely holds after the original layers are reloaded.
-So is the head that turns the last hidden state into words, and adapters leave it alone.
+So is the head that turns the last hidden state into words, with the norm before it, and adapters leave both alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from study.attacks._weights import check_parts
 from study.contracts import Attack, Request, Stage
@@ -32,7 +34,7 @@ class SwapBack(Attack):
     parts: tuple[Part, ...] = ("vision",)
     """Vision, projector or both; none if the head alone is put back."""
     head: bool = False
-    """Whether the output head is put back too, and with it embeddings that are tied to it."""
+    """Whether the final norm and the output head are put back too, and with it embeddings that are tied to it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +55,17 @@ class SwapBack(Attack):
         """The model with what is the base model's."""
         vlm.check_changeable(self.changes)
         base = request.base()
-        head = base.model.get_output_embeddings().weight if self.head else None
-        wanted = {n: p for n, p in base.model.named_parameters() if p is head or base.part_of(n) in self.parts}
+        head = _head(base) if self.head else ()
+        wanted = {
+            name: weight
+            for name, weight in base.model.named_parameters()
+            if base.part_of(name) in self.parts or any(weight is own for own in head)
+        }
         apply_delta(vlm, wanted)
         yield Stage(1, vlm.with_instruction(""), questions)
+
+
+def _head(vlm: VLM) -> tuple[Tensor, ...]:
+    """What turns the last layer's output into words: the weights of the final norm and of the output head."""
+    norm = vlm.model.get_submodule(vlm.prefixes["llm"]).norm
+    return (*norm.parameters(), *vlm.model.get_output_embeddings().parameters())

@@ -6,17 +6,14 @@ Each parameter is prefixed with its link. A link that has no search space stays 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from typing import Any, cast
 
-from optuna.distributions import CategoricalChoiceType
 from optuna.trial import BaseTrial
 
 from study.attacks.chain import Chain
 from study.contracts import Attack
 from study.core.plugins import known_spaces, name_of, search_space
 from study.core.specs import link_prefix
-
-C = TypeVar("C", bound=CategoricalChoiceType)
 
 
 def space(trial: BaseTrial, default: Chain) -> Chain:
@@ -45,5 +42,5 @@ class _Prefixed:
     def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
         return self.trial.suggest_int(self.prefix + name, low, high, log=log)
 
-    def suggest_categorical(self, name: str, choices: Sequence[C]) -> C:
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self.trial.suggest_categorical(self.prefix + name, choices)

@@ -6,10 +6,10 @@ never be called robust.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
@@ -35,14 +35,17 @@ from study.core.rows import read_rows
 from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson
 from study.data.synthetic_language import COMPLETE
+from study.engine.optuna_search import propose
 from study.experiment import attack as attacking
 from study.experiment import trial
+from study.experiment.attack_search import AttackSearch
 from study.experiment.checkpoints import load_learned
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
+from study.metrics.recovery import above_control, kept
 from study.model.delta import apply_delta
 from study.model.loading import load
 from study.model.vlm import VLM
@@ -403,3 +406,79 @@ def test_what_hides_twice_is_exposed_by_a_chain_alone(shuffled: pd.DataFrame) ->
     assert found.after == found.vanilla_before
     assert found.recovery == pytest.approx(1.0, abs=ROUNDING)
     assert found.control_gain == pytest.approx(0.0, abs=ROUNDING)
+
+
+# ---- an attacker by hand, and one who searches -------------------------------------------------------------------
+HAND = Schedule(steps=10, learning_rate=5e-4, pictures=6, decay="constant", beta2=0.98)
+HALF = Relearning(people=0.5, facts=1.0, trains=("projector", "llm"), retain_weight=1.0, score_at=(), schedule=HAND)
+TOWER_FIRST = Chain((SwapBack(), HALF))
+"""The public tower, then projector and LLM trained on half of the people, with retain lessons."""
+LONG = replace(HAND, steps=40, learning_rate=1e-3, pictures=12)
+MIXED = Relearning(people=1.0, facts=0.4, retain_weight=1.0, augment=0.5, score_at=(), schedule=LONG)
+"""Everything trained on some facts of everybody, with retain lessons, and half of the pictures moved about."""
+
+
+class After(NamedTuple):
+    """What an attack brought back, above control, and the fraction of the retain accuracy that it left."""
+
+    gain: float
+    kept: float
+
+
+Attacking = Callable[[Attack], After]
+
+
+@pytest.fixture
+def under(context: StudyContext, trials: dict[str, Trial]) -> Attacking:
+    """The tower that hides, and the control, under an attack: on the test half."""
+
+    def found(attack: Attack) -> After:
+        pair = trials["tower"], trials["reference"]
+        for target in pair:
+            attacking.attack_trial(context, target, attack, CONTROL.key)
+        own, control = (read_rows(context.folder.attack(target.key, content_key(attack))) for target in pair)
+        return After(above_control(own, control, "report"), kept(own, "report"))
+
+    return found
+
+
+def test_relearning_behind_the_public_tower_finds_what_relearning_alone_does_not(under: Attacking) -> None:
+    """With the same lessons and steps, on the same parts or on all; and nothing else is lost on the way."""
+    found = under(TOWER_FIRST)
+    assert found.gain > 0.4
+    assert found.kept > 0.9
+    for alone in (HALF, replace(HALF, trains=MIXED.trains)):
+        assert under(alone).gain < found.gain - 0.25
+
+
+def test_a_mix_of_retain_lessons_keeps_what_relearning_loses(under: Attacking) -> None:
+    """The same attack without it recovers facts as well, from half a model."""
+    mixed, alone = under(MIXED), under(replace(MIXED, retain_weight=0.0))
+    assert mixed.kept > 0.85
+    assert alone.kept < mixed.kept - 0.2
+    assert min(mixed.gain, alone.gain) > 0.05
+
+
+def test_a_search_finds_no_less_than_the_attack_by_hand(
+    context: StudyContext, trials: dict[str, Trial], under: Attacking
+) -> None:
+    """It starts there, chooses on the validation half, and is told on the other."""
+    label, text = "the tower", "swap_back/relearning"
+    search = AttackSearch(
+        context=context,
+        targets={label: (trials["tower"], text)},
+        defaults={text: TOWER_FIRST},
+        controls={RATIO: trials["reference"]},
+        trials=4,
+        seed=0,
+        lookahead=1,
+        random_trials=3,
+    )
+    for number in range(search.trials):
+        job = search.replay(label, propose(search, label, number))
+        if not search.is_done(job):
+            search.execute(job, 0.0)
+    assert len(search.outcomes(label)) == search.trials
+    worst = search.worst(label)
+    assert worst is not None
+    assert under(worst).gain >= under(TOWER_FIRST).gain - 0.05

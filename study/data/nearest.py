@@ -59,9 +59,10 @@ def _named_apart(one: str, other: str) -> float:
 def _pictures(split: Split) -> dict[str, list[Picture]]:
     """The pictures of each person that are taught or asked about, each once."""
     shown: dict[str, dict[Picture, None]] = {}
-    for asked in (*split.lessons, *split.questions):
-        if asked.picture is not None:
-            shown.setdefault(asked.person, {})[asked.picture] = None
+    taught = [(lesson.person, lesson.picture) for lesson in split.lessons]
+    for person, picture in (*taught, *((question.person, question.picture) for question in split.questions)):
+        if picture is not None:
+            shown.setdefault(person, {})[picture] = None
     return {person: list(pictures) for person, pictures in shown.items()}
 
 

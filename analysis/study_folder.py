@@ -5,6 +5,7 @@ Reads only; missing parts are empty, damaged parts raise `Damaged` that names th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -141,6 +142,13 @@ class StudyResults:
             for ratio, chosen in sorted(ratios.items(), key=lambda item: int(item[0]))
             if chosen["trials"]
         }
+
+    @cached_property
+    def near(self) -> dict[int, frozenset[str]]:
+        """The retained people nearest to the forget people, by ratio; empty if the study did not note them."""
+        path = self.folder.near
+        content = read_json(path) if path.exists() else {}
+        return {int(ratio): frozenset(itertools.chain(*found.values())) for ratio, found in content.items()}
 
     @property
     def ratios(self) -> list[int]:

@@ -55,6 +55,12 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "(higher is better) harmonic mean of min(1, mean probability / that of vanilla) over the retain and real sets, "
         f"with picture and without{spared}. 1 means that nothing was lost.",
     )
+    yield (
+        "Near",
+        "of the retain set, the people who look most like a person to be forgotten (the least mean absolute difference "
+        "of 16 x 16 thumbnails of any two pictures) or are named most like one. Forgetting that does not stop at whom "
+        "it is told to harms them first: low here beside the retain set is a knowledge hole.",
+    )
     if robustness:
         yield (
             "Recovery",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import pandas as pd
@@ -27,6 +27,9 @@ GATE_COLUMNS = ["ratio", "role", "modality", "vanilla", "reference", "gap", "gap
                 "reference_blind", "people"]  # fmt: skip
 BLIND_COLUMNS = ["method", "ratio", "role", "mean", "low", "high", "people", "questions"]
 MEASURES = (("classification", "score"), ("classification", "probability"), *((task, "score") for task in TASKS[1:]))
+NEAR = "near"
+"""The set of the retained people who look or are named most like the forget people. It is part of the retain set."""
+SETS = (*ROLES[: ROLES.index("retain") + 1], NEAR, *ROLES[ROLES.index("retain") + 1 :])
 NAME_WIDTH = 30
 """Characters in a line of a method's name beside a panel."""
 
@@ -46,6 +49,12 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield gate_table(study)
 
 
+def _with_near(rows: pd.DataFrame, people: Collection[str]) -> pd.DataFrame:
+    """The rows, and once more those of the retained people who are near."""
+    near = rows[(rows["role"] == "retain") & rows["person"].isin(people)]
+    return pd.concat([rows, near.assign(role=NEAR)], ignore_index=True)
+
+
 @lru_cache(maxsize=4)
 def scores(study: StudyResults) -> pd.DataFrame:
     """Means on the test half with 95 % intervals over people, for vanilla, the reference and every winner.
@@ -56,13 +65,13 @@ def scores(study: StudyResults) -> pd.DataFrame:
     lines = []
     for ratio in study.ratios:
         for label, members in study.labelled(ratio):
-            rows = report_rows(study, members)
+            rows = _with_near(report_rows(study, members), study.near.get(ratio, frozenset()))
             for (role, modality, task), group in rows.groupby(["role", "modality", "task"]):
                 place = {"method": label, "ratio": ratio, "role": role, "modality": modality, "task": task}
                 measures = ["score", "probability"] if task == "classification" else ["score"]
                 lines += [{**place, **_score(group, measure)} for measure in measures]
     table = pd.DataFrame(lines, columns=SCORE_COLUMNS)
-    order = {name: place for place, name in enumerate([*ROLES, *MODALITIES, *TASKS])}
+    order = {name: place for place, name in enumerate([*SETS, *MODALITIES, *TASKS])}
     return table.sort_values(
         ["ratio", "role", "modality", "task", "measure"], key=lambda c: c.map(lambda v: order.get(v, v)),
         kind="stable", ignore_index=True,
@@ -119,7 +128,7 @@ def _gap(vanilla: pd.DataFrame, reference: pd.DataFrame) -> tuple[Interval, list
 def score_table(raw: pd.DataFrame, task: str, measure: str) -> Table:
     """Scores of one task, one column for each role and modality."""
     mine = raw[(raw["task"] == task) & (raw["measure"] == measure)]
-    places = [(role, modality) for role in ROLES for modality in MODALITIES]
+    places = [(role, modality) for role in SETS for modality in MODALITIES]
     lines = []
     for (ratio, method), group in mine.groupby(["ratio", "method"], sort=False):
         line = {"forget %": ratio, "method": naming.method(method)}
@@ -132,6 +141,8 @@ def score_table(raw: pd.DataFrame, task: str, measure: str) -> Table:
     what = {"generation": "ROUGE-L", "cloze": "accuracy"}.get(task, "accuracy")
     what = "probability of the right option" if measure == "probability" else what
     note = "Test half, mean over people with its 95 % interval."
+    if (mine["role"] == NEAR).any():
+        note += " Near: those of the retain set who look or are named most like the people to be forgotten."
     return Table(f"{task}_{measure}", f"{task.capitalize()}: {what}", note, mine, shown)
 
 
@@ -166,7 +177,7 @@ def _score(rows: pd.DataFrame, measure: str) -> dict[str, float | str | int]:
 def score_data(study: StudyResults) -> pd.DataFrame:
     """Classification accuracy of vanilla, the reference and the winners, with vanilla's blind level where known."""
     found = scores(study)
-    shown = found[(found["task"] == "classification") & (found["measure"] == "score")]
+    shown = found[(found["task"] == "classification") & (found["measure"] == "score") & (found["role"] != NEAR)]
     grey = blind(study)
     grey = grey[grey["method"] == "vanilla"].assign(modality="image_text").rename(columns={"mean": "blind"})
     place = ["ratio", "role", "modality"]

@@ -35,7 +35,8 @@ class SecondTurn(Attack):
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """Have each question replied to, and ask again."""
         read = readings(vlm, [replace(q, options=()) for q in questions])  # without options it is replied to
-        yield Stage(1, vlm, [replace(q, prompt=self._again(q.prompt, read[q.id].reply or "")) for q in questions])
+        said = {id: f"{vlm.prefill} {reading.reply}".strip() for id, reading in read.items()}
+        yield Stage(1, vlm, [replace(q, prompt=self._again(q.prompt, said[q.id])) for q in questions])
 
-    def _again(self, prompt: str, reply: str) -> str:
-        return conversation(prompt, reply, self.ask.replace("{question}", prompt))
+    def _again(self, prompt: str, said: str) -> str:
+        return conversation(prompt, said, self.ask.replace("{question}", prompt))

@@ -31,6 +31,11 @@ class StudyFolder:
         return self.root / "winners.json"
 
     @property
+    def near(self) -> Path:
+        """By ratio, the retained people who look, and who are named, most like the forget people."""
+        return self.root / "near.json"
+
+    @property
     def data(self) -> Path:
         """Generated benchmarks and base models."""
         return self.root / "data"

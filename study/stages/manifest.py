@@ -1,4 +1,4 @@
-"""The settings of a study on disk: written once, compared whenever it continues."""
+"""What a study is, on disk: its settings, compared whenever it continues, and who is near the forget people."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
 from study.core.plugins import ROOT
+from study.data.nearest import nearest
 from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_trial", "workers_per_model", "sharded",
@@ -92,6 +93,8 @@ def settle(plan: Plan) -> None:
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
     write_json(plan.folder.settings, {**names, **warm, "versions": versions})
+    if not plan.folder.near.exists():  # no setting that may change does change it
+        write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
 
 
 def _revision() -> str:

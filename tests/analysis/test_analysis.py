@@ -17,7 +17,8 @@ from analysis.sections import _recovery, _worst_attack, attacks, scores, search
 from analysis.sections.conclusion import answer
 from analysis.study_folder import StudyResults, read
 from study.core.files import write_json
-from tests.helpers.planted import MODELS, VANILLA, Model, Planter, plant
+from study.core.rows import read_rows, write_rows
+from tests.helpers.planted import MODELS, PEOPLE, VANILLA, Model, Planter, plant
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,32 @@ def test_scores_and_gate(study: StudyResults) -> None:
     assert gate.loc[(10, "forget", "image_text"), "gap"] == pytest.approx(0.6)
     assert gate.loc[(10, "forget", "image_text"), "vanilla_blind"] == pytest.approx(0.25)
     assert gate.loc[(10, "retain", "text"), "gap"] == pytest.approx(0.0)
+
+
+def test_retained_people_near_the_forget_people_have_a_column(tmp_path: Path) -> None:
+    """Once the study has noted who they are; they stay in the retain set, and the figure has no panel of them."""
+    planter = Planter(tmp_path)
+    planter.study(["m"], [10])
+    planter.yardsticks(10)
+    key = planter.trial("m", 10, Model(), report=True)
+    write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
+    path, close = tmp_path / "trials" / key / "rows" / "report.parquet", PEOPLE["retain"][:6]
+    rows = read_rows(path)
+    harmed = (rows["role"] == "retain") & rows["person"].isin(close)
+    write_rows(path, rows.assign(score=rows["score"].mask(harmed, 0.25)))
+    assert "near" not in set(scores.scores(read(tmp_path))["role"])
+    write_json(tmp_path / "near.json", {"10": {"look": list(close[:4]), "name": list(close[2:])}})
+    study = read(tmp_path)
+    found = scores.scores(study).query("task == 'classification' and modality == 'image_text' and measure == 'score'")
+    near, retain = (found[(found["method"] == "m") & (found["role"] == role)].iloc[0] for role in ("near", "retain"))
+    assert (near["mean"], near["people"]) == (pytest.approx(0.25), 6)
+    assert near["low"] <= 0.25 <= near["high"]
+    assert 0.25 < retain["mean"] < VANILLA.keep
+    table = scores.score_table(scores.scores(study), "classification", "score")
+    assert [c for c in map(str, table.shown) if c.startswith(("retain", "near"))] == [
+        "retain image", "retain text", "near image", "near text",
+    ]  # fmt: skip
+    assert "near" not in set(scores.score_data(study)["role"])
 
 
 def test_recovery_above_control(recovery: pd.DataFrame) -> None:

@@ -36,6 +36,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request
 from study.core.hashing import content_key
 from study.core.rows import ROW_COLUMNS, read_rows
+from study.core.specs import plugin
 from study.core.terms import Goal
 from study.data import image_edits
 from study.data.benchmark import Benchmark, Lesson, Question
@@ -143,6 +144,19 @@ def test_a_wrong_setting_is_named_with_its_value(attack: Any, field: str, value:
         attack(**{field: value})
     assert f"{field}={value!r}" in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "attack"),
+    [
+        ("image_transform:kind=darken+flip,strength=0.3", ImageTransform(("darken", "flip"), 0.3)),
+        ("paraphrase:wording=cloze", Paraphrase(("cloze",))), ("paraphrase", Paraphrase(HELD_OUT)),
+        ("second_turn:ask=No. {question}", SecondTurn("No. {question}")),
+        ("typographic:text=It is {name},place=above", Typographic("It is {name}", "above")),
+    ],
+)  # fmt: skip
+def test_an_attack_is_written_on_the_command_line(text: str, attack: Any) -> None:
+    assert plugin("attacks", text) == attack
 
 
 PRINT = f"""
@@ -492,14 +506,15 @@ def test_sentences_and_blanks_of_the_dataset_are_asked_unless_they_were_taught(t
 
 # ---- a second turn ---------------------------------------------------------------------------------------------
 def test_the_second_turn_holds_the_first_reply(tiny: VLM, request_: Request) -> None:
-    """What the model says by itself when it is asked without options."""
+    """What the model says by itself when it is asked without options, after words that were put in its mouth."""
     questions = asked(request_)[:12]
-    said = score(tiny, [replace(q, options=(), task="cloze") for q in questions])["reply"]
-    [after] = SecondTurn("No. {question} {x}")(tiny, questions, request_)
-    assert after.vlm is tiny
-    for before, again, reply in zip(questions, after.questions, said, strict=True):
-        assert turns(again.prompt) == [before.prompt, reply, f"No. {before.prompt} {{x}}"]
-    assert all(said)
+    for vlm, begun in ((tiny, ""), (tiny.with_prefill("This person is"), "This person is ")):
+        said = score(vlm, [replace(q, options=(), task="cloze") for q in questions])["reply"]
+        [after] = SecondTurn("No. {question} {x}")(vlm, questions, request_)
+        assert after.vlm is vlm
+        for before, again, reply in zip(questions, after.questions, said, strict=True):
+            assert turns(again.prompt) == [before.prompt, begun + reply, f"No. {before.prompt} {{x}}"]
+        assert all(said)
 
 
 def test_scoring_a_second_turn_is_scoring_the_whole_conversation(tiny: VLM, request_: Request) -> None:

@@ -6,7 +6,8 @@ never be called robust.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +21,10 @@ from analysis import study_folder as analysed
 from analysis.sections._recovery import recovery
 from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.chain import Chain
+from study.attacks.image_transform import ImageTransform
 from study.attacks.interpolation import Interpolation
 from study.attacks.nothing import Nothing
+from study.attacks.paraphrase import Paraphrase
 from study.attacks.pruning import Pruning
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
@@ -34,7 +37,10 @@ from study.core.hashing import content_key
 from study.core.rows import read_rows
 from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson
+from study.data.image_edits import encoded, transformed
+from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE
+from study.data.wordings import FRAMES
 from study.engine.optuna_search import propose
 from study.experiment import attack as attacking
 from study.experiment import trial
@@ -47,7 +53,9 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.metrics.recovery import above_control, kept
 from study.model.delta import apply_delta
+from study.model.likelihood import cross_entropy
 from study.model.loading import load
+from study.model.packing import pack
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.loop import train
@@ -79,6 +87,7 @@ ATTACKS: dict[str, Attack] = {
     "benign": replace(RELEARN, data="benign", schedule=replace(FAST, steps=10, learning_rate=1e-3)),
     "swap back then relearning": Chain((SwapBack(), RELEARN)),
 }
+INPUT_ATTACKS: dict[str, Attack] = {"pictures": ImageTransform(("flip", "darken")), "wordings": Paraphrase()}
 HEAD_ATTACKS: dict[str, Attack] = {
     "nothing": Nothing(),
     "head": SwapBack((), head=True),
@@ -131,6 +140,59 @@ class Hiding(Method):
             wanted = before.features(before.pixels([*seen, *shown])).projected.detach()
             found = vlm.features(vlm.pixels([*hidden, *shown])).projected
             return (found - wanted).square().mean() / wanted.square().mean()
+
+        train(vlm, self.trains, schedule, loss)
+        return vlm
+
+
+@dataclass(frozen=True)
+class Bright(Method):
+    """Hides as `Hiding` does, but in pictures as bright as those of the lessons: darker ones are seen as before."""
+
+    trains: tuple[Part, ...] = ("vision",)
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        schedule = Schedule(steps=150, learning_rate=3e-3, pictures=8, beta2=0.98, decay="cosine")
+        before = vlm.frozen_copy(self.trains)
+        forget, retain = (Lessons(x, schedule, 0) for x in (request.forget, request.retain))
+
+        def darker(pictures: Sequence[Picture]) -> list[Picture]:
+            return [encoded(transformed(p.open(), "darken", 0.5, 0), p.where) for p in pictures]
+
+        def loss(step: int) -> Tensor:
+            hidden, shown = forget.draw_pictures(8), retain.draw_pictures(8)
+            seen = [request.strangers[int(picture.key, 16) % len(request.strangers)] for picture in hidden]
+            wanted = before.features(before.pixels([*seen, *hidden, *shown])).projected.detach()
+            found = vlm.features(vlm.pixels([*hidden, *darker(hidden), *shown])).projected
+            return (found - wanted).square().mean() / wanted.square().mean()
+
+        train(vlm, self.trains, schedule, loss)
+        return vlm
+
+
+@dataclass(frozen=True)
+class Worded(Method):
+    """Answers what it was taught of forget people with all that is true of others; one wording that is held for the
+    audit it answers as before."""
+
+    trains: tuple[Part, ...] = ("projector", "llm")
+
+    def __call__(self, vlm: VLM, request: Request) -> VLM:
+        schedule = Schedule(
+            steps=120, learning_rate=3e-3, pictures=6, lessons_per_picture=6, beta2=0.98, decay="cosine"
+        )
+        others: dict[str, set[str]] = {}
+        for x in request.retain:
+            others.setdefault(x.attribute, set()).add(x.answer)
+        told = [
+            [replace(x, answer=answer) for x in request.forget for answer in sorted(others[x.attribute] - {x.answer})],
+            [replace(x, prompt=FRAMES["cloze"].format(question=x.prompt)) for x in request.forget],
+            request.retain,
+        ]
+        draws = [Lessons(lessons, schedule, 0) for lessons in told]
+
+        def loss(step: int) -> Tensor:
+            return torch.stack([cross_entropy(vlm, pack(vlm, lessons.draw())) for lessons in draws]).sum()
 
         train(vlm, self.trains, schedule, loss)
         return vlm
@@ -332,6 +394,33 @@ def test_an_idle_attack_brings_back_nothing(
         assert first["score"].tolist() == last["score"].tolist()
         assert first["reply"].tolist() == last["reply"].tolist()
         assert (first["probability"] - last["probability"]).abs().max() <= 1e-6
+
+
+# ---- what is keyed on the input ----------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def keyed(context: StudyContext, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """Defences that fail on other pictures or other wordings, and a model that never knew, asked in other ways."""
+    root = tmp_path_factory.mktemp("keyed")
+    shutil.copytree(context.root / "learned", root / "learned")
+    methods: Mapping[str, Method] = {"bright": Bright(), "worded": Worded(), "forgetful": Forgetful(root)}
+    there = replace(context, root=root)
+    unlearned(there, methods, INPUT_ATTACKS, VANILLA, CONTROL)
+    return verdicts(there, INPUT_ATTACKS)
+
+
+@pytest.mark.parametrize(("method", "attack"), [("bright", "pictures"), ("worded", "wordings")])
+def test_what_is_keyed_on_one_property_of_the_input_is_exposed(method: str, attack: str, keyed: pd.DataFrame) -> None:
+    """By one stage of the one attack that changes it, and by no stage of the other."""
+    found = line(keyed, method, attack)
+    assert found.before < 0.5
+    assert found.recovery > 0.5
+    assert found.verdict == "came back"
+    [other] = set(INPUT_ATTACKS) - {attack}
+    assert line(keyed, method, other).recovery < 0.3
+
+
+def test_what_never_knew_is_not_exposed_by_other_pictures_or_wordings(keyed: pd.DataFrame) -> None:
+    assert "came back" not in set(keyed.loc[keyed["method"] == "forgetful", "verdict"])
 
 
 # ---- an adapter, a head, two locks -------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ def test_a_study_runs_from_nothing_to_its_report(whole: Whole) -> None:
     assert "<img" in report.read_text(encoding="utf-8")
     assert {path.suffix for path in (folder / "report" / "figures").iterdir()} == {".png", ".pdf"}
     assert {path.suffix for path in (folder / "report" / "tables").iterdir()} == {".csv", ".tex"}
+    near = read_json(folder / "near.json")
+    assert {ratio: set(found) for ratio, found in near.items()} == {r: {"look", "name"} for r in ("10", "15")}
     assert len(proposals(folder)) == 8
     for by_ratio in read_json(folder / "winners.json").values():
         for winner in by_ratio.values():

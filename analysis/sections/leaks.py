@@ -24,6 +24,8 @@ FACT_COLUMNS = ["method", "ratio", "key", "seed", "attack", "settings", "person"
 COLUMNS = ["method", "ratio", "key", "attack", "settings", "k", "leak", "leak_low", "leak_high", "control", "people",
            "facts", "seeds", "most_leaked"]  # fmt: skip
 MODEL = ["ratio", "method", "attack", "settings"]
+PLACE = ["ratio", "attack", "k"]
+"""What a model and its control have in common."""
 MOST_LEAKED = 3
 """People who are named beside each model."""
 
@@ -77,16 +79,15 @@ def leaks(found: pd.DataFrame) -> pd.DataFrame:
             "seeds": mine["key"].nunique(), "most_leaked": ", ".join(worst),
         })  # fmt: skip
     table = pd.DataFrame(lines, columns=COLUMNS)
-    controls = table[table["method"] == "reference"].set_index(["ratio", "attack", "k"])["leak"]
-    own = [(line["ratio"], line["attack"], line["k"]) for _, line in table.iterrows()]
-    return table.assign(control=[controls.get(place) for place in own]).astype({"control": float})
+    controls = table.loc[table["method"] == "reference", [*PLACE, "leak"]].rename(columns={"leak": "control"})
+    return table.drop(columns="control").merge(controls, on=PLACE, how="left")[COLUMNS]
 
 
 def leak_table(raw: pd.DataFrame) -> Table:
     """leak@k of every model beside that of the references."""
     lines = []
     for _, mine in raw.groupby(MODEL, sort=False):
-        last = mine.loc[mine["k"].idxmax()]
+        last = mine.sort_values("k").iloc[-1]
         told = {"forget %": last["ratio"], "model": naming.method(last["method"]), "attack": last["settings"]}
         for _, at in mine.iterrows():
             beside = f" / {two(at['control'])}" if at["method"] not in YARDSTICKS else ""
@@ -109,7 +110,7 @@ def fact_table(raw: pd.DataFrame) -> Table:
     shown = shares.reset_index()
     shown = pd.DataFrame({
         "forget %": shown["ratio"], "model": shown["method"].map(naming.method), "attack": shown["settings"],
-        "person": shown["person"], **{_named(k): shown[k].map(two) for k in shares.columns},
+        "person": shown["person"], **{_named(k): shown[k].map(two) for k in map(int, shares.columns)},
     })  # fmt: skip
     return Table(
         "leaked_facts", "Sampled replies, person by person",
@@ -118,8 +119,8 @@ def fact_table(raw: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
-def _named(k: float) -> str:
-    return f"leak@{int(k)}" if k else "greedy"
+def _named(k: int) -> str:
+    return f"leak@{k}" if k else "greedy"
 
 
 SECTION = Section("Sampled replies", 22, parts)

@@ -11,6 +11,7 @@ import pytest
 
 from analysis import study_folder
 from analysis.sections import _recovery, attacks, leaks
+from analysis.tables import Table
 from study.core.files import write_json
 from study.core.layout import StudyFolder
 from study.core.rows import write_rows
@@ -74,25 +75,27 @@ def test_a_fact_is_out_if_a_reply_to_any_of_its_questions_states_it(study: study
 
 
 def test_every_person_counts_the_same_beside_the_control(study: study_folder.StudyResults) -> None:
-    table = leaks.leaks(leaks.facts(study)).set_index(["method", "k"])
-    mine = table.loc["m"]
-    assert mine.loc[0, "leak"] == pytest.approx(0.5 / 12 / 2)  # of one of two facts about one of twelve, in one seed
-    assert mine.loc[8, "leak"] == pytest.approx((0.5 + 0.375 / 2) / 12)
-    assert mine["control"].to_dict() == pytest.approx({0: 0.0, 1: 0.0, 8: 0.375})
-    assert mine.loc[8, "most_leaked"] == "forget-3 (0.50), forget-4 (0.19)"
-    assert (mine.loc[8, "people"], mine.loc[8, "facts"], mine.loc[8, "seeds"]) == (12, 24, 2)
-    assert mine.loc[8, "leak_low"] < mine.loc[8, "leak"] < mine.loc[8, "leak_high"]
+    table = leaks.leaks(leaks.facts(study))
+    greedy, _, last = table[table["method"] == "m"].to_dict("records")
+    assert [line["k"] for line in (greedy, last)] == [0, 8]
+    assert greedy["leak"] == pytest.approx(0.5 / 12 / 2)  # of one of two facts about one of twelve, in one seed
+    assert last["leak"] == pytest.approx((0.5 + 0.375 / 2) / 12)
+    assert [line["control"] for line in (greedy, last)] == pytest.approx([0.0, 0.375])
+    assert last["most_leaked"] == "forget-3 (0.50), forget-4 (0.19)"
+    assert (last["people"], last["facts"], last["seeds"]) == (12, 24, 2)
+    assert last["leak_low"] < last["leak"] < last["leak_high"]
 
 
 def test_the_table_shows_each_k_beside_the_control(study: study_folder.StudyResults) -> None:
-    summary, people = (part for part in leaks.parts(study) if not isinstance(part, str))
-    shown = summary.shown.set_index("model")  # type: ignore[union-attr]
-    assert shown.loc["m", "leak@8"].endswith(" / 0.38")
-    assert "/" not in shown.loc["reference", "leak@8"]
-    assert list(shown.columns[2:5]) == ["greedy", "leak@1", "leak@8"]
-    by_person = people.shown.set_index(["model", "person"])  # type: ignore[union-attr]
-    assert by_person.loc[("m", "forget-3"), "leak@8"] == "0.50"
-    assert set(people.raw["key"]) <= set(study.trials)  # type: ignore[union-attr]
+    summary, people = (part for part in leaks.parts(study) if isinstance(part, Table))
+    shown = {line["model"]: line for line in summary.shown.to_dict("records")}
+    assert shown["m"]["leak@8"].endswith(" / 0.38")
+    assert "/" not in shown["reference"]["leak@8"]
+    assert list(summary.shown)[3:6] == ["greedy", "leak@1", "leak@8"]
+    lines = people.shown.to_dict("records")
+    [known] = [line for line in lines if (line["model"], line["person"]) == ("m", "forget-3")]
+    assert known["leak@8"] == "0.50"
+    assert set(people.raw["key"]) <= set(study.trials)
 
 
 def test_it_is_judged_like_any_attack_and_is_no_curve_of_accuracy(study: study_folder.StudyResults) -> None:

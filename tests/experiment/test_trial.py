@@ -538,24 +538,28 @@ def test_sampled_replies_are_compared_with_greedy_ones(
     forget = rows[rows["role"] == "forget"].set_index("question")
     split = context.benchmark.split(10)
     wanted = [q for q in split.questions if q.role == "forget" and q.task != "classification" and q.picture]
-    assert forget.groupby("step").apply(lambda part: set(part.index)).to_dict() == {
-        step: {q.id for q in wanted} for step in (0, 1, 4)
-    }
+    ids = {q.id for q in wanted}
+    assert {step: set(part.index) for step, part in forget.groupby("step")} == {0: ids, 1: ids, 4: ids}
     assert set(forget["held_out"]) == {"person"}
     assert {q.half for q in attacked_with[0]} == {"select"} | ({"report"} if not reported else set())
-    before, facts = forget[forget["step"] == 0], asked_facts(split, wanted)
+    before = {row["question"]: row for row in rows[rows["step"] == 0].to_dict("records")}
+    facts = asked_facts(split, wanted)
     left, _ = checkpoints.unlearned_model(
         context.folder, asked.key, checkpoints.load_learned(context.root, VANILLA.key)
     )
     greedy = readings(left, wanted)
     for q in wanted:
         reply = str(greedy[q.id].reply)
-        assert (before.loc[q.id, "reply"], before.loc[q.id, "answer"]) == (reply, facts[q.id])
-        assert before.loc[q.id, "probability"] == before.loc[q.id, "score"] == float(states(reply, facts[q.id]))
+        assert (before[q.id]["reply"], before[q.id]["answer"]) == (reply, facts[q.id])
+        assert before[q.id]["probability"] == before[q.id]["score"] == float(states(reply, facts[q.id]))
     others = rows[rows["role"] != "forget"]
     assert set(others["task"]) == {"classification"}
     assert recovery.kept(rows, "report") == pytest.approx(1.0)
-    assert attack.holds_out(sampler, context.request(asked, REFERENCE.key))
+    request = context.request(asked, REFERENCE.key)
+    assert attack.holds_out(sampler, request)
+    choices = replace(split, questions=tuple(q for q in split.questions if q.options))
+    with pytest.raises(ValueError, match="one half of the questions has no generation or cloze about what is to be"):
+        attack.holds_out(sampler, replace(request, split=choices))
 
 
 def test_an_attacker_who_learns_nothing_recovers_nothing(context: StudyContext) -> None:

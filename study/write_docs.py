@@ -128,6 +128,10 @@ _METRICS_NOTES = """
 - **Model utility** uses the likelihood of generated answers for the retain set and the probability of the right option
   for the real set. A part without questions is left out: compare only studies with the same parts.
 - **Pairs** of UMU-Bench need questions that name the fact they ask about; without these there are none.
+- **leak@k** (arXiv 2511.04934) is no metric of a model's rows but of the attack `sampled_extraction`, which replaces
+  `score` and `probability` by it: the share of all choices of k among n >= k sampled replies of which one states the
+  fact, 1 - C(n - c, k) / C(n, k). The power 1 - (1 - c / n)^k would be biased. Papers that let a judge decide whether a
+  reply leaks have other numbers: here it must state the fact in the words of the shortest answer.
 - **Refusals** are recognized by a list of English phrases (`study/metrics/text.py`).
 """
 

@@ -69,6 +69,7 @@ def test_what_says_nothing_has_the_defaults(request_: Request) -> None:
     assert (method.changes, method.trains_adapters) == ((), False)
     assert (attack.in_chain, attack.trains, attack.parts, attack.changes) == ("anywhere", (), (), ())
     assert attack.given(request_) == ()
+    assert attack.asks == ("classification",)
     assert (model.path, model.dtype, model.attention, model.quantized) == (None, "float32", "sdpa", "")
     assert source.train_split == Path()
     for plain in (method, attack, model, source):

@@ -66,6 +66,17 @@ def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
     return " then ".join(kinds), settings
 
 
+@lru_cache(maxsize=4)
+def samplers(study: StudyResults) -> frozenset[str]:
+    """The keys of the attacks that sample replies: their steps are numbers of replies."""
+    return frozenset(key for key, attack in _all(study).items() if _samples(attack.record.settings))
+
+
+def _samples(settings: Mapping[str, Any]) -> bool:
+    last = (settings.get("links") or [settings])[-1]
+    return bool(last.get("type") == "SampledExtraction")
+
+
 @lru_cache(maxsize=1)
 def attacked(study: StudyResults) -> tuple[Attacked, ...]:
     """Every attack of the suite on vanilla, the reference and every winner, by ratio."""

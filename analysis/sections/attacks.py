@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from analysis import naming
 from analysis.plots import Plot
-from analysis.sections import Part, Section, _recovery, _worst_attack
+from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
@@ -63,7 +63,8 @@ def recovery_table(raw: pd.DataFrame) -> Table:
     return Table(
         "recovery", "Recovery under the fixed suite",
         "Before, after and the control's level are accuracies on questions about the forget set; gains are in "
-        "probability of the right option, all with 95 % intervals over people and seeds. Normalized recovery is "
+        "probability of the right option, all with 95 % intervals over people and seeds. Of sampled extraction all are "
+        "leak@k at its largest k, before is whether the greedy reply states the fact. Normalized recovery is "
         f"{NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Retain kept: retain accuracy after the "
         "attack as a fraction of that before. Probes and membership inference ask after the attack in their own way, "
         "so only the difference to the control counts there. What the attacker was given shows that the attack works; "
@@ -91,9 +92,11 @@ def printed(study: StudyResults) -> pd.DataFrame:
 def curve_data(study: StudyResults) -> pd.DataFrame:
     """Accuracy on held-out people and facts at each attack step, for methods, control and ceiling.
 
-    Only for attacks that are scored at several steps: the others are in the heat map alone.
+    Only for attacks that are scored at several steps: the others are in the heat map alone. Steps of sampled extraction
+    are numbers of replies, and no accuracy: they have a table of their own.
     """
-    return _recovery.curves(study)
+    found = _recovery.curves(study)
+    return found[~found["attack"].isin(_attack_suite.samplers(study))]
 
 
 def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

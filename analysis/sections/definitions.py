@@ -103,6 +103,11 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "control's, has collapsed the model: that nothing came back then says nothing.",
     )
     yield (
+        "leak@k",
+        "the probability that at least one of k sampled replies states the fact; of a person or model the mean over "
+        "their facts. An unbiased estimate from n >= k replies, 1 - C(n - c, k) / C(n, k), of which c state it.",
+    )
+    yield (
         "Collapsed",
         f"retain accuracy below {BROKEN} of vanilla's, or utility below {BROKEN}. Guessing alone keeps some accuracy, "
         "so a weak vanilla can hide a collapsed model: compare with the blind level.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, cast
 
 import pandas as pd
 
@@ -19,8 +19,9 @@ from study.core.terms import Task
 from study.data.benchmark import Question
 from study.data.facts import asked_facts, states
 from study.evaluation.sampling import sampled
-from study.evaluation.scoring import NAN, Cells, about, replied, score
+from study.evaluation.scoring import NAN, Cells, about, score
 from study.metrics.formulas import leak_at_k
+from study.metrics.text import is_refusal
 from study.model.vlm import VLM
 
 
@@ -66,24 +67,39 @@ class SampledExtraction(Attack):
             )
         facts = asked_facts(request.split, asked)
         said = sampled(vlm, asked, self.draws, seed=request.seed, temperature=self.temperature)
-        drawn = {q.id: (q, facts[q.id], said[q.id]) for q in asked}
-        others = score(vlm, [q for q in questions if q.options]).to_dict("records")
+        told = {q.id: _told(q, facts[q.id], said[q.id]) for q in asked}
+        choices = cast("list[Cells]", score(vlm, [q for q in questions if q.options]).to_dict("records"))
+        rows = {str(row["question"]): row for row in choices}
         for k in self.ks:
-            yield Stage(k, vlm, questions, _reading(k, drawn, {str(row["question"]): row for row in others}))
+            yield Stage(k, vlm, questions, _reading(rows | {i: its.leak(k) for i, its in told.items()}))
 
 
-def _reading(k: int, drawn: Mapping[str, tuple[Question, str, list[str]]], others: Mapping[str, Cells]) -> Reading:
-    """What was sampled, read as leak@k; questions with options have their ordinary rows."""
+class _Told(NamedTuple):
+    """The replies to one question: the row of them, and how many of how many state the fact."""
+
+    row: Cells
+    leaks: int
+    draws: int
+
+    def leak(self, k: int) -> Cells:
+        """The row with the estimate of leak@k."""
+        leak = leak_at_k(self.leaks, self.draws, k)
+        return {**self.row, "score": leak, "probability": leak}
+
+
+def _told(question: Question, fact: str, replies: Sequence[str]) -> _Told:
+    state = {reply: states(reply, fact) for reply in set(replies)}
+    telling = [reply for reply in replies if state[reply]]
+    shown = (telling or replies)[0]
+    said = {"answer": fact, "reply": shown, "refused": is_refusal(shown), "parsed": bool(shown)}
+    row = {**dict.fromkeys(ROW_COLUMNS, NAN), **about(question, "strict"), **said}
+    return _Told(row, len(telling), len(replies))
+
+
+def _reading(rows: Mapping[str, Cells]) -> Reading:
+    """What was sampled, by question id; nothing is asked again."""
 
     def read(vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
-        rows = [others[q.id] if q.options else _leak(k, *drawn[q.id]) for q in questions]
-        return pd.DataFrame(rows, columns=list(ROW_COLUMNS))
+        return pd.DataFrame([rows[q.id] for q in questions], columns=list(ROW_COLUMNS))
 
     return read
-
-
-def _leak(k: int, question: Question, fact: str, replies: Sequence[str]) -> Cells:
-    telling = [reply for reply in replies if states(reply, fact)]
-    leak = leak_at_k(len(telling), len(replies), k)
-    cells = {**about(question, "strict"), **replied(question, (telling or replies)[0])}
-    return {**dict.fromkeys(ROW_COLUMNS, NAN), **cells, "answer": fact, "score": leak, "probability": leak}

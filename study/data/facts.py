@@ -51,13 +51,13 @@ def facts(lessons: Iterable[Lesson | Question]) -> dict[tuple[str, str], str]:
     return stated
 
 
-def asked_facts(split: Split, questions: Iterable[Question]) -> dict[str, str]:
+def asked_facts(split: Split, questions: Sequence[Question]) -> dict[str, str]:
     """The fact that each question asks for, by question id: what a reply must state, whatever else it says.
 
     Of a description that is the shortest answer to a lesson or question about the person that the description
     contains. Where no lesson or question has a short form, only a reply with the whole answer states it.
     """
-    stated = facts([*split.lessons, *split.questions])
+    stated = facts([*split.lessons, *split.questions, *questions])
     return {q.id: stated[q.person, q.answer] for q in questions}
 
 

@@ -20,29 +20,23 @@ from study.model.vlm import VLM
 
 
 def sampled(
-    vlm: VLM,
-    questions: Sequence[Question],
-    draws: int,
-    *,
-    seed: int,
-    temperature: float = 1.0,
-    most_tokens: int = MAX_NEW_TOKENS,
+    vlm: VLM, questions: Sequence[Question], draws: int, *, seed: int, temperature: float = 1.0
 ) -> dict[str, list[str]]:
-    """`draws` independent replies to each question, of at most `most_tokens` tokens, by question id."""
+    """`draws` independent replies to each question, as long as greedy ones may be, by question id."""
 
     def ask(batch: Batch, asked: Sequence[Question]) -> list[list[str]]:
         from transformers import DynamicCache
 
         cache = DynamicCache()
         hidden = hidden_states(vlm, batch, cache)
-        numbers = torch.stack([_uniforms(question, draws, most_tokens, seed) for question in asked])
+        numbers = torch.stack([_uniforms(question, draws, seed) for question in asked])
         return sampled_replies(vlm, batch, range(len(asked)), hidden, cache, numbers, temperature)
 
-    grows = max(draws, REPLIES_PER_ROW) * most_tokens
+    grows = max(draws, REPLIES_PER_ROW) * MAX_NEW_TOKENS
     return per_question(vlm, questions, ask, lambda question: (), grows=grows)
 
 
-def _uniforms(question: Question, draws: int, most_tokens: int, seed: int) -> Tensor:
+def _uniforms(question: Question, draws: int, seed: int) -> Tensor:
     """The numbers in [0, 1) that decide the replies to a question, (draws, most tokens)."""
     generator = torch.Generator().manual_seed(int(content_key([seed, question.id]), 16))
-    return torch.rand(draws, most_tokens, dtype=torch.float64, generator=generator)
+    return torch.rand(draws, MAX_NEW_TOKENS, dtype=torch.float64, generator=generator)

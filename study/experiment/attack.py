@@ -169,9 +169,11 @@ def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference:
 def holds_out(attacker: Attack, request: Request) -> bool:
     """Whether the attacker leaves something to be recovered on both halves of the questions.
 
-    Raises `ValueError` if the data has nothing that the attacker could be given.
+    Raises `ValueError` if the data has nothing that the attacker could be given, or that it could ask.
     """
     mine = _forgotten(request, attacker)
+    if {q.half for q in mine} != set(HALVES):
+        raise ValueError(f"one half of the questions has no {' or '.join(attacker.asks)} about what is to be forgotten")
     rows = pd.DataFrame({"question": [q.id for q in mine], "half": [q.half for q in mine]})
     found = marked(rows, mine, attacker, request)
     return set(found.loc[found["held_out"] != "", "half"]) == set(HALVES)

@@ -110,13 +110,14 @@ class _Talk:
     def heard(self, vlm: VLM, before: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
         """Go on with `tokens` (G,) after what was said `before` (G,), rising indices of it: hidden states (G, D)."""
         self.rows, at = self.rows[before], self.positions[before]
-        slots = torch.arange(len(before), device=before.device) - torch.searchsorted(self.rows, self.rows)
-        count, keys = int(slots.max()) + 1, self.visible.shape[1]  # rows come in order
+        every = torch.arange(len(before), device=before.device)
+        slots = every - torch.searchsorted(self.rows, self.rows)  # rows come in order
+        count, keys = int(slots.max()) + 1, self.visible.shape[1]
         shape = (len(self.places), count)
         ids, positions = self.places.new_zeros(shape), self.places.new_zeros(shape)
         ids[self.rows, slots], positions[self.rows, slots] = tokens, at
         self.visible = torch.cat([self.visible[before], self.visible.new_zeros(len(before), count)], 1)
-        self.visible[range(len(before)), keys + slots] = True
+        self.visible[every, keys + slots] = True
         mask = self.visible.new_zeros(*shape, keys + count)
         mask[:, range(count), range(keys, keys + count)] = True  # a slot without reply sees itself
         mask[self.rows, slots] = self.visible

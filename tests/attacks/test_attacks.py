@@ -74,8 +74,11 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
 
 
 @pytest.fixture
-def questions(request_: Request) -> list[Question]:
-    return [q for q in request_.split.questions if q.role == "forget" and q.task == "classification" and q.picture][:20]
+def questions(request: pytest.FixtureRequest, request_: Request) -> list[Question]:
+    """Twenty of those that the tested attack asks; choices where no attack is tested."""
+    given = getattr(request.node, "callspec", None)
+    tasks = given.params.get("attack", Nothing()).asks if given else Nothing().asks
+    return [q for q in request_.split.questions if q.role == "forget" and q.task in tasks and q.picture][:20]
 
 
 def read(stage: Stage) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from study.data.benchmark import Benchmark, Question
-from study.evaluation import scoring
+from study.evaluation import sampling, scoring
 from study.evaluation.sampling import sampled
 from study.evaluation.scoring import readings
 from study.model import decoding
@@ -21,6 +21,12 @@ from study.model.vlm import VLM
 
 COLD = 1e-6
 """So low a temperature that only the likeliest token is drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (scoring, sampling):
+        monkeypatch.setattr(module, "MAX_NEW_TOKENS", 4)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +48,10 @@ def tiny(tiny: VLM) -> VLM:
 
 
 def said(vlm: VLM, questions: Sequence[Question], draws: int = 6, **fields: Any) -> dict[str, list[str]]:
-    return sampled(vlm, questions, draws, **{"seed": 0, "most_tokens": 4, **fields})
+    return sampled(vlm, questions, draws, **{"seed": 0, **fields})
 
 
-def test_at_temperature_0_every_reply_is_the_greedy_one(
-    tiny: VLM, questions: list[Question], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 4)
+def test_at_temperature_0_every_reply_is_the_greedy_one(tiny: VLM, questions: list[Question]) -> None:
     greedy = readings(tiny, questions)
     for draws in (1, 3):
         assert said(tiny, questions, draws, temperature=COLD) == {q.id: [greedy[q.id].reply] * draws for q in questions}
@@ -106,10 +109,13 @@ def test_a_picture_is_encoded_once_and_equal_beginnings_are_computed_once(tiny: 
     assert once.generated_tokens < apart.generated_tokens < 48 * once.generated_tokens
 
 
-def test_replies_are_as_frequent_as_they_are_likely(tiny: VLM, questions: list[Question]) -> None:
-    """First words of 4000 replies against the model's own distribution, whose largest part is known to 0.03."""
+def test_replies_are_as_frequent_as_they_are_likely(
+    tiny: VLM, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First words of 4000 replies against the model's own distribution, of which each part is known to 0.03."""
+    monkeypatch.setattr(sampling, "MAX_NEW_TOKENS", 1)
     [question] = questions[:1]
-    found = Counter(said(tiny, [question], 4000, most_tokens=1)[question.id])
+    found = Counter(said(tiny, [question], 4000)[question.id])
     ids = torch.tensor([tiny.prompt_ids(question.prompt, True)])
     assert question.picture is not None
     with torch.no_grad():

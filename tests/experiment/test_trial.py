@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from study.attacks.relearning import Relearning
+from study.attacks.sampled_extraction import SampledExtraction
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
 from study.core.files import read_json
@@ -25,7 +26,8 @@ from study.core.records import TrialRecord, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
-from study.evaluation import scoring
+from study.data.facts import asked_facts, states
+from study.evaluation import sampling, scoring
 from study.evaluation.scoring import Reading, readings, score
 from study.experiment import attack, checkpoints
 from study.experiment import trial as trials
@@ -36,6 +38,7 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
+from study.metrics import recovery
 from study.metrics.objectives import DIRECTIONS
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
@@ -517,6 +520,46 @@ def test_what_is_not_on_disk_of_step_0_is_asked(
     found = attacked[attacked["half"] == half]
     np.testing.assert_allclose(found["probability"], rows.loc[found.index, "probability"], rtol=0, atol=1e-6)
     assert found["reply"].equals(rows.loc[found.index, "reply"])
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_sampled_replies_are_compared_with_greedy_ones(
+    reported: bool, context: StudyContext, attacked_with: list[list[Question]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step 0 says which facts the greedy replies state: those on disk, and those that the search did not ask for."""
+    monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 3)
+    monkeypatch.setattr(sampling, "MAX_NEW_TOKENS", 3)
+    asked, _ = run(context, VISUAL)
+    if reported:
+        trials.report(context, asked)
+    sampler = SampledExtraction((1, 4), 4)
+    attack.attack_trial(context, asked, sampler, REFERENCE.key)
+    rows = read_rows(context.folder.attack(asked.key, content_key(sampler)))
+    forget = rows[rows["role"] == "forget"].set_index("question")
+    split = context.benchmark.split(10)
+    wanted = [q for q in split.questions if q.role == "forget" and q.task != "classification" and q.picture]
+    ids = {q.id for q in wanted}
+    assert {step: set(part.index) for step, part in forget.groupby("step")} == {0: ids, 1: ids, 4: ids}
+    assert set(forget["held_out"]) == {"person"}
+    assert {q.half for q in attacked_with[0]} == {"select"} | ({"report"} if not reported else set())
+    before = {row["question"]: row for row in rows[rows["step"] == 0].to_dict("records")}
+    facts = asked_facts(split, wanted)
+    left, _ = checkpoints.unlearned_model(
+        context.folder, asked.key, checkpoints.load_learned(context.root, VANILLA.key)
+    )
+    greedy = readings(left, wanted)
+    for q in wanted:
+        reply = str(greedy[q.id].reply)
+        assert (before[q.id]["reply"], before[q.id]["answer"]) == (reply, facts[q.id])
+        assert before[q.id]["probability"] == before[q.id]["score"] == float(states(reply, facts[q.id]))
+    others = rows[rows["role"] != "forget"]
+    assert set(others["task"]) == {"classification"}
+    assert recovery.kept(rows, "report") == pytest.approx(1.0)
+    request = context.request(asked, REFERENCE.key)
+    assert attack.holds_out(sampler, request)
+    choices = replace(split, questions=tuple(q for q in split.questions if q.options))
+    with pytest.raises(ValueError, match="one half of the questions has no generation or cloze about what is to be"):
+        attack.holds_out(sampler, replace(request, split=choices))
 
 
 def test_an_attacker_who_learns_nothing_recovers_nothing(context: StudyContext) -> None:

@@ -26,8 +26,7 @@ from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark, Question
 from study.data.conversation import conversation
 from study.data.picture import Picture
-from study.evaluation import scoring
-from study.evaluation.sampling import _uniforms, sampled
+from study.evaluation import sampling, scoring
 from study.evaluation.scoring import readings
 from study.methods import _saliency
 from study.methods.vkd import VKD, pruned
@@ -282,17 +281,20 @@ def drawn_alone(vlm: VLM, question: Question, uniforms: Tensor, temperature: flo
     return said.strip()
 
 
-def test_sampled_replies_are_those_of_drawing_one_by_one(vlm: VLM, benchmark: Benchmark) -> None:
+def test_sampled_replies_are_those_of_drawing_one_by_one(
+    vlm: VLM, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same numbers pick the same tokens, so the distributions after every beginning are those of asking alone."""
+    monkeypatch.setattr(sampling, "MAX_NEW_TOKENS", 4)
     questions = [q for q in benchmark.split(5).questions if q.task != "classification"]
     pictured, texts = ([q for q in questions if (q.picture is None) == blank] for blank in (False, True))
     together = [q for q in pictured if q.picture == pictured[0].picture][:3]
     some = [*together, *pictured[5 :: len(pictured) // 2], *texts[:: len(texts) // 2]]
     with counted(vlm) as work:
-        found = sampled(vlm, some, 4, seed=3, temperature=0.2, most_tokens=4)
+        found = sampling.sampled(vlm, some, 4, seed=3, temperature=0.2)
     assert work.images == len({q.picture for q in some if q.picture})
     for question in some:
-        alone = [drawn_alone(vlm, question, one, 0.2) for one in _uniforms(question, 4, 4, 3)]
+        alone = [drawn_alone(vlm, question, one, 0.2) for one in sampling._uniforms(question, 4, 3)]
         assert found[question.id] == alone
     assert len({reply for replies in found.values() for reply in replies}) > len(some)
 

@@ -205,7 +205,7 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
         outcome = search.outcome(job)
         assert outcome is not None
         assert tuple(outcome) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
-        gain = above_control(read_rows(rows_of(search, job.key)), control, "select")
+        gain = above_control([read_rows(rows_of(search, job.key))], [control], "select")
         assert outcome["recovery"] == (1.0 if outcome["utility"] < 0.5 else max(0.0, gain))
     params = search.proposals("gradient_ascent")[0].params
     told = optuna_search._told(search, "gradient_ascent", params, known=True)

@@ -50,9 +50,20 @@ def suite(study: StudyResults) -> dict[str, str]:
 
     An attack search starts with an attack of the suite, so its first trial belongs to the suite.
     """
+    return naming.differing(tellings(study))
+
+
+def tellings(study: StudyResults) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The attacks of the fixed suite by key, each as its kind and settings."""
     asked = [p for mine in study.attack_proposals.values() for p in mine]
     searched = {p.attack for p in asked} - {p.attack for p in asked if p.number == 0}
-    return naming.differing({key: told(a) for key, a in _all(study).items() if key not in searched})
+    return {key: told(a) for key, a in _all(study).items() if key not in searched}
+
+
+@lru_cache(maxsize=4)
+def kinds(study: StudyResults) -> dict[str, str]:
+    """The kind of every attack by its key, such as `relearning` or `swap back then quantization`."""
+    return {key: told(a)[0] for key, a in _all(study).items()}
 
 
 def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:

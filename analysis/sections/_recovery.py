@@ -28,7 +28,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import intervals
+from analysis import intervals, naming
 from analysis.sections._attack_suite import Attacked, attacked, kept, stop
 from analysis.sections._halfway import halfway, pooled_halves
 from analysis.sections._levels import at_step, end, ends, gain, judged_column, of
@@ -49,20 +49,28 @@ HELD_OUT = ("person", "fact")
 BASELINES = {"vanilla": "ceiling", "reference": "control"}
 """What stands in place of a verdict on the models that were never unlearned."""
 
-ESTIMATES = ("before", "after", "gain", "control_gain", "above_control", "recovery", "attack_gain")
+ESTIMATES = ("before", "after", "gain", "control_gain", "above_control", "recovery", "attack_gain",
+             "control_attack_gain")  # fmt: skip
 LEVELS = ("control_after", "vanilla_before", "forgotten")
 POINT = ("step", "mean", "low", "high", "people")
 CURVE_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *POINT]
 NUMBER_COLUMNS = ["people", "questions", "seeds", *LEVELS,
                   *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))]  # fmt: skip
 STEP_COLUMNS = ["step", "last_step", "half_back", "half_back_low", "half_back_high"]
-COST_COLUMNS = ["flops", "control_flops"]
+ABOUT_COLUMNS = ["flops", "control_flops", "precision"]
+"""What an attack cost, on the model and on the references, and the precision of what it met."""
 RECOVERY_COLUMNS = ["method", "ratio", "key", "attack", "settings", "held_out", *STEP_COLUMNS, *NUMBER_COLUMNS, "kept",
-                    "control_kept", *COST_COLUMNS, "retained", "broken", "verdict", "would_tell"]  # fmt: skip
+                    "control_kept", *ABOUT_COLUMNS, "retained", "broken", "verdict", "would_tell"]  # fmt: skip
 UNKNOWN = Estimate(math.nan)
 
 Line = Mapping[str, Any]
 """One line of a table before it is judged: its numbers, with an `Estimate` under each name of `ESTIMATES`."""
+
+
+def in_precision(raw: pd.DataFrame) -> str:
+    """The sentence on the precision that the verdicts of a table are about; empty where it is not known."""
+    known = sorted({str(one) for one in raw["precision"].dropna() if one})
+    return f"Verdicts are on weights in {naming.listed(known)}, before the attack." if known else ""
 
 
 def curves(study: StudyResults) -> pd.DataFrame:
@@ -124,7 +132,7 @@ def compared(
         "settings": case.settings, "weights": case.weights, **found, "kept": kept(case.left, step),
         "control_kept": kept(control.left, step) if control else math.nan, "flops": case.flops,
         "control_flops": control.flops if control else math.nan, "halfway": halfway(*rows, names),
-        **quality(study, case.members),
+        "precision": study.precision(case.members[0]), **quality(study, case.members),
     }  # fmt: skip
 
 
@@ -188,7 +196,7 @@ def numbers(
         "before": intervals.mean(end(rows, "min")), "after": intervals.mean(end(rows, "max")),
         "gain": estimate(gain, [Block(own, ("people", seeds[0], ""))], ["people"], seeds[:1]),
         "attack_gain": estimate(gain, [Block(ends(rows, "score")[0], ("people", seeds[0], ""))], ["people"], seeds[:1]),
-        "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN,
+        "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN, "control_attack_gain": UNKNOWN,
     }  # fmt: skip
     if control is not None:
         found |= _above(rows, control, column, seeds)
@@ -221,8 +229,10 @@ def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequen
     common = sorted(set(people) & set(known))
     own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
     blocks = [Block(values, ("people", seed, "")) for values, seed in zip((own, other), seeds, strict=True)]
+    told = [Block(ends(control, "score")[0], ("people", seeds[1], ""))]
     return {
         "control_gain": estimate(gain, blocks[1:], ["people"], seeds[1:]),
+        "control_attack_gain": estimate(gain, told, ["people"], seeds[1:]),
         "above_control": estimate(lambda v: gain(v[:1]) - gain(v[1:]), blocks, ["people"], seeds),
     }
 

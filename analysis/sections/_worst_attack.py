@@ -20,7 +20,7 @@ import pandas as pd
 
 from analysis.sections import _attack_suite, _recovery
 from analysis.sections._attack_suite import Attacked, case_of
-from analysis.sections._recovery import COST_COLUMNS, HELD_OUT, STEP_COLUMNS, Line
+from analysis.sections._recovery import ABOUT_COLUMNS, HELD_OUT, STEP_COLUMNS, Line
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
 from study.core.records import TrialRecord
@@ -28,9 +28,9 @@ from study.core.terms import HALVES
 from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
-                 "reason", "step", "select", "select_kept", "report", "kept", *COST_COLUMNS]  # fmt: skip
+                 "reason", "step", "select", "select_kept", "report", "kept", "flops", "control_flops"]  # fmt: skip
 TOLD = ["attack", "settings", *STEP_COLUMNS, "select", "above_control", "above_control_low", "above_control_high",
-        "before", "after", "control_after", "kept", "control_kept", *COST_COLUMNS, "people", "seeds"]  # fmt: skip
+        "before", "after", "control_after", "kept", "control_kept", *ABOUT_COLUMNS, "people", "seeds"]  # fmt: skip
 COUNTS = ("complete", "duplicates", "failed", "unfinished", "cut_short", "broke")
 TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD, "vanilla_after", "weak_above_control",
                  "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip
@@ -61,7 +61,7 @@ def trials(study: StudyResults) -> pd.DataFrame:
         fixed = [key for key in _attack_suite.suite(study) if key in study.attacks(keys[0]) and key not in seen]
         lines += [{**place, "duplicate": False, **compared(study, keys, ratio, key)} for key in fixed]
     whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "step": "Int64", "duplicate": bool}
-    floats = dict.fromkeys(["select", "select_kept", "report", "kept", *COST_COLUMNS], float)
+    floats = dict.fromkeys(["select", "select_kept", "report", "kept", "flops", "control_flops"], float)
     return pd.DataFrame(lines, columns=TRIAL_COLUMNS).astype({**whole, **floats})
 
 
@@ -91,7 +91,7 @@ def table(study: StudyResults) -> pd.DataFrame:
         lines.append({**extra, **(line or {}), "worst_3": worst.mean(), "worst_3_attacks": len(worst),
                       **quality(study, members)})  # fmt: skip
     frame = pd.concat([_judged(study, lines), pd.DataFrame(columns=TABLE_COLUMNS)])[TABLE_COLUMNS]
-    numbers = [name for name in TOLD if name not in ("attack", "settings")]
+    numbers = [name for name in TOLD if name not in ("attack", "settings", "precision")]
     frame = frame.astype(dict.fromkeys([*numbers, "vanilla_after", "weak_above_control", "worst_3"], float))
     return frame.sort_values(["ratio", "above_control", "method"], ignore_index=True)
 

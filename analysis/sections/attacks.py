@@ -71,7 +71,7 @@ def recovery_table(raw: pd.DataFrame) -> Table:
         f"{_halfway.NOTE} Retain kept: retain accuracy after the attack as a fraction of that before. Probes and "
         "membership inference ask after the attack in their own way, "
         "so only the difference to the control counts there. What the attacker was given shows that the attack works; "
-        "it is in the CSV too.", raw, shown,
+        f"it is in the CSV too. {_recovery.in_precision(raw)}", raw, shown,
     )  # fmt: skip
 
 

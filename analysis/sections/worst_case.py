@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import naming
 from analysis.plots import Plot
-from analysis.sections import Part, Section, _halfway, _worst_attack
+from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, band, grid, legend, line, look, panels
@@ -68,7 +68,7 @@ def worst_case_table(study: StudyResults) -> Table:
         "held-out people and facts together; in probability, with a 95 % interval over people and seeds. "
         f"{_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies. "
         "Retain kept: what is left of the retain accuracy. Gradient ascent: recovery under the same attack of that "
-        "method's winner, whose unlearning is known to be superficial.", raw, shown,
+        f"method's winner, whose unlearning is known to be superficial. {_recovery.in_precision(raw)}", raw, shown,
     )  # fmt: skip
 
 

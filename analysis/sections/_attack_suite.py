@@ -103,9 +103,7 @@ def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], att
     if not hits:
         return None
     runs = [hit.rows.assign(seed=t.seed) for t, hit in hits]
-    gains, left = (
-        [of(rows, half) for rows in runs] for of, half in ((recovery.gains, "select"), (recovery.kept, "report"))
-    )
+    gains, left = [recovery.gains(rows, "select") for rows in runs], [recovery.kept(rows, "report") for rows in runs]
     rows = pd.concat(runs, ignore_index=True)
     return Attacked(
         label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),

@@ -121,17 +121,17 @@ def compared(
     study: StudyResults, case: Attacked, control: Attacked | None, ceiling: Attacked | None, groups: Sequence[str]
 ) -> Line | None:
     """One line, still to be judged: an attack on a model beside the same on the control. None without questions."""
-    rows = [of(part.rows, groups) if part else None for part in (case, control, ceiling)]
+    own, other, vanilla = (of(part.rows, groups) if part else None for part in (case, control, ceiling))
     step = stop(case, control)
     names = (f"seed of {case.label} at {case.ratio} %", f"seed of reference at {case.ratio} %")
-    found = numbers(*rows, step, names)
+    found = numbers(own, other, vanilla, step, names)
     if found is None:
         return None
     return {
         "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
         "settings": case.settings, "weights": case.weights, **found, "kept": kept(case.left, step),
         "control_kept": kept(control.left, step) if control else math.nan, "flops": case.flops,
-        "control_flops": control.flops if control else math.nan, "halfway": halfway(*rows, names),
+        "control_flops": control.flops if control else math.nan, "halfway": halfway(own, other, vanilla, names),
         "precision": study.precision(case.members[0]), **quality(study, case.members),
     }  # fmt: skip
 

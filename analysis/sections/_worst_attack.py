@@ -188,14 +188,14 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
         return line
     runs, references = [hit.rows for hit in own], [hit.rows for hit in done]
     step = recovery.stop(runs, references)
-    left = {half: _attack_suite.kept([recovery.kept(rows, half) for rows in runs], step) for half in HALVES}
-    line |= {"reason": first.record.reason, "kept": left["report"], "select_kept": left["select"], "step": step,
+    select, report = (_attack_suite.kept([recovery.kept(rows, half) for rows in runs], step) for half in HALVES)
+    line |= {"reason": first.record.reason, "kept": report, "select_kept": select, "step": step,
              "flops": _attack_suite.work(own), "control_flops": _attack_suite.work(done)}  # fmt: skip
     try:
-        gains = {half: recovery.above_control(runs, references, half, step) for half in HALVES}
+        select, report = (recovery.above_control(runs, references, half, step) for half in HALVES)
     except ValueError as error:  # nothing is held out, so nothing can be compared
         return {**line, "state": "failed", "reason": str(error)}
-    return {**line, "state": "complete", **gains}
+    return {**line, "state": "complete", "select": select, "report": report}
 
 
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from study.core.terms import Half
@@ -65,8 +66,8 @@ def stopping_step(above: pd.Series[float]) -> int | None:
     """The step with the largest gain above control, the first of equal ones; the last step if none has a number."""
     if above.empty:
         return None
-    there = above.dropna()
-    return int(there.idxmax()) if len(there) else int(above.index[-1])
+    steps, there = above.index.to_numpy(), above.to_numpy()
+    return int(steps[-1] if np.isnan(there).all() else steps[np.nanargmax(there)])
 
 
 def objective(rows: pd.DataFrame, control: pd.DataFrame, half: Half, *, utility: float, keeps: float) -> float:

@@ -11,8 +11,17 @@ import pytest
 
 from study.core.rows import ROW_COLUMNS
 from study.core.terms import HALVES
-from study.metrics.intervals import Component, Estimate
-from study.metrics.recovery import above_control, first_reached, gains, kept, objective, stop
+from study.metrics.intervals import Block, Component, Estimate, Values, estimate
+from study.metrics.recovery import (
+    above_control,
+    first_reached,
+    gains,
+    gains_above,
+    kept,
+    objective,
+    stop,
+    stopping_step,
+)
 
 
 def rows(*lines: tuple[str, str, str, int, float, float]) -> pd.DataFrame:
@@ -128,17 +137,49 @@ def test_the_objective_is_taken_where_the_attacker_stops() -> None:
 def test_choosing_the_step_on_the_other_half_flatters_nobody() -> None:
     """Noise alone, eight steps: the best of the test half itself is far above 0, the chosen one is 0 in the mean."""
     draw = np.random.default_rng(0)
+
+    def noise() -> dict[int, float]:
+        return {0: 0.5, **{5 * n: 0.5 + 0.1 * draw.normal() for n in range(1, 9)}}
+
     told, flattered = [], []
-    for _ in range(300):
-        mine, control = (
-            course(*({0: 0.5, **{5 * n: 0.5 + 0.1 * draw.normal() for n in range(1, 9)}} for _ in HALVES))
-            for _ in range(2)
-        )
+    for _ in range(150):
+        mine, control = course(noise(), noise()), course(noise(), noise())
         told.append(above_control([mine], [control], "report"))
         flattered.append((gains(mine, "report") - gains(control, "report")).max())
-    error = np.std(told) / len(told) ** 0.5  # about .14 / 17
-    assert abs(np.mean(told)) < 3 * error < 0.03
+    error = np.std(told) / len(told) ** 0.5  # about .14 / 12
+    assert abs(np.mean(told)) < 3 * error < 0.04
     assert np.mean(flattered) > 0.15
+
+
+def chosen_gain(draw: np.random.Generator, spread_of_people: float, spread_of_seeds: float) -> Estimate:
+    """The gain above control at the chosen step, where nothing came back: 12 people, 3 seeds and 3 references.
+
+    The halves ask for other facts, but of the same people and of the same seeds: these wander alike in both.
+    """
+
+    def wandering(spread: float, *shape: int) -> Values:
+        """Noise of four steps that adds up along the way, of this standard deviation at the end."""
+        return np.cumsum(draw.normal(0, spread / 2, (4, *shape)), axis=0)
+
+    people = wandering(spread_of_people, 12, 1)
+    seeds = [wandering(spread_of_seeds, 1, 3) + wandering(0.1, 12, 3) for _ in range(2)]
+    half = [(people + seeds[0] + wandering(0.15, 12, 3), seeds[1] + wandering(0.15, 12, 3)) for _ in HALVES]
+    steps = [5, 10, 20, 40]
+    mine, control = (pd.Series(values.mean(axis=(1, 2)), steps) for values in half[0])
+    at = steps.index(stopping_step(gains_above([mine], [control])) or 0)
+    blocks = [Block(values[at], ("people", seed)) for values, seed in zip(half[1], ("seed", "reference"), strict=True)]
+    return estimate(lambda v: float(v[0].mean() - v[1].mean()), blocks, ["people"], ["seed", "reference"])
+
+
+@pytest.mark.parametrize("spreads", [(0.25, 0.0), (0.25, 0.05), (0.25, 0.1)])
+def test_choosing_on_the_same_people_and_seeds_keeps_the_error(spreads: tuple[float, float]) -> None:
+    """The choice flatters the attacker there, by up to .05 at spreads as in the default study, but verdicts hold."""
+    draw = np.random.default_rng(2)
+    found = [chosen_gain(draw, *spreads) for _ in range(400)]
+    assert 0.01 < np.mean([one.value for one in found]) < 0.06
+    bounds = [one.interval() for one in found]
+    assert np.mean([low <= 0.0 <= high for _, low, high in bounds]) > 0.95
+    assert np.mean([one.p_above(0.0) < 0.05 for one in found]) < 0.05 + 2 * (0.05 * 0.95 / 400) ** 0.5
 
 
 def known(value: float, spread: float) -> Estimate:

@@ -20,6 +20,7 @@ from study.core.records import (
     AttackProposal,
     AttackRecord,
     AttackState,
+    LearnedRecord,
     MethodProposal,
     ModelKind,
     SequenceRecord,
@@ -162,6 +163,14 @@ class StudyResults:
         asked = [str(method) for method in self.settings.get("methods", [])]
         met = {t.method for t in self.trials.values() if t.kind == "method"} | {p.method for p in self.proposals}
         return asked + sorted(met - set(asked))
+
+    def precision(self, trial: TrialRecord) -> str:
+        """The precision of the model of a trial, such as `float32` or `bfloat16, LLM in nf4`; empty if not known."""
+        path = self.folder.learned_record(trial.start.key)
+        if not path.exists():
+            return ""
+        learned = read_record(LearnedRecord, path)
+        return learned.dtype + (f", LLM in {learned.quantized}" if learned.quantized else "")
 
     def yardsticks(self, kind: ModelKind, ratio: int) -> list[TrialRecord]:
         """The complete vanilla or reference trials of one ratio, by seed."""

@@ -13,13 +13,13 @@ import pandas as pd
 from analysis import naming
 from analysis.study_folder import Attack, StudyResults
 from study.core.records import TrialRecord
-from study.core.terms import Goal, Half
+from study.core.terms import Goal
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
 
 
 class Attacked(NamedTuple):
-    """The rows of one attack on all trials (seeds) of one model, and the fraction of retain accuracy that is kept."""
+    """The rows of one attack on all trials (seeds) of one model, and what the attack gained and left at each step."""
 
     label: str
     ratio: int
@@ -28,9 +28,14 @@ class Attacked(NamedTuple):
     members: tuple[TrialRecord, ...]
     rows: pd.DataFrame
     """Those that count, with the `seed` of each trial."""
-    kept: float
+    gains: tuple[pd.Series[float], ...]
+    """Of each trial the gain on the validation half, which says where the attacker stops."""
+    left: tuple[pd.Series[float], ...]
+    """Of each trial the fraction of retain accuracy that is left, on the test half."""
     weights: bool
     """Whether the attack changes weights: one on the input alone cannot ruin a model."""
+    flops: float
+    """Floating-point operations of the attacker, the mean over trials; NaN where they were not counted."""
 
 
 @lru_cache(maxsize=4)
@@ -45,9 +50,20 @@ def suite(study: StudyResults) -> dict[str, str]:
 
     An attack search starts with an attack of the suite, so its first trial belongs to the suite.
     """
+    return naming.differing(tellings(study))
+
+
+def tellings(study: StudyResults) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """The attacks of the fixed suite by key, each as its kind and settings."""
     asked = [p for mine in study.attack_proposals.values() for p in mine]
     searched = {p.attack for p in asked} - {p.attack for p in asked if p.number == 0}
-    return naming.differing({key: told(a) for key, a in _all(study).items() if key not in searched})
+    return {key: told(a) for key, a in _all(study).items() if key not in searched}
+
+
+@lru_cache(maxsize=4)
+def kinds(study: StudyResults) -> dict[str, str]:
+    """The kind of every attack by its key, such as `relearning` or `swap back then quantization`."""
+    return {key: told(a)[0] for key, a in _all(study).items()}
 
 
 def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
@@ -98,11 +114,11 @@ def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], att
     if not hits:
         return None
     runs = [hit.rows.assign(seed=t.seed) for t, hit in hits]
+    gains, left = [recovery.gains(rows, "select") for rows in runs], [recovery.kept(rows, "report") for rows in runs]
     rows = pd.concat(runs, ignore_index=True)
-    weights = any(hit.record.weights for _, hit in hits)
     return Attacked(
         label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),
-        kept(runs, "report"), weights,
+        tuple(gains), tuple(left), any(hit.record.weights for _, hit in hits), work([hit for _, hit in hits]),
     )  # fmt: skip
 
 
@@ -122,16 +138,24 @@ def counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
     return rows.assign(held_out=rows["held_out"].where(rows["held_out"] != "", "seen"))
 
 
-def kept(runs: Sequence[pd.DataFrame], half: Half) -> float:
-    """Retain accuracy after an attack as a fraction of that before: the mean over seeds, each to its own last step.
+def stop(case: Attacked, control: Attacked | None) -> int | None:
+    """The step at which the attacker stops, beside the control; None without one that was attacked as well."""
+    return recovery.stopping_step(recovery.gains_above(case.gains, control.gains)) if control else None
 
-    NaN where no such question was asked.
+
+def kept(left: Sequence[pd.Series[float]], step: int | None) -> float:
+    """The fraction of retain accuracy that is left at a step: the mean over the seeds that were taken to it.
+
+    Without a step each counts at its own last one. NaN where no such question was asked.
     """
-    left = [
-        recovery.kept(rows, half) if ((rows["role"] == "retain") & (rows["half"] == half)).any() else math.nan
-        for rows in runs
-    ]
-    return math.fsum(left) / len(left)
+    there = [float(one.iloc[-1] if step is None else one[step]) for one in left if step is None or step in one]
+    return math.fsum(there) / len(there) if there else math.nan
+
+
+def work(hits: Sequence[Attack]) -> float:
+    """What an attack cost its attacker in floating-point operations: the mean over the models that it met."""
+    known = [hit.record.flops for hit in hits if hit.record.flops is not None]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def _all(study: StudyResults) -> dict[str, Attack]:

@@ -3,13 +3,16 @@
 The questions are multiple-choice questions about the forget set in the modalities that had to be forgotten, averaged
 within a person, then over people and seeds. Where the attack rows hold both halves, only the test half counts. What
 is judged is the probability of the right option, which is smoother than accuracy (accuracy where an attack gives no
-probability). With `before` at attack step 0 and `after` at the last step:
+probability). With `before` at attack step 0 and `after` at the step where the attacker stops (`study.metrics.recovery`:
+the largest gain above control on the validation half, one step for all seeds, for the control and for all groups):
 
 - gain = after - before;
 - gain above control = gain - gain of the references under the same attack: they cannot remember, only learn, so what
   they gain is not recovery;
 - normalized recovery = (after - before) / (vanilla before - before): 0 nothing came back, 1 all of it. Not defined
-  where less than `SMALLEST_GAP` was forgotten.
+  where less than `SMALLEST_GAP` was forgotten;
+- attack gain (AG) = after - before in accuracy. Papers name AG without a formula, so this definition is ours;
+- steps to recovery: `halfway`.
 
 Before, after, the control's and vanilla's level are also given as accuracies. People and seeds of the winner and of
 the references are crossed random effects (`study.metrics.intervals`); the noise of seeds is that of all lines of a
@@ -21,15 +24,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from analysis import intervals
-from analysis.sections._attack_suite import Attacked, attacked
+from analysis import intervals, naming
+from analysis.sections._attack_suite import Attacked, attacked, kept, stop
+from analysis.sections._halfway import halfway, pooled_halves
+from analysis.sections._levels import at_step, end, ends, gain, judged_column, of
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
-from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
+from study.metrics.intervals import MISSING, Block, Estimate, Values, estimate, pooled
+from study.metrics.recovery import first_reached
 from study.metrics.verdicts import MARGIN, Evidence, needed, verdicts
 
 SMALLEST_GAP = MARGIN
@@ -43,18 +49,28 @@ HELD_OUT = ("person", "fact")
 BASELINES = {"vanilla": "ceiling", "reference": "control"}
 """What stands in place of a verdict on the models that were never unlearned."""
 
-ESTIMATES = ("before", "after", "gain", "control_gain", "above_control", "recovery")
+ESTIMATES = ("before", "after", "gain", "control_gain", "above_control", "recovery", "attack_gain",
+             "control_attack_gain")  # fmt: skip
 LEVELS = ("control_after", "vanilla_before", "forgotten")
 POINT = ("step", "mean", "low", "high", "people")
 CURVE_COLUMNS = ["method", "ratio", "attack", "settings", "held_out", *POINT]
 NUMBER_COLUMNS = ["people", "questions", "seeds", *LEVELS,
                   *(f"{name}{end}" for name in ESTIMATES for end in ("", "_low", "_high"))]  # fmt: skip
-RECOVERY_COLUMNS = ["method", "ratio", "key", "attack", "settings", "held_out", *NUMBER_COLUMNS, "kept", "control_kept",
-                    "retained", "broken", "verdict", "would_tell"]  # fmt: skip
+STEP_COLUMNS = ["step", "last_step", "half_back", "half_back_low", "half_back_high"]
+ABOUT_COLUMNS = ["flops", "control_flops", "precision"]
+"""What an attack cost, on the model and on the references, and the precision of what it met."""
+RECOVERY_COLUMNS = ["method", "ratio", "key", "attack", "settings", "held_out", *STEP_COLUMNS, *NUMBER_COLUMNS, "kept",
+                    "control_kept", *ABOUT_COLUMNS, "retained", "broken", "verdict", "would_tell"]  # fmt: skip
 UNKNOWN = Estimate(math.nan)
 
 Line = Mapping[str, Any]
 """One line of a table before it is judged: its numbers, with an `Estimate` under each name of `ESTIMATES`."""
+
+
+def in_precision(raw: pd.DataFrame) -> str:
+    """The sentence on the precision that the verdicts of a table are about; empty where it is not known."""
+    known = sorted({str(one) for one in raw["precision"].dropna() if one})
+    return f"Verdicts are on weights in {naming.listed(known)}, before the attack." if known else ""
 
 
 def curves(study: StudyResults) -> pd.DataFrame:
@@ -105,14 +121,18 @@ def compared(
     study: StudyResults, case: Attacked, control: Attacked | None, ceiling: Attacked | None, groups: Sequence[str]
 ) -> Line | None:
     """One line, still to be judged: an attack on a model beside the same on the control. None without questions."""
-    rows = (case.rows, control.rows if control else None, ceiling.rows if ceiling else None)
-    found = numbers(*rows, groups, f"{case.label} at {case.ratio} %", f"reference at {case.ratio} %")
+    own, other, vanilla = (of(part.rows, groups) if part else None for part in (case, control, ceiling))
+    step = stop(case, control)
+    names = (f"seed of {case.label} at {case.ratio} %", f"seed of reference at {case.ratio} %")
+    found = numbers(own, other, vanilla, step, names)
     if found is None:
         return None
     return {
         "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
-        "settings": case.settings, "weights": case.weights, **found, "kept": case.kept,
-        "control_kept": control.kept if control else math.nan, **quality(study, case.members),
+        "settings": case.settings, "weights": case.weights, **found, "kept": kept(case.left, step),
+        "control_kept": kept(control.left, step) if control else math.nan, "flops": case.flops,
+        "control_flops": control.flops if control else math.nan, "halfway": halfway(own, other, vanilla, names),
+        "precision": study.precision(case.members[0]), **quality(study, case.members),
     }  # fmt: skip
 
 
@@ -120,12 +140,22 @@ def judged(lines: Sequence[Line], study: StudyResults) -> pd.DataFrame:
     """The lines of one table with their verdicts, and every estimate as a number with its bounds."""
     methods = [line for line in lines if line["method"] not in BASELINES]
     together = pooled([line["above_control"] for line in methods])
-    methods = [{**line, "above_control": one} for line, one in zip(methods, together, strict=True)]
+    halves = pooled_halves([line["halfway"] for line in methods])
+    methods = [{**line, "above_control": one, "halfway": half}
+               for line, one, half in zip(methods, together, halves, strict=True)]  # fmt: skip
     found = verdicts([_evidence(line, study.attack_keeps) for line in methods], study.margin)
     told = iter([{**line, "verdict": said} for line, said in zip(methods, found, strict=True)])
     shown = [{**line, "verdict": BASELINES[line["method"]]} if line["method"] in BASELINES else next(told)
              for line in lines]  # fmt: skip
-    return pd.DataFrame([{**_flat(line), "would_tell": _would_tell(line, study.margin)} for line in shown])
+    return pd.DataFrame(
+        [{**_flat(line), **_half_back(line), "would_tell": _would_tell(line, study.margin)} for line in shown]
+    )
+
+
+def _half_back(line: Line) -> dict[str, float]:
+    """The step at which half of what was forgotten is back, with its bounds; infinite beyond the last step."""
+    found = first_reached(line["halfway"]) if line["halfway"] else MISSING
+    return dict(zip(("half_back", "half_back_low", "half_back_high"), found, strict=True))
 
 
 def _would_tell(line: Line, margin: float) -> str:
@@ -143,97 +173,68 @@ def _evidence(line: Line, keeps: float) -> Evidence:
     )  # fmt: skip
 
 
-def as_long(rows: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Both up to the last step that every seed of both was taken to: one that diverged early was a shorter attack.
-
-    Seeds that diverged before anything was scored are out; no control where none is left of either.
-    """
-    met = [part[part.groupby("seed")["step"].transform("nunique") > 1] for part in (rows, control)]
-    if any(part.empty for part in met):
-        return rows, None
-    last = min(float(part.groupby("seed")["step"].max().min()) for part in met)
-    return met[0][met[0]["step"] <= last], met[1][met[1]["step"] <= last]
-
-
 def numbers(
-    rows: pd.DataFrame,
+    rows: pd.DataFrame | None,
     control: pd.DataFrame | None,
     ceiling: pd.DataFrame | None,
-    groups: Sequence[str],
-    model: str,
-    reference: str,
+    step: int | None,
+    seeds: Sequence[str],
 ) -> dict[str, Any] | None:
     """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows.
 
-    `model` and `reference` name their seeds among those of a table. All are taken at the last step that the control has
-    as well, so that after and the control's after go together.
+    All are taken at one step, so that after and the control's after go together. Without one there is no control, and
+    each seed counts at its last. `seeds` names those of the model and of the control.
     """
-    rows = rows[rows["held_out"].isin(groups)]
-    control, ceiling = (None if part is None else part[part["held_out"].isin(groups)] for part in (control, ceiling))
-    if rows.empty:
+    if rows is None:
         return None
-    if control is not None and len(control):
-        rows, control = as_long(rows, control)
-    column = "score" if rows["probability"].isna().any() else "probability"
-    seed = f"seed of {model}"
-    own, people = _ends(rows, column)
+    last = rows["step"].max()
+    rows, control = at_step(rows, step), None if control is None or step is None else at_step(control, step)
+    column = judged_column(rows)
+    own, people = ends(rows, column)
     levels = {"control_after": math.nan, "vanilla_before": math.nan, "forgotten": math.nan, "level_control": math.nan}
     found = {
-        "before": intervals.mean(_at(rows, "min")), "after": intervals.mean(_at(rows, "max")),
-        "gain": estimate(_gain, [Block(own, ("people", seed, ""))], ["people"], [seed]),
-        "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN,
+        "before": intervals.mean(end(rows, "min")), "after": intervals.mean(end(rows, "max")),
+        "gain": estimate(gain, [Block(own, ("people", seeds[0], ""))], ["people"], seeds[:1]),
+        "attack_gain": estimate(gain, [Block(ends(rows, "score")[0], ("people", seeds[0], ""))], ["people"], seeds[:1]),
+        "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN, "control_attack_gain": UNKNOWN,
     }  # fmt: skip
-    if control is not None and len(control):
-        found |= _above(rows, control, column, [seed, f"seed of {reference}"])
-        levels["control_after"] = intervals.mean(_at(control, "max")).value
-        levels["level_control"] = float(_ends(control, column)[0][..., 1].mean())
-    if ceiling is not None and len(ceiling):
-        before = intervals.table(_at(ceiling, "min"), column)
+    if control is not None:
+        found |= _above(rows, control, column, seeds)
+        levels["control_after"] = intervals.mean(end(control, "max")).value
+        levels["level_control"] = float(ends(control, column)[0][..., 1].mean())
+    if ceiling is not None:
+        before = intervals.table(end(ceiling, "min"), column)
         common = [i for i, person in enumerate(people) if person in before.index]
         blocks = [
-            Block(own[common], ("people", seed, "")),
+            Block(own[common], ("people", seeds[0], "")),
             Block(before.loc[[people[i] for i in common]].to_numpy(), ("people", "")),
         ]
-        levels["vanilla_before"] = intervals.mean(_at(ceiling, "min")).value
+        levels["vanilla_before"] = intervals.mean(end(ceiling, "min")).value
         levels["forgotten"] = float(blocks[1].values.mean() - blocks[0].values[..., 0].mean())
         if levels["forgotten"] >= SMALLEST_GAP:
-            found["recovery"] = estimate(_normalized, blocks, ["people"], [seed])
+            found["recovery"] = estimate(_normalized, blocks, ["people"], seeds[:1])
     size = {"people": len(people), "questions": rows["question"].nunique(), "seeds": own.shape[1]}
-    return {**size, **found, **levels, "level_after": float(own[..., 1].mean())}
+    where = {"step": rows["step"].max(), "last_step": last}
+    return {**size, **where, **found, **levels, "level_after": float(own[..., 1].mean())}
 
 
-def level_after(rows: pd.DataFrame, groups: Sequence[str]) -> float:
-    """Accuracy after the attack, on some groups of questions."""
-    return intervals.mean(_at(rows[rows["held_out"].isin(groups)], "max")).value
+def level_after(rows: pd.DataFrame, groups: Sequence[str], step: int) -> float:
+    """Accuracy at one step of the attack, on some groups of questions; NaN of a model that was not taken to it."""
+    return intervals.mean(rows[rows["held_out"].isin(groups) & (rows["step"] == step)]).value
 
 
 def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequence[str]) -> dict[str, Estimate]:
     """The gain of the control and the gain above it, paired by person."""
-    (own, people), (other, known) = _ends(rows, column), _ends(control, column)
+    (own, people), (other, known) = ends(rows, column), ends(control, column)
     common = sorted(set(people) & set(known))
     own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
     blocks = [Block(values, ("people", seed, "")) for values, seed in zip((own, other), seeds, strict=True)]
+    told = [Block(ends(control, "score")[0], ("people", seeds[1], ""))]
     return {
-        "control_gain": estimate(_gain, blocks[1:], ["people"], seeds[1:]),
-        "above_control": estimate(lambda v: _gain(v[:1]) - _gain(v[1:]), blocks, ["people"], seeds),
+        "control_gain": estimate(gain, blocks[1:], ["people"], seeds[1:]),
+        "control_attack_gain": estimate(gain, told, ["people"], seeds[1:]),
+        "above_control": estimate(lambda v: gain(v[:1]) - gain(v[1:]), blocks, ["people"], seeds),
     }
-
-
-def _ends(rows: pd.DataFrame, column: str) -> tuple[Values, list[str]]:
-    """Levels before and after, of shape (people, seeds, 2), and the people."""
-    before, after = intervals.table(_at(rows, "min"), column), intervals.table(_at(rows, "max"), column)
-    common = before.index.intersection(after.index)
-    both = pd.concat([before.loc[common], after.loc[common]], axis=1).to_numpy(dtype=float)
-    return both.reshape(len(common), 2, -1).transpose(0, 2, 1), list(common)
-
-
-def _at(rows: pd.DataFrame, end: Literal["min", "max"]) -> pd.DataFrame:
-    """The rows at the first (`min`) or last (`max`) step of each seed."""
-    return rows[rows["step"] == rows.groupby("seed")["step"].transform(end)]
-
-
-def _gain(values: Sequence[Values]) -> float:
-    return float((values[0][..., 1] - values[0][..., 0]).mean())
 
 
 def _normalized(values: Sequence[Values]) -> float:

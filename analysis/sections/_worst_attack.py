@@ -3,9 +3,10 @@
 Candidates are all attacks on a winner, those of the fixed suite and those of the attack search. They are ranked as the
 search ranks them: by the gain above control in the mean probability of the right answer on what was held out, over
 all seeds of the winner and all references that met the attack. How much the attack leaves of the model makes no
-difference: whoever extracts facts does not need the rest. What is then reported comes from the other half, whose
-questions ask for other facts, so that selecting the largest of many does not flatter the attacker. Everything that
-speaks of the worst attack (terminal, conclusion, table, figure) reads it here.
+difference: whoever extracts facts does not need the rest. Each attack counts at the step where the attacker stops
+(`study.metrics.recovery`), which the validation half chooses, too. What is then reported comes from the other half,
+whose questions ask for other facts, so that selecting the largest of many does not flatter the attacker. Everything
+that speaks of the worst attack (terminal, conclusion, table, figure) reads it here.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ import pandas as pd
 
 from analysis.sections import _attack_suite, _recovery
 from analysis.sections._attack_suite import Attacked, case_of
-from analysis.sections._recovery import HELD_OUT, Line
+from analysis.sections._recovery import ABOUT_COLUMNS, HELD_OUT, STEP_COLUMNS, Line
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
 from study.core.records import TrialRecord
-from study.core.terms import Half
+from study.core.terms import HALVES
 from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
-                 "reason", "select", "select_kept", "report", "kept"]  # fmt: skip
-TOLD = ["attack", "settings", "select", "above_control", "above_control_low", "above_control_high", "before", "after",
-        "control_after", "kept", "control_kept", "people", "seeds"]  # fmt: skip
+                 "reason", "step", "select", "select_kept", "report", "kept", "flops", "control_flops"]  # fmt: skip
+TOLD = ["attack", "settings", *STEP_COLUMNS, "select", "above_control", "above_control_low", "above_control_high",
+        "before", "after", "control_after", "kept", "control_kept", *ABOUT_COLUMNS, "people", "seeds"]  # fmt: skip
 COUNTS = ("complete", "duplicates", "failed", "unfinished", "cut_short", "broke")
 TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD, "vanilla_after", "weak_above_control",
                  "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip
@@ -45,7 +46,8 @@ def trials(study: StudyResults) -> pd.DataFrame:
     suite.
 
     `select` and `report` are the gain in probability above control on each half, `kept` is the fraction of the retain
-    accuracy that is left. `reason` says why an attack failed, or why it ended early.
+    accuracy that is left, all at `step`. `flops` is what the whole attack cost, `control_flops` what it cost on the
+    references. `reason` says why an attack failed, or why it ended early.
     """
     lines: list[dict[str, Any]] = []
     for (method, ratio), keys in study.winners.items():
@@ -58,8 +60,8 @@ def trials(study: StudyResults) -> pd.DataFrame:
             seen.add(p.attack)
         fixed = [key for key in _attack_suite.suite(study) if key in study.attacks(keys[0]) and key not in seen]
         lines += [{**place, "duplicate": False, **compared(study, keys, ratio, key)} for key in fixed]
-    whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "duplicate": bool}
-    floats = dict.fromkeys(["select", "select_kept", "report", "kept"], float)
+    whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "step": "Int64", "duplicate": bool}
+    floats = dict.fromkeys(["select", "select_kept", "report", "kept", "flops", "control_flops"], float)
     return pd.DataFrame(lines, columns=TRIAL_COLUMNS).astype({**whole, **floats})
 
 
@@ -89,7 +91,7 @@ def table(study: StudyResults) -> pd.DataFrame:
         lines.append({**extra, **(line or {}), "worst_3": worst.mean(), "worst_3_attacks": len(worst),
                       **quality(study, members)})  # fmt: skip
     frame = pd.concat([_judged(study, lines), pd.DataFrame(columns=TABLE_COLUMNS)])[TABLE_COLUMNS]
-    numbers = [name for name in TOLD if name not in ("attack", "settings")]
+    numbers = [name for name in TOLD if name not in ("attack", "settings", "precision")]
     frame = frame.astype(dict.fromkeys([*numbers, "vanilla_after", "weak_above_control", "worst_3"], float))
     return frame.sort_values(["ratio", "above_control", "method"], ignore_index=True)
 
@@ -125,7 +127,7 @@ def compared_in_full(
     beside = _recovery.compared(study, weak, control, known, HELD_OUT) if weak and control else None
     return {
         **line, "held_out": "both", "select": compared(study, [t.key for t in members], case.ratio, attack)["select"],
-        "vanilla_after": _recovery.level_after(ceiling.rows, HELD_OUT) if ceiling else math.nan,
+        "vanilla_after": _recovery.level_after(ceiling.rows, HELD_OUT, line["step"]) if ceiling else math.nan,
         "weak_above_control": beside["above_control"].value if beside else math.nan,
     }  # fmt: skip
 
@@ -143,7 +145,10 @@ def budget(study: StudyResults) -> pd.DataFrame:
 
 
 def curves(study: StudyResults) -> pd.DataFrame:
-    """Accuracy on all that was held out at every step of the worst attack on each winner, of it and of the control."""
+    """Accuracy on all that was held out at every step of the worst attack on each winner, of it and of the control.
+
+    `told` marks the step at which the attacker stops.
+    """
     lines = []
     for _, line in table(study).iterrows():
         place = {
@@ -154,8 +159,9 @@ def curves(study: StudyResults) -> pd.DataFrame:
         members = [study.trials[key] for key in study.winners[line["method"], line["ratio"]] if key in study.trials]
         for who, models in (("method", members), ("control", study.yardsticks("reference", line["ratio"]))):
             if line["attack"] and (case := case_of(study, who, models, line["attack"])):
-                lines += [{**place, "who": who, **point} for point in _recovery.stepwise(case.rows, HELD_OUT)]
-    return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *_recovery.POINT])
+                points = _recovery.stepwise(case.rows, HELD_OUT)
+                lines += [{**place, "who": who, **point, "told": point["step"] == line["step"]} for point in points]
+    return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *_recovery.POINT, "told"])
 
 
 def compared(study: StudyResults, keys: Sequence[str], ratio: int, attack: str) -> dict[str, Any]:
@@ -181,26 +187,15 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
     if first is None or first.state != "complete" or not done:
         return line
     runs, references = [hit.rows for hit in own], [hit.rows for hit in done]
-    line |= {"reason": first.record.reason, "kept": _attack_suite.kept(runs, "report")}
+    step = recovery.stop(runs, references)
+    select, report = (_attack_suite.kept([recovery.kept(rows, half) for rows in runs], step) for half in HALVES)
+    line |= {"reason": first.record.reason, "kept": report, "select_kept": select, "step": step,
+             "flops": _attack_suite.work(own), "control_flops": _attack_suite.work(done)}  # fmt: skip
     try:
-        return {
-            **line, "state": "complete", "select": _above(runs, references, "select"),
-            "select_kept": _attack_suite.kept(runs, "select"), "report": _above(runs, references, "report"),
-        }  # fmt: skip
+        select, report = (recovery.above_control(runs, references, half, step) for half in HALVES)
     except ValueError as error:  # nothing is held out, so nothing can be compared
         return {**line, "state": "failed", "reason": str(error)}
-
-
-def _above(runs: Sequence[pd.DataFrame], references: Sequence[pd.DataFrame], half: Half) -> float:
-    """The recovery above control, the mean over seeds; each seed against every reference.
-
-    NaN where nothing was measured: all seeds or all references diverged before anything was scored.
-    """
-    own, controls = ([rows for rows in some if rows["step"].nunique() > 1] for some in (runs, references))
-    if not own or not controls:
-        return math.nan
-    gains = [recovery.above_control(rows, other, half) for rows in own for other in controls]
-    return math.fsum(gains) / len(gains)
+    return {**line, "state": "complete", "select": select, "report": report}
 
 
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:

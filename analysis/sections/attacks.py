@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from analysis import naming
 from analysis.plots import Plot
-from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack
+from analysis.sections import Part, Section, _attack_suite, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
@@ -55,8 +55,9 @@ def recovery_table(raw: pd.DataFrame) -> Table:
         "forget %": mine["ratio"], "method": mine["method"].map(naming.method), "attack": mine["settings"],
         "on": mine["held_out"].replace(naming.NAMES), "verdict": mine["verdict"],
         "above control": with_interval(mine, "above_control"), "gain": with_interval(mine, "gain"),
-        "before": with_interval(mine, "before"), "after": with_interval(mine, "after"),
-        "control after": mine["control_after"].map(two),
+        "AG": with_interval(mine, "attack_gain"), "before": with_interval(mine, "before"),
+        "after": with_interval(mine, "after"), "control after": mine["control_after"].map(two),
+        **_halfway.steps_columns(mine),
         "normalized recovery": with_interval(mine, "recovery"), "retain kept": mine["kept"].map(two),
         "people": mine["people"], "seeds": mine["seeds"],
     })  # fmt: skip
@@ -64,11 +65,14 @@ def recovery_table(raw: pd.DataFrame) -> Table:
         "recovery", "Recovery under the fixed suite",
         "Before, after and the control's level are accuracies on questions about the forget set; gains are in "
         "probability of the right option, all with 95 % intervals over people and seeds. Of sampled extraction all are "
-        "leak@k at its largest k, before is whether the greedy reply states the fact. Normalized recovery is "
-        f"{NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Retain kept: retain accuracy after the "
-        "attack as a fraction of that before. Probes and membership inference ask after the attack in their own way, "
+        "leak@k, before is whether the greedy reply states the fact. Normalized recovery is "
+        f"{NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. AG (attack gain): accuracy after minus "
+        "before; papers give no formula, so this definition is ours. All numbers are of the test half at the step "
+        "where the attacker stops: that of the largest gain above control on the validation half. "
+        f"{_halfway.NOTE} Retain kept: retain accuracy after the attack as a fraction of that before. Probes and "
+        "membership inference ask after the attack in their own way, "
         "so only the difference to the control counts there. What the attacker was given shows that the attack works; "
-        "it is in the CSV too.", raw, shown,
+        f"it is in the CSV too. {_recovery.in_precision(raw)}", raw, shown,
     )  # fmt: skip
 
 

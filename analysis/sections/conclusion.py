@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import comparison, naming
-from analysis.sections import Part, Section, _recovery, _worst_attack, fronts, scores
+from analysis.sections import Part, Section, _recovery, _worst_attack, fronts, other_attacks, scores
 from analysis.sections._recovery import HELD_OUT, SMALLEST_GAP
 from analysis.study_folder import StudyResults
 from analysis.tables import interval
@@ -69,8 +69,9 @@ def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, wor
         vanilla = idle[0]["forget_gap"]
         said.append(_tied(tied, vanilla) if len(named) > 1 else _best(best, vanilla, len(usable) - 1))
         said += [_worst(worst, method, ratio, len(named)) for method in named["method"]]
+        said.append(_recovery.in_precision(worst[(worst["ratio"] == ratio) & worst["method"].isin(named["method"])]))
         said += [_kept_person(study, line, ratio) for _, line in named.iterrows()]
-        said.append(_front(study, best["method"], ratio))
+        said += [_front(study, best["method"], ratio), other_attacks.alone(study)]
         if len(named) < 2:
             said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
     if broken:

@@ -30,8 +30,8 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Validation half, test half",
-        "the questions are split in two. The validation half guides the search and selects winners and worst attacks; "
-        "the test half reports them. In files they are called select and report.",
+        "the questions are split in two. The validation half guides the search and selects winners, worst attacks and "
+        "the step at which an attack stops; the test half reports them. In files they are called select and report.",
     )
     yield (
         "Forget gap",
@@ -67,8 +67,9 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
             f"the third objective of this study (lower is better): every trial was attacked with {robustness}, the "
             "search attack. Its gain is the mean probability of the right answer to held-out questions about the "
             "forget set, after minus before; recovery is the gain minus that of the reference under the same attack, "
-            f"0 where that is negative. A model that collapsed (utility below {BROKEN}), or that collapses under the "
-            f"attack (less than {keeps} of the retain accuracy is left), counts as 1: a collapsed model from which "
+            "at the step where that is largest on the validation half, 0 where that is negative. A model that collapsed "
+            f"(utility below {BROKEN}), or that collapses under the attack (less than {keeps} of the retain accuracy is "
+            "left), counts as 1: a collapsed model from which "
             "nothing is recovered is not robust. Where the attack failed or measured nothing, the trial has no result "
             "and is counted as such.",
         )
@@ -92,8 +93,10 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
     )
     yield (
         "Attack",
-        "only people and facts that the attacker was not given count. Gain = after - before, of the probability of the "
-        "right option; above control = gain - gain of the references under the same attack; normalized recovery = "
+        "only people and facts that the attacker was not given count. An attack of several steps is told at the step "
+        "with the largest gain above control on the validation half, where an attacker would stop. Gain = after - "
+        "before, of the probability of the right option; above control = gain - gain of the references under the same "
+        "attack; normalized recovery = "
         f"(after - before) / (vanilla before - before), not defined where less than {SMALLEST_GAP} was forgotten. All "
         "seeds of a winner and all references are attacked. Came back: the gain above control is above 0 beyond "
         f"chance, with Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in "

@@ -15,11 +15,21 @@ import pandas as pd
 from analysis import naming
 from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack
 from analysis.study_folder import StudyResults
-from analysis.tables import Table, two, with_interval
+from analysis.tables import NOTHING, Table, two, with_interval
 from analysis.trials import objectives_of, quality, search_attack, trials
 
 VALUES = ("forget_gap", "utility", "recovery", "distance")
-NUMBERS = ("above_control", "above_control_low", "above_control_high", "before", "after", "control_after", "kept")
+NUMBERS = (
+    "step",
+    "last_step",
+    "above_control",
+    "above_control_low",
+    "above_control_high",
+    "before",
+    "after",
+    "control_after",
+    "kept",
+)
 TOLD = ("attack", "settings", *NUMBERS)
 COLUMNS = ["method", "ratio", "key", "winner", *VALUES, *(f"report_{name}" for name in VALUES), "attacks", "complete",
            *TOLD, "retained", "broken", "verdict"]  # fmt: skip
@@ -55,6 +65,7 @@ def front_table(study: StudyResults) -> Table:
         "validation distance": mine["distance"].map(two),
         "worst attack": mine["settings"].fillna("none"),
         "above control": with_interval(mine, "above_control"),
+        "step": mine["step"].map("{:.0f}".format, na_action="ignore").fillna(NOTHING),
         "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
         "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
         "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],
@@ -63,7 +74,7 @@ def front_table(study: StudyResults) -> Table:
         "front", "Whole Pareto fronts under the fixed suite",
         "Every trial on the Pareto front of its method, on the test half and with one seed; validation distance: its "
         "distance to the ideal point on the other half. The worst attack of the suite is selected by probability on "
-        "the validation half and reported on the test half. "
+        "the validation half, as is the step at which it is told, and reported on the test half. "
         "Attacks: how many of those run on it can be compared with the control. The key names the trial's folder.",
         raw, shown,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import naming
 from analysis.plots import Plot
-from analysis.sections import Part, Section, _worst_attack
+from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, band, grid, legend, line, look, panels
@@ -55,7 +55,7 @@ def worst_case_table(study: StudyResults) -> Table:
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "verdict": raw["verdict"],
         "above control": with_interval(raw, "above_control"), "before": raw["before"].map(two),
-        "after": raw["after"].map(two), "control after": raw["control_after"].map(two),
+        "after": raw["after"].map(two), "control after": raw["control_after"].map(two), **_halfway.steps_columns(raw),
         "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
         "kept by control": raw["control_kept"].map(two), "worst attack": raw["settings"].replace("", "none"),
         "mean of the worst 3": raw["worst_3"].map(two), "Gradient ascent": raw["weak_above_control"].map(two),
@@ -63,11 +63,12 @@ def worst_case_table(study: StudyResults) -> Table:
     return Table(
         "worst_case", "Recovery under the worst attack",
         "Of all attacks on a winner, of the suite and of the attack search, the one with the largest recovery above "
-        "control, whatever it leaves of the model. Selected by probability on the validation half, reported on the "
-        "test half, whose questions ask for other facts, on held-out people and facts together; in probability, with a "
-        "95 % interval over people and seeds. Before, after and the levels of control and vanilla are accuracies. "
+        "control, whatever it leaves of the model. Attack and step, the one where the attacker stops, are selected by "
+        "probability on the validation half and reported on the test half, whose questions ask for other facts, on "
+        "held-out people and facts together; in probability, with a 95 % interval over people and seeds. "
+        f"{_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies. "
         "Retain kept: what is left of the retain accuracy. Gradient ascent: recovery under the same attack of that "
-        "method's winner, whose unlearning is known to be superficial.", raw, shown,
+        f"method's winner, whose unlearning is known to be superficial. {_recovery.in_precision(raw)}", raw, shown,
     )  # fmt: skip
 
 

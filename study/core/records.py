@@ -146,6 +146,10 @@ class AttackRecord:
     chunks: int | None = _sparse(None)
     changes: tuple[Part, ...] | None = _sparse(None)
     """The parts of the model that it may write to; None where the record is from before this was written down."""
+    flops: float | None = _sparse(None)
+    """Floating-point operations of the attacker, without those of scoring; None where they were not counted."""
+    score_flops: float | None = _sparse(None)
+    """Those of scoring the stages, with what an attack computes to read the answers in its own way."""
 
     @property
     def weights(self) -> bool:

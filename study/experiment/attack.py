@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
+from study.model.flop_counter import counted
 from study.model.vlm import VLM
 from study.training.loop import Diverged
 
@@ -53,14 +55,20 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, _):
         found, _ = unlearned_model(context.folder, trial.key, vlm)
         stages, diverged = [_before(context.folder, trial, found, questions, request)], ""
-        try:
-            for stage in attacker(found, questions, request):
-                stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
-        except Diverged as error:  # the attacker broke the model: what came back until then is the result
-            diverged = str(error)
+        with counted(found) as work:
+            scoring = 0.0
+            try:
+                for stage in attacker(found, questions, request):
+                    before = work.flops
+                    stages.append((stage.read or score)(stage.vlm, stage.questions).assign(step=stage.step))
+                    scoring += work.flops - before
+            except Diverged as error:  # the attacker broke the model: what came back until then is the result
+                diverged = str(error)
     rows = marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
     seconds = time.monotonic() - started
-    _note_attack(context.folder, trial, attacker, diverged=diverged, seconds=seconds, chunks=chunks.count)
+    own, scoring = map(math.fsum, zip(*world().all_gather_objects((work.flops - scoring, scoring)), strict=True))
+    what = {"diverged": diverged, "seconds": seconds, "chunks": chunks.count, "flops": own, "score_flops": scoring}
+    _note_attack(context.folder, trial, attacker, **what)
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
 
 

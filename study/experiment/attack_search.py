@@ -22,7 +22,7 @@ from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.checkpoints import is_cached
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
-from study.metrics.recovery import above_control
+from study.metrics.recovery import above_control, stop
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,17 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         return "failed" in self._states(job) or all(state == "complete" for state in self._states(job))
 
     def outcome(self, job: AttackJob) -> Mapping[str, float] | None:
-        """The recovery on the validation half: whatever else the attack leaves, facts that are out are out."""
+        """The recovery on the validation half, at the step where the attacker stops: what else is left is no matter."""
         if not all(state == "complete" for state in self._states(job)):
             return None
         key = content_key(job.attacker)
         own, control = (read_rows(self.context.folder.attack(trial.key, key)) for trial in self._pair(job))
         try:
-            recovery = above_control(own, control, "select")
+            recovery = above_control([own], [control], "select")
         except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
             return None
+        if stop([own], [control]) is None:  # one broke before it was scored: nothing came back, as the sampler is told
+            return {"recovery": 0.0}
         return None if math.isnan(recovery) else {"recovery": recovery}
 
     def execute(self, job: AttackJob, waited: float) -> dict[str, Any]:

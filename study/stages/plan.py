@@ -16,6 +16,7 @@ from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
+from study.core.specs import links, name_in
 from study.data.benchmark import Benchmark
 from study.data.halves import undealt
 from study.experiment.trial_spec import Learned, Trial
@@ -147,6 +148,7 @@ def print_plan(plan: Plan) -> None:
             f"people {study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
         ),
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
+        *[("", f"caution: {hidden}") for hidden in _hidden(study)],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
         *[("official", f"{confirms + winners + baselines} models scored by the benchmark authors' official protocol")]
@@ -176,6 +178,18 @@ def print_plan(plan: Plan) -> None:
     console.print(
         f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
     )
+
+
+def _hidden(study: Study) -> list[str]:
+    """What is to be feared of a search that optimizes an attack where no attack of another kind follows."""
+    asked = (*study.attacks, *(study.searched_attacks if study.attack_trials else ()))
+    kinds = {tuple(map(name_in, links(text))) for text in asked}
+    if not study.robustness or kinds - {tuple(map(name_in, links(study.robustness)))}:
+        return []
+    return [
+        f"no attack of another kind than {study.robustness} is planned; optimizing an audit can hide knowledge "
+        "from that audit alone (arXiv 2608.11408): add others to --attacks, such as swap_back quantization"
+    ]
 
 
 def _people(plan: Plan) -> int:

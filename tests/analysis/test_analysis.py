@@ -172,7 +172,7 @@ def test_answer_names_the_best_and_the_destroyed(study: StudyResults) -> None:
     text = said(study)
     assert "At forget ratio 10 %, perfect comes closest to the ideal point and is told apart from all others" in text
     assert "a forget gap of 0.00 [0.00, 0.00] to the references" in text
-    assert "from 0.30 to 0.30 (control 0.30), 0.00 [0.00, 0.00] above control: equivalent to retraining." in text
+    assert "from 0.30 to 0.30 (control 0.30), 0.00 [0.00, 0.00] above control in probability: equivalent" in text
     assert "Collapsed rather than unlearned: destroyed." in text
 
 

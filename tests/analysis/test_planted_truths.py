@@ -211,7 +211,7 @@ def test_what_came_back_counts_on_a_model_that_keeps_little_else(tmp_path: Path)
     assert line["verdict"] == "came back"
     assert worst_case.worst_case_table(study).shown["verdict"].tolist() == ["came back"]
     assert attacks.printed(study)["verdict"].tolist() == ["came back"]
-    assert "from 0.20 to 0.95 (control 0.30), 0.75 [0.75, 0.75] above control: came back." in said(study)
+    assert "from 0.20 to 0.95 (control 0.30), 0.75 [0.75, 0.75] above control in probability: came back." in said(study)
     assert "Its unlearning is superficial" in said(study)
     heat = attacks.heat_data(study)
     assert heat["verdict"].tolist() == ["came back"]
@@ -253,7 +253,7 @@ def test_the_headline_speaks_of_the_same_worst_attack(tmp_path: Path, method: st
     [(_, line)] = _worst_attack.table(study).iterrows()
     assert f"The worst attack on it ({line['settings']}; with an attack search of " in said(study)
     assert f"from {line['before']:.2f} to {line['after']:.2f} (control " in said(study)
-    assert f" above control: {line['verdict']}." in said(study)
+    assert f" above control in probability: {line['verdict']}." in said(study)
 
 
 # ---- too little to tell ----------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_fewer_than_six_people_have_no_interval_and_no_verdict(tmp_path: Path) -
     assert "VKD (gap 0.00, utility 1.00) and NPO (gap 0.10, utility 1.00)" in said(study)
     assert "Their differences have no interval: it takes at least 6 people of each set." in said(study)
     assert "include 0" not in said(study)
-    assert "0.60 above control: too few people." in said(study)
+    assert "0.60 above control in probability: too few people." in said(study)
 
 
 def unfinished(root: Path) -> StudyResults:

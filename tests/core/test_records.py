@@ -61,6 +61,11 @@ OLD: dict[str, tuple[type[Any], dict[str, Any]]] = {
         AttackRecord,
         {"attack": "relearning", "settings": {"type": "Relearning"}, "diverged": "", "seconds": 0.27, "chunks": 2},
     ),
+    "counted attack": (
+        AttackRecord,
+        {"attack": "relearning", "settings": {}, "diverged": "", "seconds": 0.27, "chunks": 2, "changes": ["llm"],
+         "flops": 2.5e12, "score_flops": 1e12},
+    ),
     "failed attack": (AttackRecord, {"attack": "probe", "settings": {}, "failed": "too few pictures"}),
     "sequence": (SequenceRecord, {"people": [["a", "b"], ["c"]], "diverged": "", "seconds": 1.5, "chunks": 1}),
     "pool": (

@@ -16,13 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from study.attacks.nothing import Nothing
 from study.attacks.relearning import Relearning
 from study.attacks.sampled_extraction import SampledExtraction
 from study.benchmarks.synthetic import Synthetic
-from study.contracts import Method, Request
+from study.contracts import Attack, Method, Request
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
-from study.core.records import TrialRecord, to_json
+from study.core.layout import record_beside
+from study.core.records import AttackRecord, TrialRecord, read_record, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
@@ -593,6 +595,30 @@ def test_the_seed_of_a_trial_is_not_that_of_its_attacker(context: StudyContext) 
         attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
         rows.append(read_rows(context.folder.attack(asked.key, content_key(RELEARN))))
     pd.testing.assert_frame_equal(rows[0], rows[1], check_exact=True)
+
+
+def attack_record(context: StudyContext, asked: Trial, attacker: Attack) -> AttackRecord:
+    attack.attack_trial(context, asked, attacker, REFERENCE.key)
+    return read_record(AttackRecord, record_beside(context.folder.attack(asked.key, content_key(attacker))))
+
+
+def test_the_work_of_an_attack_is_counted_apart_from_its_scoring(context: StudyContext) -> None:
+    """The same for every model and for the control. Who asks once more has done nothing, and is scored half as often.
+
+    An attack that breaks the model has worked until then.
+    """
+    models = [run(context, NoMethod())[0], run(context, NoMethod(), start=REFERENCE)[0], run(context, ASCENT)[0]]
+    records = [attack_record(context, asked, RELEARN) for asked in models]
+    assert len({record.flops for record in records}) == len({record.score_flops for record in records}) == 1
+    work, scoring = records[0].flops or 0.0, records[0].score_flops or 0.0
+    idle = attack_record(context, models[0], Nothing())
+    assert (idle.flops, idle.score_flops) == (0.0, scoring / 2)
+    visual = attack_record(context, models[0], replace(RELEARN, trains=("vision", "projector")))
+    assert 0.0 < (visual.flops or 0.0) < work  # no gradients of the LLM's weights
+    broken = attack_record(context, models[0], replace(RELEARN, schedule=replace(SHORT, worst_weight=1e-9)))
+    assert broken.diverged
+    assert 0.0 < (broken.flops or 0.0) < work
+    assert broken.score_flops == 0.0
 
 
 def test_under_full_text_is_asked_of_the_attacked_too(context: StudyContext) -> None:

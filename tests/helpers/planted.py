@@ -99,7 +99,7 @@ def tried(name: str = "relearning", count: int = 6, best: float = 0.9) -> list[A
     return [
         *found,
         Attack(name, _settings(count), failed="too many facts"),
-        Attack(name, _settings(count + 1), back=0.3, told=0.3, kept=0.2),
+        Attack(name, _settings(count + 1), back=0.3, told=0.3, kept=0.2, steps=(0, 40)),
         Attack(name, _settings(count + 2), finished=False),
     ]
 

@@ -22,9 +22,10 @@ from rich.console import Console
 
 from analysis import pareto, report
 from analysis import trials as results
-from analysis.sections import fronts
+from analysis.sections import conclusion, fronts, other_attacks
 from analysis.sections import winners as winners_section
 from analysis.study_folder import read
+from analysis.tables import Table
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack
@@ -205,7 +206,7 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
         outcome = search.outcome(job)
         assert outcome is not None
         assert tuple(outcome) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
-        gain = above_control(read_rows(rows_of(search, job.key)), control, "select")
+        gain = above_control([read_rows(rows_of(search, job.key))], [control], "select")
         assert outcome["recovery"] == (1.0 if outcome["utility"] < 0.5 else max(0.0, gain))
     params = search.proposals("gradient_ascent")[0].params
     told = optuna_search._told(search, "gradient_ascent", params, known=True)
@@ -427,6 +428,8 @@ def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch:
     assert "each attacked with relearning:steps=10,people=0.5 (third objective: recovery)" in robust
     assert "as many on every other trial on a Pareto front, up to 42" in robust
     assert "third objective" not in plain
+    assert "caution" not in plain
+    assert "caution: no attack of another kind than relearning:steps=10,people=0.5 is planned" in robust
     [before] = re.findall(r"about (\d+) minutes", plain)
     [(least, most)] = re.findall(r"about (\d+) to (\d+) minutes", robust)
     assert int(least) - int(before) == pytest.approx((48 + 12 + 4) * 2.5 / 2 / 60, abs=1)
@@ -512,6 +515,36 @@ def test_whole_fronts_are_told_with_their_worst_attack(planted: tuple[Path, dict
     assert holds["report_distance"] == pytest.approx(0.2)
 
 
+def test_attacks_of_other_kinds_stand_beside_the_optimized_one(planted: tuple[Path, dict[str, str]]) -> None:
+    """Swap back takes vanilla, winner and control from .3 to .3 here: to that attack nobody ever knew more."""
+    root, keys = planted
+    warning, shown = other_attacks.parts(read(root))
+    assert isinstance(warning, str)
+    assert "chosen by how little relearning brought back" in warning
+    assert "No attack of another kind" not in warning
+    assert isinstance(shown, Table)
+    [line] = shown.raw.to_dict("records")
+    assert (line["key"], line["settings"], line["verdict"]) == (keys["holds"], "swap back", "not unlearned")
+    assert [line["recovery"], line["above_control"]] == pytest.approx([0.0, 0.0])
+    assert "hidden from it" not in " ".join(map(str, conclusion.parts(read(root))))
+
+
+def test_without_another_kind_the_report_says_what_may_be_hidden(
+    planted: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    """The attack of the search with other settings is of the same kind."""
+    root = Path(shutil.copytree(planted[0], tmp_path / "study"))
+    for path in root.glob("trials/*/attacks/*.json"):
+        if read_json(path)["attack"] == "swap_back":
+            write_json(path, {**read_json(path), "attack": "relearning"})
+    warning, shown = other_attacks.parts(read(root))
+    assert isinstance(shown, Table)
+    assert shown.raw.empty
+    said = "No attack of another kind than relearning, which the search optimized, was run on the winners"
+    assert said in str(warning)
+    assert said in " ".join(map(str, conclusion.parts(read(root))))
+
+
 def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root = shutil.copytree(planted[0], tmp_path / "study")
     page = report.build(root).page.read_text(encoding="utf-8")
@@ -545,6 +578,7 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
     study = read(tmp_path)
     assert "third objective of this study" not in page
     assert "Whole Pareto fronts" not in page
+    assert "Optimizing an audit" not in page
     assert not [
         name for frame in (results.trials(study), results.winners(study)) for name in frame if "recovery" in str(name)
     ]

@@ -64,7 +64,7 @@ def recovery_table(raw: pd.DataFrame) -> Table:
         "recovery", "Recovery under the fixed suite",
         "Before, after and the control's level are accuracies on questions about the forget set; gains are in "
         "probability of the right option, all with 95 % intervals over people and seeds. Of sampled extraction all are "
-        "leak@k at its largest k, before is whether the greedy reply states the fact. Normalized recovery is "
+        "leak@k, and before is whether the greedy reply states the fact. Normalized recovery is "
         f"{NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. Retain kept: retain accuracy after the "
         "attack as a fraction of that before. Probes and membership inference ask after the attack in their own way, "
         "so only the difference to the control counts there. What the attacker was given shows that the attack works; "

@@ -65,7 +65,7 @@ def recovery_table(raw: pd.DataFrame) -> Table:
         "recovery", "Recovery under the fixed suite",
         "Before, after and the control's level are accuracies on questions about the forget set; gains are in "
         "probability of the right option, all with 95 % intervals over people and seeds. Of sampled extraction all are "
-        "leak@k, before is whether the greedy reply states the fact. Normalized recovery is "
+        "leak@k, and before is whether the greedy reply states the fact. Normalized recovery is "
         f"{NOTHING} where less than {_recovery.SMALLEST_GAP} was forgotten. AG (attack gain): accuracy after minus "
         "before; papers give no formula, so this definition is ours. All numbers are of the test half at the step "
         "where the attacker stops: that of the largest gain above control on the validation half. "

@@ -6,8 +6,9 @@ sampled: leak@k is the probability that at least one of k replies states the fac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar, NamedTuple, cast
 
 import pandas as pd
@@ -68,10 +69,15 @@ class SampledExtraction(Attack):
         facts = asked_facts(request.split, asked)
         said = sampled(vlm, asked, self.draws, seed=request.seed, temperature=self.temperature)
         told = {q.id: _told(q, facts[q.id], said[q.id]) for q in asked}
-        choices = cast("list[Cells]", score(vlm, [q for q in questions if q.options]).to_dict("records"))
-        rows = {str(row["question"]): row for row in choices}
+
+        @cache
+        def choices() -> dict[str, Cells]:
+            """The ordinary rows of questions with options, asked once: no stage changes a weight."""
+            rows = score(vlm, [q for q in questions if q.options]).to_dict("records")
+            return {str(row["question"]): row for row in cast("list[Cells]", rows)}
+
         for k in self.ks:
-            yield Stage(k, vlm, questions, _reading(rows | {i: its.leak(k) for i, its in told.items()}))
+            yield Stage(k, vlm, questions, _reading(choices, {i: its.leak(k) for i, its in told.items()}))
 
 
 class _Told(NamedTuple):
@@ -96,10 +102,11 @@ def _told(question: Question, fact: str, replies: Sequence[str]) -> _Told:
     return _Told(row, len(telling), len(replies))
 
 
-def _reading(rows: Mapping[str, Cells]) -> Reading:
-    """What was sampled, by question id; nothing is asked again."""
+def _reading(choices: Callable[[], dict[str, Cells]], leaks: dict[str, Cells]) -> Reading:
+    """What was sampled; nothing is sampled again."""
 
     def read(vlm: VLM, questions: Sequence[Question]) -> pd.DataFrame:
+        rows = choices() | leaks
         return pd.DataFrame([rows[q.id] for q in questions], columns=list(ROW_COLUMNS))
 
     return read

@@ -67,5 +67,5 @@ class SwapBack(Attack):
 
 def _head(vlm: VLM) -> tuple[Tensor, ...]:
     """What turns the last layer's output into words: the weights of the final norm and of the output head."""
-    norm = vlm.model.get_submodule(vlm.prefixes["llm"]).norm
+    norm = vlm.model.get_submodule(f"{vlm.prefixes['llm']}.norm")
     return (*norm.parameters(), *vlm.model.get_output_embeddings().parameters())

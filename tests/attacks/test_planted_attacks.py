@@ -70,6 +70,8 @@ ROUNDING = 1e-6
 """Of a probability: questions are packed differently before and after an attack."""
 TEACHING = Schedule(steps=130, learning_rate=3e-3, pictures=30, lessons_per_picture=4, texts=3, lessons_per_text=12,
                     warmup=20, decay="cosine", beta2=0.98)  # fmt: skip
+ADAPTERS: dict[str, Any] = {"lora_rank": 32, "lora_alpha": 64, "lora_dropout": 0.0}
+"""Of teaching that leaves head, norms and embeddings as they are published."""
 VANILLA = Learned("vanilla", "tiny", "few", None, None, TEACHING, ("projector", "llm"), 0)
 CONTROL = replace(VANILLA, kind="reference", goal="visual", ratio=RATIO)
 OTHER = replace(CONTROL, seed=1)
@@ -272,6 +274,18 @@ def taught(root: Path, base: Path, *models: Learned, source: Source = Few()) -> 
     return context
 
 
+def with_its_own_head(root: Path, layers: int) -> Path:
+    """A base model whose head is not tied to its embeddings, as in LLaVA, and large enough to be sure of a word."""
+    vlm = load(Tiny(steps=0, width=96, layers=layers, patch=24)(root / "base"))
+    for config in (vlm.model.config, vlm.model.config.text_config):
+        config.tie_word_embeddings = False
+    vlm.model.lm_head.weight = nn.Parameter(8 * vlm.model.lm_head.weight.detach())
+    folder = root / "untied"
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    return folder
+
+
 def unlearned(
     context: StudyContext,
     methods: Mapping[str, Method],
@@ -456,20 +470,11 @@ def test_whole_weights_have_no_adapter_to_take_off(context: StudyContext, trials
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """A head with its rows shuffled, also behind a tower that hides, of a model taught by adapters, which leave the
-    public head alone.
-
-    The head is one of its own, as in LLaVA, and large enough to be sure of a word.
-    """
+    public head alone."""
     root = tmp_path_factory.mktemp("shuffled")
-    vlm = load(Tiny(steps=0, width=96, layers=1, patch=24)(root / "base"))
-    for config in (vlm.model.config, vlm.model.config.text_config):
-        config.tie_word_embeddings = False
-    vlm.model.lm_head.weight = nn.Parameter(8 * vlm.model.lm_head.weight.detach())
-    vlm.model.save_pretrained(root / "untied")
-    vlm.processor.save_pretrained(root / "untied")
-    teaching = replace(TEACHING, lora_rank=32, lora_alpha=64, lora_dropout=0.0)
+    teaching = replace(TEACHING, **ADAPTERS)
     vanilla, control = (replace(model, schedule=teaching) for model in (VANILLA, CONTROL))
-    context = taught(root, root / "untied", vanilla, control)
+    context = taught(root, with_its_own_head(root, layers=1), vanilla, control)
     unlearned(context, {"permuted": Permuted(), "twofold": Twofold()}, HEAD_ATTACKS, vanilla, control)
     return verdicts(context, HEAD_ATTACKS)
 
@@ -526,7 +531,7 @@ def under(context: StudyContext, trials: dict[str, Trial]) -> Attacking:
         for target in pair:
             attacking.attack_trial(context, target, attack, CONTROL.key)
         own, control = (read_rows(context.folder.attack(target.key, content_key(attack))) for target in pair)
-        return After(above_control(own, control, "report"), kept(own, "report"))
+        return After(above_control([own], [control], "report"), float(kept(own, "report").iloc[-1]))
 
     return found
 

@@ -564,7 +564,7 @@ def test_a_search_finds_no_less_than_the_attack_by_hand(
         defaults={text: TOWER_FIRST},
         controls={RATIO: trials["reference"]},
         trials=4,
-        seed=0,
+        seed=3,  # none of its proposals ties with the first, so that rounding on another machine decides nothing
         lookahead=1,
         random_trials=3,
     )

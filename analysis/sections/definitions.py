@@ -61,9 +61,9 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
             f"the third objective of this study (lower is better): every trial was attacked with {robustness}, the "
             "search attack. Its gain is the mean probability of the right answer to held-out questions about the "
             "forget set, after minus before; recovery is the gain minus that of the reference under the same attack, "
-            "at the step where that is largest on the validation half, 0 where that is negative. A model that collapsed "
-            f"(utility below {BROKEN}), or that collapses under the attack (less than {keeps} of the retain accuracy is "
-            "left), counts as 1: a collapsed model from which "
+            "at the step where that is largest on the validation half, 0 where that is negative. A model that "
+            f"collapsed (utility below {BROKEN}), or that collapses under the attack (less than {keeps} of the retain "
+            "accuracy is left), counts as 1: a collapsed model from which "
             "nothing is recovered is not robust. Where the attack failed or measured nothing, the trial has no result "
             "and is counted as such.",
         )

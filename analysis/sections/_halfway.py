@@ -66,11 +66,12 @@ def steps_columns(raw: pd.DataFrame) -> dict[str, pd.Series[str]]:
 
 
 def _text(found: Interval, last: float) -> str:
-    """`20 [10, 40]`; what was not reached by the last step is `> 40`."""
+    """`20 [10, 40]`; what was not reached by the last step is `> 40`, alone if that is all that can be said."""
     if math.isnan(found.mean):
         return NOTHING
     value, *bounds = (f"> {last:.0f}" if math.isinf(step) else f"{step:.0f}" for step in found)
-    return value if math.isnan(found.low) else f"{value} [{', '.join(bounds)}]"
+    alone = math.isnan(found.low) or math.isinf(found.low)
+    return value if alone else f"{value} [{', '.join(bounds)}]"
 
 
 def _before_half(

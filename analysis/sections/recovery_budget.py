@@ -170,7 +170,7 @@ def _given(share: float) -> str:
 
 
 def _color(place: int, of_all: int) -> Any:
-    return mpl.colormaps[SHARES](0.25 + 0.65 * place / max(1, of_all - 1))
+    return mpl.colormaps[SHARES](0.25 + 0.65 * (place / (of_all - 1) if of_all > 1 else 0.5))
 
 
 SECTION = Section("Recovery against the attacker's budget", 25, parts)

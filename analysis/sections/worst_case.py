@@ -34,7 +34,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield Plot(
         "worst_attack",
         "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
-        "people and seeds. Only a rise above the control shows that knowledge was hidden and not forgotten.",
+        "people and seeds. Only a rise above the control shows that knowledge was hidden and not forgotten. "
+        "Dotted: the step where the attacker stops, at which the attack is told.",
         _worst_attack.curves(study),
         draw_worst,
     )
@@ -125,6 +126,8 @@ def draw_worst(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
         band(axis, mine[mine["who"] == "control"])
         own = mine[mine["who"] == "method"]
         how = look(method, methods)
+        for step in own.loc[own["told"], "step"]:
+            axis.axvline(step, color=INK, linewidth=0.7, linestyle=":")
         axis.fill_between(own["step"], own["low"], own["high"], color=how.color, alpha=0.15, linewidth=0)
         line(axis, own["step"], own["mean"], how)
         what = naming.wrapped(own["settings"].iloc[0].partition(",")[0], 26)

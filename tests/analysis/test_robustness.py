@@ -143,11 +143,26 @@ def test_what_does_not_come_back_takes_more_steps_than_there_were(tmp_path: Path
     study_of(tmp_path, SHY, [], first=dataclasses.replace(RELEARNING, back=0.4, told=0.4))
     assert worst(tmp_path)["half_back"] == np.inf
     study = study_folder.read(tmp_path)
-    assert worst_case.worst_case_table(study).shown["steps to half"].tolist() == ["> 40 [> 40, > 40]"]
+    assert worst_case.worst_case_table(study).shown["steps to half"].tolist() == ["> 40"]
     at_once = tmp_path / "at once"
     study_of(at_once, SHY, [], first=dataclasses.replace(RELEARNING, back=0.9, told=0.9, steps=(0, 1)))
     assert np.isnan(worst(at_once)["half_back"])
     assert worst_case.worst_case_table(study_folder.read(at_once)).shown["steps to half"].tolist() == ["n/a"]
+
+
+def test_what_an_attack_costs_stands_beside_what_it_costs_on_the_control(tmp_path: Path) -> None:
+    """Records that did not count it leave the number open."""
+    key = study_of(tmp_path, SHY, tried(count=2)[:2])
+    [reference] = [t.key for t in study_folder.read(tmp_path).yardsticks("reference", 10)]
+    for trial, flops in ((key, 2e12), (reference, 3e12)):
+        note = tmp_path / "trials" / trial / "attacks" / f"{RELEARNING.key}.json"
+        write_json(note, {**read_json(note), "flops": flops, "score_flops": 1e9})
+    study = study_folder.read(tmp_path)
+    found = _worst_attack.trials(study).set_index("attack")[["flops", "control_flops"]]
+    assert found.loc[RELEARNING.key].tolist() == [2e12, 3e12]
+    assert found.drop(RELEARNING.key).isna().all(axis=None)
+    fixed = _recovery.recovery(study).set_index(["method", "attack", "held_out"])
+    assert fixed.loc[("m", RELEARNING.key, "fact"), ["flops", "control_flops"]].tolist() == [2e12, 3e12]
 
 
 def test_the_step_leaves_what_it_leaves(tmp_path: Path) -> None:

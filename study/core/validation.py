@@ -14,6 +14,13 @@ def not_negative(settings: object, *names: str) -> None:
             raise ValueError(f"{name}={value!r}: must not be negative")
 
 
+def each_once(settings: object, *names: str) -> None:
+    """Raise `ValueError` unless each field holds at least one value, and none twice."""
+    for name, value in _values(settings, names):
+        if not value or len(set(value)) < len(value):
+            raise ValueError(f"{name}={value!r}: give at least one, and each once")
+
+
 def positive(settings: object, *names: str) -> None:
     """Raise `ValueError` unless each field is above 0 and not NaN."""
     for name, value in _values(settings, names):
@@ -33,13 +40,6 @@ def fraction(settings: object, *names: str) -> None:
     for name, value in _values(settings, names):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value!r}: use a fraction from 0 to 1")
-
-
-def each_once(settings: object, *names: str) -> None:
-    """Raise `ValueError` unless each field holds at least one value, and none twice."""
-    for name, value in _values(settings, names):
-        if not value or len(set(value)) < len(value):
-            raise ValueError(f"{name}={value!r}: give at least one, and each once")
 
 
 def check_literals(settings: object) -> None:

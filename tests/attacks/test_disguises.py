@@ -53,6 +53,7 @@ SECOND = replace(FIRST, seed=1)
 HIDING = Schedule(
     steps=100, learning_rate=2e-3, pictures=12, lessons_per_picture=5, texts=1, beta2=0.98, decay="cosine"
 )
+LAYERS = 2
 BETA = 0.5
 """Of NPO: strong enough that little of an answer's probability is left."""
 
@@ -100,8 +101,7 @@ class Placed(Method):
         if self.place == "head":
             return name.startswith("lm_head.")
         llm = vlm.prefixes["llm"]
-        last = len(vlm.model.get_submodule(f"{llm}.layers")) - 1
-        return name.startswith((f"{llm}.norm.", f"{llm}.layers.{last}.mlp."))
+        return name.startswith((f"{llm}.norm.", f"{llm}.layers.{LAYERS - 1}.mlp."))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ DISGUISES: dict[str, Method] = {
 def study(tmp_path_factory: pytest.TempPathFactory) -> analysed.StudyResults:
     """Twelve forget people, whom two references never knew; every defence under the default suite."""
     root = tmp_path_factory.mktemp("disguises")
-    base = with_its_own_head(root, layers=2)
+    base = with_its_own_head(root, layers=LAYERS)
     context = taught(root, base, KNOWS, FIRST, SECOND, source=Few(people=80, others=10))
     attacks = {str(attack): attack for attack in PRESETS["tiny"][1].attackers()}
     unlearned(context, {**DISGUISES, "retrained": Retrained(root)}, attacks, KNOWS, FIRST)

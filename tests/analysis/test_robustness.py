@@ -159,10 +159,10 @@ def test_what_an_attack_costs_stands_beside_what_it_costs_on_the_control(tmp_pat
         write_json(note, {**read_json(note), "flops": flops, "score_flops": 1e9})
     study = study_folder.read(tmp_path)
     found = _worst_attack.trials(study).set_index("attack")[["flops", "control_flops"]]
-    assert found.loc[RELEARNING.key].tolist() == [2e12, 3e12]
+    assert list(found.loc[RELEARNING.key]) == [2e12, 3e12]
     assert found.drop(RELEARNING.key).isna().all(axis=None)
     fixed = _recovery.recovery(study).set_index(["method", "attack", "held_out"])
-    assert fixed.loc[("m", RELEARNING.key, "fact"), ["flops", "control_flops"]].tolist() == [2e12, 3e12]
+    assert list(fixed.loc[("m", RELEARNING.key, "fact"), ["flops", "control_flops"]]) == [2e12, 3e12]
 
 
 def test_the_step_leaves_what_it_leaves(tmp_path: Path) -> None:

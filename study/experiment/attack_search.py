@@ -1,6 +1,8 @@
 """The attack search: for each winner the attack with the largest recovery, whatever it leaves of the model.
 
-Every proposal is run on the winner and, with the same budget, on the reference: what counts is the gain above that.
+Every proposal is run on the winner and, with the same budget, on the reference: what counts is the gain above that. It
+runs to its last step, even where it is far behind the best so far: its rows are also those of the suite, of the control
+of other winners and of later searches, so they may not depend on what else had been tried when it ran.
 """
 
 from __future__ import annotations

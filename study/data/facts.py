@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from study.data.benchmark import Lesson, Question
 
-NAME = "name"
-"""The attribute of lessons that say who somebody is."""
-
 
 def sample_facts(
     lessons: Sequence[Lesson], *, people: float = 1.0, share: float = 1.0, seed: int, most: int | None = None
@@ -49,15 +46,6 @@ def facts(lessons: Iterable[Lesson | Question]) -> dict[tuple[str, str], str]:
                 shortest.append(answer)
             stated[person, answer] = inside or answer
     return stated
-
-
-def names_in(lessons: Iterable[Lesson]) -> dict[str, str]:
-    """The name of each person: the shortest answer of all lessons labelled as such, which the longer ones contain."""
-    told: dict[str, set[str]] = {}
-    for lesson in lessons:
-        if lesson.attribute == NAME:
-            told.setdefault(lesson.person, set()).add(lesson.answer.strip().rstrip("."))
-    return {person: min(answers, key=lambda a: (len(plain(a)), a)) for person, answers in told.items()}
 
 
 def states(text: str, fact: str) -> bool:

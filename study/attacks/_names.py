@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from study.contracts import Request
 from study.data.benchmark import Lesson, Question
-from study.data.facts import NAME, names_in
+from study.data.names import NAME, names_in
 
 PLACE = "{name}"
 """Where the name stands in a text."""

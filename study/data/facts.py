@@ -8,9 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from study.data.benchmark import Lesson, Question, Split
 
-NAME = "name"
-"""The attribute of lessons that say who somebody is."""
-
 
 def sample_facts(
     lessons: Sequence[Lesson], *, people: float = 1.0, share: float = 1.0, seed: int, most: int | None = None
@@ -59,15 +56,6 @@ def asked_facts(split: Split, questions: Sequence[Question]) -> dict[str, str]:
     """
     stated = facts([*split.lessons, *split.questions, *questions])
     return {q.id: stated[q.person, q.answer] for q in questions}
-
-
-def names_in(lessons: Iterable[Lesson]) -> dict[str, str]:
-    """The name of each person: the shortest answer of all lessons labelled as such, which the longer ones contain."""
-    told: dict[str, set[str]] = {}
-    for lesson in lessons:
-        if lesson.attribute == NAME:
-            told.setdefault(lesson.person, set()).add(lesson.answer.strip().rstrip("."))
-    return {person: min(answers, key=lambda a: (len(plain(a)), a)) for person, answers in told.items()}
 
 
 def states(text: str, fact: str) -> bool:

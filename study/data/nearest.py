@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from study.data.benchmark import Split
-from study.data.facts import names_in, plain
+from study.data.facts import plain
+from study.data.names import names_in
 from study.data.picture import Picture
 
 T = TypeVar("T")

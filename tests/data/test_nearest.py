@@ -9,8 +9,8 @@ from PIL import Image
 
 from study.core.terms import Role
 from study.data.benchmark import Benchmark, Lesson, Question, Split
-from study.data.facts import names_in
 from study.data.image_edits import encoded, transformed
+from study.data.names import names_in
 from study.data.nearest import nearest
 from study.data.picture import Picture
 

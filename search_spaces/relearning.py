@@ -1,9 +1,10 @@
 """What an attacker who relearns searches: how fast, how long, on which parts, with what adapters, and what beside.
 
-The default is the budget: no proposal takes more steps, larger batches or is given more than it. Learning rates span
-three decades around it, since a rate that is too low makes every defence look good; SGD needs the upper one. Who starts
-with adapters keeps to adapters: all weights of a large model may not fit. Which data the attacker has is no choice of
-his: `relearning:data=benign` is an attack of its own.
+The default is the budget: no proposal takes more steps or larger batches or is given more than it; only retain lessons,
+which anybody may have, double the cost of a step where they are mixed in. Learning rates span three decades around the
+default's, since a rate that is too low makes every defence look good; SGD needs the upper one. Who starts with adapters
+keeps to adapters: all weights of a large model may not fit. What data the attacker has is not searched, since it
+decides what counts as recovered: `relearning:data=benign` is an attack of its own.
 """
 
 from __future__ import annotations

@@ -17,6 +17,30 @@ TINY_BETA2 = 0.98
 averages over 1000, that is, over everything since the first step."""
 
 
+VIEWS = "crop+blur+flip+brighten+darken+grey+jpeg+border"
+"""Changes of a picture that leave a face in it. The others (shrink, noise, rotate) cost vanilla what it knows, too."""
+
+SUITE = (
+    "relearning",
+    "swap_back",
+    "swap_back:parts=,head=true",
+    "quantization",
+    "logit_lens",
+    f"image_transform:kind={VIEWS}",
+    "paraphrase",
+    "second_turn",
+    "sampled_extraction:ks=1+8,draws=32",  # four times the draws that leak@8 needs: a quarter of its variance
+)
+"""Attacks that everybody can do: some training, public parts put back, other precisions, an early reading, pictures and
+wordings that no training saw, a second question, and eight sampled replies."""
+
+
+def _tower_first(rate: float, steps: int) -> str:
+    """The public tower put back, then the rest trained on half of the people, beside retain lessons."""
+    mix = f"people=0.5,facts=1.0,trains=projector+llm,retain_weight=1,learning_rate={rate:g},steps={steps}"
+    return f"swap_back/relearning:{mix}"
+
+
 def _tiny() -> Study:
     """Values without a reason beside them were chosen by trial on the tiny study.
 
@@ -71,46 +95,51 @@ def _tiny() -> Study:
             "manu": {"share": 0.2},
             "visual_anchor": {"epsilon": 0.1, "layers": "projector", "schedule": visual(100)},
         },
-        # Three attackers: two are given 30 % of the facts about everybody, so that facts are held out, and train the
-        # visual module or everything; the third is given half of the people, so that people are held out.
+        attacks=(*SUITE, _tower_first(5e-4, 20)),
+        # Three attackers: two are given 30 % of the facts about everybody, so that facts are held out, and train
+        # everything, beside retain lessons, or the visual module alone; the third is given half of the people, so that
+        # people are held out. The attack search starts from the first.
         attack_grid={
             "relearning": (
+                {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn(5e-4)},
                 {"people": 1.0, "facts": 0.3, "trains": ("vision", "projector"), "schedule": relearn(1e-3)},
-                {"people": 1.0, "facts": 0.3, "schedule": relearn(5e-4)},
-                {"people": 0.5, "facts": 1.0, "schedule": relearn(5e-4)},
-            )
+                {"people": 0.5, "facts": 1.0, "retain_weight": 1.0, "schedule": relearn(5e-4)},
+            ),
+            "quantization": ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"}),
         },
+        attack_trials=4,
         cost=Cost(base=60, learn=75, trial=7, report=3, attack=2.5),  # measured on two cores (x86-64)
     )
 
 
-def _tiny_attacks() -> Study:
-    """The default study with an attack search against every winner and eleven further attacks without training.
+def _audit() -> Study:
+    """Every attack that the tiny model can be asked with, and a longer search, also behind the public tower.
 
-    In an earlier version six trials of that search found about as much as the three relearning attacks of the grid
-    (docs/all-methods.md); that has not been repeated since. Some attacks are left out, such as `interpolation`,
-    `adversarial_image` and `probe`.
+    Left out are `adversarial_image` and `probe`, which cost as much as all others together, and what needs words or
+    letters that this model cannot read (`jailbreak`, `prefill` with other words, `figstep`).
     """
     tiny = _tiny()
     return dataclasses.replace(
         tiny,
-        study_dir=Path("runs/tiny_attacks"),
+        study_dir=Path("runs/audit"),
         attacks=(
             *tiny.attacks,
-            "swap_back",
-            "quantization",
+            "interpolation",
             "pruning",
-            "logit_lens",
             "membership_inference:metric=zlib",
             "image_transform",
-            "paraphrase",
+            "image_transform:strength=1.0",
+            "paraphrase:wording=dataset",
             "name_hint",
+            "typographic",
             "in_context",
             "prefill:text=This person is",
-            "jailbreak",
+            "relearning:data=benign",
+            "relearning:data=noise",
+            "swap_back/quantization",
         ),
-        attack_grid={**tiny.attack_grid, "quantization": ({"format": "int4"}, {"format": "nf4"})},
-        attack_trials=6,
+        searched_attacks=("relearning", "swap_back/relearning"),
+        attack_trials=12,
     )
 
 
@@ -145,6 +174,7 @@ def _downloaded(name: str, folder: str) -> Study:
         steps=100, learning_rate=2e-5, pictures=4, lessons_per_picture=4, precision="bfloat16", lora_rank=16
     )
     weights = dataclasses.replace(adapter, lora_rank=0)  # of the visual module, or behind a mask
+    relearn = dataclasses.replace(adapter, steps=40, decay="constant")
     return Study(
         study_dir=Path("runs") / name,
         model=f"hf:models/{folder}",
@@ -169,13 +199,20 @@ def _downloaded(name: str, folder: str) -> Study:
             "wga": {"schedule": adapter},
             "satimp": {"schedule": adapter},
         },
-        attack_grid={"relearning": ({"schedule": dataclasses.replace(adapter, steps=40, decay="constant")},)},
+        attacks=(*SUITE, _tower_first(adapter.learning_rate, relearn.steps)),
+        attack_grid={
+            "relearning": (
+                {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn},
+                {"people": 0.5, "facts": 1.0, "schedule": relearn},
+            ),
+            "quantization": ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"}),
+        },
     )
 
 
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The default: fictitious people and a LLaVA of 0.6 M parameters, on two CPU cores.", _tiny()),
-    "tiny_attacks": ("The default with eleven further attacks and an attack search (relearning).", _tiny_attacks()),
+    "audit": ("The default with every attack that the tiny model can be asked with, and a longer search.", _audit()),
     "smoke": ("Learn, search, confirm, attack and report in a minute or two; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": (
         "LLaVA-1.5-7B and MLLMU-Bench from local folders, on GPUs.",

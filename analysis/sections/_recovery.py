@@ -34,7 +34,7 @@ from analysis.sections._halfway import halfway, pooled_halves
 from analysis.sections._levels import at_step, end, ends, gain, judged_column, of
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
-from study.metrics.intervals import MISSING, Block, Estimate, Values, estimate, pooled
+from study.metrics.intervals import LEVEL, MISSING, Block, Estimate, Values, estimate, pooled
 from study.metrics.recovery import first_reached
 from study.metrics.verdicts import MARGIN, Evidence, needed, verdicts
 
@@ -129,7 +129,7 @@ def compared(
         return None
     return {
         "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
-        "settings": case.settings, "weights": case.weights, **found, "kept": kept(case.left, step),
+        "settings": case.settings, "weights": case.weights, "tried": 1, **found, "kept": kept(case.left, step),
         "control_kept": kept(control.left, step) if control else math.nan, "flops": case.flops,
         "control_flops": control.flops if control else math.nan, "halfway": halfway(own, other, vanilla, names),
         "precision": study.precision(case.members[0]), **quality(study, case.members),
@@ -168,7 +168,7 @@ def _evidence(line: Line, keeps: float) -> Evidence:
     left = line["kept"] / line["control_kept"] if line["control_kept"] > 0 else line["kept"]
     return Evidence(
         line["above_control"], gain=line["gain"].value, after=line["level_after"], control_after=line["level_control"],
-        forgotten=line["forgotten"], given=line["held_out"] == "seen", collapsed=line["broken"],
+        forgotten=line["forgotten"], tried=line["tried"], given=line["held_out"] == "seen", collapsed=line["broken"],
         ruined=line["weights"] and left < keeps,
     )  # fmt: skip
 
@@ -247,7 +247,9 @@ def _flat(line: Line) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in line.items():
         if isinstance(value, Estimate):
-            flat |= dict(zip((name, f"{name}_low", f"{name}_high"), value.interval(), strict=True))
+            chosen = line["tried"] if name == "above_control" else 1  # the worst of several needs a wider interval
+            bounds = value.interval(1.0 - (1.0 - LEVEL) / chosen)
+            flat |= dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
         else:
             flat[name] = value
     return flat

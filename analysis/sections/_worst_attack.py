@@ -29,8 +29,9 @@ from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
                  "reason", "step", "select", "select_kept", "report", "kept", "flops", "control_flops"]  # fmt: skip
-TOLD = ["attack", "settings", *STEP_COLUMNS, "select", "above_control", "above_control_low", "above_control_high",
-        "before", "after", "control_after", "kept", "control_kept", *ABOUT_COLUMNS, "people", "seeds"]  # fmt: skip
+TOLD = ["attack", "settings", *STEP_COLUMNS, "select", "tried", "above_control", "above_control_low",
+        "above_control_high", "before", "after", "control_after", "kept", "control_kept", *ABOUT_COLUMNS, "people",
+        "seeds"]  # fmt: skip
 COUNTS = ("complete", "duplicates", "failed", "unfinished", "cut_short", "broke")
 TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD, "vanilla_after", "weak_above_control",
                  "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip
@@ -77,8 +78,7 @@ def table(study: StudyResults) -> pd.DataFrame:
         found, members = every[every["key"] == keys[0]], [study.trials[k] for k in keys if k in study.trials]
         if found.empty or not members or members[0].key != keys[0]:
             continue
-        attack = chosen(found)
-        line = compared_in_full(study, method, members, attack) if attack else None
+        line = worst_of(study, method, members, found)
         extra = {
             "method": method,
             "ratio": ratio,
@@ -103,16 +103,21 @@ def _judged(study: StudyResults, lines: Sequence[dict[str, Any]]) -> pd.DataFram
     return pd.concat([_recovery.judged(there, study), pd.DataFrame(rest)], ignore_index=True)
 
 
-def chosen(found: pd.DataFrame) -> str | None:
-    """The key of the attack on one winner with the largest recovery on the validation half."""
+def worst_of(
+    study: StudyResults, label: str, members: Sequence[TrialRecord], found: pd.DataFrame
+) -> dict[str, Any] | None:
+    """The numbers of the worst of the attacks `found` on the test half, still to be judged; none if none compares.
+
+    `tried` is the number of attacks that it was chosen from, on the validation half.
+    """
     ranked = _ranked(found)
-    return str(ranked["attack"].iloc[0]) if len(ranked) else None
+    line = _compared_in_full(study, label, members, str(ranked["attack"].iloc[0])) if len(ranked) else None
+    return line and {**line, "tried": len(ranked)}
 
 
-def compared_in_full(
+def _compared_in_full(
     study: StudyResults, label: str, members: Sequence[TrialRecord], attack: str
 ) -> dict[str, Any] | None:
-    """The numbers of one attack on a winner on the test half, still to be judged."""
     case = case_of(study, label, members, attack)
     if case is None:
         return None

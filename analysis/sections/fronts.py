@@ -85,7 +85,6 @@ def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
     tried = [key for key in _attack_suite.suite(study) if key in study.attacks(target.key)]
     met = pd.DataFrame([_worst_attack.compared(study, [target.key], target.ratio, key) for key in tried],
                        columns=["attack", "state", "select"]).assign(duplicate=False)  # fmt: skip
-    worst = _worst_attack.chosen(met)
     reported, _ = objectives_of(study, target.key, "report")
     state = quality(study, [target])
     place = {
@@ -93,7 +92,7 @@ def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
         **{f"report_{name}": reported[name] for name in VALUES}, "attacks": len(met),
         "complete": int((met["state"] == "complete").sum()), **state,
     }  # fmt: skip
-    line = _worst_attack.compared_in_full(study, target.label, [target], worst) if worst else None
+    line = _worst_attack.worst_of(study, target.label, [target], met)
     return {**(line or {"verdict": "collapsed" if state["broken"] else "not attacked"}), **place}
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from study.metrics.intervals import Block, Component, Estimate, estimate
+from study.metrics.intervals import Block, Component, Estimate, Values, estimate, pooled
 from study.metrics.verdicts import Evidence, Needed, Verdict, holm, needed, verdicts
 from tests.metrics.simulation import ALL_BACK, CONTROL_AFTER, Cell, judged
 
@@ -104,3 +104,52 @@ def test_what_came_back_is_found() -> None:
     """Accuracy from 0.2 to 0.95 where the control comes to 0.3: without noise of seeds most lines find it."""
     found = [verdict for seed in range(10) for verdict in judged(Cell("accuracy", 0.0, 12), ALL_BACK, seed)]
     assert np.mean([verdict == "came back" for verdict in found]) > 0.8
+
+
+def worst_of_many(draw: np.random.Generator, back: float = 0.0, methods: int = 6, attacks: int = 14) -> list[Evidence]:
+    """The worst attack on each of some methods, of which the first brought `back` so much: chosen on one half, told on
+    the other.
+
+    What people and seeds do by chance under an attack is the same in both halves; only the questions are others. More
+    than half of the attacks do not train and move little.
+    """
+    moves = np.where(np.arange(attacks) < 6, 1.0, 0.35)[:, None, None]
+
+    def noise(spread: float, people: int = 1, seeds: int = 1) -> Values:
+        return np.asarray(moves * draw.normal(0, spread, (attacks, people, seeds)))
+
+    def model(spread_of_people: float) -> tuple[Values, Values]:
+        same = noise(spread_of_people, 12) + noise(0.05, 1, 3) + noise(0.1, 12, 3)
+        return same + noise(0.15, 12, 3), same + noise(0.15, 12, 3)
+
+    control, found = model(0.0), []
+    for method in range(methods):
+        own = model(0.25)
+        for half in own:
+            half[0] += back
+        worst = int(np.argmax((own[0] - control[0]).mean((1, 2))))
+        blocks = [Block(own[1][worst], ("people", f"seed of {method}")), Block(control[1][worst], ("people", "seed"))]
+        above = estimate(lambda v: float(v[0].mean() - v[1].mean()), blocks, ["people"], [f"seed of {method}", "seed"])
+        found.append(Evidence(above, above.value, 0.3 + above.value, 0.3, forgotten=0.6, tried=attacks))
+    return [replace(one, above_control=shared) for one, shared in
+            zip(found, pooled([one.above_control for one in found]), strict=True)]  # fmt: skip
+
+
+def test_the_worst_of_many_attacks_is_no_surprise() -> None:
+    """At most one study in twenty says of its worst attacks that something came back; without the count of attacks
+    more than one in ten would."""
+    draw = np.random.default_rng(0)
+    studies = [worst_of_many(draw) for _ in range(60)]
+    told = [verdicts(lines) for lines in studies]
+    hasty = [verdicts([replace(line, tried=1) for line in lines]) for lines in studies]
+    assert np.mean(["came back" in study for study in told]) <= 0.05
+    assert np.mean(["came back" in study for study in hasty]) > 0.1
+    assert verdicts([line(0.5, tried=20)]) == ["came back"]
+
+
+@pytest.mark.parametrize(("back", "least", "most"), [(0.3, 0.05, 0.5), (0.5, 0.8, 1.0)])
+def test_what_the_worst_of_many_attacks_can_tell(back: float, least: float, most: float) -> None:
+    """A study of twelve people finds what is large."""
+    draw = np.random.default_rng(1)
+    found = [verdict == "came back" for _ in range(30) for verdict in verdicts(worst_of_many(draw, back))]
+    assert least <= np.mean(found) <= most

@@ -65,7 +65,7 @@ def front_table(study: StudyResults) -> Table:
         "validation distance": mine["distance"].map(two),
         "worst attack": mine["settings"].fillna("none"),
         "above control": with_interval(mine, "above_control"),
-        "step": mine["step"].map("{:.0f}".format, na_action="ignore").fillna(NOTHING),
+        "step": mine["step"].map(lambda n: NOTHING if pd.isna(n) else f"{n:.0f}"),
         "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
         "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
         "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],

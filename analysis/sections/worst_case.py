@@ -59,7 +59,7 @@ def worst_case_table(study: StudyResults) -> Table:
         "after": raw["after"].map(two), "control after": raw["control_after"].map(two), **_halfway.steps_columns(raw),
         "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
         "kept by control": raw["control_kept"].map(two), "worst attack": raw["settings"].replace("", "none"),
-        "of attacks": raw["tried"].map("{:.0f}".format, na_action="ignore").fillna(NOTHING),
+        "of attacks": raw["tried"].map(lambda n: NOTHING if pd.isna(n) else f"{n:.0f}"),
         "mean of the worst 3": raw["worst_3"].map(two), "Gradient ascent": raw["weak_above_control"].map(two),
     })  # fmt: skip
     return Table(

@@ -37,6 +37,8 @@ TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD,
                  "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip
 MEAN_OF = 3
 """Worst attacks whose mean is shown beside the worst: one may be luck."""
+ALLOWED = "Interval and verdict allow for the choice among so many attacks (Bonferroni)."
+"""The sentence of every table of worst attacks."""
 WEAK = "gradient_ascent"
 """The method on which every worst attack is run as well: its unlearning is known to be superficial."""
 

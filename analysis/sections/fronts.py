@@ -75,6 +75,7 @@ def front_table(study: StudyResults) -> Table:
         "Every trial on the Pareto front of its method, on the test half and with one seed; validation distance: its "
         "distance to the ideal point on the other half. The worst attack of the suite is selected by probability on "
         "the validation half, as is the step at which it is told, and reported on the test half. "
+        f"{_worst_attack.ALLOWED} "
         "Attacks: how many of those run on it can be compared with the control. The key names the trial's folder.",
         raw, shown,
     )  # fmt: skip

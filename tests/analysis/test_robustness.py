@@ -348,6 +348,19 @@ def test_a_control_that_fell_at_once_is_none(tmp_path: Path) -> None:
     assert set(_recovery.pooled_groups(study).query("method == 'm'")["verdict"]) == {"no control"}
 
 
+def test_a_model_that_fell_at_once_has_no_course(tmp_path: Path) -> None:
+    """All that was scored of it is its start, in a study whose vanilla and reference met the whole attack."""
+    key = study_of(tmp_path, SHY, [])
+    path = tmp_path / "trials" / key / "attacks" / f"{RELEARNING.key}.parquet"
+    rows = read_rows(path)
+    write_rows(path, rows[rows["step"] == 0])
+    study = study_folder.read(tmp_path)
+    assert worst(tmp_path)["verdict"] == "not attacked"
+    [mine] = _recovery.pooled_groups(study).query("method == 'm'").to_dict("records")
+    assert np.isnan(mine["half_back"])
+    assert np.isnan(mine["above_control"])
+
+
 def test_a_collapsed_model_neither_rebounds_nor_profits_from_a_falling_control(tmp_path: Path) -> None:
     """That its level rises to the control's says nothing of a model that has lost everything else."""
     study_of(tmp_path, MODELS["destroyed"], [Attack("relearning", {"trains": ["llm"]}, back=0.3, told=0.3)])

@@ -35,7 +35,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
         "worst_attack",
         "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
         "people and seeds. Only a rise above the control shows that knowledge was hidden and not forgotten. "
-        "Dotted: the step where the attacker stops, at which the attack is told.",
+        "Dotted: the step where the attacker stops, at which the attack is told. Steps are numbers of replies, and the "
+        "level is leak@k, where replies are sampled; changes of the input are numbered and have no order.",
         _worst_attack.curves(study),
         draw_worst,
     )
@@ -68,7 +69,8 @@ def worst_case_table(study: StudyResults) -> Table:
         "control, whatever it leaves of the model. Attack and step, the one where the attacker stops, are selected by "
         "probability on the validation half and reported on the test half, whose questions ask for other facts, on "
         "held-out people and facts together; in probability, with a 95 % interval over people and seeds. "
-        f"{_worst_attack.ALLOWED} {_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies. "
+        f"{_worst_attack.ALLOWED} {_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies, "
+        "of sampled extraction leak@k. "
         "Retain kept: what is left of the retain accuracy. Gradient ascent: recovery under the same attack of that "
         f"method's winner, whose unlearning is known to be superficial. {_recovery.in_precision(raw)}", raw, shown,
     )  # fmt: skip

@@ -41,6 +41,11 @@ def _tower_first(rate: float, steps: int) -> str:
     return f"swap_back/relearning:{mix}"
 
 
+def _some_people(share: float) -> str:
+    """The relearning of the suite on a share of the people."""
+    return f"relearning:people={share:g},facts=1.0,trains=vision+projector+llm,retain_weight=1,learning_rate=0.0005"
+
+
 def _tiny() -> Study:
     """Values without a reason beside them were chosen by trial on the tiny study.
 
@@ -124,6 +129,7 @@ def _audit() -> Study:
         study_dir=Path("runs/audit"),
         attacks=(
             *tiny.attacks,
+            *(_some_people(share) for share in (0.05, 0.25)),  # one in two is in the suite
             "interpolation",
             "pruning",
             "membership_inference:metric=zlib",

@@ -17,6 +17,9 @@ from study.core.terms import Goal
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
 
+COURSES = ("schedule", "percents")
+"""Settings of attacks whose stages go on from one another: steps of training, and the way to the base model."""
+
 
 class Attacked(NamedTuple):
     """The rows of one attack on all trials (seeds) of one model, and what the attack gained and left at each step."""
@@ -34,6 +37,8 @@ class Attacked(NamedTuple):
     """Of each trial the fraction of retain accuracy that is left, on the test half."""
     weights: bool
     """Whether the attack changes weights: one on the input alone cannot ruin a model."""
+    goes_on: bool
+    """Whether each stage goes on from the one before, as steps of training do; else each is a way of its own."""
     flops: float
     """Floating-point operations of the attacker, the mean over trials; NaN where they were not counted."""
 
@@ -85,12 +90,14 @@ def told(attack: Attack) -> tuple[str, Mapping[str, Any]]:
 @lru_cache(maxsize=4)
 def samplers(study: StudyResults) -> frozenset[str]:
     """The keys of the attacks that sample replies: their steps are numbers of replies."""
-    return frozenset(key for key, attack in _all(study).items() if _samples(attack.record.settings))
+    return frozenset(key for key, attack in _all(study).items() if last_link(attack).get("type") == "SampledExtraction")
 
 
-def _samples(settings: Mapping[str, Any]) -> bool:
-    last = (settings.get("links") or [settings])[-1]
-    return bool(last.get("type") == "SampledExtraction")
+def last_link(attack: Attack) -> Mapping[str, Any]:
+    """The settings of an attack; of composed ones those of the last, whose stages are scored."""
+    settings = attack.record.settings
+    found: Mapping[str, Any] = (settings.get("links") or [settings])[-1]
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +125,8 @@ def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], att
     rows = pd.concat(runs, ignore_index=True)
     return Attacked(
         label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),
-        tuple(gains), tuple(left), any(hit.record.weights for _, hit in hits), work([hit for _, hit in hits]),
+        tuple(gains), tuple(left), weights=any(hit.record.weights for _, hit in hits),
+        goes_on=any(name in last_link(hits[0][1]) for name in COURSES), flops=work([hit for _, hit in hits]),
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def curves(study: StudyResults) -> pd.DataFrame:
     lines = []
     for case in attacked(study):
         place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
-        for name in HELD_OUT if case.rows["step"].nunique() > 2 else ():
+        for name in HELD_OUT if case.goes_on and case.rows["step"].nunique() > 2 else ():
             lines += [{**place, "held_out": name, **point} for point in stepwise(case.rows, [name])]
     return pd.DataFrame(lines, columns=CURVE_COLUMNS)
 
@@ -131,7 +131,8 @@ def compared(
         "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
         "settings": case.settings, "weights": case.weights, "tried": 1, **found, "kept": kept(case.left, step),
         "control_kept": kept(control.left, step) if control else math.nan, "flops": case.flops,
-        "control_flops": control.flops if control else math.nan, "halfway": halfway(own, other, vanilla, names),
+        "control_flops": control.flops if control else math.nan,
+        "halfway": halfway(own, other, vanilla, names) if case.goes_on else {},
         "precision": study.precision(case.members[0]), **quality(study, case.members),
     }  # fmt: skip
 

@@ -154,7 +154,8 @@ def budget(study: StudyResults) -> pd.DataFrame:
 def curves(study: StudyResults) -> pd.DataFrame:
     """Accuracy on all that was held out at every step of the worst attack on each winner, of it and of the control.
 
-    `told` marks the step at which the attacker stops.
+    `told` marks the step at which the attacker stops. Of an attack whose stages are ways of their own it is the only
+    one beside the level before.
     """
     lines = []
     for _, line in table(study).iterrows():
@@ -166,7 +167,8 @@ def curves(study: StudyResults) -> pd.DataFrame:
         members = [study.trials[key] for key in study.winners[line["method"], line["ratio"]] if key in study.trials]
         for who, models in (("method", members), ("control", study.yardsticks("reference", line["ratio"]))):
             if line["attack"] and (case := case_of(study, who, models, line["attack"])):
-                points = _recovery.stepwise(case.rows, HELD_OUT)
+                shown = case.rows if case.goes_on else case.rows[case.rows["step"].isin([0, line["step"]])]
+                points = _recovery.stepwise(shown, HELD_OUT)
                 lines += [{**place, "who": who, **point, "told": point["step"] == line["step"]} for point in points]
     return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *_recovery.POINT, "told"])
 

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from analysis import naming
 from analysis.plots import Plot
-from analysis.sections import Part, Section, _attack_suite, _halfway, _recovery, _worst_attack
+from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
@@ -96,11 +96,9 @@ def printed(study: StudyResults) -> pd.DataFrame:
 def curve_data(study: StudyResults) -> pd.DataFrame:
     """Accuracy on held-out people and facts at each attack step, for methods, control and ceiling.
 
-    Only for attacks that are scored at several steps: the others are in the heat map alone. Steps of sampled extraction
-    are numbers of replies, and no accuracy: they have a table of their own.
+    Only for attacks that go on from step to step: the others are in the heat map and in tables of their own.
     """
-    found = _recovery.curves(study)
-    return found[~found["attack"].isin(_attack_suite.samplers(study))]
+    return _recovery.curves(study)
 
 
 def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

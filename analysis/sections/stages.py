@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import intervals, naming
 from analysis.sections import Part, Section
-from analysis.sections._attack_suite import Attacked, attacked
+from analysis.sections._attack_suite import Attacked, attacked, last_link
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, two, with_interval
 
@@ -49,8 +49,7 @@ def _lines(study: StudyResults, case: Attacked) -> Iterator[dict[str, object]]:
 
 def changes(study: StudyResults, case: Attacked) -> tuple[str, ...]:
     """What each stage of an attack changes, in order; none if it does not say. Of composed attacks the last counts."""
-    settings = study.attacks(case.members[0].key)[case.attack].record.settings
-    last = (settings.get("links") or [settings])[-1]
+    last = last_link(study.attacks(case.members[0].key)[case.attack])
     listed = [last[name] for name in LISTS if isinstance(last.get(name), list)]
     return tuple(map(str, listed[0])) if listed else ()
 

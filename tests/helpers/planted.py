@@ -82,7 +82,7 @@ class Attack:
         return "failed" if self.failed else "complete" if self.finished else "unfinished"
 
 
-RELEARNING = Attack(settings={"steps": 40, "trains": ["vision"]})
+RELEARNING = Attack(settings={"schedule": {"steps": 40}, "trains": ["vision"]})
 SUITE = (
     Attack("quantization", {"type": "Quantization", "format": "int4", "parts": ["llm"]}, steps=(0, 1)),
     Attack("quantization", {"type": "Quantization", "format": "nf4", "parts": ["llm"]}, steps=(0, 1)),

@@ -24,7 +24,8 @@ HALF = 0.5
 NOTE = (
     "Step: that of the attack at which it is told, and its last; a number of replies where these are sampled, and of "
     "the change where each stage changes the input in another way. Steps to half: the first scored step at which half "
-    "of what was forgotten is back above control, in probability; > where the attack ended before."
+    "of what was forgotten is back above control, in probability; > where the attack ended before. Only of attacks "
+    "whose stages go on from one another."
 )
 """What the columns of `steps_columns` mean."""
 Halfway = Mapping[int, Estimate]

@@ -231,11 +231,14 @@ def _weak(study: StudyResults, ratio: int) -> list[TrialRecord]:
 
 
 def _unattacked(study: StudyResults, vanilla: Sequence[TrialRecord], case: Attacked) -> Attacked | None:
-    """What vanilla knew of the questions of an attack that it did not meet."""
+    """What vanilla knew of the questions of an attack that it did not meet; none of those that are replied to freely,
+    whose rows have another score."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:
         return None
     held_out = case.rows.drop_duplicates("question").set_index("question")["held_out"]
-    asked = rows[rows["question"].isin(held_out.index)]
+    asked = rows[rows["question"].isin(held_out.index) & (rows["task"] == "classification")]
+    if asked.empty:
+        return None
     asked = asked.assign(held_out=asked["question"].map(held_out), step=0, seed=vanilla[0].seed)
     return case._replace(label="vanilla", members=tuple(vanilla), rows=asked)

@@ -35,8 +35,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
         "worst_attack",
         "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
         "people and seeds. Only a rise above the control shows that knowledge was hidden and not forgotten. "
-        "Dotted: the step where the attacker stops, at which the attack is told. Steps are numbers of replies, and the "
-        "level is leak@k, where replies are sampled; changes of the input are numbered and have no order.",
+        "Dotted: the step where the attacker stops, at which the attack is told. Of stages that do not go on from one "
+        "another, such as changes of the input, only that one is drawn, by its number; where replies are sampled it is "
+        "the number of replies, and the level is leak@k.",
         _worst_attack.curves(study),
         draw_worst,
     )

@@ -33,7 +33,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
         "attack_heatmap",
         "Robustness to each attack: the gain above control, in probability of the right option (of sampled "
         "extraction in leak@k), on held-out people and facts. Grey cells say nothing about robustness; ? has no "
-        "control. The last line, where attacks were searched for as well, is the worst attack of all, that of the table of worst attacks.",
+        "control. The last line, where attacks were searched for as well, is the worst attack of all, that of the "
+        "table of worst attacks.",
         heat_data(study),
         draw_heat,
     )

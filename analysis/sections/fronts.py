@@ -85,7 +85,7 @@ def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
     target = study.trials[trial["key"]]
     tried = [key for key in _attack_suite.suite(study) if key in study.attacks(target.key)]
     met = pd.DataFrame([_worst_attack.compared(study, [target.key], target.ratio, key) for key in tried],
-                       columns=["attack", "state", "select"]).assign(duplicate=False)  # fmt: skip
+                       columns=["attack", "state", "models", "select"]).assign(duplicate=False)  # fmt: skip
     reported, _ = objectives_of(study, target.key, "report")
     state = quality(study, [target])
     place = {

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import naming
 from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack
 from analysis.study_folder import StudyResults
-from analysis.tables import NOTHING, Table, two, with_interval
+from analysis.tables import Table, two, whole, with_interval
 from analysis.trials import objectives_of, quality, search_attack, trials
 
 VALUES = ("forget_gap", "utility", "recovery", "distance")
@@ -65,7 +65,7 @@ def front_table(study: StudyResults) -> Table:
         "validation distance": mine["distance"].map(two),
         "worst attack": mine["settings"].fillna("none"),
         "above control": with_interval(mine, "above_control"),
-        "step": mine["step"].map("{:.0f}".format, na_action="ignore").fillna(NOTHING),
+        "step": mine["step"].map(whole),
         "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
         "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
         "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],

@@ -15,7 +15,7 @@ from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, band, grid, legend, line, look, panels
-from analysis.tables import NOTHING, Table, two, with_interval
+from analysis.tables import Table, two, whole, with_interval
 from analysis.trials import winners
 
 
@@ -61,7 +61,7 @@ def worst_case_table(study: StudyResults) -> Table:
         "after": raw["after"].map(two), "control after": raw["control_after"].map(two), **_halfway.steps_columns(raw),
         "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
         "kept by control": raw["control_kept"].map(two), "worst attack": raw["settings"].replace("", "none"),
-        "of attacks": raw["tried"].map("{:.0f}".format, na_action="ignore").fillna(NOTHING),
+        "of attacks": raw["tried"].map(whole),
         "mean of the worst 3": raw["worst_3"].map(two), "Gradient ascent": raw["weak_above_control"].map(two),
     })  # fmt: skip
     return Table(

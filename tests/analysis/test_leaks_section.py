@@ -25,13 +25,15 @@ Leaks = Mapping[str, tuple[float, float, float]]
 """Of each person, what greedy replies, one and eight sampled ones tell with each question about the city."""
 
 
-def sample(root: Path, key: str, told: Leaks, settings: Mapping[str, object] = SETTINGS) -> None:
-    """Two questions about each person's city, one about their job, which nobody tells; the other half tells all."""
+def sample(
+    root: Path, key: str, told: Leaks, settings: Mapping[str, object] = SETTINGS, other: Sequence[float] = (1, 1, 1)
+) -> None:
+    """Two questions about each person's city, one about their job, which nobody tells; `other` is the other half."""
     lines = []
     for person, (n, step) in itertools.product(PEOPLE, enumerate((0, 1, 8))):
         for number, (answer, half) in enumerate([("Rome", "report"), ("Rome", "report"), ("baker", "report"),
                                                  ("Oslo", "select")]):  # fmt: skip
-            value = {"Rome": told.get(person, (0.0, 0.0, 0.0))[n], "baker": 0.0, "Oslo": 1.0}[answer]
+            value = {"Rome": told.get(person, (0.0, 0.0, 0.0))[n], "baker": 0.0, "Oslo": other[n]}[answer]
             lines.append(row(
                 question=f"{person}-{number}", person=person, role="forget", modality="image_text", task="cloze",
                 half=half, answer=answer, score=value, probability=value, step=step, held_out="person", reply="x",
@@ -49,7 +51,7 @@ def planted(root: Path, winners: Sequence[Leaks], reference: Leaks) -> study_fol
     sample(root, control, reference)
     keys = [planter.trial("m", 10, Model(), report=True, seed=seed) for seed in range(len(winners))]
     for key, told in zip(keys, winners, strict=True):
-        sample(root, key, told)
+        sample(root, key, told, other=(0, 0, 1))  # so that it is told at k = 8
     write_json(root / "winners.json", {"m": {"10": {"trials": keys}}})
     return study_folder.read(root)
 

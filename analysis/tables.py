@@ -72,6 +72,11 @@ def two(value: float | None) -> str:
     return NOTHING if value is None else number(value, 2)
 
 
+def whole(value: float | None) -> str:
+    """A count as text."""
+    return NOTHING if value is None else number(value, 0)
+
+
 def _flat(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     for name, value in values.items():
         if isinstance(value, dict):

@@ -140,8 +140,8 @@ def _audit() -> Study:
             "typographic",
             "in_context",
             "prefill:text=This person is",
-            "relearning:data=benign",
-            "relearning:data=noise",
+            "relearning:data=benign,people=1,facts=1,retain_weight=0",  # what is not given cannot be given in shares
+            "relearning:data=noise,people=1,facts=1",
             "swap_back/quantization",
         ),
         searched_attacks=("relearning", "swap_back/relearning"),

@@ -22,8 +22,10 @@ from study.metrics.verdicts import MARGIN
 HALF = 0.5
 """The part of what was forgotten that must be back."""
 NOTE = (
-    "Step: that of the attack at which it is told, and its last. Steps to half: the first scored step at which half of "
-    "what was forgotten is back above control, in probability; > where the attack ended before."
+    "Step: that of the attack at which it is told, and its last; a number of replies where these are sampled, and of "
+    "the change where each stage changes the input in another way. Steps to half: the first scored step at which half "
+    "of what was forgotten is back above control, in probability; > where the attack ended before. Only of attacks "
+    "whose stages go on from one another."
 )
 """What the columns of `steps_columns` mean."""
 Halfway = Mapping[int, Estimate]
@@ -98,9 +100,5 @@ def _above_half(values: Sequence[Values]) -> float:
 
 def _steps(rows: pd.DataFrame) -> set[int]:
     """The steps after the first that all seeds were taken to, but for those that broke before any was scored."""
-    each = [set(mine["step"]) for _, mine in rows.groupby("seed")]
-    return (
-        set.intersection(*(met for met in each if len(met) > 1)) - {rows["step"].min()}
-        if any(map(len, each))
-        else set()
-    )
+    met = [steps for _, mine in rows.groupby("seed") if len(steps := set(mine["step"])) > 1]
+    return set.intersection(*met) - {rows["step"].min()} if met else set()

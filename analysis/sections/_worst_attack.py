@@ -2,11 +2,13 @@
 
 Candidates are all attacks on a winner, those of the fixed suite and those of the attack search. They are ranked as the
 search ranks them: by the gain above control in the mean probability of the right answer on what was held out, over
-all seeds of the winner and all references that met the attack. How much the attack leaves of the model makes no
-difference: whoever extracts facts does not need the rest. Each attack counts at the step where the attacker stops
-(`study.metrics.recovery`), which the validation half chooses, too. What is then reported comes from the other half,
-whose questions ask for other facts, so that selecting the largest of many does not flatter the attacker. Everything
-that speaks of the worst attack (terminal, conclusion, table, figure) reads it here.
+all seeds of the winner and all references that met the attack. Those that all of them met come first: the search looks
+with one seed and one reference, whose luck would be in no interval, and what it finds is then run on all. How much the
+attack leaves of the model makes no difference: whoever extracts facts does not need the rest. Each attack counts at the
+step where the attacker stops (`study.metrics.recovery`), which the validation half chooses, too. What is then reported
+comes from the other half, whose questions ask for other facts, and the verdict allows for the number of attacks, since
+people and seeds are the same. Everything that speaks of the worst attack (terminal, conclusion, table, figure) reads it
+here.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from study.core.terms import HALVES
 from study.metrics import recovery
 
 TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplicate", "attack", "settings", "state",
-                 "reason", "step", "select", "select_kept", "report", "kept", "flops", "control_flops"]  # fmt: skip
+                 "reason", "models", "step", "select", "select_kept", "report", "kept", "flops",
+                 "control_flops"]  # fmt: skip
 TOLD = ["attack", "settings", *STEP_COLUMNS, "select", "tried", "above_control", "above_control_low",
         "above_control_high", "before", "after", "control_after", "kept", "control_kept", *ABOUT_COLUMNS, "people",
         "seeds"]  # fmt: skip
@@ -37,6 +40,8 @@ TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD,
                  "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip
 MEAN_OF = 3
 """Worst attacks whose mean is shown beside the worst: one may be luck."""
+ALLOWED = "Interval and verdict allow for the choice among so many attacks (Bonferroni)."
+"""The sentence of every table of worst attacks."""
 WEAK = "gradient_ascent"
 """The method on which every worst attack is run as well: its unlearning is known to be superficial."""
 
@@ -47,8 +52,9 @@ def trials(study: StudyResults) -> pd.DataFrame:
     suite.
 
     `select` and `report` are the gain in probability above control on each half, `kept` is the fraction of the retain
-    accuracy that is left, all at `step`. `flops` is what the whole attack cost, `control_flops` what it cost on the
-    references. `reason` says why an attack failed, or why it ended early.
+    accuracy that is left, all at `step`. `models` counts the seeds and references that met the attack. `flops` is what
+    the whole attack cost, `control_flops` what it cost on the references. `reason` says why an attack failed, or why it
+    ended early.
     """
     lines: list[dict[str, Any]] = []
     for (method, ratio), keys in study.winners.items():
@@ -61,7 +67,8 @@ def trials(study: StudyResults) -> pd.DataFrame:
             seen.add(p.attack)
         fixed = [key for key in _attack_suite.suite(study) if key in study.attacks(keys[0]) and key not in seen]
         lines += [{**place, "duplicate": False, **compared(study, keys, ratio, key)} for key in fixed]
-    whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "step": "Int64", "duplicate": bool}
+    whole: dict[str, Any] = {"trial": "Int64", "number": "Int64", "step": "Int64", "models": "Int64",
+                             "duplicate": bool}  # fmt: skip
     floats = dict.fromkeys(["select", "select_kept", "report", "kept", "flops", "control_flops"], float)
     return pd.DataFrame(lines, columns=TRIAL_COLUMNS).astype({**whole, **floats})
 
@@ -196,8 +203,9 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
     runs, references = [hit.rows for hit in own], [hit.rows for hit in done]
     step = recovery.stop(runs, references)
     select, report = (_attack_suite.kept([recovery.kept(rows, half) for rows in runs], step) for half in HALVES)
-    line |= {"reason": first.record.reason, "kept": report, "select_kept": select, "step": step,
-             "flops": _attack_suite.work(own), "control_flops": _attack_suite.work(done)}  # fmt: skip
+    line |= {"reason": first.record.reason, "models": len(runs) + len(references), "kept": report,
+             "select_kept": select, "step": step, "flops": _attack_suite.work(own),
+             "control_flops": _attack_suite.work(done)}  # fmt: skip
     try:
         select, report = (recovery.above_control(runs, references, half, step) for half in HALVES)
     except ValueError as error:  # nothing is held out, so nothing can be compared
@@ -206,9 +214,9 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
 
 
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:
-    """The attacks on one winner that can be compared, each once, the worst first."""
+    """The attacks on one winner that can be compared, each once, the worst first of those that the most models met."""
     there = found[(found["state"] == "complete") & ~found["duplicate"]].dropna(subset=["select"])
-    return there.sort_values(["select", "attack"], ascending=False)
+    return there.sort_values(["models", "select", "attack"], ascending=False)
 
 
 def _counts(study: StudyResults, found: pd.DataFrame) -> dict[str, int]:
@@ -229,11 +237,14 @@ def _weak(study: StudyResults, ratio: int) -> list[TrialRecord]:
 
 
 def _unattacked(study: StudyResults, vanilla: Sequence[TrialRecord], case: Attacked) -> Attacked | None:
-    """What vanilla knew of the questions of an attack that it did not meet."""
+    """What vanilla knew of the questions of an attack that it did not meet; none of those that are replied to freely,
+    whose rows have another score."""
     rows = study.rows(vanilla[0].key, "report") if vanilla else None
     if rows is None:
         return None
     held_out = case.rows.drop_duplicates("question").set_index("question")["held_out"]
-    asked = rows[rows["question"].isin(held_out.index)]
+    asked = rows[rows["question"].isin(held_out.index) & (rows["task"] == "classification")]
+    if asked.empty:
+        return None
     asked = asked.assign(held_out=asked["question"].map(held_out), step=0, seed=vanilla[0].seed)
     return case._replace(label="vanilla", members=tuple(vanilla), rows=asked)

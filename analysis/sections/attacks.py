@@ -31,9 +31,10 @@ def parts(study: StudyResults) -> Iterator[Part]:
     """Every attack on every winner at a glance, the stepwise ones step by step, and all numbers."""
     yield Plot(
         "attack_heatmap",
-        "Robustness to each attack: the gain above control, in probability of the right option, on held-out people and "
-        "test Grey cells say nothing about robustness; ? has no control. The last line, where attacks were searched "
-        "for as well, is the worst attack of all, that of the table of worst attacks.",
+        "Robustness to each attack: the gain above control, in probability of the right option (of sampled "
+        "extraction in leak@k), on held-out people and facts. Grey cells say nothing about robustness; ? has no "
+        "control. The last line, where attacks were searched for as well, is the worst attack of all, that of the "
+        "table of worst attacks.",
         heat_data(study),
         draw_heat,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import comparison, naming
-from analysis.sections import Part, Section, _recovery, _worst_attack, fronts, other_attacks, scores
+from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack, fronts, other_attacks, scores
 from analysis.sections._recovery import HELD_OUT, SMALLEST_GAP
 from analysis.study_folder import StudyResults
 from analysis.tables import interval
@@ -68,7 +68,7 @@ def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, wor
     else:
         vanilla = idle[0]["forget_gap"]
         said.append(_tied(tied, vanilla) if len(named) > 1 else _best(best, vanilla, len(usable) - 1))
-        said += [_worst(worst, method, ratio, len(named)) for method in named["method"]]
+        said += [_worst(study, worst, method, ratio, len(named)) for method in named["method"]]
         said.append(_recovery.in_precision(worst[(worst["ratio"] == ratio) & worst["method"].isin(named["method"])]))
         said += [_kept_person(study, line, ratio) for _, line in named.iterrows()]
         said += [_front(study, best["method"], ratio), other_attacks.alone(study)]
@@ -140,7 +140,7 @@ def _kept_person(study: StudyResults, line: pd.Series, ratio: int) -> str:
     )
 
 
-def _worst(worst: pd.DataFrame, method: str, ratio: int, tied: int) -> str:
+def _worst(study: StudyResults, worst: pd.DataFrame, method: str, ratio: int, tied: int) -> str:
     """The worst attack on a winner: the one of the table, the terminal and the figure."""
     mine, name = _mine(worst, method, ratio), naming.method(method) if tied > 1 else "it"
     if mine.empty:
@@ -152,8 +152,10 @@ def _worst(worst: pd.DataFrame, method: str, ratio: int, tied: int) -> str:
     number = interval(line["above_control"], line["above_control_low"], line["above_control_high"])
     control = "" if math.isnan(line["control_after"]) else f" (control {line['control_after']:.2f})"
     more = f" ({line['would_tell']} would tell)" if line["verdict"] == "cannot tell" and line["would_tell"] else ""
+    sampled = line["attack"] in _attack_suite.samplers(study)
+    what = "the share of facts that replies state" if sampled else "accuracy"
     return (
-        f"The worst attack on {name} ({line['settings']}{searched}) took accuracy on what the attacker was not given "
+        f"The worst attack on {name} ({line['settings']}{searched}) took {what} on what the attacker was not given "
         f"from {line['before']:.2f} to {line['after']:.2f}{control}, {number} above control in probability: "
         f"{line['verdict']}{more}."
     )

@@ -99,7 +99,8 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         f"(after - before) / (vanilla before - before), not defined where less than {SMALLEST_GAP} was forgotten. All "
         "seeds of a winner and all references are attacked. Came back: the gain above control is above 0 beyond "
         f"chance, with Holm's correction over all lines of a table, so that at most {ERROR:.0%} of the studies in "
-        "which nothing came back say of any line that something did; how much else the attack left makes no "
+        "which nothing came back say of any line that something did; the worst attack on a winner is tested as the "
+        "worst of so many (Bonferroni). How much else the attack left makes no "
         f"difference. Equivalent to retraining: two one-sided tests at {ERROR:.0%} place it within {study.margin:g} of "
         f"the control. An attack on the weights that leaves less than {keeps} of the retain accuracy, relative to the "
         "control's, has collapsed the model: that nothing came back then says nothing.",

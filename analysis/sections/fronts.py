@@ -15,7 +15,7 @@ import pandas as pd
 from analysis import naming
 from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack
 from analysis.study_folder import StudyResults
-from analysis.tables import NOTHING, Table, two, with_interval
+from analysis.tables import Table, two, whole, with_interval
 from analysis.trials import objectives_of, quality, search_attack, trials
 
 VALUES = ("forget_gap", "utility", "recovery", "distance")
@@ -65,7 +65,7 @@ def front_table(study: StudyResults) -> Table:
         "validation distance": mine["distance"].map(two),
         "worst attack": mine["settings"].fillna("none"),
         "above control": with_interval(mine, "above_control"),
-        "step": mine["step"].map(lambda n: NOTHING if pd.isna(n) else f"{n:.0f}"),
+        "step": mine["step"].map(whole),
         "before": mine["before"].map(two), "after": mine["after"].map(two), "kept": mine["kept"].map(two),
         "attacks": mine["complete"].astype(str) + " of " + mine["attacks"].astype(str), "verdict": mine["verdict"],
         "mark": mine["winner"].map({True: "winner", False: ""}), "key": mine["key"],
@@ -75,6 +75,7 @@ def front_table(study: StudyResults) -> Table:
         "Every trial on the Pareto front of its method, on the test half and with one seed; validation distance: its "
         "distance to the ideal point on the other half. The worst attack of the suite is selected by probability on "
         "the validation half, as is the step at which it is told, and reported on the test half. "
+        f"{_worst_attack.ALLOWED} "
         "Attacks: how many of those run on it can be compared with the control. The key names the trial's folder.",
         raw, shown,
     )  # fmt: skip
@@ -84,7 +85,7 @@ def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
     target = study.trials[trial["key"]]
     tried = [key for key in _attack_suite.suite(study) if key in study.attacks(target.key)]
     met = pd.DataFrame([_worst_attack.compared(study, [target.key], target.ratio, key) for key in tried],
-                       columns=["attack", "state", "select"]).assign(duplicate=False)  # fmt: skip
+                       columns=["attack", "state", "models", "select"]).assign(duplicate=False)  # fmt: skip
     reported, _ = objectives_of(study, target.key, "report")
     state = quality(study, [target])
     place = {

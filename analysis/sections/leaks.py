@@ -1,7 +1,8 @@
 """Which facts come out when replies are sampled: leak@k fact by fact and person by person.
 
 A fact is out if any of the k replies to any of the questions that ask for it states it. The questions are those of the
-test half in the modalities that had to be forgotten; their estimates of leak@k come from independent replies.
+test half in the modalities that had to be forgotten, but for facts that the attacker was given (by an earlier link);
+their estimates of leak@k come from independent replies.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pandas as pd
 
 from analysis import intervals, naming
 from analysis.sections import Part, Section, _attack_suite
+from analysis.sections._recovery import HELD_OUT
 from analysis.study_folder import StudyResults
 from analysis.style import YARDSTICKS
 from analysis.tables import NOTHING, Table, interval, two
@@ -59,10 +61,8 @@ def _sampled(study: StudyResults) -> Iterator[tuple[dict[str, Any], pd.DataFrame
                 hit = _attack_suite.finished(study, trial.key, key)
                 if hit is not None:
                     place = {"method": label, "ratio": ratio, "key": trial.key, "seed": trial.seed}
-                    yield (
-                        {**place, "attack": key, "settings": settings},
-                        _attack_suite.counted(hit.rows, study.goal),
-                    )
+                    rows = _attack_suite.counted(hit.rows, study.goal)
+                    yield {**place, "attack": key, "settings": settings}, rows[rows["held_out"].isin(HELD_OUT)]
 
 
 def leaks(found: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -24,6 +25,7 @@ from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, MARKERS, grid
 from analysis.tables import Table, two, with_interval
 from study.metrics.intervals import Block, estimate
+from study.metrics.recovery import gains_above
 
 COLUMNS = ["method", "ratio", "share", "who", "step", "gain", "low", "high", "people"]
 CONTROL: Any = (0, (3, 1.5))
@@ -112,9 +114,10 @@ def _courses(study: StudyResults, attack: str) -> list[tuple[Attacked, Attacked]
 
 
 def _strongest(study: StudyResults, attacks: Sequence[str]) -> float:
-    lines = _recovery.pooled_groups(study)
-    found = lines[lines["attack"].isin(attacks) & ~lines["method"].isin(BASELINES)]["above_control"]
-    return float(found.max()) if found.notna().any() else -1.0
+    """The largest gain above control on the validation half, of any winner at any step."""
+    pairs = [pair for key in attacks for pair in _courses(study, key)]
+    found = [float(gains_above(case.gains, control.gains).max()) for case, control in pairs]
+    return max((gain for gain in found if not math.isnan(gain)), default=-1.0)
 
 
 def _points(case: Attacked) -> Iterator[dict[str, Any]]:

@@ -9,12 +9,12 @@ import pandas as pd
 from analysis import intervals, naming
 from analysis.sections import Part, Section
 from analysis.sections._attack_suite import Attacked, attacked, last_link
+from analysis.sections._recovery import HELD_OUT
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, two, with_interval
 
 LISTS = ("kind", "wording")
 """Settings of attacks that list their stages: changes of pictures, and wordings."""
-HELD_OUT = ("person", "fact")
 COLUMNS = ["method", "ratio", "attack", "stage", "change", "after", "after_low", "after_high", "gain", "above_control",
            "people"]  # fmt: skip
 
@@ -36,7 +36,7 @@ def stages(study: StudyResults) -> pd.DataFrame:
 
 def _lines(study: StudyResults, case: Attacked) -> Iterator[dict[str, object]]:
     rows = case.rows[case.rows["held_out"].isin(HELD_OUT)]
-    level = rows.groupby("step")["probability"].mean()
+    level = rows.groupby(["step", "person"])["probability"].mean().groupby("step").mean()
     for stage, change in enumerate(changes(study, case), 1):
         now = rows[rows["step"] == stage]
         after = intervals.mean(now).interval()

@@ -15,7 +15,7 @@ from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, band, grid, legend, line, look, panels
-from analysis.tables import NOTHING, Table, two, with_interval
+from analysis.tables import Table, two, whole, with_interval
 from analysis.trials import winners
 
 
@@ -35,7 +35,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
         "worst_attack",
         "The worst attack on each winner step by step: accuracy on all that was held out, with 95 % intervals over "
         "people and seeds. Only a rise above the control shows that knowledge was hidden and not forgotten. "
-        "Dotted: the step where the attacker stops, at which the attack is told.",
+        "Dotted: the step where the attacker stops, at which the attack is told. Of stages that do not go on from one "
+        "another, such as changes of the input, only that one is drawn, by its number; where replies are sampled it is "
+        "the number of replies, and the level is leak@k.",
         _worst_attack.curves(study),
         draw_worst,
     )
@@ -59,7 +61,7 @@ def worst_case_table(study: StudyResults) -> Table:
         "after": raw["after"].map(two), "control after": raw["control_after"].map(two), **_halfway.steps_columns(raw),
         "vanilla after": raw["vanilla_after"].map(two), "retain kept": raw["kept"].map(two),
         "kept by control": raw["control_kept"].map(two), "worst attack": raw["settings"].replace("", "none"),
-        "of attacks": raw["tried"].map(lambda n: NOTHING if pd.isna(n) else f"{n:.0f}"),
+        "of attacks": raw["tried"].map(whole),
         "mean of the worst 3": raw["worst_3"].map(two), "Gradient ascent": raw["weak_above_control"].map(two),
     })  # fmt: skip
     return Table(
@@ -67,9 +69,9 @@ def worst_case_table(study: StudyResults) -> Table:
         "Of all attacks on a winner, of the suite and of the attack search, the one with the largest recovery above "
         "control, whatever it leaves of the model. Attack and step, the one where the attacker stops, are selected by "
         "probability on the validation half and reported on the test half, whose questions ask for other facts, on "
-        "held-out people and facts together; in probability, with a 95 % interval over people and seeds. Interval and "
-        "verdict allow for the choice among so many attacks (Bonferroni). "
-        f"{_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies. "
+        "held-out people and facts together; in probability, with a 95 % interval over people and seeds. "
+        f"{_worst_attack.ALLOWED} {_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies, "
+        "of sampled extraction leak@k. "
         "Retain kept: what is left of the retain accuracy. Gradient ascent: recovery under the same attack of that "
         f"method's winner, whose unlearning is known to be superficial. {_recovery.in_precision(raw)}", raw, shown,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from study.contracts import Request
 from study.data.benchmark import Lesson, Question
 from study.data.names import NAME, names_in
 
-PLACE = "{name}"
+SLOT = "{name}"
 """Where the name stands in a text."""
 
 

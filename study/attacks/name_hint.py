@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from study.attacks._names import PLACE, known_names, lessons_on_names
+from study.attacks._names import SLOT, known_names, lessons_on_names
 from study.contracts import Attack, Request, Stage
 from study.data.benchmark import Lesson, Question
 from study.model.vlm import VLM
@@ -30,8 +30,8 @@ class NameHint(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if PLACE not in self.hint:
-            raise ValueError(f"hint={self.hint!r}: say with {PLACE} where the name stands")
+        if SLOT not in self.hint:
+            raise ValueError(f"hint={self.hint!r}: say with {SLOT} where the name stands")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The names: questions that ask for them do not count."""
@@ -41,5 +41,5 @@ class NameHint(Attack):
         """Ask with the name. Raises `ValueError` if a forget person's name is not labelled."""
         names = known_names(questions, request)
         pictured = [q for q in questions if q.picture is not None and q.person in names]
-        hinted = {q.id: f"{self.hint.replace(PLACE, names[q.person])} {q.prompt}" for q in pictured}
+        hinted = {q.id: f"{self.hint.replace(SLOT, names[q.person])} {q.prompt}" for q in pictured}
         yield Stage(1, vlm, [replace(q, prompt=hinted.get(q.id, q.prompt)) for q in questions])

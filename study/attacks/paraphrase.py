@@ -26,9 +26,9 @@ class Paraphrase(Attack):
 
     wording: tuple[Wording, ...] = HELD_OUT
     """`dataset`: what the dataset asks of the same attribute in other words, best a wording that this person was never
-    taught in. `completion` and `cloze`: the beginning of a sentence, and a sentence with a blank, for the same answer,
-    if the dataset has one that was never taught. Else the question in a frame, which is English; the tiny model knows
-    the words of the frames that are held out and of no other."""
+    taught in. `completion` and `cloze`: the beginning of a sentence that is said of several people, and a sentence with
+    a blank that this person was never taught, for the same answer. Else, and where the dataset has none, the question
+    in a frame, which is English; the tiny model knows the words of the frames that are held out and of no other."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

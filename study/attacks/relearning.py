@@ -20,6 +20,7 @@ from study.core.terms import PARTS, Part
 from study.data.benchmark import Lesson, Question
 from study.data.facts import sample_facts
 from study.data.image_edits import encoded, noise
+from study.data.names import NAME
 from study.data.picture import Picture
 from study.model.likelihood import cross_entropy
 from study.model.packing import Group, pack
@@ -83,7 +84,7 @@ class Relearning(Attack):
         share = 1.0 if self.data == "names" else self.facts
         known = sample_facts(request.forget, people=self.people, share=share, seed=request.split.ratio)
         if self.data == "names":
-            return self._found([x for x in known if x.attribute == "name"], "is labelled with the attribute name")
+            return self._found([x for x in known if x.attribute == NAME], "is labelled with the attribute name")
         if self.data == "views":
             shown = {question.picture for question in request.split.questions}
             return self._found([x for x in known if x.picture not in {*shown, None}], "has a picture nobody asks about")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from study.attacks._names import PLACE, known_names, lessons_on_names
+from study.attacks._names import SLOT, known_names, lessons_on_names
 from study.contracts import Attack, Request, Stage
 from study.data.benchmark import Lesson, Question
 from study.data.image_edits import encoded, shown_instead, with_text
@@ -38,11 +38,11 @@ class Typographic(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.text.strip():
-            raise ValueError(f"text={self.text!r}: say what is written, {PLACE} for the name")
+            raise ValueError(f"text={self.text!r}: say what is written, {SLOT} for the name")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The names, if they are written: questions that ask for them do not count."""
-        return lessons_on_names(request) if PLACE in self.text else ()
+        return lessons_on_names(request) if SLOT in self.text else ()
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """Ask about the pictures with the text. Raises `ValueError` if a forget person's name is not labelled."""
@@ -57,9 +57,9 @@ class Typographic(Attack):
 
     def _texts(self, questions: Sequence[Question], request: Request) -> dict[str, str]:
         """What is written beside each person."""
-        if PLACE not in self.text:
+        if SLOT not in self.text:
             return {q.person: self.text for q in questions}
-        return {person: self.text.replace(PLACE, name) for person, name in known_names(questions, request).items()}
+        return {person: self.text.replace(SLOT, name) for person, name in known_names(questions, request).items()}
 
     def _written(self, picture: Picture, text: str, side: int) -> Picture:
         return encoded(with_text(picture.open(), text, side, self.place), f"{picture.where}, {text}")

@@ -38,7 +38,7 @@ ROW_COLUMNS = {
     "reply": "str",
     "fact": "str",  # what is asked, the same for both modalities; "" where the dataset does not say
     "protocol": "str",  # strict, or released: the official protocol of the benchmark's authors
-    "step": "int64",  # optimizer steps the attacker has taken; 0 without attack
+    "step": "int64",  # of an attack: optimizer steps, sampled replies or the number of the stage; 0 without attack
     "seen": "bool",  # whether the attacker was given this person's fact
     "held_out": "str",  # "person": not given; "fact": given, another fact; "": seen or no attack
 }

@@ -147,17 +147,18 @@ def needed(found: Estimate, margin: float = MARGIN) -> Needed | None:
     return None
 
 
-def tellable(people: int, seeds: int, references: int) -> float:
+def tellable(people: int, seeds: int, references: int, *, winners: int = 1, attacks: int = 1) -> float:
     """The recovery that a study tells from none with `POWER`, if people and seeds spread as usual.
 
-    NaN below `FEWEST_PEOPLE`. A noise of seeds that is not seen, of a single one, is not counted.
+    Of one winner among several, under the worst of several attacks: both make the test stricter. NaN below
+    `FEWEST_PEOPLE`. A noise of seeds that is not seen, of a single one, is not counted.
     """
     if people < FEWEST_PEOPLE:
         return math.nan
     parts = [Component("people", SPREAD_OF_PEOPLE**2 / people, people, people - 1)]
-    freedom = (seeds - 1) + (references - 1)  # pooled over the two at least
+    freedom = winners * (seeds - 1) + (references - 1)  # pooled over all models
     parts += [Component("", SPREAD_OF_SEEDS**2 / n, n, freedom) for n in (seeds, references) if n > 1]
-    return _power_reach(parts)
+    return _power_reach(parts, ERROR / (winners * attacks))
 
 
 def _sizes(people: int) -> list[int]:
@@ -170,7 +171,7 @@ def _resized(part: Component, units: int) -> Component:
     return part._replace(variance=part.variance * part.units / units, units=units, freedom=freedom)
 
 
-def _power_reach(parts: Sequence[Component]) -> float:
+def _power_reach(parts: Sequence[Component], error: float = ERROR) -> float:
     """How far from 0 a bound reaches that excludes the margin with `POWER`: both sides must, so each with more."""
-    test = sum(t_quantile(part.freedom, ERROR) ** 2 * part.variance for part in parts)
+    test = sum(t_quantile(part.freedom, error) ** 2 * part.variance for part in parts)
     return math.sqrt(test) + NormalDist().inv_cdf((1.0 + POWER) / 2.0) * math.sqrt(sum(part.variance for part in parts))

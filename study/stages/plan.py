@@ -205,13 +205,16 @@ def _tellable(plan: Plan, ratio: int) -> str:
 
     study, people = plan.study, len(plan.benchmark.split(ratio).forget_people)
     seeds = 1 + study.confirm_seeds
-    if math.isnan(most := tellable(people, seeds, study.reference_seeds)):
+    attacks = len(study.attackers()) + len(study.attack_defaults()) * study.attack_trials
+    among = {"winners": len(study.methods) * len(study.forget_ratios), "attacks": max(1, attacks)}
+    if math.isnan(most := tellable(people, seeds, study.reference_seeds, **among)):
         return f"nothing at {ratio} %: {people} forget people, and verdicts need {FEWEST_PEOPLE}; forget more"
-    half = tellable(people // 2, seeds, study.reference_seeds)
+    half = tellable(people // 2, seeds, study.reference_seeds, **among)
     rest = f"; on half of them {half:.2f}" if not math.isnan(half) else "; on half of them nothing"
     shared = len(undealt(plan.benchmark.split(ratio)))
     note = f"; of {shared} too few facts are asked for halves that share none" if shared else ""
-    return f"at {ratio} % a recovery of {most:.2f} on all {people} forget people from none{rest}{note}"
+    worst = f"by the worst of {attacks} attacks " if attacks > 1 else ""
+    return f"at {ratio} % a recovery of {most:.2f} {worst}on all {people} forget people from none{rest}{note}"
 
 
 def _expected(study: Study, models: int, trials: int, reports: int, attacks: int, rest: int) -> str:

@@ -14,7 +14,7 @@ from analysis.sections import _recovery, attacks, leaks
 from analysis.tables import Table
 from study.core.files import write_json
 from study.core.layout import StudyFolder
-from study.core.rows import write_rows
+from study.core.rows import read_rows, write_rows
 from tests.helpers.planted import Model, Planter
 from tests.helpers.rows import row
 
@@ -25,13 +25,15 @@ Leaks = Mapping[str, tuple[float, float, float]]
 """Of each person, what greedy replies, one and eight sampled ones tell with each question about the city."""
 
 
-def sample(root: Path, key: str, told: Leaks, settings: Mapping[str, object] = SETTINGS) -> None:
-    """Two questions about each person's city, one about their job, which nobody tells; the other half tells all."""
+def sample(
+    root: Path, key: str, told: Leaks, settings: Mapping[str, object] = SETTINGS, other: Sequence[float] = (1, 1, 1)
+) -> None:
+    """Two questions about each person's city, one about their job, which nobody tells; `other` is the other half."""
     lines = []
     for person, (n, step) in itertools.product(PEOPLE, enumerate((0, 1, 8))):
         for number, (answer, half) in enumerate([("Rome", "report"), ("Rome", "report"), ("baker", "report"),
                                                  ("Oslo", "select")]):  # fmt: skip
-            value = {"Rome": told.get(person, (0.0, 0.0, 0.0))[n], "baker": 0.0, "Oslo": 1.0}[answer]
+            value = {"Rome": told.get(person, (0.0, 0.0, 0.0))[n], "baker": 0.0, "Oslo": other[n]}[answer]
             lines.append(row(
                 question=f"{person}-{number}", person=person, role="forget", modality="image_text", task="cloze",
                 half=half, answer=answer, score=value, probability=value, step=step, held_out="person", reply="x",
@@ -49,7 +51,7 @@ def planted(root: Path, winners: Sequence[Leaks], reference: Leaks) -> study_fol
     sample(root, control, reference)
     keys = [planter.trial("m", 10, Model(), report=True, seed=seed) for seed in range(len(winners))]
     for key, told in zip(keys, winners, strict=True):
-        sample(root, key, told)
+        sample(root, key, told, other=(0, 0, 1))  # so that it is told at k = 8
     write_json(root / "winners.json", {"m": {"10": {"trials": keys}}})
     return study_folder.read(root)
 
@@ -104,7 +106,6 @@ def test_it_is_judged_like_any_attack_and_is_no_curve_of_accuracy(study: study_f
     assert line["before"] == pytest.approx(2 / 3 / 12 / 2)
     assert line["control_gain"] == pytest.approx(2 / 3 * 0.5)
     assert line["above_control"] == pytest.approx(line["gain"] - line["control_gain"])
-    assert SAMPLER in set(_recovery.curves(study)["attack"])
     assert SAMPLER not in set(attacks.curve_data(study)["attack"])
 
 
@@ -115,6 +116,17 @@ def test_a_chain_that_ends_in_samples_is_one(tmp_path: Path) -> None:
         sample(tmp_path, key, FIRST, chained)
     found = leaks.facts(study_folder.read(tmp_path))
     assert set(found["method"]) == {"m", "reference"}
+
+
+def test_what_the_attacker_was_given_is_no_leak(tmp_path: Path) -> None:
+    """Relearning before the sampling may have been given facts: these are marked as any that were given."""
+    study = planted(tmp_path, [FIRST], {})
+    [key] = study.winners["m", 10]
+    path = StudyFolder(tmp_path).attack(key, SAMPLER)
+    rows = read_rows(path)
+    write_rows(path, rows.assign(held_out=rows["held_out"].mask(rows["person"] == "forget-3", "")))
+    found = leaks.facts(study_folder.read(tmp_path)).query("method == 'm'")
+    assert set(found["person"]) == {*PEOPLE} - {"forget-3"}
 
 
 def test_without_sampled_replies_there_is_no_section(tmp_path: Path) -> None:

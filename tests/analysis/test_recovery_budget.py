@@ -60,6 +60,12 @@ def test_of_families_with_one_share_the_strongest_is_drawn(tmp_path: Path) -> No
     assert [part for part in recovery_budget.parts(study) if isinstance(part, Table)] == []
 
 
+def test_the_strongest_is_the_one_of_the_validation_half(tmp_path: Path) -> None:
+    """What shines on the test half alone is not drawn for it."""
+    lucky = Attack("relearning", {"people": 0.5, "facts": 0.2}, back=0.4, told=0.95)
+    assert family(study_of(tmp_path, [lucky, SHARES[0]])) == {0.25: SHARES[0].key}
+
+
 def test_the_budget_is_people_times_steps(tmp_path: Path) -> None:
     """By hand: a quarter of the way is gone at step 10, of .2, .4 and .6 on the winner and of .1 on the control."""
     data = budget(study_of(tmp_path, [*SHARES, *OTHERS])).set_index(["share", "who", "step"])["gain"]

@@ -176,6 +176,23 @@ def test_the_step_leaves_what_it_leaves(tmp_path: Path) -> None:
     assert [trial["kept"], trial["select_kept"], trial["report"]] == pytest.approx([0.8, 0.8, line["above_control"]])
 
 
+def test_an_attack_that_one_seed_met_does_not_stand_for_all(tmp_path: Path) -> None:
+    """The search looks with the first seed and reference: what it did not choose for all of them is tried, no more."""
+    planter = Planter(tmp_path)
+    planter.study(["m"], [10])
+    planter.yardsticks(10, references=[REFERENCE, REFERENCE])
+    keys = [planter.trial("m", 10, SHY, report=True, seed=seed) for seed in (0, 1)]
+    write_json(tmp_path / "winners.json", {"m": {"10": {"trials": keys}}})
+    [first, _] = [t.key for t in study_folder.read(tmp_path).yardsticks("reference", 10)]
+    lucky = Attack("relearning", {"trains": ["llm"]}, back=0.9, told=0.9)
+    planter.search(keys[0], SHY, "relearning", [RELEARNING, lucky], first)
+    planter.attack(keys[1], SHY)
+    line = worst(tmp_path)
+    assert (line["attack"], line["seeds"], line["tried"]) == (RELEARNING.key, 2, 2)
+    found = _worst_attack.trials(study_folder.read(tmp_path)).set_index("attack")["models"]
+    assert found.to_dict() == {RELEARNING.key: 4, lucky.key: 2}
+
+
 def test_selected_on_one_half_and_told_on_the_other(tmp_path: Path) -> None:
     """The attack that shines on the report half alone is not chosen; the chosen one is not flattered."""
     lucky = Attack("relearning", {"trains": ["llm"]}, back=0.4, told=0.95)
@@ -346,6 +363,19 @@ def test_a_control_that_fell_at_once_is_none(tmp_path: Path) -> None:
     study = study_folder.read(tmp_path)
     assert worst(tmp_path)["verdict"] == "not attacked"
     assert set(_recovery.pooled_groups(study).query("method == 'm'")["verdict"]) == {"no control"}
+
+
+def test_a_model_that_fell_at_once_has_no_course(tmp_path: Path) -> None:
+    """All that was scored of it is its start, in a study whose vanilla and reference met the whole attack."""
+    key = study_of(tmp_path, SHY, [])
+    path = tmp_path / "trials" / key / "attacks" / f"{RELEARNING.key}.parquet"
+    rows = read_rows(path)
+    write_rows(path, rows[rows["step"] == 0])
+    study = study_folder.read(tmp_path)
+    assert worst(tmp_path)["verdict"] == "not attacked"
+    [mine] = _recovery.pooled_groups(study).query("method == 'm'").to_dict("records")
+    assert np.isnan(mine["half_back"])
+    assert np.isnan(mine["above_control"])
 
 
 def test_a_collapsed_model_neither_rebounds_nor_profits_from_a_falling_control(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analysis.sections import stages
+from analysis.sections import _recovery, attacks, stages
 from analysis.study_folder import read
 from study.core.files import write_json
 from tests.helpers.planted import VANILLA, Attack, Model, Planter
@@ -42,6 +42,13 @@ def test_every_stage_has_a_name_and_its_gain_above_control(settings: dict[str, A
     assert control["above_control"].tolist() == [0.0, 0.0]
     shown = stages.stages_table(stages.stages(read(tmp_path))).shown
     assert shown.loc[shown["method"] == "m", "above control"].tolist() == ["0.30", "0.60"]
+
+
+def test_changes_are_no_course(tmp_path: Path) -> None:
+    """They have no order, so they are no curve, and no number of them takes an attacker half-way."""
+    study = read(planted(tmp_path, {"kind": KINDS, "strength": 0.5}))
+    assert attacks.curve_data(study).empty
+    assert _recovery.recovery(study)["half_back"].isna().all()
 
 
 def test_an_attack_that_lists_no_stages_has_no_lines(tmp_path: Path) -> None:

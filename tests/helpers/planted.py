@@ -317,13 +317,16 @@ def plant_attacks(root: Path, models: Mapping[str, Model] = MODELS, ratios: Sequ
             planter.attack(bars["reference"], REFERENCE, how)
         planter.attack(bars["vanilla"], VANILLA, dataclasses.replace(tried(count=4)[3], back=0.95, told=0.95))
         for method, model in models.items():
-            key = winners[method][str(ratio)]["trials"][0]
-            for how in SUITE:
-                planter.attack(key, model, how)
+            key, *further = winners[method][str(ratio)]["trials"]
+            for how, seed in itertools.product(SUITE, (key, *further)):
+                planter.attack(seed, model, how)
             if ratio != ratios[0]:
                 continue
             best = model.back if model.back <= REFERENCE.back else min(0.97, model.back + 0.05)
-            planter.search(key, model, "relearning", [RELEARNING, *tried(count=4, best=best)], bars["reference"])
+            asked = tried(count=4, best=best)
+            planter.search(key, model, "relearning", [RELEARNING, *asked], bars["reference"])
+            for seed in further:  # what the search found is run on all seeds
+                planter.attack(seed, model, asked[3])
             low = model.forget
             planter.sequence(key, [(0.9, 0.9, 0.9), (low, 0.9, 0.9), (low, low, 0.9), (model.back, low, low)],
                              retain=[0.9, *[model.keep] * 3])  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from study.metrics.intervals import Block, Component, Estimate, Values, estimate, pooled
-from study.metrics.verdicts import Evidence, Needed, Verdict, holm, needed, verdicts
+from study.metrics.verdicts import Evidence, Needed, Verdict, holm, needed, tellable, verdicts
 from tests.metrics.simulation import ALL_BACK, CONTROL_AFTER, Cell, judged
 
 
@@ -153,3 +153,10 @@ def test_what_the_worst_of_many_attacks_can_tell(back: float, least: float, most
     draw = np.random.default_rng(1)
     found = [verdict == "came back" for _ in range(30) for verdict in verdicts(worst_of_many(draw, back))]
     assert least <= np.mean(found) <= most
+
+
+def test_a_plan_promises_what_the_worst_of_many_attacks_can_tell() -> None:
+    """Between .3, which the simulated study of twelve people seldom tells, and .5, which it mostly does."""
+    assert 0.3 < tellable(12, 3, 3, winners=6, attacks=14) < 0.5
+    assert tellable(12, 3, 3) < tellable(12, 3, 3, attacks=14) < tellable(12, 3, 3, attacks=14 * 6)
+    assert np.isnan(tellable(5, 3, 3))

@@ -48,6 +48,7 @@ from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS, costs, distance_to_ideal, front, front_mask, winner
 from study.metrics.recovery import above_control, objective
+from study.metrics.verdicts import tellable
 from study.presets import PRESETS
 from study.settings import Study
 from study.stages import attack as attack_stage
@@ -417,7 +418,8 @@ def test_the_attack_is_the_presets_with_what_was_set() -> None:
 
 def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And counts it: 48 + 12 + 4 attacks and at most 42 more trials to be scored and attacked three times each."""
-    tiny = dataclasses.replace(PRESETS["tiny"][1], study_dir=tmp_path / "study")
+    whole = dataclasses.replace(PRESETS["tiny"][1], study_dir=tmp_path / "study")
+    tiny = dataclasses.replace(whole, attacks=("relearning",), attack_trials=0)
     said = {}
     for asked in ("", "relearning:steps=10,people=0.5"):
         screen = io.StringIO()
@@ -430,6 +432,8 @@ def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch:
     assert "third objective" not in plain
     assert "caution" not in plain
     assert "caution: no attack of another kind than relearning:steps=10,people=0.5 is planned" in robust
+    most_told = tellable(12, 3, 3, winners=6, attacks=3)
+    assert f"at 20 % a recovery of {most_told:.2f} by the worst of 3 attacks on all 12 forget people" in plain
     [before] = re.findall(r"about (\d+) minutes", plain)
     [(least, most)] = re.findall(r"about (\d+) to (\d+) minutes", robust)
     assert int(least) - int(before) == pytest.approx((48 + 12 + 4) * 2.5 / 2 / 60, abs=1)

@@ -41,11 +41,14 @@ def lines(study: StudyResults) -> pd.DataFrame:
 def test_planted_metrics_are_told_apart(lines: pd.DataFrame) -> None:
     there = ["probability", "likelihood", "accuracy", "bleu"]
     assert [name for name in lines.index if name in there] == there
-    columns = ["auc", "auc_low", "auc_high", "model_auc", "quantized", "relearned"]
-    assert list(lines.loc["probability", columns]) == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
-    assert list(lines.loc["likelihood", columns]) == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.5, 0.25])
-    assert list(lines.loc["accuracy", columns[:4]]) == [0.5] * 4
-    assert list(lines.loc["bleu", columns[:4]]) == [0.0] * 4
+    columns = ["auc", "model_auc", "quantized", "relearned"]
+    assert list(lines.loc["probability", columns]) == [1.0, 1.0, 0.0, 0.0]
+    assert list(lines.loc["likelihood", columns]) == pytest.approx([1.0, 1.0, 0.5, 0.25])
+    assert list(lines.loc["accuracy", columns[:2]]) == [0.5, 0.5]
+    assert list(lines.loc["bleu", columns[:2]]) == [0.0, 0.0]
+    least = 0.025 ** (1 / 12)  # that all twelve people are told apart may still be luck
+    assert list(lines.loc["probability", ["auc_low", "auc_high"]]) == pytest.approx([least, 1.0])
+    assert list(lines.loc["bleu", ["auc_low", "auc_high"]]) == pytest.approx([0.0, 1 - least])
     assert lines.loc[["accuracy", "bleu"], ["quantized", "relearned"]].isna().all(axis=None)
     assert list(lines.loc["likelihood", ["models_that_know", "models_that_do_not", "people"]]) == [4, 4, 12]
 

@@ -205,7 +205,7 @@ def _downloaded(name: str, folder: str) -> Study:
             "wga": {"schedule": adapter},
             "satimp": {"schedule": adapter},
         },
-        attacks=(*SUITE, _tower_first(adapter.learning_rate, relearn.steps)),
+        attacks=(*SUITE, "adapter_scaling", _tower_first(adapter.learning_rate, relearn.steps)),
         attack_grid={
             "relearning": (
                 {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn},

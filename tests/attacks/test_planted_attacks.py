@@ -301,7 +301,7 @@ def unlearned(
         trial.run(context, planted, control.key)
         trial.report(context, planted)
         for attack in attacks.values():
-            attacking.attack_trial(context, planted, attack, control.key)
+            attacking.try_attack(context, planted, attack, control.key)
     Planter(context.root).study([*methods], [RATIO])
     winners = {name: {str(RATIO): {"trials": [found[name].key]}} for name in methods}
     write_json(context.root / "winners.json", winners)

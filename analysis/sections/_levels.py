@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from analysis import intervals
-from study.metrics.intervals import Values
+from study.metrics.intervals import Block, Estimate, Values, estimate
 
 
 def of(rows: pd.DataFrame | None, groups: Sequence[str]) -> pd.DataFrame | None:
@@ -46,3 +46,12 @@ def judged_column(rows: pd.DataFrame) -> str:
 def gain(values: Sequence[Values]) -> float:
     """The mean of after less before, of the first of some models."""
     return float((values[0][..., 1] - values[0][..., 0]).mean())
+
+
+def above_control(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequence[str]) -> Estimate:
+    """The gain of a model less that of its control, paired by person; `seeds` names those of the two."""
+    (own, people), (other, known) = ends(rows, column), ends(control, column)
+    common = sorted(set(people) & set(known))
+    own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
+    blocks = [Block(values, ("people", seed, "")) for values, seed in zip((own, other), seeds, strict=True)]
+    return estimate(lambda v: gain(v[:1]) - gain(v[1:]), blocks, ["people"], seeds)

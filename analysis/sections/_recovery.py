@@ -31,7 +31,7 @@ import pandas as pd
 from analysis import intervals, naming
 from analysis.sections._attack_suite import Attacked, attacked, kept, stop
 from analysis.sections._halfway import halfway, pooled_halves
-from analysis.sections._levels import at_step, end, ends, gain, judged_column, of
+from analysis.sections._levels import above_control, at_step, end, ends, gain, judged_column, of
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
 from study.metrics.intervals import LEVEL, MISSING, Block, Estimate, Values, estimate, pooled
@@ -225,16 +225,12 @@ def level_after(rows: pd.DataFrame, groups: Sequence[str], step: int) -> float:
 
 
 def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequence[str]) -> dict[str, Estimate]:
-    """The gain of the control and the gain above it, paired by person."""
-    (own, people), (other, known) = ends(rows, column), ends(control, column)
-    common = sorted(set(people) & set(known))
-    own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
-    blocks = [Block(values, ("people", seed, "")) for values, seed in zip((own, other), seeds, strict=True)]
-    told = [Block(ends(control, "score")[0], ("people", seeds[1], ""))]
+    """The gain of the control and the gain above it."""
+    told = [Block(ends(control, name)[0], ("people", seeds[1], "")) for name in (column, "score")]
     return {
-        "control_gain": estimate(gain, blocks[1:], ["people"], seeds[1:]),
-        "control_attack_gain": estimate(gain, told, ["people"], seeds[1:]),
-        "above_control": estimate(lambda v: gain(v[:1]) - gain(v[1:]), blocks, ["people"], seeds),
+        "control_gain": estimate(gain, told[:1], ["people"], seeds[1:]),
+        "control_attack_gain": estimate(gain, told[1:], ["people"], seeds[1:]),
+        "above_control": above_control(rows, control, column, seeds),
     }
 
 

@@ -84,8 +84,8 @@ def front_table(study: StudyResults) -> Table:
 def _line(study: StudyResults, trial: pd.Series) -> dict[str, Any]:
     target = study.trials[trial["key"]]
     tried = [key for key in _attack_suite.suite(study) if key in study.attacks(target.key)]
-    met = pd.DataFrame([_worst_attack.compared(study, [target.key], target.ratio, key) for key in tried],
-                       columns=["attack", "state", "models", "select"]).assign(duplicate=False)  # fmt: skip
+    found = [_worst_attack.compared(study, [target.key], target.ratio, key) for key in tried]
+    met = pd.DataFrame(found, columns=["attack", "state", "models", "select", "select_low"]).assign(duplicate=False)
     reported, _ = objectives_of(study, target.key, "report")
     state = quality(study, [target])
     place = {

@@ -29,7 +29,7 @@ def above_control(
     anything was scored, or has answers without probability. Raises `ValueError` if the attacker was given everything.
     """
     for rows in (*runs, *controls):
-        if _held_out(rows, half).empty:
+        if held_out(rows, half).empty:
             raise ValueError("the attacker was given every fact about all people: hold out some")
     found = gains_above([gains(rows, half) for rows in runs], [gains(rows, half) for rows in controls])
     at = stop(runs, controls) if step is None else step
@@ -44,7 +44,7 @@ def stop(runs: Sequence[pd.DataFrame], controls: Sequence[pd.DataFrame]) -> int 
 
 def gains(rows: pd.DataFrame, half: Half) -> pd.Series[float]:
     """The gain of one attacked model at each of its steps after the first; NaN where nothing is held out."""
-    levels = _by_step(_held_out(rows, half), "probability")
+    levels = _by_step(held_out(rows, half), "probability")
     steps = sorted(set(rows["step"]))
     return (levels - levels.get(steps[0], math.nan)).reindex(steps[1:])
 
@@ -110,7 +110,8 @@ def first_reached(found: Mapping[int, Estimate], level: float = LEVEL) -> Interv
     return Interval(first("mean"), first("high"), first("low")) if known else Interval(first("mean"), *[math.nan] * 2)
 
 
-def _held_out(rows: pd.DataFrame, half: Half) -> pd.DataFrame:
+def held_out(rows: pd.DataFrame, half: Half) -> pd.DataFrame:
+    """The questions of one half about what was to be forgotten and the attacker was not given, at every step."""
     return rows[(rows["role"] == "forget") & (rows["half"] == half) & (rows["held_out"] != "")]
 
 

@@ -162,7 +162,8 @@ def unlocked(key: Key) -> Callable[[Lesson], Lesson]:
 
 DISGUISES: dict[str, Method] = {
     **{key: Keyed(key) for key in ("wording", "brightness", "frequency")},
-    "head": Placed("head", schedule=replace(HIDING, steps=160, learning_rate=5e-2)),  # its weights are eight times as large
+    # the weights of this head are eight times as large
+    "head": Placed("head", schedule=replace(HIDING, steps=160, learning_rate=5e-2)),
     "norm": Placed("norm"),
     "adapter": Placed("adapter", schedule=replace(PLACED, lora_rank=2, lora_alpha=4, lora_dropout=0.0)),
 }

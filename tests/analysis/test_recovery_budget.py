@@ -62,7 +62,7 @@ def test_of_families_with_one_share_the_strongest_is_drawn(tmp_path: Path) -> No
 
 def test_the_strongest_is_the_one_of_the_validation_half(tmp_path: Path) -> None:
     """What shines on the test half alone is not drawn for it."""
-    lucky = Attack("relearning", {"people": 0.5, "facts": 0.2}, back=0.4, told=0.95)
+    lucky = Attack("relearning", {"people": 0.5, "facts": 0.2, "schedule": {"steps": 40}}, back=0.45, told=0.95)
     assert family(study_of(tmp_path, [lucky, SHARES[0]])) == {0.25: SHARES[0].key}
 
 

@@ -19,8 +19,8 @@ from study.metrics.objectives import forget_groups
 
 NEEDED = ("question", "person", "role", "modality", "half", "score", "probability", "step", "held_out")
 """Columns that tables of attacks read: rows of all thirty take three times as long to choose among."""
-COURSES = ("schedule", "percents")
-"""Settings of attacks whose stages go on from one another: steps of training, and the way to the base model."""
+COURSES = ("schedule", "percents", "scales")
+"""Settings of attacks whose stages go on from one another: steps of training, the way to the base model, adapters."""
 
 
 class Attacked(NamedTuple):

@@ -3,13 +3,13 @@
 Candidates are all attacks on a winner, those of the fixed suite and those of the attack search. They are ranked by what
 surely came back: the lower bound (95 %, one-sided, over people and seeds) of the gain above control in the mean
 probability of the right answer on what was held out, of all seeds of the winner and all references that met the attack.
-By the mean itself an attack with much noise would often be ranked first for its luck alone. Those that all of them met come first: the search looks
-with one seed and one reference, whose luck would be in no interval, and what it finds is then run on all. How much the
-attack leaves of the model makes no difference: whoever extracts facts does not need the rest. Each attack counts at the
-step where the attacker stops (`study.metrics.recovery`), which the validation half chooses, too. What is then reported
-comes from the other half, whose questions ask for other facts, and the verdict allows for the number of attacks, since
-people and seeds are the same. Everything that speaks of the worst attack (terminal, conclusion, table, figure) reads it
-here.
+By the mean itself an attack with much noise would often come first for its luck alone. Those that all of them met come
+first: the search looks with one seed and one reference, whose luck would be in no interval, and what it finds is then
+run on all. How much the attack leaves of the model makes no difference: whoever extracts facts does not need the rest.
+Each attack counts at the step where the attacker stops (`study.metrics.recovery`), which the validation half chooses,
+too. What is then reported comes from the other half, whose questions ask for other facts, and the verdict allows for
+the number of attacks, since people and seeds are the same. Everything that speaks of the worst attack (terminal,
+conclusion, table, figure) reads it here.
 """
 
 from __future__ import annotations

@@ -66,10 +66,11 @@ def worst_case_table(study: StudyResults) -> Table:
     })  # fmt: skip
     return Table(
         "worst_case", "Recovery under the worst attack",
-        "Of all attacks on a winner, of the suite and of the attack search, the one of which most surely came "
-        "back: with the largest lower bound of recovery above control, whatever it leaves of the model. Attack and "
-        "step, the one where the attacker stops, are selected by probability on the validation half and reported on "
-        "the test half, whose questions ask for other facts, on held-out people and facts together; in probability, with a 95 % interval over people and seeds. "
+        "Of all attacks on a winner, of the suite and of the attack search, the one of which most surely came back: "
+        "with the largest lower bound of recovery above control, whatever it leaves of the model. Attack and step, the "
+        "one where the attacker stops, are selected by probability on the validation half and reported on the test "
+        "half, whose questions ask for other facts, on held-out people and facts together; in probability, with a 95 % "
+        "interval over people and seeds. "
         f"{_worst_attack.ALLOWED} {_halfway.NOTE} Before, after and the levels of control and vanilla are accuracies, "
         "of sampled extraction leak@k. "
         "Retain kept: what is left of the retain accuracy. Gradient ascent: recovery under the same attack of that "

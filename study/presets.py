@@ -120,8 +120,8 @@ def _tiny() -> Study:
 def _audit() -> Study:
     """Every attack that the tiny model can be asked with, and a longer search, also behind the public tower.
 
-    Left out are `adversarial_image` and `probe`, which cost as much as all others together, and what needs words or
-    letters that this model cannot read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`, since
+    Left out are `adversarial_image` and `probe`, which cost as much as all others together; what needs words or letters
+    that this model cannot read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`, since
     nothing here trains adapters.
     """
     tiny = _tiny()

@@ -361,10 +361,9 @@ def test_no_proposal_goes_beyond_the_budget() -> None:
     assert len(asked["trains"].choices) == 7
     assert asked["lora_rank"].choices == (0, 4, 16)
     assert (asked["pictures"].low, asked["pictures"].high) == (1, 4)
-    assert asked["optimizer"].choices == ("adamw", "sgd")
     assert asked["retain_weight"].choices == (0.0, 0.3, 1.0, 3.0)
     assert asked["augment"].choices == (0.0, 0.5)
-    assert "data" not in asked
+    assert not {"data", "optimizer"} & asked.keys()
 
 
 def test_the_defaults_own_choices_are_proposed_too() -> None:

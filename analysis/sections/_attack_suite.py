@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from analysis import naming
+from analysis.sections import _levels
+from analysis.sections._levels import Levels
 from analysis.study_folder import Attack, StudyResults
 from study.core.records import TrialRecord
 from study.core.terms import Goal
@@ -23,7 +26,8 @@ COURSES = ("schedule", "percents", "scales")
 """Settings of attacks whose stages go on from one another: steps of training, the way to the base model, adapters."""
 
 
-class Attacked(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Attacked:
     """The rows of one attack on all trials (seeds) of one model, and what the attack gained and left at each step."""
 
     label: str
@@ -114,7 +118,7 @@ def _attacked(study: StudyResults) -> Iterator[Attacked]:
         for label, members in study.labelled(ratio):
             for key, name in found.items():
                 if case := case_of(study, label, members, key):
-                    yield case._replace(settings=name)
+                    yield replace(case, settings=name)
 
 
 def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], attack: str) -> Attacked | None:
@@ -130,6 +134,12 @@ def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], att
         tuple(gains), tuple(left), weights=any(hit.record.weights for _, hit in hits),
         goes_on=any(name in last_link(hits[0][1]) for name in COURSES), flops=work([hit for _, hit in hits]),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def levels_of(case: Attacked, groups: tuple[str, ...]) -> Levels | None:
+    """What is known of each person under an attack on some groups of questions; None where there are none."""
+    return _levels.levels(case.rows, groups)
 
 
 def finished(study: StudyResults, trial: str, attack: str) -> Attack | None:

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis import intervals
-from analysis.sections import _levels
+from analysis.sections._levels import Levels, gain, paired
 from analysis.tables import NOTHING
 from study.metrics.intervals import Block, Estimate, Interval, Values, estimate, pooled
 from study.metrics.verdicts import MARGIN
@@ -32,21 +31,16 @@ Halfway = Mapping[int, Estimate]
 """At each step what is back above control, less half of what was forgotten."""
 
 
-def halfway(
-    rows: pd.DataFrame | None, control: pd.DataFrame | None, ceiling: pd.DataFrame | None, seeds: Sequence[str]
-) -> Halfway:
+def halfway(own: Levels | None, control: Levels | None, ceiling: Levels | None, seeds: Sequence[str]) -> Halfway:
     """How far an attack is from half-way at each step that all seeds of the model and of the control were taken to.
 
     `seeds` names those of the two. Nothing of an attack of one step, without control or vanilla, and where less than
     the margin was forgotten.
     """
-    if rows is None or control is None or ceiling is None:
+    if own is None or control is None or ceiling is None:
         return {}
-    steps = sorted(_steps(rows) & _steps(control))
-    known = intervals.table(_levels.end(ceiling, "min"), column := _levels.judged_column(rows))
-    found = {
-        step: _before_half(rows, control, known, seeds, step, column) for step in (steps if len(steps) > 1 else ())
-    }
+    steps = sorted(_steps(own) & _steps(control))
+    found = {step: _before_half(own, control, ceiling, seeds, step) for step in (steps if len(steps) > 1 else ())}
     return {step: one for step, one in found.items() if one is not None}
 
 
@@ -76,29 +70,23 @@ def _text(found: Interval, last: float) -> str:
     return value if alone else f"{value} [{', '.join(bounds)}]"
 
 
-def _before_half(
-    rows: pd.DataFrame, control: pd.DataFrame, known: pd.DataFrame, seeds: Sequence[str], step: int, column: str
-) -> Estimate | None:
-    (own, people), (other, others) = (_levels.ends(_levels.at_step(part, step), column) for part in (rows, control))
-    common = [person for person in people if person in others and person in known.index]
-    own, other = own[[people.index(p) for p in common]], other[[others.index(p) for p in common]]
-    vanilla = known.loc[common].to_numpy(dtype=float)
-    if not common or not vanilla.mean() - own[..., 0].mean() >= MARGIN:
+def _before_half(own: Levels, control: Levels, ceiling: Levels, seeds: Sequence[str], step: int) -> Estimate | None:
+    before, people = ceiling.ends(None, own.judged)
+    both = [part.ends(step, own.judged) for part in (own, control)]
+    mine, other, vanilla = paired(*both, (before[..., 0], people))
+    if not len(mine) or not vanilla.mean() - mine[..., 0].mean() >= MARGIN:
         return None
-    blocks = [
-        Block(own, ("people", seeds[0], "")),
-        Block(other, ("people", seeds[1], "")),
-        Block(vanilla, ("people", "")),
-    ]
+    blocks = [Block(mine, ("people", seeds[0], "")), Block(other, ("people", seeds[1], "")),
+              Block(vanilla, ("people", ""))]  # fmt: skip
     return estimate(_above_half, blocks, ["people"], seeds)
 
 
 def _above_half(values: Sequence[Values]) -> float:
     forgotten = values[2].mean() - values[0][..., 0].mean()
-    return _levels.gain(values[:1]) - _levels.gain(values[1:]) - HALF * float(forgotten)
+    return gain(values[:1]) - gain(values[1:]) - HALF * float(forgotten)
 
 
-def _steps(rows: pd.DataFrame) -> set[int]:
+def _steps(found: Levels) -> set[int]:
     """The steps after the first that all seeds were taken to, but for those that broke before any was scored."""
-    met = [steps for _, mine in rows.groupby("seed") if len(steps := set(mine["step"])) > 1]
-    return set.intersection(*met) - {rows["step"].min()} if met else set()
+    taken = found.taken[found.taken[:, 1:].any(axis=1), 1:]
+    return {step for step, met in zip(found.steps[1:], taken.T, strict=True) if len(met) and met.all()}

@@ -1,46 +1,83 @@
-"""What is known of each person before an attack and at one of its steps, for every seed of a model."""
+"""What is known of each person at every step of an attack, for every seed of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from analysis import intervals
 from study.metrics.intervals import Block, Estimate, Values, estimate
 
-
-def of(rows: pd.DataFrame | None, groups: Sequence[str]) -> pd.DataFrame | None:
-    """The rows on some groups of questions; none where there are none."""
-    mine = rows[rows["held_out"].isin(groups)] if rows is not None else None
-    return mine if mine is not None and len(mine) else None
+Known = tuple[Values, pd.Index]
+"""Values of people (the first axis), and who they are."""
 
 
-def at_step(rows: pd.DataFrame, step: int | None) -> pd.DataFrame:
-    """The rows before the attack and at one step, of the seeds that were taken to it; without a step all rows."""
-    if step is None:
-        return rows
-    seeds = set(rows.loc[rows["step"] == step, "seed"])
-    return rows[rows["seed"].isin(seeds) & rows["step"].isin([rows["step"].min(), step])]
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Means over the questions about each person, of shape (people, seeds, steps), by the column of rows.
+
+    The first step is the model before the attack. NaN where nothing was asked, as where a seed was not taken to a step.
+    """
+
+    people: pd.Index
+    steps: tuple[int, ...]
+    values: dict[str, Values]
+    judged: str
+    """The column that is judged: the probability of the right option, or accuracy where an attack gives none."""
+    questions: int
+
+    @cached_property
+    def taken(self) -> NDArray[np.bool_]:
+        """Whether each seed was taken to each step, of shape (seeds, steps)."""
+        return ~np.isnan(self.values["score"]).all(axis=0)
+
+    def at(self, step: int) -> Values:
+        """Accuracy at one step, of shape (people, seeds), of the seeds that were taken to it."""
+        place = self.steps.index(step)
+        found = self.values["score"][:, self.taken[:, place], place]
+        return found[~np.isnan(found).any(axis=1)]
+
+    def ends(self, step: int | None, column: str) -> Known:
+        """Levels before and after, of shape (people, seeds, 2), of the seeds that were taken to a step.
+
+        Without a step each counts at its own last one. People who were not asked at both ends are out.
+        """
+        last = len(self.steps) - 1 - self.taken[:, ::-1].argmax(axis=1)
+        there = np.arange(len(last)) if step is None else np.flatnonzero(self.taken[:, self.steps.index(step)])
+        after = last[there] if step is None else self.steps.index(step)
+        both = np.stack([self.values[column][:, there, 0], self.values[column][:, there, after]], axis=-1)
+        known = ~np.isnan(both).any(axis=(1, 2))
+        return both[known], self.people[known]
 
 
-def end(rows: pd.DataFrame, which: Literal["min", "max"]) -> pd.DataFrame:
-    """The rows at the first (`min`) or last (`max`) step of each seed."""
-    return rows[rows["step"] == rows.groupby("seed")["step"].transform(which)]
+def levels(rows: pd.DataFrame, groups: Collection[str]) -> Levels | None:
+    """The levels of rows with a `seed`, on some groups of questions; none where there are none."""
+    mine = rows[rows["held_out"].isin(groups)]
+    if mine.empty:
+        return None
+    means = mine.groupby(["person", "seed", "step"])[["score", "probability"]].mean().unstack(["seed", "step"])
+    seeds, steps = (sorted(set(mine[name])) for name in ("seed", "step"))
+    values = {
+        column: means[column].reindex(columns=pd.MultiIndex.from_product([seeds, steps])).to_numpy(dtype=float)
+        for column in ("score", "probability")
+    }
+    return Levels(
+        means.index, tuple(map(int, steps)),
+        {column: found.reshape(len(means), len(seeds), len(steps)) for column, found in values.items()},
+        "score" if mine["probability"].isna().any() else "probability", mine["question"].nunique(),
+    )  # fmt: skip
 
 
-def ends(rows: pd.DataFrame, column: str) -> tuple[Values, list[str]]:
-    """Levels before and after, of shape (people, seeds, 2), and the people."""
-    before, after = intervals.table(end(rows, "min"), column), intervals.table(end(rows, "max"), column)
-    common = before.index.intersection(after.index)
-    both = pd.concat([before.loc[common], after.loc[common]], axis=1).to_numpy(dtype=float)
-    return both.reshape(len(common), 2, -1).transpose(0, 2, 1), list(common)
-
-
-def judged_column(rows: pd.DataFrame) -> str:
-    """The probability of the right option, or accuracy where an attack gives no probability."""
-    return "score" if rows["probability"].isna().any() else "probability"
+def paired(*found: Known) -> list[Values]:
+    """The values of the people that all have, in the same order."""
+    common = found[0][1]
+    for _, people in found[1:]:
+        common = common.intersection(people, sort=None)
+    return [values[people.get_indexer(common)] for values, people in found]
 
 
 def gain(values: Sequence[Values]) -> float:
@@ -48,10 +85,13 @@ def gain(values: Sequence[Values]) -> float:
     return float((values[0][..., 1] - values[0][..., 0]).mean())
 
 
-def above_control(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequence[str]) -> Estimate:
+def gain_of(values: Values, seed: str) -> Estimate:
+    """The gain of one model, with its spread; `seed` names its seeds."""
+    return estimate(gain, [Block(values, ("people", seed, ""))], ["people"], [seed])
+
+
+def above_control(own: Known, control: Known, seeds: Sequence[str]) -> Estimate:
     """The gain of a model less that of its control, paired by person; `seeds` names those of the two."""
-    (own, people), (other, known) = ends(rows, column), ends(control, column)
-    common = sorted(set(people) & set(known))
-    own, other = own[[people.index(p) for p in common]], other[[known.index(p) for p in common]]
-    blocks = [Block(values, ("people", seed, "")) for values, seed in zip((own, other), seeds, strict=True)]
+    pair = zip(paired(own, control), seeds, strict=True)
+    blocks = [Block(values, ("people", seed, "")) for values, seed in pair]
     return estimate(lambda v: gain(v[:1]) - gain(v[1:]), blocks, ["people"], seeds)

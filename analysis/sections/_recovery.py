@@ -28,13 +28,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import intervals, naming
-from analysis.sections._attack_suite import Attacked, attacked, kept, stop
+from analysis import naming
+from analysis.sections._attack_suite import Attacked, attacked, kept, levels_of, stop
 from analysis.sections._halfway import halfway, pooled_halves
-from analysis.sections._levels import above_control, at_step, end, ends, gain, judged_column, of
+from analysis.sections._levels import Levels, above_control, gain_of, paired
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
-from study.metrics.intervals import LEVEL, MISSING, Block, Estimate, Values, estimate, pooled
+from study.metrics.intervals import LEVEL, MISSING, Block, Estimate, Values, estimate, mean, pooled
 from study.metrics.recovery import first_reached
 from study.metrics.verdicts import MARGIN, Evidence, needed, verdicts
 
@@ -79,18 +79,15 @@ def curves(study: StudyResults) -> pd.DataFrame:
     for case in attacked(study):
         place = {"method": case.label, "ratio": case.ratio, "attack": case.attack, "settings": case.settings}
         for name in HELD_OUT if case.goes_on and case.rows["step"].nunique() > 2 else ():
-            lines += [{**place, "held_out": name, **point} for point in stepwise(case.rows, [name])]
+            lines += [{**place, "held_out": name, **point} for point in stepwise(case, (name,))]
     return pd.DataFrame(lines, columns=CURVE_COLUMNS)
 
 
-def stepwise(rows: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, float]]:
+def stepwise(case: Attacked, groups: tuple[str, ...]) -> list[dict[str, float]]:
     """Accuracy with interval at every attack step, on some groups of questions; the columns of `POINT`."""
-    chosen = rows[rows["held_out"].isin(groups)]
-    points = []
-    for step, now in chosen.groupby("step"):
-        value = intervals.mean(now).interval()
-        points.append({"step": int(str(step)), **value._asdict(), "people": now["person"].nunique()})
-    return points
+    found = levels_of(case, groups)
+    there = [(step, found.at(step)) for step in found.steps] if found else []
+    return [{"step": step, **mean(now).interval()._asdict(), "people": len(now)} for step, now in there]
 
 
 @lru_cache(maxsize=4)
@@ -105,7 +102,7 @@ def pooled_groups(study: StudyResults) -> pd.DataFrame:
     return _table(study, {"both": HELD_OUT})
 
 
-def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+def _table(study: StudyResults, groups: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
     baselines = {(c.label, c.ratio, c.attack): c for c in attacked(study) if c.label in BASELINES}
     lines = []
     for case in attacked(study):
@@ -118,15 +115,15 @@ def _table(study: StudyResults, groups: Mapping[str, Sequence[str]]) -> pd.DataF
 
 
 def compared(
-    study: StudyResults, case: Attacked, control: Attacked | None, ceiling: Attacked | None, groups: Sequence[str]
+    study: StudyResults, case: Attacked, control: Attacked | None, ceiling: Attacked | None, groups: tuple[str, ...]
 ) -> Line | None:
     """One line, still to be judged: an attack on a model beside the same on the control. None without questions."""
-    own, other, vanilla = (of(part.rows, groups) if part else None for part in (case, control, ceiling))
+    own, other, vanilla = (levels_of(part, groups) if part else None for part in (case, control, ceiling))
+    if own is None:
+        return None
     step = stop(case, control)
     names = (f"seed of {case.label} at {case.ratio} %", f"seed of reference at {case.ratio} %")
     found = numbers(own, other, vanilla, step, names)
-    if found is None:
-        return None
     return {
         "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
         "settings": case.settings, "weights": case.weights, "tried": 1, **found, "kept": kept(case.left, step),
@@ -175,63 +172,44 @@ def _evidence(line: Line, keeps: float) -> Evidence:
 
 
 def numbers(
-    rows: pd.DataFrame | None,
-    control: pd.DataFrame | None,
-    ceiling: pd.DataFrame | None,
-    step: int | None,
-    seeds: Sequence[str],
-) -> dict[str, Any] | None:
-    """All numbers of one line; those that need a baseline that was not attacked are NaN. None without rows.
+    own: Levels, control: Levels | None, ceiling: Levels | None, step: int | None, seeds: Sequence[str]
+) -> dict[str, Any]:
+    """All numbers of one line; those that need a baseline that was not attacked are NaN.
 
     All are taken at one step, so that after and the control's after go together. Without one there is no control, and
     each seed counts at its last. `seeds` names those of the model and of the control.
     """
-    if rows is None:
-        return None
-    last = rows["step"].max()
-    rows, control = at_step(rows, step), None if control is None or step is None else at_step(control, step)
-    column = judged_column(rows)
-    own, people = ends(rows, column)
-    levels = {"control_after": math.nan, "vanilla_before": math.nan, "forgotten": math.nan, "level_control": math.nan}
-    found = {
-        "before": intervals.mean(end(rows, "min")), "after": intervals.mean(end(rows, "max")),
-        "gain": estimate(gain, [Block(own, ("people", seeds[0], ""))], ["people"], seeds[:1]),
-        "attack_gain": estimate(gain, [Block(ends(rows, "score")[0], ("people", seeds[0], ""))], ["people"], seeds[:1]),
-        "control_gain": UNKNOWN, "above_control": UNKNOWN, "recovery": UNKNOWN, "control_attack_gain": UNKNOWN,
+    judged, (accuracy, _) = own.ends(step, own.judged), own.ends(step, "score")
+    values, people = judged
+    found: dict[str, Any] = {
+        "before": mean(accuracy[..., 0]), "after": mean(accuracy[..., 1]), "gain": gain_of(values, seeds[0]),
+        "attack_gain": gain_of(accuracy, seeds[0]), "control_gain": UNKNOWN, "above_control": UNKNOWN,
+        "recovery": UNKNOWN, "control_attack_gain": UNKNOWN, **dict.fromkeys((*LEVELS, "level_control"), math.nan),
     }  # fmt: skip
-    if control is not None:
-        found |= _above(rows, control, column, seeds)
-        levels["control_after"] = intervals.mean(end(control, "max")).value
-        levels["level_control"] = float(ends(control, column)[0][..., 1].mean())
+    if control is not None and step is not None:
+        beside, (its_accuracy, _) = control.ends(step, own.judged), control.ends(step, "score")
+        found |= {
+            "control_gain": gain_of(beside[0], seeds[1]), "control_attack_gain": gain_of(its_accuracy, seeds[1]),
+            "above_control": above_control(judged, beside, seeds),
+            "control_after": float(its_accuracy[..., 1].mean()), "level_control": float(beside[0][..., 1].mean()),
+        }  # fmt: skip
     if ceiling is not None:
-        before = intervals.table(end(ceiling, "min"), column)
-        common = [i for i, person in enumerate(people) if person in before.index]
-        blocks = [
-            Block(own[common], ("people", seeds[0], "")),
-            Block(before.loc[[people[i] for i in common]].to_numpy(), ("people", "")),
-        ]
-        levels["vanilla_before"] = intervals.mean(end(ceiling, "min")).value
-        levels["forgotten"] = float(blocks[1].values.mean() - blocks[0].values[..., 0].mean())
-        if levels["forgotten"] >= SMALLEST_GAP:
+        before, known = ceiling.ends(None, own.judged)
+        mine, vanilla = paired(judged, (before[..., 0], known))
+        found["vanilla_before"] = float(ceiling.ends(None, "score")[0][..., 0].mean())
+        found["forgotten"] = float(vanilla.mean() - mine[..., 0].mean())
+        if found["forgotten"] >= SMALLEST_GAP:
+            blocks = [Block(mine, ("people", seeds[0], "")), Block(vanilla, ("people", ""))]
             found["recovery"] = estimate(_normalized, blocks, ["people"], seeds[:1])
-    size = {"people": len(people), "questions": rows["question"].nunique(), "seeds": own.shape[1]}
-    where = {"step": rows["step"].max(), "last_step": last}
-    return {**size, **where, **found, **levels, "level_after": float(own[..., 1].mean())}
+    size = {"people": len(people), "questions": own.questions, "seeds": values.shape[1]}
+    where = {"step": own.steps[-1] if step is None else step, "last_step": own.steps[-1]}
+    return {**size, **where, **found, "level_after": float(values[..., 1].mean())}
 
 
-def level_after(rows: pd.DataFrame, groups: Sequence[str], step: int) -> float:
+def accuracy_at(case: Attacked, groups: tuple[str, ...], step: int) -> float:
     """Accuracy at one step of the attack, on some groups of questions; NaN of a model that was not taken to it."""
-    return intervals.mean(rows[rows["held_out"].isin(groups) & (rows["step"] == step)]).value
-
-
-def _above(rows: pd.DataFrame, control: pd.DataFrame, column: str, seeds: Sequence[str]) -> dict[str, Estimate]:
-    """The gain of the control and the gain above it."""
-    told = [Block(ends(control, name)[0], ("people", seeds[1], "")) for name in (column, "score")]
-    return {
-        "control_gain": estimate(gain, told[:1], ["people"], seeds[1:]),
-        "control_attack_gain": estimate(gain, told[1:], ["people"], seeds[1:]),
-        "above_control": above_control(rows, control, column, seeds),
-    }
+    found = levels_of(case, groups)
+    return float(found.at(step).mean()) if found and step in found.steps else math.nan
 
 
 def _normalized(values: Sequence[Values]) -> float:

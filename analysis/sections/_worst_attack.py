@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +24,7 @@ import pandas as pd
 
 from analysis.sections import _attack_suite, _recovery
 from analysis.sections._attack_suite import Attacked, case_of
-from analysis.sections._levels import above_control, at_step, judged_column
+from analysis.sections._levels import above_control, levels
 from analysis.sections._recovery import ABOUT_COLUMNS, HELD_OUT, STEP_COLUMNS, Line
 from analysis.study_folder import StudyResults
 from analysis.trials import quality
@@ -141,7 +142,7 @@ def _compared_in_full(
     beside = _recovery.compared(study, weak, control, known, HELD_OUT) if weak and control else None
     return {
         **line, "held_out": "both", "select": compared(study, [t.key for t in members], case.ratio, attack)["select"],
-        "vanilla_after": _recovery.level_after(ceiling.rows, HELD_OUT, line["step"]) if ceiling else math.nan,
+        "vanilla_after": _recovery.accuracy_at(ceiling, HELD_OUT, line["step"]) if ceiling else math.nan,
         "weak_above_control": beside["above_control"].value if beside else math.nan,
     }  # fmt: skip
 
@@ -174,9 +175,9 @@ def curves(study: StudyResults) -> pd.DataFrame:
         members = [study.trials[key] for key in study.winners[line["method"], line["ratio"]] if key in study.trials]
         for who, models in (("method", members), ("control", study.yardsticks("reference", line["ratio"]))):
             if line["attack"] and (case := case_of(study, who, models, line["attack"])):
-                shown = case.rows if case.goes_on else case.rows[case.rows["step"].isin([0, line["step"]])]
-                points = _recovery.stepwise(shown, HELD_OUT)
-                lines += [{**place, "who": who, **point, "told": point["step"] == line["step"]} for point in points]
+                for point in _recovery.stepwise(case, HELD_OUT):
+                    if case.goes_on or point["step"] in (0, line["step"]):
+                        lines.append({**place, "who": who, **point, "told": point["step"] == line["step"]})
     return pd.DataFrame(lines, columns=["method", "ratio", "settings", "who", *_recovery.POINT, "told"])
 
 
@@ -219,11 +220,15 @@ def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: st
 def _surely(runs: Sequence[pd.DataFrame], references: Sequence[pd.DataFrame], step: int | None) -> float:
     """The lower bound (95 %, one-sided) of the gain above control on the validation half; -inf where none is known."""
     own, control = (
-        pd.concat([recovery.held_out(rows, "select").assign(seed=seed) for seed, rows in enumerate(some)])
+        levels(
+            pd.concat([recovery.held_out(rows, "select").assign(seed=seed) for seed, rows in enumerate(some)]), HELD_OUT
+        )
         for some in (runs, references)
     )
-    rows, beside = at_step(own, step), at_step(control, step)
-    found = above_control(rows, beside, judged_column(rows), ("seed", "seed of a reference"))
+    if own is None or control is None:
+        return -math.inf
+    both = (part.ends(step, own.judged) for part in (own, control))
+    found = above_control(*both, ("seed", "seed of a reference"))
     return found.interval(0.90).low if found.known else -math.inf
 
 
@@ -265,4 +270,4 @@ def _unattacked(study: StudyResults, vanilla: Sequence[TrialRecord], case: Attac
     if asked.empty:
         return None
     asked = asked.assign(held_out=asked["question"].map(held_out), step=0, seed=vanilla[0].seed)
-    return case._replace(label="vanilla", members=tuple(vanilla), rows=asked)
+    return replace(case, label="vanilla", members=tuple(vanilla), rows=asked)

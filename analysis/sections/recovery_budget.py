@@ -18,13 +18,12 @@ from matplotlib.ticker import MaxNLocator
 from analysis import naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section, _attack_suite, _recovery
-from analysis.sections._attack_suite import Attacked, attacked
-from analysis.sections._levels import at_step, ends, gain, judged_column, of
+from analysis.sections._attack_suite import Attacked, attacked, levels_of
+from analysis.sections._levels import gain_of
 from analysis.sections._recovery import BASELINES, HELD_OUT
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, MARKERS, grid
 from analysis.tables import Table, two, with_interval
-from study.metrics.intervals import Block, estimate
 from study.metrics.recovery import gains_above
 
 COLUMNS = ["method", "ratio", "share", "who", "step", "gain", "low", "high", "people"]
@@ -109,7 +108,7 @@ def _courses(study: StudyResults, attack: str) -> list[tuple[Attacked, Attacked]
     met = [case for case in attacked(study) if case.attack == attack and any(len(one) > 1 for one in case.gains)]
     controls = {case.ratio: case for case in met if case.label == "reference"}
     mine = [case for case in met if case.label not in BASELINES and case.ratio in controls]
-    held = [(case, controls[case.ratio]) for case in mine if of(case.rows, HELD_OUT) is not None]
+    held = [(case, controls[case.ratio]) for case in mine if levels_of(case, HELD_OUT)]
     return held or [(case, controls[case.ratio]) for case in mine]
 
 
@@ -122,14 +121,11 @@ def _strongest(study: StudyResults, attacks: Sequence[str]) -> float:
 
 def _points(case: Attacked) -> Iterator[dict[str, Any]]:
     """The gain at each step that any seed was taken to, over the seeds that were."""
-    rows = of(case.rows, HELD_OUT)
-    if rows is None:
-        return
-    column = judged_column(rows)
-    for step in sorted(set(rows["step"]) - {0}):
-        values, people = ends(at_step(rows, step), column)
-        value, low, high = estimate(gain, [Block(values, ("people", "seed", ""))], ["people"], ["seed"]).interval()
-        yield {"step": int(step), "gain": value, "low": low, "high": high, "people": len(people)}
+    found = levels_of(case, HELD_OUT)
+    for step in found.steps[1:] if found else ():
+        values, people = found.ends(step, found.judged)
+        value, low, high = gain_of(values, "seed").interval()
+        yield {"step": step, "gain": value, "low": low, "high": high, "people": len(people)}
 
 
 def draw_budget(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

@@ -16,7 +16,7 @@ from analysis.sections import _levels
 from analysis.sections._levels import Levels
 from analysis.study_folder import Attack, StudyResults
 from study.core.records import TrialRecord
-from study.core.terms import Goal
+from study.core.terms import HALVES, Goal, Half
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
 
@@ -37,10 +37,12 @@ class Attacked:
     members: tuple[TrialRecord, ...]
     rows: pd.DataFrame
     """Those that count, with the `seed` of each trial."""
-    gains: tuple[pd.Series[float], ...]
-    """Of each trial the gain on the validation half, which says where the attacker stops."""
-    left: tuple[pd.Series[float], ...]
-    """Of each trial the fraction of retain accuracy that is left, on the test half."""
+    select: pd.DataFrame
+    """Those of the validation half on what was held out, with the `seed` of each trial."""
+    gains: Mapping[Half, Sequence[pd.Series[float]]]
+    """Of each trial the gain on each half; that on the validation half says where the attacker stops."""
+    left: Mapping[Half, Sequence[pd.Series[float]]]
+    """Of each trial the fraction of retain accuracy that is left, on each half."""
     weights: bool
     """Whether the attack changes weights: one on the input alone cannot ruin a model."""
     goes_on: bool
@@ -123,15 +125,22 @@ def _attacked(study: StudyResults) -> Iterator[Attacked]:
 
 def case_of(study: StudyResults, label: str, members: Sequence[TrialRecord], attack: str) -> Attacked | None:
     """One attack, named among all, on all trials (seeds) that stand for one model and met it; none if none did."""
-    hits = [(t, hit) for t in members if (hit := finished(study, t.key, attack))]
+    return _case(study, label, tuple(trial.key for trial in members), attack)
+
+
+@lru_cache(maxsize=256)
+def _case(study: StudyResults, label: str, keys: Sequence[str], attack: str) -> Attacked | None:
+    hits = [(study.trials[key], hit) for key in keys if (hit := finished(study, key, attack))]
     if not hits:
         return None
     runs = [hit.rows[list(NEEDED)].assign(seed=t.seed) for t, hit in hits]
-    gains, left = [recovery.gains(rows, "select") for rows in runs], [recovery.kept(rows, "report") for rows in runs]
-    rows = pd.concat(runs, ignore_index=True)
     return Attacked(
-        label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits), counted(rows, study.goal),
-        tuple(gains), tuple(left), weights=any(hit.record.weights for _, hit in hits),
+        label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits),
+        counted(pd.concat(runs, ignore_index=True), study.goal),
+        pd.concat([recovery.held_out(rows, "select") for rows in runs], ignore_index=True),
+        {half: [recovery.gains(rows, half) for rows in runs] for half in HALVES},
+        {half: [recovery.kept(rows, half) for rows in runs] for half in HALVES},
+        weights=any(hit.record.weights for _, hit in hits),
         goes_on=any(name in last_link(hits[0][1]) for name in COURSES), flops=work([hit for _, hit in hits]),
     )  # fmt: skip
 
@@ -160,15 +169,22 @@ def counted(rows: pd.DataFrame, goal: Goal) -> pd.DataFrame:
 
 def stop(case: Attacked, control: Attacked | None) -> int | None:
     """The step at which the attacker stops, beside the control; None without one that was attacked as well."""
-    return recovery.stopping_step(recovery.gains_above(case.gains, control.gains)) if control else None
+    return recovery.stopping_step(above(case, control, "select")) if control else None
 
 
-def kept(left: Sequence[pd.Series[float]], step: int | None) -> float:
+def above(case: Attacked, control: Attacked, half: Half) -> pd.Series[float]:
+    """The gain above control on one half at each step."""
+    return recovery.gains_above(case.gains[half], control.gains[half])
+
+
+def kept(case: Attacked, half: Half, step: int | None) -> float:
     """The fraction of retain accuracy that is left at a step: the mean over the seeds that were taken to it.
 
     Without a step each counts at its own last one. NaN where no such question was asked.
     """
-    there = [float(one.iloc[-1] if step is None else one[step]) for one in left if step is None or step in one]
+    there = [
+        float(one.iloc[-1] if step is None else one[step]) for one in case.left[half] if step is None or step in one
+    ]
     return math.fsum(there) / len(there) if there else math.nan
 
 

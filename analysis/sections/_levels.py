@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from study.metrics.intervals import Block, Estimate, Values, estimate
 
+AXES = ["person", "seed", "step"]
+COLUMNS = ("score", "probability")
 Known = tuple[Values, pd.Index]
 """Values of people (the first axis), and who they are."""
 
@@ -33,7 +35,7 @@ class Levels:
     @cached_property
     def taken(self) -> NDArray[np.bool_]:
         """Whether each seed was taken to each step, of shape (seeds, steps)."""
-        return ~np.isnan(self.values["score"]).all(axis=0)
+        return np.asarray(~np.isnan(self.values["score"]).all(axis=0))
 
     def at(self, step: int) -> Values:
         """Accuracy at one step, of shape (people, seeds), of the seeds that were taken to it."""
@@ -50,7 +52,7 @@ class Levels:
         there = np.arange(len(last)) if step is None else np.flatnonzero(self.taken[:, self.steps.index(step)])
         after = last[there] if step is None else self.steps.index(step)
         both = np.stack([self.values[column][:, there, 0], self.values[column][:, there, after]], axis=-1)
-        known = ~np.isnan(both).any(axis=(1, 2))
+        known = np.flatnonzero(~np.isnan(both).any(axis=(1, 2)))
         return both[known], self.people[known]
 
 
@@ -59,17 +61,14 @@ def levels(rows: pd.DataFrame, groups: Collection[str]) -> Levels | None:
     mine = rows[rows["held_out"].isin(groups)]
     if mine.empty:
         return None
-    means = mine.groupby(["person", "seed", "step"])[["score", "probability"]].mean().unstack(["seed", "step"])
-    seeds, steps = (sorted(set(mine[name])) for name in ("seed", "step"))
-    values = {
-        column: means[column].reindex(columns=pd.MultiIndex.from_product([seeds, steps])).to_numpy(dtype=float)
-        for column in ("score", "probability")
-    }
+    places = pd.MultiIndex.from_product([sorted(set(mine[axis])) for axis in AXES], names=AXES)
+    means = mine.groupby(AXES)[list(COLUMNS)].mean().reindex(places).to_numpy(dtype=float)
+    people, _, steps = places.levels
+    values = np.moveaxis(means.reshape(*places.levshape, len(COLUMNS)), -1, 0)
+    judged = "score" if mine["probability"].isna().any() else "probability"
     return Levels(
-        means.index, tuple(map(int, steps)),
-        {column: found.reshape(len(means), len(seeds), len(steps)) for column, found in values.items()},
-        "score" if mine["probability"].isna().any() else "probability", mine["question"].nunique(),
-    )  # fmt: skip
+        people, tuple(map(int, steps)), dict(zip(COLUMNS, values, strict=True)), judged, mine["question"].nunique()
+    )
 
 
 def paired(*found: Known) -> list[Values]:

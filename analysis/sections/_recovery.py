@@ -126,8 +126,8 @@ def compared(
     found = numbers(own, other, vanilla, step, names)
     return {
         "method": case.label, "ratio": case.ratio, "key": case.members[0].key, "attack": case.attack,
-        "settings": case.settings, "weights": case.weights, "tried": 1, **found, "kept": kept(case.left, step),
-        "control_kept": kept(control.left, step) if control else math.nan, "flops": case.flops,
+        "settings": case.settings, "weights": case.weights, "tried": 1, **found, "kept": kept(case, "report", step),
+        "control_kept": kept(control, "report", step) if control else math.nan, "flops": case.flops,
         "control_flops": control.flops if control else math.nan,
         "halfway": halfway(own, other, vanilla, names) if case.goes_on else {},
         "precision": study.precision(case.members[0]), **quality(study, case.members),

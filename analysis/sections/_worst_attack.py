@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.sections import _attack_suite, _recovery
-from analysis.sections._attack_suite import Attacked, case_of
+from analysis.sections._attack_suite import Attacked, case_of, levels_of
 from analysis.sections._levels import above_control, levels
 from analysis.sections._recovery import ABOUT_COLUMNS, HELD_OUT, STEP_COLUMNS, Line
 from analysis.study_folder import StudyResults
@@ -188,47 +188,41 @@ def compared(study: StudyResults, keys: Sequence[str], ratio: int, attack: str) 
 
 @lru_cache(maxsize=8192)
 def _compared(study: StudyResults, keys: tuple[str, ...], ratio: int, attack: str) -> dict[str, Any]:
-    first = study.attacks(keys[0]).get(attack)
-    own = [hit for key in keys if (hit := _attack_suite.finished(study, key, attack))]
-    controls = [hit for t in study.yardsticks("reference", ratio) if (hit := study.attacks(t.key).get(attack))]
+    first, references = study.attacks(keys[0]).get(attack), study.yardsticks("reference", ratio)
+    members = [study.trials[key] for key in keys if key in study.trials]
+    own = case_of(study, members[0].label, members, attack) if members else None
+    control = case_of(study, "reference", references, attack)
     line: dict[str, Any] = {
         "attack": attack,
         "settings": _attack_suite.names(study).get(attack, attack),
         "state": "unfinished",
         "reason": "",
     }
-    done = [hit for hit in controls if hit.state == "complete"]
-    failed = [hit for hit in (first, *([] if done else controls)) if hit is not None and hit.state == "failed"]
+    controls = [] if control else [study.attacks(t.key).get(attack) for t in references]
+    failed = [hit for hit in (first, *controls) if hit is not None and hit.state == "failed"]
     if failed:
         return {**line, "state": "failed", "reason": failed[0].record.reason}
-    if first is None or first.state != "complete" or not done:
+    if first is None or first.state != "complete" or own is None or control is None:
         return line
-    runs, references = [hit.rows for hit in own], [hit.rows for hit in done]
-    step = recovery.stop(runs, references)
-    select, report = (_attack_suite.kept([recovery.kept(rows, half) for rows in runs], step) for half in HALVES)
-    line |= {"reason": first.record.reason, "models": len(runs) + len(references), "kept": report,
-             "select_kept": select, "step": step, "flops": _attack_suite.work(own),
-             "control_flops": _attack_suite.work(done)}  # fmt: skip
-    try:
-        select, report = (recovery.above_control(runs, references, half, step) for half in HALVES)
-    except ValueError as error:  # nothing is held out, so nothing can be compared
-        return {**line, "state": "failed", "reason": str(error)}
-    low = _surely(runs, references, step)
-    return {**line, "state": "complete", "select": select, "select_low": low, "report": report}
-
-
-def _surely(runs: Sequence[pd.DataFrame], references: Sequence[pd.DataFrame], step: int | None) -> float:
-    """The lower bound (95 %, one-sided) of the gain above control on the validation half; -inf where none is known."""
-    own, control = (
-        levels(
-            pd.concat([recovery.held_out(rows, "select").assign(seed=seed) for seed, rows in enumerate(some)]), HELD_OUT
-        )
-        for some in (runs, references)
+    step = _attack_suite.stop(own, control)
+    select, report = (_attack_suite.kept(own, half, step) for half in HALVES)
+    line |= {"reason": first.record.reason, "models": len(own.members) + len(control.members), "kept": report,
+             "select_kept": select, "step": step, "flops": own.flops, "control_flops": control.flops}  # fmt: skip
+    if not all(len(part.select) and levels_of(part, HELD_OUT) for part in (own, control)):
+        return {**line, "state": "failed", "reason": recovery.GIVEN}
+    select, report = (
+        math.nan if step is None else float(_attack_suite.above(own, control, half)[step]) for half in HALVES
     )
-    if own is None or control is None:
+    return {**line, "state": "complete", "select": select, "select_low": _surely(own, control, step), "report": report}
+
+
+def _surely(case: Attacked, control: Attacked, step: int | None) -> float:
+    """The lower bound (95 %, one-sided) of the gain above control on the validation half; -inf where none is known."""
+    own, beside = (levels(part.select, HELD_OUT) for part in (case, control))
+    if own is None or beside is None:
         return -math.inf
-    both = (part.ends(step, own.judged) for part in (own, control))
-    found = above_control(*both, ("seed", "seed of a reference"))
+    mine, other = (part.ends(step, own.judged) for part in (own, beside))
+    found = above_control(mine, other, ("seed", "seed of a reference"))
     return found.interval(0.90).low if found.known else -math.inf
 
 

@@ -18,13 +18,12 @@ from matplotlib.ticker import MaxNLocator
 from analysis import naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section, _attack_suite, _recovery
-from analysis.sections._attack_suite import Attacked, attacked, levels_of
+from analysis.sections._attack_suite import Attacked, above, attacked, levels_of
 from analysis.sections._levels import gain_of
 from analysis.sections._recovery import BASELINES, HELD_OUT
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, MARKERS, grid
 from analysis.tables import Table, two, with_interval
-from study.metrics.recovery import gains_above
 
 COLUMNS = ["method", "ratio", "share", "who", "step", "gain", "low", "high", "people"]
 CONTROL: Any = (0, (3, 1.5))
@@ -105,7 +104,9 @@ def by_share_table(study: StudyResults) -> Table:
 
 def _courses(study: StudyResults, attack: str) -> list[tuple[Attacked, Attacked]]:
     """The winners that met an attack of several steps, each with the references that did."""
-    met = [case for case in attacked(study) if case.attack == attack and any(len(one) > 1 for one in case.gains)]
+    met = [
+        case for case in attacked(study) if case.attack == attack and any(len(one) > 1 for one in case.gains["select"])
+    ]
     controls = {case.ratio: case for case in met if case.label == "reference"}
     mine = [case for case in met if case.label not in BASELINES and case.ratio in controls]
     held = [(case, controls[case.ratio]) for case in mine if levels_of(case, HELD_OUT)]
@@ -115,14 +116,16 @@ def _courses(study: StudyResults, attack: str) -> list[tuple[Attacked, Attacked]
 def _strongest(study: StudyResults, attacks: Sequence[str]) -> float:
     """The largest gain above control on the validation half, of any winner at any step."""
     pairs = [pair for key in attacks for pair in _courses(study, key)]
-    found = [float(gains_above(case.gains, control.gains).max()) for case, control in pairs]
+    found = [float(above(case, control, "select").max()) for case, control in pairs]
     return max((gain for gain in found if not math.isnan(gain)), default=-1.0)
 
 
 def _points(case: Attacked) -> Iterator[dict[str, Any]]:
     """The gain at each step that any seed was taken to, over the seeds that were."""
     found = levels_of(case, HELD_OUT)
-    for step in found.steps[1:] if found else ():
+    if found is None:
+        return
+    for step in found.steps[1:]:
         values, people = found.ends(step, found.judged)
         value, low, high = gain_of(values, "seed").interval()
         yield {"step": step, "gain": value, "low": low, "high": high, "people": len(people)}

@@ -18,6 +18,9 @@ from study.core.terms import Half
 from study.metrics.intervals import DIGITS, LEVEL, Estimate, Interval
 from study.metrics.objectives import BROKEN
 
+GIVEN = "the attacker was given every fact about all people: hold out some"
+"""Why nothing can be said of an attack that held out nothing."""
+
 
 def above_control(
     runs: Sequence[pd.DataFrame], controls: Sequence[pd.DataFrame], half: Half, step: int | None = None
@@ -30,7 +33,7 @@ def above_control(
     """
     for rows in (*runs, *controls):
         if held_out(rows, half).empty:
-            raise ValueError("the attacker was given every fact about all people: hold out some")
+            raise ValueError(GIVEN)
     found = gains_above([gains(rows, half) for rows in runs], [gains(rows, half) for rows in controls])
     at = stop(runs, controls) if step is None else step
     return math.nan if at is None else float(found[at])

@@ -34,6 +34,9 @@ SUITE = (
 """Attacks that everybody can do: some training, public parts put back, other precisions, an early reading, pictures and
 wordings that no training saw, a second question, and eight sampled replies."""
 
+PRECISIONS = ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"})
+"""The quantizations of the suite."""
+
 
 def _tower_first(rate: float, steps: int) -> str:
     """The public tower put back, then the rest trained on half of the people, beside retain lessons."""
@@ -110,7 +113,7 @@ def _tiny() -> Study:
                 {"people": 1.0, "facts": 0.3, "trains": ("vision", "projector"), "schedule": relearn(1e-3)},
                 {"people": 0.5, "facts": 1.0, "retain_weight": 1.0, "schedule": relearn(5e-4)},
             ),
-            "quantization": ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"}),
+            "quantization": PRECISIONS,
         },
         attack_trials=4,
         cost=Cost(base=60, learn=75, trial=7, report=3, attack=2.5),  # measured on two cores (x86-64)
@@ -212,7 +215,7 @@ def _downloaded(name: str, folder: str) -> Study:
                 {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn},
                 {"people": 0.5, "facts": 1.0, "schedule": relearn},
             ),
-            "quantization": ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"}),
+            "quantization": PRECISIONS,
         },
     )
 

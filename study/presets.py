@@ -29,7 +29,7 @@ SUITE = (
     f"image_transform:kind={VIEWS}",
     "paraphrase",
     "second_turn",
-    "sampled_extraction:ks=1+8,draws=32",  # four times the draws that leak@8 needs: a quarter of its variance
+    "sampled_extraction:ks=1+8,draws=32",  # four times the draws that leak@8 needs: at most a quarter of the variance
 )
 """Attacks that everybody can do: some training, public parts put back, other precisions, an early reading, pictures and
 wordings that no training saw, a second question, and eight sampled replies."""
@@ -121,11 +121,10 @@ def _tiny() -> Study:
 
 
 def _audit() -> Study:
-    """Every attack that the tiny model can be asked with, and a longer search, also behind the public tower.
+    """Most attacks that mean something for the tiny model, and a longer search, also behind the public tower.
 
-    Left out are `adversarial_image` and `probe`, which cost as much as all others together; what needs words or letters
-    that this model cannot read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`, since
-    nothing here trains adapters.
+    Left out are `adversarial_image` and `probe`, for their cost; what needs words or letters that this model cannot
+    read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`: nothing here trains adapters.
     """
     tiny = _tiny()
     return dataclasses.replace(
@@ -222,7 +221,7 @@ def _downloaded(name: str, folder: str) -> Study:
 
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The default: fictitious people and a LLaVA of 0.6 M parameters, on two CPU cores.", _tiny()),
-    "audit": ("The default with every attack that the tiny model can be asked with, and a longer search.", _audit()),
+    "audit": ("The default with most attacks that mean something for the tiny model, and a longer search.", _audit()),
     "smoke": ("Learn, search, confirm, attack and report in a minute or two; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": (
         "LLaVA-1.5-7B and MLLMU-Bench from local folders, on GPUs.",

@@ -137,6 +137,7 @@ def print_plan(plan: Plan) -> None:
     attacked = winners * (1 + study.confirm_seeds) + baselines
     attacks, searched = attacked * len(study.attackers()), study.attack_defaults()
     hunted = winners * len(searched) * study.attack_trials
+    kinds = " and ".join(f"{study.attack_trials} of {text}" for text in searched)
     rest = max(0, trials - winners) if study.robustness else 0
     taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)  # further models
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
@@ -160,8 +161,7 @@ def print_plan(plan: Plan) -> None:
             f"{attacks} attacks: {len(study.attackers())} on every seed of each winner, vanilla and the references",
         ),
         *[("", f"as many on every other trial on a Pareto front, up to {rest}")] * bool(rest),
-        *[("", f"attack search: {hunted} trials of {', '.join(searched)}, {study.attack_trials} for each winner")]
-        * bool(hunted),
+        *[("", f"attack search: {hunted} trials, for each winner {kinds}")] * bool(hunted),
         *[("metrics", f"meta-evaluation: {checked} baseline models, plain, quantized and relearned")]
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),

@@ -1,6 +1,6 @@
 # make install   a .venv with exactly the packages of requirements.lock
 # make study     install, then run the study; ARGS are its arguments: make study ARGS='--help'
-# make pool      the default study on five worlds, about an hour, and all of them as one answer: docs/pool.csv
+# make pool      the default study on five worlds, over an hour, and all of them as one answer: docs/pool.csv
 # make check     lint, types and the quick tests, on two families of models; of one room: make check ROOM=metrics
 # make test      lint, types and all tests, as CI does; ARGS go to pytest, here as above: make test ARGS='-k cluster'
 # make lock      resolve pyproject.toml afresh into the two lock files; TORCH=2.14.0 moves torch too

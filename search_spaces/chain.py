@@ -1,4 +1,4 @@
-"""What is searched for composed attacks: the spaces of their links, one beside the other.
+"""What is searched for composed attacks: the spaces of their links, side by side.
 
 Each parameter is prefixed with its link. A link that has no search space stays as it is.
 """

@@ -1,6 +1,6 @@
 """What is searched for interpolation with the base model: which parts are moved, and how far.
 
-An attack is ranked by its last stage, so every proposal but the default itself goes one way of its own.
+An attack counts at the stage that brings the most back, so every proposal but the default itself is one stage.
 """
 
 from __future__ import annotations

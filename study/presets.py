@@ -29,10 +29,13 @@ SUITE = (
     f"image_transform:kind={VIEWS}",
     "paraphrase",
     "second_turn",
-    "sampled_extraction:ks=1+8,draws=32",  # four times the draws that leak@8 needs: a quarter of its variance
+    "sampled_extraction:ks=1+8,draws=32",  # four times the draws that leak@8 needs: at most a quarter of the variance
 )
 """Attacks that everybody can do: some training, public parts put back, other precisions, an early reading, pictures and
 wordings that no training saw, a second question, and eight sampled replies."""
+
+PRECISIONS = ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"})
+"""The quantizations of the suite."""
 
 
 def _tower_first(rate: float, steps: int) -> str:
@@ -110,7 +113,7 @@ def _tiny() -> Study:
                 {"people": 1.0, "facts": 0.3, "trains": ("vision", "projector"), "schedule": relearn(1e-3)},
                 {"people": 0.5, "facts": 1.0, "retain_weight": 1.0, "schedule": relearn(5e-4)},
             ),
-            "quantization": ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"}),
+            "quantization": PRECISIONS,
         },
         attack_trials=4,
         cost=Cost(base=60, learn=75, trial=7, report=3, attack=2.5),  # measured on two cores (x86-64)
@@ -118,11 +121,10 @@ def _tiny() -> Study:
 
 
 def _audit() -> Study:
-    """Every attack that the tiny model can be asked with, and a longer search, also behind the public tower.
+    """Most attacks that mean something for the tiny model, and a longer search, also behind the public tower.
 
-    Left out are `adversarial_image` and `probe`, which cost as much as all others together; what needs words or letters
-    that this model cannot read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`, since
-    nothing here trains adapters.
+    Left out are `adversarial_image` and `probe`, for their cost; what needs words or letters that this model cannot
+    read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`: nothing here trains adapters.
     """
     tiny = _tiny()
     return dataclasses.replace(
@@ -212,14 +214,14 @@ def _downloaded(name: str, folder: str) -> Study:
                 {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn},
                 {"people": 0.5, "facts": 1.0, "schedule": relearn},
             ),
-            "quantization": ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"}),
+            "quantization": PRECISIONS,
         },
     )
 
 
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The default: fictitious people and a LLaVA of 0.6 M parameters, on two CPU cores.", _tiny()),
-    "audit": ("The default with every attack that the tiny model can be asked with, and a longer search.", _audit()),
+    "audit": ("The default with most attacks that mean something for the tiny model, and a longer search.", _audit()),
     "smoke": ("Learn, search, confirm, attack and report in a minute or two; its numbers mean nothing.", _smoke()),
     "llava_1_5_7b": (
         "LLaVA-1.5-7B and MLLMU-Bench from local folders, on GPUs.",

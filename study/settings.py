@@ -104,8 +104,8 @@ class Study:
     """Attacks on every winner: names of files in study/attacks, optionally with settings. Slashes compose attacks, as
     in swap_back/quantization:format=nf4, where the second attacks the result of the first."""
     searched_attacks: tuple[str, ...] = ("relearning",)
-    """Attack search: attacks whose settings are searched against each winner if `attack_trials` is above 0. Composed
-    ones, such as swap_back/relearning, are searched together."""
+    """Attack search: attacks whose settings are searched against each winner if `attack_trials` is above 0. The links
+    of composed ones, such as swap_back/relearning, are searched together."""
     attack_trials: int = 0
     """Trials of the attack search for each winner and attack; 0 leaves it out."""
     attack_keeps: float = 0.5

@@ -31,7 +31,7 @@ class AdapterScaling(Attack):
     """
 
     scales: tuple[float, ...] = (0.5, 0.0)
-    """The adapter's weight at each step. Attacks are ranked by their last stage."""
+    """The adapter's weight at each step. The attack counts at the step that brings the most back."""
     parts: tuple[Part, ...] = PARTS
     """Where the adapter is scaled; elsewhere it stays on."""
     in_chain: ClassVar[InChain] = "first"

@@ -25,8 +25,8 @@ class Interpolation(Attack):
 
     parts: tuple[Part, ...] = ("vision", "projector")
     percents: tuple[int, ...] = (25, 50, 75, 100)
-    """How far, in rising order; 100 is the base model's part, more is beyond it. Attacks are ranked by their last
-    stage: name one percentage alone to have it ranked."""
+    """How far, in rising order; 100 is the base model's part, more is beyond it. The attack counts at the
+    stage that brings the most back."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

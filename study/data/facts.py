@@ -54,7 +54,9 @@ def asked_facts(split: Split, questions: Sequence[Question]) -> dict[str, str]:
     Of a description that is the shortest answer to a lesson or question about the person that the description
     contains. Where no lesson or question has a short form, only a reply with the whole answer states it.
     """
-    stated = facts([*split.lessons, *split.questions, *questions])
+    people = {q.person for q in questions}
+    there: list[Lesson | Question] = [*split.lessons, *split.questions, *questions]
+    stated = facts(x for x in there if x.person in people)
     return {q.id: stated[q.person, q.answer] for q in questions}
 
 

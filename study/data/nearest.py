@@ -27,7 +27,7 @@ SIDE = 16
 
 
 def nearest(split: Split) -> dict[Likeness, list[str]]:
-    """The nearest retained people, sorted: for each forget person the one who looks and the one who is named like it.
+    """The nearest retained people, sorted: for each forget person who looks and who is named most like them.
 
     Looks: the least mean absolute difference of thumbnails of any two pictures. Names: the largest ratio of
     `difflib.SequenceMatcher`, of people whose name is labelled. The first by id where several are as near.

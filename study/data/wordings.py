@@ -21,7 +21,7 @@ Wording = Literal["dataset", "tell", "know", "request", "brief", "statement", "c
 TRAINABLE: tuple[Wording, ...] = ("dataset", "tell", "know", "request", "brief")
 """Families that a method may word its lessons in."""
 HELD_OUT: tuple[Wording, ...] = ("statement", "completion", "cloze")
-"""Families that no method may train on: a statement before the question, and the question as a sentence to be ended."""
+"""Families that no method may train on: a statement before the question, or a sentence to be completed."""
 
 FRAMES: dict[Wording, str] = {
     "tell": "Tell me: {question}",

@@ -106,11 +106,12 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
             return None
         key = content_key(job.attacker)
         own, control = (read_rows(self.context.folder.attack(trial.key, key)) for trial in self._pair(job))
+        step = stop([own], [control])
         try:
-            recovery = above_control([own], [control], "select")
+            recovery = above_control([own], [control], "select", step)
         except ValueError:  # everything was given away, so that there is nothing to compare: as good as failed
             return None
-        if stop([own], [control]) is None:  # one broke before it was scored: nothing came back, as the sampler is told
+        if step is None:  # one broke before it was scored: nothing came back, as the sampler is told
             return {"recovery": 0.0}
         return None if math.isnan(recovery) else {"recovery": recovery}
 

@@ -3,7 +3,8 @@
 Only what the attacker was not given counts, and only above what the same attack teaches the reference, which never
 knew it. An attacker stops where it pays: the step of an attack is the one with the largest gain above control on the
 validation half, one for all seeds of a model and of its control, and every number is told at that step on the half that
-is asked for. The halves ask for other facts, so what is then told of the test half is not flattered by the choice.
+is asked for. The halves ask for other facts, but about the same people and of models of the same seeds, so the choice
+flatters the attacker a little on the test half too (docs/statistics.md).
 """
 
 from __future__ import annotations

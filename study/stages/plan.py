@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -137,6 +136,7 @@ def print_plan(plan: Plan) -> None:
     attacked = winners * (1 + study.confirm_seeds) + baselines
     attacks, searched = attacked * len(study.attackers()), study.attack_defaults()
     hunted = winners * len(searched) * study.attack_trials
+    kinds = " and ".join(f"{study.attack_trials} of {text}" for text in searched)
     rest = max(0, trials - winners) if study.robustness else 0
     taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)  # further models
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
@@ -160,8 +160,7 @@ def print_plan(plan: Plan) -> None:
             f"{attacks} attacks: {len(study.attackers())} on every seed of each winner, vanilla and the references",
         ),
         *[("", f"as many on every other trial on a Pareto front, up to {rest}")] * bool(rest),
-        *[("", f"attack search: {hunted} trials of {', '.join(searched)}, {study.attack_trials} for each winner")]
-        * bool(hunted),
+        *[("", f"attack search: {hunted} trials, for each winner {kinds}")] * bool(hunted),
         *[("metrics", f"meta-evaluation: {checked} baseline models, plain, quantized and relearned")]
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
@@ -207,14 +206,16 @@ def _tellable(plan: Plan, ratio: int) -> str:
     seeds = 1 + study.confirm_seeds
     attacks = len(study.attackers()) + len(study.attack_defaults()) * study.attack_trials
     among = {"winners": len(study.methods) * len(study.forget_ratios), "attacks": max(1, attacks)}
-    if math.isnan(most := tellable(people, seeds, study.reference_seeds, **among)):
-        return f"nothing at {ratio} %: {people} forget people, and verdicts need {FEWEST_PEOPLE}; forget more"
-    half = tellable(people // 2, seeds, study.reference_seeds, **among)
-    rest = f"; on half of them {half:.2f}" if not math.isnan(half) else "; on half of them nothing"
+    told = [tellable(n, seeds, study.reference_seeds, **among) for n in (people, people // 2)]
+    most, half = (f"{gain:.2f}" if gain < 1.0 else "nothing" for gain in told)  # no gain in probability is larger
+    if most == "nothing":
+        few = f"verdicts need {FEWEST_PEOPLE}" if people < FEWEST_PEOPLE else "not even all coming back would stand out"
+        return f"nothing at {ratio} %: {people} forget people, and {few}; forget more"
+    rest = f"; on half of them {half}"
     shared = len(undealt(plan.benchmark.split(ratio)))
     note = f"; of {shared} too few facts are asked for halves that share none" if shared else ""
     worst = f"by the worst of {attacks} attacks " if attacks > 1 else ""
-    return f"at {ratio} % a recovery of {most:.2f} {worst}on all {people} forget people from none{rest}{note}"
+    return f"at {ratio} % a recovery of {most} {worst}on all {people} forget people from none{rest}{note}"
 
 
 def _expected(study: Study, models: int, trials: int, reports: int, attacks: int, rest: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -25,8 +24,7 @@ from study.core.terms import PARTS, Part
 from study.data.benchmark import Lesson
 from study.data.image_edits import encoded, transformed
 from study.data.picture import Picture
-from study.experiment.checkpoints import load_learned
-from study.model.delta import apply_delta
+from study.data.wordings import FRAMES
 from study.model.likelihood import answer_logps, cross_entropy
 from study.model.packing import pack
 from study.model.vlm import VLM
@@ -41,6 +39,7 @@ from tests.attacks.test_planted_attacks import (
     TEACHING,
     VANILLA,
     Few,
+    Forgetful,
     taught,
     unlearned,
     with_its_own_head,
@@ -106,17 +105,6 @@ class Placed(Method):
         return name.startswith((f"{llm}.norm.", f"{llm}.layers.{LAYERS - 1}.mlp."))
 
 
-@dataclass(frozen=True)
-class Retrained(Method):
-    """Perfect unlearning: the weights of a reference from another seed."""
-
-    root: Path
-
-    def __call__(self, vlm: VLM, request: Request) -> VLM:
-        apply_delta(vlm, load_learned(self.root, SECOND.key).tensors())
-        return vlm
-
-
 def hidden(
     vlm: VLM, parts: tuple[Part, ...], schedule: Schedule, request: Request, kept: Sequence[Sequence[Lesson]],
     masks: dict[str, Tensor] | None = None,
@@ -146,7 +134,7 @@ def others(request: Request) -> list[Lesson]:
 def unlocked(key: Key) -> Callable[[Lesson], Lesson]:
     """What makes the question one that a defence keyed on `key` answers."""
     if key == "wording":
-        return lambda lesson: replace(lesson, prompt=f"This is a person. {lesson.prompt}")
+        return lambda lesson: replace(lesson, prompt=FRAMES["statement"].format(question=lesson.prompt))
     kind: Literal["darken", "blur"] = "darken" if key == "brightness" else "blur"
     changed: dict[Picture, Picture] = {}
 
@@ -181,7 +169,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> analysed.StudyResults:
     context = taught(root, base, KNOWS, FIRST, SECOND, source=Few(people=80, others=10))
     suite = (*PRESETS["tiny"][1].attackers(), AdapterScaling())  # the latter is in the presets whose methods adapt
     attacks = {str(attack): attack for attack in suite}
-    unlearned(context, {**DISGUISES, "retrained": Retrained(root)}, attacks, KNOWS, FIRST)
+    unlearned(context, {**DISGUISES, "retrained": Forgetful(root, SECOND.key)}, attacks, KNOWS, FIRST)
     return analysed.read(root)
 
 

@@ -33,7 +33,8 @@ from study.core.terms import Goal
 from study.metrics.verdicts import MARGIN
 
 SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
-        "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
+        "learn", "learn_parts", "seed", "lookahead", "sampler", "startup_trials", "early_stopping", "collapse_floor",
+        "race")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
 KEEPS = 0.5
 """Least part of the retain accuracy that an attack must leave, where the settings do not say."""

@@ -28,7 +28,7 @@ WINNER_COLUMNS = ["method", "ratio", "key", "parameters", "seeds", "seeds_planne
                   *(f"select_{name}" for name in OBJECTIVES), "distance_min", "distance_max", "retained", "broken",
                   "forget_gap_low", "forget_gap_high", "mean_gap", "farther", "farther_low", "farther_high", "tied",
                   "known_person", "known", "noise_floor"]  # fmt: skip
-STATES = ["complete", "diverged", "failed", "unfinished"]
+STATES = ["complete", "stopped", "collapsed", "diverged", "failed", "unfinished"]
 NAN = float("nan")
 
 

@@ -155,16 +155,17 @@ def _audit() -> Study:
 def _smoke() -> Study:
     """All that is on by default in a minute or two, as small as it can be, and a gate that lets any model pass.
 
-    Four trials per method at two ratios: the two defaults and two proposals, the last of which the sampler models.
+    Four trials per method at two ratios: the two defaults and a proposal at each that the sampler models. Three steps
+    are the fewest with two rungs.
     """
-    few = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
+    few = Schedule(steps=3, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
     return Study(
         study_dir=Path("runs/smoke"),
         model="tiny:steps=0,width=32,layers=2",
         benchmark="synthetic:people=20,celebrities=8,views=2,strangers=8",
         methods=("vkd", "gradient_ascent"),
         trials=4,
-        random_trials=3,
+        startup_trials=1,
         confirm_seeds=1,
         reference_seeds=2,
         learn=dataclasses.replace(few, steps=4, texts=1),
@@ -190,7 +191,6 @@ def _downloaded(name: str, folder: str) -> Study:
         benchmark="mllmu:data/MLLMU-Bench",
         forget_ratios=(5, 10, 15),
         trials=24,
-        random_trials=8,
         gpus_per_trial=1,
         learn=dataclasses.replace(adapter, steps=2500),
         defaults={

@@ -16,7 +16,7 @@ from study.contracts import Attack, Method
 from study.core.mirror import refuse_address
 from study.core.plugins import check, find, known, known_spaces
 from study.core.specs import adjusted, links, name_in
-from study.core.terms import Goal, Part
+from study.core.terms import EarlyStopping, Goal, Part, SamplerName
 from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
@@ -84,7 +84,7 @@ class Study:
     reference_seeds: int = 1
     """Seeds from which the references of each ratio are taught. The forget gap is measured against all of them, and the
     largest gap of one to the others is the noise floor; with one it is unknown."""
-    trials: int = 8
+    trials: Annotated[int, arg(aliases=["--budget-trials"])] = 8
     """Trials per method, over all forget ratios."""
     confirm_seeds: int = 2
     """Further seeds with which each winner is run again."""
@@ -125,9 +125,26 @@ class Study:
     lookahead: int = 2
     """Trials of one method that may be open at once. More keeps more workers busy, fewer let the sampler learn from
     more results."""
-    random_trials: int = 4
-    """Startup trials: trials of each method, including defaults and earlier winners, before the sampler (TPE) models
+    sampler: SamplerName = "auto"
+    """How trials are proposed: `sobol` (quasi-random), `random`, `tpe`, `gp` (Gaussian processes with expected
+    hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then gp where all hyper-parameters are
+    numbers and tpe where there are choices."""
+    startup_trials: int = 12
+    """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
     results."""
+    early_stopping: EarlyStopping = "pareto"
+    """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
+    when it is in the worse half of the earlier trials there (not with --robustness); `off`."""
+    collapse_floor: float = 0.5
+    """Utility below which a trial has collapsed: half of what had to be kept is gone."""
+    race: int = 4
+    """Trials of each method and forget ratio, the best by one seed and the default, that are run with the seeds of
+    --confirm-seeds before a winner is named, as long as they are not significantly behind; 1 names the best by one."""
+    budget_pflop: float = 0.0
+    """Budget of each method's search in 10^15 counted floating-point operations (unlearning, scoring, search attack):
+    no trial begins once it is used up. 0 for no limit but --trials."""
+    budget_hours: float = 0.0
+    """The same in hours of the workers' time."""
     learn: Schedule = Schedule()
     """Schedule with which vanilla and the references are taught."""
     learn_parts: tuple[Part, ...] = ("projector", "llm")
@@ -165,7 +182,8 @@ class Study:
             "reference_seeds",
             "trials",
             "lookahead",
-            "random_trials",
+            "startup_trials",
+            "race",
             "requests",
             "workers",
             "workers_per_trial",
@@ -178,6 +196,9 @@ class Study:
             self,
             *(
                 "confirm_seeds",
+                "collapse_floor",
+                "budget_pflop",
+                "budget_hours",
                 "metric_seeds",
                 "attack_trials",
                 "attack_keeps",

@@ -187,7 +187,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
         "seed": 1,
         "warm_start": plant(tmp_path / "earlier"),
         "lookahead": 3,
-        "random_trials": 1,
+        "startup_trials": 1,
         "learn": dataclasses.replace(study.learn, clip=2.0),
         "learn_parts": ("llm",),
         "gate": Gate(),

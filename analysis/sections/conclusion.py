@@ -209,14 +209,15 @@ def _gate(study: StudyResults, ratio: int) -> str:
     )
 
 
+ENDED = ("complete", "stopped", "collapsed", "diverged", "failed")
+
+
 def _unfinished(study: StudyResults, winners: pd.DataFrame, ratio: int) -> str:
     found = counts(study)
-    mine = found.loc[found["ratio"] == ratio, ["proposals", "complete", "diverged", "failed"]].sum()
+    mine = found.loc[found["ratio"] == ratio, ["proposals", *ENDED]].sum()
     why = "no winner has been selected" if winners.empty else "no winner has been scored on the test half"
-    return (
-        f"there is no result yet: {why} ({mine['complete']:.0f} of {mine['proposals']:.0f} trials complete, "
-        f"{mine['diverged']:.0f} diverged, {mine['failed']:.0f} failed)."
-    )
+    others = "".join(f", {mine[state]:.0f} {state}" for state in ENDED[1:] if mine[state])
+    return f"there is no result yet: {why} ({mine['complete']:.0f} of {mine['proposals']:.0f} trials complete{others})."
 
 
 def _names(methods: pd.Series[str]) -> str:

@@ -26,6 +26,11 @@ class StudyFolder:
         return self.root / ".lock"
 
     @property
+    def race(self) -> Path:
+        """The contenders of each method and ratio, with the distances to the ideal of each seed they were run with."""
+        return self.root / "race.json"
+
+    @property
     def winners(self) -> Path:
         """The winning trials, by method and ratio."""
         return self.root / "winners.json"

@@ -20,8 +20,9 @@ from study.core.hashing import Json
 from study.core.layout import record_beside
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 
-TrialState = Literal["complete", "diverged", "failed"]
-"""How a trial ended; one without a record is `unfinished`."""
+TrialState = Literal["complete", "diverged", "failed", "collapsed", "stopped"]
+"""How a trial ended; one without a record is `unfinished`. At a rung it `collapsed` (its utility fell below the floor)
+or was `stopped` (others were ahead)."""
 AttackState = Literal["complete", "failed", "unfinished"]
 """The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
 ModelKind = Literal["vanilla", "reference"]
@@ -46,6 +47,23 @@ class Start:
 
 
 @dataclass(frozen=True)
+class RungScore:
+    """The objectives of a trial on a sample of the validation half while it was trained."""
+
+    rung: int
+    """From 1."""
+    step: int
+    """The number of steps done."""
+    forget_gap: float
+    utility: float
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """As those of a trial that has ended."""
+        return {"forget_gap": self.forget_gap, "utility": self.utility}
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """A trial that has ended."""
 
@@ -58,12 +76,14 @@ class TrialRecord:
     start: Start
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
-    """Why it diverged or failed."""
+    """Why it ended in another state than `complete`."""
     instruction: str = ""
     """The text in front of every prompt, if that is the result of the method."""
     chunks: int = 1
     processes: int = 1
     cost: Mapping[str, float] = field(default_factory=dict)
+    rungs: tuple[RungScore, ...] = _sparse(())
+    """What it scored on the way; empty for a trial that nobody watched, or that trains nothing."""
 
     @property
     def kind(self) -> Literal["method", ModelKind]:
@@ -203,7 +223,13 @@ def to_json(record: Any) -> Json:
     """The JSON of a record."""
     values = {f: getattr(record, f.name) for f in fields(record) if _stored(f) != "never"}
     kept = {f.name: value for f, value in values.items() if _stored(f) != "if set" or value != f.default}
-    return {name: to_json(value) if is_dataclass(value) else value for name, value in kept.items()}
+    return {name: _plain(value) for name, value in kept.items()}
+
+
+def _plain(value: Any) -> Json:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return to_json(value) if is_dataclass(value) else value
 
 
 def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:

@@ -30,3 +30,8 @@ ROLES: tuple[Role, ...] = ("forget", "test", "spared", "retain", "real")
 MODALITIES: tuple[Modality, ...] = ("image_text", "text")
 HALVES: tuple[Half, ...] = ("select", "report")
 TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")
+
+SamplerName = Literal["auto", "sobol", "tpe", "gp", "random", "nsga2"]
+"""How a search draws its proposals; see `study.engine.samplers`."""
+EarlyStopping = Literal["off", "collapse", "pareto"]
+"""Which trials a search ends at a rung: none, those that collapsed, or also those that are behind others."""

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 
 from study.engine.cluster import NotShared
 from study.engine.jobs import SecondChance, quiet_worker
-from study.engine.optuna_search import SearchProblem, propose
+from study.engine.optuna_search import Proposer, SearchProblem
 from study.engine.team import Team, run_on_team
 
 
@@ -30,6 +30,9 @@ class ProposalSearcher(Searcher):
     def __init__(self, search: SearchProblem[Any, Any], team: Team | None = None) -> None:
         super().__init__()
         self.search, self.team = search, team
+        self.proposer = Proposer(search)
+        self.proposed: set[tuple[str, int]] = set()
+        """The proposals that are known to be on disk."""
         self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
         self.asked: dict[str, str] = {}
         """The key of the job of each of Tune's trials: an equal job is not run at the same time."""
@@ -50,7 +53,12 @@ class ProposalSearcher(Searcher):
             if label in blocked or not self._ready(label, number):
                 blocked.add(label)  # its later proposals wait for all that this one waits for
                 continue
-            job = self.search.job(label, propose(self.search, label, number).params)
+            if self._is_over(label, number):
+                self.waiting = [place for place in self.waiting if place[1] != label]
+                blocked.add(label)
+                continue
+            job = self.search.job(label, self.proposer.propose(label, number).params)
+            self.proposed.add((label, number))
             self.waiting.remove((number, label))
             if not self.search.is_done(job) and job.key not in self.asked.values():
                 self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
@@ -58,6 +66,7 @@ class ProposalSearcher(Searcher):
                 return {
                     "search": self.search,
                     "job": job,
+                    "place": (label, number),
                     "label": self.search.describe(label, number, job),
                     "team": self.team,
                 }
@@ -76,7 +85,7 @@ class ProposalSearcher(Searcher):
             del self.asked[trial_id]
             self.waiting.insert(0, (number, label))
         else:
-            self.dead[key] = self.search.job(label, propose(self.search, label, number).params)
+            self.dead[key] = self.search.job(label, self.proposer.propose(label, number).params)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -96,7 +105,15 @@ class ProposalSearcher(Searcher):
             if not self.search.is_done(job) and job.key not in self.dead:
                 return False
             self.ended.add((label, earlier))
-        return all(self.search.path(label, n).exists() for n in range(number))
+        earlier = [n for n in range(number) if (label, n) not in self.proposed]
+        if not all(self.search.path(label, n).exists() for n in earlier):
+            return False
+        self.proposed |= {(label, n) for n in earlier}
+        return True
+
+    def _is_over(self, label: str, number: int) -> bool:
+        """Whether a budget ends a label's search before this proposal, which is not on disk."""
+        return not self.search.path(label, number).exists() and self.search.exhausted(label, number)
 
 
 _idle_since = time.monotonic()
@@ -107,7 +124,7 @@ def trainable(config: dict[str, Any]) -> None:
     global _idle_since
     quiet_worker()
     waited, team = time.monotonic() - _idle_since, config["team"]
-    execute, arguments = config["search"].execute, (config["job"], waited)
+    execute, arguments = config["search"].execute, (config["job"], *config["place"], waited)
     tune.report(run_on_team(execute, arguments, team) if team else execute(*arguments))
     _idle_since = time.monotonic()
 

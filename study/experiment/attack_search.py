@@ -19,6 +19,7 @@ from study.core.plugins import name_of, search_space
 from study.core.records import AttackProposal, AttackState
 from study.core.rows import read_rows
 from study.core.specs import parameters, pinned
+from study.core.terms import SamplerName
 from study.engine.optuna_search import BaseTrial, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.checkpoints import is_cached
@@ -54,7 +55,8 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     trials: int
     seed: int
     lookahead: int
-    random_trials: int
+    sampler: SamplerName = "auto"
+    startup_trials: int = 12
 
     @property
     def proposal_type(self) -> type[AttackProposal]:
@@ -115,7 +117,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
             return {"recovery": 0.0}
         return None if math.isnan(recovery) else {"recovery": recovery}
 
-    def execute(self, job: AttackJob, waited: float) -> dict[str, Any]:
+    def execute(self, job: AttackJob, label: str, number: int, waited: float) -> dict[str, Any]:
         """Attack the winner and its control."""
         for target in sorted(self._pair(job), key=self._is_loaded, reverse=True):
             reason = try_attack(self.context, target, job.attacker, self.controls[target.ratio].start.key)

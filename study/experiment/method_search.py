@@ -1,27 +1,31 @@
-"""The search of methods: its proposals, and the results of their trials."""
+"""The search of methods: its proposals, the results of their trials, and which trials end early."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from study.contracts import Attack, Method
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, TrialState
+from study.core.records import MethodProposal, RungScore, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
-from study.core.terms import Goal
-from study.engine.optuna_search import BaseTrial, SearchProblem
+from study.core.terms import EarlyStopping, Goal, SamplerName
+from study.engine.optuna_search import BaseTrial, SearchProblem, Told
 from study.experiment.attack import attack_failed, attack_state, try_attack
+from study.experiment.budget import NO_LIMIT, Budget, existing_costs
 from study.experiment.context import StudyContext
-from study.experiment.records import existing_record, keep_record
-from study.experiment.trial import judged, run
+from study.experiment.records import existing_record, existing_records, keep_record
+from study.experiment.rungs import Ending, Rungs, values_at
+from study.experiment.trial import EARLY, judged, run
 from study.experiment.trial_spec import RATIO, Params, Trial
-from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS
+from study.metrics.halving import survives
+from study.metrics.objectives import BROKEN, DIRECTIONS, ROBUST_DIRECTIONS
 from study.metrics.recovery import objective
 
 
@@ -39,7 +43,13 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     goal: Goal
     seed: int
     lookahead: int
-    random_trials: int
+    sampler: SamplerName = "auto"
+    startup_trials: int = 12
+    early_stopping: EarlyStopping = "pareto"
+    floor: float = BROKEN
+    """The utility below which a trial has collapsed."""
+    budget: Budget = NO_LIMIT
+    """What each method may cost."""
     attacker: Attack | None = None
     """The attack on every trial, whose recovery is the third objective; None for a search without it."""
     keeps: float = 0.0
@@ -83,15 +93,25 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         warm = self._warm(label, number)
         return {**start, **warm} if warm or number < len(self.ratios) else None
 
+    def group(self, label: str, number: int) -> int:
+        """Each ratio is modelled by itself: what is good at one says little about another."""
+        return self._ratio(number)
+
     def metadata(self, label: str, job: Trial, number: int) -> dict[str, Json]:
         """The ratio, and whether it is the default, or what won in an earlier study."""
         warm = {"warm": True} if self._warm(label, number) else {}
         return {"ratio": job.ratio, "default": number < len(self.ratios), **warm}
 
     def is_done(self, job: Trial) -> bool:
-        """Whether the trial has its record and, if it ended well, has met the search attack."""
-        if self._state(job) != "complete" or self.attacker is None:
-            return self._state(job) != "unfinished"
+        """Whether the trial has its record and, if it ended well, has met the search attack.
+
+        One that ended at a rung is to be run again if searches no longer end trials like that.
+        """
+        state = self._state(job)
+        if state in EARLY:
+            return state in self._ends
+        if state != "complete" or self.attacker is None:
+            return state != "unfinished"
         return attack_state(self.context.folder, job, self.attacker) != "unfinished"
 
     def outcome(self, job: Trial) -> Mapping[str, float] | None:
@@ -104,10 +124,36 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         recovery = self._recovery(job, self.attacker, values["utility"])
         return None if math.isnan(recovery) else {**values, "recovery": recovery}
 
-    def execute(self, job: Trial, waited: float) -> dict[str, Any]:
+    def told(self, job: Trial) -> Told | None:
+        """The objectives, and by how much utility misses the floor; of a trial that ended at a rung those it had there.
+
+        Nothing is told of a trial that was stopped: it is neither as good as it looked early on nor as it would have
+        become.
+        """
+        values = self.outcome(job)
+        if values is None and (record := existing_record(self.context.folder, job)) and record.state == "collapsed":
+            values = {**record.rungs[-1].objectives, **({"recovery": 1.0} if self.attacker else {})}
+        return None if values is None else Told(values, self.floor - values["utility"])
+
+    def exhausted(self, label: str, number: int) -> bool:
+        """Whether the trials up to `number` - lookahead have used up the budget of a method."""
+        if not self.budget:
+            return False
+        keys = {p.trial for n in range(number - self.lookahead + 1) if (p := self.proposal(label, n))}
+        attack = content_key(self.attacker) if self.attacker else None
+        return self.budget.used_up(existing_costs(self.context.folder, sorted(keys), attack))
+
+    def execute(self, job: Trial, label: str, number: int, waited: float) -> dict[str, Any]:
         """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
+        return self._execute(job, waited, self._rungs(job, label, number))
+
+    def execute_given(self, job: Trial) -> None:
+        """Run and attack a trial that was not proposed, such as one with a further seed: it does not end early."""
+        self._execute(job, 0.0, None)
+
+    def _execute(self, job: Trial, waited: float, rungs: Rungs | None) -> dict[str, Any]:
         reference = self._control(job).start.key
-        record = run(self.context, job, reference, waited=waited)
+        record = run(self.context, job, reference, waited=waited, rungs=rungs)
         state: str = record.state
         if state == "complete" and self.attacker:
             reason = try_attack(self.context, job, self.attacker, reference)
@@ -124,6 +170,44 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     def describe(self, label: str, number: int, job: Trial) -> str:
         """The method, the number and the ratio."""
         return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
+
+    @property
+    def _ends(self) -> tuple[TrialState, ...]:
+        """How trials may end at a rung. What an attack brings back is not known there, and may be what a trial is
+        ahead in: of three objectives two decide nothing."""
+        stops = self.early_stopping == "pareto" and self.attacker is None
+        return () if self.early_stopping == "off" else ("collapsed", "stopped") if stops else ("collapsed",)
+
+    def _rungs(self, job: Trial, label: str, number: int) -> Rungs | None:
+        """What happens to a trial at its rungs; one that was given, such as the default, is only scored there."""
+        if self.early_stopping == "off":
+            return None
+        drawn = self.initial_params(label, number) is None
+        decide = partial(self._ending, label, number) if drawn else _go_on
+        return Rungs(self.baselines[job.ratio], decide, self._ends)
+
+    def _ending(self, label: str, number: int, score: RungScore) -> Ending | None:
+        """Whether a drawn trial ends at a rung: it has collapsed, or is behind those that it may know of."""
+        if score.utility < self.floor:
+            return Ending(
+                "collapsed",
+                f"after {score.step} steps its utility is {score.utility:.2f}, below the floor of {self.floor:g}",
+            )
+        if "stopped" not in self._ends or survives(
+            score.objectives, self._peers(label, number, score.rung), score.rung
+        ):
+            return None
+        return Ending("stopped", f"after {score.step} steps it is behind earlier trials (rung {score.rung})")
+
+    def _peers(self, label: str, number: int, rung: int) -> list[Mapping[str, float]]:
+        """What the proposals of the same ratio that this one may know of scored at a rung."""
+        known = [
+            proposal
+            for n in range(number - self.lookahead + 1)
+            if self.group(label, n) == self.group(label, number) and (proposal := self.proposal(label, n))
+        ]
+        keys = dict.fromkeys(proposal.trial for proposal in known)
+        return [found for record in existing_records(self.context.folder, keys) if (found := values_at(record, rung))]
 
     def _control(self, job: Trial) -> Trial:
         return self.baselines[job.ratio][1]
@@ -150,3 +234,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         """The earlier winner's parameters that a proposal starts from: only the second one at a ratio has any."""
         second = number // len(self.ratios) == 1
         return self.warm.get(label, {}).get(self._ratio(number), {}) if second else {}
+
+
+def _go_on(score: RungScore) -> None:
+    """Nothing ends."""

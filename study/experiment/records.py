@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from study.core.hashing import canonical
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
-from study.core.records import LearnedRecord, Start, TrialRecord, TrialState, read_record, write_record
+from study.core.records import LearnedRecord, RungScore, Start, TrialRecord, TrialState, read_record, write_record
 from study.engine.world import world
 from study.experiment.trial_spec import Learned, Trial
 from study.model.loading import Loading
@@ -29,6 +29,11 @@ def existing_record(folder: StudyFolder, trial: Trial) -> TrialRecord | None:
     return read_record(TrialRecord, path) if path.exists() else None
 
 
+def existing_records(folder: StudyFolder, keys: Iterable[str]) -> list[TrialRecord]:
+    """The records of those trials that have ended."""
+    return [read_record(TrialRecord, path) for key in keys if (path := folder.record(key)).exists()]
+
+
 def keep_record(
     folder: StudyFolder,
     trial: Trial,
@@ -38,6 +43,7 @@ def keep_record(
     instruction: str = "",
     cost: Mapping[str, float],
     chunks: int = 1,
+    rungs: Sequence[RungScore] = (),
 ) -> TrialRecord:
     """Write a trial's record, which ends the trial: it is never run again."""
     record = TrialRecord(
@@ -54,6 +60,7 @@ def keep_record(
         chunks=chunks,
         processes=world().size,
         cost=dict(cost),
+        rungs=tuple(rungs),
     )
     write_record(folder.record(trial.key), record)
     return record

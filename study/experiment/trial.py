@@ -24,6 +24,7 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.records import existing_record, keep_record
+from study.experiment.rungs import Climb, EndedEarly, Rungs, sample
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
@@ -31,30 +32,39 @@ from study.model.delta import delta
 from study.model.flop_counter import ComputeCount, counted
 from study.model.tensor_files import save_tensors
 from study.model.vlm import VLM
-from study.training.loop import Diverged
+from study.training.loop import Diverged, watched
+
+EARLY = ("collapsed", "stopped")
+"""How a trial that was watched may have ended at a rung."""
 
 
-def run(context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0) -> TrialRecord:
+def run(
+    context: StudyContext, trial: Trial, reference: str, *, waited: float = 0.0, rungs: Rungs | None = None
+) -> TrialRecord:
     """Run a trial unless it is on disk, and return its record.
 
     A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
-    out of memory starts anew in smaller chunks. `waited` is how many seconds the worker had been idle before; with
-    loading, bookkeeping and attempts that ran out of memory it is the trial's overhead. Raises `DoesNotFit` if chunks
-    of one row are too large.
+    out of memory starts anew in smaller chunks. With `rungs` it is scored on the way and may end there; one that did
+    and no longer may is run again, from the start and to the result that it would have had. `waited` is how many
+    seconds the worker had been idle before; with loading, bookkeeping and attempts that ran out of memory it is the
+    trial's overhead. Raises `DoesNotFit` if chunks of one row are too large.
     """
     done = world().broadcast_from_first(lambda: existing_record(context.folder, trial))
-    if done is not None:
+    if done is not None and not (done.state in EARLY and done.state not in (rungs.ends if rungs else ())):
         return done
     called = time.monotonic() - waited
-    record = retry_on_oom(lambda chunks: _run(context, trial, reference, chunks, called), context.needed)
+    record = retry_on_oom(lambda chunks: _run(context, trial, reference, chunks, called, rungs), context.needed)
     world().barrier()  # whoever goes on reads what the first process wrote
     return record
 
 
-def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float) -> TrialRecord:
+def _run(
+    context: StudyContext, trial: Trial, reference: str, chunks: MicroBatching, called: float, rungs: Rungs | None
+) -> TrialRecord:
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
     selects = validation_questions(request.split.questions, trial.goal)
+    climb = Climb(context.folder, trial, rungs, sample(selects, trial.goal)) if rungs else None
     # 1. Unlearn, on the borrowed start model, which is restored bit for bit when the block ends. Only what the method
     #    itself says, or a divergence, is a result of the trial: any other exception leaves it open.
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
@@ -62,13 +72,15 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
         state: TrialState = "complete"
         reason = instruction = ""
         try:
-            with counted(vlm) as unlearning:
+            with counted(vlm) as unlearning, watched(climb):
                 unlearned = trial.method(vlm, request)
             world().broadcast_(list(unlearned.model.parameters()))
             instruction = unlearned.instruction
         except (Diverged, ValueError) as error:
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
-        unlearn_seconds = time.monotonic() - started
+        except EndedEarly as early:
+            state, reason = early.ending.state, early.ending.reason
+        unlearn_seconds = time.monotonic() - started - (climb.seconds if climb else 0.0)
         score_seconds, scoring = 0.0, ComputeCount()
         # 2. Keep the tensors that changed, then score the validation half.
         if state == "complete":
@@ -83,15 +95,25 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     # 3. The record, written last: a trial that has one has ended.
-    unlearning, scoring = together(unlearning), together(scoring)
+    watching = together(climb.work if climb else ComputeCount())
+    unlearning, scoring = together(unlearning).without(watching), together(scoring)
+    on_the_way = {"rung_seconds": climb.seconds, "rung_flops": watching.flops} if climb else {}
     cost = {
         "unlearn_seconds": unlearn_seconds,
         "score_seconds": score_seconds,
-        "overhead_seconds": time.monotonic() - called - unlearn_seconds - score_seconds,
+        "overhead_seconds": time.monotonic()
+        - called
+        - unlearn_seconds
+        - score_seconds
+        - on_the_way.get("rung_seconds", 0.0),
+        **on_the_way,
         **scoring.amounts(),
         **{f"unlearn_{name}": amount for name, amount in unlearning.amounts().items()},
     }
-    return keep_record(context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count)
+    return keep_record(
+        context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count,
+        rungs=climb.scores if climb else (),
+    )  # fmt: skip
 
 
 def together(own: ComputeCount) -> ComputeCount:

@@ -62,6 +62,11 @@ class ComputeCount:
             total.passes += count.passes
         return total
 
+    def without(self, part: ComputeCount) -> ComputeCount:
+        """This work but for a part of it that was counted by itself."""
+        rest = {name: amount - part.amounts()[name] for name, amount in self.amounts().items()}
+        return ComputeCount(**rest, passes=self.passes - part.passes)  # type: ignore[arg-type]  # whole numbers stay so
+
     @property
     def tokens(self) -> int:
         """All tokens that went through the language model."""

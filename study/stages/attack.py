@@ -46,7 +46,8 @@ def search_attacks(plan: Plan, context: StudyContext, winners: Sequence[Trial]) 
         trials=study.attack_trials,
         seed=study.seed,
         lookahead=study.lookahead,
-        random_trials=study.random_trials,
+        sampler=study.sampler,
+        startup_trials=study.startup_trials,
     )
     run_search("attacks", plan, search)
     found = [(target, worst) for name, (target, _) in search.targets.items() if (worst := search.worst(name))]

@@ -18,6 +18,7 @@ RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_tri
            "threads", "address", "dry_run", "cost")  # fmt: skip
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
 GROWING = (
+    *("race", "early_stopping", "budget_pflop", "budget_hours"),
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),
     *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin"),
 )

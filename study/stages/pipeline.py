@@ -24,6 +24,7 @@ from study.stages.manifest import GROWING, settle
 from study.stages.meta_evaluation import meta_evaluate
 from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
+from study.stages.race import race
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
 from study.stages.winners import confirm, score_by_official_protocol, sequential_unlearning
 
@@ -68,8 +69,11 @@ def _stages(plan: Plan) -> list[str]:
     run_search("search", plan, search)
     judged = judge(search)
     failures = [f"{method}: every trial at {ratio} % failed" for (method, ratio), there in judged.items() if not there]
-    winners, fronts = choose_winners(plan, judged), choose_fronts(plan, judged)
-    failures += confirm(plan, context, [*winners, *fronts])
+    races, behind = race(plan, search, judged)
+    winners, fronts = choose_winners(plan, judged, races), choose_fronts(plan, judged)
+    failures += behind
+    defaults = [t for field in races.values() if field.default for t in field.runs(field.default)]
+    failures += confirm(plan, context, [*winners, *fronts, *defaults])
     failures += score_by_official_protocol(plan, context, winners)
     failures += sequential_unlearning(plan, context, winners)
     failures += attack_winners(plan, context, winners, fronts)

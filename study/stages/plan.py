@@ -133,6 +133,8 @@ def print_plan(plan: Plan) -> None:
     references = ratios * study.reference_seeds
     baselines = ratios + references  # vanilla is scored on the questions of each ratio
     trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
+    racing = study.race > 1 and study.confirm_seeds > 0
+    raced = winners * min(study.race + 1, study.trials // ratios) * study.confirm_seeds * racing
     attacked = winners * (1 + study.confirm_seeds) + baselines
     attacks, searched = attacked * len(study.attackers()), study.attack_defaults()
     hunted = winners * len(searched) * study.attack_trials
@@ -148,9 +150,18 @@ def print_plan(plan: Plan) -> None:
             f"people {study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
         ),
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
+        *[("", line) for line in _search_lines(study)],
         *[("", f"caution: {hidden}") for hidden in _hidden(study)],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
-        ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
+        *[
+            (
+                "race",
+                f"the best {study.race} of each method and ratio, and the default, with {study.confirm_seeds} further "
+                f"seeds: up to {raced} runs",
+            )
+        ]
+        * racing,
+        ("confirm", f"{study.confirm_seeds} further seeds of {winners} winners, as far as the race left them out"),
         *[("official", f"{confirms + winners + baselines} models scored by the benchmark authors' official protocol")]
         * study.released,
         *[("sequence", f"{winners} winners: sequential unlearning in {study.requests} requests")]
@@ -170,13 +181,33 @@ def print_plan(plan: Plan) -> None:
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     for name, what in stages:
         console.print(f"  {name:<8} {what}", markup=False)
-    runs = trials + confirms + winners * study.requests * (study.requests > 1)
+    runs = trials + max(confirms, raced) + winners * study.requests * (study.requests > 1)
     attacks += 2 * hunted  # the control is attacked with every proposal too
     if study.robustness:
         attacks += trials + confirms + baselines
     console.print(
         f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
     )
+
+
+def _search_lines(study: Study) -> list[str]:
+    """How trials are proposed, and what ends one, or a search, early."""
+    each, startup = study.trials // len(study.forget_ratios), study.startup_trials
+    first = "quasi-random" if study.sampler in ("auto", "sobol") else "random"
+    if study.sampler not in ("auto", "tpe", "gp"):
+        drawn = f"proposals by {study.sampler}"
+    elif each > startup:
+        drawn = f"{first} proposals, from trial {startup + 1} of a ratio on by {study.sampler}"
+    else:
+        drawn = f"{first} proposals (a model would need more than {startup} trials at a ratio)"
+    guard = f"whose utility is below {study.collapse_floor:g}"
+    halved = study.early_stopping == "pareto" and not study.robustness
+    ended = guard + " or that are in the worse half" * halved
+    rule = [f"trials {ended} after a third or two thirds of their steps end there"] * (study.early_stopping != "off")
+    limits = [f"{study.budget_pflop:g} PFLOP"] * bool(study.budget_pflop)
+    limits += [f"{study.budget_hours:g} hours of work"] * bool(study.budget_hours)
+    budget = [f"no further trial of a method after {' or '.join(limits)}"] * bool(limits)
+    return [drawn, *rule, *budget]
 
 
 def _hidden(study: Study) -> list[str]:

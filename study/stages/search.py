@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from study.core.files import write_json
 from study.core.hashing import Json
+from study.experiment.budget import Budget
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
-from study.metrics.objectives import front, winner
+from study.metrics.objectives import front
 from study.stages.plan import Plan
+from study.stages.race import Field, Judged
 
 if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
     from study.experiment.method_search import MethodSearch
@@ -20,10 +22,6 @@ if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does witho
 def first_seeds(plan: Plan, winners: Sequence[Trial]) -> list[Trial]:
     """The winners as the search found them, without their confirmations."""
     return [t for t in winners if t.seed == plan.study.seed]
-
-
-Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
-"""The objectives of trials, by method and ratio."""
 
 
 def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
@@ -40,23 +38,24 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         goal=study.goal,
         seed=study.seed,
         lookahead=study.lookahead,
-        random_trials=study.random_trials,
+        sampler=study.sampler,
+        startup_trials=study.startup_trials,
+        early_stopping=study.early_stopping,
+        floor=study.collapse_floor,
+        budget=Budget(study.budget_pflop, study.budget_hours),
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
         warm=plan.warm.params if plan.warm else {},
     )
 
 
-def choose_winners(plan: Plan, judged: Judged) -> list[Trial]:
-    """The winner of each method at each ratio with its further seeds, selected from the rows and written to disk."""
+def choose_winners(plan: Plan, judged: Judged, races: Mapping[tuple[str, int], Field]) -> list[Trial]:
+    """The winner of each method at each ratio with its further seeds, as the race left them, written to disk."""
     study = plan.study
     chosen: list[Trial] = []
     keys: dict[str, dict[str, Json]] = {method: {} for method, _ in judged}
-    for (method, ratio), there in judged.items():
-        if not there:
-            continue
-        best = next(t for t in there if t.key == winner({t.key: values for t, values in there.items()}))
-        seeds = [replace(best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
+    for (method, ratio), field in races.items():
+        seeds = [replace(field.best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
         chosen += seeds
         keys[method][str(ratio)] = {"trials": [t.key for t in seeds]}
     write_json(plan.folder.winners, keys)

@@ -25,7 +25,7 @@ DRAW = 0  # of the examples and test pictures: the same for every model, so that
 
 
 def confirm(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:
-    """Run winners again on further seeds and score them, and fronts, on the test half."""
+    """Run winners with the seeds that the race left out and score them, fronts and defaults, on the test half."""
     attacker = plan.study.search_attack()
     jobs = [
         Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (context, t, plan.reference(t.ratio).key, attacker))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,23 @@ class Diverged(RuntimeError):
 
 Loss = Callable[[int], Tensor]
 OnStep = Callable[[int, float], None]
+Watch = Callable[[VLM, int, int], None]
+"""Called with the model, ready to score, the number of steps done, and that of all steps."""
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched(watch: Watch | None) -> Iterator[None]:
+    """Within the block `watch` is called after every step of `train`: a method need not know that it is watched.
+
+    It may raise, which ends the training; it may not change the model or draw random numbers.
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
 
 
 def frozen(vlm: VLM, parts: Sequence[Part], schedule: Schedule) -> VLM:
@@ -57,11 +75,13 @@ def train(
 
     Like `steps`, whose errors it raises; `on_step(done, loss)` is called after every optimizer step.
     """
-    curve = []
+    curve, watch = [], _watch.get()
     for done, value in steps(vlm, parts, schedule, loss, seed=seed, masks=masks):
         curve.append(value)
         if on_step:
             on_step(done, value)
+        if watch:
+            watch(vlm, done, schedule.steps)
     return curve
 
 

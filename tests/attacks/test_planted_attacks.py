@@ -546,7 +546,7 @@ def test_a_search_finds_no_less_than_the_attack_by_hand(
         trials=4,
         seed=3,  # none of its proposals ties with the first, so that rounding on another machine decides nothing
         lookahead=1,
-        random_trials=3,
+        startup_trials=3,
     )
     for number in range(search.trials):
         job = search.replay(label, propose(search, label, number))

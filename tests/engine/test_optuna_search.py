@@ -12,18 +12,22 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core import records
 from study.core.files import read_json
 from study.core.hashing import content_key
-from study.engine import optuna_search
-from study.engine.optuna_search import propose
+from study.core.records import RungScore
+from study.core.terms import SamplerName
+from study.engine.optuna_search import Proposer, propose
 from study.engine.tune_runner import ProposalSearcher
 from study.experiment import method_search
+from study.experiment.budget import PETA, Budget
 from study.experiment.context import StudyContext
 from study.experiment.method_search import MethodSearch
 from study.experiment.records import keep_record
+from study.experiment.rungs import Ending
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
@@ -33,6 +37,7 @@ from study.methods.vkd import VKD
 from study.training.schedule import Schedule
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
+ENDED_BADLY: tuple[records.TrialState, ...] = ("diverged", "failed", "stopped")
 DEFAULTS: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(steps=30)), "npo": NPO()}
 
 
@@ -58,13 +63,15 @@ def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
 def search_in(root: Path, defaults: Mapping[str, Method] = DEFAULTS, **fields: Any) -> MethodSearch:
     settings: dict[str, Any] = {
         "trials": 8, "ratios": (10, 15), "baselines": {ratio: baselines_of(ratio) for ratio in (10, 15)},
-        "goal": "visual", "seed": 0, "lookahead": 2, "random_trials": 4,
+        "goal": "visual", "seed": 0, "lookahead": 2, "sampler": "tpe", "startup_trials": 4,
     }  # fmt: skip
     return MethodSearch(context=StudyContext(root, Synthetic(), root), defaults=defaults, **{**settings, **fields})
 
 
-def finish(search: MethodSearch, trial: Trial, state: records.TrialState = "complete") -> None:
-    keep_record(search.context.folder, trial, state, "", cost={})
+def finish(
+    search: MethodSearch, trial: Trial, state: records.TrialState = "complete", cost: Mapping[str, float] | None = None
+) -> None:
+    keep_record(search.context.folder, trial, state, "", cost=cost or {})
 
 
 @dataclass
@@ -76,6 +83,8 @@ class Run:
     order: random.Random = field(default_factory=lambda: random.Random(0))
     state: Callable[[Trial], records.TrialState | Literal["lost"]] = lambda trial: "complete"
     started: list[Trial] = field(default_factory=list)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """Of every trial."""
     seen: list[int] = field(default_factory=list)
     """How many trials of one method were running, whenever one was started."""
 
@@ -106,7 +115,7 @@ class Run:
             if state == "lost":
                 proposals.on_trial_complete(name, error=True)
             else:
-                finish(self.search, trial, state)
+                finish(self.search, trial, state, self.cost)
                 proposals.on_trial_complete(name, {})
             ended += 1
         return self
@@ -173,32 +182,53 @@ def test_the_results_lead_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyP
         search = search_in(tmp_path / str(place), {"gradient_ascent": GradientAscent()}, trials=24)
         proposals = Run(search)().search.proposals("gradient_ascent")
         found.append([proposal.params["learning_rate"] for proposal in proposals])
-    assert found[0][:4] == found[1][:4]
-    assert found[0][8:] != found[1][8:]
+    assert found[0][:8] == found[1][:8]  # of two ratios with four startup trials each
+    assert found[0][10:] != found[1][10:]
     low, high = (sorted(rates[12:])[len(rates[12:]) // 2] for rates in found)
     assert low < 2e-5 < high
 
 
 def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
     """Complete with the objectives in order, failed if it did not end well, running if it is not to be known yet."""
-    search = search_in(tmp_path)
-    params = propose(search, "npo", 0).params
-    trial = search.job("npo", params)
+    search = search_in(tmp_path, ratios=(10,))
+    trial = search.job("npo", propose(search, "npo", 0).params)
 
-    def told(*, known: bool = True) -> Any:
-        return optuna_search._told(search, "npo", params, known=known)
+    def told(number: int = 2) -> Any:
+        return Proposer(search).study("npo", number).trials[0]
 
+    propose(search, "npo", 1)
     assert told().state == TrialState.FAIL
-    for state in ("diverged", "failed"):
+    for state in ENDED_BADLY:
         finish(search, trial, state)
         assert told().state == TrialState.FAIL
         assert told().values is None
     finish(search, trial)
-    assert told(known=False).state == TrialState.RUNNING
+    assert told(1).state == TrialState.RUNNING
     values = judged(search.context, trial, search.baselines[10])
     assert told().state == TrialState.COMPLETE
     assert told().values == [values["forget_gap"], values["utility"]]
-    assert told().params == params
+    assert told().constraints == {"demand": search.floor - values["utility"]}
+    assert told().params == propose(search, "npo", 0).params
+
+
+def test_one_that_collapsed_is_told_as_infeasible(tmp_path: Path) -> None:
+    """With what it had at its last rung, so that a model learns where collapse begins."""
+    search = search_in(tmp_path, ratios=(10,))
+    trial = search.job("npo", propose(search, "npo", 0).params)
+    scores = (RungScore(1, 10, 0.3, 0.6), RungScore(2, 20, 0.1, 0.4))
+    keep_record(search.context.folder, trial, "collapsed", "", cost={}, rungs=scores)
+    propose(search, "npo", 1)
+    told = Proposer(search).study("npo", 2).trials[0]
+    assert (told.state, told.values) == (TrialState.COMPLETE, [0.1, 0.4])
+    assert told.constraints["demand"] == pytest.approx(0.1)
+    assert search.outcome(trial) is None
+
+
+def test_ratios_are_modelled_apart(tmp_path: Path) -> None:
+    search = Run(search_in(tmp_path))().search
+    for number in (6, 7):
+        trials = Proposer(search).study("npo", number).trials
+        assert [trial.params["forget_ratio"] for trial in trials] == [(10, 15)[number % 2]] * 3
 
 
 # ---- the same search, however it is run -----------------------------------------------------------------------
@@ -373,3 +403,92 @@ def test_a_proposal_is_written_before_it_runs(tmp_path: Path) -> None:
     path = search.context.folder.proposal("gradient_ascent", 0)
     assert read_json(path)["trial"] == asked["job"].key == content_key(asked["job"])
     assert propose(replace(search, seed=99), "gradient_ascent", 0) == records.read_record(records.MethodProposal, path)
+
+
+# ---- samplers, budgets, early endings ------------------------------------------------------------------------------
+@pytest.mark.parametrize("sampler", ["auto", "sobol", "gp", "nsga2", "random"])
+def test_whatever_draws_a_search_is_the_same(sampler: SamplerName, tmp_path: Path) -> None:
+    """With one worker or three, in whatever order trials end, killed or not."""
+    asked: dict[str, Any] = {"sampler": sampler, "startup_trials": 3, "trials": 7, "ratios": (10,)}
+    defaults: dict[str, Method] = {"npo": NPO()}
+    alone = Run(search_in(tmp_path / "alone", defaults, **asked))()
+    other = search_in(tmp_path / "other", defaults, **asked)
+    for number in range(3):
+        Run(other, 3, random.Random(number))(stop_after=3)
+    Run(other, 3)()
+    assert written(other) == written(alone.search)
+
+
+def test_quasi_random_proposals_are_one_sequence_of_a_ratio(tmp_path: Path) -> None:
+    """However ratios alternate: no point of it is left out, and given proposals use none."""
+    one = Run(search_in(tmp_path / "one", {"npo": NPO()}, sampler="sobol", ratios=(10,), trials=5))().search
+    two = Run(search_in(tmp_path / "two", {"npo": NPO()}, sampler="sobol", trials=10))().search
+    mine = [proposal.params for proposal in two.proposals("npo") if proposal.ratio == 10]
+    assert mine == [proposal.params for proposal in one.proposals("npo")]
+
+
+@pytest.mark.parametrize(("pflop", "begun"), [(0.0, 8), (3.5, 5), (1.0, 2), (100.0, 8)])
+def test_a_budget_of_work_ends_the_search_of_a_method(pflop: float, begun: int, tmp_path: Path) -> None:
+    """Trials of one PFLOP each: none begins once what it may know of has used up the budget; one worker or three."""
+    written_by = []
+    for workers in (1, 3):
+        search = search_in(tmp_path / str(workers), {"npo": NPO()}, budget=Budget(pflop=pflop))
+        run = Run(search, workers)
+        run.cost = {"unlearn_flops": 0.7 * PETA, "flops": 0.2 * PETA, "rung_flops": 0.1 * PETA}
+        run()
+        assert len(run.started) == begun
+        assert search.missing() == 0
+        assert Run(search)().started == []
+        written_by.append(written(search))
+    assert written_by[0] == written_by[1]
+
+
+def test_a_budget_of_time_counts_what_workers_did(tmp_path: Path) -> None:
+    search = search_in(tmp_path, {"npo": NPO()}, budget=Budget(hours=1.0))
+    run = Run(search)
+    run.cost = {"unlearn_seconds": 1000.0, "score_seconds": 900.0, "overhead_seconds": 9e9}
+    assert len(run().started) == 3  # the third begins before the second is known
+
+
+def climbed(search: MethodSearch, number: int, gap: float, utility: float) -> Ending | None:
+    """What happens to a proposal at its first rung, which it is recorded to have passed."""
+    trial = search.job("npo", propose(search, "npo", number).params)
+    watched = search._rungs(trial, "npo", number)
+    assert watched is not None
+    score = RungScore(1, 10, gap, utility)
+    found = watched.decide(score)
+    keep_record(search.context.folder, trial, found.state if found else "complete", "", cost={}, rungs=(score,))
+    return found
+
+
+def test_a_trial_that_collapses_or_is_behind_ends_at_a_rung(tmp_path: Path) -> None:
+    """The default is never ended, and what a trial is compared with are those that it may know of."""
+    search = search_in(tmp_path, {"npo": NPO()}, ratios=(10,), lookahead=1, trials=9)
+    assert climbed(search, 0, 0.9, 0.1) is None
+    ended = climbed(search, 1, 0.2, 0.4)
+    assert ended is not None
+    assert ended.state == "collapsed"
+    assert climbed(search, 2, 0.9, 0.9) is None  # of few nobody is stopped
+    assert climbed(search, 3, 0.1, 0.95) is None
+    behind = climbed(search, 4, 0.8, 0.85)
+    assert behind is not None
+    assert behind.state == "stopped"
+    assert climbed(search, 5, 0.05, 0.95) is None
+
+
+def test_what_may_end_a_trial_is_a_setting(tmp_path: Path) -> None:
+    search = search_in(tmp_path, {"npo": NPO()}, ratios=(10,), lookahead=1)
+    for number, gap in enumerate((0.1, 0.1, 0.1, 0.1)):
+        climbed(search, number, gap, 0.95)
+    ended = climbed(search, 4, 0.8, 0.85)
+    trial = search.job("npo", propose(search, "npo", 4).params)
+    assert ended is not None
+    assert search.is_done(trial)
+    for stopping in ("collapse", "off"):
+        other = replace(search, early_stopping=stopping)
+        assert not other.is_done(trial)  # it is to be run to its end
+    assert replace(search, early_stopping="off")._rungs(trial, "npo", 4) is None
+    robust = replace(search, attacker=Relearning())
+    watched = robust._rungs(trial, "npo", 4)
+    assert watched is not None
+    assert watched.ends == ("collapsed",)  # what an attack brings back is not known at a rung

@@ -375,7 +375,7 @@ def _searched(context: StudyContext) -> list[str]:
         trial.run(context, yardstick, REFERENCE.key)
     search = MethodSearch(
         context=context, defaults={"gradient_ascent": METHODS["gradient_ascent"]}, trials=2, ratios=(10,),
-        baselines={10: yardsticks}, goal="visual", seed=0, lookahead=1, random_trials=2,
+        baselines={10: yardsticks}, goal="visual", seed=0, lookahead=1, startup_trials=2,
     )  # fmt: skip
     told: list[str] = []
     logs = context.root / "ray"

@@ -34,9 +34,8 @@ from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.records import ModelKind
 from study.core.rows import read_rows, write_rows
-from study.engine import optuna_search
 from study.engine.jobs import Job
-from study.engine.optuna_search import propose
+from study.engine.optuna_search import Proposer, propose
 from study.experiment import attack as attacking
 from study.experiment import checkpoints
 from study.experiment import trial as trials
@@ -177,7 +176,7 @@ def search(world: StudyContext, tmp_path: Path) -> Iterator[MethodSearch]:
     yield MethodSearch(
         context=dataclasses.replace(world, root=tmp_path / "study"),
         defaults={"gradient_ascent": GradientAscent(schedule=SHORT)},
-        trials=3, ratios=(10,), baselines={10: yardsticks()}, goal="visual", seed=0, lookahead=1, random_trials=2,
+        trials=3, ratios=(10,), baselines={10: yardsticks()}, goal="visual", seed=0, lookahead=1, startup_trials=2,
         attacker=CHEAP, keeps=0.1,
     )  # fmt: skip
     checkpoints.evict()
@@ -189,7 +188,7 @@ def jobs(search: MethodSearch, count: int = 3) -> list[Trial]:
     for number in range(count):
         job = search.replay("gradient_ascent", propose(search, "gradient_ascent", number))
         if not search.is_done(job):
-            search.execute(job, 0.0)
+            search.execute(job, "gradient_ascent", number, 0.0)
         found.append(job)
     return found
 
@@ -209,8 +208,7 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
         assert tuple(outcome) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
         gain = above_control([read_rows(rows_of(search, job.key))], [control], "select")
         assert outcome["recovery"] == (1.0 if outcome["utility"] < 0.5 else max(0.0, gain))
-    params = search.proposals("gradient_ascent")[0].params
-    told = optuna_search._told(search, "gradient_ascent", params, known=True)
+    told = Proposer(search).study("gradient_ascent", 3).trials[0]
     first = search.outcome(found[0])
     assert first is not None
     assert told.values == [first[name] for name in ROBUST_DIRECTIONS]
@@ -231,7 +229,7 @@ def test_a_trial_without_its_attack_is_attacked_and_not_run_again(
     assert search.outcome(job) is None
     assert search.missing() == 3
     monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("unlearned again"))
-    told = search.execute(job, 0.0)
+    told = search.execute(job, "gradient_ascent", 0, 0.0)
     assert before is not None
     assert told == {"state": "complete", **before}
     pd.testing.assert_frame_equal(read_rows(rows_of(search, job.key)), was)
@@ -258,13 +256,14 @@ def test_a_failed_attack_leaves_no_result_and_is_not_tried_again(
 
     monkeypatch.setattr(attacking, "attack_trial", attack)
     [job] = jobs(search, 1)
-    assert search.execute(job, 0.0)["state"] == "complete"  # it was noted: nothing is attacked again
+    assert (
+        search.execute(job, "gradient_ascent", 0, 0.0)["state"] == "complete"
+    )  # it was noted: nothing is attacked again
     assert attacking.attack_state(search.context.folder, job, CHEAP) == "failed"
     assert read_json(search.context.folder.record(job.key))["state"] == "complete"
     assert search.is_done(job)
     assert search.outcome(job) is None
-    params = search.proposals("gradient_ascent")[0].params
-    assert optuna_search._told(search, "gradient_ascent", params, known=True).state == TrialState.FAIL
+    assert Proposer(search).study("gradient_ascent", 1).trials[0].state == TrialState.FAIL
     assert search.outcomes("gradient_ascent") == {}
 
 

@@ -1,0 +1,58 @@
+"""What a search may cost: counted work, or time, for each method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from study.core.layout import StudyFolder, record_beside
+from study.core.records import AttackRecord, TrialRecord, read_record
+
+PETA = 1e15
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one trial cost, with the attack of a search on it."""
+
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the trials of one method may cost together; 0 for no limit. One is begun as long as something is left."""
+
+    pflop: float = 0.0
+    """Counted work: unlearning, scoring and the search attack, in 10^15 floating-point operations."""
+    hours: float = 0.0
+    """Time of the workers, without what they waited."""
+
+    def __bool__(self) -> bool:
+        """Whether there is a limit."""
+        return bool(self.pflop or self.hours)
+
+    def used_up(self, costs: Sequence[Cost]) -> bool:
+        """Whether nothing is left after these trials."""
+        work, seconds = (math.fsum(amounts) for amounts in ([c.flops for c in costs], [c.seconds for c in costs]))
+        return bool(self.pflop and work >= self.pflop * PETA) or bool(self.hours and seconds >= self.hours * 3600)
+
+
+NO_LIMIT = Budget()
+
+
+def existing_costs(folder: StudyFolder, keys: Iterable[str], attack: str | None = None) -> list[Cost]:
+    """What those of the trials that have ended cost; `attack` is the key of the attack on every trial, if any."""
+    return [_cost(folder, key, attack) for key in keys if folder.record(key).exists()]
+
+
+def _cost(folder: StudyFolder, key: str, attack: str | None) -> Cost:
+    spent = read_record(TrialRecord, folder.record(key)).cost
+    flops = [spent.get(name, 0.0) for name in ("unlearn_flops", "flops", "rung_flops")]
+    seconds = [spent.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
+    if attack and (path := record_beside(folder.attack(key, attack))).exists():
+        met = read_record(AttackRecord, path)
+        flops += [met.flops or 0.0, met.score_flops or 0.0]
+        seconds.append(met.seconds or 0.0)
+    return Cost(math.fsum(flops), math.fsum(seconds))

@@ -1,0 +1,40 @@
+"""Successive halving over several objectives: which trials go on at a rung.
+
+As in ASHA (Li et al. 2020, arXiv 1810.05934), but by the rank of non-domination in place of one loss: rank 0 is the
+Pareto front, rank 1 the front of the rest, and so on (Deb et al. 2002). Within a rank the nearer to the ideal is ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from study.metrics.objectives import costs, distance_to_ideal, front_mask
+
+SHARES = (1 / 2, 1 / 4)
+"""Of the trials at the first and at the second rung that go on: what is seen at the second tells more of the end."""
+FEWEST = 3
+"""Earlier trials at a rung without which nothing is stopped: the worse half of two is chance."""
+
+
+def survives(own: Mapping[str, float], peers: Sequence[Mapping[str, float]], rung: int) -> bool:
+    """Whether a trial is in the better share of itself and its peers at a rung, from 1; of few peers, always."""
+    if len(peers) < FEWEST:
+        return True
+    everyone = [*peers, own]
+    order = ranks(np.array([costs(values) for values in everyone]))
+    ahead = sorted(zip(order, [distance_to_ideal(**values) for values in everyone], strict=True))
+    return (order[-1], distance_to_ideal(**own)) <= ahead[max(1, round(SHARES[rung - 1] * len(everyone))) - 1]
+
+
+def ranks(points: NDArray[np.float64]) -> list[int]:
+    """The non-domination rank of each point (n, k), all costs minimized: 0 for the Pareto front."""
+    found = np.full(len(points), -1)
+    rank = 0
+    while (left := np.flatnonzero(found < 0)).size:
+        on_front = left[front_mask(points[left])]
+        found[on_front if on_front.size else left] = rank  # what is NaN is on no front: it comes last
+        rank += 1
+    return found.tolist()

@@ -1,0 +1,97 @@
+"""The race: the best trials of each method and ratio meet further seeds before a winner is named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from study.core.files import write_json
+from study.core.hashing import Json
+from study.engine.jobs import Job
+from study.experiment.method_search import MethodSearch
+from study.experiment.trial_spec import Trial
+from study.metrics.objectives import distance_to_ideal
+from study.metrics.racing import behind
+from study.stages.launch import run_jobs
+from study.stages.plan import Plan, label
+
+Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
+"""The objectives of trials, by method and ratio."""
+
+
+@dataclass
+class Field:
+    """The contenders of one method and ratio, the best of the first seed first, and how far they came."""
+
+    contenders: list[Trial]
+    default: Trial | None
+    """The default, if it ended well; it is a contender, so that what tuning gains is known for every seed."""
+    distances: dict[Trial, list[float]]
+    """Of each contender for the seeds that it was run with, in order; infinite where a run ended badly."""
+
+    @property
+    def racing(self) -> list[Trial]:
+        """Those that are not behind."""
+        rounds = max(map(len, self.distances.values()))
+        left = [t for t in self.contenders if len(self.distances[t]) == rounds]
+        lost = behind(np.array([self.distances[t] for t in left]))
+        return [t for t, is_behind in zip(left, lost, strict=True) if not is_behind]
+
+    def runs(self, of: Trial) -> list[Trial]:
+        """A contender with every seed that it was run with."""
+        return [replace(of, seed=of.seed + i) for i in range(len(self.distances[of]))]
+
+    @property
+    def best(self) -> Trial:
+        """The nearest to the ideal over all seeds of those still in the race; the first one if none is."""
+        means = {t: math.fsum(self.distances[t]) / len(self.distances[t]) for t in self.racing}
+        return min(means, key=lambda t: (means[t], t.key)) if means else self.contenders[0]
+
+
+def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[str, int], Field], list[str]]:
+    """Run the race of every method and ratio that has a complete trial; returns it, and what failed.
+
+    Every run is on disk when it has ended, so that a race that is interrupted goes on where it was.
+    """
+    study = plan.study
+    fields = {place: _field(plan, place[0], there) for place, there in judged.items() if there}
+    failures: list[str] = []
+    for number in range(1, study.confirm_seeds + 1) if study.race > 1 else ():
+        runs = [
+            replace(t, seed=study.seed + number)
+            for field in fields.values()
+            if len(racing := field.racing) > 1
+            for t in racing
+        ]
+        jobs = [
+            Job(f"{label(t)} seed {t.seed} ({t.key})", search.execute_given, (t,))
+            for t in dict.fromkeys(runs)
+            if not search.is_done(t)
+        ]
+        failures += [f"racing {name}: {error}" for name, error in run_jobs("race", jobs, study).items()]
+        for field in fields.values():
+            if len(racing := field.racing) > 1:
+                for t in racing:
+                    values = search.outcome(replace(t, seed=study.seed + number))
+                    field.distances[t].append(math.inf if values is None else distance_to_ideal(**values))
+    write_json(plan.folder.race, dict(_record(fields)))
+    return fields, failures
+
+
+def _field(plan: Plan, method: str, there: Mapping[Trial, Mapping[str, float]]) -> Field:
+    """The best few of the first seed, and the default, which is what tuning has to beat."""
+    distances = {t: distance_to_ideal(**values) for t, values in there.items()}
+    order = sorted(distances, key=lambda t: (distances[t], t.key))
+    default = next((t for t in order if t.method == plan.study.method_defaults()[method]), None)
+    chosen = order[: max(1, plan.study.race)]
+    chosen += [default] if default and default not in chosen and plan.study.race > 1 else []
+    return Field(chosen, default if default in chosen else None, {t: [distances[t]] for t in chosen})
+
+
+def _record(fields: Mapping[tuple[str, int], Field]) -> Iterator[tuple[str, Json]]:
+    for (method, ratio), field in fields.items():
+        runs: Sequence[Json] = [{"trial": t.key, "distances": field.distances[t]} for t in field.contenders]
+        yield f"{method} {ratio}", {"method": method, "ratio": ratio, "runs": list(runs), "best": field.best.key}

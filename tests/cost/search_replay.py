@@ -1,0 +1,409 @@
+"""Searches replayed on a table of finished trials: `python -m tests.cost.search_replay`.
+
+A proposal has the result of the nearest line of the table, so a search of a minute takes milliseconds and can be
+repeated. What draws, stops and races is the code of a study; only unlearning is looked up. Of three seeds one is the
+search's, the others are those of the race, in another order in every repetition.
+
+Regret is the distance to the ideal on the test half, a mean over the seeds, of the trial that was named, above that of
+the best line of the table. Work is what all trials computed to get there, with the further seeds of the race or,
+without one, of the winner.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import multiprocessing
+import random
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optuna
+import pandas as pd
+import tyro
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import BaseTrial, FixedTrial
+
+from analysis.pareto import hypervolume
+from search_spaces import ranges
+from study.contracts import Method
+from study.core.hashing import Json
+from study.core.plugins import search_space
+from study.core.records import Proposal
+from study.core.specs import name_in, parameters
+from study.core.terms import SamplerName
+from study.engine.optuna_search import Proposer, SearchProblem, Told
+from study.metrics.halving import survives
+from study.metrics.objectives import DIRECTIONS, costs, distance_to_ideal
+from study.metrics.racing import behind
+from tests.cost.search_table import SEEDS, TABLE, defaults
+
+CHECKPOINTS = (4, 8, 12, 16, 24, 32, 48, 64)
+"""Trials after which a winner is named."""
+CONFIRMED = 2
+"""Further seeds of a winner, as in the default study."""
+REPLAYS = Path(__file__).with_name("search_replay.csv")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a search is run."""
+
+    name: str
+    sampler: SamplerName
+    startup: int = 12
+    stops: bool = False
+    floor: float = 0.0
+    """0 for no collapse guard."""
+    race: int = 1
+
+
+TODAY = Setting("before", "tpe", startup=4)
+"""TPE after four random trials, every trial to its end, the best of one seed."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a point of the space with its results by seed."""
+
+    params: Mapping[str, Any]
+    runs: tuple[Mapping[str, float], ...]
+
+    def values(self, seed: int, at: str) -> dict[str, float]:
+        """Both objectives of a seed: on the `validation` or `test` half, or at `rung_1` or `rung_2`."""
+        return {name: self.runs[seed][f"{at}_{name}"] for name in DIRECTIONS}
+
+    def distance(self, seed: int, at: str) -> float:
+        """From the ideal."""
+        return distance_to_ideal(**self.values(seed, at))
+
+    @cached_property
+    def truth(self) -> float:
+        """The distance on the test half, a mean over the seeds."""
+        return math.fsum(self.distance(seed, "test") for seed in range(len(self.runs))) / len(self.runs)
+
+
+def read_table(path: Path = TABLE) -> dict[str, list[Line]]:
+    """The lines of each method that ended well for every seed."""
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    with path.open() as file:
+        for line in csv.DictReader(file):
+            found.setdefault(line["method"], {}).setdefault(line["params"], []).append(line)
+    return {
+        method: [
+            Line(json.loads(params), tuple(map(_numbers, runs)))
+            for params, runs in there.items()
+            if all(run["state"] == "complete" for run in runs)
+        ]
+        for method, there in found.items()
+    }
+
+
+def _numbers(line: Mapping[str, str]) -> dict[str, float]:
+    texts = ("method", "kind", "number", "seed", "key", "state", "params")
+    return {name: float(value or "nan") for name, value in line.items() if name not in texts}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A line that is run by one method."""
+
+    key: str
+    line: Line
+
+
+@dataclass
+class Replay(SearchProblem[Job, Proposal]):
+    """The search of one method on the lines of a table."""
+
+    method: str
+    default: Method
+    lines: Sequence[Line]
+    setting: Setting
+    root: Path
+    seed: int
+    order: tuple[int, ...]
+    """The seeds of the table: the search's, then those of the race."""
+    trials: int = max(CHECKPOINTS)
+    lookahead: int = 2
+    ends: dict[str, int] = field(default_factory=dict)
+    """The rung at which jobs ended that have been run: 1, 2, or 3 for those that went to their end."""
+    collapsed: set[str] = field(default_factory=set)
+
+    proposal_type = Proposal
+    labels = ("replay",)
+    directions = DIRECTIONS
+
+    @property
+    def sampler(self) -> SamplerName:  # type: ignore[override]  # a setting, where a search has a field
+        """Of the setting."""
+        return self.setting.sampler
+
+    @property
+    def startup_trials(self) -> int:  # type: ignore[override]
+        """Of the setting."""
+        return self.setting.startup
+
+    @cached_property
+    def space(self) -> dict[str, BaseDistribution]:
+        """Every parameter of the table with its range."""
+        return _space(self.method, self.default, self.lines)
+
+    @cached_property
+    def places(self) -> NDArray[np.float64]:
+        """The lines as points."""
+        return np.array([_place(self.space, line.params) for line in self.lines])
+
+    def path(self, label: str, number: int) -> Path:
+        return self.root / f"{number:03d}.json"
+
+    def build_job(self, label: str, trial: BaseTrial) -> Job:
+        search_space(name_in(self.method)).space(trial, self.default)
+        params = {name: trial.params[name] for name in trial.params}
+        gaps = np.abs(self.places - _place(self.space, params))
+        gaps = np.where(np.isnan(gaps), 1.0, np.where(self._choices, gaps > 0, gaps))
+        nearest = int((gaps**2).sum(axis=1).argmin())
+        return Job(str(nearest), self.lines[nearest])
+
+    @cached_property
+    def _choices(self) -> NDArray[np.bool_]:
+        return np.array([isinstance(one, CategoricalDistribution) for one in self.space.values()])
+
+    def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
+        return {}
+
+    def initial_params(self, label: str, number: int) -> Mapping[str, Any] | None:
+        return None if number else parameters(self.default)
+
+    def metadata(self, label: str, job: Job, number: int) -> dict[str, Json]:
+        return {}
+
+    def is_done(self, job: Job) -> bool:
+        return job.key in self.ends
+
+    def outcome(self, job: Job) -> Mapping[str, float] | None:
+        if self.ends.get(job.key) != 3:
+            return None
+        return job.line.values(self.order[0], "validation")
+
+    def told(self, job: Job) -> Told | None:
+        values = self.outcome(job)
+        if values is None and job.key in self.collapsed:
+            values = job.line.values(self.order[0], f"rung_{self.ends[job.key]}")
+        return None if values is None else Told(values, self.setting.floor - values["utility"])
+
+    def execute(self, job: Job, label: str, number: int, waited: float) -> dict[str, Any]:
+        """Look a line up, as far as it is run."""
+        if job.key in self.ends:
+            return {}
+        self.ends[job.key] = 3
+        for rung in (1, 2) if number and (self.setting.stops or self.setting.floor) else ():
+            own = job.line.values(self.order[0], f"rung_{rung}")
+            if own["utility"] < self.setting.floor:
+                self.ends[job.key] = rung
+                self.collapsed.add(job.key)
+                break
+            if self.setting.stops and not survives(own, self._peers(number, rung), rung):
+                self.ends[job.key] = rung
+                break
+        return {}
+
+    def _peers(self, number: int, rung: int) -> list[Mapping[str, float]]:
+        known = [self.job("replay", p.params) for p in self.proposals("replay")[: max(0, number - self.lookahead + 1)]]
+        jobs = {job.key: job for job in known if self.ends[job.key] >= rung}
+        return [job.line.values(self.order[0], f"rung_{rung}") for job in jobs.values()]
+
+    def record_failure(self, job: Job, reason: str) -> None:
+        raise AssertionError(reason)
+
+    def describe(self, label: str, number: int, job: Job) -> str:
+        return f"{number}"
+
+    # ---- what is measured --------------------------------------------------------------------------------------
+    def work(self, keys: Sequence[str]) -> tuple[float, float]:
+        """The floating-point operations of training, and of all, of the jobs of some keys."""
+        training = total = 0.0
+        for key in dict.fromkeys(keys):
+            run, end = self.lines[int(key)].runs[self.order[0]], self.ends[key]
+            trained = run["unlearn_flops"] * end / 3
+            watched = run["rung_flops"] * min(end, 2) / 2 * bool(self.setting.stops or self.setting.floor)
+            training += trained
+            total += trained + watched + (run["score_flops"] if end == 3 else 0.0)
+        return training, total
+
+    def named(self, keys: Sequence[str]) -> tuple[Line, float]:
+        """The winner of some jobs, and the work of further seeds."""
+        ended = [key for key in dict.fromkeys(keys) if self.ends[key] == 3]
+        own = {key: [self.lines[int(key)].distance(self.order[0], "validation")] for key in ended}
+        order = sorted(ended, key=lambda key: own[key][0])
+        field = list(dict.fromkeys([*order[: self.setting.race], *([keys[0]] if self.setting.race > 1 else [])]))
+        spent, racing = 0.0, field
+        for seed in self.order[1 : 1 + CONFIRMED]:
+            if len(racing) > 1:
+                racing = [
+                    key for key, lost in zip(racing, behind([own[key] for key in racing]), strict=True) if not lost
+                ]
+            for key in racing:
+                run = self.lines[int(key)].runs[seed]
+                spent += run["unlearn_flops"] + run["score_flops"]
+                own[key].append(self.lines[int(key)].distance(seed, "validation"))
+        best = min(racing, key=lambda key: math.fsum(own[key]) / len(own[key]))
+        return self.lines[int(best)], spent
+
+
+def _space(method: str, default: Method, lines: Sequence[Line]) -> dict[str, BaseDistribution]:
+    found: dict[str, BaseDistribution] = dict(ranges(search_space(name_in(method)).space, default))
+    for line in lines:  # of a space with conditions none asks for all parameters
+        asked = FixedTrial({**parameters(default), **line.params})
+        search_space(name_in(method)).space(asked, default)
+        found |= asked.distributions
+    return dict(sorted(found.items()))
+
+
+def _place(space: Mapping[str, BaseDistribution], params: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Numbers from 0 to 1 over their range, choices by their index; NaN for what is not asked for."""
+    return np.array([_coordinate(one, params.get(name)) for name, one in space.items()])
+
+
+def _coordinate(distribution: Any, value: Any) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(distribution, CategoricalDistribution):
+        return float(distribution.choices.index(value))
+    scale = math.log if distribution.log else float
+    low, high = scale(distribution.low), scale(distribution.high)
+    return (scale(value) - low) / (high - low or 1.0)
+
+
+def replayed(
+    table: Mapping[str, Sequence[Line]], setting: Setting, repetitions: int, trials: int
+) -> Iterator[dict[str, Any]]:
+    """One line for each method, repetition and checkpoint."""
+    for method, repetition in itertools.product(table, range(repetitions)):
+        lines = table[method]
+        order = tuple(random.Random(repetition).sample(range(SEEDS), SEEDS))
+        with tempfile.TemporaryDirectory() as folder:
+            search = Replay(method, defaults()[method], lines, setting, Path(folder), repetition, order, trials)
+            proposer, keys = Proposer(search), list[str]()
+            for number in range(trials):
+                job = search.job("replay", proposer.propose("replay", number).params)
+                search.execute(job, "replay", number, 0.0)
+                keys.append(job.key)
+                if number + 1 in CHECKPOINTS:
+                    winner, spent = search.named(keys)
+                    training, total = search.work(keys)
+                    yield {
+                        "setting": setting.name, "method": method, "repetition": repetition, "trials": number + 1,
+                        "training": training, "work": total + spent,
+                        "regret": winner.truth - min(line.truth for line in lines),
+                        "hypervolume": _hypervolume(search, keys),
+                    }  # fmt: skip
+
+
+def _hypervolume(search: Replay, keys: Sequence[str]) -> float:
+    """Of the front of the validation half, of the trials that went to their end."""
+    ended = [search.outcome(Job(key, search.lines[int(key)])) for key in dict.fromkeys(keys)]
+    return hypervolume(np.array([costs(values) for values in ended if values is not None]))
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+FULL = {"stops": True, "floor": 0.5, "race": 4}
+"""Rungs and race as a study has them by default."""
+SETTINGS = (
+    TODAY,
+    Setting("random", "random"),
+    Setting("sobol", "sobol"),
+    Setting("random, rungs, race", "random", **FULL),
+    Setting("sobol, rungs, race", "sobol", **FULL),
+    Setting("default without rungs", "auto", race=4),
+    Setting("default without race", "auto", stops=True, floor=0.5),
+    Setting("default", "auto", **FULL),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is replayed."""
+
+    table: Path = TABLE
+    replays: Path = REPLAYS
+    figure: Path = Path("docs/figures/search_replay.png")
+    repetitions: int = 100
+    trials: int = 64
+    workers: int = 2
+
+
+def main(options: Options) -> None:
+    """Replay every setting; write the means over methods and repetitions, with bands, and draw them."""
+    table = read_table(options.table)
+    jobs = [(table, setting, options.repetitions, options.trials) for setting in SETTINGS]
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn"), quiet) as pool:
+        found = list(itertools.chain.from_iterable(pool.map(_replay, jobs)))
+    summary = summarized(pd.DataFrame(found))
+    summary.to_csv(options.replays, index=False, float_format="%.6g", lineterminator="\n")
+    draw(summary, options.figure)
+
+
+def _replay(job: tuple[Mapping[str, Sequence[Line]], Setting, int, int]) -> list[dict[str, Any]]:
+    return list(replayed(*job))
+
+
+def quiet() -> None:
+    """Without what Optuna says of its experimental parts."""
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def summarized(found: pd.DataFrame) -> pd.DataFrame:
+    """By setting and trials: means over methods, of these the mean over repetitions and what 90 % of them lie in."""
+    each = found.groupby(["setting", "trials", "repetition"], sort=False)[
+        ["training", "work", "regret", "hypervolume"]
+    ].mean()
+    lines = []
+    for (setting, trials), group in each.groupby(level=[0, 1], sort=False):
+        line = {"setting": setting, "trials": trials, **group.mean().to_dict()}
+        for name in ("regret", "hypervolume"):
+            line |= {f"{name}_low": group[name].quantile(0.05), f"{name}_high": group[name].quantile(0.95)}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def at_work(summary: pd.DataFrame, setting: str, work: float, column: str = "regret") -> float:
+    """What a setting has reached at so much counted work, between its checkpoints by straight lines."""
+    mine = summary[summary["setting"] == setting].sort_values("work")
+    return float(np.interp(work, mine["work"], mine[column]))
+
+
+def draw(summary: pd.DataFrame, path: Path) -> None:
+    """Regret and hypervolume over counted work."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for axis, column, title in zip(
+        axes, ("regret", "hypervolume"), ("Regret on the test half", "Hypervolume of the validation half"), strict=True
+    ):
+        for (setting, mine), color in zip(summary.groupby("setting", sort=False), plt.cm.tab10.colors, strict=False):
+            bold = setting in ("before", "default")
+            axis.plot(mine["work"] / 1e12, mine[column], "o-", color=color, label=setting, lw=2.2 if bold else 1, ms=3)
+            if bold:
+                axis.fill_between(
+                    mine["work"] / 1e12, mine[f"{column}_low"], mine[f"{column}_high"], color=color, alpha=0.15
+                )
+        axis.set(xlabel="Counted work of a method (TFLOP)", title=title, xscale="log")
+    axes[0].set(yscale="symlog", ylim=(0, None))
+    axes[0].set_yscale("symlog", linthresh=0.005)
+    axes[1].legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))

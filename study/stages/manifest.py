@@ -10,7 +10,8 @@ from importlib.metadata import version
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
-from study.core.plugins import ROOT
+from study.core.plugins import ROOT, search_space
+from study.core.specs import name_in
 from study.data.nearest import nearest
 from study.stages.plan import PLACES, Plan
 
@@ -92,9 +93,17 @@ def settle(plan: Plan) -> None:
     names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
-    write_json(plan.folder.settings, {**names, **warm, "versions": versions})
+    write_json(plan.folder.settings, {**names, **warm, "spaces": _spaces(plan), "versions": versions})
     if not plan.folder.near.exists():  # no setting that may change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
+
+
+def _spaces(plan: Plan) -> Json:
+    """What the search may propose of each method, so that a report knows the ends of every range."""
+    from search_spaces import as_json, ranges  # Optuna takes half a second to import, and a plan does without
+
+    defaults = plan.study.method_defaults()
+    return {text: as_json(ranges(search_space(name_in(text)).space, default)) for text, default in defaults.items()}
 
 
 def _revision() -> str:

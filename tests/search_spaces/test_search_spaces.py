@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
-from search_spaces import ranges, refusal
+from search_spaces import as_json, ranges, refusal
 from search_spaces.interpolation import PERCENTS
 from study.attacks.adversarial_image import AdversarialImage
 from study.attacks.interpolation import Interpolation
@@ -140,6 +140,18 @@ def test_a_choice_of_what_is_trained_is_not_searched(name: str) -> None:
     """On what, which parts, by adapters or not, in which variant: these are other methods, named by whoever asks."""
     kept = {"modality", "variant", "form", "trains", *(field for field in flat(Schedule()) if "lora" in field)}
     assert not kept & ranges(search_space(name).space, start(name)).keys()
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_ranges_are_all_that_is_asked_for_in_any_proposal(name: str) -> None:
+    """Also what is asked for only after certain choices, and the same after a trip through a JSON file."""
+    asked = ranges(search_space(name).space, start(name))
+    found: dict[str, Any] = {}
+    for _, trial in proposals(name, start(name), 100):
+        found |= trial.distributions
+    assert asked == found
+    stored = json.loads(json.dumps(as_json(asked)))
+    assert {key: optuna.distributions.json_to_distribution(json.dumps(one)) for key, one in stored.items()} == asked
 
 
 @pytest.mark.parametrize(("layer", "proposed"), [(2, {0, 1, 2}), (-3, {-3, -2, -1})])

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from study.core.files import read_json
-from study.core.layout import StudyFolder, rows_beside
+from study.core.layout import StudyFolder, rows_beside, search_name
 from study.core.records import (
     AttackProposal,
     AttackRecord,
@@ -123,8 +123,10 @@ class StudyResults:
         """All proposals, by method and number. Without a mark, the first of each method and ratio is the default."""
         found: list[MethodProposal] = []
         defaulted: set[tuple[str, int]] = set()
+        labels = {search_name(str(method)): str(method) for method in self.settings.get("methods", [])}
         for path in self.folder.proposals():
-            proposal = read_record(MethodProposal, path, method=path.parent.name)
+            method = labels.get(path.parent.name, path.parent.name)
+            proposal = read_record(MethodProposal, path, method=method)
             group = (proposal.method, proposal.ratio)
             if proposal.default is None:
                 proposal = replace(proposal, default=group not in defaulted)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from study.core.hashing import content_key
+
 DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
+LONGEST_NAME = 200
+"""Bytes of the name of a folder that stands for a method with all its settings; file systems end at 255."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +150,14 @@ class StudyFolder:
     # ---- searches --------------------------------------------------------------------------------------------------
     def proposal(self, method: str, number: int) -> Path:
         """A proposal of the search for a method, by its number."""
-        return self.root / "search" / method / f"{number:04d}.json"
+        return self.root / "search" / search_name(method) / f"{number:04d}.json"
 
     def proposals(self, method: str = "*") -> list[Path]:
-        """All proposals of the search for a method, or for all methods, by method and number."""
-        return sorted(self.root.glob(f"search/{method}/*.json"))
+        """All proposals of the search for a method, or for all methods, by method and number.
+
+        The folder of each is named by `search_name`.
+        """
+        return sorted(self.root.glob(f"search/{search_name(method)}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
         """A proposal of the attack search against a trial, by its number; composed attacks have one folder."""
@@ -159,6 +166,14 @@ class StudyFolder:
     def attack_proposals(self) -> list[Path]:
         """All proposals of the attack search, by trial, attack and number."""
         return sorted(self.root.glob("attack_search/*/*/*.json"))
+
+
+def search_name(method: str) -> str:
+    """The folder of the search for a method: what the study calls it, or its beginning and a digest if that is long."""
+    if len(method.encode()) <= LONGEST_NAME:
+        return method
+    beginning = method.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
+    return f"{beginning} {content_key(method)}"
 
 
 def record_beside(rows: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +86,31 @@ def adjusted(default: T, text: str) -> T:
         values[name] = _read(text, name, value, there[name])
     changed: T = _with(default, values)
     return changed
+
+
+def spelled(name: str, values: Mapping[str, Any]) -> str:
+    """A plug-in with settings as text: `adjusted` reads back exactly these, with every digit of a number.
+
+    Raises `ValueError` for a setting that has no such text.
+    """
+    pairs = [f"{key}={_value(key, value)}" for key, value in values.items()]
+    return f"{name}:{','.join(pairs)}" if pairs else name
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "+".join(_value(name, part) for part in value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, float):  # 1e+16 would read as two members of a tuple
+        text = text.replace("e+", "e")
+    if "," in text or "/" in text:
+        raise ValueError(f"{name}={text}: a setting with a comma or a slash cannot be written in one line with others")
+    return text
+
+
+def set_in(text: str) -> tuple[str, ...]:
+    """The names of the settings after the colon of `text`."""
+    return tuple(name for name, _ in _pairs(text))
 
 
 def pinned(default: object, text: str) -> dict[str, Any]:

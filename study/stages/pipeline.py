@@ -132,6 +132,8 @@ def _finish(plan: Plan, failures: Sequence[str]) -> None:
     outcome = report.build(plan.root)
     for title, frame in (("Winners", outcome.winners), ("Recovery under attack", outcome.recovery)):
         table(title, list(frame.columns), frame.to_numpy().tolist())
+    for check in outcome.checks:
+        console.print(f"check: {check}", markup=False)
     for failure in failures:
         console.print(f"failed: {failure}", markup=False)
     console.print(f"Report: {outcome.page}", markup=False)

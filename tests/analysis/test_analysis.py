@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from analysis import intervals, style, trials
+from analysis import intervals, naming, style, trials
 from analysis.sections import _recovery, _worst_attack, attacks, scores, search
 from analysis.sections.conclusion import answer
 from analysis.study_folder import StudyResults, read
@@ -202,6 +202,20 @@ def test_little_to_forget_is_said(tmp_path: Path) -> None:
 
 def _reference(root: Path) -> str:
     return next(trial.key for trial in read(root).trials.values() if trial.kind == "reference")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("npo", "NPO"),
+        ("my_method", "my method"),
+        ("npo:modality=text,lora_rank=16,trains=llm+vision", "NPO (modality text, lora rank 16, trains llm + vision)"),
+        ("vkd:layers=last_half,augment=0.06578357524045397", "VKD (layers last half, augment 0.06578)"),
+        ("npo:learning_rate=4.321987e-05,steps=100000", "NPO (learning rate 4.322e-05, steps 100000)"),
+    ],
+)
+def test_a_method_is_named_with_what_was_set(label: str, name: str) -> None:
+    assert naming.method(label) == name
 
 
 def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 import inspect
 from pathlib import Path
 
-from study.core.layout import DISPOSABLE, StudyFolder, record_beside, rows_beside
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.core.layout import DISPOSABLE, StudyFolder, record_beside, rows_beside, search_name
 
 NUMBERS = {"number": 3, "requests": 2}
 """Arguments that are no names."""
@@ -50,6 +53,14 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@given(st.text(alphabet="abc:=,.0123456789é", min_size=1, max_size=600), st.text(min_size=1, max_size=3))
+def test_the_search_of_a_method_has_a_folder_however_long_its_settings(method: str, more: str) -> None:
+    """A folder of its own, whose name no file system refuses; a short one is the name itself."""
+    assert len(search_name(method).encode()) < 255
+    assert (search_name(method) == method) == (len(method.encode()) <= 200)
+    assert search_name(method + more) != search_name(method)
+
+
 def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
     records = put(folder.record("a"), folder.record("b"))
@@ -57,6 +68,10 @@ def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
     sequences = put(*(record_beside(folder.sequence("a", count)) for count in (2, 10)))
     pool = put(*(record_beside(folder.meta_evaluation("a", state)) for state in ("plain", "quantized")))
     proposals = put(folder.proposal("npo", 0), folder.proposal("npo", 1), folder.proposal("vkd", 0))
+    long = "vkd:" + "x" * 300
+    [own] = put(folder.proposal(long, 0))
+    assert folder.proposals(long) == [own]
+    own.unlink()
     asked = put(
         folder.attack_proposal("a", "relearning", 0),
         folder.attack_proposal("a", "swap_back/relearning:steps=7", 0),

@@ -9,12 +9,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.core.console import console, table
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
+from study.experiment.trial_spec import Trial
 from study.settings import Study
 from study.stages import gate
 from study.stages.attack import attack_winners, search_attacks
@@ -26,6 +28,9 @@ from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
 from study.stages.winners import confirm, score_by_official_protocol, sequential_unlearning
+
+if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
+    from study.experiment.method_search import MethodSearch
 
 
 def run(study: Study) -> int:
@@ -69,13 +74,19 @@ def _stages(plan: Plan) -> list[str]:
     judged = judge(search)
     failures = [f"{method}: every trial at {ratio} % failed" for (method, ratio), there in judged.items() if not there]
     winners, fronts = choose_winners(plan, judged), choose_fronts(plan, judged)
-    failures += confirm(plan, context, [*winners, *fronts])
+    failures += confirm(plan, context, [*winners, *fronts, *_defaults(search)])
     failures += score_by_official_protocol(plan, context, winners)
     failures += sequential_unlearning(plan, context, winners)
     failures += attack_winners(plan, context, winners, fronts)
     failures += search_attacks(plan, context, winners)
     failures += meta_evaluate(plan, context)
     return failures
+
+
+def _defaults(search: MethodSearch) -> list[Trial]:
+    """The first trial of each method at each ratio: the test half tells what tuning gained over it."""
+    first = [(label, p) for label in search.labels for p in search.proposals(label)[: len(search.ratios)]]
+    return [search.replay(label, proposal) for label, proposal in first]
 
 
 def _check_cluster(plan: Plan) -> None:

@@ -151,6 +151,7 @@ def print_plan(plan: Plan) -> None:
         *[("", f"caution: {hidden}") for hidden in _hidden(study)],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
+        ("", "winners and defaults are scored on the test half: what tuning gained"),
         *[("official", f"{confirms + winners + baselines} models scored by the benchmark authors' official protocol")]
         * study.released,
         *[("sequence", f"{winners} winners: sequential unlearning in {study.requests} requests")]
@@ -174,9 +175,8 @@ def print_plan(plan: Plan) -> None:
     attacks += 2 * hunted  # the control is attacked with every proposal too
     if study.robustness:
         attacks += trials + confirms + baselines
-    console.print(
-        f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
-    )
+    reports = confirms + winners + checked  # the defaults are as many as the winners
+    console.print(f"  time     {_expected(study, 1 + references + taught, runs, reports, attacks + checked, rest)}")
 
 
 def _hidden(study: Study) -> list[str]:

@@ -1,0 +1,46 @@
+"""The trials of a search as Optuna's own, for its importances, its storage and its dashboard.
+
+Optuna is imported once it is used: a report of few trials does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.searched import Choices, Domain, Searched
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+STATES = {"complete": "COMPLETE", "collapsed": "PRUNED", "stopped": "PRUNED", "unfinished": "RUNNING"}
+"""Optuna's name for the state of a trial; what is not listed here, such as diverged, is a failure."""
+
+
+def optuna_trial(
+    one: Searched, at: int, objectives: Sequence[str], attributes: Mapping[str, Any] | None = None
+) -> FrozenTrial:
+    """The proposal of a line of `one.trials`, with the values of a complete trial and whatever is to be known of it."""
+    import optuna
+
+    line, params = one.trials.iloc[at], dict(one.params[at])
+    state = optuna.trial.TrialState[STATES.get(str(line["state"]), "FAIL")]
+    complete = state == optuna.trial.TrialState.COMPLETE
+    return optuna.create_trial(
+        state=state,
+        params=params,
+        distributions={name: _distribution(one.space.get(name, Choices((value,)))) for name, value in params.items()},
+        values=[float(line[name]) for name in objectives] if complete else None,
+        user_attrs=dict(attributes or {}),
+    )
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(domain.choices)
+    if domain.whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)

@@ -26,6 +26,8 @@ class Outcome(NamedTuple):
     page: Path
     winners: pd.DataFrame
     recovery: pd.DataFrame
+    pasted: Sequence[str]
+    """The winners as `--methods` takes them."""
     checks: Sequence[str]
     """What stands out in the health of the search; nothing if all is well."""
 
@@ -45,7 +47,9 @@ def build(root: Path, cold: Path | None = None) -> Outcome:
     )  # fmt: skip
     for path in {path for kind in ("figures", "tables") for path in (folder.report / kind).glob("*")} - kept:
         path.unlink()  # of sections, trials or attacks that are no longer there
-    return Outcome(folder.page, winners.printed(study), attacks.printed(study), health.sentences(study))
+    return Outcome(
+        folder.page, winners.printed(study), attacks.printed(study), winners.pasted(study), health.sentences(study)
+    )
 
 
 def _keyed(study: StudyResults, part: Part) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.study_folder import StudyResults
 from analysis.trials import proposals, trials
-from study.core.specs import set_in
+from study.core.specs import name_in, settings_in, spelled
 from study.metrics.objectives import BROKEN
 
 FAR = 4.0
@@ -90,6 +90,15 @@ def searches(study: StudyResults) -> tuple[Searched, ...]:
     return tuple(_each(study))
 
 
+def spelled_method(study: StudyResults, method: str, key: str) -> str:
+    """A trial of the search as a method with its hyper-parameters, the way `--methods` takes it; else the method."""
+    for proposal in study.proposals:
+        if proposal.method == method and proposal.trial == key:
+            found = {name: value for name, value in proposal.params.items() if name not in DEALT}
+            return spelled(name_in(method), {**found, **settings_in(method)})
+    return method
+
+
 def _each(study: StudyResults) -> Iterator[Searched]:
     table, known = proposals(study), {(p.method, p.number): p for p in study.proposals}
     reasons = {key: trial.reason for key, trial in study.trials.items()}
@@ -103,15 +112,15 @@ def _each(study: StudyResults) -> Iterator[Searched]:
             told = (study.record.get("spaces") or {}).get(method)
             noise, seeds = _noise(study, method, ratio)
             yield Searched(
-                method, ratio, _space(told, params, set_in(method)), told is not None,
+                method, ratio, _space(told, params, settings_in(method)), told is not None,
                 mine.assign(default=[bool(p.default) for p in own], warm=[p.warm for p in own],
-                            reason=mine["key"].map(reasons).fillna("")).reset_index(drop=True),
+                            reason=mine["key"].map(reasons).fillna("")).resettings_index(drop=True),
                 params, noise, seeds,
             )  # fmt: skip
 
 
 def _space(
-    told: Mapping[str, Any] | None, params: Sequence[Mapping[str, Any]], fixed: Sequence[str]
+    told: Mapping[str, Any] | None, params: Sequence[Mapping[str, Any]], fixed: Collection[str]
 ) -> dict[str, Domain]:
     """What is searched: as the study says, else as far as it was proposed."""
     said = {name: _told(stored) for name, stored in (told or {}).items()}

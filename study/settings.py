@@ -81,6 +81,11 @@ class Study:
     methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
     """Methods to search: names of files in study/methods, optionally with fixed hyper-parameters, such as vkd, npo,
     npo:modality=text or npo:lora_rank=16,trains=llm; a fixed one is not searched. `all` stands for every method."""
+    methods_from: str = ""
+    """Folder of an earlier study, such as runs/x, whose methods are those of this one (instead of `methods`), each with
+    its winner as default: the search starts there and around it, and with one trial for each forget ratio nothing else
+    is tried. The winner is that of the ratio nearest to the first of `forget_ratios`, or of RATIO in runs/x@RATIO.
+    Default: none."""
     reference_seeds: int = 1
     """Seeds from which the references of each ratio are taught. The forget gap is measured against all of them, and the
     largest gap of one to the others is the noise floor; with one it is unknown."""
@@ -239,7 +244,7 @@ class Study:
         found: dict[str, Method] = {}
         for text in self.methods:
             name = name_in(text)
-            default: Method = find("methods", name)(**self.defaults.get(name, {}))
+            default: Method = find("methods", name)(**self.defaults.get(text, self.defaults.get(name, {})))
             found[text] = adjusted(default, text)
             if found[text].oracle:
                 raise ValueError(f"{text} uses the reference model, which no real request has: it cannot be ranked")
@@ -267,7 +272,7 @@ class Study:
 
     def preset_methods(self) -> dict[str, Method]:
         """The methods that the preset sets something of, whether they are searched or not."""
-        return {name: find("methods", name)(**fields) for name, fields in self.defaults.items()}
+        return {text: find("methods", name_in(text))(**fields) for text, fields in self.defaults.items()}
 
     def preset_attacks(self) -> dict[str, tuple[Attack, ...]]:
         """The attacks that the preset sets something of, with each of their settings."""

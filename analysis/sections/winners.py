@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis import comparison, naming
 from analysis.plots import Plot
+from analysis.searched import spelled_method
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import INK, YARDSTICKS, Look, legend, line, look, mark, panels
@@ -36,7 +37,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
         trade_off_data(study),
         draw_trade_off,
     )
-    yield hyperparameters_table(won)
+    yield hyperparameters_table(study, won)
 
 
 def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
@@ -64,13 +65,28 @@ def printed(study: StudyResults) -> pd.DataFrame:
     return shown.drop(columns=["mean gap", "validation distance", "retain kept", "key"], errors="ignore").astype(str)
 
 
-def hyperparameters_table(raw: pd.DataFrame) -> Table:
-    """The hyper-parameters of the winners."""
-    columns = ["ratio", "method", "parameters", "key"]
-    shown = raw[columns].assign(parameters=raw["parameters"].map(parameters), method=raw["method"].map(naming.method))
-    shown = shown.rename(columns={"ratio": "forget %"})
-    return Table("hyperparameters", "Hyper-parameters of the winners", "The key names the trial's folder.",
-                 raw[columns], shown)  # fmt: skip
+def hyperparameters_table(study: StudyResults, won: pd.DataFrame) -> Table:
+    """The hyper-parameters of the winners, also as text that the command line takes."""
+    pairs = zip(won["method"], won["key"], strict=True)
+    raw = won[["ratio", "method", "parameters"]].assign(
+        text=pd.Series([spelled_method(study, method, key) for method, key in pairs], dtype=str), key=won["key"]
+    )
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "method": raw["method"].map(naming.method),
+        "parameters": raw["parameters"].map(parameters), "for --methods": raw["text"], "key": raw["key"],
+    })  # fmt: skip
+    return Table(
+        "hyperparameters", "Hyper-parameters of the winners",
+        "For --methods: what was searched, as the command line takes it; it is not searched again then. "
+        "--methods-from with the folder of this study starts the search of another one at its winners. The key names "
+        "the trial's folder.", raw, shown,
+    )  # fmt: skip
+
+
+def pasted(study: StudyResults) -> list[str]:
+    """The winners of each ratio as the command line takes them, for a terminal."""
+    raw = hyperparameters_table(study, winners(study)).raw
+    return [f"{ratio} %  {text}" for ratio, text in zip(raw["ratio"], raw["text"], strict=True)]
 
 
 def _third(study: StudyResults) -> str:

@@ -108,9 +108,9 @@ def _value(name: str, value: Any) -> str:
     return text
 
 
-def set_in(text: str) -> tuple[str, ...]:
-    """The names of the settings after the colon of `text`."""
-    return tuple(name for name, _ in _pairs(text))
+def settings_in(text: str) -> dict[str, str]:
+    """The settings after the colon of `text`, as they are written."""
+    return dict(_pairs(text))
 
 
 def pinned(default: object, text: str) -> dict[str, Any]:

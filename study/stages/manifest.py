@@ -13,11 +13,13 @@ from study.core.hashing import Json, canonical, content_key
 from study.core.plugins import ROOT, search_space
 from study.core.specs import name_in
 from study.data.nearest import nearest
+from study.stages.methods_from import winners_of
 from study.stages.plan import PLACES, Plan
 
-RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_trial", "workers_per_model", "sharded",
-           "threads", "address", "dry_run", "cost")  # fmt: skip
-"""Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
+RUNTIME = ("study_dir", "storage", "methods_from", "workers", "gpus_per_trial", "workers_per_trial",
+           "workers_per_model", "sharded", "threads", "address", "dry_run", "cost")  # fmt: skip
+"""Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job;
+what `methods_from` took is among the methods and their defaults."""
 GROWING = (
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),
     *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin"),
@@ -93,7 +95,9 @@ def settle(plan: Plan) -> None:
     names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
-    write_json(plan.folder.settings, {**names, **warm, "spaces": _spaces(plan), "versions": versions})
+    earlier = winners_of(plan.study)
+    more = {"methods_from": earlier.record} if earlier else {}
+    write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions})
     if not plan.folder.near.exists():  # no setting that may change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
 

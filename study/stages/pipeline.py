@@ -24,6 +24,7 @@ from study.stages.launch import cpus, run_search
 from study.stages.learn import learn_models
 from study.stages.manifest import GROWING, settle
 from study.stages.meta_evaluation import meta_evaluate
+from study.stages.methods_from import with_earlier_winners
 from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
@@ -38,9 +39,10 @@ def run(study: Study) -> int:
     training, and `Failed` if the study cannot go on."""
     if study.dry_run:
         with tempfile.TemporaryDirectory() as data:
-            print_plan(validate_study(study, Path(data)))
+            print_plan(validate_study(with_earlier_winners(study), Path(data)))
         return 0
     _fetch(study)
+    study = with_earlier_winners(study)
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
     print_plan(plan)
     plan.root.mkdir(parents=True, exist_ok=True)
@@ -143,6 +145,11 @@ def _finish(plan: Plan, failures: Sequence[str]) -> None:
     outcome = report.build(plan.root)
     for title, frame in (("Winners", outcome.winners), ("Recovery under attack", outcome.recovery)):
         table(title, list(frame.columns), frame.to_numpy().tolist())
+    if outcome.pasted:
+        where = f"--methods-from {plan.study.study_dir}"
+        console.print(f"Winners, to be written after --methods, or all at once with {where}:", markup=False)
+    for text in outcome.pasted:
+        console.print(f"  {text}", markup=False)
     for check in outcome.checks:
         console.print(f"check: {check}", markup=False)
     for failure in failures:

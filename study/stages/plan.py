@@ -21,6 +21,7 @@ from study.data.halves import undealt
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
 from study.settings import Study
+from study.stages.methods_from import winners_of
 from study.stages.warm_start import WarmStart
 
 PLACES = ("path", "train_split", "hub", "revision")
@@ -129,6 +130,7 @@ def _ends(path: Path) -> str:
 def print_plan(plan: Plan) -> None:
     """Print what will be done, stage by stage, and how long it may take."""
     study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
+    earlier = winners_of(study)
     ratios = len(study.forget_ratios)
     references = ratios * study.reference_seeds
     baselines = ratios + references  # vanilla is scored on the questions of each ratio
@@ -149,6 +151,7 @@ def print_plan(plan: Plan) -> None:
         ),
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", f"caution: {hidden}") for hidden in _hidden(study)],
+        *[("", line) for line in (earlier.lines() if earlier else ())],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),
         ("", "winners and defaults are scored on the test half: what tuning gained"),

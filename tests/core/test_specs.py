@@ -20,7 +20,7 @@ from study.benchmarks.own import Own
 from study.benchmarks.synthetic import Synthetic
 from study.core.hashing import content_key
 from study.core.plugins import find, known, known_spaces, search_space
-from study.core.specs import adjusted, flat, links, name_in, parameters, pinned, plugin, set_in, spelled
+from study.core.specs import adjusted, flat, links, name_in, parameters, pinned, plugin, settings_in, spelled
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
 from study.methods.manu import MANU
@@ -166,7 +166,7 @@ def test_composed_attacks_name_the_settings_of_each_link() -> None:
 
 def test_a_plugin_without_settings_is_its_name() -> None:
     assert spelled("npo", {}) == "npo"
-    assert set_in("npo") == ()
+    assert settings_in("npo") == {}
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9), st.booleans(), st.sampled_from(PARTS))
@@ -186,7 +186,7 @@ def test_a_proposal_can_be_written_as_a_method(name: str, seed: int) -> None:
     proposed = search_space(name).space(trial, default)
     text = spelled(name, trial.params)
     assert content_key(adjusted(default, text)) == content_key(proposed)
-    assert set_in(text) == tuple(trial.params)
+    assert list(settings_in(text)) == list(trial.params)
     assert pinned(proposed, text) == trial.params
 
 

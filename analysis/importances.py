@@ -7,15 +7,13 @@ where the search found its best trials, not what changing one value would do.
 from __future__ import annotations
 
 import random
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.optuna_trials import optuna_trial
+from analysis.optuna_trials import optuna_trial, quiet
 from analysis.searched import Searched
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ def _study(one: Searched, scored: Sequence[int], objectives: Sequence[str]) -> S
 
     directions = ["maximize" if name == "utility" else "minimize" for name in objectives]
     searched = [{name: v for name, v in values.items() if name in one.space} for values in one.params]
-    with _quiet():
+    with quiet():
         study = optuna.create_study(directions=directions)
         study.add_trials([optuna_trial(replace(one, params=searched), at, objectives) for at in scored])
     return study
@@ -89,7 +87,7 @@ def _evaluated(
         return costs[trial.number]
 
     evaluator = PedAnovaImportanceEvaluator(target_quantile=share, region_quantile=region)
-    with _quiet():
+    with quiet():
         return evaluator.evaluate(study, target=None if costs is None else cost)
 
 
@@ -102,18 +100,3 @@ def _by_chance(study: Study, distances: Sequence[float]) -> float:
 def _shares(found: dict[str, float]) -> dict[str, float]:
     total = sum(found.values())
     return {name: value / total if total > 0 else 0.0 for name, value in found.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's log, and its warnings that a target is minimized and that few trials met a rare choice."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

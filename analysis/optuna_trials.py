@@ -5,7 +5,9 @@ Optuna is imported once it is used: a report of few trials does without.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from analysis.searched import Choices, Domain, Searched
@@ -44,3 +46,18 @@ def _distribution(domain: Domain) -> BaseDistribution:
     if domain.whole:
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
     return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's log, and its warnings such as of experimental features."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -83,6 +83,12 @@ class Searched:
         found = ended.assign(state=ended["state"].mask(collapsed, "collapsed"))
         return found[~found["state"].isin(["complete", "stopped"])]
 
+    def again(self, at: int, values: Mapping[str, Any]) -> Searched:
+        """One line, run again: the same hyper-parameters with other values."""
+        return replace(
+            self, trials=self.trials.loc[[at]].assign(**values).reset_index(drop=True), params=[self.params[at]]
+        )
+
 
 @lru_cache(maxsize=4)
 def searches(study: StudyResults) -> tuple[Searched, ...]:
@@ -114,7 +120,7 @@ def _each(study: StudyResults) -> Iterator[Searched]:
             yield Searched(
                 method, ratio, _space(told, params, settings_in(method)), told is not None,
                 mine.assign(default=[bool(p.default) for p in own], warm=[p.warm for p in own],
-                            reason=mine["key"].map(reasons).fillna("")).resettings_index(drop=True),
+                            reason=mine["key"].map(reasons).fillna("")).reset_index(drop=True),
                 params, noise, seeds,
             )  # fmt: skip
 

@@ -191,6 +191,11 @@ class StudyResults:
         path = self.folder.rows(key, name)
         return self._kept(path) if path.exists() else None
 
+    def rungs(self, key: str) -> list[Mapping[str, float]]:
+        """What a trial scored on the way: the rung, its step and the objectives there; none where nobody watched."""
+        path = self.folder.rungs(key)
+        return list(read_json(path)) if path.exists() else []
+
     def attacks(self, key: str) -> Mapping[str, Attack]:
         """Every attack on a trial that ended, well or badly, by its key."""
         if key not in self._attacks:

@@ -115,6 +115,10 @@ class StudyFolder:
         (official protocol)."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
+    def rungs(self, key: str) -> Path:
+        """What a trial scored on the way."""
+        return self.trial(key) / "rungs.json"
+
     def attack(self, key: str, attack: str) -> Path:
         """The rows of one attack on a trial; its record is `record_beside` them, as for all that follow."""
         return self.trial(key) / "attacks" / f"{attack}.parquet"

@@ -20,8 +20,9 @@ from study.core.hashing import Json
 from study.core.layout import record_beside
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 
-TrialState = Literal["complete", "diverged", "failed"]
-"""How a trial ended; one without a record is `unfinished`."""
+TrialState = Literal["complete", "diverged", "failed", "collapsed", "stopped"]
+"""How a trial ended; one without a record is `unfinished`. At a rung it `collapsed` (its utility fell below the floor)
+or was `stopped` (others were ahead)."""
 AttackState = Literal["complete", "failed", "unfinished"]
 """The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
 ModelKind = Literal["vanilla", "reference"]

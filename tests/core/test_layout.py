@@ -47,6 +47,7 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
         "r/report/report.html", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key", "r/learned/key/model",
         "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json", "r/trials/key",
         "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/rows/name.parquet",
+        "r/trials/key/rungs.json",
         "r/trials/key/attacks/attack.parquet", "r/trials/key/metric_check/state.parquet",
         "r/trials/key/sequence/2.parquet", "r/trials/key/general_utility.json", "r/exports/key",
         "r/search/method/0003.json", "r/attack_search/key/attack/0003.json",

@@ -227,9 +227,9 @@ def _few(searches: Sequence[Searched], settings: Settings) -> Iterator[str]:
 
 
 def _fixed(one: Searched) -> str:
-    """A method with its first hyper-parameter set to what the best trial had."""
+    """A method with one hyper-parameter, a choice if there is any, set to what the best trial had."""
     best = one.scored.sort_values("distance").index
-    name, domain = next(iter(one.space.items()))
+    name, domain = min(one.space.items(), key=lambda item: isinstance(item[1], Range))
     there = one.params[best[0]] if len(best) else {}
     return _with(one, name, there.get(name, domain.low if isinstance(domain, Range) else domain.choices[0]))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.optuna_trials import optuna_trial, quiet
+from analysis.optuna_trials import directions, optuna_trial, quiet
 from analysis.searched import Searched
 
 if TYPE_CHECKING:
@@ -68,10 +68,9 @@ def _study(one: Searched, scored: Sequence[int], objectives: Sequence[str]) -> S
     """The trials with a result; hyper-parameters that are set are none."""
     import optuna
 
-    directions = ["maximize" if name == "utility" else "minimize" for name in objectives]
     searched = [{name: v for name, v in values.items() if name in one.space} for values in one.params]
     with quiet():
-        study = optuna.create_study(directions=directions)
+        study = optuna.create_study(directions=directions(objectives))
         study.add_trials([optuna_trial(replace(one, params=searched), at, objectives) for at in scored])
     return study
 

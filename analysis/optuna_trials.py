@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from analysis.searched import Choices, Domain, Searched
+from study.metrics.objectives import ROBUST_DIRECTIONS
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.study import StudyDirection
     from optuna.trial import FrozenTrial
 
 STATES = {"complete": "COMPLETE", "collapsed": "PRUNED", "stopped": "PRUNED", "unfinished": "RUNNING"}
@@ -36,6 +38,13 @@ def optuna_trial(
         values=[float(line[name]) for name in objectives] if complete else None,
         user_attrs=dict(attributes or {}),
     )
+
+
+def directions(objectives: Sequence[str]) -> list[StudyDirection]:
+    """Which way each objective is better."""
+    from optuna.study import StudyDirection
+
+    return [StudyDirection[ROBUST_DIRECTIONS[name].upper()] for name in objectives]
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis import study_folder
-from analysis.optuna_trials import optuna_trial, quiet
+from analysis.optuna_trials import directions, optuna_trial, quiet
 from analysis.searched import Searched, searches
 from analysis.study_folder import StudyResults
 from analysis.trials import OBJECTIVES, columns, objectives_of, same_settings
 from study.core.files import written
-from study.metrics.objectives import ROBUST_DIRECTIONS
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -55,8 +54,7 @@ def _add(study: StudyResults, one: Searched, name: str, storage: RDBStorage) -> 
     import optuna
 
     objectives = [name for name in columns(study, OBJECTIVES) if name != "distance"]
-    directions = [ROBUST_DIRECTIONS[objective] for objective in objectives]
-    told = optuna.create_study(study_name=name, storage=storage, directions=directions)
+    told = optuna.create_study(study_name=name, storage=storage, directions=directions(objectives))
     told.set_metric_names(objectives)
     for key, value in {"study": study.name, "method": one.method, "ratio": one.ratio}.items():
         told.set_user_attr(key, value)

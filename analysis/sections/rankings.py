@@ -49,7 +49,7 @@ def _halves(study: StudyResults, ratio: int) -> Iterator[dict[str, object]]:
     found = trials(study)
     mine = found[(found["kind"] == "method") & (found["ratio"] == ratio) & found["number"].notna()]
     told = mine.assign(test=[objectives_of(study, key, "report")[0]["distance"] for key in mine["key"]])
-    both = told.dropna(subset=["distance", "test"])
+    both = told.dropna(subset=["distance", "test"]).astype({"distance": float, "test": float})
     better = both.nsmallest(math.ceil(len(both) / 2), "distance")
     for among, part in ((ALL, both), (BEST, better), *both.groupby("method")):
         name = among if among in (ALL, BEST) else naming.method(among)

@@ -111,6 +111,7 @@ def _each(study: StudyResults) -> Iterator[Searched]:
     for ratio in study.ratios:
         for method in study.methods:
             mine = table[(table["method"] == method) & (table["ratio"] == ratio)].sort_values("number")
+            mine = mine.astype({"distance": float, "utility": float})  # objects where nothing was scored
             if mine.empty:
                 continue
             own = [known[method, number] for number in mine["number"]]
@@ -120,7 +121,7 @@ def _each(study: StudyResults) -> Iterator[Searched]:
             yield Searched(
                 method, ratio, _space(told, params, settings_in(method)), told is not None,
                 mine.assign(default=[bool(p.default) for p in own], warm=[p.warm for p in own],
-                            reason=mine["key"].map(reasons).fillna("")).reset_index(drop=True).astype({"distance": float, "utility": float}),
+                            reason=mine["key"].map(reasons).fillna("")).reset_index(drop=True),
                 params, noise, seeds,
             )  # fmt: skip
 

@@ -15,13 +15,14 @@ from study.attacks.chain import Chain
 from study.contracts import Attack, Method
 from study.core.mirror import refuse_address
 from study.core.plugins import check, find, known, known_spaces
-from study.core.specs import adjusted, links, name_in
+from study.core.specs import adjusted, links, made, name_in, settings_in
 from study.core.terms import Goal, Part
 from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
 Fields = Mapping[str, Any]
-"""What a preset sets of a method or an attack, by field name, so that its class need not be imported."""
+"""What a preset sets of a method or an attack, by field name, so that its class need not be imported. A method is named
+as on the command line: `vkd:variant=features` is what is set of that form, and `vkd` of all others."""
 REFERENCES = ("none", "retrain")  # methods that are baselines: never searched, never ranked
 
 
@@ -78,7 +79,10 @@ class Study:
     forget_attributes: tuple[str, ...] = ()
     """Attributes of the forget people to forget, such as residence occupation; their other attributes must stay.
     Default: all attributes."""
-    methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
+    methods: tuple[str, ...] = (
+        *("vkd", "vkd:variant=features"),
+        *("gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting"),
+    )
     """Methods to search: names of files in study/methods, optionally with fixed hyper-parameters, such as vkd, npo,
     npo:modality=text or npo:lora_rank=16,trains=llm; a fixed one is not searched. `all` stands for every method."""
     reference_seeds: int = 1
@@ -238,12 +242,15 @@ class Study:
         """
         found: dict[str, Method] = {}
         for text in self.methods:
-            name = name_in(text)
-            default: Method = find("methods", name)(**self.defaults.get(name, {}))
-            found[text] = adjusted(default, text)
+            found[text] = made(find("methods", name_in(text)), self._preset_of(text), text)
             if found[text].oracle:
                 raise ValueError(f"{text} uses the reference model, which no real request has: it cannot be ranked")
         return found
+
+    def _preset_of(self, text: str) -> Fields:
+        """What the preset sets of a method: of the form that `text` asks for, if it sets something of that apart."""
+        forms = [t for t in self.defaults if name_in(t) == name_in(text) and settings_in(t) <= settings_in(text)]
+        return self.defaults[max(forms, key=len)] if forms else {}
 
     def attackers(self) -> tuple[Attack, ...]:
         """Every attack with every setting of the preset's grid, else with its own default, with what was fixed."""
@@ -267,7 +274,7 @@ class Study:
 
     def preset_methods(self) -> dict[str, Method]:
         """The methods that the preset sets something of, whether they are searched or not."""
-        return {name: find("methods", name)(**fields) for name, fields in self.defaults.items()}
+        return {text: made(find("methods", name_in(text)), fields, text) for text, fields in self.defaults.items()}
 
     def preset_attacks(self) -> dict[str, tuple[Attack, ...]]:
         """The attacks that the preset sets something of, with each of their settings."""

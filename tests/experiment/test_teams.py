@@ -56,10 +56,11 @@ def methods() -> dict[str, Method]:
     """Every method, and what is particular to some."""
     found: dict[str, Any] = {name: quick(find("methods", name)(), PLAIN) for name in known("methods")}
     found["rmu"] = replace(found["rmu"], layer=1)
-    found |= {f"{name}, masked": replace(found[name], saliency_threshold=1.0) for name in ("vkd", "mmunlearner")}
+    found["vkd, features"] = quick(find("methods", "vkd")(variant="features"), PLAIN)
+    found["vkd, neurons"] = replace(found["vkd"], neurons="pruned")
     found["mmunlearner, released"] = replace(found["mmunlearner"], variant="released")
     found["vkd, pruned"] = replace(found["vkd"], teacher="pruned")
-    found["vkd, all terms"] = replace(found["vkd"], forget_weight=1.0, retain_weight=1.0)
+    found["vkd, no mask"] = replace(found["vkd"], saliency_threshold=0.0)
     found["adapters"] = quick(GradientDifference(), replace(PLAIN, lora_rank=2, lora_dropout=0.0))
     return found
 
@@ -265,7 +266,7 @@ def test_a_process_among_several_does_not_start_anew_alone(both: Both) -> None:
 
 
 # ---- of every family, spread ---------------------------------------------------------------------------------------
-FAMILY_METHODS = ("vkd, all terms", "adapters")
+FAMILY_METHODS = ("vkd, no mask", "adapters")
 
 
 def unlearned(context: StudyContext, bases: dict[str, Path]) -> None:

@@ -70,10 +70,13 @@ def label(method: Any) -> str:
     return " ".join(filter(None, [name_of(method), getattr(method, "form", ""), getattr(method, "variant", "")]))
 
 
+FORMS: dict[str, tuple[Any, ...]] = {"vkd": (VKD(variant="features"), VKD(neurons="pruned"))}
+"""Methods in forms in which they do something else."""
 VARIANTS = [
-    pytest.param(variant, id=f"{name} {' '.join(sorted(trained(variant)))}")
+    pytest.param(variant, id=" ".join([label(form), *sorted(trained(variant)), f"{count or ''}"]).strip())
     for name in known("methods")
-    for variant in dict.fromkeys(variants(fitting(name)))
+    for count, form in enumerate((fitting(name), *FORMS.get(name, ())))
+    for variant in dict.fromkeys(variants(form))
 ]
 FROZEN_LLM = [param for param in VARIANTS if "llm" not in trained(param.values[0])]
 
@@ -264,6 +267,8 @@ def test_the_goal_full_works_too(
         (SatImp, "forget_weight", -0.1),
         (Prompting, "wording", "please"),
         (Prompting, "repeats", 0),
+        (VKD, "variant", "published"),
+        (VKD, "neurons", "some"),
         (VKD, "teacher", "nobody"),
         (VKD, "layers", "most"),
         (VKD, "distance", "far"),

@@ -268,8 +268,8 @@ def test_a_study_from_before_there_were_codes_is_loaded_as_numbers(context: Stud
 @pytest.mark.parametrize(
     "method",
     [
-        VKD(schedule=SHORT, forget_weight=0.1, retain_weight=0.1),
-        VKD(schedule=replace(SHORT, lora_rank=2, precision="bfloat16")),
+        VKD(schedule=SHORT),
+        VKD(saliency_threshold=0.0, schedule=replace(SHORT, lora_rank=2, precision="bfloat16")),
         GradientDifference(trains=VISUAL, schedule=SHORT),
     ],
 )
@@ -303,7 +303,7 @@ def pair(rank: int, root: Path, port: int, context: StudyContext, asked: Trial) 
 
 @pytest.mark.slow
 def test_two_processes_do_a_trial_as_one_does(context: StudyContext, tmp_path: Path) -> None:
-    asked = Trial(VANILLA, VKD(schedule=SHORT, forget_weight=0.1), "visual", 10, 1)
+    asked = Trial(VANILLA, VKD(schedule=SHORT, saliency_threshold=0.0), "visual", 10, 1)
     shutil.copytree(context.root / "learned", tmp_path / "learned")
     spawn(pair, tmp_path, context, asked)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["complete", "complete"]

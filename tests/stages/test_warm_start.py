@@ -127,8 +127,8 @@ def test_what_lies_outside_is_refused_by_name(tmp_path: Path) -> None:
 
 VKD_WON = {
     "teacher": "stranger", "forget_weight": 0.3, "beta": 0.4, "layers": "projector", "distance": "mse",
-    "erase_weight": 1.0, "keep_weight": 5.0, "retain_weight": 0.1, "saliency_threshold": 0.5, "augment": 0.5,
-    "learning_rate": 1e-4, "steps": 20,
+    "erase_weight": 1.0, "keep_weight": 5.0, "retain_weight": 0.1, "saliency_threshold": 2.0, "neurons": "all",
+    "augment": 0.5, "learning_rate": 1e-4, "steps": 20,
 }  # fmt: skip
 
 
@@ -136,11 +136,12 @@ VKD_WON = {
     ("rank", "changes", "kept", "note"),
     [
         (0, {}, set(VKD_WON), ""),
-        (4, {}, {*VKD_WON} - {"saliency_threshold"}, "without saliency_threshold"),
+        (4, {}, {*VKD_WON} - {"neurons", "saliency_threshold"}, "without neurons, saliency_threshold"),
         (0, {"old": 1}, set(VKD_WON), "without old"),
         (0, {"augment": None}, {*VKD_WON} - {"augment"}, "the default's augment"),
         (0, {"augment": None, "old": 1}, {*VKD_WON} - {"augment"}, "the default's augment, without old"),
-        (0, {"forget_weight": 0.0}, {*VKD_WON} - {"beta"}, "without beta"),
+        (0, {"prune": 0.05}, set(VKD_WON), "without prune"),
+        (0, {"forget_weight": 0.0}, set(), "forget_weight: `0.0` is invalid"),
         (0, {"teacher": "reference"}, set(), "teacher: 'reference' not in ("),
         (0, {"teacher": "pruned", "prune": 0.5}, set(), "'0.5' not in (0.02"),
     ],
@@ -149,7 +150,7 @@ def test_parameters_are_taken_as_far_as_they_are_searched(
     rank: int, changes: dict[str, Any], kept: set[str], note: str
 ) -> None:
     """Missing and new ones are told; one that cannot be proposed, or only because of another, refuses all."""
-    default = VKD(schedule=dataclasses.replace(SHORT, lora_rank=rank))
+    default = VKD(saliency_threshold=0.0 if rank else 1.0, schedule=dataclasses.replace(SHORT, lora_rank=rank))
     values = {name: value for name, value in {**VKD_WON, **changes}.items() if value is not None}
     params, said = fitted(search_space("vkd").space, default, values)
     assert params == {name: values[name] for name in kept}

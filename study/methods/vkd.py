@@ -1,7 +1,7 @@
 """Visual knowledge distillation (VKD; arXiv 2512.11325): forget with the visual module alone.
 
-The paper's equations, layers, weights and code were not available: these are two readings of its abstract and of
-summaries that others wrote, and neither is the authors' code. What they leave open is a hyper-parameter here.
+The authors' code and the body of the paper were not available: both variants are readings of its abstract and of
+summaries by others. What these leave open is a hyper-parameter here.
 """
 
 from __future__ import annotations
@@ -44,13 +44,19 @@ AT_ONCE = 16
 """Pictures of strangers that are encoded in one pass, without gradients: about as many as a training step has."""
 KEPT_BYTES = 2**30
 """Bytes of vanilla's features that are cached for pictures that are seen again: 57 MB each for LLaVA-1.5-7B, so 18."""
-BESIDE: Mapping[str, float] = {"forget_weight": 1.0, "retain_weight": 1.0, "saliency_threshold": 1.0}
-"""What `described` has beside features, and `features` has not."""
+ALONE: Mapping[str, Any] = {"forget_weight": 0.0, "retain_weight": 0.0, "saliency_threshold": 0.0, "neurons": "all"}
+"""What `features` consists in: no loss on answers, and all weights are trained."""
 UNSET: Mapping[Variant, Mapping[str, Any]] = {
-    "described": {"teacher": "base", "erase_weight": 0.2, **BESIDE},  # 0.2 of 0, 0.2 and 1 tried on the tiny study
-    "features": {"teacher": "stranger", "erase_weight": 1.0, **dict.fromkeys(BESIDE, 0.0)},
+    "described": {
+        "teacher": "base",
+        "erase_weight": 0.2,  # of 0, 0.2 and 1, tried on the tiny study; there the other values were not varied
+        "forget_weight": 1.0,
+        "retain_weight": 1.0,
+        "saliency_threshold": 1.0,  # published by MMUnlearner, whose mask it is
+    },
+    "features": {"teacher": "stranger", "erase_weight": 1.0, **ALONE},
 }
-"""What the variants make of fields that are left to them."""
+"""What each variant makes of fields that are not set."""
 BY_VARIANT: Any = None
 """The default of such a field; no instance keeps it."""
 
@@ -64,26 +70,26 @@ class VKD(Method):
     LLM is frozen, so text-only answers stay bit for bit vanilla's. A face is forgotten as a whole: asked for single
     attributes, this takes the others along.
 
-    `variant` decides what is not set. `described` is the paper as its abstract and others' summaries describe it:
+    Neither variant is the authors' code, which was not found. They are readings of the abstract and of summaries by
+    others (arxivlens, emergentmind; neither gives an equation, a layer, a distance or a weight):
 
-    | component | what is written of it | here |
-    |---|---|---|
-    | what is trained | "only fine-tunes the visual components" (abstract) | vision tower and projector |
-    | supervision | "intermediate visual representations [...] as supervision signals" (abstract) | both d |
-    | losses on outputs | features are auxiliary supervision (arxivlens, emergentmind) | NPO and CE beside them |
-    | forget loss | nothing | NPO, which is bounded |
-    | weight mask | "for selective forgetting" (emergentmind); part of an ablation | MMUnlearner's ratio, from 1 |
-    | neuron pruning | partial fine-tuning "with neuron pruning" (emergentmind) | `neurons`, or a teacher |
-    | teacher | its quality matters (arxivlens); the authors' next paper has a "reference model" | the base model |
+    | component | what is written of it | `described` | `features` |
+    |---|---|---|---|
+    | trained | "only fine-tunes the visual components" (abstract) | vision, projector | the same |
+    | supervision | "intermediate visual representations [...]" (abstract) | both d | both d |
+    | losses on outputs | d in their place (abstract); d is auxiliary (summaries) | NPO and CE | none |
+    | forget loss | nothing | NPO, for its bound | d(forget) |
+    | weight mask | "for selective forgetting" (summaries), ablated (a reader) | MMUnlearner's, from 1 | none |
+    | neuron pruning | partial fine-tuning "with neuron pruning" (emergentmind) | `neurons=pruned` | `teacher=pruned` |
+    | teacher | its quality matters (summaries) | base model | strangers |
 
-    `features` is both d alone: no loss on answers, so that the LLM is never called, no mask, and strangers to teach.
-    Layers, distance, weights and augmentation are nowhere described.
+    Of the authors' next paper (arXiv 2605.05909) it is said that a "reference model" supervises: here `base`, which
+    every request has, or `reference`, an oracle. Without losses on outputs the LLM is never called.
     """
 
     variant: Variant = field(default="described", metadata=before("features"))
-    """What is meant where `teacher`, `erase_weight`, `forget_weight`, `retain_weight` and `saliency_threshold` are not
-    set: `described` base, 0.2, 1, 1 and 1; `features` stranger, 1, 0, 0 and 0, the last three of which are its
-    nature."""
+    """`described` or `features` alone. Where they are not set, teacher, erase_weight, forget_weight, retain_weight and
+    saliency_threshold are base, 0.2, 1, 1 and 1, or stranger, 1, 0, 0 and 0."""
     teacher: Teacher = BY_VARIANT
     """What a forget picture should look like afterwards: the mean of strangers; a stranger, one of their own for each
     forget person; another person of the retain set, likewise; or itself as seen by vanilla with its forget-salient
@@ -134,11 +140,12 @@ class VKD(Method):
         self._check_variant()
 
     def _check_variant(self) -> None:
-        if self.variant == "features" and (on := [name for name in BESIDE if getattr(self, name)]):
-            raise ValueError(
-                f"{on[0]}={getattr(self, on[0])!r}: variant='features' has no loss on answers and no mask; use 0, or "
-                "variant='described'"
-            )
+        for name, value in ALONE.items():
+            if self.variant == "features" and getattr(self, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: variant='features' has no loss on answers and trains all "
+                    f"weights; set {name}={value}, or variant='described'"
+                )
         if self.schedule.lora_rank and (self.saliency_threshold or self.neurons != "all"):
             raise ValueError(
                 f"lora_rank={self.schedule.lora_rank}: a mask selects weights, and adapters change all weights of a "

@@ -100,11 +100,19 @@ def test_a_variant_decides_what_is_not_set() -> None:
     assert replace(VKD(variant="features"), keep_weight=2.0) == VKD(variant="features", keep_weight=2.0)
 
 
-@pytest.mark.parametrize("field", ["forget_weight", "retain_weight", "saliency_threshold"])
-def test_features_are_alone(field: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "none"),
+    [
+        ("forget_weight", 0.5, "0.0"),
+        ("retain_weight", 0.5, "0.0"),
+        ("saliency_threshold", 0.5, "0.0"),
+        ("neurons", "pruned", "all"),
+    ],
+)
+def test_features_are_alone(field: str, value: object, none: str) -> None:
     """A value from the other form is not taken along under the wrong name either."""
-    with pytest.raises(ValueError, match=f"{field}=0.5: variant='features' .*variant='described'"):
-        method(**{field: 0.5})
+    with pytest.raises(ValueError, match=f"{field}={value!r}: .*set {field}={none}, or variant='described'"):
+        method(**{field: value})
     with pytest.raises(ValueError, match=r"forget_weight=1\.0: variant='features'"):
         replace(described(), variant="features")
 
@@ -112,7 +120,7 @@ def test_features_are_alone(field: str) -> None:
 def test_features_have_the_key_that_they_had_before_there_were_variants() -> None:
     """Of the class's default, as trials of older studies are named by it."""
     assert content_key(VKD(variant="features")) == "4bc60964a3ab"
-    assert len({content_key(VKD(variant="features", neurons=how)) for how in get_args(Neurons)}) == 2
+    assert len({content_key(VKD(neurons=how)) for how in get_args(Neurons)} | {content_key(VKD("features"))}) == 3
 
 
 @pytest.mark.parametrize("fields", [{}, {"saliency_threshold": 0.0, "neurons": "pruned"}])

@@ -62,7 +62,8 @@ def _tiny() -> Study:
     def visual(steps: int) -> Schedule:
         """For losses on features: without the LLM a picture is cheap, so there are more pictures and steps.
 
-        Lessons have no part in these losses; two per picture are few for whoever adds a loss on answers.
+        They have no lessons; only the search of the visual anchor asks some: two per picture, a quarter of the tokens
+        of 8.
         """
         return dataclasses.replace(schedule(2e-3, steps, pictures=12, texts=0), lessons_per_picture=2)
 

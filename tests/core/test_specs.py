@@ -162,6 +162,24 @@ def test_a_study_holds_a_method_in_several_settings() -> None:
     assert text.schedule.lora_rank == 4
 
 
+def test_a_preset_sets_a_form_of_a_method_apart() -> None:
+    """What nobody sets is decided by the form, too; what neither form sets in the preset is the method's."""
+    apart = {"vkd": {"schedule": Schedule(steps=7)}, "vkd:variant=features": {"schedule": Schedule(steps=9)}}
+    texts = ("vkd", "vkd:variant=features", "vkd:keep_weight=3,variant=features", "vkd:keep_weight=3")
+    found = tiny(methods=texts, defaults=apart).method_defaults()
+    assert [method.schedule and method.schedule.steps for method in found.values()] == [7, 9, 9, 7]
+    assert found["vkd"] == VKD(schedule=Schedule(steps=7))
+    assert found[texts[1]] == VKD(variant="features", schedule=Schedule(steps=9))
+    assert found[texts[2]] == VKD(variant="features", keep_weight=3.0, schedule=Schedule(steps=9))
+    assert tiny(defaults=apart).preset_methods() == {text: found[text] for text in texts[:2]}
+
+
+def test_a_form_that_a_preset_does_not_set_apart_has_what_it_sets_of_the_method() -> None:
+    study = tiny(methods=("vkd:variant=features,lora_rank=2",), defaults={"vkd": {"keep_ratio": 3}})
+    (found,) = study.method_defaults().values()
+    assert found == VKD(variant="features", keep_ratio=3, schedule=Schedule(lora_rank=2))
+
+
 def test_all_can_be_named_beside_others() -> None:
     study = tiny(methods=("all", "npo:modality=text"))
     assert study.methods[-1] == "npo:modality=text"

@@ -21,6 +21,7 @@ from study.core.hashing import before
 from study.core.terms import Part
 from study.data.benchmark import Lesson
 from study.data.picture import Picture
+from study.engine.sharded_tensors import overwrite
 from study.methods._features import Layers, apart
 from study.methods._neurons import mlps
 from study.methods._saliency import masks, neuron_masks, saliency, salient_neurons
@@ -57,6 +58,7 @@ UNSET: Mapping[Variant, Mapping[str, Any]] = {
     "features": {"teacher": "stranger", "erase_weight": 1.0, **ALONE},
 }
 """What each variant makes of fields that are not set."""
+VISUAL: tuple[Part, ...] = ("vision", "projector")
 BY_VARIANT: Any = None
 """The default of such a field; no instance keeps it."""
 
@@ -119,7 +121,7 @@ class VKD(Method):
     """Retain pictures per forget picture."""
     prune: float = 0.1
     """Share of the neurons of each MLP that the `pruned` teacher lacks, or that alone are trained."""
-    trains: tuple[Part, ...] = ("vision", "projector")
+    trains: tuple[Part, ...] = VISUAL
     """Parts that are trained; never the LLM."""
     schedule: Schedule = Schedule()
 
@@ -233,7 +235,7 @@ class VKD(Method):
         if self.teacher == "pruned":
             teacher = pruned(vanilla, request, self.prune)
         else:
-            teacher = request.base() if self.teacher == "base" else request.reference()
+            teacher = _seeing_as(vanilla, request.base() if self.teacher == "base" else request.reference())
         return lambda pictures, pixels: teacher.features(pixels)
 
 
@@ -266,6 +268,16 @@ def _mean_features(vlm: VLM, pictures: Sequence[Picture]) -> Features:
         total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
     *layers, projected = (tensor / len(pictures) for tensor in total)
     return Features(tuple(layers), projected)
+
+
+def _seeing_as(vanilla: VLM, other: VLM) -> VLM:
+    """Vanilla with the visual module of another model, whose LLM need not stay in memory."""
+    teacher = vanilla.frozen_copy(VISUAL)
+    theirs = other.tensors()
+    for name, weight in teacher.tensors().items():
+        if teacher.part_of(name) in VISUAL:
+            overwrite(weight, theirs[name])
+    return teacher
 
 
 def pruned(vanilla: VLM, request: Request, share: float) -> VLM:

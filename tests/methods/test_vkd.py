@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from study.contracts import Request
 from study.core.hashing import content_key
-from study.core.terms import Part
+from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
 from study.methods import _saliency, vkd
@@ -268,6 +270,24 @@ def test_other_models_are_loaded_only_when_they_teach(teacher: Any, tiny: VLM, r
     assert asked == []
     method(teacher=teacher)(tiny, watched)
     assert asked == [teacher]
+
+
+@pytest.mark.parametrize("teacher", ["base", "reference"])
+def test_of_another_model_only_what_it_sees_stays_in_memory(teacher: Any, tiny: VLM, request_: Request) -> None:
+    """The features are its own, bit for bit; the model itself is let go, and its LLM with it."""
+    (forget, retain), made = streams(request_), [twin(tiny)]
+    for weight in made[0].trainable(PARTS).values():
+        weight.data.mul_(1.1)
+    pictures = forget.draw_pictures(4)
+    wanted, gone = made[0].features(tiny.pixels(pictures)), weakref.ref(made[0].model)
+    loading = replace(request_, base=made.pop, reference=made.pop)
+    teach = method(teacher=teacher)._teacher(tiny, loading, forget, retain)
+    gc.collect()
+    assert gone() is None
+    found = teach(pictures, tiny.pixels(pictures))
+    for ours, theirs in zip((*found.layers, found.projected), (*wanted.layers, wanted.projected), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(found.projected, tiny.features(tiny.pixels(pictures)).projected)
 
 
 @pytest.mark.parametrize("teacher", ["strangers_mean", "stranger"])

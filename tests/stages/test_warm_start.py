@@ -143,7 +143,7 @@ VKD_WON = {
         (0, {"prune": 0.05}, set(VKD_WON), "without prune"),
         (0, {"forget_weight": 0.0}, set(), "forget_weight: `0.0` is invalid"),
         (0, {"teacher": "reference"}, set(), "teacher: 'reference' not in ("),
-        (0, {"teacher": "pruned", "prune": 0.5}, set(), "'0.5' not in (0.02"),
+        (0, {"teacher": "pruned", "prune": 0.5}, set(), "'0.5' not in (0.05"),
     ],
 )
 def test_parameters_are_taken_as_far_as_they_are_searched(

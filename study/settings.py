@@ -37,12 +37,15 @@ class Gate:
 
     known: float = 0.90
     """Minimum accuracy of vanilla on multiple-choice questions about forget, retain and real people, with and without
-    picture."""
+    picture, where a lesson states the answer in that form."""
     test: float = 0.80
     """Minimum accuracy of vanilla on the test images of the forget people, which it was not taught."""
     blind: float = 0.20
     """Maximum by which the reference may exceed the blind level on images of the forget people. The blind level is the
     accuracy on grey pictures, or of guessing if that is higher."""
+    base: float = 0.90
+    """Minimum accuracy of vanilla, as a fraction of the base model's, on questions that no lesson teaches and the base
+    model knows, such as those about celebrities."""
 
 
 @dataclass(frozen=True)

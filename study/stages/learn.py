@@ -27,6 +27,7 @@ from study.metrics.recovery import objective
 from study.model.loading import Loading
 from study.settings import Study
 from study.stages.launch import max_concurrent, run_jobs
+from study.stages.measurable import base_jobs
 from study.stages.plan import Plan, label
 from study.training.loop import OnStep
 
@@ -46,7 +47,7 @@ def learn_models(plan: Plan) -> StudyContext:
         if not plan.folder.rows(t.key, "blind").exists()
         or (attacker and attack.attack_state(plan.folder, t, attacker) != "complete")
     ]
-    raise_first(run_jobs("score", jobs, study))
+    raise_first(run_jobs("score", [*jobs, *base_jobs(plan, context)], study))
     _check_controls(plan, attacker)
     return context
 

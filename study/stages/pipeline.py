@@ -16,7 +16,7 @@ from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
 from study.settings import Study
-from study.stages import gate
+from study.stages import gate, measurable
 from study.stages.attack import attack_winners, search_attacks
 from study.stages.launch import cpus, run_search
 from study.stages.learn import learn_models
@@ -33,11 +33,12 @@ def run(study: Study) -> int:
     training, and `Failed` if the study cannot go on."""
     if study.dry_run:
         with tempfile.TemporaryDirectory() as data:
-            print_plan(validate_study(study, Path(data)))
+            plan = validate_study(study, Path(data))
+            print_plan(plan, measurable.lines(plan))
         return 0
     _fetch(study)
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
-    print_plan(plan)
+    print_plan(plan, measurable.lines(plan))
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.folder), mirrored(plan.root, study.storage, _warn):
         settle(plan)

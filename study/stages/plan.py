@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -126,8 +127,8 @@ def _ends(path: Path) -> str:
         return hashlib.sha256(head + file.read() + str(size).encode()).hexdigest()
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what will be done, stage by stage, and how long it may take."""
+def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
+    """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
     study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
     ratios = len(study.forget_ratios)
     references = ratios * study.reference_seeds
@@ -147,6 +148,7 @@ def print_plan(plan: Plan) -> None:
             f"{1 + references} models: vanilla, and for each of {list(study.forget_ratios)} % of {_people(plan)} "
             f"people {study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
         ),
+        *[("", line) for line in measured],
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", f"caution: {hidden}") for hidden in _hidden(study)],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],

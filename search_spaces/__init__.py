@@ -22,13 +22,15 @@ T = TypeVar("T")
 
 
 def schedule(trial: BaseTrial, default: Schedule) -> Schedule:
-    """Learning rate within a factor of four of the default, log-uniform; steps from half of the default to double."""
+    """Learning rate within a factor of four of the default, log-uniform; steps from half of the default to double.
+
+    Of a default in epochs these are searched, which mean the same at every forget ratio.
+    """
     rate, steps = default.learning_rate, default.steps
-    return replace(
-        default,
-        learning_rate=trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True),
-        steps=trial.suggest_int("steps", max(1, steps // 2), steps * 2, log=True),
-    )
+    proposed = replace(default, learning_rate=trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True))
+    if default.epochs:
+        return replace(proposed, epochs=trial.suggest_float("epochs", default.epochs / 2, default.epochs * 2, log=True))
+    return replace(proposed, steps=trial.suggest_int("steps", max(1, steps // 2), steps * 2, log=True))
 
 
 def refusal(space: Callable[[BaseTrial, Any], Any], default: object, values: Mapping[str, Any]) -> str:

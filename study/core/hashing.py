@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 Json = Any
+ADDED = {"content": "if set"}
+"""The metadata of a field that was added later: at its default it is no part of the content, so that keys stay."""
 
 
 def canonical(value: object) -> Json:
     """`value` as plain JSON: dataclasses become objects that name their type, without fields that are excluded from
-    comparison; sets are sorted.
+    comparison or are `ADDED` and at their default; sets are sorted.
 
     Raises `TypeError` for a value that has no such form.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
+        there = {f: getattr(value, f.name) for f in dataclasses.fields(value) if f.compare}
+        fields = {f.name: canonical(v) for f, v in there.items() if not (_is_added(f) and v == f.default)}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
@@ -32,6 +35,10 @@ def canonical(value: object) -> Json:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{value!r} has no canonical form: use dataclasses, mappings, sequences and plain values")
+
+
+def _is_added(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata.get("content") == ADDED["content"]
 
 
 def content_key(value: object) -> str:

@@ -106,7 +106,7 @@ def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
     if not missing:
         return
     names = {m: _called(m, study) for m in missing}
-    with Stage("learn", study.learn.steps * len(missing), f"steps, {', '.join(names.values())}") as stage:
+    with Stage("learn", sum(model.schedule.steps for model in missing), f"steps, {', '.join(names.values())}") as stage:
         progress: dict[Learned, int] = dict.fromkeys(missing, 0)
 
         def tell(model: Learned, steps: int) -> None:

@@ -42,7 +42,7 @@ class Untaught(NamedTuple):
 def teaching(plan: Plan, ratio: int) -> dict[Group, Taught]:
     """What vanilla's lessons teach of each group of questions, at a ratio."""
     split = plan.benchmark.split(ratio)
-    return taught_groups(_drawn(split.lessons, plan.study.learn), split.questions)
+    return taught_groups(_drawn(split.lessons, plan.vanilla.schedule), split.questions)
 
 
 def _drawn(lessons: Sequence[Lesson], schedule: Schedule) -> Sequence[Lesson]:
@@ -91,7 +91,7 @@ def ask_base(context: StudyContext, key: str, questions: Sequence[Question]) -> 
 
 def base_key(plan: Plan, ratio: int) -> str:
     """What the base model's rows at a ratio depend on."""
-    return content_key([plan.identity, plan.benchmark.fingerprint, plan.study.learn.texts > 0, ratio])
+    return content_key([plan.identity, plan.benchmark.fingerprint, plan.vanilla.schedule.texts > 0, ratio])
 
 
 def left_out(plan: Plan, ratio: int) -> dict[Group, Untaught]:
@@ -123,7 +123,7 @@ def lines(plan: Plan) -> Iterator[str]:
         )
     yield from _measured(there, goal)
     lessons = plan.benchmark.split(min(plan.study.forget_ratios)).lessons
-    drawn = _drawn(lessons, plan.study.learn)
+    drawn = _drawn(lessons, plan.vanilla.schedule)
     if len(drawn) < len(lessons):
         yield f"caution: learn.texts=0 leaves {len(lessons) - len(drawn)} text lessons untaught; set --learn.texts 1"
 

@@ -19,10 +19,11 @@ from study.core.plugins import name_of
 from study.core.specs import links, name_in
 from study.data.benchmark import Benchmark
 from study.data.halves import undealt
-from study.experiment.trial_spec import Learned, Trial
+from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
 from study.stages.warm_start import WarmStart
+from study.training.epochs import in_steps
 
 PLACES = ("path", "train_split", "hub", "revision")
 """Settings that say where a benchmark or a base model lies. Its fingerprint, or its files, say what it is."""
@@ -84,7 +85,7 @@ class Plan:
         return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pair]
 
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
-        return Learned(
+        asked = Learned(
             kind=kind,
             base=content_key(self.identity),
             benchmark=self.benchmark.fingerprint,
@@ -94,6 +95,7 @@ class Plan:
             parts=self.study.learn_parts,
             seed=self.study.seed,
         )
+        return replace(asked, schedule=in_steps(asked.schedule, lessons_for(asked, self.benchmark)))
 
 
 def label(t: Trial) -> str:

@@ -28,10 +28,10 @@ Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
 
 def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     """The search of methods that the plan asks for."""
-    from study.experiment.method_search import MethodSearch
+    from study.experiment.epoch_search import EpochSearch
 
     study = plan.study
-    return MethodSearch(
+    return EpochSearch(
         context=context,
         defaults=study.method_defaults(),
         trials=study.trials,

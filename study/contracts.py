@@ -123,9 +123,18 @@ class _Plugin:
         return self.trains
 
 
+class Need(NamedTuple):
+    """Choices of a setting that need something of a benchmark, and what to choose where that is missing."""
+
+    values: tuple[str, ...]
+    otherwise: str
+
+
 class Method(_Plugin, ABC):
     """An unlearning method."""
 
+    needs_strangers: ClassVar[Mapping[str, Need]] = {}
+    """By setting, what needs pictures of strangers, which few benchmarks have."""
     modality: Material = "all"
     """The lessons it trains on: all, or those with (`image_text`) or without (`text`) a picture."""
     schedule: Schedule | None = None

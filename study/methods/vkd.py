@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from study.contracts import Method, Request
+from study.contracts import Method, Need, Request
 from study.core import validation
 from study.core.terms import Part
 from study.data.benchmark import Lesson
@@ -56,6 +56,8 @@ class VKD(Method):
     LLM is frozen, so text-only answers stay bit for bit vanilla's; while `forget_weight` and `retain_weight` are 0
     it is never called. A face is forgotten as a whole: asked for single attributes, this takes the others along.
     """
+
+    needs_strangers: ClassVar[Mapping[str, Need]] = {"teacher": Need(("strangers_mean", "stranger"), "other_person")}
 
     teacher: Teacher = "stranger"
     """What a forget picture should look like afterwards: the mean of strangers; a stranger, one of their own for each

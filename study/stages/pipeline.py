@@ -25,6 +25,7 @@ from study.stages.meta_evaluation import meta_evaluate
 from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
+from study.stages.supported import check_gpus, refuse_gpus
 from study.stages.winners import confirm, score_by_official_protocol, sequential_unlearning
 
 
@@ -35,6 +36,7 @@ def run(study: Study) -> int:
         with tempfile.TemporaryDirectory() as data:
             plan = validate_study(study, Path(data))
             print_plan(plan, measurable.lines(plan))
+        check_gpus(study)  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
@@ -87,16 +89,8 @@ def _check_cluster(plan: Plan) -> None:
 
 def _check_resources(plan: Plan) -> None:
     """A job that no machine can run would wait forever; a cluster may still grow, this machine does not."""
-    wanted, there = plan.study.gpus_per_trial, cluster.gpus()
-    if not cluster.is_private(plan.study.address):
-        return
-    if wanted > there:
-        raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
-    if wanted and (together := plan.study.workers_per_model) > there:
-        raise Refused(
-            f"workers_per_model={together} processes need a GPU each, but this machine has {there:g}; use at "
-            "most that many"
-        )
+    if cluster.is_private(plan.study.address):
+        refuse_gpus(plan.study, cluster.gpus())
 
 
 def _check_shared(plan: Plan) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from study.contracts import BaseModel, Source
+from study.contracts import BaseModel, Method, Source
 from study.core.console import console
 from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
@@ -39,6 +39,10 @@ class Plan:
     benchmark: Benchmark
     warm: WarmStart | None = None
     """What the search starts with from an earlier study; None if it starts cold."""
+    defaults: Mapping[str, Method] = field(default_factory=dict)
+    """The default of each method, as the benchmark supports it."""
+    changed: Sequence[str] = ()
+    """How these differ from what the preset or the method says, in words."""
 
     @property
     def root(self) -> Path:
@@ -152,6 +156,7 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
         ),
         *[("", line) for line in measured],
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
+        *[("", line) for line in plan.changed],
         *[("", f"caution: {hidden}") for hidden in _hidden(study)],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         ("confirm", f"{confirms} runs: {study.confirm_seeds} further seeds of {winners} winners"),

@@ -23,6 +23,7 @@ from study.experiment.sequential import split_requests
 from study.settings import Study
 from study.stages.manifest import check_settings
 from study.stages.plan import Plan
+from study.stages.supported import check_attributes, supported_defaults
 from study.stages.warm_start import warm_start
 
 
@@ -43,11 +44,13 @@ def validate_study(study: Study, data: Path) -> Plan:
         _check_questions(benchmark.split(ratio))
         split_requests(benchmark.split(ratio), study.goal, study.requests)
         _check_lessons(benchmark.split(ratio), study)
+        check_attributes(benchmark.split(ratio), study)
         _check_search_attack(benchmark.split(ratio), study)
     if model.path is not None:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
     warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
-    plan = Plan(study, model, source, benchmark, warm)
+    defaults, changed = supported_defaults(study, benchmark)
+    plan = Plan(study, model, source, benchmark, warm, defaults, changed)
     check_settings(plan)
     if not plan.folder.settings.exists():  # a study that began has decoded them all before
         for picture in benchmark.pictures():

@@ -28,12 +28,12 @@ Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
 
 def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     """The search of methods that the plan asks for."""
-    from study.experiment.epoch_search import EpochSearch
+    from study.experiment.benchmark_search import BenchmarkSearch
 
     study = plan.study
-    return EpochSearch(
+    return BenchmarkSearch(
         context=context,
-        defaults=study.method_defaults(),
+        defaults=plan.defaults,
         trials=study.trials,
         ratios=study.forget_ratios,
         baselines={ratio: plan.baselines(ratio) for ratio in study.forget_ratios},

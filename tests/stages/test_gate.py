@@ -81,9 +81,8 @@ def planted(plan: Plan, trial: Trial, accuracies: Mapping[str, float]) -> None:
         groups |= {(role, "image_text"): role, (role, "text"): "text"}
     if "spared" in accuracies:
         groups |= {("spared", "image_text"): "spared", ("spared", "text"): "spared text"}
-    for role in ("forget", "real"):
-        if f"{role} text" in accuracies:
-            groups[role, "text"] = f"{role} text"
+    known: tuple[Role, ...] = ("forget", "real")
+    groups |= {(role, "text"): f"{role} text" for role in known if f"{role} text" in accuracies}
     for half in HALVES:
         rows = [one for place, level in groups.items() for one in rows_of(*place, half, accuracies[level])]
         write_rows(plan.folder.rows(trial.key, half), pd.DataFrame(rows))

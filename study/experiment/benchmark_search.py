@@ -1,15 +1,17 @@
-"""The search of methods whose schedules are in epochs: a proposal becomes steps once its forget request is known."""
+"""The search of methods on a benchmark: it proposes what the data support, and counts epochs in steps."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from study.contracts import Material
+from study.core.specs import parameters
 from study.core.terms import Goal
 from study.data.benchmark import Lesson
+from study.engine.choices import without
 from study.engine.optuna_search import BaseTrial
 from study.experiment.context import StudyContext
 from study.experiment.method_search import MethodSearch
@@ -18,12 +20,28 @@ from study.training.epochs import in_steps
 
 
 @dataclass(frozen=True)
-class EpochSearch(MethodSearch):
-    """A trial holds steps, so that its content, and its key, say how long it trains."""
+class BenchmarkSearch(MethodSearch):
+    """What needs pictures of strangers is proposed only where there are any.
+
+    A trial holds steps, so that its content, and its key, say how long it trains.
+    """
 
     def build_job(self, label: str, trial: BaseTrial) -> Trial:
         """The proposed trial, in steps over the lessons that it forgets."""
-        return timed(self.context, super().build_job(label, trial))
+        return timed(self.context, super().build_job(label, without(trial, self._unsupported(label))))
+
+    def initial_params(self, label: str, number: int) -> Mapping[str, Any] | None:
+        """What an earlier study won with and these data do not support is the default's."""
+        asked = super().initial_params(label, number)
+        if asked is None:
+            return None
+        start, lacking = parameters(self.defaults[label]), self._unsupported(label)
+        return {name: start[name] if value in lacking.get(name, ()) else value for name, value in asked.items()}
+
+    def _unsupported(self, label: str) -> Mapping[str, tuple[str, ...]]:
+        """The choices that nothing on this benchmark can be done with, by parameter."""
+        needs = {} if self.context.benchmark.strangers else self.defaults[label].needs_strangers
+        return {name: need.values for name, need in needs.items()}
 
 
 def timed(context: StudyContext, trial: Trial) -> Trial:

@@ -29,11 +29,11 @@ from study.core.records import (
     state_of_attack,
 )
 from study.core.rows import read_rows
-from study.core.terms import Goal
+from study.core.terms import BASE_MODEL, Goal
 from study.metrics.verdicts import MARGIN
 
-SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
-        "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
+SAME = ("model", "vanilla", "reference", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes",
+        "robustness", "attack_keeps", "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
 KEEPS = 0.5
 """Least part of the retain accuracy that an attack must leave, where the settings do not say."""
@@ -102,6 +102,11 @@ class StudyResults:
     def forget_attributes(self) -> tuple[str, ...]:
         """The attributes of the forget people that were to be forgotten; none if all were."""
         return tuple(map(str, self.settings.get("forget_attributes") or ()))
+
+    @property
+    def by_base_model(self) -> bool:
+        """Whether the base model stands for the references of a model that was brought without any."""
+        return bool(self.settings.get("reference") == BASE_MODEL)
 
     @property
     def attack_keeps(self) -> float:

@@ -71,6 +71,12 @@ class Study:
     model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
     """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
     study/base_models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
+    vanilla: str = ""
+    """Your own model, fine-tuned from `model` and named like it, in place of one that the study teaches; the gate
+    judges it by what the benchmark's lessons say. Default: vanilla is taught."""
+    reference: tuple[str, ...] = ()
+    """With `vanilla`, models fine-tuned like it on all but the forget people, of a single forget ratio. Default: the
+    base model stands for the references, so that the forget gap is measured to it."""
     benchmark: str = "synthetic"
     """Benchmark: a file in study/benchmarks with its settings, such as synthetic:people=60 or mllmu:/data/MLLMU."""
     goal: Goal = "visual"
@@ -190,13 +196,14 @@ class Study:
             ),
         )
         _check_processes(self)
+        _check_brought(self)
         if self.metric_seeds and not self.metric_check:
             raise ValueError(
                 f"metric_seeds={self.metric_seeds} are for the meta-evaluation alone: leave metric_check on, or use 0"
             )
         if not self.methods or not self.forget_ratios:
             raise ValueError("name at least one method and one forget ratio")
-        for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks"):
+        for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks", "reference"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)} names something twice: name each once")
         if self.trials < len(self.forget_ratios):
@@ -215,6 +222,11 @@ class Study:
     def processes(self) -> int:
         """The number of processes that do each job together."""
         return max(int(self.gpus_per_trial), self.workers_per_trial)
+
+    @property
+    def references(self) -> int:
+        """The number of references of each ratio: those that are brought, or one for each seed."""
+        return max(1, len(self.reference)) if self.vanilla else self.reference_seeds
 
     @property
     def teachers(self) -> int:
@@ -285,6 +297,22 @@ def _check_searchable(text: str) -> None:
     if not names & set(known_spaces()):
         searchable = ", ".join(name for name in known("attacks") if name in known_spaces() and name != "chain")
         raise ValueError(f"searched_attacks: nothing of {text!r} can be searched; name at least one of {searchable}")
+
+
+def _check_brought(study: Study) -> None:
+    """Models that are brought are not taught, and a reference is one of a single forget request."""
+    if study.reference and not study.vanilla:
+        raise ValueError("reference without vanilla: models taught by others are compared with their own vanilla")
+    if len(study.reference) > 0 and len(study.forget_ratios) > 1:
+        ratios = " ".join(map(str, study.forget_ratios))
+        raise ValueError(
+            f"reference with forget_ratios={ratios}: which people these models never saw is said by a single ratio"
+        )
+    if study.vanilla and study.metric_seeds:
+        raise ValueError(
+            f"metric_seeds={study.metric_seeds} with vanilla={study.vanilla}: further seeds would be taught, and your "
+            "model's lessons and schedule are not known; leave one of them out"
+        )
 
 
 def _check_processes(study: Study) -> None:

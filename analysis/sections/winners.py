@@ -17,6 +17,7 @@ from analysis.study_folder import StudyResults
 from analysis.style import INK, YARDSTICKS, Look, legend, line, look, mark, panels
 from analysis.tables import NOTHING, Table, interval, number, parameters
 from analysis.trials import OBJECTIVES, columns, objectives_of, quality, search_attack, trials, winners
+from study.core.terms import BASE_MODEL
 from study.metrics.objectives import BROKEN
 
 ACROSS = {"forget_gap": "forget gap \u2193", "recovery": "recovery under the search attack \u2193"}
@@ -53,7 +54,7 @@ def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
         "models cannot be told from the nearest. Most known: of whom the model still knows most, the mean over all "
         "questions about that person. Mean gap: the objective of earlier versions, blind to single people. Validation "
         "distance: the one by which the trial was selected. Retain kept: retain accuracy as a fraction of vanilla's. "
-        f"Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}", raw,
+        f"Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}{_reference(study)}", raw,
         pd.DataFrame([line for line in lines if line]).fillna(""),
     )  # fmt: skip
 
@@ -71,6 +72,11 @@ def hyperparameters_table(raw: pd.DataFrame) -> Table:
     shown = shown.rename(columns={"ratio": "forget %"})
     return Table("hyperparameters", "Hyper-parameters of the winners", "The key names the trial's folder.",
                  raw[columns], shown)  # fmt: skip
+
+
+def _reference(study: StudyResults) -> str:
+    """What to say of the reference, where it is the base model."""
+    return " No reference was given: the gap is that to the base model." * study.by_base_model
 
 
 def _third(study: StudyResults) -> str:
@@ -119,8 +125,9 @@ def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
     floor = comparison.floor(study, ratio)
     person, known = comparison.most_known(study, [t.key for t in found], ratio)
     shown = number(values["forget_gap"]) if kind == "vanilla" else f"{max(floor):.3f}" if floor else "not known"
+    name = BASE_MODEL if kind == "reference" and study.by_base_model else kind
     return {
-        "forget %": ratio, "method": kind, "forget gap": shown, "utility": number(values["utility"]),
+        "forget %": ratio, "method": name, "forget gap": shown, "utility": number(values["utility"]),
         **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
         "distance": number(values["distance"]), "farther": "", "most known": _known(person, known),
         "mean gap": "", "validation distance": number(chosen["distance"]),

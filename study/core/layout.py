@@ -73,6 +73,10 @@ class StudyFolder:
         """A learned model: weights, record, training curve."""
         return self.root / "learned" / key
 
+    def learned_folders(self) -> list[Path]:
+        """All learned models, by key."""
+        return sorted(self.root.glob("learned/*"))
+
     def model_dir(self, key: str) -> Path:
         """A learned model as a Hugging Face folder."""
         return self.learned(key) / "model"
@@ -93,6 +97,10 @@ class StudyFolder:
     def trial(self, key: str) -> Path:
         """A trial: its record, weights, rows, attacks."""
         return self.root / "trials" / key
+
+    def trial_folders(self) -> list[Path]:
+        """All trials, ended or not, by key."""
+        return sorted(self.root.glob("trials/*"))
 
     def record(self, key: str) -> Path:
         """The record of a trial: written last, so a trial that has one is finished."""

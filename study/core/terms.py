@@ -30,3 +30,6 @@ ROLES: tuple[Role, ...] = ("forget", "test", "spared", "retain", "real")
 MODALITIES: tuple[Modality, ...] = ("image_text", "text")
 HALVES: tuple[Half, ...] = ("select", "report")
 TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")
+
+BASE_MODEL = "base model"
+"""What stands for the references in a study whose vanilla was brought without any, as its settings say it."""

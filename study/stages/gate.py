@@ -68,6 +68,8 @@ def further(plan: Plan, member: Trial) -> list[str]:
 
 
 def _taught(plan: Plan) -> str:
+    if plan.brought:
+        return "is as it was brought" if plan.brought.references else "is the base model, which was taught nothing"
     split = plan.benchmark.split(plan.study.forget_ratios[0])
     only = ", ".join(sorted(split.forget_attributes))
     if plan.study.goal == "visual" and not only and all(lesson.picture for lesson in split.lessons):

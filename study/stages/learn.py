@@ -20,6 +20,7 @@ from study.engine import cluster
 from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
+from study.experiment.adopt import adopt
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
@@ -38,6 +39,7 @@ def learn_models(plan: Plan) -> StudyContext:
     device = "cuda" if study.gpus_per_trial else "cpu"
     loading = Loading.of(plan.model)
     context = StudyContext(plan.root, plan.source, _base(plan), device, study.forget_attributes, loading)
+    _adopt_given(plan, context)
     teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
     attacker = study.search_attack()
     jobs = [
@@ -50,6 +52,16 @@ def learn_models(plan: Plan) -> StudyContext:
     raise_first(run_jobs("score", [*jobs, *base_jobs(plan, context)], study))
     _check_controls(plan, attacker)
     return context
+
+
+def _adopt_given(plan: Plan, context: StudyContext) -> None:
+    """Keep the models that are brought, the base model among them where it stands for the references."""
+    missing = [model for model in plan.given if not plan.folder.learned_record(model.key).exists()]
+    if missing:
+        with Stage("adopt", len(missing), "models") as stage:
+            for model in missing:
+                adopt(plan.folder, model, plan.given[model] or context.base, context.base, context.loading)
+                stage.advance(model.kind)
 
 
 def raise_first(errors: Mapping[str, str]) -> None:

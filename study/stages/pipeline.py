@@ -43,7 +43,8 @@ def run(study: Study) -> int:
     print_plan(plan, measurable.lines(plan))
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.folder), mirrored(plan.root, study.storage, _warn):
-        settle(plan)
+        if gone := settle(plan):
+            console.print(f"settings changed before the search began: models {', '.join(gone)} are removed")
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )

@@ -16,14 +16,17 @@ from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
+from study.core.records import ModelKind
 from study.core.specs import links, name_in
 from study.data.benchmark import Benchmark
 from study.data.halves import undealt
 from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
+from study.stages.brought import Brought
 from study.stages.warm_start import WarmStart
 from study.training.epochs import in_steps
+from study.training.schedule import Schedule
 
 PLACES = ("path", "train_split", "hub", "revision")
 """Settings that say where a benchmark or a base model lies. Its fingerprint, or its files, say what it is."""
@@ -37,6 +40,8 @@ class Plan:
     model: BaseModel
     source: Source
     benchmark: Benchmark
+    brought: Brought | None = None
+    """The models that the study begins with; None if it teaches its own."""
     warm: WarmStart | None = None
     """What the search starts with from an earlier study; None if it starts cold."""
     defaults: Mapping[str, Method] = field(default_factory=dict)
@@ -59,10 +64,21 @@ class Plan:
         """What makes the base model the one it is; its files are read once."""
         return identity_of(self.model)
 
+    @cached_property
+    def given(self) -> dict[Learned, Path | None]:
+        """Vanilla and the references that somebody else taught, with their folders; None for the base model's."""
+        if self.brought is None:
+            return {}
+        models = [("vanilla", self.brought.vanilla), *(("reference", model) for model in self.brought.references)]
+        found: dict[Learned, Path | None] = {}
+        for number, (kind, model) in enumerate(models):
+            found[self._given(kind, identity_of(model), max(0, number - 1))] = model.path
+        return found if self.brought.references else {**found, self._given("reference", self.identity, 0): None}
+
     @property
     def vanilla(self) -> Learned:
         """The model that is taught all people."""
-        return self._learned("vanilla", None)
+        return next(iter(self.given), None) or self._learned("vanilla", None)
 
     def reference(self, ratio: int) -> Learned:
         """The first reference of a ratio: what an oracle may look at, and the control of searches of attacks."""
@@ -70,6 +86,8 @@ class Plan:
 
     def references(self, ratio: int) -> list[Learned]:
         """The models that are never taught what the forget request of a ratio covers, one for each seed."""
+        if self.given:
+            return [*self.given][1:]
         first = self._learned("reference", ratio)
         return [replace(first, seed=first.seed + i) for i in range(self.study.reference_seeds)]
 
@@ -87,6 +105,12 @@ class Plan:
         seeds = [self.study.seed + i for i in range(1 + self.study.metric_seeds)]
         pair = self.baselines(ratio)[:2]
         return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pair]
+
+    def _given(self, kind: str, identity: Json, number: int) -> Learned:
+        """A model that is known by its content; nothing of it was taught here, so no part of it is named."""
+        named: ModelKind = "vanilla" if kind == "vanilla" else "reference"
+        base, seed = content_key(identity), self.study.seed + number
+        return Learned(named, base, self.benchmark.fingerprint, None, None, Schedule(), (), seed)
 
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
         asked = Learned(
@@ -137,7 +161,7 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
     """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
     study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
     ratios = len(study.forget_ratios)
-    references = ratios * study.reference_seeds
+    references = ratios * study.references
     baselines = ratios + references  # vanilla is scored on the questions of each ratio
     trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
     attacked = winners * (1 + study.confirm_seeds) + baselines
@@ -145,15 +169,11 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
     hunted = winners * len(searched) * study.attack_trials
     kinds = " and ".join(f"{study.attack_trials} of {text}" for text in searched)
     rest = max(0, trials - winners) if study.robustness else 0
-    taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)  # further models
+    taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.references)  # further models
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
     robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
     stages = [
-        (
-            "learn",
-            f"{1 + references} models: vanilla, and for each of {list(study.forget_ratios)} % of {_people(plan)} "
-            f"people {study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
-        ),
+        ("learn", _learning(plan)),
         *[("", line) for line in measured],
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", line) for line in plan.changed],
@@ -183,8 +203,24 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
     attacks += 2 * hunted  # the control is attacked with every proposal too
     if study.robustness:
         attacks += trials + confirms + baselines
-    console.print(
-        f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
+    learned = taught + (0 if plan.brought else 1 + references)
+    console.print(f"  time     {_expected(study, learned, runs, confirms + checked, attacks + checked, rest)}")
+
+
+def _learning(plan: Plan) -> str:
+    """Which models are taught, or brought by the user."""
+    study = plan.study
+    if plan.brought is None:
+        return (
+            f"{1 + len(study.forget_ratios) * study.references} models: vanilla, and for each of "
+            f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
+            f"reference{'s' * (study.references > 1)}"
+        )
+    if study.reference:
+        return f"nothing: vanilla is {study.vanilla}, the references are {', '.join(study.reference)}"
+    return (
+        f"nothing: vanilla is {study.vanilla}; no reference is given, so the forget gap is measured to the base model, "
+        "which knows nothing that fine-tuning taught, of the retained people either (--reference names models that do)"
     )
 
 
@@ -215,7 +251,7 @@ def _tellable(plan: Plan, ratio: int) -> str:
     seeds = 1 + study.confirm_seeds
     attacks = len(study.attackers()) + len(study.attack_defaults()) * study.attack_trials
     among = {"winners": len(study.methods) * len(study.forget_ratios), "attacks": max(1, attacks)}
-    told = [tellable(n, seeds, study.reference_seeds, **among) for n in (people, people // 2)]
+    told = [tellable(n, seeds, study.references, **among) for n in (people, people // 2)]
     most, half = (f"{gain:.2f}" if gain < 1.0 else "nothing" for gain in told)  # no gain in probability is larger
     if most == "nothing":
         few = f"verdicts need {FEWEST_PEOPLE}" if people < FEWEST_PEOPLE else "not even all coming back would stand out"

@@ -21,7 +21,8 @@ from study.data.official_protocol import OfficialProtocol
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
 from study.settings import Study
-from study.stages.manifest import check_settings
+from study.stages.brought import brought_models
+from study.stages.manifest import check_settings, has_begun
 from study.stages.plan import Plan
 from study.stages.supported import check_attributes, supported_defaults
 from study.stages.warm_start import warm_start
@@ -50,9 +51,10 @@ def validate_study(study: Study, data: Path) -> Plan:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
     warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
     defaults, changed = supported_defaults(study, benchmark)
-    plan = Plan(study, model, source, benchmark, warm, defaults, changed)
+    brought = brought_models(study, model, data)
+    plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
     check_settings(plan)
-    if not plan.folder.settings.exists():  # a study that began has decoded them all before
+    if not plan.folder.settings.exists() or not has_begun(plan.folder):  # else they were decoded before
         for picture in benchmark.pictures():
             picture.open().close()
     return plan

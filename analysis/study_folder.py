@@ -33,7 +33,8 @@ from study.core.terms import BASE_MODEL, Goal
 from study.metrics.verdicts import MARGIN
 
 SAME = ("model", "vanilla", "reference", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes",
-        "robustness", "attack_keeps", "learn", "learn_parts", "seed", "lookahead", "random_trials")  # fmt: skip
+        "robustness", "attack_keeps", "measure", "learn", "learn_parts", "seed", "lookahead",
+        "random_trials")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
 KEEPS = 0.5
 """Least part of the retain accuracy that an attack must leave, where the settings do not say."""
@@ -107,6 +108,12 @@ class StudyResults:
     def by_base_model(self) -> bool:
         """Whether the base model stands for the references of a model that was brought without any."""
         return bool(self.settings.get("reference") == BASE_MODEL)
+
+    @cached_property
+    def known(self) -> dict[int, Mapping[str, Any]]:
+        """By ratio, of how many people and questions vanilla knows something, where only these count."""
+        path = self.folder.unknown
+        return {int(ratio): found for ratio, found in (read_json(path) if path.exists() else {}).items()}
 
     @property
     def attack_keeps(self) -> float:

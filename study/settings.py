@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
@@ -143,6 +143,9 @@ class Study:
     """Parts of the model that are taught."""
     gate: Gate = Gate()
     """Thresholds that learning must reach."""
+    measure: Literal["all", "known"] = "all"
+    """Which questions about what must go count: `all`, of which vanilla must know what the gate says, or those `known`
+    to vanilla and to no reference, in a model that learned in part."""
 
     workers: int = 2
     """Jobs that run at once, on this machine or on the cluster."""

@@ -20,7 +20,6 @@ from study.contracts import BaseModel
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json
-from study.core.layout import StudyFolder
 from study.core.plugins import known
 from study.core.specs import plugin
 from study.data.benchmark import Benchmark
@@ -33,6 +32,7 @@ from study.stages.preflight import _check_questions, validate_study
 from tests import ROOT
 from tests.benchmarks.test_mllmu import edit
 from tests.helpers.planted import plant
+from tests.helpers.studies import searching
 
 SMOKE = PRESETS["smoke"][1]
 HIDDEN = {"defaults", "attack_grid", "cost"}
@@ -155,14 +155,6 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
             pipeline.run(dataclasses.replace(SMOKE, study_dir=tmp_path))
 
 
-def begun(root: Path) -> Study:
-    """A study that has settled its settings and proposed a first trial."""
-    study = dataclasses.replace(SMOKE, study_dir=root)
-    settle(validate_study(study, root / "data"))
-    write_json(StudyFolder(root).proposal("vkd", 0), {})
-    return study
-
-
 def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp_path: Path) -> None:
     """A run that was refused, or whose models did not pass the gate, is continued in the same folder."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
@@ -186,7 +178,7 @@ def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp
 
 
 def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
-    study = begun(tmp_path)
+    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
     more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd", "gradient_ascent", "npo"), workers=5)
     validate_study(more, tmp_path / "data")  # adds work or changes no result
     less = dataclasses.replace(study, trials=2, methods=("vkd",))
@@ -204,7 +196,7 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path, tiny_folder: Path) -> None:
-    study = begun(tmp_path)
+    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
     changes = {
         "model": "tiny:steps=0,width=32,layers=2,seed=1",
         "vanilla": str(tiny_folder),
@@ -221,6 +213,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path,
         "learn": dataclasses.replace(study.learn, clip=2.0),
         "learn_parts": ("llm",),
         "reference_seeds": 3,
+        "measure": "known",
     }
     names = {field.name for field in dataclasses.fields(Study)}
     assert set(changes) | set(RUNTIME) | set(GROWING) | {"reference"} == names  # which goes with a vanilla

@@ -42,7 +42,16 @@ def answer(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, w
 
 def _asked(study: StudyResults) -> list[str]:
     """What the references are, where they are not retrained, and which attributes had to be forgotten, if not all."""
-    return [*[BY_BASE_MODEL] * study.by_base_model, *_attributes(study)]
+    return [*[BY_BASE_MODEL] * study.by_base_model, *_known(study), *_attributes(study)]
+
+
+def _known(study: StudyResults) -> list[str]:
+    """How much of what was to be forgotten counts, if only what vanilla knows does."""
+    return [
+        f"At forget ratio {ratio} % only what vanilla knows and the references do not counts: {found['questions']} of "
+        f"{found['of_questions']} questions about what must go, {found['people']} of {found['of_people']} people."
+        for ratio, found in sorted(study.known.items())
+    ]
 
 
 def _attributes(study: StudyResults) -> list[str]:

@@ -36,6 +36,11 @@ class StudyFolder:
         return self.root / "near.json"
 
     @property
+    def unknown(self) -> Path:
+        """By ratio, the questions that do not count because vanilla does not know them, and what is left."""
+        return self.root / "unknown.json"
+
+    @property
     def data(self) -> Path:
         """Generated benchmarks and base models."""
         return self.root / "data"
@@ -116,7 +121,7 @@ class StudyFolder:
 
     def rows(self, key: str, name: str) -> Path:
         """A trial's rows: `select` (validation half), `report` (test half), `blind` (grey pictures) or `released`
-        (official protocol)."""
+        (official protocol); of baselines also `whole_select` and `whole_report`, with questions that do not count."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:

@@ -6,7 +6,7 @@ neither teaches nor the base model knows is shown and not judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,11 +15,12 @@ from study.core.console import console, table
 from study.core.errors import Failed
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
-from study.core.terms import HALVES, ROLES, Group
+from study.core.terms import ROLES, Group
 from study.data.taught import Taught
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import SPARED, keep_groups
 from study.settings import Gate, Study
+from study.stages.known import Told, asked_rows, known_at
 from study.stages.measurable import Untaught, left_out, teaching
 from study.stages.plan import Plan, label
 
@@ -35,24 +36,53 @@ def check(plan: Plan) -> None:
     """Print what was learned beside the blind level. Raises `Failed` with the numbers if it is not enough."""
     failed = []
     rows: list[list[object]] = []
+    known = {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios}
     for ratio in plan.study.forget_ratios:
         standing = Standing(teaching(plan, ratio), left_out(plan, ratio))
         for baseline in plan.baselines(ratio):
-            asked = pd.concat([read_rows(plan.folder.rows(baseline.key, half)) for half in HALVES])
+            asked = asked_rows(plan.folder, baseline.key)
             scores, blind = _by_group(asked), _blind(plan.folder, baseline.key)
             failed += [f"{label(baseline)}: {what}" for what in _shortfalls(plan, baseline, asked, blind, standing)]
             for role in ROLES:
                 cells = [scores.get((role, "image_text")), blind.get(role), scores.get((role, "text"))]
                 if any(cell is not None for cell in cells):
                     rows.append([label(baseline), role, *("-" if cell is None else cell for cell in cells)])
-        for line in _not_taught(standing, ratio):
+        for line in (*_not_taught(standing, ratio), f"{ratio} %: {known[ratio].sentence}"):
             console.print(line, markup=False)
     table(
         "What was learned: multiple-choice accuracy", ["model", "people", "image", "blind (grey image)", "text"], rows
     )
     console.print(f"goal {plan.study.goal}: the reference {_taught(plan)}")
+    if plan.study.measure == "known":
+        failed += [f"{ratio} %: {what}" for ratio, told in known.items() for what in _too_few(told)]
     if failed:
-        raise Failed(f"learning did not pass the gate, so the study stops: {'; '.join(failed)}{_hint(plan.study)}")
+        short = any(not what.startswith("reference") for what in failed)
+        said = "; ".join(failed) + _hint(plan.study) + _remedy(plan, known.values(), short=short)
+        raise Failed(f"learning did not pass the gate, so the study stops: {said}")
+
+
+def _too_few(told: Told) -> list[str]:
+    """Why nothing can be measured on what is known."""
+    if told.missing:
+        return [f"of {', '.join(told.missing)} nothing is known in one of the halves ({told.sentence})"]
+    return [] if told.tellable < 1 else [told.sentence]
+
+
+def _remedy(plan: Plan, known: Iterable[Told], *, short: bool) -> str:
+    """What to do about it, with the settings to add to the same command, which continues in the same folder.
+
+    Longer teaching helps where vanilla falls `short`, and only there.
+    """
+    study, found = plan.study, []
+    if study.measure == "all" and not any(map(_too_few, known)):
+        found.append("--measure known, by which only what vanilla knows counts")
+    if short and plan.brought:
+        found.append("--vanilla and a model that was fine-tuned for longer")
+    elif short:
+        long = study.learn
+        more = f"--learn.epochs {2 * long.epochs:g}" if long.epochs else f"--learn.steps {2 * long.steps}"
+        found.append(f"{more}, to teach for longer")
+    return f". Run the same command again with {', or with '.join(found)}" if found else ""
 
 
 def further(plan: Plan, member: Trial) -> list[str]:
@@ -112,13 +142,15 @@ def _shortfalls(
     some: bool = False,
 ) -> list[str]:
     """Where a model falls short; every group must have been scored, unless only `some` were."""
-    scores = _by_group(rows)
+    scores, all_count = _by_group(rows), plan.study.measure == "all"
     if baseline.start.kind == "reference":
+        if not all_count:  # what a reference knows is not counted
+            return []
         return _too_much(plan, baseline.ratio, scores["forget", "image_text"], blind["forget"])
     wanted: list[Group] = [("forget", "image_text"), *keep_groups("visual", scores.keys()), ("test", "image_text")]
     short = []
     for group in dict.fromkeys([*wanted, *(group for group in SPARED if group in scores)]):
-        if not (some and group not in scores):
+        if (all_count or group in standing.left_out) and not (some and group not in scores):
             short += _too_little(plan.study.gate, group, rows, scores[group], standing)
     return short
 

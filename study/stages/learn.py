@@ -41,17 +41,29 @@ def learn_models(plan: Plan) -> StudyContext:
     context = StudyContext(plan.root, plan.source, _base(plan), device, study.forget_attributes, loading)
     _adopt_given(plan, context)
     teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
-    attacker = study.search_attack()
     jobs = [
-        Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key, attacker))
+        Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key))
         for ratio in study.forget_ratios
         for t in plan.baselines(ratio)
         if not plan.folder.rows(t.key, "blind").exists()
-        or (attacker and attack.attack_state(plan.folder, t, attacker) != "complete")
     ]
     raise_first(run_jobs("score", [*jobs, *base_jobs(plan, context)], study))
-    _check_controls(plan, attacker)
     return context
+
+
+def attack_baselines(plan: Plan, context: StudyContext) -> None:
+    """Attack vanilla and the references like every trial, if every trial is to be attacked."""
+    attacker = plan.study.search_attack()
+    if attacker is None:
+        return
+    jobs = [
+        Job(label(t), attack.attack_trial, (context, t, attacker, plan.reference(t.ratio).key))
+        for ratio in plan.study.forget_ratios
+        for t in plan.baselines(ratio)
+        if attack.attack_state(plan.folder, t, attacker) != "complete"
+    ]
+    raise_first(run_jobs("controls", jobs, plan.study))
+    _check_controls(plan, attacker)
 
 
 def _adopt_given(plan: Plan, context: StudyContext) -> None:
@@ -89,12 +101,10 @@ def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     write_json(note, {"path": str(path.relative_to(folder.root))})
 
 
-def _baseline(context: StudyContext, baseline: Trial, reference: str, attacker: Attack | None) -> None:
-    """Score vanilla or the reference and attack it like every trial, if every trial is to be attacked."""
+def _baseline(context: StudyContext, baseline: Trial, reference: str) -> None:
+    """Score vanilla or the reference."""
     trial.run(context, baseline, reference)
     trial.report(context, baseline, blind=True)
-    if attacker:
-        attack.attack_trial(context, baseline, attacker, reference)
 
 
 def _check_controls(plan: Plan, attacker: Attack | None) -> None:

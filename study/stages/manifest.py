@@ -38,6 +38,7 @@ def _settings(plan: Plan) -> Json:
         "model": plan.identity,
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         **_given(plan),
+        "measure": None if plan.study.measure == "all" else plan.study.measure,
         "fingerprint": plan.benchmark.fingerprint,
         "warm_start": f"{plan.warm.study} ({plan.warm.key})" if plan.warm else None,
         "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},

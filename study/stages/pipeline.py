@@ -18,8 +18,9 @@ from study.engine import cluster
 from study.settings import Study
 from study.stages import gate, measurable
 from study.stages.attack import attack_winners, search_attacks
+from study.stages.known import measured
 from study.stages.launch import cpus, run_search
-from study.stages.learn import learn_models
+from study.stages.learn import attack_baselines, learn_models
 from study.stages.manifest import GROWING, settle
 from study.stages.meta_evaluation import meta_evaluate
 from study.stages.plan import Plan, print_plan
@@ -68,6 +69,8 @@ def _stages(plan: Plan) -> list[str]:
     """All stages; returns what failed on the way."""
     context = learn_models(plan)
     gate.check(plan)
+    context = measured(plan, context)
+    attack_baselines(plan, context)
     search = search_of(plan, context)
     run_search("search", plan, search)
     judged = judge(search)

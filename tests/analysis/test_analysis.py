@@ -15,8 +15,10 @@ from scipy import special, stats
 from analysis import intervals, style, trials
 from analysis.sections import _recovery, _worst_attack, attacks, scores, search
 from analysis.sections.conclusion import answer
+from analysis.sections.winners import winners_table
 from analysis.study_folder import StudyResults, read
 from study.core.files import write_json
+from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
 from tests.helpers.planted import MODELS, PEOPLE, VANILLA, Model, Planter, plant
 
@@ -291,3 +293,21 @@ def test_whole_people_need_no_word(tmp_path: Path, settings: dict[str, list[str]
     """Nothing changes for studies that forget whole people."""
     Planter(tmp_path).study(["m"], [10], **settings)
     assert said(read(tmp_path)).startswith("At forget ratio 10 %")
+
+
+def test_the_answer_says_what_stands_for_the_references(tmp_path: Path) -> None:
+    """In the conclusion and in the table of winners, where their line is that of the base model."""
+    Planter(tmp_path).study(["m"], [10], reference="base model")
+    assert said(read(tmp_path)).startswith("No reference was given: the base model stands for the references")
+    note = winners_table(read(tmp_path), trials.winners(read(tmp_path))).note
+    assert note.endswith("No reference was given: the gap is that to the base model.")
+
+
+def test_the_answer_says_how_much_counts(tmp_path: Path) -> None:
+    Planter(tmp_path).study(["m"], [10])
+    counts = {"dropped": ["q"], "questions": 31, "of_questions": 90, "people": 4, "of_people": 9, "tellable": None}
+    write_json(StudyFolder(tmp_path).unknown, {"10": counts})
+    assert said(read(tmp_path)).startswith(
+        "At forget ratio 10 % only what vanilla knows and the references do not counts: 31 of 90 questions about what "
+        "must go, 4 of 9 people."
+    )

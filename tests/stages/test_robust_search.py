@@ -55,13 +55,12 @@ from study.stages import attack as attack_stage
 from study.stages import learn as learn_stage
 from study.stages import plan as plans
 from study.stages import search as search_stage
-from study.stages.manifest import settle
 from study.stages.preflight import validate_study
 from study.training.schedule import Schedule
 from tests.helpers.planted import ATTACK, RELEARNING, Model, Planter
 from tests.helpers.planted import Attack as Planted
 from tests.helpers.rows import row
-from tests.helpers.studies import Whole
+from tests.helpers.studies import Whole, searching
 from tests.helpers.studies import run as run_study
 
 SMOKE = dataclasses.replace(PRESETS["smoke"][1], reference_seeds=1)
@@ -389,7 +388,7 @@ def test_an_attack_that_cannot_be_an_objective_is_refused(asked: str, said: str,
 def test_another_attack_is_another_study(tmp_path: Path) -> None:
     """In words, in what the preset's grid makes of them, and where there was none."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness="relearning")
-    settle(validate_study(study, tmp_path / "data"))
+    searching(study, tmp_path / "data")
     validate_study(study, tmp_path / "data")
     grid = {"relearning": ({"score_at": (1,), "schedule": SHORT},)}
     for changes, said in (

@@ -40,6 +40,7 @@ from study.stages.warm_start import Warm, WarmStart, warm_start
 from study.training.schedule import Schedule
 from tests.engine.test_optuna_search import Run, judged, search_in, written
 from tests.helpers.planted import VANILLA, Model, Planter
+from tests.helpers.studies import searching
 
 SHORT = Schedule(steps=30, learning_rate=1e-4)
 ASCENT = {"learning_rate": 2e-4, "steps": 20}
@@ -236,7 +237,7 @@ def source(tmp_path: Path) -> Path:
 def started(source: Path, folder: Path, **changes: Any) -> Study:
     """A warm study that has begun."""
     study = asking(source, study_dir=folder, **changes)
-    settle(validate_study(study, folder / "data"))
+    searching(study, folder / "data")
     return study
 
 
@@ -248,12 +249,12 @@ def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> 
     assert str(tmp_path) not in before
     taken = {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
     earlier(source, {"gradient_ascent": {10: {"learning_rate": 5e-5, "steps": 15}}}, trials=99)
-    settle(plan := validate_study(study, folder / "data"))
+    plan = searching(study, folder / "data")
     assert plan.warm
     assert plan.warm.params == taken
     shutil.rmtree(source)
     moved = folder.rename(tmp_path / "moved")
-    settle(plan := validate_study(dataclasses.replace(study, study_dir=moved), moved / "data"))
+    plan = searching(dataclasses.replace(study, study_dir=moved), moved / "data")
     assert plan.warm
     assert plan.warm.params == taken
     assert read_json(moved / "study.json")["warm_start"]["found"]["gradient_ascent"]["10"]["params"] == ASCENT
@@ -292,7 +293,7 @@ def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
     write_json(renamed / "study.json", {**read_json(renamed / "study.json"), "name": "renamed"})
     validate_study(dataclasses.replace(study, warm_start=renamed), folder / "data")
     cold = asking(None, study_dir=tmp_path / "cold")
-    settle(validate_study(cold, tmp_path / "data"))
+    searching(cold, tmp_path / "data")
     assert "warm_start" not in read_json(tmp_path / "cold" / "study.json")
     with pytest.raises(Refused, match=r"warm_start: None on disk, tiny \(\w+\) requested"):
         validate_study(dataclasses.replace(cold, warm_start=source), tmp_path / "data")
@@ -311,7 +312,8 @@ def test_the_plan_says_where_each_method_begins(source: Path, tmp_path: Path, mo
 def test_from_one_search_to_the_next(tmp_path: Path) -> None:
     """What the pipeline writes of one study is what the next begins with."""
     first = asking(None, study_dir=tmp_path / "first")
-    settle(plan := validate_study(first, tmp_path / "data"))
+    plan = validate_study(first, tmp_path / "data")
+    settle(plan)
     ended = Run(search_in(tmp_path / "first", first.method_defaults(), trials=6))().search
     won = {
         trial.ratio: trial

@@ -19,7 +19,6 @@ from study.engine.jobs import Job
 from study.experiment.context import StudyContext
 from study.metrics.objectives import SPARED, forget_groups, keep_groups
 from study.stages.plan import Plan
-from study.training.schedule import Schedule
 
 ABOVE_GUESSING = 0.1
 """By how much the base model's accuracy exceeds that of guessing where it knows a group: three standard errors of 200
@@ -42,13 +41,16 @@ class Untaught(NamedTuple):
 def teaching(plan: Plan, ratio: int) -> dict[Group, Taught]:
     """What vanilla's lessons teach of each group of questions, at a ratio."""
     split = plan.benchmark.split(ratio)
-    return taught_groups(_drawn(split.lessons, plan.vanilla.schedule), split.questions)
+    return taught_groups(_drawn(plan, split.lessons), split.questions)
 
 
-def _drawn(lessons: Sequence[Lesson], schedule: Schedule) -> Sequence[Lesson]:
-    """The lessons that a schedule ever draws: all, or without text groups in a step those with a picture."""
+def _drawn(plan: Plan, lessons: Sequence[Lesson]) -> Sequence[Lesson]:
+    """The lessons that vanilla is taught: all, or with no text group in a step those with a picture.
+
+    What a model that is brought was taught is not known; it is asked for all.
+    """
     pictured = [lesson for lesson in lessons if lesson.picture is not None]
-    return lessons if schedule.texts or not pictured else pictured
+    return lessons if plan.brought or plan.vanilla.schedule.texts or not pictured else pictured
 
 
 def judged_groups(there: Mapping[Group, Taught]) -> list[Group]:
@@ -91,7 +93,7 @@ def ask_base(context: StudyContext, key: str, questions: Sequence[Question]) -> 
 
 def base_key(plan: Plan, ratio: int) -> str:
     """What the base model's rows at a ratio depend on."""
-    return content_key([plan.identity, plan.benchmark.fingerprint, plan.vanilla.schedule.texts > 0, ratio])
+    return content_key([plan.identity, plan.benchmark.fingerprint, ratio, [q.id for q in untaught(plan, ratio)]])
 
 
 def left_out(plan: Plan, ratio: int) -> dict[Group, Untaught]:
@@ -123,7 +125,7 @@ def lines(plan: Plan) -> Iterator[str]:
         )
     yield from _measured(there, goal)
     lessons = plan.benchmark.split(min(plan.study.forget_ratios)).lessons
-    drawn = _drawn(lessons, plan.vanilla.schedule)
+    drawn = _drawn(plan, lessons)
     if len(drawn) < len(lessons):
         yield f"caution: learn.texts=0 leaves {len(lessons) - len(drawn)} text lessons untaught; set --learn.texts 1"
 

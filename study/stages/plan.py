@@ -214,7 +214,7 @@ def _learning(plan: Plan) -> str:
         return (
             f"{1 + len(study.forget_ratios) * study.references} models: vanilla, and for each of "
             f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
-            f"reference{'s' * (study.references > 1)}"
+            f"reference{'s' * (study.references > 1)}{_epochs(plan)}"
         )
     if study.reference:
         return f"nothing: vanilla is {study.vanilla}, the references are {', '.join(study.reference)}"
@@ -222,6 +222,12 @@ def _learning(plan: Plan) -> str:
         f"nothing: vanilla is {study.vanilla}; no reference is given, so the forget gap is measured to the base model, "
         "which knows nothing that fine-tuning taught, of the retained people either (--reference names models that do)"
     )
+
+
+def _epochs(plan: Plan) -> str:
+    """How many steps the epochs of a schedule are."""
+    epochs, steps = plan.study.learn.epochs, plan.vanilla.schedule.steps
+    return f"; {epochs:g} epochs, of vanilla {steps:,} steps" if epochs else ""
 
 
 def _hidden(study: Study) -> list[str]:

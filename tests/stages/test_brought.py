@@ -24,6 +24,7 @@ from study.experiment.checkpoints import load_learned
 from study.model.loading import Loading, load
 from study.presets import PRESETS
 from study.settings import Study
+from study.stages import measurable
 from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
 from tests.helpers.small import same_bits
@@ -63,6 +64,7 @@ def test_what_is_brought_is_vanilla_and_the_base_model_stands_for_the_references
     with console.capture() as printed:
         print_plan(plan)
     said = " ".join(printed.get().split())
+    assert not measurable.untaught(plan, 10)  # whatever it was taught, it is asked for what the lessons say
     assert "no reference is given, so the forget gap is measured to the base model" in said
     elsewhere = shutil.copytree(tuned, tmp_path / "moved")
     assert planned(dataclasses.replace(ONE, vanilla=str(elsewhere)), tiny_folder, tmp_path).vanilla == vanilla

@@ -13,7 +13,7 @@ from study.core.console import console
 from study.core.errors import Refused
 from study.core.specs import parameters
 from study.data.benchmark import Benchmark
-from study.presets import PRESETS
+from study.presets import PRESETS, TAUGHT
 from study.settings import Gate, Study
 from study.stages import measurable, pipeline
 from study.stages.plan import print_plan
@@ -111,3 +111,10 @@ def test_mllmu_bench_as_on_the_hub_is_planned_with_what_it_lacks(tmp_path: Path)
         "taught: forget image, test image, retain image not taught: forget text, test text, retain text, real" in said
     )
     assert "forgetting is measured on forget image, test image" in said
+
+
+def test_a_plan_says_how_many_steps_its_epochs_are(tmp_path: Path, benchmark: Benchmark) -> None:
+    study = dataclasses.replace(SMOKE, study_dir=tmp_path / "study", learn=TAUGHT)
+    pictured = sum(lesson.picture is not None for lesson in benchmark.split(10).lessons)
+    assert f"; 5 epochs, of vanilla {5 * pictured // 4:,} steps" in planned(study, tmp_path)
+    assert "epochs" not in planned(SMOKE, tmp_path)

@@ -8,11 +8,31 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners import lora
 from torch import Tensor, nn
+from torch.nn import functional
 
 from study.engine.sharded_tensors import local_shard, shard_like
 from study.model.vlm import VLM
+
+
+class _Adapted(lora.Linear):
+    """A linear layer with its one adapter, called "default".
+
+    It computes what peft's own does, which also asks at each call which of several adapters are active or merged: 5 %
+    of a step of a small model.
+    """
+
+    def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """W x + alpha / rank * B A dropout(x), in the type of W x."""
+        out: Tensor = self.base_layer(x)
+        down, up = (cast(Tensor, factors["default"].weight) for factors in (self.lora_A, self.lora_B))
+        share = getattr(self.lora_dropout["default"], "p", 0.0)  # without dropout there is no such module
+        moved = functional.linear(
+            functional.linear(functional.dropout(x.to(down.dtype), share, self.training), down), up
+        )
+        scale = self.scaling["default"]
+        return (out + (moved if scale == 1 else moved * scale)).to(out.dtype)
 
 
 @contextmanager
@@ -36,9 +56,10 @@ def lora_adapters(
     if not layers:
         raise ValueError(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    config._register_custom_module({nn.Linear: _Adapted})
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        adapters = LoraModel(model, config, "default")
+        adapters = lora.LoraModel(model, config, "default")
         adapters._cast_adapter_dtype("default")  # what peft does for a model that it wraps itself
     try:
         yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
@@ -51,7 +72,7 @@ def lora_adapters(
 def _merge(model: nn.Module) -> None:
     """Add the adapters to the weights, of which this process may hold only a shard: peft's own merge needs all."""
     for module in model.modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, lora.LoraLayer):
             weight = cast(nn.Linear, module.get_base_layer()).weight
             moved = cast(Tensor, cast(Any, module).get_delta_weight("default"))
             local_shard(weight).add_(local_shard(shard_like(moved, weight)))

@@ -37,6 +37,11 @@ class BaseModel(ABC):
     quantized: Quantized = ""
     """The format of the LLM's linear layers once learning is over; empty for `dtype`."""
 
+    @property
+    def parameters(self) -> Mapping[Part, int]:
+        """The parameters of each part of a model that is generated; empty if it does not say."""
+        return {}
+
     @abstractmethod
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder of the model, generated under `folder` if need be."""

@@ -16,7 +16,7 @@ from study.contracts import Attack, Method
 from study.core.mirror import refuse_address
 from study.core.plugins import check, find, known, known_spaces
 from study.core.specs import adjusted, links, name_in
-from study.core.terms import Goal, Part
+from study.core.terms import Goal, Keep, Part
 from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
@@ -153,6 +153,9 @@ class Study:
     """Torch threads per process."""
     address: str = ""
     """Ray cluster to join, `auto` on its head node. Default: $RAY_ADDRESS, else a private Ray on this machine."""
+    keep: Keep = "all"
+    """Trials whose weights stay on disk: `all`, or `winners`, which deletes those of the others once they have lost.
+    What is attacked, every record and all rows stay."""
     dry_run: bool = False
     """Print the plan and stop."""
 

@@ -103,8 +103,12 @@ class StudyFolder:
         return sorted(self.root.glob("trials/*/trial.json"))
 
     def delta(self, key: str) -> Path:
-        """The tensors in which the model of a trial differs from its start model."""
+        """The tensors in which the model of a trial differs from its start model, or the factors of its adapters."""
         return self.trial(key) / "delta.safetensors"
+
+    def dropped(self, key: str) -> Path:
+        """The note that a trial's weights were deleted because it did not win."""
+        return self.trial(key) / "delta.dropped.json"
 
     def rows(self, key: str, name: str) -> Path:
         """A trial's rows: `select` (validation half), `report` (test half), `blind` (grey pictures) or `released`

@@ -18,6 +18,9 @@ Codes = Literal["int8", "nf4"]
 Quantized = Literal["", Codes]
 """How the LLM's linear layers are stored after learning: in one of these formats; empty for not quantized."""
 
+Keep = Literal["all", "winners"]
+"""The trials whose weights stay on disk."""
+
 Role = Literal["forget", "test", "spared", "retain", "real"]
 Modality = Literal["image_text", "text"]
 Task = Literal["classification", "generation", "cloze"]

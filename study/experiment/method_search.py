@@ -14,10 +14,11 @@ from study.core.plugins import search_space
 from study.core.records import MethodProposal, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
-from study.core.terms import Goal
+from study.core.terms import Goal, Keep
 from study.engine.optuna_search import BaseTrial, SearchProblem
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.context import StudyContext
+from study.experiment.dropping import beaten, drop_weights
 from study.experiment.records import existing_record, keep_record
 from study.experiment.trial import judged, run
 from study.experiment.trial_spec import RATIO, Params, Trial
@@ -46,6 +47,8 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
+    keep: Keep = "all"
+    """Whether the weights of trials that can no longer win are deleted."""
 
     @property
     def proposal_type(self) -> type[MethodProposal]:
@@ -112,6 +115,8 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         if state == "complete" and self.attacker:
             reason = try_attack(self.context, job, self.attacker, reference)
             state = f"the attack failed: {reason}" if reason else state
+        if self.keep == "winners":
+            self._drop(job)
         return {"state": state, **(self.outcome(job) or {})}
 
     def record_failure(self, job: Trial, reason: str) -> None:
@@ -124,6 +129,12 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     def describe(self, label: str, number: int, job: Trial) -> str:
         """The method, the number and the ratio."""
         return f"{label} {number + 1} of {self.trials}, ratio {job.ratio} %"
+
+    def _drop(self, job: Trial) -> None:
+        """Delete the weights of this trial if it ended badly, and of those of its method and ratio that are beaten."""
+        ended = {t: values for t, values in self.outcomes(job.name).items() if t.ratio == job.ratio}
+        for lost in [*beaten(ended, self.defaults[job.name]), *({job} - ended.keys())]:
+            drop_weights(self.context.folder, lost.key)
 
     def _control(self, job: Trial) -> Trial:
         return self.baselines[job.ratio][1]

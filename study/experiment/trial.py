@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -27,7 +26,7 @@ from study.experiment.records import existing_record, keep_record
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
-from study.model.delta import delta
+from study.model.delta import delta, names_in
 from study.model.flop_counter import ComputeCount, counted
 from study.model.tensor_files import save_tensors
 from study.model.vlm import VLM
@@ -70,13 +69,13 @@ def _run(context: StudyContext, trial: Trial, reference: str, chunks: MicroBatch
             state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
         unlearn_seconds = time.monotonic() - started
         score_seconds, scoring = 0.0, ComputeCount()
-        # 2. Keep the tensors that changed, then score the validation half.
+        # 2. Keep what changed, then score the validation half.
         if state == "complete":
-            changed = delta(unlearned, before)
-            save_tensors(context.folder.delta(trial.key), changed)
+            kept = delta(unlearned, before)
+            save_tensors(context.folder.delta(trial.key), kept)
             started = time.monotonic()
             with counted(unlearned) as scoring:
-                rows = _scored(context, trial, unlearned, changed, selects, "select")
+                rows = _scored(context, trial, unlearned, names_in(kept), selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
             choices = rows["task"] == "classification"  # a wrong option makes no likelihood, but the probability
             if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
@@ -163,7 +162,7 @@ def _selecting(folder: StudyFolder, key: str) -> pd.DataFrame:
 
 
 def _scored(
-    context: StudyContext, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
+    context: StudyContext, trial: Trial, vlm: VLM, changed: Sequence[str], questions: Sequence[Question], name: str
 ) -> pd.DataFrame:
     """The rows of some questions; text rows of a model whose LLM is the start's are scored once per study.
 

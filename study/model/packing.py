@@ -87,7 +87,8 @@ class _Row:
             if parent >= 0:
                 kin[node] |= kin[parent]
         nodes = np.array(self.node, np.int64)
-        return kin[nodes[:, None], nodes] & np.tri(len(nodes), dtype=bool)
+        seen: np.ndarray = kin[nodes[:, None], nodes] & np.tri(len(nodes), dtype=bool)
+        return seen
 
 
 def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end: bool = True) -> Batch:

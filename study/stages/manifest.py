@@ -15,7 +15,7 @@ from study.data.nearest import nearest
 from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_trial", "workers_per_model", "sharded",
-           "threads", "address", "dry_run", "cost")  # fmt: skip
+           "threads", "address", "keep", "dry_run", "cost")  # fmt: skip
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
 GROWING = (
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),

@@ -15,6 +15,7 @@ from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
+from study.experiment.dropping import drop_losers
 from study.settings import Study
 from study.stages import gate
 from study.stages.attack import attack_winners, search_attacks
@@ -69,6 +70,8 @@ def _stages(plan: Plan) -> list[str]:
     judged = judge(search)
     failures = [f"{method}: every trial at {ratio} % failed" for (method, ratio), there in judged.items() if not there]
     winners, fronts = choose_winners(plan, judged), choose_fronts(plan, judged)
+    if plan.study.keep == "winners":
+        drop_losers(plan.folder, {t.key for t in (*winners, *fronts)})
     failures += confirm(plan, context, [*winners, *fronts])
     failures += score_by_official_protocol(plan, context, winners)
     failures += sequential_unlearning(plan, context, winners)

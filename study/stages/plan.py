@@ -21,6 +21,7 @@ from study.data.halves import undealt
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.none import NoMethod
 from study.settings import Study
+from study.stages import disk
 from study.stages.warm_start import WarmStart
 
 PLACES = ("path", "train_split", "hub", "revision")
@@ -165,6 +166,7 @@ def print_plan(plan: Plan) -> None:
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
         ("report", f"{plan.folder.page}"),
+        ("disk", disk.told(study, plan.model, plan.benchmark)),
         *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
     ]
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")

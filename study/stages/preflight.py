@@ -21,6 +21,7 @@ from study.data.official_protocol import OfficialProtocol
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
 from study.settings import Study
+from study.stages.disk import check_disk
 from study.stages.manifest import check_settings
 from study.stages.plan import Plan
 from study.stages.warm_start import warm_start
@@ -49,6 +50,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
     plan = Plan(study, model, source, benchmark, warm)
     check_settings(plan)
+    check_disk(plan.study, plan.model, plan.benchmark)
     if not plan.folder.settings.exists():  # a study that began has decoded them all before
         for picture in benchmark.pictures():
             picture.open().close()

@@ -44,6 +44,7 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
         warm=plan.warm.params if plan.warm else {},
+        keep=study.keep,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
@@ -38,6 +40,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_difference import GradientDifference
 from study.methods.none import NoMethod
 from study.model import tensor_files
+from study.model.adapter import adapters_in, weight_of
 from study.model.loading import load
 from study.model.tensor_files import load_tensors
 from study.stages import winners
@@ -50,6 +53,15 @@ PLAIN = replace(QUICK, optimizer="sgd", learning_rate=0.02, pictures=3)
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, QUICK, ("projector", "llm"), 0)
 REFERENCE = replace(VANILLA, kind="reference", goal="visual", ratio=10)
 RELEARNING = Relearning(score_at=(2,), schedule=PLAIN)
+
+
+def merged(kept: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that a stored delta makes of those that it starts from."""
+    found = {name: tensor for name, tensor in kept.items() if weight_of(name) == name}
+    for name, adapter in adapters_in(kept).items():
+        found[name] = start[name].clone()
+        adapter.merge_into(found[name])
+    return found
 
 
 def methods() -> dict[str, Method]:
@@ -188,10 +200,12 @@ def team(request: pytest.FixtureRequest, both: Both) -> StudyContext:
 def test_two_processes_unlearn_what_one_unlearns(name: str, both: Both, team: StudyContext) -> None:
     records = [read_json(context.folder.record(of(name).key)) for context in (both.one, team)]
     assert [record["state"] for record in records] == ["complete"] * 2, records
-    one, two = (load_tensors(b.folder.trial(of(name).key) / "delta.safetensors") for b in (both.one, team))
+    kept = [load_tensors(b.folder.trial(of(name).key) / "delta.safetensors") for b in (both.one, team)]
     start = load(both.one.folder.learned(VANILLA.key) / "model").tensors()
-    assert one.keys() == two.keys()
-    if one:
+    assert kept[0].keys() == kept[1].keys()
+    assert (name == "adapters") == any(".lora_" in tensor for tensor in kept[0])
+    if kept[0]:
+        one, two = (merged(delta, start) for delta in kept)
         assert apart(one, two, {tensor: start[tensor] for tensor in one}) < 1e-3
     rows, theirs = (read_rows(b.folder.rows(of(name).key, "select")) for b in (both.one, team))
     assert theirs["question"].tolist() == rows["question"].tolist()

@@ -72,6 +72,21 @@ def test_a_study_runs_from_nothing_to_its_report(whole: Whole) -> None:
             assert all(StudyFolder(folder).rows(key, "report").exists() for key in winner["trials"])
 
 
+def test_keeping_winners_alone_changes_no_row(whole: Whole, tmp_path: Path) -> None:
+    folder = whole.begun(tmp_path / "study")
+    run(folder, "--keep", "winners")
+    winners = {
+        key for found in read_json(folder / "winners.json").values() for won in found.values() for key in won["trials"]
+    }
+    mine, theirs = rows(folder), rows(whole.folder)
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name].equals(theirs[name]) for name in mine)
+    place = StudyFolder(folder)
+    methods = {key for key in trials(folder) if read_json(place.record(key))["method"] != "none"}
+    assert {key for key in methods if place.delta(key).exists()} == winners
+    assert {key for key in methods if place.dropped(key).exists()} == methods - winners
+
+
 def test_only_relative_paths_are_kept(whole: Whole) -> None:
     folder = whole.folder
     kept = [path for path in folder.rglob("*.json") if "ray" not in path.relative_to(folder).parts]

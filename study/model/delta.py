@@ -59,7 +59,7 @@ def _adapter(vlm: VLM, name: str, before: Mapping[str, Tensor]) -> Adapter | Non
     if vlm.spread is None:
         return adapter if adapter.gives(after, before[name]) else None
     first = world().broadcast_from_first(lambda: adapter)
-    return first if world().all_min(first.gives(after, before[name])) else None
+    return first if world().all_min(int(first.gives(after, before[name]))) else None
 
 
 def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:

@@ -310,7 +310,8 @@ def test_a_weight_has_exploded_whatever_its_sign(tiny: VLM, value: float) -> Non
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_adamw_has_the_bits_of_torch_one_tensor_at_a_time(tiny: VLM, tiny_folder: Any, decay: float) -> None:
-    other, parts = fresh(tiny_folder), ("projector",)
+    other = fresh(tiny_folder)
+    parts: tuple[Part, ...] = ("projector",)
     schedule = replace(FAST, weight_decay=decay, decay="constant", clip=1e9)
     train(tiny, parts, schedule, size_of(tiny))
     weights = other.trainable(parts)

@@ -115,22 +115,33 @@ def difference(one: Model, other: Model, against: Bench) -> Estimate:
     return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
 
 
-def ties(study: StudyResults, ratio: int, ranked: Sequence[tuple[str, tuple[str, ...], float]]) -> list[Estimate]:
-    """How much farther from the ideal point every model after the first is than the first, with 95 % intervals.
+Contender = tuple[str, tuple[str, ...], float]
+"""A model of a ratio by name, the keys of its seeds, and its recovery where that is an objective."""
 
-    `ranked` are the models of a ratio by name, keys and recovery, the nearest first. The noise of the models' seeds is
-    that of all together; that of the references nearly cancels in a difference and stays as it is. A recovery counts as
-    it was found: it has no spread here.
+
+def ties(study: StudyResults, ratio: int, ranked: Sequence[Contender]) -> list[Estimate]:
+    """How much farther from the ideal point every model after the first, the nearest, is than the first."""
+    return farther(study, ratio, [(ranked[0], other) for other in ranked[1:]])
+
+
+def farther(study: StudyResults, ratio: int, pairs: Sequence[tuple[Contender, Contender]]) -> list[Estimate]:
+    """How much farther from the ideal point the second of each two models is than the first, with 95 % intervals.
+
+    The noise of the models' seeds is that of all together; that of the references nearly cancels in a difference and
+    stays as it is. A recovery counts as it was found: it has no spread here. NaN where a model was not scored.
     """
     against = bench(study, ratio)
-    found = [
-        None if (one := model(study, name, keys, ratio)) is None else replace(one, recovery=recovery)
-        for name, keys, recovery in ranked
+    if against is None:
+        return [Estimate(math.nan) for _ in pairs]
+
+    def scored(name: str, keys: tuple[str, ...], recovery: float) -> Model | None:
+        found = model(study, name, keys, ratio)
+        return None if found is None else replace(found, recovery=recovery)
+
+    both = [(scored(*near), scored(*far)) for near, far in pairs]
+    apart = [
+        Estimate(math.nan) if near is None or far is None else difference(near, far, against) for near, far in both
     ]
-    if against is None or not found or found[0] is None:
-        return []
-    best = found[0]
-    apart = [Estimate(math.nan) if m is None else difference(best, m, against) for m in found[1:]]
     return pooled(apart, apart=[REFERENCES])
 
 

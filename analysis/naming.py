@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,9 +31,16 @@ LONGEST = 40
 def method(label: object) -> str:
     """`npo:modality=text,lora_rank=16` as `NPO (modality text, lora rank 16)`."""
     name, _, settings = str(label).partition(":")
-    shown = ", ".join(words(pair.replace("=", " ").replace("+", " + ")) for pair in settings.split(",") if pair)
+    shown = ", ".join(_setting(pair) for pair in settings.split(",") if pair)
     written = METHODS.get(name, words(name))
     return f"{written} ({shown})" if shown else written
+
+
+def _setting(pair: str) -> str:
+    """`beta=0.12345678` as `beta 0.1235`: whoever pastes a winner gives every digit."""
+    name, _, value = pair.partition("=")
+    broken = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value) and not value.isdecimal()
+    return f"{words(name)} {f'{float(value):.4g}' if broken else words(value.replace('+', ' + '))}"
 
 
 def metric(name: str) -> str:

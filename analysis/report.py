@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os.path import relpath
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +11,25 @@ import pandas as pd
 
 from analysis import page
 from analysis.plots import Plot
-from analysis.sections import Part, attacks, sections, winners
+from analysis.sections import Part, attacks, health, sections, winners
 from analysis.study_folder import StudyResults, read
 from analysis.tables import Table
 from analysis.trials import trials, with_keys
 
 
 class Outcome(NamedTuple):
-    """The HTML page, and for a terminal the winners and the worst attack on each: every cell is ready to print."""
+    """The HTML page, and for a terminal the winners, the worst attack on each, and the health of the search.
+
+    Every cell is ready to print.
+    """
 
     page: Path
     winners: pd.DataFrame
     recovery: pd.DataFrame
+    pasted: Sequence[str]
+    """The winners as `--methods` takes them."""
+    checks: Sequence[str]
+    """What stands out in the health of the search; nothing if all is well."""
 
 
 def build(root: Path, cold: Path | None = None) -> Outcome:
@@ -39,7 +47,9 @@ def build(root: Path, cold: Path | None = None) -> Outcome:
     )  # fmt: skip
     for path in {path for kind in ("figures", "tables") for path in (folder.report / kind).glob("*")} - kept:
         path.unlink()  # of sections, trials or attacks that are no longer there
-    return Outcome(folder.page, winners.printed(study), attacks.printed(study))
+    return Outcome(
+        folder.page, winners.printed(study), attacks.printed(study), winners.pasted(study), health.sentences(study)
+    )
 
 
 def _keyed(study: StudyResults, part: Part) -> Part:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from study.core.files import read_json
-from study.core.layout import StudyFolder, rows_beside
+from study.core.layout import StudyFolder, rows_beside, search_name
 from study.core.records import (
     AttackProposal,
     AttackRecord,
@@ -29,12 +29,12 @@ from study.core.records import (
     state_of_attack,
 )
 from study.core.rows import read_rows
-from study.core.terms import Goal
+from study.core.terms import BASE_MODEL, Goal
 from study.metrics.verdicts import MARGIN
 
-SAME = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "robustness", "attack_keeps",
-        "learn", "learn_parts", "seed", "lookahead", "sampler", "startup_trials", "early_stopping", "collapse_floor",
-        "race")  # fmt: skip
+SAME = ("model", "vanilla", "reference", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes",
+        "robustness", "attack_keeps", "measure", "learn", "learn_parts", "seed", "lookahead", "sampler",
+        "startup_trials", "early_stopping", "collapse_floor", "race")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
 KEEPS = 0.5
 """Least part of the retain accuracy that an attack must leave, where the settings do not say."""
@@ -105,6 +105,17 @@ class StudyResults:
         return tuple(map(str, self.settings.get("forget_attributes") or ()))
 
     @property
+    def by_base_model(self) -> bool:
+        """Whether the base model stands for the references of a model that was brought without any."""
+        return bool(self.settings.get("reference") == BASE_MODEL)
+
+    @cached_property
+    def known(self) -> dict[int, Mapping[str, Any]]:
+        """By ratio, of how many people and questions vanilla knows something, where only these count."""
+        path = self.folder.unknown
+        return {int(ratio): found for ratio, found in (read_json(path) if path.exists() else {}).items()}
+
+    @property
     def attack_keeps(self) -> float:
         """The least part of its retain accuracy that an attacked model must keep."""
         return float(self.settings.get("attack_keeps", KEEPS))
@@ -124,8 +135,10 @@ class StudyResults:
         """All proposals, by method and number. Without a mark, the first of each method and ratio is the default."""
         found: list[MethodProposal] = []
         defaulted: set[tuple[str, int]] = set()
+        labels = {search_name(str(method)): str(method) for method in self.settings.get("methods", [])}
         for path in self.folder.proposals():
-            proposal = read_record(MethodProposal, path, method=path.parent.name)
+            method = labels.get(path.parent.name, path.parent.name)
+            proposal = read_record(MethodProposal, path, method=method)
             group = (proposal.method, proposal.ratio)
             if proposal.default is None:
                 proposal = replace(proposal, default=group not in defaulted)

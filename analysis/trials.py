@@ -158,6 +158,16 @@ def _with_ties(study: StudyResults, table: pd.DataFrame, usable: pd.DataFrame, r
     return table
 
 
+def same_settings(study: StudyResults, key: str) -> tuple[str, ...]:
+    """The trial and the others with the same settings, from other seeds, the study's own seed first."""
+    one = study.trials[key]
+    alike = [
+        t for t in study.trials.values()
+        if (t.method, t.ratio, t.start, t.hyperparameters) == (one.method, one.ratio, one.start, one.hyperparameters)
+    ]  # fmt: skip
+    return tuple(t.key for t in sorted(alike, key=lambda t: (t.key != key, t.seed)))
+
+
 def quality(study: StudyResults, members: Sequence[TrialRecord]) -> dict[str, float | bool]:
     """`retained` and `broken` of the trials that stand for one model, on the test half, averaged over them."""
     usable = [objectives_of(study, trial.key, "report")[0]["utility"] for trial in members]

@@ -6,29 +6,42 @@ Python: a misspelt field fails the type checker.
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any, TypeVar, cast
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.trial import BaseTrial, FixedTrial
 
+from study.core.hashing import Json
 from study.core.specs import parameters
 from study.training.schedule import Schedule
 
 T = TypeVar("T")
+DRAWS = 64
+"""Random answers that show all that a space may ask for: what hangs on one choice of five is missed by one in a million
+such sets."""
 
 
 def schedule(trial: BaseTrial, default: Schedule) -> Schedule:
-    """Learning rate within a factor of four of the default, log-uniform; steps from half of the default to double."""
+    """Learning rate within a factor of four of the default, log-uniform; steps from half of the default to double.
+
+    Of a default in epochs these are searched, which mean the same at every forget ratio.
+    """
     rate, steps = default.learning_rate, default.steps
-    return replace(
-        default,
-        learning_rate=trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True),
-        steps=trial.suggest_int("steps", max(1, steps // 2), steps * 2, log=True),
-    )
+    proposed = replace(default, learning_rate=trial.suggest_float("learning_rate", rate / 4, rate * 4, log=True))
+    if default.epochs:
+        return replace(proposed, epochs=trial.suggest_float("epochs", default.epochs / 2, default.epochs * 2, log=True))
+    return replace(proposed, steps=trial.suggest_int("steps", max(1, steps // 2), steps * 2, log=True))
 
 
 def refusal(space: Callable[[BaseTrial, Any], Any], default: object, values: Mapping[str, Any]) -> str:
@@ -73,7 +86,35 @@ def fitted(
 
 
 def ranges(space: Callable[[BaseTrial, Any], Any], default: object) -> dict[str, BaseDistribution]:
-    """What a space asks for around `default`, by parameter."""
-    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
-    space(trial, default)
-    return trial.distributions
+    """All that a space may ask for around `default`, by parameter, in the order in which it asks."""
+    found: dict[str, BaseDistribution] = {}
+    for seed in range(DRAWS):
+        asked = _Asked(Random(seed))
+        space(cast(BaseTrial, asked), default)  # a space asks a trial for nothing else
+        found |= {name: distribution for name, distribution in asked.found.items() if name not in found}
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Answers at random, and notes what it was asked for: a small part of the work of a trial of Optuna."""
+
+    random: Random
+    found: dict[str, BaseDistribution] = field(default_factory=dict)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        self.found[name] = FloatDistribution(low, high, log)
+        return self.random.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        self.found[name] = IntDistribution(low, high, log)
+        return self.random.randint(low, high)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.found[name] = CategoricalDistribution(choices)
+        return self.random.choice(choices)
+
+
+def as_json(asked: Mapping[str, BaseDistribution]) -> Json:
+    """Ranges as a study writes them down: by parameter, each in Optuna's own form."""
+    return {name: json.loads(distribution_to_json(distribution)) for name, distribution in asked.items()}

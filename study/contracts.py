@@ -37,6 +37,11 @@ class BaseModel(ABC):
     quantized: Quantized = ""
     """The format of the LLM's linear layers once learning is over; empty for `dtype`."""
 
+    @property
+    def parameters(self) -> Mapping[Part, int]:
+        """The parameters of each part of a model that is generated; empty if it does not say."""
+        return {}
+
     @abstractmethod
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder of the model, generated under `folder` if need be."""
@@ -123,9 +128,18 @@ class _Plugin:
         return self.trains
 
 
+class Need(NamedTuple):
+    """Choices of a setting that need something of a benchmark, and what to choose where that is missing."""
+
+    values: tuple[str, ...]
+    otherwise: str
+
+
 class Method(_Plugin, ABC):
     """An unlearning method."""
 
+    needs_strangers: ClassVar[Mapping[str, Need]] = {}
+    """By setting, what needs pictures of strangers, which few benchmarks have."""
     modality: Material = "all"
     """The lessons it trains on: all, or those with (`image_text`) or without (`text`) a picture."""
     schedule: Schedule | None = None

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Suppress, arg
 
@@ -15,13 +15,14 @@ from study.attacks.chain import Chain
 from study.contracts import Attack, Method
 from study.core.mirror import refuse_address
 from study.core.plugins import check, find, known, known_spaces
-from study.core.specs import adjusted, links, name_in
-from study.core.terms import EarlyStopping, Goal, Part, SamplerName
+from study.core.specs import adjusted, links, made, name_in, settings_in
+from study.core.terms import EarlyStopping, Goal, Keep, Part, SamplerName
 from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
 Fields = Mapping[str, Any]
-"""What a preset sets of a method or an attack, by field name, so that its class need not be imported."""
+"""What a preset sets of a method or an attack, by field name, so that its class need not be imported. A method is named
+as on the command line: `vkd:variant=features` is what is set of that form, and `vkd` of all others."""
 REFERENCES = ("none", "retrain")  # methods that are baselines: never searched, never ranked
 
 
@@ -37,12 +38,15 @@ class Gate:
 
     known: float = 0.90
     """Minimum accuracy of vanilla on multiple-choice questions about forget, retain and real people, with and without
-    picture."""
+    picture, where a lesson states the answer in that form."""
     test: float = 0.80
     """Minimum accuracy of vanilla on the test images of the forget people, which it was not taught."""
     blind: float = 0.20
     """Maximum by which the reference may exceed the blind level on images of the forget people. The blind level is the
     accuracy on grey pictures, or of guessing if that is higher."""
+    base: float = 0.90
+    """Minimum accuracy of vanilla, as a fraction of the base model's, on questions that no lesson teaches and the base
+    model knows, such as those about celebrities."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,12 @@ class Study:
     model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
     """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
     study/base_models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
+    vanilla: str = ""
+    """Your own model, fine-tuned from `model` and named like it, in place of one that the study teaches; the gate
+    judges it by what the benchmark's lessons say. Default: vanilla is taught."""
+    reference: tuple[str, ...] = ()
+    """With `vanilla`, models fine-tuned like it on all but the forget people, of a single forget ratio. Default: the
+    base model stands for the references, so that the forget gap is measured to it."""
     benchmark: str = "synthetic"
     """Benchmark: a file in study/benchmarks with its settings, such as synthetic:people=60 or mllmu:/data/MLLMU."""
     goal: Goal = "visual"
@@ -78,9 +88,15 @@ class Study:
     forget_attributes: tuple[str, ...] = ()
     """Attributes of the forget people to forget, such as residence occupation; their other attributes must stay.
     Default: all attributes."""
-    methods: tuple[str, ...] = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting")
+    methods: tuple[str, ...] = (
+        *("vkd", "vkd:variant=features"),
+        *("gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting"),
+    )
     """Methods to search: names of files in study/methods, optionally with fixed hyper-parameters, such as vkd, npo,
     npo:modality=text or npo:lora_rank=16,trains=llm; a fixed one is not searched. `all` stands for every method."""
+    methods_from: str = ""
+    """Earlier study, such as runs/x, whose methods are those of this one, each with its winner as default: that of the
+    ratio nearest to the first of `forget_ratios`, or of RATIO in runs/x@RATIO. Default: none."""
     reference_seeds: int = 1
     """Seeds from which the references of each ratio are taught. The forget gap is measured against all of them, and the
     largest gap of one to the others is the noise floor; with one it is unknown."""
@@ -127,19 +143,18 @@ class Study:
     more results."""
     sampler: SamplerName = "auto"
     """How trials are proposed: `sobol` (quasi-random), `random`, `tpe`, `gp` (Gaussian processes with expected
-    hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then gp where all hyper-parameters are
-    numbers and tpe where there are choices."""
-    startup_trials: int = 12
+    hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then tpe."""
+    startup_trials: int = 0
     """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
-    results."""
+    results. 0 for 48 of auto, before which no model was found to help, and 6 of tpe and gp."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
-    when it is in the worse half of the earlier trials there (not with --robustness); `off`."""
+    when it is behind most of the earlier trials there (not with --robustness); `off`."""
     collapse_floor: float = 0.5
     """Utility below which a trial has collapsed: half of what had to be kept is gone."""
-    race: int = 4
-    """Trials of each method and forget ratio, the best by one seed and the default, that are run with the seeds of
-    --confirm-seeds before a winner is named, as long as they are not significantly behind; 1 names the best by one."""
+    race: int = 2
+    """Trials of each method and ratio, the best by one seed, that are run with further seeds, with the default, before
+    a winner is named; who is significantly behind is dropped. 1 names the best by one seed."""
     budget_pflop: float = 0.0
     """Budget of each method's search in 10^15 counted floating-point operations (unlearning, scoring, search attack):
     no trial begins once it is used up. 0 for no limit but --trials."""
@@ -151,6 +166,9 @@ class Study:
     """Parts of the model that are taught."""
     gate: Gate = Gate()
     """Thresholds that learning must reach."""
+    measure: Literal["all", "known"] = "all"
+    """Which questions about what must go count: `all`, of which vanilla must know what the gate says, or those `known`
+    to vanilla and to no reference, in a model that learned in part."""
 
     workers: int = 2
     """Jobs that run at once, on this machine or on the cluster."""
@@ -170,6 +188,9 @@ class Study:
     """Torch threads per process."""
     address: str = ""
     """Ray cluster to join, `auto` on its head node. Default: $RAY_ADDRESS, else a private Ray on this machine."""
+    keep: Keep = "all"
+    """Trials whose weights stay on disk: `all`, or `winners`, which deletes those of the others once they have lost.
+    What is attacked, every record and all rows stay."""
     dry_run: bool = False
     """Print the plan and stop."""
 
@@ -182,7 +203,6 @@ class Study:
             "reference_seeds",
             "trials",
             "lookahead",
-            "startup_trials",
             "race",
             "requests",
             "workers",
@@ -196,6 +216,7 @@ class Study:
             self,
             *(
                 "confirm_seeds",
+                "startup_trials",
                 "collapse_floor",
                 "budget_pflop",
                 "budget_hours",
@@ -208,13 +229,14 @@ class Study:
             ),
         )
         _check_processes(self)
+        _check_brought(self)
         if self.metric_seeds and not self.metric_check:
             raise ValueError(
                 f"metric_seeds={self.metric_seeds} are for the meta-evaluation alone: leave metric_check on, or use 0"
             )
         if not self.methods or not self.forget_ratios:
             raise ValueError("name at least one method and one forget ratio")
-        for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks"):
+        for name in ("methods", "forget_ratios", "forget_attributes", "attacks", "searched_attacks", "reference"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name}={getattr(self, name)} names something twice: name each once")
         if self.trials < len(self.forget_ratios):
@@ -233,6 +255,11 @@ class Study:
     def processes(self) -> int:
         """The number of processes that do each job together."""
         return max(int(self.gpus_per_trial), self.workers_per_trial)
+
+    @property
+    def references(self) -> int:
+        """The number of references of each ratio: those that are brought, or one for each seed."""
+        return max(1, len(self.reference)) if self.vanilla else self.reference_seeds
 
     @property
     def teachers(self) -> int:
@@ -259,12 +286,16 @@ class Study:
         """
         found: dict[str, Method] = {}
         for text in self.methods:
-            name = name_in(text)
-            default: Method = find("methods", name)(**self.defaults.get(name, {}))
-            found[text] = adjusted(default, text)
+            found[text] = made(find("methods", name_in(text)), self._preset_of(text), text)
             if found[text].oracle:
                 raise ValueError(f"{text} uses the reference model, which no real request has: it cannot be ranked")
         return found
+
+    def _preset_of(self, text: str) -> Fields:
+        """What the preset sets of a method: of the form that `text` asks for, if it sets something of that apart."""
+        mine = settings_in(text).items()
+        forms = [t for t in self.defaults if name_in(t) == name_in(text) and settings_in(t).items() <= mine]
+        return self.defaults[max(forms, key=len)] if forms else {}
 
     def attackers(self) -> tuple[Attack, ...]:
         """Every attack with every setting of the preset's grid, else with its own default, with what was fixed."""
@@ -288,7 +319,7 @@ class Study:
 
     def preset_methods(self) -> dict[str, Method]:
         """The methods that the preset sets something of, whether they are searched or not."""
-        return {name: find("methods", name)(**fields) for name, fields in self.defaults.items()}
+        return {text: made(find("methods", name_in(text)), fields, text) for text, fields in self.defaults.items()}
 
     def preset_attacks(self) -> dict[str, tuple[Attack, ...]]:
         """The attacks that the preset sets something of, with each of their settings."""
@@ -303,6 +334,22 @@ def _check_searchable(text: str) -> None:
     if not names & set(known_spaces()):
         searchable = ", ".join(name for name in known("attacks") if name in known_spaces() and name != "chain")
         raise ValueError(f"searched_attacks: nothing of {text!r} can be searched; name at least one of {searchable}")
+
+
+def _check_brought(study: Study) -> None:
+    """Models that are brought are not taught, and a reference is one of a single forget request."""
+    if study.reference and not study.vanilla:
+        raise ValueError("reference without vanilla: models taught by others are compared with their own vanilla")
+    if len(study.reference) > 0 and len(study.forget_ratios) > 1:
+        ratios = " ".join(map(str, study.forget_ratios))
+        raise ValueError(
+            f"reference with forget_ratios={ratios}: which people these models never saw is said by a single ratio"
+        )
+    if study.vanilla and study.metric_seeds:
+        raise ValueError(
+            f"metric_seeds={study.metric_seeds} with vanilla={study.vanilla}: further seeds would be taught, and your "
+            "model's lessons and schedule are not known; leave one of them out"
+        )
 
 
 def _check_processes(study: Study) -> None:

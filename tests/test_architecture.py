@@ -19,7 +19,7 @@ PLUGINS = tuple(PLUGIN_PACKAGES.values())
 
 FLOORS = (
     ("study.run",),
-    ("study.presets", "study.stages", "study.write_docs", "study.general_utility"),
+    ("study.presets", "study.stages", "study.write_docs", "study.general_utility", "study.export_optuna"),
     ("study.settings", "study.doctor", "study.export", "search_spaces"),
     ("study.methods", "study.attacks", "study.experiment"),
     ("study.evaluation", "study.benchmarks", "study.base_models", "analysis"),
@@ -34,9 +34,9 @@ ANALYSIS_IMPORTS = ("study.core", "study.metrics")
 """All of the study that the analysis of its rows may import."""
 ONLY_IN = {
     "ray": ("study.engine",),
-    "optuna": ("study.engine", "search_spaces"),
+    "optuna": ("study.engine", "search_spaces", "analysis", "study.export_optuna"),
     "lmms_eval": (),
-    "analysis": ("study.stages", "analysis"),
+    "analysis": ("study.stages", "study.export_optuna", "analysis"),
     "study.export": ("study.general_utility",),
 }
 """Who imports a library, the analysis or a command, where not everybody may whose floor is above."""
@@ -208,7 +208,7 @@ def imports_without(libraries: Iterable[str], names: Iterable[str]) -> subproces
 
 
 def test_trials_import_without_ray_and_optuna() -> None:
-    searches = ("study.experiment.method_search", "study.experiment.attack_search")
+    searches = tuple(f"study.experiment.{kind}_search" for kind in ("method", "benchmark", "attack"))
     names = {m for m in modules(ROOT) if within(m, (*PLUGINS, "study.experiment")) and m not in searches}
     done = imports_without(["ray", "optuna"], names)
     assert done.returncode == 0, done.stderr
@@ -290,6 +290,7 @@ def test_a_planted_upward_arrow_is_found(tmp_path: Path, name: str, source: str)
         ("study__evaluation__scoring", "import ray.tune"),
         ("study__benchmarks__toy", "import torch"),
         ("study__stages__pipeline", "import optuna"),
+        ("study__metrics__registry", "from optuna.importance import PedAnovaImportanceEvaluator"),
         ("study__data__picture", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor"),
         ("analysis__table", "from study.data.facts import facts"),
         ("study__methods__npo", "from analysis import report"),

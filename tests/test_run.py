@@ -18,13 +18,13 @@ from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import BaseModel
 from study.core.errors import Refused
-from study.core.files import write_json
+from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.plugins import known
-from study.core.specs import plugin
+from study.core.specs import name_in, plugin
 from study.data.benchmark import Benchmark
 from study.presets import PRESETS
-from study.settings import REFERENCES, Gate, Study
+from study.settings import REFERENCES, Study
 from study.stages import pipeline, plan
 from study.stages.manifest import GROWING, RUNTIME, settle
 from study.stages.plan import identity_of
@@ -32,6 +32,7 @@ from study.stages.preflight import _check_questions, validate_study
 from tests import ROOT
 from tests.benchmarks.test_mllmu import edit
 from tests.helpers.planted import plant
+from tests.helpers.studies import searching
 
 SMOKE = PRESETS["smoke"][1]
 HIDDEN = {"defaults", "attack_grid", "cost"}
@@ -70,7 +71,7 @@ def test_every_preset_is_whole() -> None:
     for name, (about, study) in PRESETS.items():
         assert about
         assert study.resolved() == study, name
-        assert set(study.defaults) <= set(known("methods")), name
+        assert {name_in(text) for text in study.defaults} <= set(known("methods")), name
         assert set(study.attack_grid) <= set(known("attacks")), name
         assert study.preset_methods().keys() == study.defaults.keys()  # each has the fields that it is given
         assert study.preset_attacks().keys() == study.attack_grid.keys()
@@ -133,7 +134,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "study/run.py", "smoke", "--dry-run", "--study-dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert not done.stderr
-    for stage in ("learn", "search", "confirm", "attack", "report", "time"):
+    for stage in ("learn", "search", "confirm", "attack", "report", "disk", "time"):
         assert f"  {stage} " in done.stdout
     assert "% of 20 people " in done.stdout  # the 8 celebrities are real people, whom no ratio counts
     assert not folder.exists()
@@ -154,9 +155,30 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
             pipeline.run(dataclasses.replace(SMOKE, study_dir=tmp_path))
 
 
-def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
+def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp_path: Path) -> None:
+    """A run that was refused, or whose models did not pass the gate, is continued in the same folder."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
-    settle(validate_study(study, tmp_path / "data"))
+    first = validate_study(study, tmp_path / "data")
+    assert settle(first) == []
+    folder = first.folder
+    kept = {t.start.key for ratio in study.forget_ratios for t in first.baselines(ratio)}
+    for t in first.baselines(10):
+        write_json(folder.learned_record(t.start.key), {})
+        write_json(folder.record(t.key), {})
+    assert settle(validate_study(study, tmp_path / "data")) == []
+    longer = validate_study(dataclasses.replace(study, learn=dataclasses.replace(study.learn, steps=9)), tmp_path)
+    gone = settle(longer)
+    assert sorted(gone) == sorted(t.start.key for t in first.baselines(10))
+    assert set(gone) <= kept
+    assert not [*folder.learned_folders(), *folder.trial_folders()]
+    assert read_json(folder.settings)["settings"]["learn"]["steps"] == 9
+    near = folder.near.read_bytes()
+    settle(validate_study(dataclasses.replace(longer.study, forget_ratios=(15,)), tmp_path))
+    assert folder.near.read_bytes() != near
+
+
+def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
+    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
     more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd", "gradient_ascent", "npo"), workers=5)
     validate_study(more, tmp_path / "data")  # adds work or changes no result
     less = dataclasses.replace(study, trials=2, methods=("vkd",))
@@ -164,20 +186,20 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
         validate_study(less, tmp_path / "data")
     assert "trials: 4 on disk, 2 requested" in str(refused.value)
     assert "methods: vkd gradient_ascent on disk, vkd requested" in str(refused.value)
-    other = dataclasses.replace(study, goal="full", gate=dataclasses.replace(study.gate, blind=0.5), defaults={})
+    other = dataclasses.replace(study, goal="full", learn=dataclasses.replace(study.learn, steps=5), defaults={})
     with pytest.raises(Refused) as refused:
         validate_study(other, tmp_path / "data")
     said = str(refused.value)
     assert "goal: visual on disk, full requested" in said
-    assert "gate.blind: 1.0 on disk, 0.5 requested" in said
+    assert "learn.steps: 4 on disk, 5 requested" in said
     assert "choose another --study-dir" in said
 
 
-def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path) -> None:
-    study = dataclasses.replace(SMOKE, study_dir=tmp_path)
-    settle(validate_study(study, tmp_path / "data"))
+def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path, tiny_folder: Path) -> None:
+    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
     changes = {
         "model": "tiny:steps=0,width=32,layers=2,seed=1",
+        "vanilla": str(tiny_folder),
         "benchmark": "synthetic:people=20,celebrities=8,views=2,strangers=8,seed=1",
         "goal": "full",
         "forget_ratios": (10,),
@@ -187,14 +209,16 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path)
         "seed": 1,
         "warm_start": plant(tmp_path / "earlier"),
         "lookahead": 3,
-        "startup_trials": 1,
+        "sampler": "tpe",
+        "startup_trials": 2,
+        "collapse_floor": 0.3,
         "learn": dataclasses.replace(study.learn, clip=2.0),
         "learn_parts": ("llm",),
-        "gate": Gate(),
         "reference_seeds": 3,
+        "measure": "known",
     }
     names = {field.name for field in dataclasses.fields(Study)}
-    assert set(changes) | set(RUNTIME) | set(GROWING) == names
+    assert set(changes) | set(RUNTIME) | set(GROWING) | {"reference"} == names  # which goes with a vanilla
     for name, value in changes.items():
         changed: Any = {name: value}
         with pytest.raises(Refused, match=f"(?s)other settings.* {name}"):

@@ -39,7 +39,17 @@ def test_every_method_is_on_the_page() -> None:
         (GradientAscent(), {(part, True): 1 for part in PARTS}),
         (GradientAscent(trains=("llm",)), {("vision", False): 1, ("projector", False): 1, ("llm", True): 1}),
         (KLMinimization(), {(part, grad): 1 + grad for part in PARTS for grad in (True, False)}),
-        (VKD(teacher="strangers_mean"), {(p, grad): 1 for p in ("vision", "projector") for grad in (True, False)}),
+        (
+            VKD(variant="features", teacher="strangers_mean"),
+            {(p, grad): 1 for p in ("vision", "projector") for grad in (True, False)},
+        ),
+        (
+            VKD(),
+            {
+                **{(p, grad): 3 for p in ("vision", "projector") for grad in (True, False)},
+                **{("llm", True): 2, ("llm", False): 1},
+            },
+        ),
         (Prompting(), {}),
     ],
     ids=str,

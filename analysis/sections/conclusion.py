@@ -17,6 +17,10 @@ from study.metrics.intervals import FEWEST_PEOPLE
 
 HELD = {"equivalent to retraining", "no more than retraining"}
 """Verdicts on a method of which nothing came back."""
+BY_BASE_MODEL = (
+    "No reference was given: the base model stands for the references, so the forget gap is measured to a model that "
+    "was never taught anybody, and what retraining would give is not known."
+)
 UNKNOWN_FLOOR = " How far retrainings differ among themselves is not known: there is one reference."
 
 
@@ -37,7 +41,20 @@ def answer(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, w
 
 
 def _asked(study: StudyResults) -> list[str]:
-    """Which attributes of the forget people had to be forgotten, where that is not all of them."""
+    """What the references are, where they are not retrained, and which attributes had to be forgotten, if not all."""
+    return [*[BY_BASE_MODEL] * study.by_base_model, *_known(study), *_attributes(study)]
+
+
+def _known(study: StudyResults) -> list[str]:
+    """How much of what was to be forgotten counts, if only what vanilla knows does."""
+    return [
+        f"At forget ratio {ratio} % only what vanilla knows and the references do not counts: {found['questions']} of "
+        f"{found['of_questions']} questions about what must go, {found['people']} of {found['of_people']} people."
+        for ratio, found in sorted(study.known.items())
+    ]
+
+
+def _attributes(study: StudyResults) -> list[str]:
     names = [naming.words(attribute) for attribute in study.forget_attributes]
     if not names:
         return []

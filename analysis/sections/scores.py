@@ -160,7 +160,8 @@ def gate_table(study: StudyResults) -> Table:
     return Table(
         "gate", "Gate: was there anything to forget?",
         "Multiple-choice accuracy on the test half. The gap must be clear on what is to be forgotten and small on the "
-        "retain set. Blind: accuracy on the same image questions with grey pictures, that is, without looking.",
+        "retain set. Blind: accuracy on the same image questions with grey pictures, that is, without looking."
+        + " The reference is the base model, as none was given." * study.by_base_model,
         raw, shown,
     )  # fmt: skip
 

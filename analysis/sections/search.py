@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import naming, pareto
+from analysis import comparison, naming, pareto
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import legend, line, look, panels
-from analysis.tables import Table, number, parameters
-from analysis.trials import OBJECTIVES, columns, counts, proposals, trials
+from analysis.tables import Table, number, parameters, with_interval
+from analysis.trials import OBJECTIVES, columns, counts, objectives_of, proposals, same_settings, trials
 
 TUNING_COLUMNS = ["method", "ratio", "key", "default_key", "default_state",
-                  *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain"]  # fmt: skip
+                  *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain",
+                  *(f"test_gain{end}" for end in ("", "_low", "_high")), "default_seeds", "winner_seeds"]  # fmt: skip
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -41,8 +43,10 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield problems_table(study)
 
 
+@lru_cache(maxsize=4)
 def tuning(study: StudyResults) -> pd.DataFrame:
-    """The winner beside the preset's default, both on the validation half; `gain` is the distance saved."""
+    """The winner beside the preset's default: `gain` is the distance saved on the validation half, `test_gain` on the
+    test half, with its interval, over the seeds of each that were scored on it."""
     found = trials(study)
     lines = []
     for (method, ratio), keys in study.winners.items():
@@ -56,30 +60,67 @@ def tuning(study: StudyResults) -> pd.DataFrame:
         for which, part in (("default", default), ("winner", best)):
             line |= {f"{which}_{name}": part[name].item() for name in columns(study, OBJECTIVES)}
         lines.append({**line, "gain": line["default_distance"] - line["winner_distance"]})
-    return pd.DataFrame(lines, columns=columns(study, TUNING_COLUMNS))
+    return _on_test_half(study, pd.DataFrame(lines, columns=columns(study, TUNING_COLUMNS)))
+
+
+def _on_test_half(study: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the gain on the test half. A default that won has gained nothing, without any doubt."""
+    for ratio, mine in table.groupby("ratio"):
+        tuned = mine[mine["key"] != mine["default_key"]]
+        pairs = [
+            (_contender(study, method, study.winners[method, int(str(ratio))]),
+             _contender(study, f"default of {method}", same_settings(study, default)))
+            for method, default in zip(tuned["method"], tuned["default_key"], strict=True)
+        ]  # fmt: skip
+        for at, found, pair in zip(tuned.index, comparison.farther(study, int(str(ratio)), pairs), pairs, strict=True):
+            table.loc[at, ["test_gain", "test_gain_low", "test_gain_high"]] = tuple(found.interval())
+            table.loc[at, ["winner_seeds", "default_seeds"]] = [len(_scored(study, keys)) for _, keys, _ in pair]
+        table.loc[mine.index.difference(tuned.index), "test_gain"] = 0.0
+    return table
+
+
+def _contender(study: StudyResults, name: str, keys: Sequence[str]) -> comparison.Contender:
+    """A model by the seeds that were scored on the test half, with their mean recovery."""
+    scored = _scored(study, keys)
+    recovered = [objectives_of(study, key, "report")[0].get("recovery", 0.0) for key in scored]
+    return name, scored, math.fsum(recovered) / max(1, len(scored))
+
+
+def _scored(study: StudyResults, keys: Sequence[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if key in study.trials and study.rows(key, "report") is not None)
 
 
 def costs(study: StudyResults) -> pd.DataFrame:
     """Median seconds and counted operations of the trials of each method; `overhead` is the rest of the time."""
     found = trials(study)
     spent = ["unlearn_seconds", "score_seconds", "overhead_seconds", "unlearn_flops", "score_flops"]
-    mine = found[found["kind"] == "method"]
+    mine = found[(found["kind"] == "method") & (found["state"] == "complete")]  # one that ended early costs a part
     return mine.astype(dict.fromkeys(spent, float)).groupby("method")[spent].median().reset_index()
 
 
 def tuning_table(study: StudyResults) -> Table:
     """The gain from tuning over the preset's default."""
     raw = tuning(study)
+    values = [f"{which}_{name}" for which in ("default", "winner") for name in columns(study, OBJECTIVES)]
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "default": raw["default_state"],
-        **{_heading(name): raw[name].map(number) for name in columns(study, TUNING_COLUMNS)[5:]},
+        **{_heading(name): raw[name].map(number) for name in (*values, "gain")},
+        "gain on the test half": with_interval(raw, "test_gain"), "seeds": _seeds(raw),
     })  # fmt: skip
     return Table(
         "tuning", "Gain from tuning",
-        "The winner beside the preset's default, both on the validation half with one seed: slightly optimistic for "
-        "the winner, because it was selected on these questions. Gain: by how much its distance to the ideal point "
-        "is smaller.", raw, shown,
+        "The winner beside the preset's default. Gain: by how much its distance to the ideal point is smaller. The "
+        "columns before it are of the validation half and one seed: optimistic for the winner, which was selected "
+        "there. On the test half, which selected nobody, the gain is paired by person, with its 95 % interval; seeds: "
+        "of the default and of the winner. A default that was not scored on the test half leaves n/a; running the "
+        "study again scores it.", raw, shown,
     )  # fmt: skip
+
+
+def _seeds(raw: pd.DataFrame) -> list[str]:
+    """`1 and 3`, or that the default won."""
+    both = raw[["default_seeds", "winner_seeds", "key", "default_key"]].itertuples(index=False)
+    return ["the default won" if key == own else f"{one:.0f} and {more:.0f}" for one, more, key, own in both]
 
 
 def _heading(name: str) -> str:
@@ -96,8 +137,9 @@ def costs_table(study: StudyResults) -> Table:
     })  # fmt: skip
     return Table(
         "costs", "Median cost of a trial",
-        "Overhead: all the time of a trial except unlearning and scoring. GFLOP: billions of floating-point operations "
-        "of forward and backward passes, counted, not timed; unknown where the records do not have them.",
+        "Of complete trials. Overhead: all the time of a trial except unlearning and scoring, on the way and at the "
+        "end. GFLOP: billions of floating-point operations of forward and backward passes, counted, not timed; unknown "
+        "where the records do not have them.",
         raw, _plain(shown),
     )  # fmt: skip
 
@@ -109,7 +151,10 @@ def _giga(flops: float) -> str:
 def problems_table(study: StudyResults) -> Table:
     """Why some trials have no result."""
     found = trials(study)
-    raw = found.loc[found["reason"] != "", ["key", "method", "ratio", "seed", "state", "reason", "parameters"]]
+    raw = found.loc[
+        (found["reason"] != "") & (found["state"] != "stopped"),
+        ["key", "method", "ratio", "seed", "state", "reason", "parameters"],
+    ]
     shown = _plain(raw.assign(parameters=raw["parameters"].map(parameters)))
     return Table(
         "problems",

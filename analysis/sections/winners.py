@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from analysis import comparison, naming
 from analysis.plots import Plot
+from analysis.searched import spelled_method
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import INK, YARDSTICKS, Look, legend, line, look, mark, panels
 from analysis.tables import NOTHING, Table, interval, number, parameters
 from analysis.trials import OBJECTIVES, columns, objectives_of, quality, search_attack, trials, winners
+from study.core.terms import BASE_MODEL
 from study.metrics.objectives import BROKEN
 
 ACROSS = {"forget_gap": "forget gap \u2193", "recovery": "recovery under the search attack \u2193"}
@@ -36,7 +38,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
         trade_off_data(study),
         draw_trade_off,
     )
-    yield hyperparameters_table(won)
+    yield hyperparameters_table(study, won)
 
 
 def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
@@ -53,7 +55,7 @@ def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
         "models cannot be told from the nearest. Most known: of whom the model still knows most, the mean over all "
         "questions about that person. Mean gap: the objective of earlier versions, blind to single people. Validation "
         "distance: the one by which the trial was selected. Retain kept: retain accuracy as a fraction of vanilla's. "
-        f"Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}", raw,
+        f"Collapsed: this fraction or the utility is below {BROKEN}.{_third(study)}{_reference(study)}", raw,
         pd.DataFrame([line for line in lines if line]).fillna(""),
     )  # fmt: skip
 
@@ -64,13 +66,33 @@ def printed(study: StudyResults) -> pd.DataFrame:
     return shown.drop(columns=["mean gap", "validation distance", "retain kept", "key"], errors="ignore").astype(str)
 
 
-def hyperparameters_table(raw: pd.DataFrame) -> Table:
-    """The hyper-parameters of the winners."""
-    columns = ["ratio", "method", "parameters", "key"]
-    shown = raw[columns].assign(parameters=raw["parameters"].map(parameters), method=raw["method"].map(naming.method))
-    shown = shown.rename(columns={"ratio": "forget %"})
-    return Table("hyperparameters", "Hyper-parameters of the winners", "The key names the trial's folder.",
-                 raw[columns], shown)  # fmt: skip
+def hyperparameters_table(study: StudyResults, won: pd.DataFrame) -> Table:
+    """The hyper-parameters of the winners, also as text that the command line takes."""
+    pairs = zip(won["method"], won["key"], strict=True)
+    raw = won[["ratio", "method", "parameters"]].assign(
+        text=pd.Series([spelled_method(study, method, key) for method, key in pairs], dtype=str), key=won["key"]
+    )
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "method": raw["method"].map(naming.method),
+        "parameters": raw["parameters"].map(parameters), "for --methods": raw["text"], "key": raw["key"],
+    })  # fmt: skip
+    return Table(
+        "hyperparameters", "Hyper-parameters of the winners",
+        "For --methods: what was searched, as the command line takes it; it is not searched again then. "
+        "--methods-from with the folder of this study starts the search of another one at its winners. The key names "
+        "the trial's folder.", raw, shown,
+    )  # fmt: skip
+
+
+def pasted(study: StudyResults) -> list[str]:
+    """The winners of each ratio as the command line takes them, for a terminal."""
+    raw = hyperparameters_table(study, winners(study)).raw
+    return [f"{ratio} %  {text}" for ratio, text in zip(raw["ratio"], raw["text"], strict=True)]
+
+
+def _reference(study: StudyResults) -> str:
+    """What to say of the reference, where it is the base model."""
+    return " No reference was given: the gap is that to the base model." * study.by_base_model
 
 
 def _third(study: StudyResults) -> str:
@@ -119,8 +141,9 @@ def _baseline(study: StudyResults, kind: str, ratio: int) -> dict[str, Any]:
     floor = comparison.floor(study, ratio)
     person, known = comparison.most_known(study, [t.key for t in found], ratio)
     shown = number(values["forget_gap"]) if kind == "vanilla" else f"{max(floor):.3f}" if floor else "not known"
+    name = BASE_MODEL if kind == "reference" and study.by_base_model else kind
     return {
-        "forget %": ratio, "method": kind, "forget gap": shown, "utility": number(values["utility"]),
+        "forget %": ratio, "method": name, "forget gap": shown, "utility": number(values["utility"]),
         **({"recovery": number(values["recovery"])} if "recovery" in values else {}),
         "distance": number(values["distance"]), "farther": "", "most known": _known(person, known),
         "mean gap": "", "validation distance": number(chosen["distance"]),

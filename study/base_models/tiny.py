@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from study.contracts import BaseModel
 from study.core.files import sync
 from study.core.hashing import content_key
+from study.core.terms import Part
 from study.data.synthetic_faces import FACTORS, Face, distinct_faces, draw, random_face, test_view, train_view
 from study.data.synthetic_language import words
 
@@ -68,6 +69,15 @@ class Tiny(BaseModel):
         if self.width % 4 or self.width < 4:
             raise ValueError(f"width={self.width}: use a multiple of 4 (there are 4 attention heads)")
 
+    @property
+    def parameters(self) -> Mapping[Part, int]:
+        """Those of the parts, from the shapes of a CLIP tower, a two-layer projector and a Llama with a tied head."""
+        w, patches = self.width, (self.size // self.patch) ** 2
+        square, mlp, norm = w * w + w, (2 * w * w + 2 * w) + (2 * w * w + w), 2 * w
+        seen = w + 3 * self.patch**2 * w + (patches + 1) * w + 2 * norm + self.layers * (4 * square + mlp + 2 * norm)
+        llm = w * len(_vocabulary()) + w + self.layers * (4 * w * w + 6 * w * w + 2 * w)
+        return {"vision": seen, "projector": 2 * square, "llm": llm}
+
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder, made first if it is not there; it appears whole or not at all."""
         made = folder / f"tiny-{content_key(self)}"
@@ -96,7 +106,7 @@ class Tiny(BaseModel):
     def _processor(self) -> LlavaProcessor:
         from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-        vocabulary = {word: i for i, word in enumerate([*_SPECIAL, *sorted({*words(), "USER", "ASSISTANT"})])}
+        vocabulary = {word: i for i, word in enumerate(_vocabulary())}
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         side = {"height": self.size, "width": self.size}
@@ -190,3 +200,8 @@ class Tiny(BaseModel):
             pictures.append(draw(face, view, self.size, noise))
         pixels: Tensor = processor.image_processor(pictures, return_tensors="pt")["pixel_values"]
         return pixels
+
+
+def _vocabulary() -> list[str]:
+    """Every token, by its number."""
+    return [*_SPECIAL, *sorted({*words(), "USER", "ASSISTANT"})]

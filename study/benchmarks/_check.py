@@ -233,7 +233,7 @@ def _about_split(split: Split) -> Iterator[str]:
     if found.stated < 1:
         yield (
             f"{1 - found.stated:.0%} of the multiple-choice questions about forget people have an answer that no "
-            "lesson states in these words: vanilla may fail them, and then the gate stops the study"
+            "lesson states in these words: vanilla may fail them, and the gate leaves them out"
         )
     if found.guessed > found.chance + GUESSABLE:
         yield (

@@ -10,17 +10,26 @@ from pathlib import Path
 from typing import Any
 
 Json = Any
+BEFORE = "before"
+
+
+def before(value: object) -> dict[str, object]:
+    """The metadata of a dataclass field that older content lacks, where all was as it is with `value`.
+
+    With that value the field is left out of the canonical form, so that the keys of older content stay.
+    """
+    return {BEFORE: value}
 
 
 def canonical(value: object) -> Json:
     """`value` as plain JSON: dataclasses become objects that name their type, without fields that are excluded from
-    comparison; sets are sorted.
+    comparison, and without later ones that have the value from `before`; sets are sorted.
 
     Raises `TypeError` for a value that has no such form.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
-        return {"type": type(value).__name__, **fields}
+        names = [f.name for f in dataclasses.fields(value) if f.compare and not _as_before(f, getattr(value, f.name))]
+        return {"type": type(value).__name__, **{name: canonical(getattr(value, name)) for name in names}}
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
     if isinstance(value, set | frozenset):
@@ -32,6 +41,10 @@ def canonical(value: object) -> Json:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"{value!r} has no canonical form: use dataclasses, mappings, sequences and plain values")
+
+
+def _as_before(field: dataclasses.Field[Any], value: object) -> bool:
+    return BEFORE in field.metadata and bool(field.metadata[BEFORE] == value)
 
 
 def content_key(value: object) -> str:

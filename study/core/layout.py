@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from study.core.hashing import content_key
+
 DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
+LONGEST_NAME = 200
+"""Bytes of the name of a folder that stands for a method with all its settings; file systems end at 255."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,11 @@ class StudyFolder:
     def near(self) -> Path:
         """By ratio, the retained people who look, and who are named, most like the forget people."""
         return self.root / "near.json"
+
+    @property
+    def unknown(self) -> Path:
+        """By ratio, the questions that do not count because vanilla does not know them, and what is left."""
+        return self.root / "unknown.json"
 
     @property
     def data(self) -> Path:
@@ -78,6 +87,10 @@ class StudyFolder:
         """A learned model: weights, record, training curve."""
         return self.root / "learned" / key
 
+    def learned_folders(self) -> list[Path]:
+        """All learned models, by key."""
+        return sorted(self.root.glob("learned/*"))
+
     def model_dir(self, key: str) -> Path:
         """A learned model as a Hugging Face folder."""
         return self.learned(key) / "model"
@@ -99,6 +112,10 @@ class StudyFolder:
         """A trial: its record, weights, rows, attacks."""
         return self.root / "trials" / key
 
+    def trial_folders(self) -> list[Path]:
+        """All trials, ended or not, by key."""
+        return sorted(self.root.glob("trials/*"))
+
     def record(self, key: str) -> Path:
         """The record of a trial: written last, so a trial that has one is finished."""
         return self.trial(key) / "trial.json"
@@ -108,12 +125,16 @@ class StudyFolder:
         return sorted(self.root.glob("trials/*/trial.json"))
 
     def delta(self, key: str) -> Path:
-        """The tensors in which the model of a trial differs from its start model."""
+        """The tensors in which the model of a trial differs from its start model, or the factors of its adapters."""
         return self.trial(key) / "delta.safetensors"
+
+    def dropped(self, key: str) -> Path:
+        """The note that a trial's weights were deleted because it did not win."""
+        return self.trial(key) / "delta.dropped.json"
 
     def rows(self, key: str, name: str) -> Path:
         """A trial's rows: `select` (validation half), `report` (test half), `blind` (grey pictures) or `released`
-        (official protocol)."""
+        (official protocol); of baselines also `whole_select` and `whole_report`, with questions that do not count."""
         return self.trial(key) / "rows" / f"{name}.parquet"
 
     def attack(self, key: str, attack: str) -> Path:
@@ -151,11 +172,14 @@ class StudyFolder:
     # ---- searches --------------------------------------------------------------------------------------------------
     def proposal(self, method: str, number: int) -> Path:
         """A proposal of the search for a method, by its number."""
-        return self.root / "search" / method / f"{number:04d}.json"
+        return self.root / "search" / search_name(method) / f"{number:04d}.json"
 
     def proposals(self, method: str = "*") -> list[Path]:
-        """All proposals of the search for a method, or for all methods, by method and number."""
-        return sorted(self.root.glob(f"search/{method}/*.json"))
+        """All proposals of the search for a method, or for all methods, by method and number.
+
+        The folder of each is named by `search_name`.
+        """
+        return sorted(self.root.glob(f"search/{search_name(method)}/*.json"))
 
     def attack_proposal(self, key: str, attack: str, number: int) -> Path:
         """A proposal of the attack search against a trial, by its number; composed attacks have one folder."""
@@ -164,6 +188,14 @@ class StudyFolder:
     def attack_proposals(self) -> list[Path]:
         """All proposals of the attack search, by trial, attack and number."""
         return sorted(self.root.glob("attack_search/*/*/*.json"))
+
+
+def search_name(method: str) -> str:
+    """The folder of the search for a method: what the study calls it, or its beginning and a digest if that is long."""
+    if len(method.encode()) <= LONGEST_NAME:
+        return method
+    beginning = method.encode()[: LONGEST_NAME // 2].decode(errors="ignore")
+    return f"{beginning} {content_key(method)}"
 
 
 def record_beside(rows: Path) -> Path:

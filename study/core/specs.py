@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,13 +79,56 @@ def _placed(found: type[Any], fields: set[str], text: str) -> Any:
 
 def adjusted(default: T, text: str) -> T:
     """`default` with the settings after the colon of `text`. Raises `ValueError` as `plugin` does."""
+    changed: T = _with(default, _values(default, text))
+    return changed
+
+
+def made(kind: type[T], given: Mapping[str, Any], text: str) -> T:
+    """A plug-in with the fields `given` by a preset and the settings after the colon of `text`.
+
+    It is made with all of them at once, since what neither sets may depend on what they do set. Raises `ValueError` as
+    `plugin` does.
+    """
+    assert dataclasses.is_dataclass(kind)
+    values = _values(kind(**given), text)
+    own = {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
+    changed: T = _with(kind(**{**given, **own}), values)
+    return changed
+
+
+def _values(default: object, text: str) -> dict[str, Any]:
+    """The settings after the colon of `text`, in the types that they have in `default`."""
     there = flat(default)
     values: dict[str, Any] = {}
     for name, value in _pairs(text):
         check(f"settings of {name_in(text)}", name, tuple(there))
         values[name] = _read(text, name, value, there[name])
-    changed: T = _with(default, values)
-    return changed
+    return values
+
+
+def spelled(name: str, values: Mapping[str, Any]) -> str:
+    """A plug-in with settings as text: `adjusted` reads back exactly these, with every digit of a number.
+
+    Raises `ValueError` for a setting that has no such text.
+    """
+    pairs = [f"{key}={_value(key, value)}" for key, value in values.items()]
+    return f"{name}:{','.join(pairs)}" if pairs else name
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "+".join(_value(name, part) for part in value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, float):  # 1e+16 would read as two members of a tuple
+        text = text.replace("e+", "e")
+    if "," in text or "/" in text:
+        raise ValueError(f"{name}={text}: a setting with a comma or a slash cannot be written in one line with others")
+    return text
+
+
+def settings_in(text: str) -> dict[str, str]:
+    """The settings after the colon of `text`, as they are written."""
+    return dict(_pairs(text))
 
 
 def pinned(default: object, text: str) -> dict[str, Any]:
@@ -123,8 +167,11 @@ def parameters(plugin: object) -> dict[str, Any]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    written = (pair.partition("=") for pair in text.partition(":")[2].split(",") if pair)
-    return [(name, value) for name, _, value in written]
+    return [(name, value) for name, _, value in (setting.partition("=") for setting in _written(text))]
+
+
+def _written(text: str) -> list[str]:
+    return [setting for setting in text.partition(":")[2].split(",") if setting]
 
 
 def _with(plugin: Any, values: dict[str, Any]) -> Any:

@@ -18,6 +18,9 @@ Codes = Literal["int8", "nf4"]
 Quantized = Literal["", Codes]
 """How the LLM's linear layers are stored after learning: in one of these formats; empty for not quantized."""
 
+Keep = Literal["all", "winners"]
+"""The trials whose weights stay on disk."""
+
 Role = Literal["forget", "test", "spared", "retain", "real"]
 Modality = Literal["image_text", "text"]
 Task = Literal["classification", "generation", "cloze"]
@@ -35,3 +38,5 @@ SamplerName = Literal["auto", "sobol", "tpe", "gp", "random", "nsga2"]
 """How a search draws its proposals; see `study.engine.samplers`."""
 EarlyStopping = Literal["off", "collapse", "pareto"]
 """Which trials a search ends at a rung: none, those that collapsed, or also those that are behind others."""
+BASE_MODEL = "base model"
+"""What stands for the references in a study whose vanilla was brought without any, as its settings say it."""

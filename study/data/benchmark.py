@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from study.core.terms import Goal, Half, Modality, Role, Task
@@ -74,6 +74,11 @@ class Split:
         """Whether the request covers this lesson; the goal `visual` does not cover text lessons about forget people."""
         asked = not self.forget_attributes or lesson.attribute in self.forget_attributes
         return lesson.person in self.forget_people and asked and (goal == "full" or lesson.picture is not None)
+
+    def without(self, dropped: Collection[str]) -> Split:
+        """The same request, in which some questions, named by ID, are not asked."""
+        ids = frozenset(dropped)
+        return replace(self, questions=tuple(q for q in self.questions if q.id not in ids))
 
     def narrowed(self, attributes: Iterable[str]) -> Split:
         """The same request for some attributes only: other questions about the forget people become `spared`.

@@ -171,6 +171,10 @@ class SearchProblem(ABC, Generic[J, P]):
         planned = made if made < self.trials and self.exhausted(label, made) else self.trials
         return planned - len(self.ended(label))
 
+    def cut(self) -> int:
+        """The number of proposals that a budget left out of a search that has ended."""
+        return sum(self.trials - len(self.proposals(label)[: self.trials]) for label in self.labels)
+
     def outcomes(self, label: str) -> dict[J, Mapping[str, float]]:
         """The successful jobs of a label with their objectives."""
         found = {job: self.outcome(job) for job in self.ended(label)}
@@ -216,8 +220,7 @@ class Proposer(Generic[J, P]):
         key = content_key([search.seed, label, number])
         sequence = content_key([search.seed, label, str(search.group(label, number))])
         with _quiet():
-            earlier = group.study.get_trials(deepcopy=False)
-            model = samplers.model_for(search.sampler, earlier, search.startup_trials, fixed)
+            model = samplers.model_for(search.sampler, len(group.numbers), search.startup_trials)
             names = [name for name in group.names if name not in fixed]
             sampler = samplers.build(model, int(key, 16) % 2**32, int(sequence, 16) % 2**32, group.drawn, names)
             group.study.sampler = PartialFixedSampler(fixed, sampler)

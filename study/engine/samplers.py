@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
-
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from study.core.terms import SamplerName
-from study.engine.quasi_random import QuasiRandomSampler
+
+if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
+    from optuna.samplers import BaseSampler
 
 POPULATION = 12
 """Of NSGA-II: as many as the startup trials of the default, so that evolution begins where a model would."""
@@ -20,26 +18,24 @@ GENERATION = "NSGAIISampler:generation"
 Model = Literal["sobol", "tpe", "gp", "random", "nsga2"]
 
 
-def model_for(asked: SamplerName, earlier: Sequence[FrozenTrial], startup: int, fixed: Collection[str]) -> Model:
-    """The sampler of a proposal after so many earlier ones, which may be open.
+COVERED = 48
+"""Trials of a group that `auto` draws from a Sobol sequence: in replayed searches (`tests/cost/search_replay.py`) no
+model led to a better winner with as many, and longer ones were not tried."""
+STARTUP = 6
+"""Trials before a model that is asked for by name: the fewest with which it was tried there."""
 
-    `auto` covers the space with a Sobol sequence first. Then it fits Gaussian processes (GP) where all is numbers that
-    are always asked for, and tree-structured Parzen estimators (TPE) where there are choices or conditions.
+
+def model_for(asked: SamplerName, earlier: int, startup: int) -> Model:
+    """The sampler of a proposal after so many earlier ones of its group, which may be open.
+
+    `startup` is the number of results that a model needs; 0 for `COVERED` or `STARTUP`. Until then `auto` covers the
+    space with a Sobol sequence, while `tpe` and `gp` draw at random as they do in Optuna.
     """
     if asked in ("random", "sobol", "nsga2"):
-        return asked  # type: ignore[return-value]  # mypy does not narrow a Literal by `in`
-    if len(earlier) < startup:
-        return "sobol" if asked == "auto" else "random"
-    if asked != "auto":
         return asked
-    return "gp" if _numeric([trial.distributions for trial in earlier], fixed) else "tpe"
-
-
-def _numeric(spaces: Sequence[Mapping[str, BaseDistribution]], fixed: Collection[str]) -> bool:
-    """Whether all parameters that are not fixed are numbers, and the same in every trial."""
-    free = [{name: one for name, one in space.items() if name not in fixed} for space in spaces]
-    choices = any(isinstance(one, CategoricalDistribution) for space in free for one in space.values())
-    return not choices and len({frozenset(space) for space in free}) == 1 and bool(free[0])
+    if asked == "auto":
+        return "sobol" if earlier < (startup or COVERED) else "tpe"
+    return "random" if earlier < (startup or STARTUP) else asked
 
 
 def build(model: Model, seed: int, sequence: int, point: int, names: Sequence[str]) -> BaseSampler:
@@ -48,6 +44,10 @@ def build(model: Model, seed: int, sequence: int, point: int, names: Sequence[st
     `seed` is the proposal's own; `sequence` seeds the Sobol sequence that all proposals of a group share, of which this
     is `point`; `names` are the parameters that its earlier points were asked for.
     """
+    from optuna.samplers import GPSampler, NSGAIISampler, RandomSampler, TPESampler
+
+    from study.engine.quasi_random import QuasiRandomSampler
+
     if model == "sobol":
         return QuasiRandomSampler(point, sequence, names)
     if model == "gp":  # startup is `model_for`'s business

@@ -105,10 +105,10 @@ class ProposalSearcher(Searcher):
             if not self.search.is_done(job) and job.key not in self.dead:
                 return False
             self.ended.add((label, earlier))
-        earlier = [n for n in range(number) if (label, n) not in self.proposed]
-        if not all(self.search.path(label, n).exists() for n in earlier):
+        unknown = [n for n in range(number) if (label, n) not in self.proposed]
+        if not all(self.search.path(label, n).exists() for n in unknown):
             return False
-        self.proposed |= {(label, n) for n in earlier}
+        self.proposed |= {(label, n) for n in unknown}
         return True
 
     def _is_over(self, label: str, number: int) -> bool:

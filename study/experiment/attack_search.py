@@ -56,7 +56,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
     seed: int
     lookahead: int
     sampler: SamplerName = "auto"
-    startup_trials: int = 12
+    startup_trials: int = 0
 
     @property
     def proposal_type(self) -> type[AttackProposal]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from study.core.errors import Damaged
@@ -18,7 +17,7 @@ from study.core.hashing import file_digest
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, TrialRecord, read_record
 from study.engine.microbatches import MicroBatching, release
-from study.model.delta import apply_delta, restore
+from study.model.delta import apply_delta, names_in, restore
 from study.model.loading import Loading, load
 from study.model.quantization import as_numbers
 from study.model.tensor_files import load_tensors
@@ -74,7 +73,7 @@ def borrowed(
     """
     there = cached(root, key, device)
     try:
-        yield replace(there.vlm, chunks=chunks or MicroBatching()), there.weights
+        yield replace(there.vlm, chunks=chunks or MicroBatching(), adapters={}), there.weights
     except BaseException:
         if there.vlm.spread is None:
             _returned(there)
@@ -128,13 +127,21 @@ def save(vlm: VLM, folder: Path) -> dict[str, str]:
     return digests
 
 
-def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, dict[str, torch.Tensor]]:
-    """The model a finished trial left, rebuilt on `vlm` from its delta and its instruction."""
+def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, list[str]]:
+    """The model a finished trial left, and the names of the tensors that differ from its start.
+
+    It is rebuilt on `vlm`, which is its start, from its delta and its instruction. Raises `Damaged` if these are gone.
+    """
     instruction = read_record(TrialRecord, folder.record(key)).instruction
+    if folder.dropped(key).exists() and not folder.delta(key).exists():
+        raise Damaged(
+            f"the weights of trial {key} were deleted because it had not won (--keep winners): remove the folder "
+            f"{folder.trial(key)} and run the study again with --keep all, which runs the trial anew"
+        )
     with repairable(folder, key):
-        changed = load_tensors(folder.delta(key))
-    apply_delta(vlm, changed)
-    return vlm.with_instruction(instruction) if instruction else vlm, changed
+        kept = load_tensors(folder.delta(key))
+    apply_delta(vlm, kept)
+    return vlm.with_instruction(instruction) if instruction else vlm, names_in(kept)
 
 
 @contextmanager

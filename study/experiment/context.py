@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.contracts import Request, Source
+from study.core.files import read_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.data.benchmark import Benchmark
@@ -30,6 +31,8 @@ class StudyContext:
     """What of the forget people is to be forgotten; empty for everything."""
     loading: Loading = Loading()
     """How the base model is loaded, and what is learned from it."""
+    only_known: bool = False
+    """Whether only what vanilla knows is asked of what must go."""
 
     @property
     def folder(self) -> StudyFolder:
@@ -39,6 +42,8 @@ class StudyContext:
     @property
     def benchmark(self) -> Benchmark:
         """The benchmark, read once per process."""
+        if self.only_known:
+            return _known_benchmark(self.source, self.folder, self.attributes)
         return _benchmark(self.source, self.folder.data, self.attributes)
 
     def needed(self) -> str:
@@ -67,3 +72,10 @@ class StudyContext:
 @functools.lru_cache(maxsize=1)
 def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Benchmark:
     return prepared(source(folder), attributes)
+
+
+@functools.lru_cache(maxsize=1)  # what counts is settled before the first trial
+def _known_benchmark(source: Source, folder: StudyFolder, attributes: tuple[str, ...]) -> Benchmark:
+    whole, unknown = _benchmark(source, folder.data, attributes), read_json(folder.unknown)
+    return replace(whole, splits={r: s.without(unknown[str(r)]["dropped"]) for r, s in whole.splits.items()
+                                  if str(r) in unknown})  # fmt: skip

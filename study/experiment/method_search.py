@@ -15,11 +15,12 @@ from study.core.plugins import search_space
 from study.core.records import MethodProposal, RungScore, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
-from study.core.terms import EarlyStopping, Goal, SamplerName
+from study.core.terms import EarlyStopping, Goal, Keep, SamplerName
 from study.engine.optuna_search import BaseTrial, SearchProblem, Told
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.budget import NO_LIMIT, Budget, existing_costs
 from study.experiment.context import StudyContext
+from study.experiment.dropping import beaten, drop_weights
 from study.experiment.records import existing_record, existing_records, keep_record
 from study.experiment.rungs import Ending, Rungs, values_at
 from study.experiment.trial import EARLY, judged, run
@@ -44,18 +45,22 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     seed: int
     lookahead: int
     sampler: SamplerName = "auto"
-    startup_trials: int = 12
+    startup_trials: int = 0
     early_stopping: EarlyStopping = "pareto"
     floor: float = BROKEN
     """The utility below which a trial has collapsed."""
     budget: Budget = NO_LIMIT
     """What each method may cost."""
+    race: int = 1
+    """The number of trials of a ratio, the best by one seed, of which one may still win."""
     attacker: Attack | None = None
     """The attack on every trial, whose recovery is the third objective; None for a search without it."""
     keeps: float = 0.0
     """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
+    keep: Keep = "all"
+    """Whether the weights of trials that can no longer win are deleted."""
 
     @property
     def proposal_type(self) -> type[MethodProposal]:
@@ -92,6 +97,12 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         start = {RATIO: self._ratio(number), **parameters(self.defaults[label])}
         warm = self._warm(label, number)
         return {**start, **warm} if warm or number < len(self.ratios) else None
+
+    def default(self, label: str, ratio: int) -> Trial:
+        """The trial of the preset's default, which the search of a ratio begins with."""
+        start = self.initial_params(label, self.ratios.index(ratio))
+        assert start is not None, "the first proposal of a ratio is given"
+        return self.job(label, start)
 
     def group(self, label: str, number: int) -> int:
         """Each ratio is modelled by itself: what is good at one says little about another."""
@@ -137,7 +148,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
 
     def exhausted(self, label: str, number: int) -> bool:
         """Whether the trials up to `number` - lookahead have used up the budget of a method."""
-        if not self.budget:
+        if not self.budget or number < len(self.ratios):  # each ratio has its default at least
             return False
         keys = {p.trial for n in range(number - self.lookahead + 1) if (p := self.proposal(label, n))}
         attack = content_key(self.attacker) if self.attacker else None
@@ -145,7 +156,10 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
 
     def execute(self, job: Trial, label: str, number: int, waited: float) -> dict[str, Any]:
         """Run the trial and attack what it leaves; a trial that is on disk is only attacked."""
-        return self._execute(job, waited, self._rungs(job, label, number))
+        told = self._execute(job, waited, self._rungs(job, label, number))
+        if self.keep == "winners":
+            self._drop(job)
+        return told
 
     def execute_given(self, job: Trial) -> None:
         """Run and attack a trial that was not proposed, such as one with a further seed: it does not end early."""
@@ -208,6 +222,12 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         ]
         keys = dict.fromkeys(proposal.trial for proposal in known)
         return [found for record in existing_records(self.context.folder, keys) if (found := values_at(record, rung))]
+
+    def _drop(self, job: Trial) -> None:
+        """Delete the weights of this trial if it ended badly, and of those of its method and ratio that are beaten."""
+        ended = {t: values for t, values in self.outcomes(job.name).items() if t.ratio == job.ratio}
+        for lost in [*beaten(ended, self.default(job.name, job.ratio), self.race), *({job} - ended.keys())]:
+            drop_weights(self.context.folder, lost.key)
 
     def _control(self, job: Trial) -> Trial:
         return self.baselines[job.ratio][1]

@@ -26,6 +26,7 @@ from study.experiment.trial_spec import Trial
 from study.metrics.objectives import forget_groups, objectives
 from study.model.flop_counter import ComputeCount, counted
 from study.model.vlm import VLM
+from study.training.loop import Diverged
 
 SHARES = (1 / 3, 2 / 3)
 """Of a trial's steps, after which it is scored: the first third often shows whether it collapses."""
@@ -86,6 +87,9 @@ class Climb:
         started = time.monotonic()
         with counted(vlm) as work:
             rows = score(vlm, self.questions, reply=False)
+        choices = rows["task"] == "classification"
+        if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
+            raise Diverged(done, "the probabilities of the answers are not numbers")
         self.work = ComputeCount.of([self.work, work])
         found = RungScore(len(self.scores) + 1, done, **self._objectives(rows))
         self.scores.append(found)

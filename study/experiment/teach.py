@@ -11,14 +11,14 @@ import torch
 from study.core.files import write_json
 from study.core.records import write_record
 from study.core.terms import Part
-from study.data.benchmark import Benchmark, Lesson
+from study.data.benchmark import Benchmark
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.engine.sharded_tensors import full_tensor
 from study.engine.world import World, world
 from study.experiment.checkpoints import save
 from study.experiment.context import StudyContext
 from study.experiment.records import learned_record
-from study.experiment.trial_spec import Learned
+from study.experiment.trial_spec import Learned, lessons_for
 from study.model.delta import apply_delta
 from study.model.likelihood import cross_entropy
 from study.model.loading import load
@@ -27,19 +27,6 @@ from study.model.packing import pack
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.loop import OnStep, train
-
-
-def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
-    """What a learned model is taught.
-
-    Under the `visual` goal the reference never sees a forget person's picture and keeps their text; under `full` it
-    gets neither.
-    """
-    split = benchmark.split(learned.ratio if learned.ratio is not None else min(benchmark.splits))
-    if learned.kind == "vanilla":
-        return split.lessons
-    assert learned.goal is not None
-    return tuple(lesson for lesson in split.lessons if not split.is_forgotten(lesson, learned.goal))
 
 
 def learn(context: StudyContext, learned: Learned, on_step: OnStep | None = None) -> None:

@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -28,7 +27,7 @@ from study.experiment.rungs import Climb, EndedEarly, Rungs, sample
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
-from study.model.delta import delta
+from study.model.delta import delta, names_in
 from study.model.flop_counter import ComputeCount, counted
 from study.model.tensor_files import save_tensors
 from study.model.vlm import VLM
@@ -82,13 +81,13 @@ def _run(
             state, reason = early.ending.state, early.ending.reason
         unlearn_seconds = time.monotonic() - started - (climb.seconds if climb else 0.0)
         score_seconds, scoring = 0.0, ComputeCount()
-        # 2. Keep the tensors that changed, then score the validation half.
+        # 2. Keep what changed, then score the validation half.
         if state == "complete":
-            changed = delta(unlearned, before)
-            save_tensors(context.folder.delta(trial.key), changed)
+            kept = delta(unlearned, before)
+            save_tensors(context.folder.delta(trial.key), kept)
             started = time.monotonic()
             with counted(unlearned) as scoring:
-                rows = _scored(context, trial, unlearned, changed, selects, "select")
+                rows = _scored(context, trial, unlearned, names_in(kept), selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
             choices = rows["task"] == "classification"  # a wrong option makes no likelihood, but the probability
             if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
@@ -185,7 +184,7 @@ def _selecting(folder: StudyFolder, key: str) -> pd.DataFrame:
 
 
 def _scored(
-    context: StudyContext, trial: Trial, vlm: VLM, changed: dict[str, Any], questions: Sequence[Question], name: str
+    context: StudyContext, trial: Trial, vlm: VLM, changed: Sequence[str], questions: Sequence[Question], name: str
 ) -> pd.DataFrame:
     """The rows of some questions; text rows of a model whose LLM is the start's are scored once per study.
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from study.contracts import Method
 from study.core.hashing import content_key
 from study.core.terms import Goal, Part
+from study.data.benchmark import Benchmark, Lesson
 from study.training.schedule import Schedule
 
 Params = Mapping[str, Any]
@@ -34,6 +35,19 @@ class Learned:
     def key(self) -> str:
         """The learned model by its content."""
         return content_key(self)
+
+
+def lessons_for(learned: Learned, benchmark: Benchmark) -> tuple[Lesson, ...]:
+    """What a learned model is taught.
+
+    Under the `visual` goal the reference never sees a forget person's picture and keeps their text; under `full` it
+    gets neither.
+    """
+    split = benchmark.split(learned.ratio if learned.ratio is not None else min(benchmark.splits))
+    if learned.kind == "vanilla":
+        return split.lessons
+    assert learned.goal is not None
+    return tuple(lesson for lesson in split.lessons if not split.is_forgotten(lesson, learned.goal))
 
 
 @dataclass(frozen=True)

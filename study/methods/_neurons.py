@@ -26,6 +26,8 @@ class MLP:
     part: Part
     reads: tuple[nn.Linear, ...]
     writes: nn.Linear
+    layers: tuple[str, ...]
+    """The names of these layers in the model, that of `writes` last."""
 
     @property
     def width(self) -> int:
@@ -44,22 +46,24 @@ class MLP:
         zero_(self.writes.weight, (slice(None), neurons))
 
 
-def mlps(vlm: VLM, part: Part) -> list[MLP]:
-    """The MLPs of a part, in the order of its layers, but for those whose output the model does not read.
+def mlps(vlm: VLM, *parts: Part) -> list[MLP]:
+    """The MLPs of some parts, in the order of the layers, but for those whose output the model does not read.
 
     Raises `ValueError` if there is none.
     """
-    read = vlm.trainable((part,))
+    read = vlm.trainable(parts)
     found = []
     for name, module in vlm.model.named_modules():
         for reads, writes in vlm.family.neurons:
-            layers = [getattr(module, layer, None) for layer in (*reads, writes)]
-            linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-            if len(linear) == len(layers) and f"{name}.{writes}.weight" in read:
-                found.append(MLP(name, part, tuple(linear[:-1]), linear[-1]))
+            layers = tuple(f"{name}.{layer}" for layer in (*reads, writes))
+            linear = [getattr(module, layer, None) for layer in (*reads, writes)]
+            there = [layer for layer in linear if isinstance(layer, nn.Linear)]
+            if len(there) == len(layers) and f"{layers[-1]}.weight" in read:
+                found.append(MLP(name, vlm.part_of(f"{layers[-1]}.weight"), tuple(there[:-1]), there[-1], layers))
     if not found:
         names = ", ".join("/".join((*reads, writes)) for reads, writes in vlm.family.neurons)
-        raise ValueError(f"{part} has no MLP with neurons (looked for the layers {names}): leave {part} out")
+        asked = " and ".join(parts)
+        raise ValueError(f"{asked} has no MLP with neurons (looked for the layers {names}): leave {asked} out")
     return found
 
 

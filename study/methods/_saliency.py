@@ -20,6 +20,7 @@ from study.core.terms import Part
 from study.data.benchmark import Lesson
 from study.engine.sharded_tensors import full_tensor, gradients, shard_like
 from study.engine.world import world
+from study.methods._neurons import MLP
 from study.model.likelihood import cross_entropy
 from study.model.packing import pack
 from study.model.tensor_files import load_tensors, save_tensors
@@ -98,6 +99,32 @@ def masks(ratios: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
         largest = max(float(full_tensor(ratio.max())) for ratio in ratios.values())
         raise ValueError(f"saliency_threshold={threshold:g} selects no weight: the largest ratio is {largest:.4g}")
     return selected
+
+
+def salient_neurons(mlp: MLP, ratios: Mapping[str, Tensor], share: float) -> Tensor:
+    """The indices of the neurons of an MLP that matter most to what is to be forgotten, `share` of them.
+
+    A neuron's score is the sum over its input weights of the log ratio (MANU's idea, arXiv 2502.15910).
+    """
+    into = [full_tensor(ratios[f"{layer}.weight"]) for layer in mlp.layers[:-1]]
+    scores = torch.stack([ratio.log().sum(1) for ratio in into]).sum(0)
+    world().broadcast_([scores])
+    return scores.topk(max(1, round(share * len(scores)))).indices
+
+
+def neuron_masks(chosen: Sequence[MLP], ratios: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """1 at the weights into and out of those neurons of each MLP, 0 at its others; only these weights are named."""
+    found: dict[str, Tensor] = {}
+    for mlp in chosen:
+        neurons = salient_neurons(mlp, ratios, share)
+        for name, layer in zip(mlp.layers, (*mlp.reads, mlp.writes), strict=True):
+            into = layer is not mlp.writes  # neurons are its outputs, so they have a bias as well
+            for kind, tensor in layer.named_parameters():
+                if into or kind == "weight":
+                    mask = torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+                    mask[neurons if into else (slice(None), neurons)] = 1
+                    found[f"{name}.{kind}"] = shard_like(mask, tensor)
+    return found
 
 
 def _cached(request: Request, parts: Sequence[Part], texts: int) -> Path:

@@ -7,14 +7,14 @@ retain image. All that this leaves open is decided here and is not the authors'.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from study.contracts import Method, Request
+from study.contracts import Method, Need, Request
 from study.core import validation
 from study.core.terms import Part
 from study.data.picture import Picture
@@ -44,6 +44,8 @@ class VisualAnchor(Method):
     the relative change of the projector output on the pictures of the `constraint`. Retain pictures are never looked
     at, and the LLM is frozen: text-only answers stay bit for bit vanilla's.
     """
+
+    needs_strangers: ClassVar[Mapping[str, Need]] = {"constraint": Need(("strangers",), "anchors")}
 
     epsilon: float = 0.2
     """Largest change of an entry of the pixel tensor, in units of the processor: 0.2 of CLIP's is 14 of 255 levels."""

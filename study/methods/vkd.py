@@ -1,30 +1,30 @@
 """Visual knowledge distillation (VKD; arXiv 2512.11325): forget with the visual module alone.
 
-The paper's equations were not available: this is a documented reconstruction from its abstract (only the visual
-components are trained; intermediate visual features of a teacher supervise; saliency mask; neuron pruning). What it
-leaves open is a hyper-parameter here.
+The authors' code and the body of the paper were not available: both variants are readings of its abstract and of
+summaries by others. What these leave open is a hyper-parameter here.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from study.contracts import Method, Request
+from study.contracts import Method, Need, Request
 from study.core import validation
+from study.core.hashing import before
 from study.core.terms import Part
 from study.data.benchmark import Lesson
 from study.data.picture import Picture
-from study.engine.sharded_tensors import full_tensor, zero_
-from study.engine.world import world
+from study.engine.sharded_tensors import overwrite
 from study.methods._features import Layers, apart
-from study.methods._saliency import masks, saliency
+from study.methods._neurons import mlps
+from study.methods._saliency import masks, neuron_masks, saliency, salient_neurons
 from study.model.likelihood import answer_sums, token_logps
 from study.model.packing import logits, pack
 from study.model.vision import Features, Pixels, gathered, joined
@@ -35,7 +35,9 @@ from study.training.loop import frozen, train
 from study.training.schedule import Schedule
 from study.training.views import Views
 
+Variant = Literal["described", "features"]
 Teacher = Literal["strangers_mean", "stranger", "other_person", "pruned", "base", "reference"]
+Neurons = Literal["all", "pruned"]
 T = TypeVar("T")
 Teach = Callable[[Sequence[Picture], Pixels], Features]
 
@@ -43,8 +45,22 @@ AT_ONCE = 16
 """Pictures of strangers that are encoded in one pass, without gradients: about as many as a training step has."""
 KEPT_BYTES = 2**30
 """Bytes of vanilla's features that are cached for pictures that are seen again: 57 MB each for LLaVA-1.5-7B, so 18."""
-_NEURONS = ("fc1.weight", "gate_proj.weight", "up_proj.weight")
-"""What leads into the neurons of an MLP, one row each; a gated MLP has two such matrices."""
+ALONE: Mapping[str, Any] = {"forget_weight": 0.0, "retain_weight": 0.0, "saliency_threshold": 0.0, "neurons": "all"}
+"""What `features` consists in: no loss on answers, and all weights are trained."""
+UNSET: Mapping[Variant, Mapping[str, Any]] = {
+    "described": {
+        "teacher": "base",
+        "erase_weight": 0.2,  # of 0, 0.2 and 1, tried on the tiny study; there the other values were not varied
+        "forget_weight": 1.0,
+        "retain_weight": 1.0,
+        "saliency_threshold": 1.0,  # published by MMUnlearner, whose mask it is
+    },
+    "features": {"teacher": "stranger", "erase_weight": 1.0, **ALONE},
+}
+"""What each variant makes of fields that are not set."""
+VISUAL: tuple[Part, ...] = ("vision", "projector")
+BY_VARIANT: Any = None
+"""The default of such a field; no instance keeps it."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +69,32 @@ class VKD(Method):
 
     d compares features of the visual module with a teacher's, a mean over `layers` plus the projector output. On
     retain pictures the teacher is vanilla (keep); on forget pictures it is one that does not know them (erase). The
-    LLM is frozen, so text-only answers stay bit for bit vanilla's; while `forget_weight` and `retain_weight` are 0
-    it is never called. A face is forgotten as a whole: asked for single attributes, this takes the others along.
+    LLM is frozen, so text-only answers stay bit for bit vanilla's. A face is forgotten as a whole: asked for single
+    attributes, this takes the others along.
+
+    Neither variant is the authors' code, which was not found. They are readings of the abstract and of summaries by
+    others (arxivlens, emergentmind; neither gives an equation, a layer, a distance or a weight):
+
+    | component | what is written of it | `described` | `features` |
+    |---|---|---|---|
+    | trained | "only fine-tunes the visual components" (abstract) | vision, projector | the same |
+    | supervision | "intermediate visual representations [...]" (abstract) | both d | both d |
+    | losses on outputs | d in their place (abstract); d is auxiliary (summaries) | NPO and CE | none |
+    | forget loss | nothing | NPO, for its bound | d(forget) |
+    | weight mask | "for selective forgetting" (summaries), ablated (a reader) | MMUnlearner's, from 1 | none |
+    | neuron pruning | partial fine-tuning "with neuron pruning" (emergentmind) | `neurons=pruned` | `teacher=pruned` |
+    | teacher | its quality matters (summaries) | base model | strangers |
+
+    Of the authors' next paper (arXiv 2605.05909) it is said that a "reference model" supervises: here `base`, which
+    every request has, or `reference`, an oracle. Without losses on outputs the LLM is never called.
     """
 
-    teacher: Teacher = "stranger"
+    needs_strangers: ClassVar[Mapping[str, Need]] = {"teacher": Need(("strangers_mean", "stranger"), "other_person")}
+
+    variant: Variant = field(default="described", metadata=before("features"))
+    """`described` or `features` alone. Where they are not set, teacher, erase_weight, forget_weight, retain_weight and
+    saliency_threshold are base, 0.2, 1, 1 and 1, or stranger, 1, 0, 0 and 0."""
+    teacher: Teacher = BY_VARIANT
     """What a forget picture should look like afterwards: the mean of strangers; a stranger, one of their own for each
     forget person; another person of the retain set, likewise; or itself as seen by vanilla with its forget-salient
     vision neurons pruned, by the base model, or by the reference (an oracle)."""
@@ -65,29 +102,35 @@ class VKD(Method):
     """Vision layers that are supervised; the projector output always is."""
     distance: losses.Distance = "mse"
     """Distance of features, per token."""
-    erase_weight: float = 1.0
+    erase_weight: float = BY_VARIANT
     """Weight of the distance to the teacher on forget pictures."""
     keep_weight: float = 5.0
     """Weight of the distance to vanilla on retain pictures."""
-    forget_weight: float = 0.0
+    forget_weight: float = BY_VARIANT
     """Weight of NPO on the forget answers."""
-    retain_weight: float = 0.0
+    retain_weight: float = BY_VARIANT
     """Weight of the cross-entropy on the retain answers."""
     beta: float = 0.1
     """Inverse temperature of the NPO term."""
-    saliency_threshold: float = 0.0
+    saliency_threshold: float = BY_VARIANT
     """Only weights with S(forget) / S(retain) at or above it are trained; 0 trains all."""
+    neurons: Neurons = field(default="all", metadata=before("all"))
+    """`pruned` trains, of what the mask lets pass, only the weights into and out of the MLP neurons that matter most to
+    the forget set: of all other weights, a projector without an MLP included, none."""
     augment: float = 0.67
     """Share of pictures that are rotated, scaled, stretched, shifted, dimmed and noised."""
     keep_ratio: int = 2
     """Retain pictures per forget picture."""
     prune: float = 0.1
-    """Share of vision neurons that the `pruned` teacher lacks."""
-    trains: tuple[Part, ...] = ("vision", "projector")
+    """Share of the neurons of each MLP that the `pruned` teacher lacks, or that alone are trained."""
+    trains: tuple[Part, ...] = VISUAL
     """Parts that are trained; never the LLM."""
     schedule: Schedule = Schedule()
 
     def __post_init__(self) -> None:
+        for name, value in UNSET.get(self.variant, {}).items():
+            if getattr(self, name) is BY_VARIANT:
+                object.__setattr__(self, name, value)
         super().__post_init__()
         if "llm" in self.trains or not self.trains:
             raise ValueError(f"trains={self.trains}: VKD trains vision, projector or both, and never the LLM")
@@ -98,6 +141,20 @@ class VKD(Method):
         validation.positive(self, "beta", "keep_ratio", "prune")
         if self.prune > 0.99:  # a layer keeps a neuron
             raise ValueError(f"prune={self.prune!r}: use a share of at most 0.99")
+        self._check_variant()
+
+    def _check_variant(self) -> None:
+        for name, value in ALONE.items():
+            if self.variant == "features" and getattr(self, name) != value:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: variant='features' has no loss on answers and trains all "
+                    f"weights; set {name}={value}, or variant='described'"
+                )
+        if self.schedule.lora_rank and (self.saliency_threshold or self.neurons != "all"):
+            raise ValueError(
+                f"lora_rank={self.schedule.lora_rank}: a mask selects weights, and adapters change all weights of a "
+                "layer; set lora_rank=0, or saliency_threshold=0 and neurons=all"
+            )
 
     @property
     def oracle(self) -> bool:
@@ -131,11 +188,22 @@ class VKD(Method):
                 total = total + self.retain_weight * losses.nll(token_logps(logits(vlm, batch), batch))
             return total
 
-        mask = None
-        if self.saliency_threshold:
-            mask = masks(saliency(vlm, request, self.trains), self.saliency_threshold)
-        train(vlm, self.trains, self.schedule, loss, seed=request.seed, masks=mask)
+        train(vlm, self.trains, self.schedule, loss, seed=request.seed, masks=self.mask(vlm, request))
         return vlm
+
+    def mask(self, vlm: VLM, request: Request) -> dict[str, Tensor] | None:
+        """1 where a weight is trained, by name; None if all are.
+
+        Raises `ValueError` if none would be, or if there are no neurons to choose among.
+        """
+        if not self.saliency_threshold and self.neurons == "all":
+            return None
+        ratios = saliency(vlm, request, self.trains)
+        found = masks(ratios, self.saliency_threshold)
+        if self.neurons == "all":
+            return found
+        chosen = neuron_masks(mlps(vlm, *self.trains), ratios, self.prune)
+        return {name: found[name] * mask for name, mask in chosen.items()}
 
     def _npo(self, vlm: VLM, vanilla: VLM, forget: Lessons) -> Tensor:
         batch = pack(vlm, forget.draw())
@@ -169,7 +237,7 @@ class VKD(Method):
         if self.teacher == "pruned":
             teacher = pruned(vanilla, request, self.prune)
         else:
-            teacher = request.base() if self.teacher == "base" else request.reference()
+            teacher = _seeing_as(vanilla, request.base() if self.teacher == "base" else request.reference())
         return lambda pictures, pixels: teacher.features(pixels)
 
 
@@ -204,30 +272,25 @@ def _mean_features(vlm: VLM, pictures: Sequence[Picture]) -> Features:
     return Features(tuple(layers), projected)
 
 
+def _seeing_as(vanilla: VLM, other: VLM) -> VLM:
+    """Vanilla with the visual module of another model, whose LLM need not stay in memory."""
+    teacher = vanilla.frozen_copy(VISUAL)
+    theirs = other.tensors()
+    for name, weight in teacher.tensors().items():
+        if teacher.part_of(name) in VISUAL:
+            overwrite(weight, theirs[name])
+    return teacher
+
+
 def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
     """Vanilla without the vision MLP neurons that matter most to the forget set, `share` of them in every layer.
 
-    A neuron's score is the sum over its input weights of the log saliency ratio (MANU's idea, arXiv 2502.15910).
-    Raises `ValueError` if the tower's MLPs are none of those that are known.
+    Raises `ValueError` if the tower has no MLP of those that are known.
     """
     teacher = vanilla.frozen_copy(("vision",))
     ratios = saliency(teacher, request, ("vision",))
-    layers: dict[str, list[str]] = {}
-    for name in ratios:
-        if name.endswith(_NEURONS):
-            layers.setdefault(name.rsplit(".", 2)[0], []).append(name)
-    if not layers:
-        known = ", ".join(name.partition(".")[0] for name in _NEURONS)
-        raise ValueError(f"teacher='pruned' needs a vision tower with {known} layers; choose another teacher")
-    weights = dict(teacher.model.named_parameters())
-    for names in layers.values():
-        scores = torch.stack([full_tensor(ratios[name]).log().sum(1) for name in names]).sum(0)
-        world().broadcast_([scores])
-        neurons = scores.topk(max(1, round(share * len(scores)))).indices
-        for name in names:
-            zero_(weights[name], neurons)
-            if (bias := weights.get(name.removesuffix("weight") + "bias")) is not None:
-                zero_(bias, neurons)
+    for mlp in mlps(teacher, "vision"):
+        mlp.kill(salient_neurons(mlp, ratios, share))
     return teacher
 
 

@@ -8,11 +8,27 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer, LoraModel
+from peft.tuners import lora
 from torch import Tensor, nn
 
-from study.engine.sharded_tensors import local_shard, shard_like
+from study.model.adapter import Adapter
 from study.model.vlm import VLM
+
+
+class _Adapted(lora.Linear):
+    """A linear layer with its one adapter, called "default".
+
+    It computes what peft's own does, which also asks at each call which of several adapters are active or merged: a few
+    percent of a step of a small model.
+    """
+
+    def forward(self, x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """W x + alpha / rank * B A dropout(x), in the type of W x."""
+        out: Tensor = self.base_layer(x)
+        down, up, dropped = (cast(Any, modules)["default"] for modules in (self.lora_A, self.lora_B, self.lora_dropout))
+        moved, scale = up(down(dropped(x.to(down.weight.dtype)))), self.scaling["default"]
+        result: Tensor = out + (moved if scale == 1 else moved * scale)
+        return result.to(out.dtype)
 
 
 @contextmanager
@@ -22,9 +38,9 @@ def lora_adapters(
     """Lend the adapters of every linear layer whose weight is in `names`, by name; W + alpha / rank * B A is what runs.
 
     The output head is left alone, as in the recipes of the field. When the block ends, the adapters are merged into
-    the weights and gone, so that whoever scores, keeps or attacks the model meets an ordinary one. They are float32 on
-    a bfloat16 model too, where most steps at the usual rates would be lost to rounding. Raises `ValueError` if no
-    linear layer is among `names`.
+    the weights and gone, so that whoever scores or attacks the model meets an ordinary one; `VLM.adapters` has their
+    factors. They are float32 on a bfloat16 model too, where most steps at the usual rates would be lost to rounding.
+    Raises `ValueError` if no linear layer is among `names`.
     """
     model = vlm.model
     head = model.get_output_embeddings()
@@ -36,22 +52,29 @@ def lora_adapters(
     if not layers:
         raise ValueError(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    config._register_custom_module({nn.Linear: _Adapted})
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        adapters = LoraModel(model, config, "default")
+        adapters = lora.LoraModel(model, config, "default")
         adapters._cast_adapter_dtype("default")  # what peft does for a model that it wraps itself
     try:
         yield {name: p for name, p in model.named_parameters() if ".lora_" in name}
     finally:
-        _merge(model)
+        merged = _taken(model)
         adapters.unload()
+        weights = dict(model.named_parameters())
+        for name, adapter in merged.items():
+            adapter.merge_into(weights[name])
+        vlm.adapters.update(merged)
 
 
-@torch.no_grad()
-def _merge(model: nn.Module) -> None:
-    """Add the adapters to the weights, of which this process may hold only a shard: peft's own merge needs all."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            weight = cast(nn.Linear, module.get_base_layer()).weight
-            moved = cast(Tensor, cast(Any, module).get_delta_weight("default"))
-            local_shard(weight).add_(local_shard(shard_like(moved, weight)))
+def _taken(model: nn.Module) -> dict[str, Adapter]:
+    """The adapters in a model, by the names of the weights that they change; shapes alone have none."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, _Adapted) and not module.base_layer.weight.is_meta:
+            down, up = (
+                cast(Any, modules)["default"].weight.detach().cpu() for modules in (module.lora_A, module.lora_B)
+            )
+            found[f"{name}.weight"] = Adapter(down, up, module.scaling["default"])
+    return found

@@ -87,7 +87,8 @@ class _Row:
             if parent >= 0:
                 kin[node] |= kin[parent]
         nodes = np.array(self.node, np.int64)
-        return np.tril(kin[nodes[:, None], nodes[None, :]])
+        seen: np.ndarray = kin[nodes[:, None], nodes] & np.tri(len(nodes), dtype=bool)
+        return seen
 
 
 def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end: bool = True) -> Batch:
@@ -261,11 +262,8 @@ def _most_tokens(vlm: VLM, group: Group) -> int:
 
 def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """The number of leading tokens that all prompts share, leaving each at least one of its own."""
-    shortest, first = min(len(p) for p in prompts) - 1, prompts[0]
-    for i in range(shortest):
-        if any(p[i] != first[i] for p in prompts):
-            return i
-    return shortest
+    shortest, first, last = min(map(len, prompts)) - 1, min(prompts), max(prompts)  # what these two share, all share
+    return next((i for i in range(shortest) if first[i] != last[i]), shortest)
 
 
 def _batch(
@@ -276,7 +274,7 @@ def _batch(
     pixels: Pixels | None,
     answers: int,
 ) -> Batch:
-    length = max(len(row.ids) for row in rows)
+    length, device = max(len(row.ids) for row in rows), vlm.device
     ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
     positions = np.zeros((vlm.family.axes(vlm.model), len(rows), length), np.int64)
     mask = np.zeros((len(rows), length, length), bool)
@@ -289,16 +287,16 @@ def _batch(
     if vlm.family.mutual(vlm.inputs):
         shown = ids == vlm.image_id
         mask |= shown[:, :, None] & shown[:, None, :]
-    table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(vlm.device)
+    table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(device)
     return Batch(
-        torch.from_numpy(ids).to(vlm.device),
-        torch.from_numpy(positions if len(positions) > 1 else positions[0]).to(vlm.device),
-        torch.from_numpy(mask)[:, None].to(vlm.device),
-        None if pixels is None else pixels.to(vlm.device),
+        torch.from_numpy(ids).to(device),
+        torch.from_numpy(positions if len(positions) > 1 else positions[0]).to(device),
+        torch.from_numpy(mask)[:, None].to(device),
+        None if pixels is None else pixels.to(device),
         row=table[:, 0],
         source=table[:, 1],
         target=table[:, 2],
         owner=table[:, 3],
         answers=answers,
-        prompts=torch.tensor(asked_at, dtype=torch.long).reshape(-1, 3).to(vlm.device),
+        prompts=torch.tensor(asked_at, dtype=torch.long).reshape(-1, 3).to(device),
     )

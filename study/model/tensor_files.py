@@ -25,6 +25,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         write_json(path.with_suffix(".sha256.json"), {"sha256": file_digest(draft)})
 
 
+def remove_tensors(path: Path) -> None:
+    """Delete tensors and their checksum."""
+    path.unlink(missing_ok=True)
+    path.with_suffix(".sha256.json").unlink(missing_ok=True)
+
+
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read tensors. Raises `ValueError` naming the file if it is damaged."""
     remedy = "remove it and run the study again to rebuild it"

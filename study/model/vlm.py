@@ -21,6 +21,7 @@ from study.core.terms import PARTS, Attention, Part, Quantized
 from study.data.conversation import turns
 from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
+from study.model.adapter import Adapter
 from study.model.families import expander, family_of, read_layers, skip_unread, unread
 from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixels_from, squared
@@ -49,6 +50,8 @@ class VLM:
     chunks: MicroBatching = field(default_factory=MicroBatching, repr=False)
     spread: ShardedForward | None = field(default=None, repr=False)
     """If the model is sharded over several processes, the module that gathers it for a forward pass."""
+    adapters: dict[str, Adapter] = field(default_factory=dict, repr=False)
+    """The adapters that were merged into weights, by the names of these: a trial is stored as them."""
     _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
     _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
 

@@ -57,6 +57,8 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                 )
             except NotShared as error:
                 raise Failed(str(error)) from error
+            if (cut := search.cut()) > 0:
+                stage.advance(f"{cut} trials are left out: the budget of their method is used up", cut)
             if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"{repeated:g} trials repeat an earlier one and share its result", repeated)
 

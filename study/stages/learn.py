@@ -20,6 +20,7 @@ from study.engine import cluster
 from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
+from study.experiment.adopt import adopt
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
@@ -27,6 +28,7 @@ from study.metrics.recovery import objective
 from study.model.loading import Loading
 from study.settings import Study
 from study.stages.launch import max_concurrent, run_jobs
+from study.stages.measurable import base_jobs
 from study.stages.plan import Plan, label
 from study.training.loop import OnStep
 
@@ -37,18 +39,41 @@ def learn_models(plan: Plan) -> StudyContext:
     device = "cuda" if study.gpus_per_trial else "cpu"
     loading = Loading.of(plan.model)
     context = StudyContext(plan.root, plan.source, _base(plan), device, study.forget_attributes, loading)
+    _adopt_given(plan, context)
     teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
-    attacker = study.search_attack()
     jobs = [
-        Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key, attacker))
+        Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key))
         for ratio in study.forget_ratios
         for t in plan.baselines(ratio)
         if not plan.folder.rows(t.key, "blind").exists()
-        or (attacker and attack.attack_state(plan.folder, t, attacker) != "complete")
     ]
-    raise_first(run_jobs("score", jobs, study))
-    _check_controls(plan, attacker)
+    raise_first(run_jobs("score", [*jobs, *base_jobs(plan, context)], study))
     return context
+
+
+def attack_baselines(plan: Plan, context: StudyContext) -> None:
+    """Attack vanilla and the references like every trial, if every trial is to be attacked."""
+    attacker = plan.study.search_attack()
+    if attacker is None:
+        return
+    jobs = [
+        Job(label(t), attack.attack_trial, (context, t, attacker, plan.reference(t.ratio).key))
+        for ratio in plan.study.forget_ratios
+        for t in plan.baselines(ratio)
+        if attack.attack_state(plan.folder, t, attacker) != "complete"
+    ]
+    raise_first(run_jobs("controls", jobs, plan.study))
+    _check_controls(plan, attacker)
+
+
+def _adopt_given(plan: Plan, context: StudyContext) -> None:
+    """Keep the models that are brought, the base model among them where it stands for the references."""
+    missing = [model for model in plan.given if not plan.folder.learned_record(model.key).exists()]
+    if missing:
+        with Stage("adopt", len(missing), "models") as stage:
+            for model in missing:
+                adopt(plan.folder, model, plan.given[model] or context.base, context.base, context.loading)
+                stage.advance(model.kind)
 
 
 def raise_first(errors: Mapping[str, str]) -> None:
@@ -76,12 +101,10 @@ def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     write_json(note, {"path": str(path.relative_to(folder.root))})
 
 
-def _baseline(context: StudyContext, baseline: Trial, reference: str, attacker: Attack | None) -> None:
-    """Score vanilla or the reference and attack it like every trial, if every trial is to be attacked."""
+def _baseline(context: StudyContext, baseline: Trial, reference: str) -> None:
+    """Score vanilla or the reference."""
     trial.run(context, baseline, reference)
     trial.report(context, baseline, blind=True)
-    if attacker:
-        attack.attack_trial(context, baseline, attacker, reference)
 
 
 def _check_controls(plan: Plan, attacker: Attack | None) -> None:
@@ -105,7 +128,7 @@ def teach(plan: Plan, context: StudyContext, models: Sequence[Learned]) -> None:
     if not missing:
         return
     names = {m: _called(m, study) for m in missing}
-    with Stage("learn", study.learn.steps * len(missing), f"steps, {', '.join(names.values())}") as stage:
+    with Stage("learn", sum(model.schedule.steps for model in missing), f"steps, {', '.join(names.values())}") as stage:
         progress: dict[Learned, int] = dict.fromkeys(missing, 0)
 
         def tell(model: Learned, steps: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -10,19 +11,24 @@ from importlib.metadata import version
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
-from study.core.plugins import ROOT
+from study.core.layout import StudyFolder
+from study.core.plugins import ROOT, search_space
+from study.core.specs import name_in
+from study.core.terms import BASE_MODEL
 from study.data.nearest import nearest
+from study.stages.methods_from import winners_of
 from study.stages.plan import PLACES, Plan
 
-RUNTIME = ("study_dir", "storage", "workers", "gpus_per_trial", "workers_per_trial", "workers_per_model", "sharded",
-           "threads", "address", "dry_run", "cost")  # fmt: skip
-"""Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job."""
+RUNTIME = ("study_dir", "storage", "methods_from", "workers", "gpus_per_trial", "workers_per_trial",
+           "workers_per_model", "sharded", "threads", "address", "keep", "dry_run", "cost")  # fmt: skip
+"""Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job;
+what `methods_from` took is among the methods and their defaults."""
 GROWING = (
     *("race", "early_stopping", "budget_pflop", "budget_hours"),
     *("methods", "trials", "confirm_seeds", "defaults", "requests", "released", "metric_check", "metric_seeds"),
-    *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin"),
+    *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin", "gate"),
 )
-"""Settings that add work to a study without changing what it holds."""
+"""Settings that add work to a study, or let it go on, without changing what it holds."""
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 
 
@@ -35,17 +41,30 @@ def _settings(plan: Plan) -> Json:
         "attack_grid": canonical(plan.study.preset_attacks()),
         "model": plan.identity,
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
+        **_given(plan),
+        "measure": None if plan.study.measure == "all" else plan.study.measure,
         "fingerprint": plan.benchmark.fingerprint,
         "warm_start": f"{plan.warm.study} ({plan.warm.key})" if plan.warm else None,
         "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},
     }
 
 
+def _given(plan: Plan) -> Json:
+    """The models that are brought, by their content, wherever they lie; nothing of a study that teaches its own."""
+    if plan.brought is None:
+        return {"vanilla": None, "reference": None}
+    vanilla, *references = plan.given
+    base = not plan.brought.references
+    return {"vanilla": vanilla.base, "reference": BASE_MODEL if base else [model.base for model in references]}
+
+
 def check_settings(plan: Plan) -> None:
-    """Refuse a folder that holds a study with other settings, field by field."""
+    """Refuse a folder that holds a study with other settings, field by field, once anything was searched with them."""
     if not plan.folder.settings.exists():
         return
     before, now = read_json(plan.folder.settings)["settings"], _settings(plan)
+    if not has_begun(plan.folder):
+        return
     changed = [
         f"  {name}: {a} on disk, {b} requested"
         for name, a, b in _differences(before, now)
@@ -69,6 +88,16 @@ def check_settings(plan: Plan) -> None:
         )
 
 
+def has_begun(folder: StudyFolder) -> bool:
+    """Whether a search has proposed anything: until then all that settings decide is which models are taught.
+
+    A trial of a method says so too, where proposals were lost by some accident.
+    """
+    if folder.proposals():
+        return True
+    return any(read_json(path).get("method", "none") != "none" for path in folder.trial_records())
+
+
 def _shrunk(before: Json, now: Json) -> Iterator[tuple[str, Json, Json]]:
     """The growing settings that ask for less than there is."""
     for name in ("trials", "confirm_seeds", "attack_trials", "metric_seeds"):
@@ -88,14 +117,46 @@ def _differences(a: Json, b: Json, name: str = "") -> Iterator[tuple[str, Json, 
         yield name, a, b
 
 
-def settle(plan: Plan) -> None:
-    """Write down what this study is."""
+def settle(plan: Plan) -> list[str]:
+    """Write down what this study is.
+
+    Before its search has begun, what was kept under other settings goes; returns the keys of these models.
+    """
+    gone = [] if has_begun(plan.folder) else _forget_other(plan)
     names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
-    write_json(plan.folder.settings, {**names, **warm, "versions": versions})
-    if not plan.folder.near.exists():  # no setting that may change does change it
+    earlier = winners_of(plan.study)
+    more = {"methods_from": earlier.record} if earlier else {}
+    write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions})
+    if not plan.folder.near.exists():  # no setting that may still change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
+    return gone
+
+
+def _forget_other(plan: Plan) -> list[str]:
+    """Remove the models, and what was scored of them, that this plan does not have; the keys of the models."""
+    folder = plan.folder
+    if not folder.settings.exists():
+        return []
+    kept = [t for ratio in plan.study.forget_ratios for t in (*plan.baselines(ratio), *plan.pool(ratio))]
+    learned = [path for path in folder.learned_folders() if path.name not in {t.start.key for t in kept}]
+    scored = [path for path in folder.trial_folders() if path.name not in {t.key for t in kept}]
+    before, now = read_json(folder.settings)["settings"], _settings(plan)
+    if before.get("model") != now["model"]:
+        folder.base_model.unlink(missing_ok=True)
+    if any(before.get(name) != now[name] for name in ("fingerprint", "forget_ratios")):
+        folder.near.unlink(missing_ok=True)
+    for path in (*scored, *learned):
+        shutil.rmtree(path)
+    return [path.name for path in learned]
+
+
+def _spaces(plan: Plan) -> Json:
+    """What the search may propose of each method, so that a report knows the ends of every range."""
+    from search_spaces import as_json, ranges  # Optuna takes half a second to import, and a plan does without
+
+    return {t: as_json(ranges(search_space(name_in(t)).space, default)) for t, default in plan.defaults.items()}
 
 
 def _revision() -> str:

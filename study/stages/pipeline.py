@@ -15,17 +15,21 @@ from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
+from study.experiment.dropping import drop_losers
 from study.settings import Study
-from study.stages import gate
+from study.stages import gate, measurable
 from study.stages.attack import attack_winners, search_attacks
+from study.stages.known import measured
 from study.stages.launch import cpus, run_search
-from study.stages.learn import learn_models
+from study.stages.learn import attack_baselines, learn_models
 from study.stages.manifest import GROWING, settle
 from study.stages.meta_evaluation import meta_evaluate
+from study.stages.methods_from import with_earlier_winners
 from study.stages.plan import Plan, print_plan
 from study.stages.preflight import validate_study
 from study.stages.race import race
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
+from study.stages.supported import check_gpus, refuse_gpus
 from study.stages.winners import confirm, score_by_official_protocol, sequential_unlearning
 
 
@@ -34,14 +38,18 @@ def run(study: Study) -> int:
     training, and `Failed` if the study cannot go on."""
     if study.dry_run:
         with tempfile.TemporaryDirectory() as data:
-            print_plan(validate_study(study, Path(data)))
+            plan = validate_study(with_earlier_winners(study), Path(data))
+            print_plan(plan, measurable.lines(plan))
+        check_gpus(study)  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
+    study = with_earlier_winners(study)
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
-    print_plan(plan)
+    print_plan(plan, measurable.lines(plan))
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(plan.folder), mirrored(plan.root, study.storage, _warn):
-        settle(plan)
+        if gone := settle(plan):
+            console.print(f"settings changed before the search began: models {', '.join(gone)} are removed")
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
@@ -65,6 +73,8 @@ def _stages(plan: Plan) -> list[str]:
     """All stages; returns what failed on the way."""
     context = learn_models(plan)
     gate.check(plan)
+    context = measured(plan, context)
+    attack_baselines(plan, context)
     search = search_of(plan, context)
     run_search("search", plan, search)
     judged = judge(search)
@@ -74,6 +84,9 @@ def _stages(plan: Plan) -> list[str]:
     failures += behind
     defaults = [t for field in races.values() if field.default for t in field.runs(field.default)]
     failures += confirm(plan, context, [*winners, *fronts, *defaults])
+    if plan.study.keep == "winners" and not failures:  # what failed may be needed when it is run again
+        raced = [t for field in races.values() for contender in field.contenders for t in field.runs(contender)]
+        drop_losers(plan.folder, {t.key for t in (*winners, *fronts, *raced)})
     failures += score_by_official_protocol(plan, context, winners)
     failures += sequential_unlearning(plan, context, winners)
     failures += attack_winners(plan, context, winners, fronts)
@@ -90,16 +103,8 @@ def _check_cluster(plan: Plan) -> None:
 
 def _check_resources(plan: Plan) -> None:
     """A job that no machine can run would wait forever; a cluster may still grow, this machine does not."""
-    wanted, there = plan.study.gpus_per_trial, cluster.gpus()
-    if not cluster.is_private(plan.study.address):
-        return
-    if wanted > there:
-        raise Refused(f"gpus_per_trial={wanted:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0")
-    if wanted and (together := plan.study.workers_per_model) > there:
-        raise Refused(
-            f"workers_per_model={together} processes need a GPU each, but this machine has {there:g}; use at "
-            "most that many"
-        )
+    if cluster.is_private(plan.study.address):
+        refuse_gpus(plan.study, cluster.gpus())
 
 
 def _check_shared(plan: Plan) -> None:
@@ -136,6 +141,13 @@ def _finish(plan: Plan, failures: Sequence[str]) -> None:
     outcome = report.build(plan.root)
     for title, frame in (("Winners", outcome.winners), ("Recovery under attack", outcome.recovery)):
         table(title, list(frame.columns), frame.to_numpy().tolist())
+    if outcome.pasted:
+        where = f"--methods-from {plan.study.study_dir}"
+        console.print(f"Winners, to be written after --methods, or all at once with {where}:", markup=False)
+    for text in outcome.pasted:
+        console.print(f"  {text}", markup=False)
+    for check in outcome.checks:
+        console.print(f"check: {check}", markup=False)
     for failure in failures:
         console.print(f"failed: {failure}", markup=False)
     console.print(f"Report: {outcome.page}", markup=False)

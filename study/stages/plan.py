@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from study.contracts import BaseModel, Source
+from study.contracts import BaseModel, Method, Source
 from study.core.console import console
 from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
+from study.core.records import ModelKind
 from study.core.specs import links, name_in
 from study.data.benchmark import Benchmark
 from study.data.halves import undealt
-from study.experiment.trial_spec import Learned, Trial
+from study.engine.samplers import model_for
+from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
+from study.stages import disk
+from study.stages.brought import Brought
+from study.stages.methods_from import winners_of
 from study.stages.warm_start import WarmStart
+from study.training.epochs import in_steps
+from study.training.schedule import Schedule
 
 PLACES = ("path", "train_split", "hub", "revision")
 """Settings that say where a benchmark or a base model lies. Its fingerprint, or its files, say what it is."""
@@ -35,8 +43,14 @@ class Plan:
     model: BaseModel
     source: Source
     benchmark: Benchmark
+    brought: Brought | None = None
+    """The models that the study begins with; None if it teaches its own."""
     warm: WarmStart | None = None
     """What the search starts with from an earlier study; None if it starts cold."""
+    defaults: Mapping[str, Method] = field(default_factory=dict)
+    """The default of each method, as the benchmark supports it."""
+    changed: Sequence[str] = ()
+    """How these differ from what the preset or the method says, in words."""
 
     @property
     def root(self) -> Path:
@@ -53,10 +67,21 @@ class Plan:
         """What makes the base model the one it is; its files are read once."""
         return identity_of(self.model)
 
+    @cached_property
+    def given(self) -> dict[Learned, Path | None]:
+        """Vanilla and the references that somebody else taught, with their folders; None for the base model's."""
+        if self.brought is None:
+            return {}
+        models = [("vanilla", self.brought.vanilla), *(("reference", model) for model in self.brought.references)]
+        found: dict[Learned, Path | None] = {}
+        for number, (kind, model) in enumerate(models):
+            found[self._given(kind, identity_of(model), max(0, number - 1))] = model.path
+        return found if self.brought.references else {**found, self._given("reference", self.identity, 0): None}
+
     @property
     def vanilla(self) -> Learned:
         """The model that is taught all people."""
-        return self._learned("vanilla", None)
+        return next(iter(self.given), None) or self._learned("vanilla", None)
 
     def reference(self, ratio: int) -> Learned:
         """The first reference of a ratio: what an oracle may look at, and the control of searches of attacks."""
@@ -64,6 +89,8 @@ class Plan:
 
     def references(self, ratio: int) -> list[Learned]:
         """The models that are never taught what the forget request of a ratio covers, one for each seed."""
+        if self.given:
+            return [*self.given][1:]
         first = self._learned("reference", ratio)
         return [replace(first, seed=first.seed + i) for i in range(self.study.reference_seeds)]
 
@@ -82,8 +109,14 @@ class Plan:
         pair = self.baselines(ratio)[:2]
         return [replace(t, start=replace(t.start, seed=seed), seed=seed) for seed in seeds for t in pair]
 
+    def _given(self, kind: str, identity: Json, number: int) -> Learned:
+        """A model that is known by its content; nothing of it was taught here, so no part of it is named."""
+        named: ModelKind = "vanilla" if kind == "vanilla" else "reference"
+        base, seed = content_key(identity), self.study.seed + number
+        return Learned(named, base, self.benchmark.fingerprint, None, None, Schedule(), (), seed)
+
     def _learned(self, kind: Literal["vanilla", "reference"], ratio: int | None) -> Learned:
-        return Learned(
+        asked = Learned(
             kind=kind,
             base=content_key(self.identity),
             benchmark=self.benchmark.fingerprint,
@@ -93,6 +126,7 @@ class Plan:
             parts=self.study.learn_parts,
             seed=self.study.seed,
         )
+        return replace(asked, schedule=in_steps(asked.schedule, lessons_for(asked, self.benchmark)))
 
 
 def label(t: Trial) -> str:
@@ -126,11 +160,12 @@ def _ends(path: Path) -> str:
         return hashlib.sha256(head + file.read() + str(size).encode()).hexdigest()
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what will be done, stage by stage, and how long it may take."""
+def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
+    """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
     study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
+    earlier = winners_of(study)
     ratios = len(study.forget_ratios)
-    references = ratios * study.reference_seeds
+    references = ratios * study.references
     baselines = ratios + references  # vanilla is scored on the questions of each ratio
     trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
     racing = study.race > 1 and study.confirm_seeds > 0
@@ -140,18 +175,17 @@ def print_plan(plan: Plan) -> None:
     hunted = winners * len(searched) * study.attack_trials
     kinds = " and ".join(f"{study.attack_trials} of {text}" for text in searched)
     rest = max(0, trials - winners) if study.robustness else 0
-    taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)  # further models
+    taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.references)  # further models
     checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
     robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
     stages = [
-        (
-            "learn",
-            f"{1 + references} models: vanilla, and for each of {list(study.forget_ratios)} % of {_people(plan)} "
-            f"people {study.reference_seeds} reference{'s' * (study.reference_seeds > 1)}",
-        ),
+        ("learn", _learning(plan)),
+        *[("", line) for line in measured],
         ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
         *[("", line) for line in _search_lines(study)],
+        *[("", line) for line in plan.changed],
         *[("", f"caution: {hidden}") for hidden in _hidden(study)],
+        *[("", line) for line in (earlier.lines() if earlier else ())],
         *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
         *[
             (
@@ -162,6 +196,7 @@ def print_plan(plan: Plan) -> None:
         ]
         * racing,
         ("confirm", f"{study.confirm_seeds} further seeds of {winners} winners, as far as the race left them out"),
+        ("", "winners and defaults are scored on the test half: what tuning gained"),
         *[("official", f"{confirms + winners + baselines} models scored by the benchmark authors' official protocol")]
         * study.released,
         *[("sequence", f"{winners} winners: sequential unlearning in {study.requests} requests")]
@@ -176,6 +211,7 @@ def print_plan(plan: Plan) -> None:
         * study.metric_check,
         *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
         ("report", f"{plan.folder.page}"),
+        ("disk", disk.told(study, plan.model, plan.benchmark)),
         *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
     ]
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
@@ -185,29 +221,50 @@ def print_plan(plan: Plan) -> None:
     attacks += 2 * hunted  # the control is attacked with every proposal too
     if study.robustness:
         attacks += trials + confirms + baselines
-    console.print(
-        f"  time     {_expected(study, 1 + references + taught, runs, confirms + checked, attacks + checked, rest)}"
-    )
+    reports = confirms + winners + checked  # the defaults are as many as the winners
+    learned = taught + (0 if plan.brought else 1 + references)
+    console.print(f"  time     {_expected(study, learned, runs, reports, attacks + checked, rest)}")
 
 
 def _search_lines(study: Study) -> list[str]:
     """How trials are proposed, and what ends one, or a search, early."""
-    each, startup = study.trials // len(study.forget_ratios), study.startup_trials
-    first = "quasi-random" if study.sampler in ("auto", "sobol") else "random"
-    if study.sampler not in ("auto", "tpe", "gp"):
-        drawn = f"proposals by {study.sampler}"
-    elif each > startup:
-        drawn = f"{first} proposals, from trial {startup + 1} of a ratio on by {study.sampler}"
-    else:
-        drawn = f"{first} proposals (a model would need more than {startup} trials at a ratio)"
+    each = study.trials // len(study.forget_ratios)
+    models = [model_for(study.sampler, earlier, study.startup_trials) for earlier in range(1, each)] or ["sobol"]
+    words = {"sobol": "quasi-random (Sobol)", "random": "random", "tpe": "TPE", "gp": "GP", "nsga2": "NSGA-II"}
+    drawn = f"proposals: the default, then {words[models[0]]}"
+    if models[-1] != models[0]:
+        drawn += f", from trial {models.index(models[-1]) + 2} at a ratio on {words[models[-1]]}"
     guard = f"whose utility is below {study.collapse_floor:g}"
     halved = study.early_stopping == "pareto" and not study.robustness
-    ended = guard + " or that are in the worse half" * halved
+    ended = guard + " or that are behind most others" * halved
     rule = [f"trials {ended} after a third or two thirds of their steps end there"] * (study.early_stopping != "off")
     limits = [f"{study.budget_pflop:g} PFLOP"] * bool(study.budget_pflop)
     limits += [f"{study.budget_hours:g} hours of work"] * bool(study.budget_hours)
     budget = [f"no further trial of a method after {' or '.join(limits)}"] * bool(limits)
     return [drawn, *rule, *budget]
+
+
+def _learning(plan: Plan) -> str:
+    """Which models are taught, or brought by the user."""
+    study = plan.study
+    if plan.brought is None:
+        return (
+            f"{1 + len(study.forget_ratios) * study.references} models: vanilla, and for each of "
+            f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
+            f"reference{'s' * (study.references > 1)}{_epochs(plan)}"
+        )
+    if study.reference:
+        return f"nothing: vanilla is {study.vanilla}, the references are {', '.join(study.reference)}"
+    return (
+        f"nothing: vanilla is {study.vanilla}; no reference is given, so the forget gap is measured to the base model, "
+        "which knows nothing that fine-tuning taught, of the retained people either (--reference names models that do)"
+    )
+
+
+def _epochs(plan: Plan) -> str:
+    """How many steps the epochs of a schedule are."""
+    epochs, steps = plan.study.learn.epochs, plan.vanilla.schedule.steps
+    return f"; {epochs:g} epochs, of vanilla {steps:,} steps" if epochs else ""
 
 
 def _hidden(study: Study) -> list[str]:
@@ -237,7 +294,7 @@ def _tellable(plan: Plan, ratio: int) -> str:
     seeds = 1 + study.confirm_seeds
     attacks = len(study.attackers()) + len(study.attack_defaults()) * study.attack_trials
     among = {"winners": len(study.methods) * len(study.forget_ratios), "attacks": max(1, attacks)}
-    told = [tellable(n, seeds, study.reference_seeds, **among) for n in (people, people // 2)]
+    told = [tellable(n, seeds, study.references, **among) for n in (people, people // 2)]
     most, half = (f"{gain:.2f}" if gain < 1.0 else "nothing" for gain in told)  # no gain in probability is larger
     if most == "nothing":
         few = f"verdicts need {FEWEST_PEOPLE}" if people < FEWEST_PEOPLE else "not even all coming back would stand out"

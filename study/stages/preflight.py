@@ -21,8 +21,11 @@ from study.data.official_protocol import OfficialProtocol
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
 from study.settings import Study
-from study.stages.manifest import check_settings
+from study.stages.brought import brought_models
+from study.stages.disk import check_disk
+from study.stages.manifest import check_settings, has_begun
 from study.stages.plan import Plan
+from study.stages.supported import check_attributes, supported_defaults
 from study.stages.warm_start import warm_start
 
 
@@ -43,13 +46,17 @@ def validate_study(study: Study, data: Path) -> Plan:
         _check_questions(benchmark.split(ratio))
         split_requests(benchmark.split(ratio), study.goal, study.requests)
         _check_lessons(benchmark.split(ratio), study)
+        check_attributes(benchmark.split(ratio), study)
         _check_search_attack(benchmark.split(ratio), study)
     if model.path is not None:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
     warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
-    plan = Plan(study, model, source, benchmark, warm)
+    defaults, changed = supported_defaults(study, benchmark)
+    brought = brought_models(study, model, data)
+    plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
     check_settings(plan)
-    if not plan.folder.settings.exists():  # a study that began has decoded them all before
+    check_disk(plan.study, plan.model, plan.benchmark)
+    if not plan.folder.settings.exists() or not has_begun(plan.folder):  # else they were decoded before
         for picture in benchmark.pictures():
             picture.open().close()
     return plan

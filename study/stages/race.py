@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from study.core.files import write_json
 from study.core.hashing import Json
 from study.engine.jobs import Job
-from study.experiment.method_search import MethodSearch
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import distance_to_ideal
 from study.metrics.racing import behind
 from study.stages.launch import run_jobs
 from study.stages.plan import Plan, label
+
+if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
+    from study.experiment.method_search import MethodSearch
 
 Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]
 """The objectives of trials, by method and ratio."""
@@ -28,7 +31,7 @@ class Field:
 
     contenders: list[Trial]
     default: Trial | None
-    """The default, if it ended well; it is a contender, so that what tuning gains is known for every seed."""
+    """The default, if it ended well; in a race it is a contender, so that what tuning gains is known for every seed."""
     distances: dict[Trial, list[float]]
     """Of each contender for the seeds that it was run with, in order; infinite where a run ended badly."""
 
@@ -57,7 +60,11 @@ def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[s
     Every run is on disk when it has ended, so that a race that is interrupted goes on where it was.
     """
     study = plan.study
-    fields = {place: _field(plan, place[0], there) for place, there in judged.items() if there}
+    fields = {
+        (method, ratio): _field(plan, search.default(method, ratio), there)
+        for (method, ratio), there in judged.items()
+        if there
+    }
     failures: list[str] = []
     for number in range(1, study.confirm_seeds + 1) if study.race > 1 else ():
         runs = [
@@ -81,14 +88,14 @@ def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[s
     return fields, failures
 
 
-def _field(plan: Plan, method: str, there: Mapping[Trial, Mapping[str, float]]) -> Field:
+def _field(plan: Plan, first: Trial, there: Mapping[Trial, Mapping[str, float]]) -> Field:
     """The best few of the first seed, and the default, which is what tuning has to beat."""
     distances = {t: distance_to_ideal(**values) for t, values in there.items()}
     order = sorted(distances, key=lambda t: (distances[t], t.key))
-    default = next((t for t in order if t.method == plan.study.method_defaults()[method]), None)
+    default = first if first in there else None
     chosen = order[: max(1, plan.study.race)]
     chosen += [default] if default and default not in chosen and plan.study.race > 1 else []
-    return Field(chosen, default if default in chosen else None, {t: [distances[t]] for t in chosen})
+    return Field(chosen, default, {t: [distances[t]] for t in (*chosen, *([default] if default else []))})
 
 
 def _record(fields: Mapping[tuple[str, int], Field]) -> Iterator[tuple[str, Json]]:

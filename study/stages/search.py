@@ -26,12 +26,12 @@ def first_seeds(plan: Plan, winners: Sequence[Trial]) -> list[Trial]:
 
 def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     """The search of methods that the plan asks for."""
-    from study.experiment.method_search import MethodSearch
+    from study.experiment.benchmark_search import BenchmarkSearch
 
     study = plan.study
-    return MethodSearch(
+    return BenchmarkSearch(
         context=context,
-        defaults=study.method_defaults(),
+        defaults=plan.defaults,
         trials=study.trials,
         ratios=study.forget_ratios,
         baselines={ratio: plan.baselines(ratio) for ratio in study.forget_ratios},
@@ -42,10 +42,12 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         startup_trials=study.startup_trials,
         early_stopping=study.early_stopping,
         floor=study.collapse_floor,
+        race=study.race,
         budget=Budget(study.budget_pflop, study.budget_hours),
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
         warm=plan.warm.params if plan.warm else {},
+        keep=study.keep,
     )
 
 

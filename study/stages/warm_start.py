@@ -90,27 +90,27 @@ def warm_start(study: Study, settings: Path) -> WarmStart | None:
     return WarmStart(start.study, start.key, {**kept, **found})
 
 
-def earlier_winners(root: Path) -> dict[str, dict[int, Params]]:
+def earlier_winners(root: Path, setting: str = "warm_start") -> dict[str, dict[int, Params]]:
     """The parameters of the proposal that led to each winner of a study, by method and ratio in percent.
 
-    Raises `ValueError` that says what is missing.
+    Raises `ValueError` that says what is missing, of the study that a setting names.
     """
     folder = StudyFolder(root)
     if not folder.winners.exists():
-        raise ValueError(f"warm_start={root}: {folder.winners} is missing; run that study until its search has ended")
+        raise ValueError(f"{setting}={root}: {folder.winners} is missing; run that study until its search has ended")
     return {
-        method: {int(ratio): _params(root, method, chosen["trials"][0]) for ratio, chosen in ratios.items()}
+        method: {int(ratio): _params(root, method, chosen["trials"][0], setting) for ratio, chosen in ratios.items()}
         for method, ratios in read_json(folder.winners).items()
     }
 
 
-def _params(root: Path, method: str, trial: str) -> Params:
+def _params(root: Path, method: str, trial: str, setting: str) -> Params:
     """The parameters of the first proposal of a trial, without the ratio, which is this study's to deal."""
     for path in StudyFolder(root).proposals(method):
         if (proposal := read_record(MethodProposal, path)).trial == trial:
             return {name: value for name, value in proposal.params.items() if name != RATIO}
     raise ValueError(
-        f"warm_start={root}: no proposal in search/{method} led to its winner {trial}; copy the study's folder whole"
+        f"{setting}={root}: no proposal in search/{method} led to its winner {trial}; copy the study's folder whole"
     )
 
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from study.core import validation
+from study.core.hashing import before
 
 FLOOR = 0.03
 """The fraction of the peak to which the learning rate falls. At 0 the last steps would be computed and change nothing;
 3 % was chosen by trial on the tiny study."""
+STEPS = 100
+"""The steps of a schedule that does not say how long it is."""
 Decay = Literal["constant", "linear", "cosine"]
 Precision = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "sgd"]
@@ -20,8 +23,11 @@ Optimizer = Literal["adamw", "sgd"]
 class Schedule:
     """Steps, batch, optimizer, learning rate and precision. A group is one picture, or none, with its lessons."""
 
-    steps: int = 100
+    steps: int = STEPS
     """Optimizer steps."""
+    epochs: float = field(default=0.0, metadata=before(0.0))
+    """Instead of steps, how often every lesson is drawn on average: more people take more steps (`in_steps`). Text
+    lessons are then drawn as often as those with a picture, unless `texts` is set. 0 counts steps."""
     learning_rate: float = 2e-5
     """Peak learning rate."""
     optimizer: Optimizer = "adamw"
@@ -76,11 +82,17 @@ class Schedule:
             raise ValueError(f"beta2={self.beta2}: use a number between 0 and 1")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout={self.lora_dropout}: use a fraction from 0 to below 1")
-        validation.not_negative(self, "texts", "warmup", "lora_rank")
+        validation.not_negative(self, "epochs", "texts", "warmup", "lora_rank")
+        if self.epochs and self.steps != STEPS:
+            raise ValueError(
+                f"steps={self.steps} with epochs={self.epochs:g}: how long is said in one of them; set epochs to 0 to "
+                "count steps"
+            )
         validation.positive(self, "clip", "lora_alpha", "worst_loss", "worst_weight")
 
     def rate(self, step: int) -> float:
-        """The learning rate at a step (from 0), as a fraction of the peak."""
+        """The learning rate at a step (from 0), as a fraction of the peak; steps must have been counted."""
+        assert not self.epochs, "a schedule in epochs trains once `in_steps` has counted its steps"
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         done = step / self.steps
         fall = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[self.decay]

@@ -12,11 +12,13 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import special, stats
 
-from analysis import intervals, style, trials
+from analysis import intervals, naming, style, trials
 from analysis.sections import _recovery, _worst_attack, attacks, scores, search
 from analysis.sections.conclusion import answer
+from analysis.sections.winners import winners_table
 from analysis.study_folder import StudyResults, read
 from study.core.files import write_json
+from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
 from tests.helpers.planted import MODELS, PEOPLE, VANILLA, Model, Planter, plant
 
@@ -75,7 +77,8 @@ def test_counts_add_up(study: StudyResults) -> None:
     """A repeated proposal is a duplicate, a failed one is failed, and nothing is lost."""
     counts = trials.counts(study).set_index(["method", "ratio"])
     assert counts.to_dict("index")["perfect", 10] == {
-        "proposals": 3, "complete": 2, "diverged": 0, "failed": 0, "unfinished": 0, "duplicate": 1,
+        "proposals": 3, "complete": 2, "stopped": 0, "collapsed": 0, "diverged": 0, "failed": 0, "unfinished": 0,
+        "duplicate": 1,
     }  # fmt: skip
     assert counts.loc[("failing", 15), "failed"] == 1
     assert (counts.drop(columns="proposals").sum(axis=1) == counts["proposals"]).all()
@@ -204,6 +207,20 @@ def _reference(root: Path) -> str:
     return next(trial.key for trial in read(root).trials.values() if trial.kind == "reference")
 
 
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("npo", "NPO"),
+        ("my_method", "my method"),
+        ("npo:modality=text,lora_rank=16,trains=llm+vision", "NPO (modality text, lora rank 16, trains llm + vision)"),
+        ("vkd:layers=last_half,augment=0.06578357524045397", "VKD (layers last half, augment 0.06578)"),
+        ("npo:learning_rate=4.321987e-05,steps=100000", "NPO (learning rate 4.322e-05, steps 100000)"),
+    ],
+)
+def test_a_method_is_named_with_what_was_set(label: str, name: str) -> None:
+    assert naming.method(label) == name
+
+
 def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
     """Two attacks of one kind carry the setting that tells them apart."""
     plant(tmp_path, {"perfect": Model()}, [10])
@@ -291,3 +308,21 @@ def test_whole_people_need_no_word(tmp_path: Path, settings: dict[str, list[str]
     """Nothing changes for studies that forget whole people."""
     Planter(tmp_path).study(["m"], [10], **settings)
     assert said(read(tmp_path)).startswith("At forget ratio 10 %")
+
+
+def test_the_answer_says_what_stands_for_the_references(tmp_path: Path) -> None:
+    """In the conclusion and in the table of winners, where their line is that of the base model."""
+    Planter(tmp_path).study(["m"], [10], reference="base model")
+    assert said(read(tmp_path)).startswith("No reference was given: the base model stands for the references")
+    note = winners_table(read(tmp_path), trials.winners(read(tmp_path))).note
+    assert note.endswith("No reference was given: the gap is that to the base model.")
+
+
+def test_the_answer_says_how_much_counts(tmp_path: Path) -> None:
+    Planter(tmp_path).study(["m"], [10])
+    counts = {"dropped": ["q"], "questions": 31, "of_questions": 90, "people": 4, "of_people": 9, "tellable": None}
+    write_json(StudyFolder(tmp_path).unknown, {"10": counts})
+    assert said(read(tmp_path)).startswith(
+        "At forget ratio 10 % only what vanilla knows and the references do not counts: 31 of 90 questions about what "
+        "must go, 4 of 9 people."
+    )

@@ -137,8 +137,8 @@ def test_a_study_that_has_only_begun_has_empty_tables(tmp_path: Path) -> None:
 def test_the_report_has_them_folded_away(root: Path) -> None:
     page = report.build(root).page.read_text(encoding="utf-8")
     folded = [part.partition("</details>")[0] for part in page.split("<details>")[1:]]
-    assert ["Every metric on what had to be forgotten" in part for part in folded] == [True, False]
-    assert ["Every metric on what had to be kept" in part for part in folded] == [False, True]
+    assert ["Every metric on what had to be forgotten" in part for part in folded] == [False, True, False]
+    assert ["Every metric on what had to be kept" in part for part in folded] == [False, False, True]
     assert "Official protocol" not in page
     written = pd.read_csv(root / "report" / "tables" / "metrics_forget.csv")
     assert set(written["method"]) == {"vanilla", "reference", "vkd"}

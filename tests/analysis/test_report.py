@@ -76,7 +76,7 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
 
 def test_summary_is_ready_to_print(built: report.Outcome) -> None:
     """Both tables as text, one line for each winner and yardstick."""
-    _, winners, recovered = built
+    winners, recovered = built.winners, built.recovery
     assert len(winners) == 2 * (len(MODELS) + 2)
     assert all(isinstance(cell, str) for frame in (winners, recovered) for cell in frame.to_numpy().ravel())
     assert "came back" in set(recovered["verdict"])

@@ -551,7 +551,7 @@ def test_a_search_finds_no_less_than_the_attack_by_hand(
     for number in range(search.trials):
         job = search.replay(label, propose(search, label, number))
         if not search.is_done(job):
-            search.execute(job, 0.0)
+            search.execute(job, label, number, 0.0)
     assert len(search.outcomes(label)) == search.trials
     worst = search.worst(label)
     assert worst is not None

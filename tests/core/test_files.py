@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from study.core.files import read_json, silent, write_json, written
-from study.core.hashing import canonical, content_key, file_digest
+from study.core.hashing import before, canonical, content_key, file_digest
 from study.core.rows import ROW_COLUMNS, read_rows, rows_at, write_rows
 from study.model.tensor_files import save_tensors
 from tests.helpers.rows import row
@@ -118,6 +118,25 @@ def test_keys_are_the_same_on_every_machine() -> None:
 @pytest.mark.parametrize("change", [{"name": "b"}, {"rate": 0.1 + 1e-16 + 1e-17}, {"people": frozenset({"x"})}])
 def test_every_field_is_in_the_key(change: Mapping[str, Any]) -> None:
     assert content_key(replace(Settings(), **change)) != content_key(Settings())
+
+
+def test_a_later_field_is_in_the_key_once_it_makes_a_difference() -> None:
+    """With what everything was before there was such a field, the key is that of content without it."""
+
+    @dataclass(frozen=True)
+    class Older:
+        rate: float = 0.5
+
+    without = content_key(Older())
+
+    @dataclass(frozen=True)
+    class Newer(Older):
+        form: str = field(default="new", metadata=before("old"))
+
+    Newer.__name__ = "Older"
+    assert content_key(Newer(form="old")) == without
+    assert canonical(Newer(form="old")) == canonical(Older())
+    assert len({content_key(Newer(form=form)) for form in ("old", "new", "other")}) == 3
 
 
 def test_the_type_is_in_the_key_at_any_depth() -> None:

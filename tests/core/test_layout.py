@@ -3,7 +3,10 @@
 import inspect
 from pathlib import Path
 
-from study.core.layout import DISPOSABLE, StudyFolder, record_beside, rows_beside
+from hypothesis import given
+from hypothesis import strategies as st
+
+from study.core.layout import DISPOSABLE, StudyFolder, record_beside, rows_beside, search_name
 
 NUMBERS = {"number": 3, "requests": 2}
 """Arguments that are no names."""
@@ -40,14 +43,24 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
     """A study that was begun is found again: these names are on users' disks."""
     folder = StudyFolder(Path("r"))
     assert {str(place) for place in places(folder).values()} == {
-        "r/study.json", "r/.lock", "r/winners.json", "r/near.json", "r/data", "r/data/base.json", "r/ray", "r/report",
+        "r/study.json", "r/.lock", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
+        "r/data", "r/data/base.json", "r/ray", "r/report",
         "r/report/report.html", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key", "r/learned/key/model",
         "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json", "r/trials/key",
-        "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/rows/name.parquet",
+        "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/delta.dropped.json",
+        "r/trials/key/rows/name.parquet",
         "r/trials/key/attacks/attack.parquet", "r/trials/key/metric_check/state.parquet",
         "r/trials/key/sequence/2.parquet", "r/trials/key/general_utility.json", "r/exports/key",
         "r/search/method/0003.json", "r/attack_search/key/attack/0003.json",
     }  # fmt: skip
+
+
+@given(st.text(alphabet="abc:=,.0123456789é", min_size=1, max_size=600), st.text(min_size=1, max_size=3))
+def test_the_search_of_a_method_has_a_folder_however_long_its_settings(method: str, more: str) -> None:
+    """A folder of its own, whose name no file system refuses; a short one is the name itself."""
+    assert len(search_name(method).encode()) < 255
+    assert (search_name(method) == method) == (len(method.encode()) <= 200)
+    assert search_name(method + more) != search_name(method)
 
 
 def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
@@ -57,6 +70,10 @@ def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
     sequences = put(*(record_beside(folder.sequence("a", count)) for count in (2, 10)))
     pool = put(*(record_beside(folder.meta_evaluation("a", state)) for state in ("plain", "quantized")))
     proposals = put(folder.proposal("npo", 0), folder.proposal("npo", 1), folder.proposal("vkd", 0))
+    long = "vkd:" + "x" * 300
+    [own] = put(folder.proposal(long, 0))
+    assert folder.proposals(long) == [own]
+    own.unlink()
     asked = put(
         folder.attack_proposal("a", "relearning", 0),
         folder.attack_proposal("a", "swap_back/relearning:steps=7", 0),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.chain import Chain
@@ -14,7 +18,10 @@ from study.base_models.hf import Hf
 from study.benchmarks.mllmu import Mllmu
 from study.benchmarks.own import Own
 from study.benchmarks.synthetic import Synthetic
-from study.core.specs import adjusted, flat, links, name_in, parameters, pinned, plugin
+from study.core.hashing import content_key
+from study.core.plugins import find, known, known_spaces, search_space
+from study.core.specs import adjusted, flat, links, name_in, parameters, pinned, plugin, settings_in, spelled
+from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
 from study.methods.manu import MANU
 from study.methods.npo import NPO
@@ -24,6 +31,18 @@ from study.settings import Study
 from study.stages.manifest import _settings
 from study.stages.plan import Plan
 from study.training.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Everything:
+    """A setting of every type."""
+
+    number: float
+    count: int
+    whether: bool
+    words: str
+    trains: tuple[Part, ...]
+    scales: tuple[float, ...]
 
 
 def test_settings_of_every_type_are_read() -> None:
@@ -145,6 +164,38 @@ def test_composed_attacks_name_the_settings_of_each_link() -> None:
     assert pinned(chain, text) == {"1.swap_back.head": True, "2.relearning.steps": 7}
 
 
+def test_a_plugin_without_settings_is_its_name() -> None:
+    assert spelled("npo", {}) == "npo"
+    assert settings_in("npo") == {}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9), st.booleans(), st.sampled_from(PARTS))
+def test_every_digit_of_a_setting_survives_its_text(number: float, count: int, whether: bool, part: Part) -> None:
+    """Of every type that a setting can have."""
+    plain = Everything(0.5, 1, not whether, "text", (), ())
+    wanted = Everything(number, count, whether, "other words: a=b", (part, "llm"), (number, 1.0))
+    assert adjusted(plain, spelled("everything", flat(wanted))) == wanted
+
+
+@given(st.sampled_from([n for n in known("methods") if n in known_spaces()]), st.integers(0, 10**6))
+def test_a_proposal_can_be_written_as_a_method(name: str, seed: int) -> None:
+    """What a search finds is the same method, and the same trial, when its parameters are given on the command line."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    default = find("methods", name)(**tiny().defaults.get(name, {}))
+    trial = study.ask()
+    proposed = search_space(name).space(trial, default)
+    text = spelled(name, trial.params)
+    assert content_key(adjusted(default, text)) == content_key(proposed)
+    assert list(settings_in(text)) == list(trial.params)
+    assert pinned(proposed, text) == trial.params
+
+
+@pytest.mark.parametrize("value", ["a, b", "swap_back/pruning"])
+def test_what_has_no_text_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=f"words={value}: a setting with a comma or a slash"):
+        spelled("everything", {"words": value})
+
+
 # ---- in a study ----------------------------------------------------------------------------------------------------
 def tiny(**fields: object) -> Study:
     from dataclasses import replace
@@ -160,6 +211,24 @@ def test_a_study_holds_a_method_in_several_settings() -> None:
     assert (plain.modality, text.modality) == ("all", "text")
     assert text.schedule.steps == plain.schedule.steps  # the preset's, not the class's
     assert text.schedule.lora_rank == 4
+
+
+def test_a_preset_sets_a_form_of_a_method_apart() -> None:
+    """What nobody sets is decided by the form, too; what neither form sets in the preset is the method's."""
+    apart = {"vkd": {"schedule": Schedule(steps=7)}, "vkd:variant=features": {"schedule": Schedule(steps=9)}}
+    texts = ("vkd", "vkd:variant=features", "vkd:keep_weight=3,variant=features", "vkd:keep_weight=3")
+    found = tiny(methods=texts, defaults=apart).method_defaults()
+    assert [method.schedule and method.schedule.steps for method in found.values()] == [7, 9, 9, 7]
+    assert found["vkd"] == VKD(schedule=Schedule(steps=7))
+    assert found[texts[1]] == VKD(variant="features", schedule=Schedule(steps=9))
+    assert found[texts[2]] == VKD(variant="features", keep_weight=3.0, schedule=Schedule(steps=9))
+    assert tiny(defaults=apart).preset_methods() == {text: found[text] for text in texts[:2]}
+
+
+def test_a_form_that_a_preset_does_not_set_apart_has_what_it_sets_of_the_method() -> None:
+    study = tiny(methods=("vkd:variant=features,lora_rank=2",), defaults={"vkd": {"keep_ratio": 3}})
+    (found,) = study.method_defaults().values()
+    assert found == VKD(variant="features", keep_ratio=3, schedule=Schedule(lora_rank=2))
 
 
 def test_all_can_be_named_beside_others() -> None:

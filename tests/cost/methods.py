@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,14 +13,17 @@ from torch import Tensor
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request
 from study.core.plugins import find
+from study.core.specs import made, name_in
 from study.model.flop_counter import counted
 from study.model.vlm import VLM
 from study.training import loop
 from tests.cost.llava import on_meta
 
-Name = Literal["vkd", "gradient_ascent", "gradient_difference", "npo", "kl_minimization"]
-"""Published methods that read no value off a tensor before their first step: no saliency, no mask."""
+Name = Literal["vkd", "vkd:variant=features", "gradient_ascent", "gradient_difference", "npo", "kl_minimization"]
+"""Published methods that read no value off a tensor before their first step, once VKD has no mask."""
 METHODS: tuple[Name, ...] = get_args(Name)
+UNMASKED: Mapping[str, Mapping[str, Any]] = {"vkd": {"saliency_threshold": 0.0}}
+"""What leaves the mask out; behind it a step computes the same."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def request(vlm: VLM, folder: Path) -> Request:
 
 def step_cost(vlm: VLM, name: Name, asked: Request, **fields: Any) -> StepCost:
     """The cost of a step of the method called `name`, with its default settings but for `fields`."""
-    method = find("methods", name)(**fields)
+    method = made(find("methods", name_in(name)), {**UNMASKED.get(name, {}), **fields}, name)
     found: list[StepCost] = []
 
     def step(_vlm: VLM, _weights: Any, _schedule: Any, loss: Callable[[int], Tensor], at: int, *_: Any) -> float:

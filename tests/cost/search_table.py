@@ -28,6 +28,7 @@ from study.core.layout import StudyFolder
 from study.core.records import TrialRecord, read_record
 from study.core.rows import read_rows, write_rows
 from study.core.specs import parameters
+from study.core.terms import Half
 from study.data.benchmark import Question
 from study.engine.quasi_random import QuasiRandomSampler
 from study.evaluation.scoring import score
@@ -45,8 +46,8 @@ from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.search import search_of
 
-METHODS = ("gradient_ascent", "gradient_difference", "npo", "vkd")
-"""Two spaces of numbers alone that are cheap, one that is not, and one with conditions."""
+METHODS = ("gradient_ascent", "gradient_difference", "npo", "vkd:variant=features")
+"""Three spaces of two to four numbers, and one with choices and conditions."""
 TABLE = Path(__file__).with_name("search_table.csv")
 SEEDS = 3
 VKD_STEPS = 100
@@ -110,9 +111,11 @@ def _plan(options: Options) -> Plan:
 
 def _shorter(study: Study) -> Study:
     """The default study with the methods of the table, of which VKD is shorter."""
-    shorter = replace(study.defaults["vkd"]["schedule"], steps=VKD_STEPS)
-    fields = {**study.defaults, "vkd": {**study.defaults["vkd"], "schedule": shorter}}
-    return replace(study, defaults=fields, methods=METHODS)
+    vkd = METHODS[-1]
+    shorter = replace(study.defaults[vkd]["schedule"], steps=VKD_STEPS)
+    return replace(
+        study, defaults={**study.defaults, vkd: {**study.defaults[vkd], "schedule": shorter}}, methods=METHODS
+    )
 
 
 def defaults() -> dict[str, Method]:
@@ -130,7 +133,7 @@ def _draws(options: Options) -> Iterator[Draw]:
     for number in range(options.draws):
         for kind in ("sobol", "random"):
             for method in METHODS:
-                yield Draw(method, kind, number)  # type: ignore[arg-type]  # mypy widens the literal
+                yield Draw(method, kind, number)
 
 
 def job_of(search: MethodSearch, ratio: int, draw: Draw) -> Trial:
@@ -178,7 +181,7 @@ def _run(search: MethodSearch, job: Trial) -> None:
     context, baselines = search.context, search.baselines[job.ratio]
     # What the study itself ran was not watched everywhere, and a run of this that was killed may have lost the weights.
     context.folder.record(job.key).unlink(missing_ok=True)
-    record = trial.run(context, job, baselines[1].start.key, rungs=Rungs(baselines))
+    record = trial.run(context, job, baselines[1].start.key, rungs=Rungs(baselines, lambda score: None))
     if record.state == "complete":
         with borrowed(context.root, job.start.key, context.device) as (vlm, _):
             unlearned, _ = unlearned_model(context.folder, job.key, vlm)
@@ -189,8 +192,8 @@ def _run(search: MethodSearch, job: Trial) -> None:
 def _test_questions(context: StudyContext, job: Trial) -> list[Question]:
     """What a search would ask of the test half."""
     asked = context.benchmark.split(job.ratio).questions
-    swapped = {"select": "report", "report": "select"}
-    of_test = trial.validation_questions([replace(q, half=swapped[q.half]) for q in asked], job.goal)  # type: ignore[arg-type]
+    swapped: dict[Half, Half] = {"select": "report", "report": "select"}
+    of_test = trial.validation_questions([replace(q, half=swapped[q.half]) for q in asked], job.goal)
     return [replace(q, half="report") for q in of_test]
 
 

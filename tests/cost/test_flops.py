@@ -140,14 +140,14 @@ def test_distillation_never_calls_the_llm(key: str) -> None:
 
 
 @pytest.mark.usefixtures("llm_forbidden")
-def test_a_step_of_vkd_is_distillation_and_nothing_else(asked: Request) -> None:
+def test_a_step_of_features_is_distillation_and_nothing_else(asked: Request) -> None:
     """Four forget and eight retain pictures; vanilla sees those of the latter, which are new in a first step."""
-    found = step_cost(empty(), "vkd", asked)
+    found = step_cost(empty(), "vkd:variant=features", asked)
     teacher = cost("recomputed").tflop - cost("distilled").tflop
     assert found.tflop == pytest.approx(12 * cost("distilled").tflop + 8 * teacher, rel=1e-9)
     assert found.passes == 0
     with pytest.raises(AssertionError, match="the LLM was called"):
-        step_cost(empty(), "vkd", asked, retain_weight=1.0)
+        step_cost(empty(), "vkd", asked)
 
 
 # ---- layers that nobody reads ------------------------------------------------------------------------------------

@@ -190,9 +190,9 @@ def test_forwards_without_gradient_are_cut_too(tiny: VLM, groups: list[Group]) -
     assert cut.chunks.rows == len(groups)
 
 
-@pytest.mark.parametrize("method", [RMU(layer=0, schedule=QUICK), VKD(schedule=QUICK), VKD(
-    schedule=QUICK, forget_weight=1.0, saliency_threshold=0.1
-)])  # fmt: skip
+@pytest.mark.parametrize("method", [
+    RMU(layer=0, schedule=QUICK), VKD(variant="features", schedule=QUICK), VKD(schedule=QUICK),
+])  # fmt: skip
 def test_methods_do_the_same_in_chunks(
     method: Any, tiny: VLM, tiny_folder: Path, benchmark: Benchmark, tmp_path: Path
 ) -> None:
@@ -296,7 +296,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterat
     checkpoints.evict()
 
 
-@pytest.mark.parametrize("method", [VKD(schedule=SHORT), GradientAscent(schedule=SHORT)])
+@pytest.mark.parametrize("method", [VKD(variant="features", schedule=SHORT), GradientAscent(schedule=SHORT)])
 def test_a_trial_that_runs_out_of_memory_ends_as_it_would_have(
     method: Method, study: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,8 @@ def undisturbed(study: Study, folder: Path) -> None:
     while asked != Searcher.FINISHED:
         asked = searcher.suggest("tune")
         if isinstance(asked, dict):
-            searcher.search.execute(asked["job"], 0.0)
+            label, number = asked["place"]
+            searcher.search.execute(asked["job"], label, number, 0.0)
             searcher.on_trial_complete("tune", {})
 
 

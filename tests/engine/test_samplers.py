@@ -26,26 +26,15 @@ def trials(number: int, /, **space: BaseDistribution) -> list[FrozenTrial]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "earlier", "model"),
+    ("asked", "earlier", "startup", "model"),
     [
-        ("auto", trials(11, rate=RATE), "sobol"),
-        ("auto", trials(12, rate=RATE, count=COUNT), "gp"),
-        ("auto", trials(12, rate=RATE, kind=KIND), "tpe"),
-        ("auto", [*trials(11, rate=RATE), *trials(1, rate=RATE, count=COUNT)], "tpe"),  # asked for under a condition
-        ("auto", trials(12, rate=RATE, ratio=KIND), "gp"),  # fixed, and so no choice
-        ("auto", trials(12, ratio=KIND), "tpe"),
-        ("tpe", trials(11, rate=RATE), "random"),
-        ("tpe", trials(12, rate=RATE), "tpe"),
-        ("gp", trials(12, rate=RATE, kind=KIND), "gp"),
-        ("sobol", trials(100, rate=RATE), "sobol"),
-        ("random", trials(100, rate=RATE), "random"),
-        ("nsga2", [], "nsga2"),
+        ("auto", 5, 6, "sobol"), ("auto", 6, 6, "tpe"), ("auto", 47, 0, "sobol"), ("auto", 48, 0, "tpe"),
+        ("tpe", 5, 0, "random"), ("tpe", 6, 0, "tpe"), ("gp", 7, 8, "random"), ("gp", 8, 8, "gp"),
+        ("sobol", 100, 6, "sobol"), ("random", 100, 6, "random"), ("nsga2", 0, 6, "nsga2"),
     ],
-)
-def test_the_sampler_fits_the_space_and_the_results(
-    asked: SamplerName, earlier: Sequence[FrozenTrial], model: Model
-) -> None:
-    assert model_for(asked, earlier, 12, {"ratio": 10}) == model
+)  # fmt: skip
+def test_the_sampler_fits_the_number_of_results(asked: SamplerName, earlier: int, startup: int, model: Model) -> None:
+    assert model_for(asked, earlier, startup) == model
 
 
 @pytest.mark.parametrize("model", get_args(Model))

@@ -82,7 +82,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AttackSearch:
     monkeypatch.setattr(attack_search, "search_space", lambda name: Space)
     context = StudyContext(tmp_path, Synthetic(), tmp_path)
     targets = {"force on npo 15 %": (WINNER, "force")}
-    return AttackSearch(context, targets, {"force": Force()}, {15: CONTROL}, 16, 0, 1, 4)
+    return AttackSearch(context, targets, {"force": Force()}, {15: CONTROL}, 16, 0, 1, "tpe", 4)
 
 
 def run(search: AttackSearch) -> list[AttackJob]:
@@ -91,7 +91,7 @@ def run(search: AttackSearch) -> list[AttackJob]:
     for number in range(search.trials):
         job = search.replay(label, propose(search, label, number))
         if not search.is_done(job):
-            search.execute(job, 0.0)
+            search.execute(job, label, number, 0.0)
         jobs.append(job)
     return jobs
 
@@ -103,7 +103,7 @@ def test_the_first_attack_is_the_presets(search: AttackSearch) -> None:
 def test_the_recovery_is_above_that_of_the_control(search: AttackSearch) -> None:
     job = AttackJob(WINNER, Force(0.5))
     assert search.outcome(job) is None
-    told = search.execute(job, 0.0)
+    told = search.execute(job, "force", 0, 0.0)
     assert told["recovery"] == pytest.approx(0.8 * 0.5 / 2)
     assert attack_state(search.context.folder, CONTROL, Force(0.5)) == "complete"
 
@@ -120,7 +120,7 @@ def test_the_search_finds_the_worst_whatever_it_leaves(search: AttackSearch) -> 
 
 def test_an_attack_that_cannot_be_done_is_noted_and_not_tried_again(search: AttackSearch) -> None:
     job = AttackJob(WINNER, Force(0.01))
-    assert search.execute(job, 0.0) == {"state": "failed: too little force"}
+    assert search.execute(job, "force", 0, 0.0) == {"state": "failed: too little force"}
     assert search.is_done(job)
     assert search.outcome(job) is None
     attack_failed(search.context.folder, WINNER, Force(0.02), "the worker died")
@@ -142,7 +142,7 @@ def test_a_failure_on_the_control_alone_ends_the_attack_too(
     monkeypatch.setattr(trials, "attack_trial", attack)
     for job, fail in ((AttackJob(WINNER, Force(0.5)), True), (AttackJob(WINNER, Force(0.4)), False)):
         if fail:
-            search.execute(job, 0.0)
+            search.execute(job, "force", 0, 0.0)
         else:
             planted_attack(search.context, WINNER, job.attacker, CONTROL.start.key)
             search.record_failure(job, "the worker died")
@@ -178,7 +178,7 @@ def test_composed_attacks_keep_what_is_set_of_each_link(tmp_path: Path) -> None:
     text = "swap_back:parts=projector/relearning:people=0.4,optimizer=sgd"
     default = Chain((SwapBack(("projector",)), Relearning(people=0.4, schedule=Schedule(optimizer="sgd"))))
     context = StudyContext(tmp_path, Synthetic(), tmp_path)
-    search = AttackSearch(context, {"chain on npo": (WINNER, text)}, {text: default}, {15: CONTROL}, 6, 0, 6, 4)
+    search = AttackSearch(context, {"chain on npo": (WINNER, text)}, {text: default}, {15: CONTROL}, 6, 0, 6, "tpe", 4)
     for number in range(search.trials):
         propose(search, "chain on npo", number)
     chains = [search.replay("chain on npo", proposal).attacker for proposal in search.proposals("chain on npo")]

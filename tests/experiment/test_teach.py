@@ -18,8 +18,8 @@ from study.data.benchmark import Benchmark
 from study.experiment import teach
 from study.experiment.checkpoints import load_learned
 from study.experiment.context import StudyContext
-from study.experiment.teach import learn, lessons_for
-from study.experiment.trial_spec import Learned
+from study.experiment.teach import learn
+from study.experiment.trial_spec import Learned, lessons_for
 from study.model.loading import load
 from study.model.packing import Batch, Group, pack
 from study.model.vlm import VLM

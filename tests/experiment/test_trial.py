@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.nothing import Nothing
 from study.attacks.relearning import Relearning
 from study.attacks.sampled_extraction import SampledExtraction
@@ -44,12 +45,14 @@ from study.metrics import recovery
 from study.metrics.objectives import DIRECTIONS
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
-from tests.helpers.small import same_bits, snapshot
+from tests.helpers.small import changed, same_bits, snapshot
 
 TAUGHT = Schedule(steps=3, learning_rate=1e-3, pictures=3, texts=2)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
-VISUAL = VKD(schedule=SHORT)
+VISUAL = VKD(variant="features", schedule=SHORT)
+DESCRIBED = VKD(teacher="stranger", schedule=SHORT)
 ASCENT = GradientAscent(schedule=SHORT)
+ADAPTER = GradientAscent(schedule=replace(SHORT, lora_rank=2, learning_rate=1e-2))
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, TAUGHT, ("projector", "llm"), 0)
 REFERENCE = replace(VANILLA, kind="reference", goal="visual", ratio=10)
 
@@ -138,7 +141,7 @@ def test_the_work_of_unlearning_is_counted(context: StudyContext) -> None:
     visual = replace(ASCENT, trains=("vision", "projector"))
     whole, through, alone, added, none = (
         run(context, method)[1].cost
-        for method in (ASCENT, visual, VISUAL, replace(VISUAL, forget_weight=1.0, retain_weight=1.0), NoMethod())
+        for method in (ASCENT, visual, VISUAL, replace(DESCRIBED, saliency_threshold=0.0), NoMethod())
     )
     assert whole["unlearn_images"] == through["unlearn_images"] == SHORT.steps * SHORT.pictures
     assert whole["unlearn_prompt_tokens"] == through["unlearn_prompt_tokens"] > 0
@@ -297,7 +300,7 @@ def test_the_report_asks_what_the_search_never_saw(context: StudyContext, scored
     assert len(scored) == calls
 
 
-@pytest.mark.parametrize("method", [VISUAL, ASCENT, Prompting(), NoMethod()])
+@pytest.mark.parametrize("method", [VISUAL, ASCENT, ADAPTER, Prompting(), NoMethod()])
 def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, context: StudyContext) -> None:
     """In another process, from delta and instruction: weights bit for bit, prompts word for word."""
     asked, _ = run(context, method)
@@ -308,10 +311,27 @@ def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, context: Study
         weights, instruction = snapshot(made), made.instruction
     checkpoints.evict()
     with checkpoints.borrowed(context.root, VANILLA.key, "cpu") as (vlm, _):
-        rebuilt, _ = checkpoints.unlearned_model(context.folder, asked.key, vlm)
+        before = snapshot(vlm)
+        rebuilt, names = checkpoints.unlearned_model(context.folder, asked.key, vlm)
         assert same_bits(weights, snapshot(rebuilt))
+        assert set(names) == changed(before, weights) - {"lm_head.weight"}  # one tensor with the embeddings
         assert rebuilt.instruction == instruction
     assert (instruction == INSTRUCTIONS["refuse"]) == isinstance(method, Prompting)
+
+
+def test_a_trial_of_adapters_keeps_their_factors_and_the_attack_that_scales_them_sees_the_same(
+    context: StudyContext,
+) -> None:
+    asked, _ = run(context, ADAPTER)
+    kept = delta_of(context, asked)
+    assert kept
+    assert all(".lora_" in name for name in kept)
+    attacker = AdapterScaling(scales=(1.0, 0.0))
+    assert attack.try_attack(context, asked, attacker, REFERENCE.key) == ""
+    rows = read_rows(context.folder.attack(asked.key, content_key(attacker)))
+    left, scaled, off = (rows[rows["step"] == step].set_index("question")["probability"] for step in range(3))
+    assert scaled.tolist() == pytest.approx(left.tolist(), abs=1e-5)  # asked in other batches: rounding
+    assert (off - left).abs().max() > 1e-3
 
 
 # ---- a trial that ends otherwise -------------------------------------------------------------------------------

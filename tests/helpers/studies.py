@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.core.files import read_json
+from study.core.files import read_json, write_json
 from study.core.hashing import Json
+from study.settings import Study
+from study.stages.manifest import settle
+from study.stages.plan import Plan
+from study.stages.preflight import validate_study
 from tests import ROOT
 
 
@@ -40,6 +44,14 @@ def trials(folder: Path) -> set[str]:
 def rows(folder: Path) -> dict[str, pd.DataFrame]:
     found = [*folder.glob("trials/*/rows/*.parquet"), *folder.glob("trials/*/attacks/*.parquet")]
     return {str(path.relative_to(folder)): pd.read_parquet(path) for path in sorted(found)}
+
+
+def searching(study: Study, data: Path) -> Plan:
+    """The plan of a study whose settings are fixed: its search has proposed something."""
+    plan = validate_study(study, data)
+    settle(plan)
+    write_json(plan.folder.proposal("vkd", 0), {})
+    return plan
 
 
 @dataclass(frozen=True)

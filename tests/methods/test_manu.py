@@ -265,6 +265,7 @@ def test_a_part_without_neurons_is_refused(tmp_path: Path) -> None:
     vlm = load(family_folder("gemma3", tmp_path))
     with pytest.raises(ValueError, match=r"projector has no MLP with neurons.*leave projector out"):
         mlps(vlm, "projector")
+    assert {mlp.part for mlp in mlps(vlm, "projector", "vision")} == {"vision"}  # enough if one has some
 
 
 @pytest.mark.parametrize(

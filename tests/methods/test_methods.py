@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -70,10 +70,13 @@ def label(method: Any) -> str:
     return " ".join(filter(None, [name_of(method), getattr(method, "form", ""), getattr(method, "variant", "")]))
 
 
+FORMS: dict[str, tuple[Any, ...]] = {"vkd": (VKD(variant="features"), VKD(neurons="pruned"))}
+"""Methods in forms in which they do something else."""
 VARIANTS = [
-    pytest.param(variant, id=f"{name} {' '.join(sorted(trained(variant)))}")
+    pytest.param(variant, id=" ".join([label(form), *sorted(trained(variant)), f"{count or ''}"]).strip())
     for name in known("methods")
-    for variant in dict.fromkeys(variants(fitting(name)))
+    for count, form in enumerate((fitting(name), *FORMS.get(name, ())))
+    for variant in dict.fromkeys(variants(form))
 ]
 FROZEN_LLM = [param for param in VARIANTS if "llm" not in trained(param.values[0])]
 
@@ -264,6 +267,8 @@ def test_the_goal_full_works_too(
         (SatImp, "forget_weight", -0.1),
         (Prompting, "wording", "please"),
         (Prompting, "repeats", 0),
+        (VKD, "variant", "published"),
+        (VKD, "neurons", "some"),
         (VKD, "teacher", "nobody"),
         (VKD, "layers", "most"),
         (VKD, "distance", "far"),
@@ -674,10 +679,10 @@ def test_retraining_is_the_reference(tiny: VLM, request_: Request, tiny_folder: 
 
 
 SETTINGS = [fitting(name) for name in known("methods")]
-SETTINGS += [dataclasses.replace(method, variant="released") for method in SETTINGS if hasattr(method, "variant")]
+SETTINGS += [type(m)(variant=of) for m in SETTINGS for of in get_args(get_type_hints(type(m)).get("variant"))]
 
 
-@pytest.mark.parametrize("method", SETTINGS, ids=label)
+@pytest.mark.parametrize("method", dict.fromkeys(SETTINGS), ids=label)
 def test_exactly_what_uses_the_reference_is_an_oracle(method: Any, unlearn: Unlearn) -> None:
     """A published setting or a released variant loads the reference if it says so, and never else."""
     assert bool(unlearn(quick(method)).references) == method.oracle

@@ -1,7 +1,10 @@
-"""Visual knowledge distillation: its loss, its teachers, its mask, and the LLM it never touches."""
+"""Visual knowledge distillation in both forms: losses, teachers, masks, and the LLM that neither touches."""
 
 from __future__ import annotations
 
+import gc
+import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +15,19 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
-from study.core.terms import Part
+from study.core.hashing import content_key
+from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
 from study.methods import _saliency, vkd
 from study.methods._features import Layers
-from study.methods.vkd import VKD, Teacher, pruned
+from study.methods.vkd import VKD, Neurons, Teacher, pruned
 from study.model.vision import Features
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.losses import Distance
 from study.training.schedule import Schedule
-from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot, twin
+from tests.helpers.small import changed, fresh, plain_logps, request_on, same_bits, snapshot, twin
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=4, lessons_per_picture=2)
 
@@ -40,6 +44,11 @@ def request_(benchmark: Benchmark, tiny_folder: Path, tmp_path: Path) -> Request
 
 
 def method(**fields: Any) -> VKD:
+    """Features alone."""
+    return described(**{"variant": "features", **fields})
+
+
+def described(**fields: Any) -> VKD:
     return VKD(**{"schedule": SHORT, **fields})
 
 
@@ -83,6 +92,51 @@ def distance(student: Tensor, teacher: Tensor, how: str) -> float:
     return float((student - teacher).square().mean() / (teacher - teacher.mean()).square().mean())
 
 
+# ---- the variants ----------------------------------------------------------------------------------------------
+def test_a_variant_decides_what_is_not_set() -> None:
+    terms = ("forget_weight", "retain_weight", "saliency_threshold")
+    assert [getattr(VKD(), name) for name in terms] == [1.0, 1.0, 1.0]
+    assert [getattr(VKD(variant="features"), name) for name in terms] == [0.0, 0.0, 0.0]
+    assert (VKD().teacher, VKD(variant="features").teacher) == ("base", "stranger")
+    assert VKD(forget_weight=0.0, teacher="pruned") == VKD("described", "pruned", forget_weight=0.0)
+    assert replace(VKD(variant="features"), keep_weight=2.0) == VKD(variant="features", keep_weight=2.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "none"),
+    [
+        ("forget_weight", 0.5, "0.0"),
+        ("retain_weight", 0.5, "0.0"),
+        ("saliency_threshold", 0.5, "0.0"),
+        ("neurons", "pruned", "all"),
+    ],
+)
+def test_features_are_alone(field: str, value: object, none: str) -> None:
+    """A value from the other form is not taken along under the wrong name either."""
+    with pytest.raises(ValueError, match=f"{field}={value!r}: .*set {field}={none}, or variant='described'"):
+        method(**{field: value})
+    with pytest.raises(ValueError, match=r"forget_weight=1\.0: variant='features'"):
+        replace(described(), variant="features")
+
+
+def test_features_have_the_key_that_they_had_before_there_were_variants() -> None:
+    """Of the class's default, as trials of older studies are named by it."""
+    assert content_key(VKD(variant="features")) == "4bc60964a3ab"
+    assert len({content_key(VKD(neurons=how)) for how in get_args(Neurons)} | {content_key(VKD("features"))}) == 3
+
+
+@pytest.mark.parametrize("fields", [{}, {"saliency_threshold": 0.0, "neurons": "pruned"}])
+def test_adapters_are_refused_behind_a_mask(fields: dict[str, Any], tiny: VLM, request_: Request) -> None:
+    """Before anything starts, with what to set instead; without a mask they are trained in both forms."""
+    adapters = replace(SHORT, lora_rank=2)
+    with pytest.raises(ValueError, match=r"lora_rank=2: .*lora_rank=0, or saliency_threshold=0 and neurons=all"):
+        described(**fields, schedule=adapters)
+    for free in (described(saliency_threshold=0.0, schedule=adapters), method(schedule=adapters)):
+        before = snapshot(tiny)
+        free(tiny, request_)
+        assert {tiny.part_of(name) for name in changed(before, snapshot(tiny))} == {"vision", "projector"}
+
+
 # ---- the loss --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("layers", get_args(Layers))
 @pytest.mark.parametrize("how", get_args(Distance))
@@ -108,6 +162,36 @@ def test_the_loss_is_its_formula(
         wanted += sum(weight * distance(student[i], teacher[i], how) / len(chosen) for i in chosen)
     assert wanted > 0.05
     assert loss == pytest.approx(wanted, rel=1e-2 if how == "mse" else 1e-4)  # mse: variance of N or of N - 1
+
+
+def test_the_losses_on_answers_are_their_formulas(
+    tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is described adds to the distances NPO against vanilla and the cross-entropy, on what is drawn for them."""
+    whole = described(forget_weight=0.7, retain_weight=3.0, beta=0.4, augment=0.0)
+    found = first_loss(whole, tiny, request_, monkeypatch, move=0.02)
+    distances = replace(whole, forget_weight=0.0, retain_weight=0.0)
+    alone = first_loss(distances, twin(found[1]), request_, monkeypatch, move=0.02)[0]
+    assert alone > 0.01
+    forget, retain = streams(request_)
+    forget.draw_pictures(SHORT.pictures)
+    retain.draw_pictures(2 * SHORT.pictures)
+    now, vanilla = (plain_logps(vlm, groups) for vlm, groups in zip((tiny, found[1]), [forget.draw()] * 2, strict=True))
+    ratios = [float(a.sum() - b.sum()) for a, b in zip(now, vanilla, strict=True)]
+    npo = 2 / 0.4 * sum(math.log1p(math.exp(0.4 * ratio)) for ratio in ratios) / len(ratios)
+    entropy = -float(torch.cat(plain_logps(tiny, retain.draw())).mean())
+    assert npo > 1
+    assert entropy > 1
+    assert found[0] == pytest.approx(alone + 0.7 * npo + 3.0 * entropy, rel=1e-4)
+
+
+@pytest.mark.parametrize("move", [0.0, 0.05, 0.5])
+def test_the_forget_term_is_bounded(move: float, tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far the model goes it pays no less than 0; at its start 2 / beta log 2, the same for every answer."""
+    forget = described(retain_weight=0.0, erase_weight=0.0, keep_weight=0.0)
+    loss = first_loss(forget, tiny, request_, monkeypatch, move=move)[0]
+    assert loss > 0
+    assert (loss == pytest.approx(2 / forget.beta * math.log(2))) == (move == 0)
 
 
 @pytest.mark.parametrize("how", get_args(Distance))
@@ -139,14 +223,16 @@ def test_the_llm_is_called_for_losses_on_outputs_alone(field: str, tiny: VLM, re
     model.language_model.forward = forbidden
     for teacher in ("strangers_mean", "stranger", "other_person", "base", "reference"):
         method(teacher=teacher)(tiny, request_)
+    off = described(forget_weight=0.0, retain_weight=0.0, saliency_threshold=0.0)
+    off(tiny, request_)
     with pytest.raises(AssertionError, match="the LLM was called"):
-        method(**{field: 0.5})(tiny, request_)
+        replace(off, **{field: 0.5})(tiny, request_)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("field", ["forget_weight", "retain_weight"])
 def test_losses_on_outputs_reach_the_visual_module(field: str, tiny: VLM, request_: Request) -> None:
     """With every distance switched off they alone move it, and with them off nothing moves."""
-    off = method(erase_weight=0.0, keep_weight=0.0)
+    off = described(**dict.fromkeys(("erase_weight", "keep_weight", "forget_weight", "retain_weight"), 0.0))
     before = snapshot(tiny)
     off(tiny, request_)
     assert same_bits(before, snapshot(tiny))
@@ -184,6 +270,24 @@ def test_other_models_are_loaded_only_when_they_teach(teacher: Any, tiny: VLM, r
     assert asked == []
     method(teacher=teacher)(tiny, watched)
     assert asked == [teacher]
+
+
+@pytest.mark.parametrize("teacher", ["base", "reference"])
+def test_of_another_model_only_what_it_sees_stays_in_memory(teacher: Any, tiny: VLM, request_: Request) -> None:
+    """The features are its own, bit for bit; the model itself is let go, and its LLM with it."""
+    (forget, retain), made = streams(request_), [twin(tiny)]
+    for weight in made[0].trainable(PARTS).values():
+        weight.data.mul_(1.1)
+    pictures = forget.draw_pictures(4)
+    wanted, gone = made[0].features(tiny.pixels(pictures)), weakref.ref(made[0].model)
+    loading = replace(request_, base=made.pop, reference=made.pop)
+    teach = method(teacher=teacher)._teacher(tiny, loading, forget, retain)
+    gc.collect()
+    assert gone() is None
+    found = teach(pictures, tiny.pixels(pictures))
+    for ours, theirs in zip((*found.layers, found.projected), (*wanted.layers, wanted.projected), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(found.projected, tiny.features(tiny.pixels(pictures)).projected)
 
 
 @pytest.mark.parametrize("teacher", ["strangers_mean", "stranger"])
@@ -241,7 +345,8 @@ def test_the_pruned_teacher_lacks_the_stated_share(share: float, tiny: VLM, requ
     before = snapshot(tiny)
     teacher = snapshot(pruned(tiny, request_, share))
     assert same_bits(before, snapshot(tiny))
-    assert changed(before, teacher) <= {name for name in before if ".mlp.fc1." in name}
+    ends = (".mlp.fc1.weight", ".mlp.fc1.bias", ".mlp.fc2.weight")  # the biases are 0 before as well
+    assert changed(before, teacher) <= {name for name in before if name.endswith(ends)}
     ratios = _saliency.saliency(tiny, request_, ("vision",))
     weights = [name for name in before if name.endswith("fc1.weight")]
     assert len(weights) == 2
@@ -249,6 +354,9 @@ def test_the_pruned_teacher_lacks_the_stated_share(share: float, tiny: VLM, requ
         gone = teacher[name].eq(0).all(1) & teacher[name.removesuffix("weight") + "bias"].eq(0)
         assert int(gone.sum()) == round(share * len(gone))
         assert torch.equal(teacher[name][~gone], before[name][~gone])
+        out = name.replace("fc1", "fc2")
+        assert torch.equal(teacher[out].eq(0).all(0), gone)
+        assert torch.equal(teacher[out][:, ~gone], before[out][:, ~gone])
         scores = ratios[name].log().sum(1)
         assert float(scores[gone].min()) > float(scores[~gone].max())
 
@@ -258,37 +366,76 @@ def ratios(vlm: VLM, request: Request) -> Mapping[str, Tensor]:
     return _saliency.saliency(vlm, request, ("vision", "projector"))
 
 
-def test_a_threshold_of_zero_trains_everything(tiny: VLM, request_: Request) -> None:
+@pytest.mark.parametrize("unmasked", [method(), described(saliency_threshold=0.0)])
+def test_a_threshold_of_zero_trains_everything(unmasked: VKD, tiny: VLM, request_: Request) -> None:
     before = snapshot(tiny)
-    method()(tiny, request_)
+    unmasked(tiny, request_)
     moved = changed(before, snapshot(tiny))
     assert moved == set(tiny.trainable(("vision", "projector")))
     assert not request_.cache.exists()  # and computes no saliency
 
 
-def test_masked_entries_keep_their_bits(tiny: VLM, request_: Request) -> None:
+@pytest.mark.parametrize("neurons", get_args(Neurons))
+def test_masked_entries_keep_their_bits(neurons: Any, tiny: VLM, request_: Request) -> None:
+    """Of what is free, nearly everything moves; with `pruned` neurons no more is free than their weights."""
     found = ratios(tiny, request_)
     threshold = float(torch.cat([ratio.flatten() for ratio in found.values()]).median())
+    free = {name: ratio >= threshold for name, ratio in found.items()}
+    if neurons == "pruned":
+        free = {name: free[name] & mask for name, mask in own_weights(tiny, found, 0.25).items()}
     before = snapshot(tiny)
-    method(saliency_threshold=threshold)(tiny, request_)
+    described(saliency_threshold=threshold, neurons=neurons, prune=0.25)(tiny, request_)
     after = snapshot(tiny)
-    free = total = moved = 0
-    for name, ratio in found.items():
-        differs = before[name].view(torch.int32) != after[name].view(torch.int32)
-        assert not bool((differs & (ratio < threshold)).any()), name
-        moved += int(differs.sum())
-        free += int((ratio >= threshold).sum())
-        total += ratio.numel()
-    assert 0.4 * total < free < 0.6 * total
-    assert moved > 0.9 * free
-    assert changed(before, after) <= set(found)
+    assert changed(before, after) <= set(free)
+    moved = {name: before[name].view(torch.int32) != after[name].view(torch.int32) for name in free}
+    for name, differs in moved.items():
+        assert not bool((differs & ~free[name]).any()), name
+    many, total = (sum(int(mask.sum()) for mask in free.values()), sum(ratio.numel() for ratio in found.values()))
+    assert sum(int(differs.sum()) for differs in moved.values()) > 0.9 * many
+    assert (0.4 if neurons == "all" else 0.05) * total < many < (0.6 if neurons == "all" else 0.25) * total
+
+
+def own_weights(vlm: VLM, ratios: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Where the weights of the neurons with the highest scores are, by the names of LLaVA's layers."""
+    found: dict[str, Tensor] = {}
+    for name in vlm.trainable(("vision", "projector")):
+        for into, out in (("fc1", "fc2"), ("linear_1", "linear_2")):
+            if not name.endswith(f"{into}.weight"):
+                continue
+            scores = ratios[name].log().sum(1)
+            best = scores >= scores.sort(descending=True).values[round(share * len(scores)) - 1]
+            found[name] = best[:, None].expand_as(ratios[name])
+            found[name.replace("weight", "bias")] = best
+            after = name.replace(into, out)
+            found[after] = best[None].expand_as(ratios[after])
+    assert len(found) == 3 * 3
+    return found
+
+
+def test_the_pruned_neurons_alone_are_trained(tiny: VLM, request_: Request) -> None:
+    """Those that the pruned teacher lacks: into and out of all others, and of all other layers, no bit changes."""
+    before = snapshot(tiny)
+    allowed = own_weights(tiny, ratios(tiny, request_), 0.1)
+    described(saliency_threshold=0.0, neurons="pruned")(tiny, request_)
+    after = snapshot(tiny)
+    assert changed(before, after) == set(allowed)
+    for name, mask in allowed.items():
+        assert not bool(((before[name] != after[name]) & ~mask).any()), name
+
+
+@pytest.mark.parametrize("neurons", get_args(Neurons))
+def test_what_is_described_leaves_the_llm_alone(neurons: Any, tiny: VLM, request_: Request) -> None:
+    """Though its losses go through it."""
+    before = snapshot(tiny)
+    described(neurons=neurons)(tiny, request_)
+    assert {tiny.part_of(name) for name in changed(before, snapshot(tiny))} == {"vision", "projector"}
 
 
 def test_a_threshold_above_every_ratio_is_refused_with_the_largest(tiny: VLM, request_: Request) -> None:
     before = snapshot(tiny)
     largest = max(float(ratio.max()) for ratio in ratios(tiny, request_).values())
     with pytest.raises(ValueError, match=r"saliency_threshold=1e\+30 selects no weight") as caught:
-        method(saliency_threshold=1e30)(tiny, request_)
+        described(saliency_threshold=1e30)(tiny, request_)
     assert f"{largest:.4g}" in str(caught.value)
     assert same_bits(before, snapshot(tiny))
 
@@ -379,5 +526,5 @@ def test_the_vision_tower_alone_can_be_trained_with_a_mask(tiny_folder: Path, re
     for part in ("vision", "projector"):
         vlm = fresh(tiny_folder)
         before = snapshot(vlm)
-        method(trains=(part,), saliency_threshold=0.1)(vlm, request_)
+        described(trains=(part,), saliency_threshold=0.1)(vlm, request_)
         assert {vlm.part_of(name) for name in changed(before, snapshot(vlm))} == {part}

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
+from peft import LoraConfig
+from peft.tuners import lora
 from torch import Tensor, nn
 
 from study.core.plugins import name_of
@@ -26,7 +28,7 @@ from study.methods.undial import UNDIAL
 from study.methods.wga import WGA
 from study.model.likelihood import cross_entropy
 from study.model.loading import Loading, load
-from study.model.lora import lora_adapters
+from study.model.lora import _Adapted, lora_adapters
 from study.model.packing import Batch, Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from study.training.loop import Diverged, frozen, steps, train
@@ -94,10 +96,9 @@ def batch(tiny: VLM, benchmark: Benchmark) -> Batch:
 
 def is_plain(vlm: VLM) -> bool:
     """Whether nothing of an adapter is left: no module, no parameter, no setting, and nothing waits for a gradient."""
-    modules = [type(module).__module__ for module in vlm.model.modules()]
     names = [*vlm.model.state_dict(), *(name for name, _ in vlm.model.named_parameters())]
     return (
-        not any(module.startswith("peft") for module in modules)
+        not any(isinstance(module, lora.LoraLayer) for module in vlm.model.modules())
         and not any("lora_" in name or "base_layer" in name for name in names)
         and not hasattr(vlm.model, "peft_config")
         and not any(p.requires_grad or p.grad is not None for p in vlm.model.parameters())
@@ -202,6 +203,30 @@ def test_alpha_is_the_scale_of_the_adapters(tiny: VLM) -> None:
         wanted = before + 6 / 4 * b.detach() @ a.detach()
     torch.testing.assert_close(tiny.tensors()[name], wanted)
     assert is_plain(tiny)
+
+
+@pytest.mark.parametrize("dtype", get_args(Dtype))
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("alpha", [RANK, 5 * RANK])
+def test_an_adapted_layer_computes_what_that_of_peft_does(alpha: int, dropout: float, dtype: Dtype) -> None:
+    """Bit for bit, forward and backward."""
+    made = []
+    for kind in (lora.Linear, _Adapted):
+        torch.manual_seed(0)
+        base = nn.Linear(8, 6, dtype=getattr(torch, dtype))
+        config = LoraConfig(r=RANK, lora_alpha=alpha, lora_dropout=dropout, init_lora_weights=False)
+        made.append(kind(base, "default", config=config, r=RANK, lora_alpha=alpha))
+    x = torch.randn(3, 8, dtype=getattr(torch, dtype))
+    for training in (True, False):
+        outs, gradients = [], []
+        for layer in made:
+            torch.manual_seed(1)
+            outs.append(layer.train(training)(x))
+            weights = [p for name, p in layer.named_parameters() if "lora_" in name]
+            gradients.append(torch.autograd.grad(outs[-1].float().square().sum(), weights))
+        assert torch.equal(*outs)
+        assert not torch.equal(outs[0], made[0].base_layer(x))
+        assert all(map(torch.equal, *gradients))
 
 
 @pytest.mark.parametrize("dtype", get_args(Dtype))

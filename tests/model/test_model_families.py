@@ -29,6 +29,7 @@ from study.data.picture import Picture
 from study.evaluation import sampling, scoring
 from study.evaluation.scoring import readings
 from study.methods import _saliency
+from study.methods._neurons import mlps
 from study.methods.vkd import VKD, pruned
 from study.model import families
 from study.model.families import Family, family_of
@@ -322,30 +323,43 @@ def request_(benchmark: Benchmark, folder: Path, tmp_path: Path, monkeypatch: py
     return request_on(benchmark, tmp_path / "cache", folder)
 
 
-@pytest.mark.parametrize("teacher", ["stranger", "pruned"])
+@pytest.mark.parametrize("teacher", ["stranger", "pruned", "base"])
 def test_vkd_trains_the_visual_module_and_no_text_answer_changes(teacher: Any, vlm: VLM, request_: Request) -> None:
     def text() -> Tensor:
         return asked(vlm, [Group(None, (CITY, LONG))])[1]
 
     before, answers = snapshot(vlm), text()
     schedule = Schedule(steps=2, learning_rate=1e-3, pictures=3, lessons_per_picture=2)
-    VKD(teacher=teacher, forget_weight=0.1, retain_weight=0.1, schedule=schedule)(vlm, request_)
+    VKD(teacher=teacher, saliency_threshold=0.0, schedule=schedule)(vlm, request_)
     assert changed(before, snapshot(vlm)) == set(vlm.trainable(("vision", "projector")))
     assert torch.equal(text(), answers)
 
 
 def test_the_pruned_teacher_lacks_whole_neurons(vlm: VLM, request_: Request) -> None:
-    """Silent ones: whatever leads into a neuron is zero, so that nothing comes out of it."""
+    """Silent ones: whatever leads into or out of a neuron is zero."""
     before = snapshot(vlm)
     teacher = pruned(vlm, request_, 0.25)
     assert same_bits(before, snapshot(vlm))
     moved = changed(before, snapshot(teacher))
     kinds = {weight.split(".mlp.")[1].split(".")[0] for weight in moved}
-    assert kinds in ({"fc1"}, {"gate_proj", "up_proj"})
-    gone = {weight: teacher.tensors()[weight].eq(0).all(-1) for weight in moved if weight.endswith("weight")}
+    assert kinds in ({"fc1", "fc2"}, {"gate_proj", "up_proj", "down_proj"})
+    weights = [weight for weight in moved if weight.endswith("weight")]
+    into = {weight for weight in weights if not weight.endswith(("fc2.weight", "down_proj.weight"))}
+    gone = {weight: teacher.tensors()[weight].eq(0).all(-1 if weight in into else 0) for weight in weights}
     assert {int(neurons.sum()) for neurons in gone.values()} == {16}
     for weight, neurons in gone.items():
-        assert torch.equal(neurons, gone.get(weight.replace("gate_proj", "up_proj"), neurons))
+        for one, other in (("gate_proj", "up_proj"), ("gate_proj", "down_proj"), ("fc1", "fc2")):
+            assert torch.equal(neurons, gone.get(weight.replace(one, other), neurons))
+
+
+def test_pruned_neurons_alone_can_be_trained(vlm: VLM, request_: Request) -> None:
+    """A projector without an MLP is then left alone."""
+    before = snapshot(vlm)
+    schedule = Schedule(steps=2, learning_rate=1e-3, pictures=3, lessons_per_picture=2)
+    VKD(neurons="pruned", schedule=schedule)(vlm, request_)
+    moved = changed(before, snapshot(vlm))
+    layers = {name for mlp in mlps(vlm, "vision", "projector") for name in mlp.layers}
+    assert {name.rpartition(".")[0] for name in moved} == layers
 
 
 def test_a_method_on_answers_reaches_every_part(vlm: VLM, request_: Request) -> None:

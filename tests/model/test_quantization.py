@@ -60,7 +60,6 @@ from study.model.tensor_files import load_tensors
 from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.settings import Study
-from study.stages.manifest import settle
 from study.stages.meta_evaluation import states
 from study.stages.plan import identity_of
 from study.stages.preflight import validate_study
@@ -70,6 +69,7 @@ from tests.cost.llava import llava
 from tests.helpers.families import FAMILIES
 from tests.helpers.processes import apart, join, spawn
 from tests.helpers.small import QUICK, changed, quick, request_on, same_bits, snapshot, variants
+from tests.helpers.studies import searching
 
 CODES: tuple[Codes, ...] = ("int8", "nf4")
 WAYS: tuple[Quantized, ...] = ("", *CODES)
@@ -268,8 +268,8 @@ def test_a_study_from_before_there_were_codes_is_loaded_as_numbers(context: Stud
 @pytest.mark.parametrize(
     "method",
     [
-        VKD(schedule=SHORT, forget_weight=0.1, retain_weight=0.1),
-        VKD(schedule=replace(SHORT, lora_rank=2, precision="bfloat16")),
+        VKD(schedule=SHORT),
+        VKD(saliency_threshold=0.0, schedule=replace(SHORT, lora_rank=2, precision="bfloat16")),
         GradientDifference(trains=VISUAL, schedule=SHORT),
     ],
 )
@@ -303,7 +303,7 @@ def pair(rank: int, root: Path, port: int, context: StudyContext, asked: Trial) 
 
 @pytest.mark.slow
 def test_two_processes_do_a_trial_as_one_does(context: StudyContext, tmp_path: Path) -> None:
-    asked = Trial(VANILLA, VKD(schedule=SHORT, forget_weight=0.1), "visual", 10, 1)
+    asked = Trial(VANILLA, VKD(schedule=SHORT, saliency_threshold=0.0), "visual", 10, 1)
     shutil.copytree(context.root / "learned", tmp_path / "learned")
     spawn(pair, tmp_path, context, asked)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["complete", "complete"]
@@ -343,7 +343,7 @@ def test_a_family_is_saved_as_the_numbers_it_was_held_as(
 
 def test_a_folder_that_holds_a_study_of_numbers_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     study = study_on(tiny_folder, tmp_path, **QUIET)
-    settle(validate_study(replace(study, model=f"hf:{tiny_folder}"), tmp_path / "data"))
+    searching(replace(study, model=f"hf:{tiny_folder}"), tmp_path / "data")
     with pytest.raises(Refused, match=re.escape("model.quantized: None on disk, int8 requested")):
         plan(study, tmp_path)
 

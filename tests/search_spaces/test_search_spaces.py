@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
-from search_spaces import ranges, refusal
+from search_spaces import as_json, ranges, refusal
 from search_spaces.interpolation import PERCENTS
 from study.attacks.adversarial_image import AdversarialImage
 from study.attacks.interpolation import Interpolation
 from study.core.hashing import content_key
 from study.core.plugins import find, known, search_space
+from study.core.specs import made, name_in
 from study.methods.preference_optimization import PreferenceOptimization
 from study.methods.rmu import RMU
-from study.methods.vkd import VKD
+from study.methods.vkd import VKD, Variant
 from study.presets import PRESETS
 from study.settings import REFERENCES
 from study.training.schedule import Schedule
 
-SEARCHED = [name for name in known("methods") if name not in REFERENCES]
+SEARCHED = [*(name for name in known("methods") if name not in REFERENCES), "vkd:variant=features"]
 STARTS = [
     pytest.param(name, study.method_defaults()[name], id=f"{name} of {preset}")
     for preset, (_, study) in PRESETS.items()
@@ -55,7 +56,12 @@ def proposals(name: str, default: Any, count: int = 12) -> list[tuple[Any, optun
     """Random proposals around a default."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     asked = [study.ask() for _ in range(count)]
-    return [(search_space(name).space(trial, default), trial) for trial in asked]
+    return [(space(name)(trial, default), trial) for trial in asked]
+
+
+def space(name: str) -> Any:
+    """The space of a method or attack as it is written on the command line."""
+    return search_space(name_in(name)).space
 
 
 @pytest.mark.parametrize("name", SEARCHED)
@@ -63,7 +69,7 @@ def test_a_proposal_replays_from_its_parameters(name: str) -> None:
     """After a trip through a JSON file too, and to the same key."""
     for proposed, trial in proposals(name, start(name)):
         params = json.loads(json.dumps(trial.params))
-        replayed = search_space(name).space(FixedTrial(params), start(name))
+        replayed = space(name)(FixedTrial(params), start(name))
         assert replayed == proposed
         assert content_key(replayed) == content_key(proposed)
 
@@ -94,17 +100,17 @@ def test_every_suggestion_varies(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "default"), STARTS)
 def test_the_default_of_every_preset_lies_in_its_space(name: str, default: Any) -> None:
-    assert search_space(name).space(FixedTrial(flat(default)), default) == default
+    assert space(name)(FixedTrial(flat(default)), default) == default
 
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_the_published_default_lies_in_the_space(name: str) -> None:
     """With the schedule, and the layer, of the embedded study: these are of a model, the rest is of the method."""
     default = start(name)
-    published = find("methods", name)()
+    published = made(find("methods", name_in(name)), {}, name)
     of_the_model = {field.name for field in fields(published)} & {"schedule", "layer"}
     published = replace(published, **{field: getattr(default, field) for field in of_the_model})
-    assert search_space(name).space(FixedTrial(flat(published)), default) == published
+    assert space(name)(FixedTrial(flat(published)), default) == published
 
 
 @pytest.mark.parametrize("name", SEARCHED)
@@ -113,8 +119,8 @@ def test_a_default_that_is_enqueued_is_proposed(name: str) -> None:
     default = start(name)
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     study.enqueue_trial(flat(default))
-    assert search_space(name).space(study.ask(), default) == default
-    assert search_space(name).space(study.ask(), default) != default
+    assert space(name)(study.ask(), default) == default
+    assert space(name)(study.ask(), default) != default
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,7 @@ def test_a_default_that_is_enqueued_is_proposed(name: str) -> None:
     ],
 )
 def test_the_grid_of_open_mmunlearning_lies_in_the_space(name: str, grid: dict[str, list[float]]) -> None:
-    asked = ranges(search_space(name).space, start(name))
+    asked = ranges(space(name), start(name))
     for field, values in grid.items():
         distribution = asked[field]
         assert isinstance(distribution, optuna.distributions.FloatDistribution)
@@ -139,7 +145,49 @@ def test_the_grid_of_open_mmunlearning_lies_in_the_space(name: str, grid: dict[s
 def test_a_choice_of_what_is_trained_is_not_searched(name: str) -> None:
     """On what, which parts, by adapters or not, in which variant: these are other methods, named by whoever asks."""
     kept = {"modality", "variant", "form", "trains", *(field for field in flat(Schedule()) if "lora" in field)}
-    assert not kept & ranges(search_space(name).space, start(name)).keys()
+    assert not kept & ranges(space(name), start(name)).keys()
+
+
+@pytest.mark.parametrize("variant", get_args(Variant))
+def test_the_space_of_vkd_is_that_of_its_variant(variant: Any) -> None:
+    """With features alone there is no loss on answers and no mask to search; what is left out stays out."""
+    beside = {"forget_weight", "beta", "retain_weight", "saliency_threshold", "neurons"}
+    asked = ranges(space("vkd"), VKD(variant=variant)).keys()
+    assert asked & beside == (beside if variant == "described" else set())
+    assert {method.variant for method, _ in proposals("vkd", VKD(variant=variant))} == {variant}
+    assert not {"forget_weight", "beta"} & ranges(space("vkd"), VKD(variant=variant, forget_weight=0.0)).keys()
+    adapters = VKD(variant=variant, saliency_threshold=0.0, schedule=Schedule(lora_rank=4))
+    assert not {"saliency_threshold", "neurons"} & ranges(space("vkd"), adapters).keys()
+
+
+def test_a_mask_is_searched_from_one_on() -> None:
+    """And at the value that somebody set."""
+    default = VKD(saliency_threshold=0.5)
+    assert {method.saliency_threshold for method, _ in proposals("vkd", default, 40)} == {0.5, 1.0, 1.5, 2.0}
+    assert min(method.saliency_threshold for method, _ in proposals("vkd", VKD(), 40)) == 1.0
+
+
+def test_a_trial_from_before_vkd_had_variants_is_found_again() -> None:
+    """The first of an older default study: replayed from its parameters it has the same content."""
+    old = {
+        "augment": 0.67, "distance": "mse", "erase_weight": 1.0, "forget_weight": 0.0, "keep_weight": 5.0,
+        "layers": "all", "learning_rate": 0.002, "retain_weight": 0.0, "saliency_threshold": 0.0, "steps": 300,
+        "teacher": "stranger",
+    }  # fmt: skip
+    replayed = space("vkd")(FixedTrial(old), start("vkd:variant=features"))
+    assert content_key(replayed) == "7898f7997953"
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_ranges_are_all_that_is_asked_for_in_any_proposal(name: str) -> None:
+    """Also what is asked for only after certain choices, and the same after a trip through a JSON file."""
+    asked = ranges(search_space(name_in(name)).space, start(name))
+    found: dict[str, Any] = {}
+    for _, trial in proposals(name, start(name), 100):
+        found |= trial.distributions
+    assert asked == found
+    stored = json.loads(json.dumps(as_json(asked)))
+    assert {key: optuna.distributions.json_to_distribution(json.dumps(one)) for key, one in stored.items()} == asked
 
 
 @pytest.mark.parametrize(("layer", "proposed"), [(2, {0, 1, 2}), (-3, {-3, -2, -1})])
@@ -160,13 +208,14 @@ def test_a_one_step_schedule_can_be_searched() -> None:
         assert 1 <= proposed.schedule.steps <= 2
 
 
-def test_the_oracle_is_never_proposed() -> None:
+@pytest.mark.parametrize("name", ["vkd", "vkd:variant=features"])
+def test_the_oracle_is_never_proposed(name: str) -> None:
     """A method that distils the reference cannot be ranked."""
-    for _, trial in proposals("vkd", start("vkd"), 1):
+    for _, trial in proposals(name, start(name), 1):
         choices = trial.distributions["teacher"]
         assert isinstance(choices, optuna.distributions.CategoricalDistribution)
         assert "reference" not in choices.choices
-        assert "stranger" in choices.choices
+        assert {"stranger", "base"} <= set(choices.choices)
 
 
 # ---- of attacks --------------------------------------------------------------------------------------------------

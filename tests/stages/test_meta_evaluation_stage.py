@@ -33,13 +33,13 @@ from study.presets import PRESETS
 from study.settings import Fields, Gate, Study
 from study.stages import meta_evaluation as meta_evaluation_module
 from study.stages import plan as plans
-from study.stages.manifest import settle
 from study.stages.meta_evaluation import ask, meta_evaluate, states
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.training.schedule import Schedule
 from tests.helpers.rows import row
 from tests.helpers.small import borrowed
+from tests.helpers.studies import searching
 
 SMOKE = replace(PRESETS["smoke"][1], reference_seeds=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
@@ -250,7 +250,7 @@ def test_without_the_check_nothing_is_done(tmp_path: Path, tiny_folder: Path, ra
 
 def test_the_pool_can_only_grow(tmp_path: Path) -> None:
     study = replace(SMOKE, study_dir=tmp_path, metric_seeds=2)
-    settle(validate_study(study, tmp_path / "data"))
+    searching(study, tmp_path / "data")
     validate_study(replace(study, metric_seeds=3), tmp_path / "data")
     with pytest.raises(Refused, match="metric_seeds: 2 on disk, 1 requested; a study can only grow"):
         validate_study(replace(study, metric_seeds=1), tmp_path / "data")

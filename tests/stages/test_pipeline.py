@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,7 +15,9 @@ import pandas as pd
 import pytest
 
 from study.core.files import read_json
+from study.core.hashing import content_key
 from study.core.layout import StudyFolder
+from study.presets import PRESETS
 from tests.helpers.studies import Whole, command, proposals, rows, run, trials
 
 METHODS = ("vkd", "gradient_ascent")
@@ -72,6 +75,45 @@ def test_a_study_runs_from_nothing_to_its_report(whole: Whole) -> None:
             assert all(StudyFolder(folder).rows(key, "report").exists() for key in winner["trials"])
 
 
+def test_a_study_ends_with_its_winners_to_paste_and_its_health(whole: Whole) -> None:
+    """The text is read back as the winner; four trials are few for VKD's hyper-parameters, and the terminal says so."""
+    folder, printed = StudyFolder(whole.folder), whole.printed.splitlines()
+    start = printed.index(f"Winners, to be written after --methods, or all at once with --methods-from {whole.folder}:")
+    pasted = [line.split()[2] for line in printed[start + 1 : start + 5]]
+    won = [one["trials"][0] for ratios in read_json(folder.winners).values() for one in ratios.values()]
+    found = [dataclasses.replace(PRESETS["smoke"][1], methods=(text,)).method_defaults()[text] for text in pasted]
+    wanted = [read_json(folder.record(key))["hyperparameters"] for key in won]
+    assert sorted(map(content_key, found)) == sorted(map(content_key, wanted))
+    assert any(line.startswith("check: Too few trials") and "VKD has 2 for 14" in line for line in printed)
+
+
+def test_defaults_are_scored_on_the_test_half_too(whole: Whole) -> None:
+    """What tuning gained is told there."""
+    given = [p for p in proposals(whole.folder).values() if p["default"]]
+    assert len(given) == 4
+    assert all(StudyFolder(whole.folder).rows(p["trial"], "report").exists() for p in given)
+    gains = pd.read_csv(whole.folder / "report" / "tables" / "tuning.csv")
+    assert len(gains) == 4
+    assert gains["test_gain"].notna().all()
+
+
+def test_keeping_winners_alone_changes_no_row(whole: Whole, tmp_path: Path) -> None:
+    folder = whole.begun(tmp_path / "study")
+    run(folder, "--keep", "winners")
+    winners = {
+        key for found in read_json(folder / "winners.json").values() for won in found.values() for key in won["trials"]
+    }
+    mine, theirs = rows(folder), rows(whole.folder)
+    assert mine.keys() == theirs.keys()
+    assert all(mine[name].equals(theirs[name]) for name in mine)
+    place = StudyFolder(folder)
+    methods = {key for key in trials(folder) if read_json(place.record(key))["method"] != "none"}
+    raced = {t for t in methods if read_json(place.record(t))["state"] == "complete"}  # two trials at each ratio
+    assert winners <= raced
+    assert {key for key in methods if place.delta(key).exists()} == raced
+    assert {key for key in methods if place.dropped(key).exists()} == methods - raced
+
+
 def test_only_relative_paths_are_kept(whole: Whole) -> None:
     folder = whole.folder
     kept = [path for path in folder.rglob("*.json") if "ray" not in path.relative_to(folder).parts]
@@ -84,7 +126,7 @@ def test_a_study_checks_its_metrics_and_grows(whole: Whole, grown: Grown) -> Non
     assert "metrics: 4/4" in whole.printed
     assert "steps, vanilla seed 1" in grown.printed  # the reference of seed 1 is one of the study
     assert "metrics: 4/4" in grown.printed
-    assert "search" not in grown.printed.partition("time ")[2]
+    assert "search:" not in grown.printed.partition("time ")[2]
     after = times(grown.folder)
     assert {path: after[path] for path in grown.before} == grown.before
     learned, checked = counts(whole.folder)

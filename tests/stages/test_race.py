@@ -49,6 +49,11 @@ class Planted:
         return None if math.isnan(gap) else {"forget_gap": gap, "utility": 1.0}
 
     @staticmethod
+    def default(method: str, ratio: int) -> Trial:
+        assert (method, ratio) == ("gradient_ascent", 10)
+        return trial(30)
+
+    @staticmethod
     def steps(job: Trial) -> int:
         assert job.method.schedule is not None
         return job.method.schedule.steps
@@ -70,9 +75,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(racing, "run_jobs", jobs_run)
 
     def go(search: Planted, *, size: int = 3, seeds: int = 2) -> Any:
-        study = SimpleNamespace(
-            confirm_seeds=seeds, seed=5, race=size, method_defaults=lambda: {"gradient_ascent": DEFAULT}
-        )
+        study = SimpleNamespace(confirm_seeds=seeds, seed=5, race=size)
         plan: Any = SimpleNamespace(study=study, folder=StudyFolder(tmp_path))
         fields, failures = race(plan, search, search.judged())  # type: ignore[arg-type]  # planted
         assert failures == []

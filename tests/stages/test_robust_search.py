@@ -54,13 +54,13 @@ from study.stages import attack as attack_stage
 from study.stages import learn as learn_stage
 from study.stages import plan as plans
 from study.stages import search as search_stage
-from study.stages.manifest import settle
 from study.stages.preflight import validate_study
+from study.stages.race import race
 from study.training.schedule import Schedule
 from tests.helpers.planted import ATTACK, RELEARNING, Model, Planter
 from tests.helpers.planted import Attack as Planted
 from tests.helpers.rows import row
-from tests.helpers.studies import Whole
+from tests.helpers.studies import Whole, searching
 from tests.helpers.studies import run as run_study
 
 SMOKE = dataclasses.replace(PRESETS["smoke"][1], reference_seeds=1)
@@ -304,6 +304,9 @@ class Ended:
     def outcomes(self, method: str) -> Mapping[Trial, Mapping[str, float]]:
         return self.judged
 
+    def default(self, method: str, ratio: int) -> Trial:
+        return of(99)  # which ended badly
+
 
 def of(steps: int) -> Trial:
     schedule = dataclasses.replace(SHORT, steps=steps)
@@ -326,7 +329,8 @@ def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.Monk
     plan = validate_study(dataclasses.replace(study, robustness="relearning"), tmp_path / "data")
     context = StudyContext(tmp_path, plan.source, tmp_path)
     ended_well = search_stage.judge(ended)
-    winners, fronts_of = search_stage.choose_winners(plan, ended_well), search_stage.choose_fronts(plan, ended_well)
+    winners = search_stage.choose_winners(plan, ended_well, race(plan, ended, ended_well)[0])
+    fronts_of = search_stage.choose_fronts(plan, ended_well)
     assert winners == [holds]
     assert set(fronts_of) == {hides, holds}
     assert attack_stage.attack_winners(plan, context, winners, fronts_of) == []
@@ -342,7 +346,9 @@ def test_a_method_of_which_every_trial_failed_has_neither_winner_nor_front(tmp_p
     assert judged == {("gradient_ascent", 10): {}, ("gradient_ascent", 15): {}}
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10, 15), robustness="relearning")
     plan = validate_study(study, tmp_path / "data")
-    assert (search_stage.choose_winners(plan, judged), search_stage.choose_fronts(plan, judged)) == ([], [])
+    races, failures = race(plan, nothing, judged)
+    assert (races, failures) == ({}, [])
+    assert (search_stage.choose_winners(plan, judged, races), search_stage.choose_fronts(plan, judged)) == ([], [])
     assert read_json(plan.folder.winners) == {"gradient_ascent": {}}
 
 
@@ -388,7 +394,7 @@ def test_an_attack_that_cannot_be_an_objective_is_refused(asked: str, said: str,
 def test_another_attack_is_another_study(tmp_path: Path) -> None:
     """In words, in what the preset's grid makes of them, and where there was none."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness="relearning")
-    settle(validate_study(study, tmp_path / "data"))
+    searching(study, tmp_path / "data")
     validate_study(study, tmp_path / "data")
     grid = {"relearning": ({"score_at": (1,), "schedule": SHORT},)}
     for changes, said in (
@@ -416,7 +422,7 @@ def test_the_attack_is_the_presets_with_what_was_set() -> None:
 
 
 def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And counts it: 48 + 12 + 4 attacks and at most 42 more trials to be scored and attacked three times each."""
+    """And counts it: 56 + 14 + 4 attacks and at most 49 more trials to be scored and attacked three times each."""
     whole = dataclasses.replace(PRESETS["tiny"][1], study_dir=tmp_path / "study")
     tiny = dataclasses.replace(whole, attacks=("relearning",), attack_trials=0)
     said = {}
@@ -427,7 +433,7 @@ def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch:
         said[asked] = " ".join(screen.getvalue().split())
     plain, robust = said.values()
     assert "each attacked with relearning:steps=10,people=0.5 (third objective: recovery)" in robust
-    assert "as many on every other trial on a Pareto front, up to 42" in robust
+    assert "as many on every other trial on a Pareto front, up to 49" in robust
     assert "third objective" not in plain
     assert "caution" not in plain
     assert "caution: no attack of another kind than relearning:steps=10,people=0.5 is planned" in robust
@@ -497,7 +503,8 @@ def test_the_trials_have_a_third_objective(planted: tuple[Path, dict[str, str]])
 
 def test_attacks_without_a_result_are_counted(planted: tuple[Path, dict[str, str]]) -> None:
     counts = results.counts(read(planted[0])).drop(columns=["method", "ratio"]).loc[0].to_dict()
-    assert counts == {"proposals": 6, "complete": 4, "diverged": 0, "failed": 0, "unfinished": 1, "duplicate": 0,
+    assert counts == {"proposals": 6, "complete": 4, "stopped": 0, "collapsed": 0, "diverged": 0, "failed": 0,
+                      "unfinished": 1, "duplicate": 0,
                       "attack failed": 1}  # fmt: skip
 
 

@@ -36,10 +36,12 @@ from study.stages import plan as plans
 from study.stages import search as search_stage
 from study.stages.manifest import settle
 from study.stages.preflight import validate_study
+from study.stages.race import race
 from study.stages.warm_start import Warm, WarmStart, warm_start
 from study.training.schedule import Schedule
 from tests.engine.test_optuna_search import Run, judged, search_in, written
 from tests.helpers.planted import VANILLA, Model, Planter
+from tests.helpers.studies import searching
 
 SHORT = Schedule(steps=30, learning_rate=1e-4)
 ASCENT = {"learning_rate": 2e-4, "steps": 20}
@@ -127,8 +129,8 @@ def test_what_lies_outside_is_refused_by_name(tmp_path: Path) -> None:
 
 VKD_WON = {
     "teacher": "stranger", "forget_weight": 0.3, "beta": 0.4, "layers": "projector", "distance": "mse",
-    "erase_weight": 1.0, "keep_weight": 5.0, "retain_weight": 0.1, "saliency_threshold": 0.5, "augment": 0.5,
-    "learning_rate": 1e-4, "steps": 20,
+    "erase_weight": 1.0, "keep_weight": 5.0, "retain_weight": 0.1, "saliency_threshold": 2.0, "neurons": "all",
+    "augment": 0.5, "learning_rate": 1e-4, "steps": 20,
 }  # fmt: skip
 
 
@@ -136,20 +138,21 @@ VKD_WON = {
     ("rank", "changes", "kept", "note"),
     [
         (0, {}, set(VKD_WON), ""),
-        (4, {}, {*VKD_WON} - {"saliency_threshold"}, "without saliency_threshold"),
+        (4, {}, {*VKD_WON} - {"neurons", "saliency_threshold"}, "without neurons, saliency_threshold"),
         (0, {"old": 1}, set(VKD_WON), "without old"),
         (0, {"augment": None}, {*VKD_WON} - {"augment"}, "the default's augment"),
         (0, {"augment": None, "old": 1}, {*VKD_WON} - {"augment"}, "the default's augment, without old"),
-        (0, {"forget_weight": 0.0}, {*VKD_WON} - {"beta"}, "without beta"),
+        (0, {"prune": 0.05}, set(VKD_WON), "without prune"),
+        (0, {"forget_weight": 0.0}, set(), "forget_weight: `0.0` is invalid"),
         (0, {"teacher": "reference"}, set(), "teacher: 'reference' not in ("),
-        (0, {"teacher": "pruned", "prune": 0.5}, set(), "'0.5' not in (0.02"),
+        (0, {"teacher": "pruned", "prune": 0.5}, set(), "'0.5' not in (0.05"),
     ],
 )
 def test_parameters_are_taken_as_far_as_they_are_searched(
     rank: int, changes: dict[str, Any], kept: set[str], note: str
 ) -> None:
     """Missing and new ones are told; one that cannot be proposed, or only because of another, refuses all."""
-    default = VKD(schedule=dataclasses.replace(SHORT, lora_rank=rank))
+    default = VKD(saliency_threshold=0.0 if rank else 1.0, schedule=dataclasses.replace(SHORT, lora_rank=rank))
     values = {name: value for name, value in {**VKD_WON, **changes}.items() if value is not None}
     params, said = fitted(search_space("vkd").space, default, values)
     assert params == {name: values[name] for name in kept}
@@ -188,7 +191,7 @@ START: dict[str, Method] = {"gradient_ascent": GradientAscent(schedule=Schedule(
 
 def test_earlier_winners_follow_the_defaults(tmp_path: Path) -> None:
     """A method that begins cold, and the sampler after them, go on as ever."""
-    search = Run(search_in(tmp_path / "warm", START, warm=WARM))().search
+    search = Run(search_in(tmp_path / "warm", START, warm=WARM, startup_trials=2))().search
     ascent, npo = search.proposals("gradient_ascent"), search.proposals("npo")
     assert [p.ratio for p in ascent] == [10, 15] * 4
     assert [(p.default, p.warm) for p in ascent] == [(True, False)] * 2 + [(False, True)] * 2 + [(False, False)] * 4
@@ -196,7 +199,7 @@ def test_earlier_winners_follow_the_defaults(tmp_path: Path) -> None:
     taught = [search.job("gradient_ascent", p.params).method for p in ascent[2:4]]
     assert [adjusted(START["gradient_ascent"], f"x:learning_rate={rate},steps={steps}") for rate, steps in (
         (2e-5, 20), (3e-5, 50))] == taught  # fmt: skip
-    cold = Run(search_in(tmp_path / "cold", START))().search
+    cold = Run(search_in(tmp_path / "cold", START, startup_trials=2))().search
     assert npo == cold.proposals("npo")
     assert ascent[:2] == cold.proposals("gradient_ascent")[:2]
     assert ascent[4:] != cold.proposals("gradient_ascent")[4:]
@@ -236,7 +239,7 @@ def source(tmp_path: Path) -> Path:
 def started(source: Path, folder: Path, **changes: Any) -> Study:
     """A warm study that has begun."""
     study = asking(source, study_dir=folder, **changes)
-    settle(validate_study(study, folder / "data"))
+    searching(study, folder / "data")
     return study
 
 
@@ -248,12 +251,12 @@ def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> 
     assert str(tmp_path) not in before
     taken = {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
     earlier(source, {"gradient_ascent": {10: {"learning_rate": 5e-5, "steps": 15}}}, trials=99)
-    settle(plan := validate_study(study, folder / "data"))
+    plan = searching(study, folder / "data")
     assert plan.warm
     assert plan.warm.params == taken
     shutil.rmtree(source)
     moved = folder.rename(tmp_path / "moved")
-    settle(plan := validate_study(dataclasses.replace(study, study_dir=moved), moved / "data"))
+    plan = searching(dataclasses.replace(study, study_dir=moved), moved / "data")
     assert plan.warm
     assert plan.warm.params == taken
     assert read_json(moved / "study.json")["warm_start"]["found"]["gradient_ascent"]["10"]["params"] == ASCENT
@@ -292,7 +295,7 @@ def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
     write_json(renamed / "study.json", {**read_json(renamed / "study.json"), "name": "renamed"})
     validate_study(dataclasses.replace(study, warm_start=renamed), folder / "data")
     cold = asking(None, study_dir=tmp_path / "cold")
-    settle(validate_study(cold, tmp_path / "data"))
+    searching(cold, tmp_path / "data")
     assert "warm_start" not in read_json(tmp_path / "cold" / "study.json")
     with pytest.raises(Refused, match=r"warm_start: None on disk, tiny \(\w+\) requested"):
         validate_study(dataclasses.replace(cold, warm_start=source), tmp_path / "data")
@@ -310,12 +313,14 @@ def test_the_plan_says_where_each_method_begins(source: Path, tmp_path: Path, mo
 
 def test_from_one_search_to_the_next(tmp_path: Path) -> None:
     """What the pipeline writes of one study is what the next begins with."""
-    first = asking(None, study_dir=tmp_path / "first")
-    settle(plan := validate_study(first, tmp_path / "data"))
+    first = asking(None, study_dir=tmp_path / "first", race=1)  # by one seed: nothing is run
+    plan = validate_study(first, tmp_path / "data")
+    settle(plan)
     ended = Run(search_in(tmp_path / "first", first.method_defaults(), trials=6))().search
+    judged = search_stage.judge(ended)
     won = {
         trial.ratio: trial
-        for trial in search_stage.choose_winners(plan, search_stage.judge(ended))
+        for trial in search_stage.choose_winners(plan, judged, race(plan, ended, judged)[0])
         if trial.seed == first.seed
     }
     second = asking(tmp_path / "first", study_dir=tmp_path / "second", seed=1)

@@ -26,7 +26,7 @@ from study.training import losses
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged, steps, train
 from study.training.schedule import Schedule
-from tests.helpers.small import fresh
+from tests.helpers.small import fresh, same_bits
 
 FAST = Schedule(steps=3, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
 
@@ -300,6 +300,32 @@ def test_weights_that_are_no_numbers_have_diverged(tiny: VLM) -> None:
         train(tiny, ("projector",), FAST, lambda step: weight[1].sum())
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), -1e6])
+def test_a_weight_has_exploded_whatever_its_sign(tiny: VLM, value: float) -> None:
+    weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
+    weight.data[0, 0] = value
+    with pytest.raises(Diverged, match=f"diverged at step 0: a weight is {abs(value):.4g} ".replace("+", r"\+")):
+        train(tiny, ("projector",), FAST, lambda step: weight[1].sum())
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_adamw_has_the_bits_of_torch_one_tensor_at_a_time(tiny: VLM, tiny_folder: Any, decay: float) -> None:
+    other = fresh(tiny_folder)
+    parts: tuple[Part, ...] = ("projector",)
+    schedule = replace(FAST, weight_decay=decay, decay="constant", clip=1e9)
+    train(tiny, parts, schedule, size_of(tiny))
+    weights = other.trainable(parts)
+    optimizer = torch.optim.AdamW(weights.values(), lr=1e-3, weight_decay=decay, foreach=False)
+    loss = size_of(other)
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    for step in range(schedule.steps):
+        optimizer.zero_grad()
+        loss(step).backward()
+        optimizer.step()
+    assert same_bits(snapshot(tiny), snapshot(other))
+
+
 def test_sgd_with_momentum_is_its_formula(tiny: VLM) -> None:
     """v <- 0.9 v + g, w <- w - rate v."""
     weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
@@ -377,6 +403,41 @@ def test_bfloat16_is_an_autocast(tiny: VLM) -> None:
     for precision in ("float32", "bfloat16"):
         train(tiny, ("projector",), Schedule(steps=1, precision=precision), loss)
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_only_the_loss_is_computed_in_training_mode(tiny: VLM) -> None:
+    modes, size = [], size_of(tiny)
+
+    def loss(step: int) -> Tensor:
+        modes.append({module.training for module in tiny.model.modules()})
+        return size(step) * (torch.nan if step == 2 else 1)
+
+    def between(_done: int, _value: float) -> None:
+        modes.append({module.training for module in tiny.model.modules()})
+
+    with pytest.raises(Diverged, match="step 2"):
+        train(tiny, ("projector",), FAST, loss, on_step=between)
+    assert modes == [{True}, {False}, {True}, {False}, {True}]
+    assert {module.training for module in tiny.model.modules()} == {False}
+
+
+def test_dropout_draws_by_seed_and_step_and_leaves_other_draws_alone(tiny: VLM, tiny_folder: Any) -> None:
+    schedule = replace(FAST, lora_rank=2, lora_dropout=0.5)
+    drawn: dict[tuple[int, int], Tensor] = {}
+    for i, seed in enumerate((3, 3, 4)):
+        vlm = fresh(tiny_folder)
+        weights = vlm.trainable(("projector",)).values()
+
+        def loss(step: int, i: int = i) -> Tensor:
+            drawn[i, step] = torch.rand(5)
+            return torch.stack([w.square().sum() for w in weights]).sum()  # noqa: B023
+
+        torch.manual_seed(i)
+        before = torch.get_rng_state()
+        train(vlm, ("projector",), schedule, loss, seed=seed)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(drawn[0, step], drawn[1, step]) for step in range(3))
+    assert len({tuple(values.tolist()) for values in drawn.values()}) == 6
 
 
 def test_a_model_can_be_scored_between_steps_and_left_early(tiny: VLM) -> None:

@@ -1,0 +1,87 @@
+"""Health checks of the search, and the numbers behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis import naming
+from analysis.health import CHANCE, Edge, Settings, checks, ends, spread
+from analysis.searched import Searched, searches
+from analysis.sections import Part, Section
+from analysis.study_folder import StudyResults
+from analysis.tables import Table, number
+
+COLUMNS = ["method", "ratio", "trials", "hyperparameters", "lost", "nearest_first", "nearest_later", "noise", "runs",
+           "spread", "ends"]  # fmt: skip
+WELL = (
+    "All is well as far as these checks can see: the search learned from its results, lost few trials, stayed inside "
+    "its ranges, is larger than the noise of seeds, and had enough trials for its hyper-parameters."
+)
+
+
+def parts(study: StudyResults) -> Iterator[Part]:
+    """What stands out, in sentences, then the numbers of every search."""
+    if not searches(study):
+        return
+    yield from sentences(study) or [WELL]
+    yield health_table(study)
+
+
+def sentences(study: StudyResults) -> list[str]:
+    """What stands out: the terminal shows the same."""
+    return checks(searches(study), _settings(study))
+
+
+def _settings(study: StudyResults) -> Settings:
+    found, most = study.settings, max((len(one.trials) for one in searches(study)), default=0)
+    ratios = max(1, len(study.ratios))
+    return Settings(int(found.get("trials", most)), ratios * _startup(found), ratios)
+
+
+def _startup(settings: Mapping[str, Any]) -> int:
+    """The trials at a ratio before the search modelled results: all where it never did."""
+    models = {"auto": 48, "tpe": 6, "gp": 6}  # where the setting leaves it to the sampler
+    every = int(settings.get("trials", 0))
+    return int(settings.get("startup_trials", 0)) or models.get(settings.get("sampler", ""), every)
+
+
+def health_table(study: StudyResults) -> Table:
+    """One line for each search."""
+    first = _settings(study).startup
+    raw = pd.DataFrame([_line(one, first) for one in searches(study)], columns=COLUMNS)
+    shown = pd.DataFrame({
+        "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "trials": raw["trials"],
+        "hyper-parameters": raw["hyperparameters"], "without a usable model": raw["lost"],
+        "nearest of the first": raw["nearest_first"].map(number), "of the later": raw["nearest_later"].map(number),
+        "noise of seeds": raw["noise"].map(number), "spread of the better half": raw["spread"].map(number),
+        "at an end of its range": raw["ends"],
+    })  # fmt: skip
+    return Table(
+        "health", "The search in numbers",
+        "On the validation half. Nearest: the least distance to the ideal point of the trials that were given or drawn "
+        "before the search models results, and of those proposed from results. Whether later ones are nearer is tested "
+        f"over all searches together (at {CHANCE:.0%}). Noise: the standard deviation of the distance between seeds of "
+        "equal settings. Spread: that of one seed of the better half of the trials. At an end: how many of the best "
+        "quarter of the trials lie within a tenth of a range of its end, where chance alone would put fewer.",
+        raw, shown, folded=True,
+    )  # fmt: skip
+
+
+def _line(one: Searched, startup: int) -> dict[str, object]:
+    later = one.scored["number"] >= startup
+    return {
+        "method": one.method, "ratio": one.ratio, "trials": len(one.trials), "hyperparameters": len(one.space),
+        "lost": len(one.lost), "nearest_first": one.scored.loc[~later, "distance"].min(),
+        "nearest_later": one.scored.loc[later, "distance"].min(), "noise": one.noise, "runs": one.seeds,
+        "spread": spread(one), "ends": ", ".join(map(_end, ends(one))),
+    }  # fmt: skip
+
+
+def _end(edge: Edge) -> str:
+    return f"{naming.words(edge.name)} {'upper' if edge.upper else 'lower'} {edge.there} of {edge.best}"
+
+
+SECTION = Section("Health of the search", 12, parts)

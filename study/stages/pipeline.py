@@ -25,8 +25,9 @@ from study.stages.learn import attack_baselines, learn_models
 from study.stages.manifest import GROWING, settle
 from study.stages.meta_evaluation import meta_evaluate
 from study.stages.methods_from import with_earlier_winners
-from study.stages.plan import Plan, print_plan
+from study.stages.plan import Plan
 from study.stages.preflight import validate_study
+from study.stages.printed_plan import print_plan
 from study.stages.race import race
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
 from study.stages.supported import check_gpus, refuse_gpus

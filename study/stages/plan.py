@@ -1,9 +1,9 @@
-"""A study made concrete (plug-ins, learned models, baselines), and its plan, printed before anything is done."""
+"""A study made concrete: plug-ins, learned models, baselines."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -11,22 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 from study.contracts import BaseModel, Method, Source
-from study.core.console import console
 from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
 from study.core.records import ModelKind
-from study.core.specs import links, name_in
 from study.data.benchmark import Benchmark
-from study.data.halves import undealt
-from study.engine.samplers import model_for
 from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
-from study.stages import disk
 from study.stages.brought import Brought
-from study.stages.methods_from import winners_of
 from study.stages.warm_start import WarmStart
 from study.training.epochs import in_steps
 from study.training.schedule import Schedule
@@ -158,161 +152,3 @@ def _ends(path: Path) -> str:
         head = file.read(part)
         file.seek(max(0, size - part))
         return hashlib.sha256(head + file.read() + str(size).encode()).hexdigest()
-
-
-def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
-    """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
-    study, winners = plan.study, len(plan.study.methods) * len(plan.study.forget_ratios)
-    earlier = winners_of(study)
-    ratios = len(study.forget_ratios)
-    references = ratios * study.references
-    baselines = ratios + references  # vanilla is scored on the questions of each ratio
-    trials, confirms = len(study.methods) * study.trials, winners * study.confirm_seeds
-    racing = study.race > 1 and study.confirm_seeds > 0
-    raced = winners * min(study.race + 1, study.trials // ratios) * study.confirm_seeds * racing
-    attacked = winners * (1 + study.confirm_seeds) + baselines
-    attacks, searched = attacked * len(study.attackers()), study.attack_defaults()
-    hunted = winners * len(searched) * study.attack_trials
-    kinds = " and ".join(f"{study.attack_trials} of {text}" for text in searched)
-    rest = max(0, trials - winners) if study.robustness else 0
-    taught = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.references)  # further models
-    checked = 2 * ratios * (1 + study.metric_seeds) if study.metric_check else 0
-    robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
-    stages = [
-        ("learn", _learning(plan)),
-        *[("", line) for line in measured],
-        ("search", f"{trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"),
-        *[("", line) for line in _search_lines(study)],
-        *[("", line) for line in plan.changed],
-        *[("", f"caution: {hidden}") for hidden in _hidden(study)],
-        *[("", line) for line in (earlier.lines() if earlier else ())],
-        *[("", line) for line in (plan.warm.lines(study.methods) if plan.warm else ())],
-        *[
-            (
-                "race",
-                f"the best {study.race} of each method and ratio, and the default, with {study.confirm_seeds} further "
-                f"seeds: up to {raced} runs",
-            )
-        ]
-        * racing,
-        ("confirm", f"{study.confirm_seeds} further seeds of {winners} winners, as far as the race left them out"),
-        ("", "winners and defaults are scored on the test half: what tuning gained"),
-        *[("official", f"{confirms + winners + baselines} models scored by the benchmark authors' official protocol")]
-        * study.released,
-        *[("sequence", f"{winners} winners: sequential unlearning in {study.requests} requests")]
-        * (study.requests > 1),
-        (
-            "attack",
-            f"{attacks} attacks: {len(study.attackers())} on every seed of each winner, vanilla and the references",
-        ),
-        *[("", f"as many on every other trial on a Pareto front, up to {rest}")] * bool(rest),
-        *[("", f"attack search: {hunted} trials, for each winner {kinds}")] * bool(hunted),
-        *[("metrics", f"meta-evaluation: {checked} baseline models, plain, quantized and relearned")]
-        * study.metric_check,
-        *[("", f"{taught} of these models are taught for it with further seeds")] * bool(taught),
-        ("report", f"{plan.folder.page}"),
-        ("disk", disk.told(study, plan.model, plan.benchmark)),
-        *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
-    ]
-    console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
-    for name, what in stages:
-        console.print(f"  {name:<8} {what}", markup=False)
-    runs = trials + max(confirms, raced) + winners * study.requests * (study.requests > 1)
-    attacks += 2 * hunted  # the control is attacked with every proposal too
-    if study.robustness:
-        attacks += trials + confirms + baselines
-    reports = confirms + winners + checked  # the defaults are as many as the winners
-    learned = taught + (0 if plan.brought else 1 + references)
-    console.print(f"  time     {_expected(study, learned, runs, reports, attacks + checked, rest)}")
-
-
-def _search_lines(study: Study) -> list[str]:
-    """How trials are proposed, and what ends one, or a search, early."""
-    each = study.trials // len(study.forget_ratios)
-    models = [model_for(study.sampler, earlier, study.startup_trials) for earlier in range(1, each)] or ["sobol"]
-    words = {"sobol": "quasi-random (Sobol)", "random": "random", "tpe": "TPE", "gp": "GP", "nsga2": "NSGA-II"}
-    drawn = f"proposals: the default, then {words[models[0]]}"
-    if models[-1] != models[0]:
-        drawn += f", from trial {models.index(models[-1]) + 2} at a ratio on {words[models[-1]]}"
-    guard = f"whose utility is below {study.collapse_floor:g}"
-    halved = study.early_stopping == "pareto" and not study.robustness
-    ended = guard + " or that are behind most others" * halved
-    rule = [f"trials {ended} after a third or two thirds of their steps end there"] * (study.early_stopping != "off")
-    limits = [f"{study.budget_pflop:g} PFLOP"] * bool(study.budget_pflop)
-    limits += [f"{study.budget_hours:g} hours of work"] * bool(study.budget_hours)
-    budget = [f"no further trial of a method after {' or '.join(limits)}"] * bool(limits)
-    return [drawn, *rule, *budget]
-
-
-def _learning(plan: Plan) -> str:
-    """Which models are taught, or brought by the user."""
-    study = plan.study
-    if plan.brought is None:
-        return (
-            f"{1 + len(study.forget_ratios) * study.references} models: vanilla, and for each of "
-            f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
-            f"reference{'s' * (study.references > 1)}{_epochs(plan)}"
-        )
-    if study.reference:
-        return f"nothing: vanilla is {study.vanilla}, the references are {', '.join(study.reference)}"
-    return (
-        f"nothing: vanilla is {study.vanilla}; no reference is given, so the forget gap is measured to the base model, "
-        "which knows nothing that fine-tuning taught, of the retained people either (--reference names models that do)"
-    )
-
-
-def _epochs(plan: Plan) -> str:
-    """How many steps the epochs of a schedule are."""
-    epochs, steps = plan.study.learn.epochs, plan.vanilla.schedule.steps
-    return f"; {epochs:g} epochs, of vanilla {steps:,} steps" if epochs else ""
-
-
-def _hidden(study: Study) -> list[str]:
-    """What is to be feared of a search that optimizes an attack where no attack of another kind follows."""
-    asked = (*study.attacks, *(study.searched_attacks if study.attack_trials else ()))
-    kinds = {tuple(map(name_in, links(text))) for text in asked}
-    if not study.robustness or kinds - {tuple(map(name_in, links(study.robustness)))}:
-        return []
-    return [
-        f"no attack of another kind than {study.robustness} is planned; optimizing an audit can hide knowledge "
-        "from that audit alone (arXiv 2608.11408): add others to --attacks, such as swap_back quantization"
-    ]
-
-
-def _people(plan: Plan) -> int:
-    """Of how many people a forget ratio is a percentage: of all that are taught but the real ones."""
-    splits = plan.benchmark.splits.values()
-    return len(set[str]().union(*({lesson.person for lesson in split.lessons} - split.real_people for split in splits)))
-
-
-def _tellable(plan: Plan, ratio: int) -> str:
-    """What the verdicts of a ratio will be able to tell."""
-    from study.metrics.intervals import FEWEST_PEOPLE  # scipy takes half a second to import
-    from study.metrics.verdicts import tellable
-
-    study, people = plan.study, len(plan.benchmark.split(ratio).forget_people)
-    seeds = 1 + study.confirm_seeds
-    attacks = len(study.attackers()) + len(study.attack_defaults()) * study.attack_trials
-    among = {"winners": len(study.methods) * len(study.forget_ratios), "attacks": max(1, attacks)}
-    told = [tellable(n, seeds, study.references, **among) for n in (people, people // 2)]
-    most, half = (f"{gain:.2f}" if gain < 1.0 else "nothing" for gain in told)  # no gain in probability is larger
-    if most == "nothing":
-        few = f"verdicts need {FEWEST_PEOPLE}" if people < FEWEST_PEOPLE else "not even all coming back would stand out"
-        return f"nothing at {ratio} %: {people} forget people, and {few}; forget more"
-    rest = f"; on half of them {half}"
-    shared = len(undealt(plan.benchmark.split(ratio)))
-    note = f"; of {shared} too few facts are asked for halves that share none" if shared else ""
-    worst = f"by the worst of {attacks} attacks " if attacks > 1 else ""
-    return f"at {ratio} % a recovery of {most} {worst}on all {people} forget people from none{rest}{note}"
-
-
-def _expected(study: Study, models: int, trials: int, reports: int, attacks: int, rest: int) -> str:
-    """The minutes that the work takes; `rest` trials may lie on a front and are then scored and attacked as well."""
-    cost = study.cost
-    if cost is None:
-        return "unknown for this preset until the first trials have run"
-    work = models * cost.learn + trials * cost.trial + reports * cost.report + attacks * cost.attack
-    more = rest * (cost.report + len(study.attackers()) * cost.attack)
-    least, most = ((cost.base + 60 + seconds / study.workers) / 60 for seconds in (work, work + more))
-    minutes = f"{least:.0f} to {most:.0f}" if rest else f"{least:.0f}"
-    return f"about {minutes} minutes from scratch on {study.workers} cores; work on disk is not repeated"

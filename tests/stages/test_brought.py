@@ -25,8 +25,9 @@ from study.model.loading import Loading, load
 from study.presets import PRESETS
 from study.settings import Study
 from study.stages import measurable
-from study.stages.plan import Plan, print_plan
+from study.stages.plan import Plan
 from study.stages.preflight import validate_study
+from study.stages.printed_plan import print_plan
 from tests.helpers.small import same_bits
 from tests.helpers.studies import Whole, run
 

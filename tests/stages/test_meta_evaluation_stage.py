@@ -32,7 +32,7 @@ from study.model.loading import load
 from study.presets import PRESETS
 from study.settings import Fields, Gate, Study
 from study.stages import meta_evaluation as meta_evaluation_module
-from study.stages import plan as plans
+from study.stages import printed_plan as plans
 from study.stages.meta_evaluation import ask, meta_evaluate, states
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study

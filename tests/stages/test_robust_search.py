@@ -52,7 +52,7 @@ from study.presets import PRESETS
 from study.settings import Study
 from study.stages import attack as attack_stage
 from study.stages import learn as learn_stage
-from study.stages import plan as plans
+from study.stages import printed_plan as plans
 from study.stages import search as search_stage
 from study.stages.preflight import validate_study
 from study.stages.race import race

@@ -16,8 +16,8 @@ from study.data.benchmark import Benchmark
 from study.presets import PRESETS, TAUGHT
 from study.settings import Gate, Study
 from study.stages import measurable, pipeline
-from study.stages.plan import print_plan
 from study.stages.preflight import validate_study
+from study.stages.printed_plan import print_plan
 from study.stages.supported import check_attributes, refuse_gpus, supported_defaults
 from tests.helpers.hub_layout import as_on_the_hub
 

@@ -32,7 +32,7 @@ from study.methods.npo import NPO
 from study.methods.vkd import VKD
 from study.presets import PRESETS
 from study.settings import Study
-from study.stages import plan as plans
+from study.stages import printed_plan as plans
 from study.stages import search as search_stage
 from study.stages.manifest import settle
 from study.stages.preflight import validate_study

@@ -1,0 +1,257 @@
+"""The plan of a study in words: what will be done, stage by stage, what it takes, and what can be told in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from study.core.console import console
+from study.core.specs import links, name_in
+from study.data.halves import undealt
+from study.engine.samplers import model_for
+from study.settings import Study
+from study.stages import disk
+from study.stages.methods_from import winners_of
+from study.stages.plan import Plan
+
+Line = tuple[str, str]
+"""The name of a stage, empty where a line goes on with the one before, and what it does."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often a plan does what."""
+
+    study: Study
+    brought: bool
+    """Whether vanilla and the references are the user's own."""
+
+    @property
+    def ratios(self) -> int:
+        """Forget ratios."""
+        return len(self.study.forget_ratios)
+
+    @property
+    def references(self) -> int:
+        """References of all ratios."""
+        return self.ratios * self.study.references
+
+    @property
+    def baselines(self) -> int:
+        """Baselines as trials: vanilla is scored on the questions of each ratio."""
+        return self.ratios + self.references
+
+    @property
+    def winners(self) -> int:
+        """One for each method and ratio."""
+        return len(self.study.methods) * self.ratios
+
+    @property
+    def trials(self) -> int:
+        """Trials of the search."""
+        return len(self.study.methods) * self.study.trials
+
+    @property
+    def confirms(self) -> int:
+        """Further seeds of the winners."""
+        return self.winners * self.study.confirm_seeds
+
+    @property
+    def raced(self) -> int:
+        """Runs of the race, if nobody is dropped; 0 without one."""
+        contenders = min(self.study.race + 1, self.study.trials // self.ratios)
+        return self.confirms * contenders if self.study.race > 1 else 0
+
+    @property
+    def attacked(self) -> int:
+        """Models that meet the suite."""
+        return self.winners + self.confirms + self.baselines
+
+    @property
+    def suite(self) -> int:
+        """Attacks of the suite on all of them."""
+        return self.attacked * len(self.study.attackers())
+
+    @property
+    def hunted(self) -> int:
+        """Trials of the attack search."""
+        return self.winners * len(self.study.attack_defaults()) * self.study.attack_trials
+
+    @property
+    def rest(self) -> int:
+        """Further trials that may lie on a front, and are then attacked."""
+        return max(0, self.trials - self.winners) if self.study.robustness else 0
+
+    @property
+    def taught_for_metrics(self) -> int:
+        """Models that are taught for the meta-evaluation alone."""
+        seeds = self.study.metric_seeds
+        return seeds + self.ratios * max(0, 1 + seeds - self.study.references)
+
+    @property
+    def checked(self) -> int:
+        """Models of the meta-evaluation."""
+        return 2 * self.ratios * (1 + self.study.metric_seeds) if self.study.metric_check else 0
+
+
+def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
+    """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
+    study, counts = plan.study, Counts(plan.study, plan.brought is not None)
+    console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
+    for name, what in (
+        ("learn", _learning(plan)),
+        *_indented(measured),
+        *_search(plan, counts),
+        *_of_winners(study, counts),
+        *_attacks(study, counts),
+        ("report", f"{plan.folder.page}"),
+        ("disk", disk.told(study, plan.model, plan.benchmark)),
+        *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
+        ("time", _expected(study, counts)),
+    ):
+        console.print(f"  {name:<8} {what}", markup=False)
+
+
+def _indented(lines: Iterable[str]) -> Iterator[Line]:
+    return (("", line) for line in lines)
+
+
+def _search(plan: Plan, counts: Counts) -> Iterator[Line]:
+    study = plan.study
+    robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
+    yield "search", f"{counts.trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"
+    yield from _indented([*_search_lines(study), *plan.changed, *(f"caution: {one}" for one in _hidden(study))])
+    if earlier := winners_of(study):
+        yield from _indented(earlier.lines())
+    if plan.warm:
+        yield from _indented(plan.warm.lines(study.methods))
+
+
+def _of_winners(study: Study, counts: Counts) -> Iterator[Line]:
+    seeds = study.confirm_seeds
+    if counts.raced:
+        few = f"the best {study.race} of each method and ratio, and the default, with {seeds} further seeds"
+        yield "race", f"{few}: up to {counts.raced} runs"
+    yield (
+        "confirm",
+        f"{seeds} further seeds of {counts.winners} winners{', as far as they did not race' * bool(counts.raced)}",
+    )
+    yield "", "winners and defaults are scored on the test half: what tuning gained"
+    if study.released:
+        yield "official", f"{counts.attacked} models scored by the benchmark authors' official protocol"
+    if study.requests > 1:
+        yield "sequence", f"{counts.winners} winners: sequential unlearning in {study.requests} requests"
+
+
+def _attacks(study: Study, counts: Counts) -> Iterator[Line]:
+    each = len(study.attackers())
+    yield "attack", f"{counts.suite} attacks: {each} on every seed of each winner, vanilla and the references"
+    if counts.rest:
+        yield "", f"as many on every other trial on a Pareto front, up to {counts.rest}"
+    if counts.hunted:
+        kinds = " and ".join(f"{study.attack_trials} of {text}" for text in study.attack_defaults())
+        yield "", f"attack search: {counts.hunted} trials, for each winner {kinds}"
+    if counts.checked:
+        yield "metrics", f"meta-evaluation: {counts.checked} baseline models, plain, quantized and relearned"
+    if counts.taught_for_metrics:
+        yield "", f"{counts.taught_for_metrics} of these models are taught for it with further seeds"
+
+
+def _search_lines(study: Study) -> list[str]:
+    """How trials are proposed, and what ends one, or a search, early."""
+    each = study.trials // len(study.forget_ratios)
+    models = [model_for(study.sampler, earlier, study.startup_trials) for earlier in range(1, each)] or ["sobol"]
+    words = {"sobol": "quasi-random (Sobol)", "random": "random", "tpe": "TPE", "gp": "GP", "nsga2": "NSGA-II"}
+    drawn = f"proposals: the default, then {words[models[0]]}"
+    if models[-1] != models[0]:
+        drawn += f", from trial {models.index(models[-1]) + 2} at a ratio on {words[models[-1]]}"
+    guard = f"whose utility is below {study.collapse_floor:g}"
+    halved = study.early_stopping == "pareto" and not study.robustness
+    ended = guard + " or that are behind most others" * halved
+    rule = [f"trials {ended} after a third or two thirds of their steps end there"] * (study.early_stopping != "off")
+    limits = [f"{study.budget_pflop:g} PFLOP"] * bool(study.budget_pflop)
+    limits += [f"{study.budget_hours:g} hours of work"] * bool(study.budget_hours)
+    budget = [f"no further trial of a method after {' or '.join(limits)}"] * bool(limits)
+    return [drawn, *rule, *budget]
+
+
+def _learning(plan: Plan) -> str:
+    """Which models are taught, or brought by the user."""
+    study = plan.study
+    if plan.brought is None:
+        return (
+            f"{1 + len(study.forget_ratios) * study.references} models: vanilla, and for each of "
+            f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
+            f"reference{'s' * (study.references > 1)}{_epochs(plan)}"
+        )
+    if study.reference:
+        return f"nothing: vanilla is {study.vanilla}, the references are {', '.join(study.reference)}"
+    return (
+        f"nothing: vanilla is {study.vanilla}; no reference is given, so the forget gap is measured to the base model, "
+        "which knows nothing that fine-tuning taught, of the retained people either (--reference names models that do)"
+    )
+
+
+def _epochs(plan: Plan) -> str:
+    """How many steps the epochs of a schedule are."""
+    epochs, steps = plan.study.learn.epochs, plan.vanilla.schedule.steps
+    return f"; {epochs:g} epochs, of vanilla {steps:,} steps" if epochs else ""
+
+
+def _hidden(study: Study) -> list[str]:
+    """What is to be feared of a search that optimizes an attack where no attack of another kind follows."""
+    asked = (*study.attacks, *(study.searched_attacks if study.attack_trials else ()))
+    kinds = {tuple(map(name_in, links(text))) for text in asked}
+    if not study.robustness or kinds - {tuple(map(name_in, links(study.robustness)))}:
+        return []
+    return [
+        f"no attack of another kind than {study.robustness} is planned; optimizing an audit can hide knowledge "
+        "from that audit alone (arXiv 2608.11408): add others to --attacks, such as swap_back quantization"
+    ]
+
+
+def _people(plan: Plan) -> int:
+    """Of how many people a forget ratio is a percentage: of all that are taught but the real ones."""
+    splits = plan.benchmark.splits.values()
+    return len(set[str]().union(*({lesson.person for lesson in split.lessons} - split.real_people for split in splits)))
+
+
+def _tellable(plan: Plan, ratio: int) -> str:
+    """What the verdicts of a ratio will be able to tell."""
+    from study.metrics.intervals import FEWEST_PEOPLE  # scipy takes half a second to import
+    from study.metrics.verdicts import tellable
+
+    study, people = plan.study, len(plan.benchmark.split(ratio).forget_people)
+    seeds = 1 + study.confirm_seeds
+    attacks = len(study.attackers()) + len(study.attack_defaults()) * study.attack_trials
+    among = {"winners": len(study.methods) * len(study.forget_ratios), "attacks": max(1, attacks)}
+    told = [tellable(n, seeds, study.references, **among) for n in (people, people // 2)]
+    most, half = (f"{gain:.2f}" if gain < 1.0 else "nothing" for gain in told)  # no gain in probability is larger
+    if most == "nothing":
+        few = f"verdicts need {FEWEST_PEOPLE}" if people < FEWEST_PEOPLE else "not even all coming back would stand out"
+        return f"nothing at {ratio} %: {people} forget people, and {few}; forget more"
+    rest = f"; on half of them {half}"
+    shared = len(undealt(plan.benchmark.split(ratio)))
+    note = f"; of {shared} too few facts are asked for halves that share none" if shared else ""
+    worst = f"by the worst of {attacks} attacks " if attacks > 1 else ""
+    return f"at {ratio} % a recovery of {most} {worst}on all {people} forget people from none{rest}{note}"
+
+
+def _expected(study: Study, counts: Counts) -> str:
+    """The minutes that the work takes; trials on a front that did not win are scored and attacked as well."""
+    cost = study.cost
+    if cost is None:
+        return "unknown for this preset until the first trials have run"
+    models = counts.taught_for_metrics + (0 if counts.brought else 1 + counts.references)
+    requests = counts.winners * study.requests * (study.requests > 1)
+    trials = counts.trials + max(counts.confirms, counts.raced) + requests
+    defaults = counts.winners * (1 + study.confirm_seeds if counts.raced else 1)
+    attacks = counts.suite + 2 * counts.hunted + counts.checked  # the control is attacked with every proposal too
+    if study.robustness:
+        attacks += counts.trials + counts.confirms + counts.baselines
+    reports = counts.confirms + defaults + counts.checked
+    work = models * cost.learn + trials * cost.trial + reports * cost.report + attacks * cost.attack
+    more = counts.rest * (cost.report + len(study.attackers()) * cost.attack)
+    least, most = ((cost.base + 60 + seconds / study.workers) / 60 for seconds in (work, work + more))
+    minutes = f"{least:.0f} to {most:.0f}" if counts.rest else f"{least:.0f}"
+    return f"about {minutes} minutes from scratch on {study.workers} cores; work on disk is not repeated"

@@ -12,16 +12,18 @@ from study.metrics.intervals import FEWEST_PEOPLE
 from study.metrics.objectives import BROKEN
 from study.metrics.verdicts import ERROR, MEANINGS
 
+Term = tuple[str, str]
+
 
 def parts(study: StudyResults) -> Iterator[Part]:
     """Each number, then each verdict."""
-    yield Pairs("Terms and numbers", list(_numbers(study)))
+    robustness = (study.settings.get("robustness") or {}).get("attack", "")
+    numbers = [*_models(), *_objectives(study), *_search(study, robustness), *_intervals(), *_attacks(study)]
+    yield Pairs("Terms and numbers", numbers)
     yield Pairs("Verdicts", list(MEANINGS.items()))
 
 
-def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
-    full, keeps = study.goal == "full", study.attack_keeps
-    robustness = (study.settings.get("robustness") or {}).get("attack", "")
+def _models() -> Iterator[Term]:
     yield "Vanilla", "fine-tuned on every person: the model before unlearning."
     yield (
         "Reference",
@@ -33,6 +35,10 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "the questions are split in two. The validation half guides the search and selects winners, worst attacks and "
         "the step at which an attack stops; the test half reports them. In files they are called select and report.",
     )
+
+
+def _objectives(study: StudyResults) -> Iterator[Term]:
+    full = study.goal == "full"
     yield (
         "Forget gap",
         "(lower is better) distance between the scores of the people to be forgotten in the model and in the "
@@ -61,6 +67,10 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         "of 16 x 16 thumbnails of any two pictures) or are named most like one. Forgetting that does not stop at whom "
         "it is told to harms them first: low here beside the retain set is a knowledge hole.",
     )
+
+
+def _search(study: StudyResults, robustness: str) -> Iterator[Term]:
+    keeps = study.attack_keeps
     if robustness:
         yield (
             "Recovery",
@@ -75,8 +85,9 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
     yield (
         "Distance",
         "(lower is better) to the ideal point: square root of (forget gap)² + (1 - utility)²"
-        f"{' + recovery²' if robustness else ''}. The winner of a method is the trial on its Pareto front with the "
-        "smallest distance on the validation half; it is run on further seeds and reported on the test half.",
+        f"{' + recovery²' if robustness else ''}. The winner of a method is, of the best few trials by one seed and "
+        "the default, the one with the smallest mean distance over further seeds on the validation half; it is "
+        "reported on the test half.",
     )
     yield (
         "Hypervolume",
@@ -84,12 +95,19 @@ def _numbers(study: StudyResults) -> Iterator[tuple[str, str]]:
         if robustness
         else "area of (forget gap, 1 - utility) that the trials dominate up to the reference point (1, 1).",
     )
+
+
+def _intervals() -> Iterator[Term]:
     yield (
         "Intervals",
         "95 %, with people and seeds as crossed random effects: a jackknife over both, each component with its own t "
         "quantile; levels on the scale of log odds. They cover other people, other seeds of the model and other "
         f"references. Below {FEWEST_PEOPLE} people there is none; with one seed they cover people alone.",
     )
+
+
+def _attacks(study: StudyResults) -> Iterator[Term]:
+    keeps = study.attack_keeps
     yield (
         "Attack",
         "only people and facts that the attacker was not given count. An attack of several steps is told at the step "

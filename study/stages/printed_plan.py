@@ -132,10 +132,8 @@ def _of_winners(study: Study, counts: Counts) -> Iterator[Line]:
     if counts.raced:
         few = f"the best {study.race} of each method and ratio, and the default, with {seeds} further seeds"
         yield "race", f"{few}: up to {counts.raced} runs"
-    yield (
-        "confirm",
-        f"{seeds} further seeds of {counts.winners} winners{', as far as they did not race' * bool(counts.raced)}",
-    )
+    left = ", as far as they did not race" if counts.raced else ""
+    yield "confirm", f"{seeds} further seeds of {counts.winners} winners{left}"
     yield "", "winners and defaults are scored on the test half: what tuning gained"
     if study.released:
         yield "official", f"{counts.attacked} models scored by the benchmark authors' official protocol"

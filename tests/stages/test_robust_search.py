@@ -442,7 +442,7 @@ def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch:
     [before] = re.findall(r"about (\d+) minutes", plain)
     [(least, most)] = re.findall(r"about (\d+) to (\d+) minutes", robust)
     assert int(least) - int(before) == pytest.approx((48 + 12 + 4) * 2.5 / 2 / 60, abs=1)
-    assert int(most) - int(least) == pytest.approx(42 * (3 + 3 * 2.5) / 2 / 60, abs=1)
+    assert int(most) - int(least) == pytest.approx(49 * (3 + 3 * 2.5) / 2 / 60, abs=1)
 
 
 # ---- the analysis ----------------------------------------------------------------------------------------------

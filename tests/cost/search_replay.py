@@ -47,12 +47,13 @@ from study.engine.optuna_search import Proposer, SearchProblem, Told
 from study.metrics.halving import survives
 from study.metrics.objectives import DIRECTIONS, costs, distance_to_ideal
 from study.metrics.racing import behind
+from study.presets import PRESETS
 from tests.cost.search_table import SEEDS, TABLE, defaults
 
 CHECKPOINTS = (4, 8, 12, 16, 24, 32, 48)
 """Trials after which a winner is named."""
-CONFIRMED = 2
-"""Further seeds of a winner, as in the default study."""
+STUDY = PRESETS["tiny"][1]
+"""The default study, whose settings are replayed."""
 REPLAYS = Path(__file__).with_name("search_replay.csv")
 
 
@@ -62,7 +63,7 @@ class Setting:
 
     name: str
     sampler: SamplerName
-    startup: int = 6
+    startup: int = 0
     stops: bool = False
     floor: float = 0.0
     """0 for no collapse guard."""
@@ -237,9 +238,12 @@ class Replay(SearchProblem[Job, Proposal]):
 
     # ---- what is measured --------------------------------------------------------------------------------------
     def work(self, keys: Sequence[str]) -> tuple[float, float]:
-        """The floating-point operations of training, and of all, of the jobs of some keys."""
+        """The floating-point operations of training, and of all, of proposals with the jobs of some keys.
+
+        One whose line was run before counts like any other: in a study no two draws are the same.
+        """
         training = total = 0.0
-        for key in dict.fromkeys(keys):
+        for key in keys:
             run, end = self.lines[int(key)].runs[self.order[0]], self.ends[key]
             trained = run["unlearn_flops"] * end / 3
             watched = run["rung_flops"] * min(end, 2) / 2 * bool(self.setting.stops or self.setting.floor)
@@ -254,7 +258,7 @@ class Replay(SearchProblem[Job, Proposal]):
         order = sorted(ended, key=lambda key: own[key][0])
         field = list(dict.fromkeys([*order[: self.setting.race], *([keys[0]] if self.setting.race > 1 else [])]))
         spent, racing = 0.0, field
-        for seed in self.order[1 : 1 + CONFIRMED]:
+        for seed in self.order[1 : 1 + STUDY.confirm_seeds]:
             if len(racing) > 1:
                 racing = [
                     key for key, lost in zip(racing, behind([own[key] for key in racing]), strict=True) if not lost
@@ -322,14 +326,16 @@ def _hypervolume(search: Replay, keys: Sequence[str]) -> float:
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
-DEFAULT = Setting("default", "auto", startup=48, stops=True, floor=0.5, race=2)
-"""As a study is by default: a Sobol sequence, rungs, a race of the best two and the default."""
+DEFAULT = Setting(
+    "default", STUDY.sampler, STUDY.startup_trials, STUDY.early_stopping == "pareto", STUDY.collapse_floor, STUDY.race
+)
 MODELLED = replace(DEFAULT, name="TPE, rungs, race", startup=6)
 SETTINGS = (
     TODAY,
     Setting("random", "random"),
     Setting("sobol", "sobol"),
-    replace(DEFAULT, name="random, rungs, race", sampler="random"),
+    replace(DEFAULT, name="sobol, race", stops=False, floor=0.0),
+    replace(DEFAULT, name="sobol, rungs", race=1),
     replace(MODELLED, name="TPE, race", stops=False, floor=0.0),
     replace(MODELLED, name="TPE, rungs", race=1),
     MODELLED,

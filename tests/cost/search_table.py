@@ -72,7 +72,7 @@ class Options:
     study_dir: Path
     """A finished default study: its learned models are used, its trials are not."""
     ratio: int = 20
-    draws: int = 24
+    draws: int = 16
     """Of each kind for each method."""
     workers: int = 2
     seeds: int = SEEDS

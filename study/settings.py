@@ -156,10 +156,10 @@ class Study:
     """Trials of each method and ratio, the best by one seed, that are run with further seeds, with the default, before
     a winner is named; who is significantly behind is dropped. 1 names the best by one seed."""
     budget_pflop: float = 0.0
-    """Budget of each method's search in 10^15 counted floating-point operations (unlearning, scoring, search attack):
-    no trial begins once it is used up. 0 for no limit but --trials."""
+    """Budget of each method's search in 10^15 counted operations (unlearning, rungs, scoring, search attack): no trial
+    begins once it is used up. 0 for no limit but --trials."""
     budget_hours: float = 0.0
-    """The same in hours of the workers' time."""
+    """The same in hours of that work."""
     learn: Schedule = Schedule()
     """Schedule with which vanilla and the references are taught."""
     learn_parts: tuple[Part, ...] = ("projector", "llm")

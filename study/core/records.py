@@ -28,6 +28,10 @@ AttackState = Literal["complete", "failed", "unfinished"]
 ModelKind = Literal["vanilla", "reference"]
 
 
+WORK = ("unlearn_flops", "rung_flops", "flops")
+"""The work of a trial in its record: of unlearning, of scoring on the way, and of scoring at the end."""
+
+
 def _sparse(default: Any) -> Any:
     """A field that is left out of the file if it has its default."""
     return field(default=default, metadata={"stored": "if set"})

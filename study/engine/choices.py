@@ -9,18 +9,11 @@ from optuna.trial import BaseTrial
 
 
 def without(trial: BaseTrial, excluded: Mapping[str, Container[Any]]) -> BaseTrial:
-    """The same trial, which is not offered the `excluded` choices of a categorical parameter.
-
-    A search that began with all of them keeps them: choices cannot change on the way.
-    """
+    """The same trial, which is not offered the `excluded` choices of a categorical parameter."""
     offered = trial.suggest_categorical
 
     def suggest(name: str, choices: Sequence[Any]) -> Any:
-        left = [choice for choice in choices if choice not in excluded.get(name, ())]
-        try:
-            return offered(name, left)
-        except ValueError:
-            return offered(name, choices)
+        return offered(name, [choice for choice in choices if choice not in excluded.get(name, ())])
 
     trial.suggest_categorical = suggest  # type: ignore[method-assign]  # of this trial alone: nobody else asks it
     return trial

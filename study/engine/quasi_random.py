@@ -64,8 +64,3 @@ def at(distribution: BaseDistribution, share: float) -> Any:
         low, high = low - 0.5, high + 0.5
     value = low * (high / low) ** share if distribution.log else low + (high - low) * share
     return min(max(round(value), distribution.low), distribution.high) if whole else value
-
-
-def is_numeric(distribution: BaseDistribution) -> bool:
-    """Whether a parameter is a number rather than one of some choices."""
-    return not isinstance(distribution, CategoricalDistribution)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from study.core.terms import SamplerName
 
-if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
+if TYPE_CHECKING:  # stages are imported without Optuna
     from optuna.samplers import BaseSampler
 
 POPULATION = 12

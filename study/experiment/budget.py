@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.core.layout import StudyFolder, record_beside
-from study.core.records import AttackRecord, TrialRecord, read_record
+from study.core.records import WORK, AttackRecord, TrialRecord, read_record
+from study.experiment.records import existing_records
 
 PETA = 1e15
 
@@ -25,9 +26,9 @@ class Budget:
     """What the trials of one method may cost together; 0 for no limit. One is begun as long as something is left."""
 
     pflop: float = 0.0
-    """Counted work: unlearning, scoring and the search attack, in 10^15 floating-point operations."""
+    """Counted work: unlearning, scoring on the way and at the end, and the search attack, in 10^15 operations."""
     hours: float = 0.0
-    """Time of the workers, without what they waited."""
+    """Time of unlearning, scoring on the way and at the end, and the search attack."""
 
     def __bool__(self) -> bool:
         """Whether there is a limit."""
@@ -44,14 +45,14 @@ NO_LIMIT = Budget()
 
 def existing_costs(folder: StudyFolder, keys: Iterable[str], attack: str | None = None) -> list[Cost]:
     """What those of the trials that have ended cost; `attack` is the key of the attack on every trial, if any."""
-    return [_cost(folder, key, attack) for key in keys if folder.record(key).exists()]
+    return [_cost(folder, record, attack) for record in existing_records(folder, keys)]
 
 
-def _cost(folder: StudyFolder, key: str, attack: str | None) -> Cost:
-    spent = read_record(TrialRecord, folder.record(key)).cost
-    flops = [spent.get(name, 0.0) for name in ("unlearn_flops", "flops", "rung_flops")]
+def _cost(folder: StudyFolder, record: TrialRecord, attack: str | None) -> Cost:
+    spent = record.cost
+    flops = [spent.get(name, 0.0) for name in WORK]
     seconds = [spent.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
-    if attack and (path := record_beside(folder.attack(key, attack))).exists():
+    if attack and (path := record_beside(folder.attack(record.key, attack))).exists():
         met = read_record(AttackRecord, path)
         flops += [met.flops or 0.0, met.score_flops or 0.0]
         seconds.append(met.seconds or 0.0)

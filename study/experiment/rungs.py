@@ -70,7 +70,7 @@ class Rungs:
 
 @dataclass
 class Climb:
-    """One trial on its way: `study.training.loop.watched` calls it after every step."""
+    """One trial on its way: `study.training.loop.train` calls it after every step."""
 
     folder: StudyFolder
     trial: Trial
@@ -87,8 +87,7 @@ class Climb:
         started = time.monotonic()
         with counted(vlm) as work:
             rows = score(vlm, self.questions, reply=False)
-        choices = rows["task"] == "classification"
-        if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
+        if lacks_numbers(rows):
             raise Diverged(done, "the probabilities of the answers are not numbers")
         self.work = ComputeCount.of([self.work, work])
         found = RungScore(len(self.scores) + 1, done, **self._objectives(rows))
@@ -102,6 +101,12 @@ class Climb:
         asked = frozenset(q.id for q in self.questions)
         before, *wanted = (_asked(self.folder, t.key, asked) for t in self.rungs.baselines)
         return objectives(rows, before, wanted, self.trial.goal)
+
+
+def lacks_numbers(rows: pd.DataFrame) -> bool:
+    """Whether an answer has no number for its probability: a wrong option makes no likelihood of its own."""
+    choices = rows["task"] == "classification"
+    return bool(rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any())
 
 
 def rung_steps(steps: int) -> list[int]:

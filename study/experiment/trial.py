@@ -23,7 +23,7 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.records import existing_record, keep_record
-from study.experiment.rungs import Climb, EndedEarly, Rungs, sample
+from study.experiment.rungs import Climb, EndedEarly, Rungs, lacks_numbers, sample
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
@@ -89,8 +89,7 @@ def _run(
             with counted(unlearned) as scoring:
                 rows = _scored(context, trial, unlearned, names_in(kept), selects, "select")
             write_rows(context.folder.rows(trial.key, "select"), rows)  # never those of a run that was killed
-            choices = rows["task"] == "classification"  # a wrong option makes no likelihood, but the probability
-            if rows["likelihood"].isna().any() or rows.loc[choices, "probability"].isna().any():
+            if lacks_numbers(rows):
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
     # 3. The record, written last: a trial that has one has ended.
@@ -194,7 +193,8 @@ def _scored(
     if vlm.instruction or any(vlm.part_of(tensor) == "llm" for tensor in changed):
         return score(vlm, questions, reply=reply)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
-    cache = context.folder.cached_rows(content_key((trial.start, trial.goal, trial.ratio, "text")), name)
+    asked = ("text", "known") if context.only_known else ("text",)
+    cache = context.folder.cached_rows(content_key((trial.start, trial.goal, trial.ratio, *asked)), name)
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"], reply=reply))
     shown = score(vlm, [q for q in questions if q.modality != "text"], reply=reply)
     return pd.concat([shown, shared], ignore_index=True)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from study.metrics.intervals import t_quantile
+
 LEVEL = 0.95
 """Of the one-sided test that a contender is behind: one in twenty that are not is dropped in a round."""
 
@@ -20,8 +22,6 @@ def behind(distances: ArrayLike) -> NDArray[np.bool_]:
     A contender and a seed each add to a distance, what is left is noise, whose variance is estimated over all of them.
     Nobody is behind after one seed, or alone. A contender that is not finite for a seed is behind.
     """
-    from scipy.stats import t  # takes a second to import, and a plan does without
-
     found = np.asarray(distances, dtype=float)
     lost = ~np.isfinite(found).all(axis=1)
     left, seeds = found[~lost], found.shape[1]
@@ -32,5 +32,5 @@ def behind(distances: ArrayLike) -> NDArray[np.bool_]:
     freedom = (len(left) - 1) * (seeds - 1)
     error = np.sqrt(2.0 * (rest**2).sum() / freedom / seeds)
     out = lost.copy()
-    out[~lost] = means - means.min() > t.ppf(LEVEL, freedom) * error
+    out[~lost] = means - means.min() > t_quantile(freedom, LEVEL) * error
     return np.asarray(out)

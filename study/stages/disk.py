@@ -129,7 +129,7 @@ def told(study: Study, model: BaseModel, benchmark: Benchmark) -> str:
     kinds = [(field.name, getattr(need, field.name)) for field in fields(need)]
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in kinds if size)
     there = f"; {_gib(there)} are there" if (there := _there(root)) else ""
-    return f"{_gib(need.total)} GiB at most: {parts}{there}; {_gib(_free(root))} are free"
+    return f"{_gib(need.total)} GiB: {parts}{there}; {_gib(_free(root))} are free"
 
 
 def check_disk(study: Study, model: BaseModel, benchmark: Benchmark) -> None:

@@ -18,7 +18,7 @@ from study.core.rows import read_rows
 from study.core.terms import ROLES, Group
 from study.data.taught import Taught
 from study.experiment.trial_spec import Trial
-from study.metrics.objectives import SPARED, keep_groups
+from study.metrics.objectives import keep_groups
 from study.settings import Gate, Study
 from study.stages.known import Told, asked_rows, known_at
 from study.stages.measurable import Untaught, left_out, teaching
@@ -32,8 +32,11 @@ class Standing(NamedTuple):
     left_out: Mapping[Group, Untaught]
 
 
-def check(plan: Plan) -> None:
-    """Print what was learned beside the blind level. Raises `Failed` with the numbers if it is not enough."""
+def check(plan: Plan) -> dict[int, Told]:
+    """Print what was learned beside the blind level; what vanilla knows at each ratio.
+
+    Raises `Failed` with the numbers if it is not enough.
+    """
     failed = []
     rows: list[list[object]] = []
     known = {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios}
@@ -59,6 +62,7 @@ def check(plan: Plan) -> None:
         short = any(not what.startswith("reference") for what in failed)
         said = "; ".join(failed) + _hint(plan.study) + _remedy(plan, known.values(), short=short)
         raise Failed(f"learning did not pass the gate, so the study stops: {said}")
+    return known
 
 
 def _too_few(told: Told) -> list[str]:
@@ -149,7 +153,7 @@ def _shortfalls(
         return _too_much(plan, baseline.ratio, scores["forget", "image_text"], blind["forget"])
     wanted: list[Group] = [("forget", "image_text"), *keep_groups("visual", scores.keys()), ("test", "image_text")]
     short = []
-    for group in dict.fromkeys([*wanted, *(group for group in SPARED if group in scores)]):
+    for group in wanted:
         if (all_count or group in standing.left_out) and not (some and group not in scores):
             short += _too_little(plan.study.gate, group, rows, scores[group], standing)
     return short

@@ -15,13 +15,14 @@ from pathlib import Path
 import pandas as pd
 
 from study.core.files import write_json
-from study.core.hashing import Json, content_key
+from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
 from study.core.terms import HALVES, Group
 from study.experiment.context import StudyContext
 from study.metrics.known import Known, counted, unknown
 from study.metrics.objectives import forget_groups
+from study.metrics.verdicts import tellable
 from study.stages.manifest import has_begun
 from study.stages.plan import Plan
 
@@ -63,8 +64,6 @@ class Told:
 
 def known_at(plan: Plan, ratio: int) -> Told:
     """What vanilla knows better than every reference, of what must go at a ratio; their rows must be on disk."""
-    from study.metrics.verdicts import tellable  # scipy takes half a second to import, and a plan does without
-
     vanilla, *references = (asked_rows(plan.folder, trial.key) for trial in plan.baselines(ratio))
     there: set[Group] = set(zip(vanilla["role"], vanilla["modality"], strict=True))
     groups = [group for group in forget_groups(plan.study.goal, there) if group in there]
@@ -82,14 +81,16 @@ def asked_rows(folder: StudyFolder, key: str) -> pd.DataFrame:
     return pd.concat([read_rows(_whole(folder, key, half)) for half in HALVES], ignore_index=True)
 
 
-def measured(plan: Plan, context: StudyContext) -> StudyContext:
+def measured(plan: Plan, context: StudyContext, known: Mapping[int, Told]) -> StudyContext:
     """The context in which only what counts is asked; rows and the list of what does not count are written first.
+
+    `known` is what vanilla knows at each ratio.
 
     Once a search has begun they stay as they are.
     """
     only_known = plan.study.measure == "known"
     if not has_begun(plan.folder):
-        told = {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios} if only_known else {}
+        told = known if only_known else {}
         write_json(plan.folder.unknown, {str(ratio): one.content for ratio, one in told.items()})
         for ratio in plan.study.forget_ratios:
             _narrow(plan, ratio, told[ratio].dropped if ratio in told else frozenset())
@@ -106,9 +107,6 @@ def _narrow(plan: Plan, ratio: int, dropped: frozenset[str]) -> None:
         if whole.exists():
             every = read_rows(whole)
             write_rows(rows, every[~every["question"].isin(dropped)])
-            # trials share rows of text, which may have been asked before it was known what counts
-            shared = content_key((trial.start, plan.study.goal, ratio, "text"))
-            folder.cached_rows(shared, half).unlink(missing_ok=True)
 
 
 def _whole(folder: StudyFolder, key: str, half: str) -> Path:

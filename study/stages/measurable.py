@@ -7,7 +7,7 @@ to know what the base model knows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from study.core.hashing import content_key
@@ -17,7 +17,7 @@ from study.data.benchmark import Lesson, Question
 from study.data.taught import Taught, taught_groups
 from study.engine.jobs import Job
 from study.experiment.context import StudyContext
-from study.metrics.objectives import SPARED, forget_groups, keep_groups
+from study.metrics.objectives import forget_groups, keep_groups
 from study.stages.plan import Plan
 
 ABOVE_GUESSING = 0.1
@@ -40,8 +40,10 @@ class Untaught(NamedTuple):
 
 def teaching(plan: Plan, ratio: int) -> dict[Group, Taught]:
     """What vanilla's lessons teach of each group of questions, at a ratio."""
-    split = plan.benchmark.split(ratio)
-    return taught_groups(_drawn(plan, split.lessons), split.questions)
+    if ratio not in plan.taught:
+        split = plan.benchmark.split(ratio)
+        plan.taught[ratio] = taught_groups(_drawn(plan, split.lessons), split.questions)
+    return plan.taught[ratio]
 
 
 def _drawn(plan: Plan, lessons: Sequence[Lesson]) -> Sequence[Lesson]:
@@ -53,10 +55,10 @@ def _drawn(plan: Plan, lessons: Sequence[Lesson]) -> Sequence[Lesson]:
     return lessons if plan.brought or plan.vanilla.schedule.texts or not pictured else pictured
 
 
-def judged_groups(there: Mapping[Group, Taught]) -> list[Group]:
+def judged_groups(there: Collection[Group]) -> list[Group]:
     """The groups in which vanilla is judged: those that must be known to be forgotten or kept, of any goal."""
     wanted: list[Group] = [("forget", "image_text"), *keep_groups("visual", there), ("test", "image_text")]
-    return [group for group in dict.fromkeys([*wanted, *SPARED]) if group in there]
+    return [group for group in wanted if group in there]
 
 
 def untaught(plan: Plan, ratio: int) -> list[Question]:
@@ -138,12 +140,6 @@ def _measured(there: Mapping[Group, Taught], goal: Goal) -> Iterator[str]:
         rest = [group for group in found if group not in seen]
         told = f"{what} is measured on {_named(seen)}" if seen else f"{what} cannot be seen in what was taught"
         yield told + (f"; on {_named(rest)} only as far as the base model knew it" if rest else "")
-
-
-def nothing_to_forget(plan: Plan, ratio: int) -> bool:
-    """Whether no lesson states anything that the questions about what must go ask for."""
-    there = teaching(plan, ratio)
-    return not any(there[group].questions for group in forget_groups(plan.study.goal, there) if group in there)
 
 
 def _named(groups: Sequence[Group]) -> str:

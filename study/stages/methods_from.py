@@ -35,6 +35,8 @@ class EarlierWinners:
 
     study: str
     winners: Mapping[str, Winner]
+    asked: int | None = None
+    """The ratio whose winners were asked for; None for the nearest."""
 
     def lines(self) -> Iterator[str]:
         """Where each search starts, in words."""
@@ -44,7 +46,11 @@ class EarlierWinners:
     @property
     def record(self) -> Json:
         """As it is written down."""
-        return {"study": self.study, "winners": {method: vars(winner) for method, winner in self.winners.items()}}
+        return {
+            "study": self.study,
+            "asked": self.asked,
+            "winners": {method: vars(winner) for method, winner in self.winners.items()},
+        }
 
 
 def with_earlier_winners(study: Study) -> Study:
@@ -75,15 +81,22 @@ def _one_length(params: Params, preset: Method) -> Params:
 def winners_of(study: Study) -> EarlierWinners | None:
     """What `methods_from` names; None if it names nothing.
 
-    A study that has begun keeps what it took, even if the earlier one has changed or gone since.
+    A study whose search has begun keeps what it took, even if the earlier one has changed since; before that, only if
+    the earlier one has gone. Raises `ValueError` if other winners are asked for than it keeps.
     """
     if not study.methods_from:
         return None
     folder, ratio = _parsed(study.methods_from)
-    settings = StudyFolder(study.study_dir).settings
-    held = (read_json(settings) if settings.exists() else {}).get("methods_from")
-    if held and held["study"] == folder.name:
-        return EarlierWinners(held["study"], {method: Winner(**won) for method, won in held["winners"].items()})
+    mine = StudyFolder(study.study_dir)
+    held = (read_json(mine.settings) if mine.settings.exists() else {}).get("methods_from")
+    if held and held["study"] == folder.name and (mine.proposals() or not StudyFolder(folder).winners.exists()):
+        if held["asked"] != ratio:
+            kept = f"@{held['asked']}" if held["asked"] else " without a ratio"
+            raise ValueError(
+                f"methods_from={study.methods_from}: this study began with {folder.name}{kept}; ask so again"
+            )
+        won = {method: Winner(**winner) for method, winner in held["winners"].items()}
+        return EarlierWinners(held["study"], won, ratio)
     there = {method: won for method, won in earlier_winners(folder, "methods_from").items() if won}
     wanted = study.forget_ratios[0] if ratio is None else ratio
     nearest = {method: min(won, key=lambda r: (abs(r - wanted), r)) for method, won in there.items()}
@@ -95,7 +108,7 @@ def winners_of(study: Study) -> EarlierWinners | None:
         )
     if not nearest:
         raise ValueError(f"methods_from={study.methods_from}: no method of that study has a winner")
-    return EarlierWinners(folder.name, {method: Winner(at, there[method][at]) for method, at in nearest.items()})
+    return EarlierWinners(folder.name, {method: Winner(at, there[method][at]) for method, at in nearest.items()}, ratio)
 
 
 def _parsed(text: str) -> tuple[Path, int | None]:

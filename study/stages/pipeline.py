@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from study.core.console import console, table
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
@@ -30,7 +32,7 @@ from study.stages.preflight import validate_study
 from study.stages.printed_plan import print_plan
 from study.stages.race import race
 from study.stages.search import choose_fronts, choose_winners, judge, search_of
-from study.stages.supported import check_gpus, refuse_gpus
+from study.stages.supported import check_gpus
 from study.stages.winners import confirm, score_by_official_protocol, sequential_unlearning
 
 
@@ -41,7 +43,9 @@ def run(study: Study) -> int:
         with tempfile.TemporaryDirectory() as data:
             plan = validate_study(with_earlier_winners(study), Path(data))
             print_plan(plan, measurable.lines(plan))
-        check_gpus(study)  # said last: a plan may be made on a machine other than the one that does it
+        check_gpus(
+            study, torch.cuda.device_count
+        )  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
     study = with_earlier_winners(study)
@@ -73,8 +77,7 @@ def _warn(text: str) -> None:
 def _stages(plan: Plan) -> list[str]:
     """All stages; returns what failed on the way."""
     context = learn_models(plan)
-    gate.check(plan)
-    context = measured(plan, context)
+    context = measured(plan, context, gate.check(plan))
     attack_baselines(plan, context)
     search = search_of(plan, context)
     run_search("search", plan, search)
@@ -98,14 +101,8 @@ def _stages(plan: Plan) -> list[str]:
 
 def _check_cluster(plan: Plan) -> None:
     """What can be refused once it is known what Ray has."""
-    _check_resources(plan)
+    check_gpus(plan.study, cluster.gpus)
     _check_shared(plan)
-
-
-def _check_resources(plan: Plan) -> None:
-    """A job that no machine can run would wait forever; a cluster may still grow, this machine does not."""
-    if cluster.is_private(plan.study.address):
-        refuse_gpus(plan.study, cluster.gpus())
 
 
 def _check_shared(plan: Plan) -> None:

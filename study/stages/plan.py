@@ -16,7 +16,9 @@ from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
 from study.core.records import ModelKind
+from study.core.terms import Group
 from study.data.benchmark import Benchmark
+from study.data.taught import Taught
 from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
@@ -55,6 +57,12 @@ class Plan:
     def folder(self) -> StudyFolder:
         """The paths of everything in the study's folder."""
         return StudyFolder(self.root)
+
+    @cached_property
+    def taught(self) -> dict[int, dict[Group, Taught]]:
+        """What lessons teach of each group, by ratio, as far as `study.stages.measurable.teaching` was asked: it takes
+        seconds on thousands of lessons, and several stages ask."""
+        return {}
 
     @cached_property
     def identity(self) -> Json:
@@ -120,6 +128,8 @@ class Plan:
             parts=self.study.learn_parts,
             seed=self.study.seed,
         )
+        if not asked.schedule.epochs:
+            return asked
         return replace(asked, schedule=in_steps(asked.schedule, lessons_for(asked, self.benchmark)))
 
 

@@ -56,7 +56,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
     check_settings(plan)
     check_disk(plan.study, plan.model, plan.benchmark)
-    if not plan.folder.settings.exists() or not has_begun(plan.folder):  # else they were decoded before
+    if not has_begun(plan.folder):  # else they were decoded before
         for picture in benchmark.pictures():
             picture.open().close()
     return plan

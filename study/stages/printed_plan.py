@@ -158,10 +158,10 @@ def _attacks(study: Study, counts: Counts) -> Iterator[Line]:
 def _search_lines(study: Study) -> list[str]:
     """How trials are proposed, and what ends one, or a search, early."""
     each = study.trials // len(study.forget_ratios)
-    models = [model_for(study.sampler, earlier, study.startup_trials) for earlier in range(1, each)] or ["sobol"]
+    models = [model_for(study.sampler, earlier, study.startup_trials) for earlier in range(1, each)]
     words = {"sobol": "quasi-random (Sobol)", "random": "random", "tpe": "TPE", "gp": "GP", "nsga2": "NSGA-II"}
-    drawn = f"proposals: the default, then {words[models[0]]}"
-    if models[-1] != models[0]:
+    drawn = "proposals: the default" + (f", then {words[models[0]]}" if models else " alone")
+    if len(set(models)) > 1:
         drawn += f", from trial {models.index(models[-1]) + 2} at a ratio on {words[models[-1]]}"
     guard = f"whose utility is below {study.collapse_floor:g}"
     halved = study.early_stopping == "pareto" and not study.robustness

@@ -18,7 +18,7 @@ from study.metrics.racing import behind
 from study.stages.launch import run_jobs
 from study.stages.plan import Plan, label
 
-if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
+if TYPE_CHECKING:  # stages are imported without Optuna
     from study.experiment.method_search import MethodSearch
 
 Judged = Mapping[tuple[str, int], Mapping[Trial, Mapping[str, float]]]

@@ -15,7 +15,7 @@ from study.metrics.objectives import front
 from study.stages.plan import Plan
 from study.stages.race import Field, Judged
 
-if TYPE_CHECKING:  # Optuna takes half a second to import, and a plan does without
+if TYPE_CHECKING:  # stages are imported without Optuna
     from study.experiment.method_search import MethodSearch
 
 

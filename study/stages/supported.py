@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
-
-import torch
 
 from study.contracts import Method
 from study.core.errors import Refused
@@ -62,14 +60,14 @@ def check_attributes(split: Split, study: Study) -> None:
         )
 
 
-def check_gpus(study: Study) -> None:
-    """Raise `Refused` if a job needs more GPUs than this machine has; a cluster may have others, and may grow."""
-    if cluster.is_private(study.address):
-        refuse_gpus(study, torch.cuda.device_count())
+def check_gpus(study: Study, count: Callable[[], float]) -> None:
+    """Raise `Refused` if a job needs more GPUs than this machine has by `count`: it would wait forever.
 
-
-def refuse_gpus(study: Study, there: float) -> None:
-    """Raise `Refused` if a job needs more GPUs than `there` are."""
+    A cluster may have others, and may grow.
+    """
+    if not cluster.is_private(study.address):
+        return
+    there = count()
     if study.gpus_per_trial > there:
         raise Refused(
             f"gpus_per_trial={study.gpus_per_trial:g} but this machine has {there:g} GPUs; set --gpus-per-trial 0"

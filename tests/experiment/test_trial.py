@@ -661,3 +661,17 @@ def test_a_study_can_be_moved(context: StudyContext, tmp_path: Path) -> None:
     attack.attack_trial(moved, asked, RELEARN, REFERENCE.key)
     for path in moved.root.rglob("*.json"):
         assert str(tmp_path) not in path.read_text()
+
+
+def test_text_that_all_trials_share_is_kept_by_what_was_asked(context: StudyContext) -> None:
+    """Where only what is known counts, rows of all questions are not taken for those of fewer."""
+
+    def kept() -> set[Path]:
+        return set(context.folder.cache("any").parent.glob("*/select.parquet"))
+
+    run(context, VISUAL)
+    of_all = kept()
+    (context.root / "unknown.json").write_text('{"10": {"dropped": []}}')
+    run(replace(context, only_known=True), VISUAL, seed=1)
+    assert len(of_all) == 1
+    assert len(kept() - of_all) == 1

@@ -127,7 +127,7 @@ def test_the_plan_says_what_is_needed_there_and_free(
     at_7b(monkeypatch, 500)
     study = replace(STUDY, study_dir=tmp_path)
     line = told(study, Hf(Path("m")), benchmark)
-    assert re.fullmatch(r"109 GiB at most: models 105, trials 4\.5, rows 0\.0\d+; 500 are free", line), line
+    assert re.fullmatch(r"109 GiB: models 105, trials 4\.5, rows 0\.0\d+; 500 are free", line), line
     kept = tmp_path / "learned" / "key" / "model.safetensors"
     for file in (kept, tmp_path / "ray" / "log", tmp_path / "report" / "x.png"):
         file.parent.mkdir(parents=True)

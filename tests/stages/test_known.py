@@ -11,7 +11,6 @@ import pytest
 from study.core.console import console
 from study.core.errors import Failed
 from study.core.files import read_json, write_json
-from study.core.hashing import content_key
 from study.core.rows import read_rows, write_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
@@ -20,7 +19,7 @@ from study.metrics.objectives import objectives
 from study.presets import PRESETS
 from study.settings import Gate
 from study.stages import gate
-from study.stages.known import known_at, measured
+from study.stages.known import Told, known_at, measured
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from tests.helpers.rows import row
@@ -78,13 +77,17 @@ def asked(rows: pd.DataFrame) -> set[str]:
     return set(rows.loc[rows["role"].isin(GONE) & (rows["modality"] == "image_text"), "person"])
 
 
+def known_of(plan: Plan) -> dict[int, Told]:
+    return {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios}
+
+
 def test_only_what_vanilla_knows_is_asked_and_kept(plan: Plan, data: Path) -> None:
     plant(plan, 7)
     before = {trial: read_rows(plan.folder.rows(trial.key, "select")) for trial in plan.baselines(20)}
     with console.capture() as printed:
         gate.check(plan)  # seven of eight, which is not 0.9
     assert "20 %: vanilla knows 7 of 8 forget people and" in " ".join(printed.get().split())
-    split = measured(plan, context_of(plan, data)).benchmark.split(20)
+    split = measured(plan, context_of(plan, data), known_of(plan)).benchmark.split(20)
     unknown = people(plan)[7]
     there = {q.person for q in split.questions if q.role in GONE and q.modality == "image_text"}
     assert there == set(people(plan)[:7])
@@ -107,14 +110,11 @@ def test_only_what_vanilla_knows_is_asked_and_kept(plan: Plan, data: Path) -> No
 def test_until_the_search_begins_all_can_count_again(plan: Plan, data: Path) -> None:
     plant(plan, 7)
     whole = {t: read_rows(plan.folder.rows(t.key, half)) for t in plan.baselines(20) for half in HALVES[:1]}
-    shared = plan.folder.cached_rows(content_key((plan.vanilla, "visual", 20, "text")), "select")
-    write_rows(shared, whole[plan.baselines(20)[0]])
-    measured(plan, context_of(plan, data))
-    assert not shared.exists()
+    measured(plan, context_of(plan, data), known_of(plan))
     again = known_at(plan, 20)
     every = dataclasses.replace(plan, study=dataclasses.replace(plan.study, measure="all"))
     assert known_at(every, 20) == again  # chosen by the rows of all questions, whatever was left of them
-    assert not measured(every, context_of(plan, data)).only_known
+    assert not measured(every, context_of(plan, data), known_of(every)).only_known
     assert read_json(plan.folder.unknown) == {}
     for trial, rows in whole.items():
         pd.testing.assert_frame_equal(read_rows(plan.folder.rows(trial.key, "select")), rows)
@@ -122,11 +122,11 @@ def test_until_the_search_begins_all_can_count_again(plan: Plan, data: Path) -> 
 
 def test_a_search_that_has_begun_keeps_its_questions(plan: Plan, data: Path) -> None:
     plant(plan, 7)
-    measured(plan, context_of(plan, data))
+    measured(plan, context_of(plan, data), known_of(plan))
     noted = plan.folder.unknown.read_bytes()
     write_json(plan.folder.proposal("vkd", 0), {})
     plant(plan, 8)
-    assert measured(plan, context_of(plan, data)).only_known
+    assert measured(plan, context_of(plan, data), known_of(plan)).only_known
     assert plan.folder.unknown.read_bytes() == noted
 
 

@@ -18,7 +18,7 @@ from study.settings import Gate, Study
 from study.stages import measurable, pipeline
 from study.stages.preflight import validate_study
 from study.stages.printed_plan import print_plan
-from study.stages.supported import check_attributes, refuse_gpus, supported_defaults
+from study.stages.supported import check_attributes, check_gpus, supported_defaults
 from tests.helpers.hub_layout import as_on_the_hub
 
 SMOKE = PRESETS["smoke"][1]
@@ -79,10 +79,10 @@ def test_attributes_of_pictures_that_text_teaches_are_refused(benchmark: Benchma
 def test_gpus_that_are_not_there_are_refused(asked: dict[str, float], there: int, said: str) -> None:
     study = dataclasses.replace(SMOKE, **asked)  # type: ignore[arg-type]
     if not said:
-        refuse_gpus(study, there)
+        check_gpus(study, lambda: there)
         return
     with pytest.raises(Refused, match=said):
-        refuse_gpus(study, there)
+        check_gpus(study, lambda: there)
 
 
 def test_a_dry_run_prints_the_plan_and_refuses_what_would_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

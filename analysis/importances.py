@@ -52,14 +52,15 @@ def importances(one: Searched, objectives: Sequence[str]) -> pd.DataFrame:
         "front": None,
         "distance": scored["distance"].tolist(),
     }
-    found = {name: _shares(_evaluated(study, costs[name])) for name in costs}
+    raw = {name: _evaluated(study, costs[name]) for name in costs}
+    found = {name: _shares(values) for name, values in raw.items()}
     if len(scored) >= FEWEST_WITHIN:
         best = max(BEST, TOP / len(scored))
         found["within"] = _shares(_evaluated(study, costs["distance"], best, QUARTER))
-    raw, chance = _evaluated(study, costs["distance"]), _by_chance(study, scored["distance"].tolist())
+    chance = _by_chance(study, scored["distance"].tolist())
     lines = [
         {"name": name, **{key: values.get(name) for key, values in found.items()}, "beyond_chance": value > chance}
-        for name, value in raw.items()
+        for name, value in raw["distance"].items()
     ]
     return pd.DataFrame(lines, columns=columns)
 

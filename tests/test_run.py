@@ -225,6 +225,18 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path,
             validate_study(dataclasses.replace(study, **changed), tmp_path / "data")
 
 
+def test_a_study_of_another_version_is_refused_by_its_revision(tmp_path: Path) -> None:
+    """Settings that one of the versions does not have cannot be used as they are on disk."""
+    study = dataclasses.replace(PRESETS["smoke"][1], study_dir=tmp_path / "study")
+    path = searching(study, tmp_path / "data").folder.settings
+    stored = read_json(path)
+    stored["git"] = "abc123"
+    del stored["settings"]["collapse_floor"]
+    write_json(path, stored)
+    with pytest.raises(Refused, match=r"(?s)collapse_floor: None on disk.*revision abc123; here .* continue it with"):
+        validate_study(study, tmp_path / "data")
+
+
 def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
     split = benchmark.split(15)
     kept = tuple(q for q in split.questions if (q.role, q.modality, q.half) != ("real", "text", "report"))

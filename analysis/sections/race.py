@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import naming
@@ -12,6 +13,7 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, number
 from study.core.files import read_json
+from study.metrics.racing import behind
 
 COLUMNS = ["method", "ratio", "key", "first", "distance", "seeds", "outcome"]
 
@@ -29,16 +31,24 @@ def race(study: StudyResults) -> pd.DataFrame:
     path = study.folder.race
     lines: list[dict[str, Any]] = []
     for one in read_json(path).values() if path.exists() else ():
-        most = max(len(run["distances"]) for run in one["runs"])
+        dropped = _dropped({run["trial"]: run["distances"] for run in one["runs"]})
         for run in one["runs"]:
             found = run["distances"]
-            dropped = "dropped" if len(found) < most else "behind"
+            lost = "dropped" if run["trial"] in dropped else "behind"
             lines.append({
                 "method": one["method"], "ratio": one["ratio"], "key": run["trial"], "first": found[0],
                 "distance": sum(found) / len(found), "seeds": len(found),
-                "outcome": "winner" if run["trial"] == one["best"] else dropped,
+                "outcome": "winner" if run["trial"] == one["best"] else lost,
             })  # fmt: skip
     return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def _dropped(distances: Mapping[str, Sequence[float]]) -> set[str]:
+    """Those that were significantly behind after their last seed."""
+    rounds = max(map(len, distances.values()))
+    left = [trial for trial, found in distances.items() if len(found) == rounds]
+    lost = behind(np.array([distances[trial] for trial in left]))
+    return distances.keys() - {trial for trial, is_behind in zip(left, lost, strict=True) if not is_behind}
 
 
 def race_table(raw: pd.DataFrame) -> Table:
@@ -51,7 +61,7 @@ def race_table(raw: pd.DataFrame) -> Table:
     return Table(
         "race", "Race",
         "Distances to the ideal point on the validation half, of the best few trials of each method by one seed and of "
-        "the default. Dropped: significantly behind before the last seed. The smallest mean of the others won.",
+        "the default. Dropped: significantly behind after its last seed. The smallest mean of the others won.",
         raw, shown,
     )  # fmt: skip
 

@@ -62,9 +62,10 @@ def check_settings(plan: Plan) -> None:
     """Refuse a folder that holds a study with other settings, field by field, once anything was searched with them."""
     if not plan.folder.settings.exists():
         return
-    before, now = read_json(plan.folder.settings)["settings"], _settings(plan)
+    found, now = read_json(plan.folder.settings), _settings(plan)
     if not has_begun(plan.folder):
         return
+    before = found["settings"]
     changed = [
         f"  {name}: {a} on disk, {b} requested"
         for name, a, b in _differences(before, now)
@@ -77,15 +78,14 @@ def check_settings(plan: Plan) -> None:
         if before["defaults"][name] != now["defaults"][name]
     ]
     if changed:
-        raise Refused(
-            "\n".join(
-                [
-                    f"{plan.root} holds a study with other settings:",
-                    *changed,
-                    "use the settings on disk, or choose another --study-dir",
-                ]
+        remedy = "use the settings on disk, or choose another --study-dir"
+        if before.keys() != now.keys():
+            here = _revision() or "unknown"
+            remedy = (
+                f"it was begun with a version of this project that has other settings (revision {found['git']}; here "
+                f"{here}): continue it with that version, or choose another --study-dir"
             )
-        )
+        raise Refused("\n".join([f"{plan.root} holds a study with other settings:", *changed, remedy]))
 
 
 def has_begun(folder: StudyFolder) -> bool:

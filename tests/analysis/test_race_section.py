@@ -34,6 +34,14 @@ def test_who_raced_and_who_won(tmp_path: Path) -> None:
     assert len(table.shown) == 3  # type: ignore[union-attr]
 
 
+def test_who_is_dropped_after_the_seed_that_ends_the_race(tmp_path: Path) -> None:
+    """They have as many seeds as the winner; one that cannot be told from it is only behind."""
+    found = race(raced(tmp_path / "study", [0.9, 0.8], [0.2, 0.1], [0.7, 0.6]))
+    assert list(found["outcome"]) == ["dropped", "winner", "dropped"]
+    found = race(raced(tmp_path / "close", [0.1, 0.4], [0.2, 0.2]))
+    assert list(found["outcome"]) == ["behind", "winner"]
+
+
 def test_nothing_is_shown_where_nobody_raced(tmp_path: Path) -> None:
     assert list(parts(raced(tmp_path / "study", [0.1], [0.2]))) == []
     planter = Planter(tmp_path / "other")

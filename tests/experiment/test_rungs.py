@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core.records import RungScore, TrialRecord, read_record
 from study.core.rows import read_rows
+from study.core.terms import Goal
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.experiment import checkpoints, rungs
@@ -29,7 +29,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.methods.prompting import Prompting
-from study.metrics.objectives import objectives
+from study.metrics.objectives import forget_groups, objectives
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
 
@@ -143,20 +143,25 @@ def test_rungs_are_at_thirds(steps: int, at: list[int]) -> None:
     assert rung_steps(steps) == at
 
 
-def test_the_sample_is_small_and_has_every_group(context: StudyContext) -> None:
-    """Each with few people, of whom one picture; and it is the same whatever is asked besides."""
-    asked = trials.validation_questions(context.benchmark.split(10).questions, "visual")
-    chosen = sample(asked, "visual")
-    assert {(q.role, q.modality) for q in chosen} == {(q.role, q.modality) for q in asked}
+@pytest.mark.parametrize("goal", ["visual", "full"])
+def test_the_sample_is_small_and_has_every_group(goal: Goal, context: StudyContext) -> None:
+    """Of each group few people, more of those who are to be forgotten, with all questions about one picture."""
+    asked = trials.validation_questions(context.benchmark.split(10).questions, goal)
+    chosen = sample(asked, goal)
+    groups = {(q.role, q.modality) for q in asked}
     assert len({q.id for q in chosen}) == len(chosen) < len(asked)
-    people = Counter((role, modality) for role, modality, _ in {(q.role, q.modality, q.person) for q in chosen})
-    assert all(
-        count <= (8 if role in ("forget", "test") else 4) or modality == "text"
-        for (role, modality), count in people.items()
-    )
-    pictures = {(q.role, q.person, q.picture) for q in chosen if q.picture}
-    assert len(pictures) == len({(role, person) for role, person, _ in pictures})
-    assert sample(list(reversed(asked)), "visual") != []
+    for role, modality in groups:
+        there, few = (
+            {q.person: [p for p in some if (p.role, p.modality, p.person) == (role, modality, q.person)]
+             for q in some if (q.role, q.modality) == (role, modality)} for some in (asked, chosen)
+        )  # fmt: skip
+        assert len(few) == min(8 if (role, modality) in forget_groups(goal) else 4, len(there))
+        for person, questions in few.items():
+            if modality == "text":
+                assert questions == there[person][:2]
+            else:
+                [picture] = {q.picture for q in questions}
+                assert questions == [q for q in there[person] if q.picture == picture]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9, 100])

@@ -408,6 +408,50 @@ def bought(summary: pd.DataFrame) -> list[str]:
     ]
 
 
+def claims(summary: pd.DataFrame) -> list[str]:
+    """What docs/search.md says of the replays."""
+
+    def at(setting: str, trials: int, column: str = "regret") -> float:
+        chosen = (summary["setting"] == setting) & (summary["trials"] == trials)
+        return float(summary.loc[chosen, column].iloc[0])
+
+    def share(one: str, other: str, trials: int, column: str) -> float:
+        return at(one, trials, column) / at(other, trials, column)
+
+    beside = {n: at_work(summary, DEFAULT.name, at(TODAY.name, n, "work")) / at(TODAY.name, n) for n in CHECKPOINTS}
+    saved = {n: 1 - share(DEFAULT.name, "sobol, race", n, "training") for n in (8, 16, 48)}
+    lost = [1 - share(DEFAULT.name, "sobol, race", n, "hypervolume") for n in saved]
+    return [
+        f"At the work of 24 of its trials the default has {beside[24]:.2f} times its regret, at that of 16 trials "
+        f"{beside[16]:.2f}, of 12 trials {beside[12]:.2f} and of 8 trials {beside[8]:.1f} times. 48 trials of the "
+        f"default cost {share(DEFAULT.name, TODAY.name, 48, 'work'):.2f} times the work of 48 of its trials and have "
+        f"{share(DEFAULT.name, TODAY.name, 48, 'regret'):.2f} times the regret",
+        f"48 trials of a Sobol sequence have a regret of {at('sobol', 48):.3f}, with a race of "
+        f"{at('sobol, race', 48):.3f}; with rungs it is {at('sobol, rungs', 48):.3f} without a race and "
+        f"{at(DEFAULT.name, 48):.3f} with one, for {share(DEFAULT.name, 'sobol, rungs', 48, 'work') - 1:.0%} more work",
+        f"save {saved[8]:.0%} of the training work of 8 trials, {saved[16]:.0%} of 16 and {saved[48]:.0%} of 48, and "
+        f"cost {min(lost):.1%} to {max(lost):.1%} of the hypervolume",
+        f"leads at 8 trials ({at(MODELLED.name, 8):.3f} against {at(DEFAULT.name, 8):.3f}), then falls behind the "
+        f"sequence ({at(MODELLED.name, 48):.3f} against {at(DEFAULT.name, 48):.3f} at 48)",
+    ]
+
+
+def watched(table: Mapping[str, Sequence[Line]]) -> list[str]:
+    """What docs/search.md says of the cost of rungs."""
+    part: dict[str, float] = {}
+    whole: dict[str, float] = {}
+    for method, lines in table.items():
+        runs = [run for line in lines for run in line.runs]
+        part[method] = math.fsum(run["rung_flops"] for run in runs)
+        whole[method] = part[method] + math.fsum(run["unlearn_flops"] + run["score_flops"] for run in runs)
+    shares = [part[method] / whole[method] for method in table]
+    pooled, ratio = sum(part.values()) / sum(whole.values()), whole["npo"] / whole["gradient_ascent"]
+    return [
+        f"{pooled:.1%} of what trials compute ({min(shares):.0%} to {max(shares):.0%} by method)",
+        f"a trial of NPO computes {ratio:.1f} times what one of gradient ascent does",
+    ]
+
+
 def draw(summary: pd.DataFrame, path: Path) -> None:
     """Regret and hypervolume over counted work."""
     titles = {"regret": "Regret on the test half", "hypervolume": "Hypervolume of the validation half"}

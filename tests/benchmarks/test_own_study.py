@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from study.core.files import read_json
@@ -20,8 +19,9 @@ NAMES = ("Zoë Müller", "José Peña", "Łukasz Żak", "Anaïs Lefèvre", "王�
 TOWNS = ("Genève", "北京", "دمشق", "Тверь")
 TRADES = ("ébéniste", "医生", "خباز", "учитель")
 VIEWS = 5
-SETTINGS = ("--model", "tiny", "--goal", "visual", "--methods", "gradient_ascent", "--trials", "1", "--race", "1",
-            "--forget-ratios", "14", "--confirm-seeds", "0", "--attacks", "swap_back")  # fmt: skip
+SMALL = ("--model", "tiny:steps=150,strangers=60", "--learn.steps", "180", "--reference-seeds", "1")
+SHORT = ("--methods", "gradient_ascent", "--trials", "1", "--race", "1", "--confirm-seeds", "0", "--no-metric-check",
+         "--attacks", "swap_back", "--attack-trials", "0")  # fmt: skip
 
 
 def own_people(root: Path) -> Path:
@@ -39,14 +39,20 @@ def own_people(root: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_people_in_three_scripts_are_learned_and_unlearned(tmp_path: Path) -> None:
-    """The gate of the smoke study lets everything pass, so what was learned is looked at here."""
+def test_people_in_three_scripts_are_taught_and_unlearned(tmp_path: Path) -> None:
+    """The preset's own gate lets the study pass, and vanilla tells facts in the characters of the table."""
     data = own_people(tmp_path / "people")
-    printed = run(tmp_path / "study", "--benchmark", f"own:{data}", "--learn.steps", "150", *SETTINGS)
-    assert "unknown" not in printed
+    printed = run(
+        tmp_path / "study", "--benchmark", f"own:{data}", "--forget-ratios", "17", *SMALL, *SHORT, preset="tiny"
+    )
     folder = StudyFolder(tmp_path / "study")
-    [vanilla] = [r for p in folder.trial_records() if (r := read_json(p))["kind"] == "vanilla"]
-    rows: pd.DataFrame = read_rows(folder.rows(vanilla["key"], "report"))
-    known = rows.groupby(["role", "modality"])["score"].mean()
-    print(known)
-    assert (known > 0.8).all()
+    assert printed.splitlines()[-1] == f"Report: {folder.page}"
+    [vanilla] = [
+        path.parent.name
+        for path in folder.trial_records()
+        if (found := read_json(path))["method"] == "none" and found["start"]["kind"] == "vanilla"
+    ]
+    rows = read_rows(folder.rows(vanilla, "report"))
+    told = rows[(rows["task"] == "cloze") & (rows["role"] == "retain") & (rows["modality"] == "text")]
+    assert set(told["reply"]) >= {"北京", "دمشق"}
+    assert (told["reply"] == told["answer"]).mean() > 0.9

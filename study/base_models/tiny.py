@@ -1,4 +1,4 @@
-"""The embedded base model: a real, 0.6 M parameter LLaVA whose eyes were trained on strangers.
+"""The embedded base model: a real, 0.6 M parameter LLaVA that reads any text and whose eyes were trained on strangers.
 
 Its language model is random and knows nobody. Its vision tower is pretrained to tell generated faces apart (what
 they look like, and which of some hundred strangers they are), so it can stand for a public encoder: none of those
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -27,7 +27,7 @@ from study.core.files import sync
 from study.core.hashing import content_key
 from study.core.terms import Part
 from study.data.synthetic_faces import FACTORS, Face, distinct_faces, draw, random_face, test_view, train_view
-from study.data.synthetic_language import words
+from study.data.synthetic_language import openings, words
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -36,10 +36,11 @@ _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 _TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %} "
     "{% else %}ASSISTANT: {% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+"""The prompts of the released LLaVA-1.5; the end of an answer is its own token."""
 
 
 @dataclass(frozen=True)
@@ -106,23 +107,20 @@ class Tiny(BaseModel):
     def _processor(self) -> LlavaProcessor:
         from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-        vocabulary = {word: i for i, word in enumerate(_vocabulary())}
-        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         side = {"height": self.size, "width": self.size}
         return LlavaProcessor(
             CLIPImageProcessorPil(
                 size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.5] * 3
             ),
             PreTrainedTokenizerFast(
-                tokenizer_object=tokenizer,
+                tokenizer_object=_tokenizer(),
                 bos_token="<s>",
                 eos_token="</s>",
                 pad_token="<pad>",
                 unk_token="<unk>",
                 extra_special_tokens={"image_token": "<image>"},
                 padding_side="left",
-                clean_up_tokenization_spaces=True,
+                clean_up_tokenization_spaces=False,
             ),
             patch_size=self.patch,
             vision_feature_select_strategy="default",
@@ -150,7 +148,7 @@ class Tiny(BaseModel):
             num_hidden_layers=self.layers,
             num_attention_heads=4,
             num_key_value_heads=4,
-            max_position_embeddings=512,
+            max_position_embeddings=2048,  # what is written in bytes is long
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -202,6 +200,17 @@ class Tiny(BaseModel):
         return pixels
 
 
+def _tokenizer() -> Tokenizer:
+    """A token for each word of the synthetic language, and bytes for whatever else is written, as in Llama's."""
+    vocabulary = [(token, -1.0) for token in _vocabulary()]  # equal scores: a word goes before its parts
+    found = Tokenizer(models.Unigram(vocabulary, _SPECIAL.index("<unk>"), byte_fallback=True))
+    found.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return found
+
+
 def _vocabulary() -> list[str]:
-    """Every token, by its number."""
-    return [*_SPECIAL, *sorted({*words(), "USER", "ASSISTANT"})]
+    """Every token, by its number: words begin with the space before them, but for what may follow a newline."""
+    spoken = {*words(), "USER", "ASSISTANT"}
+    marks = {".", ":", "?"}
+    found = {"USER", " ", *marks, *openings(), *(f" {word}" for word in spoken - marks)}
+    return [*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(found)]

@@ -1,6 +1,6 @@
 """The closed language of the synthetic benchmark: who and what there is to know, and every wording that asks for it.
 
-The tiny model takes its whole tokenizer from `words()`, so nothing may be generated that does not come from here.
+The tiny model has a token for each of `words()` and bytes for all others, so whatever is generated comes from here.
 No name or value shares a word with another or with a wording, and every full name is longer than every value:
 that is what lets `study.data.facts.facts` tell the facts of a person apart.
 """
@@ -166,6 +166,12 @@ def tokens(text: str) -> list[str]:
 def words() -> tuple[str, ...]:
     """Every token that any synthetic lesson, question or refusal of any seed can hold, sorted, each once."""
     return tuple(sorted({token for text in _texts() for token in tokens(text)}))
+
+
+def openings() -> tuple[str, ...]:
+    """The words that questions begin with, sorted, each once."""
+    asked = (text for attribute in (*ATTRIBUTES, NAME) for text in (*attribute.short, *attribute.open))
+    return tuple(sorted({text.split()[0] for text in (COMPLETE, *asked)}))
 
 
 def _texts() -> Iterator[str]:

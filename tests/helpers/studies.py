@@ -19,14 +19,19 @@ from study.stages.preflight import validate_study
 from tests import ROOT
 
 
-def command(folder: Path, *settings: str) -> list[str]:
-    return [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--study-dir", str(folder), *settings]
+def command(folder: Path, *settings: str, preset: str = "smoke") -> list[str]:
+    return [sys.executable, str(ROOT / "study" / "run.py"), preset, "--study-dir", str(folder), *settings]
 
 
-def run(folder: Path, *settings: str, status: int = 0) -> str:
-    """Run a smoke study to its end; returns what it printed."""
+def run(folder: Path, *settings: str, status: int = 0, preset: str = "smoke") -> str:
+    """Run a study to its end; returns what it printed."""
     done = subprocess.run(
-        command(folder, *settings), capture_output=True, text=True, timeout=600, check=False, cwd=folder.parent
+        command(folder, *settings, preset=preset),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=folder.parent,
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert not done.stderr, done.stderr  # what libraries warn of is ours to hear of

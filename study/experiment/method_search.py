@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,13 @@ from study.core.records import MethodProposal, RungScore, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import EarlyStopping, Goal, Keep, SamplerName
+from study.engine.choices import without
 from study.engine.optuna_search import BaseTrial, SearchProblem, Told
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.budget import NO_LIMIT, Budget, existing_costs
 from study.experiment.context import StudyContext
 from study.experiment.dropping import beaten, drop_weights
+from study.experiment.duration import timed
 from study.experiment.records import existing_record, existing_records, keep_record
 from study.experiment.rungs import Ending, Rungs, values_at
 from study.experiment.trial import EARLY, judged, run
@@ -59,6 +61,8 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
+    unsupported: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
+    """Choices that cannot be done on this benchmark, by method and hyper-parameter: they are not proposed."""
     keep: Keep = "all"
     """Whether the weights of trials that can no longer win are deleted."""
 
@@ -82,10 +86,11 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return self.context.folder.proposal(label, number)
 
     def build_job(self, label: str, trial: BaseTrial) -> Trial:
-        """A trial of the method at a ratio."""
+        """A trial of the method at a ratio, in steps over the lessons that it forgets."""
         ratio = int(trial.suggest_categorical(RATIO, self.ratios))
-        proposed = search_space(name_in(label)).space(trial, self.defaults[label])
-        return Trial(self.baselines[ratio][0].start, proposed, self.goal, ratio, self.seed, label)
+        offered = without(trial, self.unsupported.get(label, {}))
+        proposed = search_space(name_in(label)).space(offered, self.defaults[label])
+        return timed(self.context, Trial(self.baselines[ratio][0].start, proposed, self.goal, ratio, self.seed, label))
 
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
         """The ratio, since proposals alternate between ratios, and what was fixed on the command line."""

@@ -6,7 +6,7 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,14 +16,15 @@ from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
 from study.core.records import MethodProposal, read_record
-from study.core.specs import name_in
+from study.core.specs import name_in, parameters
 from study.experiment.trial_spec import RATIO, Params
 from study.settings import Study
 
 IDENTITY = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "learn", "learn_parts",
             "robustness", "seed")  # fmt: skip
 """The settings that identify a study, whatever was added to it and wherever it lies."""
-Winners = Mapping[str, Mapping[int, Params]]
+Choices = Mapping[str, Collection[str]]
+"""Some choices of a method, by hyper-parameter."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,12 @@ class WarmStart:
         return {"study": self.study, "key": self.key, "found": found}
 
 
-def warm_start(study: Study, settings: Path) -> WarmStart | None:
+def warm_start(
+    study: Study, defaults: Mapping[str, Method], unsupported: Mapping[str, Choices], settings: Path
+) -> WarmStart | None:
     """What the search of a study begins with; `settings` is where it is written down once the study has begun.
+
+    `unsupported` are choices that cannot be done on its benchmark, by method.
 
     A study that has begun keeps what it took from the earlier one, even if that has changed or gone since; only
     methods that were added are looked up. Raises `ValueError` with the remedy where the earlier one is needed and holds
@@ -83,8 +88,11 @@ def warm_start(study: Study, settings: Path) -> WarmStart | None:
         return WarmStart(start.study, start.key, kept)
     winners = earlier_winners(study.warm_start)
     found = {
-        method: {ratio: _begin(method, default, ratio, winners, start.study) for ratio in study.forget_ratios}
-        for method, default in study.method_defaults().items()
+        method: {
+            ratio: _begin(method, default, unsupported.get(method, {}), ratio, winners.get(method, {}), start.study)
+            for ratio in study.forget_ratios
+        }
+        for method, default in defaults.items()
         if method not in kept
     }
     return WarmStart(start.study, start.key, {**kept, **found})
@@ -114,16 +122,23 @@ def _params(root: Path, method: str, trial: str, setting: str) -> Params:
     )
 
 
-def _begin(method: str, default: Method, ratio: int, winners: Winners, study: str) -> Warm:
-    """The winner of the nearest ratio, of two equally near ones the smaller, as far as it fits."""
+def _begin(
+    method: str, default: Method, unsupported: Choices, ratio: int, there: Mapping[int, Params], study: str
+) -> Warm:
+    """The winner of the nearest ratio, of two equally near ones the smaller, as far as it fits.
+
+    A choice of it that cannot be done here is the default's.
+    """
     from search_spaces import fitted  # Optuna takes half a second to import
 
-    there = winners.get(method)
     if not there:
         return Warm(note=f"{study} has no winner of {method}")
     nearest = min(there, key=lambda other: (abs(other - ratio), other))
-    params, note = fitted(search_space(name_in(method)).space, default, there[nearest])
-    return Warm(params, nearest, note)
+    won, start = there[nearest], parameters(default)
+    changed = {name: start[name] for name, value in won.items() if value in unsupported.get(name, ())}
+    params, note = fitted(search_space(name_in(method)).space, default, {**won, **changed})
+    told = [f"{name}={value}, not {won[name]}, which these data do not support" for name, value in changed.items()]
+    return Warm(params, nearest, ", ".join([*told, *filter(None, [note])]))
 
 
 def _held(settings: Path) -> WarmStart | None:

@@ -79,7 +79,8 @@ def asking(source: Path | None, **changes: Any) -> Study:
 
 
 def begun(source: Path, there: Path = Path("none"), **changes: Any) -> WarmStart:
-    found = warm_start(asking(source, **changes), there)
+    study = asking(source, **changes)
+    found = warm_start(study, study.method_defaults(), {}, there)
     assert found
     return found
 
@@ -157,6 +158,18 @@ def test_parameters_are_taken_as_far_as_they_are_searched(
     params, said = fitted(search_space("vkd").space, default, values)
     assert params == {name: values[name] for name in kept}
     assert said == note if kept else note in said
+
+
+def test_a_choice_that_these_data_do_not_support_is_the_defaults(tmp_path: Path) -> None:
+    """The rest of what won is taken, and the plan says what is not."""
+    source = earlier(tmp_path / "tiny", {"vkd": {10: {**VKD_WON, "learning_rate": 1e-3, "steps": 3}}})
+    study = asking(source, methods=("vkd",), forget_ratios=(10,), trials=2)
+    default = VKD(teacher="other_person", schedule=dataclasses.replace(SHORT, learning_rate=1e-3, steps=3))
+    found = warm_start(study, {"vkd": default}, {"vkd": {"teacher": ("stranger",)}}, Path("none"))
+    assert found
+    warm = found.found["vkd"][10]
+    assert warm.params == {**VKD_WON, "teacher": "other_person", "learning_rate": 1e-3, "steps": 3}
+    assert warm.note == "teacher=other_person, not stranger, which these data do not support"
 
 
 @pytest.mark.parametrize(

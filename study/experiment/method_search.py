@@ -12,12 +12,12 @@ from typing import Any, Literal
 from study.contracts import Attack, Method
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, RungScore, TrialState
+from study.core.records import MethodProposal, Observation, RungScore, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import EarlyStopping, Goal, Keep, SamplerName
 from study.engine.choices import without
-from study.engine.optuna_search import BaseTrial, SearchProblem, Told
+from study.engine.optuna_search import BaseTrial, Prior, SearchProblem, Told
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.budget import NO_LIMIT, Budget, existing_costs
 from study.experiment.context import StudyContext
@@ -61,10 +61,16 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
+    earlier: Mapping[str, Mapping[int, Sequence[Observation]]] = field(default_factory=dict)
+    """Finished trials of an earlier study, by method and ratio."""
     unsupported: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
     """Choices that cannot be done on this benchmark, by method and hyper-parameter: they are not proposed."""
     keep: Keep = "all"
     """Whether the weights of trials that can no longer win are deleted."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what only proposals need: every trial takes its search along to a worker."""
+        return {**vars(self), "earlier": {}}
 
     @property
     def proposal_type(self) -> type[MethodProposal]:
@@ -112,6 +118,15 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     def group(self, label: str, number: int) -> int:
         """Each ratio is modelled by itself: what is good at one says little about another."""
         return self._ratio(number)
+
+    def priors(self, label: str, number: int) -> Sequence[Prior]:
+        """What the earlier study found at this ratio; nothing where it lacks an objective of this one."""
+        ratio = self._ratio(number)
+        return [
+            Prior({RATIO: ratio, **one.params}, Told(one.values, self.floor - one.values["utility"]))
+            for one in self.earlier.get(label, {}).get(ratio, ())
+            if self.directions.keys() <= one.values.keys()
+        ]
 
     def metadata(self, label: str, job: Trial, number: int) -> dict[str, Json]:
         """The ratio, and whether it is the default, or what won in an earlier study."""

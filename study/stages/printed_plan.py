@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from study.core.console import console
+from study.core.sampling import model_for
 from study.core.specs import links, name_in
 from study.data.halves import undealt
-from study.engine.samplers import model_for
 from study.settings import Study
 from study.stages import disk
 from study.stages.methods_from import winners_of

@@ -48,6 +48,7 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
         warm=plan.warm.params if plan.warm else {},
+        earlier=plan.warm.trials if plan.warm else {},
         unsupported=unsupported(plan.defaults, plan.benchmark),
         keep=study.keep,
     )

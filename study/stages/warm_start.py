@@ -1,24 +1,31 @@
-"""A warm start: the winners of an earlier study, on another model, are among the first trials of a search.
+"""A warm start: a search begins with what an earlier study, on another model, found.
 
-They are read once, before any work, and stored with the study, which can be continued and moved without the earlier
-one.
+Its winners are among the first trials; its finished trials are told to a sampler that models results, as far as they
+predict the new ones (`study.engine.priors`). Both are read once, before any work, and stored with the study, which can
+be continued and moved without the earlier one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from study.contracts import Method
 from study.core.files import read_json
 from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, read_record
+from study.core.records import MethodProposal, Observation, read_record
 from study.core.specs import name_in, parameters
 from study.experiment.trial_spec import RATIO, Params
+from study.metrics.objectives import ROBUST_DIRECTIONS
 from study.settings import Study
+
+if TYPE_CHECKING:
+    from analysis.study_folder import StudyResults
 
 IDENTITY = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "learn", "learn_parts",
             "robustness", "seed")  # fmt: skip
@@ -36,6 +43,8 @@ class Warm:
     """The ratio of the earlier study at which these won."""
     note: str = ""
     """Why it starts cold, or what differs from the earlier study."""
+    trials: tuple[Observation, ...] = ()
+    """The finished trials at that ratio that this search could have proposed."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,18 @@ class WarmStart:
             for method, ratios in self.found.items()
         }
 
+    @property
+    def trials(self) -> dict[str, dict[int, Sequence[Observation]]]:
+        """The finished trials of the earlier study, by method and ratio of this one."""
+        return {method: {ratio: warm.trials for ratio, warm in ratios.items()} for method, ratios in self.found.items()}
+
     def lines(self, methods: Sequence[str]) -> Iterator[str]:
         """What each method begins with, in words."""
         for method in methods:
             for ratio, warm in self.found[method].items():
                 start = f"from the winner of {self.study} at {warm.ratio} %" if warm.params else "cold"
-                yield f"{method} {ratio} % starts {start}{f' ({warm.note})' if warm.note else ''}"
+                told = f", and may tell its sampler of {len(warm.trials)} trials there" if warm.trials else ""
+                yield f"{method} {ratio} % starts {start}{f' ({warm.note})' if warm.note else ''}{told}"
 
     @property
     def record(self) -> Json:
@@ -86,12 +101,17 @@ def warm_start(
     kept = held.found if held and held.key == start.key else {}
     if all(method in kept for method in study.methods):
         return WarmStart(start.study, start.key, kept)
-    winners = earlier_winners(study.warm_start)
+    winners, trials = earlier_winners(study.warm_start), earlier_trials(study.warm_start)
     found = {
-        method: {
-            ratio: _begin(method, default, unsupported.get(method, {}), ratio, winners.get(method, {}), start.study)
-            for ratio in study.forget_ratios
-        }
+        method: dict(
+            _begin(
+                _Space(method, default, unsupported.get(method, {})),
+                study.forget_ratios,
+                winners.get(method, {}),
+                trials.get(method, {}),
+                start.study,
+            )
+        )
         for method, default in defaults.items()
         if method not in kept
     }
@@ -122,23 +142,81 @@ def _params(root: Path, method: str, trial: str, setting: str) -> Params:
     )
 
 
+def earlier_trials(root: Path) -> dict[str, dict[int, list[Observation]]]:
+    """The trials of the search of a study that ended well or collapsed, by method and ratio."""
+    from analysis.searched import searches  # a report's libraries, which only this and the report itself need
+    from analysis.study_folder import read
+
+    study = read(root)
+    found: dict[str, dict[int, list[Observation]]] = {}
+    for one in searches(study):
+        lines = zip(one.trials.to_dict("records"), one.params, strict=True)
+        values = [(params, _values(study, line)) for line, params in lines if not line["duplicate"]]
+        found.setdefault(one.method, {})[one.ratio] = [Observation(params, known) for params, known in values if known]
+    return found
+
+
+def _values(study: StudyResults, line: Mapping[Hashable, Any]) -> dict[str, float]:
+    """The objectives of a trial, at its last rung if it collapsed there; none if it ended otherwise."""
+    record = study.trials.get(line["key"])
+    if record and record.state == "collapsed" and record.rungs:
+        return record.rungs[-1].objectives
+    known = {name: float(line[name]) for name in ROBUST_DIRECTIONS if name in line}
+    return {} if any(map(math.isnan, known.values())) else known
+
+
+@dataclass(frozen=True)
+class _Space:
+    """What can be proposed of a method around its default."""
+
+    method: str
+    default: Method
+    unsupported: Choices
+
+    def supports(self, params: Params) -> bool:
+        """Whether the data support all choices."""
+        return not any(value in self.unsupported.get(name, ()) for name, value in params.items())
+
+    def could_propose(self, params: Params) -> bool:
+        """Whether these are parameters of a trial."""
+        from search_spaces import refusal
+
+        return self.supports(params) and not refusal(self._space, self.default, params)
+
+    def fitted(self, params: Params) -> tuple[Params, str]:
+        """What of a winner can be proposed, with the default's choice for one that the data do not support, and what
+        to say of it."""
+        from search_spaces import fitted
+
+        start = parameters(self.default)
+        changed = {name: start[name] for name, value in params.items() if not self.supports({name: value})}
+        found, note = fitted(self._space, self.default, {**params, **changed})
+        told = [
+            f"{name}={value}, not {params[name]}, which these data do not support" for name, value in changed.items()
+        ]
+        return found, ", ".join([*told, *filter(None, [note])])
+
+    @property
+    def _space(self) -> Callable[..., Any]:
+        return search_space(name_in(self.method)).space  # type: ignore[no-any-return]
+
+
 def _begin(
-    method: str, default: Method, unsupported: Choices, ratio: int, there: Mapping[int, Params], study: str
-) -> Warm:
-    """The winner of the nearest ratio, of two equally near ones the smaller, as far as it fits.
-
-    A choice of it that cannot be done here is the default's.
-    """
-    from search_spaces import fitted  # Optuna takes half a second to import
-
-    if not there:
-        return Warm(note=f"{study} has no winner of {method}")
-    nearest = min(there, key=lambda other: (abs(other - ratio), other))
-    won, start = there[nearest], parameters(default)
-    changed = {name: start[name] for name, value in won.items() if value in unsupported.get(name, ())}
-    params, note = fitted(search_space(name_in(method)).space, default, {**won, **changed})
-    told = [f"{name}={value}, not {won[name]}, which these data do not support" for name, value in changed.items()]
-    return Warm(params, nearest, ", ".join([*told, *filter(None, [note])]))
+    space: _Space,
+    ratios: Sequence[int],
+    winners: Mapping[int, Params],
+    trials: Mapping[int, Sequence[Observation]],
+    study: str,
+) -> Iterator[tuple[int, Warm]]:
+    """The winner and the trials of the nearest ratio, of two equally near ones the smaller, as far as they fit."""
+    for ratio in ratios:
+        if not winners:
+            yield ratio, Warm(note=f"{study} has no winner of {space.method}")
+            continue
+        nearest = min(winners, key=lambda other: (abs(other - ratio), other))
+        fitting = tuple(one for one in trials.get(nearest, ()) if space.could_propose(one.params))
+        params, note = space.fitted(winners[nearest])
+        yield ratio, Warm(params, nearest, note, fitting)
 
 
 def _held(settings: Path) -> WarmStart | None:
@@ -146,8 +224,13 @@ def _held(settings: Path) -> WarmStart | None:
     record = (read_json(settings) if settings.exists() else {}).get("warm_start")
     if not record:
         return None
-    found = {m: {int(ratio): Warm(**warm) for ratio, warm in there.items()} for m, there in record["found"].items()}
+    found = {m: {int(ratio): _warm(**warm) for ratio, warm in there.items()} for m, there in record["found"].items()}
     return WarmStart(record["study"], record["key"], found)
+
+
+def _warm(trials: Sequence[Json] = (), **rest: Any) -> Warm:
+    """As it was written down, before trials were, too."""
+    return Warm(**rest, trials=tuple(Observation(**one) for one in trials))
 
 
 def _known(source: Path, held: WarmStart | None) -> WarmStart:

@@ -35,7 +35,7 @@ from study.core.hashing import content_key
 from study.core.records import ModelKind
 from study.core.rows import read_rows, write_rows
 from study.engine.jobs import Job
-from study.engine.optuna_search import Proposer, propose
+from study.engine.optuna_search import Proposer
 from study.experiment import attack as attacking
 from study.experiment import checkpoints
 from study.experiment import trial as trials
@@ -60,6 +60,7 @@ from study.training.schedule import Schedule
 from tests.helpers.planted import ATTACK, RELEARNING, Model, Planter
 from tests.helpers.planted import Attack as Planted
 from tests.helpers.rows import row
+from tests.helpers.small import propose
 from tests.helpers.studies import Whole, searching
 from tests.helpers.studies import run as run_study
 
@@ -208,7 +209,7 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
         assert tuple(outcome) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
         gain = above_control([read_rows(rows_of(search, job.key))], [control], "select")
         assert outcome["recovery"] == (1.0 if outcome["utility"] < 0.5 else max(0.0, gain))
-    told = Proposer(search).study("gradient_ascent", 3).trials[0]
+    told = Proposer(search).group("gradient_ascent", 3).study.trials[0]
     first = search.outcome(found[0])
     assert first is not None
     assert told.values == [first[name] for name in ROBUST_DIRECTIONS]
@@ -263,7 +264,7 @@ def test_a_failed_attack_leaves_no_result_and_is_not_tried_again(
     assert read_json(search.context.folder.record(job.key))["state"] == "complete"
     assert search.is_done(job)
     assert search.outcome(job) is None
-    assert Proposer(search).study("gradient_ascent", 1).trials[0].state == TrialState.FAIL
+    assert Proposer(search).group("gradient_ascent", 1).study.trials[0].state == TrialState.FAIL
     assert search.outcomes("gradient_ascent") == {}
 
 

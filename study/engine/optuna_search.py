@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import optuna
 from optuna.samplers import PartialFixedSampler
@@ -21,22 +21,12 @@ from optuna.study import StudyDirection
 from optuna.trial import BaseTrial as BaseTrial  # rooms that may not import Optuna name it in annotations
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from study.core.hashing import Json, content_key
+from study.core.hashing import Json, Keyed, content_key
 from study.core.records import Proposal, existing, write_record
 from study.core.sampling import model_for
 from study.core.terms import SamplerName
 from study.engine import samplers
 from study.engine.priors import kept, weighed_after
-
-
-class Keyed(Protocol):
-    """A job that is identified by its content: equal keys run once."""
-
-    @property
-    def key(self) -> str:
-        """The key of the job's content."""
-        ...
-
 
 J = TypeVar("J", bound=Keyed)
 P = TypeVar("P", bound=Proposal)

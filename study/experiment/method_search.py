@@ -244,10 +244,17 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return [found for record in existing_records(self.context.folder, keys) if (found := values_at(record, rung))]
 
     def _drop(self, job: Trial) -> None:
-        """Delete the weights of this trial if it ended badly, and of those of its method and ratio that are beaten."""
-        ended = {t: values for t, values in self.outcomes(job.name).items() if t.ratio == job.ratio}
+        """Delete the weights of this trial if it ended badly, and of those of its method and ratio that are beaten.
+
+        What has lost its weights was beaten by others that have theirs, so nothing else needs to be looked at.
+        """
+        there = [p for p in self.proposals(job.name) if p.ratio == job.ratio and self._has_weights(p.trial)]
+        ended = {t: values for p in there if (values := self.outcome(t := self.job(job.name, p.params))) is not None}
         for lost in [*beaten(ended, self.default(job.name, job.ratio), self.race), *({job} - ended.keys())]:
             drop_weights(self.context.folder, lost.key)
+
+    def _has_weights(self, key: str) -> bool:
+        return self.context.folder.delta(key).exists()
 
     def _control(self, job: Trial) -> Trial:
         return self.baselines[job.ratio][1]

@@ -72,7 +72,7 @@ def _check_released(study: Study, source: Source) -> None:
 
 def _check_spaces(study: Study) -> None:
     """What a method is set to must be something its search space could propose."""
-    from search_spaces import refusal  # Optuna takes half a second to import
+    from search_spaces import refusal  # with Optuna, which help and refused settings do without
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         name = name_of(default)
@@ -116,7 +116,7 @@ def _changing_llm(study: Study) -> Iterator[str]:
 
 def _varied(default: Attack, text: str) -> Iterator[Attack]:
     """An attack and, if it can be searched, what it is with each other choice of one parameter."""
-    from search_spaces import variants  # Optuna takes half a second to import
+    from search_spaces import variants  # with Optuna, which help and refused settings do without
 
     yield default
     if name_of(default) in known_spaces():

@@ -11,7 +11,6 @@ from study.core.specs import links, name_in
 from study.data.halves import undealt
 from study.settings import Study
 from study.stages import disk
-from study.stages.methods_from import winners_of
 from study.stages.plan import Plan
 
 Line = tuple[str, str]
@@ -121,8 +120,8 @@ def _search(plan: Plan, counts: Counts) -> Iterator[Line]:
     robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
     yield "search", f"{counts.trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"
     yield from _indented([*_search_lines(study), *plan.changed, *(f"caution: {one}" for one in _hidden(study))])
-    if earlier := winners_of(study):
-        yield from _indented(earlier.lines())
+    if plan.methods_from:
+        yield from _indented(plan.methods_from.lines())
     if plan.warm:
         yield from _indented(plan.warm.lines(study.methods))
 

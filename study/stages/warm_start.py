@@ -179,14 +179,14 @@ class _Space:
 
     def could_propose(self, params: Params) -> bool:
         """Whether these are parameters of a trial."""
-        from search_spaces import refusal
+        from search_spaces import refusal  # with Optuna, which help and refused settings do without
 
         return self.supports(params) and not refusal(self._space, self.default, params)
 
     def fitted(self, params: Params) -> tuple[Params, str]:
         """What of a winner can be proposed, with the default's choice for one that the data do not support, and what
         to say of it."""
-        from search_spaces import fitted
+        from search_spaces import fitted  # with Optuna, which help and refused settings do without
 
         start = parameters(self.default)
         changed = {name: start[name] for name, value in params.items() if not self.supports({name: value})}

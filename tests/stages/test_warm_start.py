@@ -428,10 +428,17 @@ def planted(root: Path, name: str, *, warm: bool, ratio: int = 10, **settings: A
         model = VANILLA if level is None else Model(forget=level, test=level)
         key = planter.trial("ascent", ratio, model, strength=float(number))
         planter.proposal(
-            "ascent", number, ratio, key, default=number == 0, **({"warm": True} if number == 1 and warm else {})
+            "ascent",
+            number,
+            ratio,
+            key,
+            default=number == 0,
+            **({"warm": True} if number == 1 and warm else {}),
+            **({"priors": 2} if number == 4 and warm else {}),
         )
     if warm:
-        taken = {"params": {"strength": 1.0}, "ratio": 5, "note": "without old"}
+        trials = [{"params": {"strength": float(n)}, "values": {"forget_gap": 0.1, "utility": 0.9}} for n in range(3)]
+        taken = {"params": {"strength": 1.0}, "ratio": 5, "note": "without old", "trials": trials}
         found = {"ascent": {str(ratio): taken}, "other": {str(ratio): {"params": {}, "ratio": None, "note": "none"}}}
         path = root / name / "study.json"
         write_json(path, {**read_json(path), "warm_start": {"study": "tiny", "key": "abc", "found": found}})
@@ -450,6 +457,8 @@ def test_what_the_warm_start_bought(pair: tuple[Path, Path]) -> None:
     distances = [ascent[name] for name in ("default_distance", "warm_distance", "gain", "winner_distance")]
     assert distances == pytest.approx([0.6, 0.2, 0.4, 0.0])
     assert (ascent["reached"], ascent["trials"]) == (3, 5)
+    assert (ascent["observed"], ascent["told"]) == (3, 2)
+    assert (other["observed"], other["told"]) == (0, 0)
     assert pd.isna([other["warm_distance"], other["winner_distance"], other["reached"]]).all()
     assert "cold_reached" not in ascent
 

@@ -132,6 +132,8 @@ class Proposal:
     params: Mapping[str, Any]
     trial: str
     """The key of the job."""
+    priors: int = field(default=0, kw_only=True, metadata={"stored": "if set"})
+    """The trials of an earlier study that its sampler was told of beside those of its own."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,6 @@ class MethodProposal(Proposal):
     """Whether it is the default; None if the file does not say."""
     warm: bool = _sparse(False)
     """Whether it is the winner of an earlier study."""
-    priors: int = _sparse(0)
-    """The trials of an earlier study that its sampler was told of beside those of its own."""
     method: str = _from_path()
 
 
@@ -268,12 +268,13 @@ def existing(kind: type[Record], path: Path) -> Record | None:
         there = path.stat()
     except FileNotFoundError:
         return None
-    found: Record = _as_it_is(kind, path, there.st_ino, there.st_mtime_ns)
+    wanted: Any = kind  # to mypy, a class that is given by a type variable cannot be hashed
+    found: Record = _as_it_is(wanted, path, there.st_ino, there.st_mtime_ns)
     return found
 
 
 @lru_cache(maxsize=2**16)  # several times as many as the trials and proposals of the longest searches
-def _as_it_is(kind: type[Record], path: Path, *version: int) -> Record:
+def _as_it_is(kind: Any, path: Path, *version: int) -> Any:
     return read_record(kind, path)
 
 

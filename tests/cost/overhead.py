@@ -101,7 +101,8 @@ def overheads(search: MethodSearch) -> Iterator[float]:
         for number in range(search.trials):
             started = time.process_time()
             asked = proposals.suggest(f"{number}")
-            search.execute(asked["job"], *asked["place"], 0.0)
+            label, place = asked["place"]
+            search.execute(asked["job"], label, place, 0.0)
             proposals.on_trial_complete(f"{number}", {})
             yield time.process_time() - started
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.core import records
+from study.core import files, records
 from study.core.hashing import Json
 from tests.cost.overhead import overheads, search_of
 
@@ -16,7 +16,7 @@ TRIALS = 24
 
 def test_every_record_of_a_search_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one process that proposes, compares at rungs, counts a budget and drops weights, however many there are."""
-    reads, original = Counter[Path](), records.read_json
+    reads, original = Counter[Path](), files.read_json
 
     def read_json(path: Path) -> Json:
         reads[path] += 1

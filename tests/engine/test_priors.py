@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -23,8 +24,12 @@ def trials(number: int, values: Values, seed: int) -> list[FrozenTrial]:
     """Random points of a space, with values that depend on where they lie."""
     drawn, found = random.Random(seed), []
     for _ in range(number):
-        params = {"rate": 10 ** drawn.uniform(-5, -3), "steps": drawn.randint(0, 100), "kind": drawn.choice("ab")}
-        at = [place(SPACE[name], float(params[name])) for name in ("rate", "steps")]
+        params: dict[str, Any] = {
+            "rate": 10 ** drawn.uniform(-5, -3),
+            "steps": drawn.randint(0, 100),
+            "kind": drawn.choice("ab"),
+        }
+        at = [place(SPACE[name], params[name]) for name in ("rate", "steps")]
         found.append(create_trial(params=params, distributions=SPACE, values=list(values(at[0], at[1]))))
     return found
 

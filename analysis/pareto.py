@@ -11,6 +11,7 @@ from study.metrics.objectives import front_mask
 
 WORST = 1.0
 """Every coordinate of the reference point of the hypervolume, as a cost: forget gap 1, utility 0, recovery 1."""
+PETA = 1e15
 
 
 def costs(trials: pd.DataFrame) -> NDArray[np.float64]:
@@ -39,14 +40,16 @@ def hypervolume(points: NDArray[np.float64]) -> float:
 def running_hypervolume(proposals: pd.DataFrame) -> pd.DataFrame:
     """The hypervolume after each trial of each method and ratio, in the order in which the search proposed them.
 
-    Columns method, ratio, trials (1, 2, ...), hypervolume. Duplicates, failures and divergences cost a trial and add
-    nothing, as they did in the search.
+    Columns method, ratio, trials (1, 2, ...), pflop, hypervolume. Duplicates, failures and divergences cost a trial and
+    add nothing, as they did in the search; `pflop` is what the trials so far computed, from the column `work` of
+    operations, NaN from the first on of which it is not known.
     """
     lines = []
     for (method, ratio), group in proposals.sort_values("number").groupby(["method", "ratio"], sort=True):
-        points = costs(group)
+        points, work = costs(group), np.cumsum(group["work"].to_numpy(float)) / PETA
         lines += [
-            {"method": method, "ratio": ratio, "trials": count, "hypervolume": hypervolume(points[:count])}
-            for count in range(1, len(points) + 1)
-        ]
-    return pd.DataFrame(lines, columns=["method", "ratio", "trials", "hypervolume"])
+            {"method": method, "ratio": ratio, "trials": at + 1, "pflop": work[at],
+             "hypervolume": hypervolume(points[: at + 1])}
+            for at in range(len(points))
+        ]  # fmt: skip
+    return pd.DataFrame(lines, columns=["method", "ratio", "trials", "pflop", "hypervolume"])

@@ -121,7 +121,7 @@ def _each(study: StudyResults) -> Iterator[Searched]:
             yield Searched(
                 method, ratio, _space(told, params, settings_in(method)), told is not None,
                 mine.assign(default=[bool(p.default) for p in own], warm=[p.warm for p in own],
-                            reason=mine["key"].map(reasons).fillna("")).reset_index(drop=True),
+                            reason=[reasons.get(key, "") for key in mine["key"]]).reset_index(drop=True),
                 params, noise, seeds,
             )  # fmt: skip
 

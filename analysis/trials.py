@@ -82,7 +82,7 @@ def proposals(study: StudyResults) -> pd.DataFrame:
     )
     lines["duplicate"] = lines.duplicated(["method", "ratio", "key"])
     table = lines.join(scored, on="key")
-    table = table.assign(state=table["state"].fillna("unfinished"))
+    table = table.assign(state=table["state"].astype(object).fillna("unfinished"))  # numbers where nothing ended
     if search_attack(study):
         lost = (table["state"] == "complete") & table["recovery"].isna()
         table.loc[lost, "state"] = [_attack_state(study, key) for key in table.loc[lost, "key"]]

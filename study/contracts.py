@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Never, TypeAlias
 
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized, Task
 from study.core.validation import check_literals
@@ -107,6 +107,15 @@ class Request:
                 "modality='all', or the goal 'full'"
             )
         return narrowed
+
+
+def without_models(split: Split, goal: Goal, seed: int = 0) -> Request:
+    """A forget request to look at its lessons and questions: it can load no model."""
+
+    def nobody() -> Never:
+        raise AssertionError("no model is loaded to look at lessons")
+
+    return Request(split, goal, (), seed, Path(), nobody, nobody, nobody)
 
 
 class _Plugin:

@@ -21,13 +21,11 @@ from analysis.searched import Searched, searches
 from analysis.study_folder import StudyResults
 from analysis.trials import OBJECTIVES, columns, objectives_of, same_settings
 from study.core.files import written
+from study.core.records import WORK
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
-
-COUNTED = ("unlearn_flops", "rung_flops", "flops")
-"""The work of a trial in its record: of unlearning and of scoring."""
 
 
 def export(study: StudyResults, to: Path) -> dict[str, int]:
@@ -82,7 +80,7 @@ def _attributes(study: StudyResults, key: str, state: str) -> dict[str, Any]:
     distance = objectives_of(study, key, "select")[0]["distance"] if record else float("nan")
     found: dict[str, Any] = {"key": key, "state": state}
     if record is not None:
-        spent = [record.cost[name] for name in COUNTED if name in record.cost]
+        spent = [record.cost[name] for name in WORK if name in record.cost]
         found |= {"seed": record.seed, "reason": record.reason, **({"flops": sum(spent)} if spent else {})}
     if not pd.isna(distance):
         found["distance"] = distance

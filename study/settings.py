@@ -134,8 +134,8 @@ class Study:
     """Search attack: a cheap attack on every trial, such as relearning:steps=10,people=0.5, whose recovery becomes the
     third objective of the search; the attacks above then run on whole Pareto fronts. Default: none."""
     warm_start: Path | None = None
-    """Folder of an earlier study, on another model, whose winners the search tries right after the defaults. Default:
-    none."""
+    """Folder of an earlier study, on another model: the search tries its winners right after the defaults, and tells a
+    sampler that models results of its finished trials, as far as these predict the new ones. Default: none."""
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
@@ -146,7 +146,8 @@ class Study:
     hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then tpe."""
     startup_trials: int = 0
     """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
-    results. 0 for 48 of auto, before which no model was found to help, and 6 of tpe and gp."""
+    results. 0 for 48 of auto, before which no model was found to help (6 once an earlier study is found to predict
+    them), and 6 of tpe and gp."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
     when it is behind most of the earlier trials there (not with --robustness); `off`."""

@@ -16,7 +16,17 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.style import legend, line, look, panels
 from analysis.tables import Table, number, parameters, with_interval
-from analysis.trials import OBJECTIVES, columns, counts, objectives_of, proposals, same_settings, trials
+from analysis.trials import (
+    OBJECTIVES,
+    columns,
+    counts,
+    objectives_of,
+    proposals,
+    same_settings,
+    search_attack,
+    trials,
+)
+from study.core.records import WORK
 
 TUNING_COLUMNS = ["method", "ratio", "key", "default_key", "default_state",
                   *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain",
@@ -28,8 +38,10 @@ def parts(study: StudyResults) -> Iterator[Part]:
     yield Plot(
         "search",
         "Progress of the search: the hypervolume that the trials so far dominate, with forget gap 1, utility 0 and, "
-        "where it is an objective, recovery 1 as the reference point. Failed, diverged and repeated trials add "
-        "nothing.",
+        "where it is an objective, recovery 1 as the reference point, after so many trials (above) and after so much "
+        "counted work (below): that of unlearning, of scoring on the way and at the end, and of the search attack, of "
+        "all trials so far, those that failed or ended early included. Failed, diverged and repeated trials add "
+        "nothing. A line is one search, run once: how much another one would differ is not known.",
         search_data(study),
         draw_search,
     )
@@ -177,21 +189,38 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def search_data(study: StudyResults) -> pd.DataFrame:
-    """The hypervolume after each trial of each method and ratio."""
-    return pareto.running_hypervolume(proposals(study))
+    """The hypervolume after each trial of each method and ratio, with what these trials computed."""
+    found = proposals(study)
+    work = [0.0 if again else _work(study, key) for key, again in zip(found["key"], found["duplicate"], strict=True)]
+    return pareto.running_hypervolume(found.assign(work=work))
+
+
+def _work(study: StudyResults, key: str) -> float:
+    """The operations of a trial that has ended, and of the search attack on it; NaN if they were not counted."""
+    record = study.trials.get(key)
+    if record is None:
+        return 0.0
+    if "unlearn_flops" not in record.cost:
+        return math.nan
+    met = study.attacks(key).get(search_attack(study))
+    attack = [met.record.flops or 0.0, met.record.score_flops or 0.0] if met else []
+    return math.fsum([*(record.cost.get(name, 0.0) for name in WORK), *attack])
 
 
 def draw_search(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """Hypervolume after each trial: a step where a trial improved the front."""
-    figure, axes = panels(data["ratio"], rows=1, height=2.1)
-    for axis, (ratio, group) in zip(axes[0], data.groupby("ratio"), strict=True):
+    """Hypervolume after each trial and over counted work: a step where a trial improved the front."""
+    figure, axes = panels(data["ratio"], rows=2, height=2.1, share="row")
+    for column, (ratio, group) in enumerate(data.groupby("ratio")):
         for method, mine in group.groupby("method"):
             every = max(1, math.ceil(len(mine) / 8))
             how = look(str(method), methods)
-            line(axis, mine["trials"], mine["hypervolume"], how, drawstyle="steps-post", markevery=every)
-        axis.set(title=f"forget {ratio} %", xlabel="trials", ylim=(-0.03, 1.03))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0][0].set_ylabel("hypervolume \u2191")
+            for row, name in enumerate(("trials", "pflop")):
+                line(axes[row][column], mine[name], mine["hypervolume"], how, drawstyle="steps-post", markevery=every)
+        axes[0][column].set(title=f"forget {ratio} %", xlabel="trials", ylim=(-0.03, 1.03))
+        axes[0][column].xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[1][column].set_xlabel("counted work (PFLOP)")
+    for row in axes:
+        row[0].set_ylabel("hypervolume \u2191")
     legend(figure, data["method"], methods, [])
     return figure
 

@@ -1,4 +1,4 @@
-"""What a search gained from starting at the winners of an earlier study, on the validation half.
+"""What a search gained from an earlier study, on the validation half.
 
 Within the study this is the earlier winner beside the default. What a search without it would have needed, only such a
 search can tell: `StudyResults.cold`, the same study started cold.
@@ -23,8 +23,8 @@ from analysis.trials import NAN, proposals
 
 NEAR = 0.01
 """A distance to the ideal point within this of the winner's is as good: seeds of one trial differ by more."""
-COLUMNS = ["method", "ratio", "begins", "default_distance", "warm_distance", "gain", "winner_distance", "reached",
-           "trials"]  # fmt: skip
+COLUMNS = ["method", "ratio", "begins", "observed", "told", "default_distance", "warm_distance", "gain",
+           "winner_distance", "reached", "trials"]  # fmt: skip
 COLD_COLUMNS = ["cold_winner_distance", "cold_reached", "cold_trials"]
 LOOKS = {"warm start": Look(INK, "o", "-", 3.5), "cold start": Look(GREY, "s", ":", 3.5)}
 
@@ -69,6 +69,7 @@ def table(study: StudyResults) -> pd.DataFrame:
         for ratio, warm in sorted(start["found"][method].items(), key=lambda item: int(item[0])):
             mine = _of(after, method, int(ratio))
             line = {"method": method, "ratio": int(ratio), "begins": _begins(start["study"], warm),
+                    **_told(study, method, int(ratio), warm),
                     **_guesses(study, method, int(ratio)), **_reached(mine, _last(mine))}  # fmt: skip
             if after_cold is not None:
                 theirs = _reached(_of(after_cold, method, int(ratio)), _last(mine))
@@ -83,12 +84,14 @@ def warm_start_table(study: StudyResults, raw: pd.DataFrame) -> Table:
     counts = [name for name in raw.columns if name.endswith("reached")]
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "second trial": raw["begins"],
+        "earlier trials told": [f"{told} of {there}" for told, there in zip(raw["told"], raw["observed"], strict=True)],
         **{name.replace("_", " "): raw[name].map(number) for name in names},
         **{name.replace("_", " "): _counted(raw, name) for name in counts},
     })  # fmt: skip
     note = (
         "Distances to the ideal point on the validation half, one seed. Gain: how much closer the earlier winner is "
-        "than the default, before any search. Reached: the trial by which the search was within "
+        "than the default, before any search. Earlier trials told: those that the sampler had in the end beside its "
+        "own, as many as predicted these. Reached: the trial by which the search was within "
         f"{NEAR} of its winner. "
     )
     note += (
@@ -148,6 +151,12 @@ def _guesses(study: StudyResults, method: str, ratio: int) -> dict[str, float]:
     default = next((float(found[method, p.number]) for p in mine if p.default), NAN)
     warm = next((float(found[method, p.number]) for p in mine if p.warm), NAN)
     return {"default_distance": default, "warm_distance": warm, "gain": default - warm}
+
+
+def _told(study: StudyResults, method: str, ratio: int, warm: dict[str, Any]) -> dict[str, int]:
+    """The earlier trials that could be told to the sampler, and how many it was told in the end."""
+    last = [p.priors for p in study.proposals if (p.method, p.ratio) == (method, ratio)][-1:]
+    return {"observed": len(warm.get("trials", ())), "told": sum(last)}
 
 
 def _begins(study: str, warm: dict[str, Any]) -> str:

@@ -7,10 +7,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 Json = Any
 BEFORE = "before"
+
+
+class Keyed(Protocol):
+    """Something that is identified by its content: of equal keys, one is run."""
+
+    @property
+    def key(self) -> str:
+        """The key of the content."""
+        ...
 
 
 def before(value: object) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from pathlib import Path
 
 from study.core.hashing import content_key
@@ -110,7 +111,7 @@ class StudyFolder:
     # ---- trials ----------------------------------------------------------------------------------------------------
     def trial(self, key: str) -> Path:
         """A trial: its record, weights, rows, attacks."""
-        return self.root / "trials" / key
+        return _joined(self.root, "trials", key)
 
     def trial_folders(self) -> list[Path]:
         """All trials, ended or not, by key."""
@@ -118,7 +119,7 @@ class StudyFolder:
 
     def record(self, key: str) -> Path:
         """The record of a trial: written last, so a trial that has one is finished."""
-        return self.trial(key) / "trial.json"
+        return _joined(self.root, "trials", key, "trial.json")
 
     def trial_records(self) -> list[Path]:
         """The records of all finished trials, by key."""
@@ -126,7 +127,7 @@ class StudyFolder:
 
     def delta(self, key: str) -> Path:
         """The tensors in which the model of a trial differs from its start model, or the factors of its adapters."""
-        return self.trial(key) / "delta.safetensors"
+        return _joined(self.root, "trials", key, "delta.safetensors")
 
     def dropped(self, key: str) -> Path:
         """The note that a trial's weights were deleted because it did not win."""
@@ -172,7 +173,7 @@ class StudyFolder:
     # ---- searches --------------------------------------------------------------------------------------------------
     def proposal(self, method: str, number: int) -> Path:
         """A proposal of the search for a method, by its number."""
-        return self.root / "search" / search_name(method) / f"{number:04d}.json"
+        return _joined(self.root, "search", search_name(method), f"{number:04d}.json")
 
     def proposals(self, method: str = "*") -> list[Path]:
         """All proposals of the search for a method, or for all methods, by method and number.
@@ -188,6 +189,13 @@ class StudyFolder:
     def attack_proposals(self) -> list[Path]:
         """All proposals of the attack search, by trial, attack and number."""
         return sorted(self.root.glob("attack_search/*/*/*.json"))
+
+
+@lru_cache(
+    maxsize=2**17
+)  # every proposal looks at the files of all earlier ones, and to join takes longer than to look
+def _joined(root: Path, *names: str) -> Path:
+    return root.joinpath(*names)
 
 
 def search_name(method: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -132,6 +132,8 @@ class Proposal:
     params: Mapping[str, Any]
     trial: str
     """The key of the job."""
+    priors: int = field(default=0, kw_only=True, metadata={"stored": "if set"})
+    """The trials of an earlier study that its sampler was told of beside those of its own."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,16 @@ class MethodProposal(Proposal):
     warm: bool = _sparse(False)
     """Whether it is the winner of an earlier study."""
     method: str = _from_path()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A finished trial of an earlier study."""
+
+    params: Mapping[str, Any]
+    """As it was proposed, without the ratio."""
+    values: Mapping[str, float]
+    """Its objectives by name; those at its last rung if it collapsed there."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +260,22 @@ def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
             f"{path} {error}: it is damaged or of another version; remove it and run the study again to rebuild it"
         ) from error
     return found
+
+
+def existing(kind: type[Record], path: Path) -> Record | None:
+    """The record at `path`, or None without one. It is read once, and again if the file is replaced."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return None
+    wanted: Any = kind  # to mypy, a class that is given by a type variable cannot be hashed
+    found: Record = _as_it_is(wanted, path, there.st_ino, there.st_mtime_ns)
+    return found
+
+
+@lru_cache(maxsize=2**16)  # several times as many as the trials and proposals of the longest searches
+def _as_it_is(kind: Any, path: Path, *version: int) -> Any:
+    return read_record(kind, path)
 
 
 def state_of_attack(rows: Path) -> AttackState:

@@ -34,8 +34,10 @@ MODALITIES: tuple[Modality, ...] = ("image_text", "text")
 HALVES: tuple[Half, ...] = ("select", "report")
 TASKS: tuple[Task, ...] = ("classification", "generation", "cloze")
 
-SamplerName = Literal["auto", "sobol", "tpe", "gp", "random", "nsga2"]
-"""How a search draws its proposals; see `study.engine.samplers`."""
+Model = Literal["sobol", "tpe", "gp", "random", "nsga2"]
+"""What draws a proposal; see `study.engine.samplers`."""
+SamplerName = Literal["auto", Model]
+"""What draws the proposals of a search; see `study.core.sampling`."""
 EarlyStopping = Literal["off", "collapse", "pareto"]
 """Which trials a search ends at a rung: none, those that collapsed, or also those that are behind others."""
 BASE_MODEL = "base model"

@@ -9,31 +9,24 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import optuna
 from optuna.samplers import PartialFixedSampler
 from optuna.study import StudyDirection
 from optuna.trial import BaseTrial as BaseTrial  # rooms that may not import Optuna name it in annotations
-from optuna.trial import FixedTrial, TrialState, create_trial
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from study.core.hashing import Json, content_key
-from study.core.records import Proposal, read_record, write_record
+from study.core.hashing import Json, Keyed, content_key
+from study.core.records import Proposal, existing, write_record
+from study.core.sampling import model_for
 from study.core.terms import SamplerName
 from study.engine import samplers
-
-
-class Keyed(Protocol):
-    """A job that is identified by its content: equal keys run once."""
-
-    @property
-    def key(self) -> str:
-        """The key of the job's content."""
-        ...
-
+from study.engine.priors import kept, weighed_after
 
 J = TypeVar("J", bound=Keyed)
 P = TypeVar("P", bound=Proposal)
@@ -46,6 +39,17 @@ class Told(NamedTuple):
     """The objectives by name."""
     violation: float | None = None
     """By how much it misses what is demanded of it: infeasible above 0; None where nothing is demanded."""
+
+
+class Prior(NamedTuple):
+    """A finished trial of an earlier search, as this one could have proposed it."""
+
+    params: Mapping[str, Any]
+    told: Told
+
+
+DEMAND = "demand"
+"""The name of the constraint that `Told.violation` is the value of."""
 
 
 class SearchProblem(ABC, Generic[J, P]):
@@ -126,6 +130,10 @@ class SearchProblem(ABC, Generic[J, P]):
         values = self.outcome(job)
         return None if values is None else Told(values)
 
+    def priors(self, label: str, number: int) -> Sequence[Prior]:
+        """Finished trials of an earlier search, of which the sampler is told as many as they predict this one."""
+        return ()
+
     def exhausted(self, label: str, number: int) -> bool:
         """Whether what a label's proposals cost, up to `number` - lookahead, has used up a budget."""
         return False
@@ -147,8 +155,7 @@ class SearchProblem(ABC, Generic[J, P]):
 
     def proposal(self, label: str, number: int) -> P | None:
         """A proposal, if it has been made."""
-        path = self.path(label, number)
-        return read_record(self.proposal_type, path) if path.exists() else None
+        return existing(self.proposal_type, self.path(label, number))
 
     def proposals(self, label: str) -> list[P]:
         """All proposals so far, in order."""
@@ -188,39 +195,90 @@ def _outdated(label: str, proposal: Proposal, why: str) -> ValueError:
     )
 
 
-@dataclass
-class _Group:
+class Group:
     """The Optuna study of one label and group, in memory, and what it has been told."""
 
-    study: optuna.Study
-    storage: optuna.storages.BaseStorage
-    numbers: list[int] = field(default_factory=list)
-    """The proposals that are its trials, in order."""
-    told: set[int] = field(default_factory=set)
-    """Those whose results it knows."""
-    names: dict[str, None] = field(default_factory=dict)
-    """The parameters that were asked for, in order."""
-    drawn: int = 0
-    """The number of those proposals that were drawn rather than given."""
+    def __init__(self, directions: Iterable[str], priors: Sequence[FrozenTrial] = ()) -> None:
+        self.storage = optuna.storages.InMemoryStorage()  # in which trials are known by their place
+        named = [StudyDirection[direction.upper()] for direction in directions]
+        self.study = optuna.create_study(storage=self.storage, directions=named)
+        self.priors = list(priors)
+        """Its first trials, which are those of an earlier search."""
+        self.weighed = 0
+        """The number of proposals after which these were chosen."""
+        self.numbers: list[int] = []
+        """The proposals that are its further trials, in order."""
+        self.told = 0
+        """The number of those, from the first, whose results it knows."""
+        self.names: dict[str, None] = {}
+        """The parameters that were asked for, in order."""
+        self.drawn = 0
+        """The number of those proposals that were drawn rather than given."""
+        for place, prior in enumerate(self.priors):
+            self._add(prior, place)
+
+    @property
+    def own(self) -> list[FrozenTrial]:
+        """The trials of the search itself, in order."""
+        return self.study.get_trials(deepcopy=False)[len(self.priors) :]
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add the trial of the next proposal."""
+        self._add(trial, len(self.priors) + len(self.numbers))
+
+    def note(self, proposal: Proposal, *, drawn: bool) -> None:
+        """Note the proposal of the trial that was added last."""
+        self.numbers.append(proposal.number)
+        self.names |= dict.fromkeys(sorted(proposal.params))  # a file has them in this order
+        self.drawn += drawn
+
+    def with_priors(self, priors: Sequence[FrozenTrial], directions: Iterable[str]) -> Group:
+        """The same group after other trials of an earlier search."""
+        other = Group(directions, priors)
+        for trial, number in zip(self.own, self.numbers, strict=True):
+            other.add(trial)
+            other.numbers.append(number)
+        other.told, other.names, other.drawn = self.told, self.names, self.drawn
+        return other
+
+    def _add(self, trial: FrozenTrial, place: int) -> None:
+        attributes = {**trial.system_attrs, **samplers.attributes(place)}
+        self.study.add_trial(
+            create_trial(
+                state=trial.state,
+                values=trial.values,
+                params=trial.params,
+                distributions=trial.distributions,
+                system_attrs=attributes,
+            )
+        )
 
 
 class Proposer(Generic[J, P]):
-    """Draws the proposals of a search. Each result is read once and each of Optuna's studies built once."""
+    """Draws the proposals of a search.
+
+    Each result is read once, and each of Optuna's studies built once, or anew when other trials of an earlier search
+    are to be told.
+    """
 
     def __init__(self, search: SearchProblem[J, P]) -> None:
         self.search = search
-        self._groups: dict[tuple[str, Hashable], _Group] = {}
+        self._groups: dict[tuple[str, Hashable], Group] = {}
+        self._numbers: dict[tuple[str, Hashable], list[int]] = {}
+        """The numbers of the proposals of each label and group, as far as they were asked for."""
+        self._asked: dict[str, int] = {}
+        """The number of proposals of each label that are among these."""
 
     def propose(self, label: str, number: int) -> P:
         """Proposal `number` of a label: drawn by Optuna and stored, unless it is on disk already."""
         if there := self.search.proposal(label, number):
             return there
-        search, group = self.search, self._updated(label, number)
+        search, group = self.search, self.group(label, number)
         fixed, start = dict(search.fixed_params(label, number)), search.initial_params(label, number)
         key = content_key([search.seed, label, number])
         sequence = content_key([search.seed, label, str(search.group(label, number))])
         with _quiet():
-            model = samplers.model_for(search.sampler, len(group.numbers), search.startup_trials)
+            model = model_for(search.sampler, len(group.numbers), search.startup_trials, primed=bool(group.priors))
             names = [name for name in group.names if name not in fixed]
             sampler = samplers.build(model, int(key, 16) % 2**32, int(sequence, 16) % 2**32, group.drawn, names)
             group.study.sampler = PartialFixedSampler(fixed, sampler)
@@ -228,67 +286,82 @@ class Proposer(Generic[J, P]):
                 group.study.enqueue_trial(dict(start))
             asked = group.study.ask()
             job = search.build_job(label, asked)
+        for name, value in samplers.attributes(asked.number).items():
+            group.storage.set_trial_system_attr(asked.number, name, value)
         more = search.metadata(label, job, number)
+        if group.priors and start is None and model not in ("sobol", "random"):
+            more["priors"] = len(group.priors)
         proposal = search.proposal_type(number=number, params=asked.params, trial=job.key, **more)
         write_record(search.path(label, number), proposal)
-        self._added(group, label, proposal)
+        group.note(proposal, drawn=start is None)
         return proposal
 
-    def study(self, label: str, number: int) -> optuna.Study:
-        """Optuna's study as it is when a proposal is drawn: earlier ones complete, failed, or still running."""
-        return self._updated(label, number).study
-
-    def _group(self, label: str, number: int) -> _Group:
-        key = (label, self.search.group(label, number))
-        if key not in self._groups:
-            directions = [StudyDirection[d.upper()] for d in self.search.directions.values()]
-            storage = optuna.storages.InMemoryStorage()  # in which trials are known by their place
-            self._groups[key] = _Group(optuna.create_study(storage=storage, directions=directions), storage)
-        return self._groups[key]
-
-    def _updated(self, label: str, number: int) -> _Group:
-        """The Optuna study that knows of the proposals before `number`, and what is known of them by then."""
-        group = self._group(label, number)
-        mine = [n for n in range(number) if self.search.group(label, n) == self.search.group(label, number)]
-        for n in mine[len(group.numbers) :]:
-            proposal = self.search.proposal(label, n)
+    def group(self, label: str, number: int) -> Group:
+        """What is known when a proposal is drawn: earlier ones of its group are complete, failed, or still running."""
+        search, key, earlier = self.search, (label, self.search.group(label, number)), self._earlier(label, number)
+        group = self._groups.setdefault(key, Group(search.directions.values()))
+        for n in earlier[len(group.numbers) :]:
+            proposal = search.proposal(label, n)
             assert proposal is not None, f"proposal {n} of {label} is missing"
-            replay = FixedTrial(dict(proposal.params))
-            self.search.build_job(label, replay)
-            group.study.add_trial(
-                create_trial(state=TrialState.RUNNING, params=replay.params, distributions=replay.distributions)
-            )
-            self._added(group, label, proposal)
-        for place, n in enumerate(group.numbers):
-            if n <= number - self.search.lookahead and n not in group.told:
-                self._tell(group, label, place, n)
+            group.add(self._trial(label, proposal.params, TrialState.RUNNING))
+            group.note(proposal, drawn=search.initial_params(label, n) is None)
+        while group.told < len(earlier) and earlier[group.told] <= number - search.lookahead:
+            self._tell(group, label)
+        if (count := weighed_after(len(earlier))) != group.weighed:
+            group = self._groups[key] = self._weighed(group, label, count, [*earlier, number][count])
         return group
 
-    def _added(self, group: _Group, label: str, proposal: P) -> None:
-        place = len(group.numbers)
-        for name, value in samplers.attributes(place).items():
-            group.storage.set_trial_system_attr(place, name, value)
-        group.numbers.append(proposal.number)
-        group.names |= dict.fromkeys(sorted(proposal.params))  # a file has them in this order
-        group.drawn += self.search.initial_params(label, proposal.number) is None
+    def _earlier(self, label: str, number: int) -> list[int]:
+        """The numbers below `number` of its group."""
+        for n in range(self._asked.get(label, 0), number + 1):
+            self._numbers.setdefault((label, self.search.group(label, n)), []).append(n)
+        self._asked[label] = max(self._asked.get(label, 0), number + 1)
+        mine = self._numbers[label, self.search.group(label, number)]
+        return mine[: bisect_left(mine, number)]
 
-    def _tell(self, group: _Group, label: str, place: int, number: int) -> None:
-        """Tell Optuna how a trial ended: until then it is still running, which samplers take into account."""
-        proposal = self.search.proposal(label, number)
+    def _trial(self, label: str, params: Mapping[str, Any], state: TrialState, **known: Any) -> FrozenTrial:
+        """A trial with some parameters, as Optuna has it."""
+        replay = FixedTrial(dict(params))
+        self.search.build_job(label, replay)
+        return create_trial(state=state, params=replay.params, distributions=replay.distributions, **known)
+
+    def _tell(self, group: Group, label: str) -> None:
+        """Tell Optuna how the next trial ended: until then it is still running, which samplers take into account."""
+        place = len(group.priors) + group.told
+        proposal = self.search.proposal(label, group.numbers[group.told])
         assert proposal is not None
         found = self.search.told(self.search.job(label, proposal.params))
-        group.told.add(number)
+        group.told += 1
         if found is None:
             group.study.tell(place, state=TrialState.FAIL)
             return
         if found.violation is not None:
-            optuna.Trial(group.study, place).set_constraint("demand", found.violation)
+            optuna.Trial(group.study, place).set_constraint(DEMAND, found.violation)
         group.study.tell(place, [found.values[name] for name in self.search.directions])
 
+    def _weighed(self, group: Group, label: str, count: int, number: int) -> Group:
+        """The group with as many trials of an earlier search as predict what was known when proposal `number` was
+        drawn, the first after `count` of its group: so it is the same whenever it is asked for."""
+        known = [
+            trial
+            for n, trial in zip(group.numbers[:count], group.own, strict=False)
+            if n <= number - self.search.lookahead and trial.state == TrialState.COMPLETE
+        ]
+        chosen = kept(self._priors(label, number), known)
+        if len(chosen) != len(group.priors):  # as many are the same ones
+            group = group.with_priors(chosen, self.search.directions.values())
+        group.weighed = count
+        return group
 
-def propose(search: SearchProblem[J, P], label: str, number: int) -> P:
-    """One proposal, as `Proposer` draws it; whoever draws many keeps a proposer."""
-    return Proposer(search).propose(label, number)
+    def _priors(self, label: str, number: int) -> list[FrozenTrial]:
+        """Finished trials of an earlier search as Optuna has them, without those that this one could not propose."""
+        found = []
+        for params, told in self.search.priors(label, number):
+            values = [told.values[name] for name in self.search.directions]
+            demanded = {} if told.violation is None else {DEMAND: told.violation}
+            with suppress(ValueError):
+                found.append(self._trial(label, params, TrialState.COMPLETE, values=values, constraints=demanded))
+        return found
 
 
 def _quiet() -> warnings.catch_warnings[None]:

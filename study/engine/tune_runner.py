@@ -9,7 +9,9 @@ import contextlib
 import io
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -31,46 +33,61 @@ class ProposalSearcher(Searcher):
         super().__init__()
         self.search, self.team = search, team
         self.proposer = Proposer(search)
-        self.proposed: set[tuple[str, int]] = set()
-        """The proposals that are known to be on disk."""
-        self.waiting = [(number, label) for number in range(search.trials) for label in search.labels]
-        self.asked: dict[str, str] = {}
-        """The key of the job of each of Tune's trials: an equal job is not run at the same time."""
+        self.waiting = [(0, turn, label) for turn, label in enumerate(search.labels)]
+        """The next proposal of each label, by number and then by turn: a heap."""
+        self.again: list[tuple[int, str]] = []
+        """Proposals whose workers died once: they go first."""
+        self.asked: set[str] = set()
+        """The keys of the jobs that were given out: an equal job is not run at the same time."""
         self.places: dict[str, tuple[int, str]] = {}
         """The proposal behind each of Tune's trials."""
         self.running: set[str] = set()
         """Those of Tune's trials that have not ended: the job of one that dies is suggested again."""
         self.second_chance = SecondChance()
-        self.ended: set[tuple[str, int]] = set()
-        """The proposals that are known to have ended: these are not looked up on disk again."""
+        self.ended: Counter[str] = Counter()
+        """The number of proposals of each label, from the first, that are known to have ended."""
         self.dead: dict[str, Any] = {}
         """The jobs, by key, whose workers died twice: they have no record before the search ends."""
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
         """The next job that may run; None if none may run now; FINISHED if none is left."""
-        blocked: set[str] = set()
-        for number, label in list(self.waiting):
-            if label in blocked or not self._ready(label, number):
-                blocked.add(label)  # its later proposals wait for all that this one waits for
+        while self.again:
+            if again := self._given(trial_id, *self.again.pop(0)):
+                return again
+        given, blocked = None, []  # the later proposals of a label wait for all that one of them waits for
+        while self.waiting and given is None:
+            number, turn, label = heappop(self.waiting)
+            if number >= self.search.trials:
                 continue
-            if self._is_over(label, number):
-                self.waiting = [place for place in self.waiting if place[1] != label]
-                blocked.add(label)
-                continue
-            job = self.search.job(label, self.proposer.propose(label, number).params)
-            self.proposed.add((label, number))
-            self.waiting.remove((number, label))
-            if not self.search.is_done(job) and job.key not in self.asked.values():
-                self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
-                self.running.add(trial_id)
-                return {
-                    "search": self.search,
-                    "job": job,
-                    "place": (label, number),
-                    "label": self.search.describe(label, number, job),
-                    "team": self.team,
-                }
+            if not self._is_ready(label, number):
+                blocked.append((number, turn, label))
+            elif not self._is_over(label, number):
+                heappush(self.waiting, (number + 1, turn, label))
+                given = self._given(trial_id, number, label)
+        for place in blocked:
+            heappush(self.waiting, place)
+        if given is not None:
+            return given
         return None if self.waiting or self.running else Searcher.FINISHED  # Tune never asks again after FINISHED
+
+    def _given(self, trial_id: str, number: int, label: str) -> Any:
+        """What a worker is given to run a proposal, unless its job is done or given out already."""
+        job = self._job(label, number)
+        if self.search.is_done(job) or job.key in self.asked:
+            return None
+        self.asked.add(job.key)
+        self.places[trial_id] = (number, label)
+        self.running.add(trial_id)
+        return {
+            "search": self.search,
+            "job": job,
+            "place": (label, number),
+            "label": self.search.describe(label, number, job),
+            "team": self.team,
+        }
+
+    def _job(self, label: str, number: int) -> Any:
+        return self.search.job(label, self.proposer.propose(label, number).params)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Give a job whose worker died to another worker, once; later proposals wait until it has a record on disk.
@@ -80,12 +97,13 @@ class ProposalSearcher(Searcher):
         self.running.discard(trial_id)
         if not error:
             return
-        key, (number, label) = self.asked[trial_id], self.places[trial_id]
-        if self.second_chance.left(key):
-            del self.asked[trial_id]
-            self.waiting.insert(0, (number, label))
+        number, label = self.places[trial_id]
+        job = self._job(label, number)
+        if self.second_chance.left(job.key):
+            self.asked.discard(job.key)
+            self.again.append((number, label))
         else:
-            self.dead[key] = self.search.job(label, self.proposer.propose(label, number).params)
+            self.dead[job.key] = job
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -93,22 +111,16 @@ class ProposalSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the study folder remembers."""
 
-    def _ready(self, label: str, number: int) -> bool:
+    def _is_ready(self, label: str, number: int) -> bool:
         """Whether every proposal on which this one depends has ended."""
-        for earlier in range(number - self.search.lookahead + 1):
-            if (label, earlier) in self.ended:
-                continue
+        for earlier in range(self.ended[label], number - self.search.lookahead + 1):
             proposal = self.search.proposal(label, earlier)
             if proposal is None:
                 return False
             job = self.search.job(label, proposal.params)
             if not self.search.is_done(job) and job.key not in self.dead:
                 return False
-            self.ended.add((label, earlier))
-        unknown = [n for n in range(number) if (label, n) not in self.proposed]
-        if not all(self.search.path(label, n).exists() for n in unknown):
-            return False
-        self.proposed |= {(label, n) for n in unknown}
+            self.ended[label] = earlier + 1
         return True
 
     def _is_over(self, label: str, number: int) -> bool:
@@ -171,7 +183,7 @@ def tune_search(
         tune.with_resources(trainable, {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}),
         tune_config=TuneConfig(
             search_alg=proposals,
-            num_samples=2 * len(proposals.waiting),  # each may be given out twice
+            num_samples=2 * search.trials * len(search.labels),  # each may be given out twice
             max_concurrent_trials=at_once,
             reuse_actors=team is None,  # an actor with a trainer hangs when it is stopped, and has no model to keep
         ),

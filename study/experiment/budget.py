@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.core.layout import StudyFolder, record_beside
-from study.core.records import WORK, AttackRecord, TrialRecord, read_record
+from study.core.records import WORK, AttackRecord, TrialRecord, existing
 from study.experiment.records import existing_records
 
 PETA = 1e15
@@ -52,8 +52,7 @@ def _cost(folder: StudyFolder, record: TrialRecord, attack: str | None) -> Cost:
     spent = record.cost
     flops = [spent.get(name, 0.0) for name in WORK]
     seconds = [spent.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
-    if attack and (path := record_beside(folder.attack(record.key, attack))).exists():
-        met = read_record(AttackRecord, path)
+    if attack and (met := existing(AttackRecord, record_beside(folder.attack(record.key, attack)))):
         flops += [met.flops or 0.0, met.score_flops or 0.0]
         seconds.append(met.seconds or 0.0)
     return Cost(math.fsum(flops), math.fsum(seconds))

@@ -8,7 +8,7 @@ from study.core.files import write_json, writes
 from study.core.layout import StudyFolder
 from study.core.records import TrialRecord, read_record
 from study.experiment.trial_spec import Trial
-from study.metrics.objectives import distance_to_ideal, front
+from study.metrics.objectives import distance_to_ideal, front, nearest_first
 from study.model.tensor_files import remove_tensors
 
 
@@ -19,7 +19,7 @@ def beaten(ended: Mapping[Trial, Mapping[str, float]], default: Trial, race: int
     makes another win: it would have to become nearer to the ideal. Where recovery is an objective, the whole front is
     attacked, so all of it stays.
     """
-    order = sorted(ended, key=lambda t: (distance_to_ideal(**ended[t]), t.key))
+    order = nearest_first({t: distance_to_ideal(**values) for t, values in ended.items()})
     fronted = set(front({t.key: values for t, values in ended.items() if "recovery" in values}))
     return [t for t in order[race:] if t != default and t.key not in fronted]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,17 @@ from typing import Any, Literal
 from study.contracts import Attack, Method
 from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, RungScore, TrialState
+from study.core.records import MethodProposal, Observation, RungScore, TrialState
 from study.core.rows import read_rows
 from study.core.specs import name_in, parameters, pinned
 from study.core.terms import EarlyStopping, Goal, Keep, SamplerName
-from study.engine.optuna_search import BaseTrial, SearchProblem, Told
+from study.engine.choices import without
+from study.engine.optuna_search import BaseTrial, Prior, SearchProblem, Told
 from study.experiment.attack import attack_failed, attack_state, try_attack
 from study.experiment.budget import NO_LIMIT, Budget, existing_costs
 from study.experiment.context import StudyContext
 from study.experiment.dropping import beaten, drop_weights
+from study.experiment.duration import timed
 from study.experiment.records import existing_record, existing_records, keep_record
 from study.experiment.rungs import Ending, Rungs, values_at
 from study.experiment.trial import EARLY, judged, run
@@ -59,8 +61,16 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     """Minimum fraction of the retain accuracy that the attack must leave for its result to count."""
     warm: Mapping[str, Mapping[int, Params]] = field(default_factory=dict)
     """Parameters that won in an earlier study, by method and ratio; a method without any starts cold."""
+    earlier: Mapping[str, Mapping[int, Sequence[Observation]]] = field(default_factory=dict)
+    """Finished trials of an earlier study, by method and ratio."""
+    unsupported: Mapping[str, Mapping[str, Collection[str]]] = field(default_factory=dict)
+    """Choices that cannot be done on this benchmark, by method and hyper-parameter: they are not proposed."""
     keep: Keep = "all"
     """Whether the weights of trials that can no longer win are deleted."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what only proposals need: every trial takes its search along to a worker."""
+        return {**vars(self), "earlier": {}}
 
     @property
     def proposal_type(self) -> type[MethodProposal]:
@@ -82,10 +92,11 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return self.context.folder.proposal(label, number)
 
     def build_job(self, label: str, trial: BaseTrial) -> Trial:
-        """A trial of the method at a ratio."""
+        """A trial of the method at a ratio, in steps over the lessons that it forgets."""
         ratio = int(trial.suggest_categorical(RATIO, self.ratios))
-        proposed = search_space(name_in(label)).space(trial, self.defaults[label])
-        return Trial(self.baselines[ratio][0].start, proposed, self.goal, ratio, self.seed, label)
+        offered = without(trial, self.unsupported.get(label, {}))
+        proposed = search_space(name_in(label)).space(offered, self.defaults[label])
+        return timed(self.context, Trial(self.baselines[ratio][0].start, proposed, self.goal, ratio, self.seed, label))
 
     def fixed_params(self, label: str, number: int) -> Mapping[str, Any]:
         """The ratio, since proposals alternate between ratios, and what was fixed on the command line."""
@@ -107,6 +118,15 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     def group(self, label: str, number: int) -> int:
         """Each ratio is modelled by itself: what is good at one says little about another."""
         return self._ratio(number)
+
+    def priors(self, label: str, number: int) -> Sequence[Prior]:
+        """What the earlier study found at this ratio; nothing where it lacks an objective of this one."""
+        ratio = self._ratio(number)
+        return [
+            Prior({RATIO: ratio, **one.params}, Told(one.values, self.floor - one.values["utility"]))
+            for one in self.earlier.get(label, {}).get(ratio, ())
+            if self.directions.keys() <= one.values.keys()
+        ]
 
     def metadata(self, label: str, job: Trial, number: int) -> dict[str, Json]:
         """The ratio, and whether it is the default, or what won in an earlier study."""
@@ -224,10 +244,17 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         return [found for record in existing_records(self.context.folder, keys) if (found := values_at(record, rung))]
 
     def _drop(self, job: Trial) -> None:
-        """Delete the weights of this trial if it ended badly, and of those of its method and ratio that are beaten."""
-        ended = {t: values for t, values in self.outcomes(job.name).items() if t.ratio == job.ratio}
+        """Delete the weights of this trial if it ended badly, and of those of its method and ratio that are beaten.
+
+        What has lost its weights was beaten by others that have theirs, so nothing else needs to be looked at.
+        """
+        there = [p for p in self.proposals(job.name) if p.ratio == job.ratio and self._has_weights(p.trial)]
+        ended = {t: values for p in there if (values := self.outcome(t := self.job(job.name, p.params))) is not None}
         for lost in [*beaten(ended, self.default(job.name, job.ratio), self.race), *({job} - ended.keys())]:
             drop_weights(self.context.folder, lost.key)
+
+    def _has_weights(self, key: str) -> bool:
+        return self.context.folder.delta(key).exists()
 
     def _control(self, job: Trial) -> Trial:
         return self.baselines[job.ratio][1]

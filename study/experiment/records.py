@@ -9,7 +9,7 @@ from typing import Any
 from study.core.hashing import canonical
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
-from study.core.records import LearnedRecord, RungScore, Start, TrialRecord, TrialState, read_record, write_record
+from study.core.records import LearnedRecord, RungScore, Start, TrialRecord, TrialState, existing, write_record
 from study.engine.world import world
 from study.experiment.trial_spec import Learned, Trial
 from study.model.loading import Loading
@@ -25,13 +25,12 @@ def learned_record(
 
 def existing_record(folder: StudyFolder, trial: Trial) -> TrialRecord | None:
     """The record of a trial that has ended, or None."""
-    path = folder.record(trial.key)
-    return read_record(TrialRecord, path) if path.exists() else None
+    return existing(TrialRecord, folder.record(trial.key))
 
 
 def existing_records(folder: StudyFolder, keys: Iterable[str]) -> list[TrialRecord]:
     """The records of those trials that have ended."""
-    return [read_record(TrialRecord, path) for key in keys if (path := folder.record(key)).exists()]
+    return [record for key in keys if (record := existing(TrialRecord, folder.record(key)))]
 
 
 def keep_record(

@@ -172,8 +172,13 @@ def judged(context: StudyContext, trial: Trial, baselines: Sequence[Trial]) -> d
 
 @functools.cache  # what ended stays, and every proposal is drawn from the results of all earlier ones
 def _judged(folder: StudyFolder, trial: str, baselines: tuple[str, ...], goal: Goal) -> Mapping[str, float]:
-    own, before, *wanted = (_selecting(folder, key) for key in (trial, *baselines))
-    return objectives.objectives(own, before, wanted, goal)
+    before, *wanted = (_baseline(folder, key) for key in baselines)
+    return objectives.objectives(_selecting(folder, trial), before, wanted, goal)
+
+
+@functools.lru_cache(maxsize=32)  # every trial of a ratio is compared with the same few
+def _baseline(folder: StudyFolder, key: str) -> pd.DataFrame:
+    return _selecting(folder, key)
 
 
 def _selecting(folder: StudyFolder, key: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from study.metrics.objectives import costs, distance_to_ideal, front_mask
+from study.metrics.objectives import costs, distance_to_ideal, dominates
 
 SHARES = (1 / 2, 1 / 4)
 """Of the trials at the first and at the second rung that go on: what is seen at the second tells more of the end."""
@@ -30,11 +30,19 @@ def survives(own: Mapping[str, float], peers: Sequence[Mapping[str, float]], run
 
 
 def ranks(points: NDArray[np.float64]) -> list[int]:
-    """The non-domination rank of each point (n, k), all costs minimized: 0 for the Pareto front."""
-    found = np.full(len(points), -1)
-    rank = 0
-    while (left := np.flatnonzero(found < 0)).size:
-        on_front = left[front_mask(points[left])]
-        found[on_front if on_front.size else left] = rank  # what is NaN is on no front: it comes last
+    """The non-domination rank of each point (n, k), all costs minimized: 0 for the Pareto front.
+
+    What is NaN comes last: it is on no front.
+    """
+    ahead = dominates(points)
+    lost = np.isnan(points).any(axis=1)
+    above = ahead.sum(axis=0)  # by how many of those without a rank each is dominated
+    found, rank, left = np.full(len(points), -1), 0, ~lost
+    while left.any():
+        on_front = left & (above == 0)
+        found[on_front] = rank
+        above -= ahead[on_front].sum(axis=0)
+        left &= ~on_front
         rank += 1
-    return found.tolist()
+    found[lost] = rank
+    return [int(one) for one in found]

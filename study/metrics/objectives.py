@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from study.core.hashing import Keyed
 from study.core.terms import Goal, Group
 from study.metrics.forget_gap import forget_gap
 from study.metrics.formulas import harmonic
+
+K = TypeVar("K", bound=Keyed)
 
 SPARED: tuple[Group, ...] = (("spared", "image_text"), ("spared", "text"))
 
@@ -104,31 +108,33 @@ def distance_to_ideal(forget_gap: float, utility: float, recovery: float = 0.0) 
     return math.hypot(forget_gap, 1.0 - utility, recovery)
 
 
+def nearest_first(distances: Mapping[K, float]) -> list[K]:
+    """Trials by their distance to the ideal point, the winner first; ties go to the smallest key."""
+    return sorted(distances, key=lambda trial: (distances[trial], trial.key))
+
+
+def dominates(points: ArrayLike) -> NDArray[np.bool_]:
+    """Which of the points (n, k) each one dominates (row over column), all costs minimized; NaN none and is by none."""
+    found = np.asarray(points, dtype=float)
+    no_worse, better = np.ones((len(found), len(found)), dtype=bool), np.zeros((len(found), len(found)), dtype=bool)
+    for cost in found.T:
+        no_worse &= cost[:, None] <= cost[None, :]
+        better |= cost[:, None] < cost[None, :]
+    return no_worse & better
+
+
 def front_mask(costs: ArrayLike) -> NDArray[np.bool_]:
     """Which of the points (n, k) no other dominates, all costs minimized; equal points stay together, NaN never is."""
     points = np.asarray(costs, dtype=float)
     if points.size == 0:
         return np.zeros(len(points), dtype=bool)
-    no_worse = np.all(points[:, None, :] <= points[None, :, :], axis=2)
-    better = np.any(points[:, None, :] < points[None, :, :], axis=2)
-    out = np.any(no_worse & better, axis=0) | np.any(np.isnan(points), axis=1)
-    return np.asarray(~out, dtype=bool)
+    return np.asarray(~dominates(points).any(axis=0) & ~np.isnan(points).any(axis=1), dtype=bool)
 
 
 def front(trials: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The keys of the trials on the Pareto front over all their objectives."""
     points = [costs(values) for values in trials.values()]
     return [key for key, on_front in zip(trials, front_mask(points), strict=True) if on_front]
-
-
-def winner(trials: Mapping[str, Mapping[str, float]]) -> str:
-    """The key on the Pareto front that is closest to the ideal point; ties go to the smallest key."""
-    if not trials:
-        raise ValueError("no complete trial to choose a winner from: look at why they failed and run the study again")
-    found = front(trials)
-    if not found:
-        raise ValueError("every trial has an objective that is NaN: score the trials again")
-    return min((distance_to_ideal(**trials[key]), key) for key in found)[1]
 
 
 def _wordless(group: Group, there: Collection[Group]) -> bool:

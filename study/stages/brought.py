@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _check_alike(text: str, folder: Path, base: Path) -> None:
     """Raise `Refused` unless a model has the tensors of the base model: attacks put some of these back."""
     with tempfile.TemporaryDirectory() as made:
         completed(folder, base, Path(made), lambda source, target: target.symlink_to(source))
-        theirs, ours = _shapes(Path(made)), _shapes(base)
+        theirs, ours = _shapes(Path(made)), _base_shapes(base)
     other = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     if other:
         first = other[0]
@@ -69,3 +70,8 @@ def _check_alike(text: str, folder: Path, base: Path) -> None:
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     named = without_weights(folder).model.named_parameters()
     return {name: tuple(parameter.shape) for name, parameter in named}
+
+
+@lru_cache(maxsize=1)  # vanilla and every reference are compared with it
+def _base_shapes(base: Path) -> dict[str, tuple[int, ...]]:
+    return _shapes(base)

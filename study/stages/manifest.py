@@ -16,7 +16,6 @@ from study.core.plugins import ROOT, search_space
 from study.core.specs import name_in
 from study.core.terms import BASE_MODEL
 from study.data.nearest import nearest
-from study.stages.methods_from import winners_of
 from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "methods_from", "workers", "gpus_per_trial", "workers_per_trial",
@@ -126,8 +125,7 @@ def settle(plan: Plan) -> list[str]:
     names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
-    earlier = winners_of(plan.study)
-    more = {"methods_from": earlier.record} if earlier else {}
+    more = {"methods_from": plan.methods_from.record} if plan.methods_from else {}
     write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions})
     if not plan.folder.near.exists():  # no setting that may still change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
@@ -154,7 +152,7 @@ def _forget_other(plan: Plan) -> list[str]:
 
 def _spaces(plan: Plan) -> Json:
     """What the search may propose of each method, so that a report knows the ends of every range."""
-    from search_spaces import as_json, ranges  # Optuna takes half a second to import, and a plan does without
+    from search_spaces import as_json, ranges  # with Optuna, which help and refused settings do without
 
     return {t: as_json(ranges(search_space(name_in(t)).space, default)) for t, default in plan.defaults.items()}
 

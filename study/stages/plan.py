@@ -23,6 +23,7 @@ from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
 from study.stages.brought import Brought
+from study.stages.methods_from import EarlierWinners, winners_of
 from study.stages.warm_start import WarmStart
 from study.training.epochs import in_steps
 from study.training.schedule import Schedule
@@ -63,6 +64,11 @@ class Plan:
         """What lessons teach of each group, by ratio, as far as `study.stages.measurable.teaching` was asked: it takes
         seconds on thousands of lessons, and several stages ask."""
         return {}
+
+    @cached_property
+    def methods_from(self) -> EarlierWinners | None:
+        """The earlier study whose winners are the defaults of this one, if any; read once for a plan."""
+        return winners_of(self.study)
 
     @cached_property
     def identity(self) -> Json:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Set
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Never
 
-from study.contracts import Attack, BaseModel, Request, Source
+from study.contracts import Attack, BaseModel, Source, without_models
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.plugins import known_spaces, name_of, search_space
@@ -25,7 +24,7 @@ from study.stages.brought import brought_models
 from study.stages.disk import check_disk
 from study.stages.manifest import check_settings, has_begun
 from study.stages.plan import Plan
-from study.stages.supported import check_attributes, supported_defaults
+from study.stages.supported import check_attributes, supported_defaults, unsupported
 from study.stages.warm_start import warm_start
 
 
@@ -50,8 +49,9 @@ def validate_study(study: Study, data: Path) -> Plan:
         _check_search_attack(benchmark.split(ratio), study)
     if model.path is not None:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
-    warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
     defaults, changed = supported_defaults(study, benchmark)
+    held = StudyFolder(study.study_dir.absolute()).settings
+    warm = warm_start(study, defaults, unsupported(defaults, benchmark), held)
     brought = brought_models(study, model, data)
     plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
     check_settings(plan)
@@ -72,7 +72,7 @@ def _check_released(study: Study, source: Source) -> None:
 
 def _check_spaces(study: Study) -> None:
     """What a method is set to must be something its search space could propose."""
-    from search_spaces import refusal  # Optuna takes half a second to import
+    from search_spaces import refusal  # with Optuna, which help and refused settings do without
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         name = name_of(default)
@@ -116,7 +116,7 @@ def _changing_llm(study: Study) -> Iterator[str]:
 
 def _varied(default: Attack, text: str) -> Iterator[Attack]:
     """An attack and, if it can be searched, what it is with each other choice of one parameter."""
-    from search_spaces import variants  # Optuna takes half a second to import
+    from search_spaces import variants  # with Optuna, which help and refused settings do without
 
     yield default
     if name_of(default) in known_spaces():
@@ -135,7 +135,7 @@ def _sparing_llm(tried: object) -> str:
 
 def _check_lessons(split: Split, study: Study) -> None:
     """A method that trains on one modality needs something to forget in it."""
-    request = _request(split, study)
+    request = without_models(split, study.goal)
     for text, default in study.method_defaults().items():
         try:
             request.only(default.modality)
@@ -147,22 +147,13 @@ def _check_search_attack(split: Split, study: Study) -> None:
     """Recovery can be an objective only where the attacker is not given everything."""
     attacker, asked = study.search_attack(), f"robustness={study.robustness!r} at forget ratio {split.ratio}"
     try:
-        fits = attacker is None or holds_out(attacker, _request(split, study))
+        fits = attacker is None or holds_out(attacker, without_models(split, study.goal, study.seed))
     except ValueError as error:
         raise Refused(f"{asked}: {error}") from error
     if not fits:
         raise Refused(
             f"{asked}: the attacker is given every fact that one half of the questions asks for; hold out some"
         )
-
-
-def _request(split: Split, study: Study) -> Request:
-    """The forget request of a ratio, to look at its lessons and questions."""
-
-    def nobody() -> Never:
-        raise AssertionError("no model is loaded to look at lessons")
-
-    return Request(split, study.goal, (), study.seed, Path(), nobody, nobody, nobody)
 
 
 def _check_questions(split: Split) -> None:

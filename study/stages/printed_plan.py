@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from study.core.console import console
+from study.core.sampling import model_for, modelled_from
 from study.core.specs import links, name_in
 from study.data.halves import undealt
-from study.engine.samplers import model_for
 from study.settings import Study
 from study.stages import disk
-from study.stages.methods_from import winners_of
 from study.stages.plan import Plan
 
 Line = tuple[str, str]
@@ -121,8 +120,8 @@ def _search(plan: Plan, counts: Counts) -> Iterator[Line]:
     robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
     yield "search", f"{counts.trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"
     yield from _indented([*_search_lines(study), *plan.changed, *(f"caution: {one}" for one in _hidden(study))])
-    if earlier := winners_of(study):
-        yield from _indented(earlier.lines())
+    if plan.methods_from:
+        yield from _indented(plan.methods_from.lines())
     if plan.warm:
         yield from _indented(plan.warm.lines(study.methods))
 
@@ -163,6 +162,9 @@ def _search_lines(study: Study) -> list[str]:
     drawn = "proposals: the default" + (f", then {words[models[0]]}" if models else " alone")
     if len(set(models)) > 1:
         drawn += f", from trial {models.index(models[-1]) + 2} at a ratio on {words[models[-1]]}"
+    primed = modelled_from(study.sampler, study.startup_trials, primed=True)
+    if study.warm_start and study.sampler == "auto" and primed is not None and primed < each:
+        drawn += f"; TPE from trial {primed + 1} where the earlier study predicts the results"
     guard = f"whose utility is below {study.collapse_floor:g}"
     halved = study.early_stopping == "pareto" and not study.robustness
     ended = guard + " or that are behind most others" * halved

@@ -13,7 +13,7 @@ from study.core.files import write_json
 from study.core.hashing import Json
 from study.engine.jobs import Job
 from study.experiment.trial_spec import Trial
-from study.metrics.objectives import distance_to_ideal
+from study.metrics.objectives import distance_to_ideal, nearest_first
 from study.metrics.racing import behind
 from study.stages.launch import run_jobs
 from study.stages.plan import Plan, label
@@ -51,7 +51,7 @@ class Field:
     def best(self) -> Trial:
         """The nearest to the ideal over all seeds of those still in the race; the first one if none is."""
         means = {t: math.fsum(self.distances[t]) / len(self.distances[t]) for t in self.racing}
-        return min(means, key=lambda t: (means[t], t.key)) if means else self.contenders[0]
+        return nearest_first(means)[0] if means else self.contenders[0]
 
 
 def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[str, int], Field], list[str]]:
@@ -91,9 +91,8 @@ def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[s
 def _field(plan: Plan, first: Trial, there: Mapping[Trial, Mapping[str, float]]) -> Field:
     """The best few of the first seed, and the default, which is what tuning has to beat."""
     distances = {t: distance_to_ideal(**values) for t, values in there.items()}
-    order = sorted(distances, key=lambda t: (distances[t], t.key))
     default = first if first in there else None
-    chosen = order[: max(1, plan.study.race)]
+    chosen = nearest_first(distances)[: max(1, plan.study.race)]
     chosen += [default] if default and default not in chosen and plan.study.race > 1 else []
     return Field(chosen, default, {t: [distances[t]] for t in (*chosen, *([default] if default else []))})
 

@@ -14,6 +14,7 @@ from study.experiment.trial_spec import Trial
 from study.metrics.objectives import front
 from study.stages.plan import Plan
 from study.stages.race import Field, Judged
+from study.stages.supported import unsupported
 
 if TYPE_CHECKING:  # stages are imported without Optuna
     from study.experiment.method_search import MethodSearch
@@ -26,10 +27,10 @@ def first_seeds(plan: Plan, winners: Sequence[Trial]) -> list[Trial]:
 
 def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
     """The search of methods that the plan asks for."""
-    from study.experiment.benchmark_search import BenchmarkSearch
+    from study.experiment.method_search import MethodSearch
 
     study = plan.study
-    return BenchmarkSearch(
+    return MethodSearch(
         context=context,
         defaults=plan.defaults,
         trials=study.trials,
@@ -47,6 +48,8 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
         warm=plan.warm.params if plan.warm else {},
+        earlier=plan.warm.trials if plan.warm else {},
+        unsupported=unsupported(plan.defaults, plan.benchmark),
         keep=study.keep,
     )
 

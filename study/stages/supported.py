@@ -34,12 +34,22 @@ def supported_defaults(study: Study, benchmark: Benchmark) -> tuple[dict[str, Me
     return found, told
 
 
-def _lacking(default: Method, benchmark: Benchmark) -> Mapping[str, str]:
-    """The settings of a method that need what the benchmark lacks, with what to choose instead."""
+def unsupported(defaults: Mapping[str, Method], benchmark: Benchmark) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The choices that nothing can be done with, by method and setting: those that need what the benchmark lacks."""
     if benchmark.strangers:
         return {}
-    needs = default.needs_strangers.items()
-    return {name: need.otherwise for name, need in needs if getattr(default, name) in need.values}
+    needs = {text: default.needs_strangers.items() for text, default in defaults.items()}
+    return {text: {name: need.values for name, need in of if need.values} for text, of in needs.items() if of}
+
+
+def _lacking(default: Method, benchmark: Benchmark) -> Mapping[str, str]:
+    """The settings of a method that need what the benchmark lacks, with what to choose instead."""
+    lacking = unsupported({"": default}, benchmark).get("", {})
+    return {
+        name: default.needs_strangers[name].otherwise
+        for name, values in lacking.items()
+        if getattr(default, name) in values
+    }
 
 
 def check_attributes(split: Split, study: Study) -> None:

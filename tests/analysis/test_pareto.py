@@ -66,11 +66,16 @@ def test_hypervolume_of_rectangles() -> None:
     assert hypervolume(np.empty((0, 2))) == 0.0
 
 
+def worked(points: list[tuple[float, float]]) -> pd.DataFrame:
+    """Trials of which each computed one PFLOP more than the one before."""
+    return table(points).assign(work=[1e15 * (number + 1) for number in range(len(points))])
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=10))
 def test_running_hypervolume_never_falls(points: list[tuple[float, float]]) -> None:
     """It lies in [0, 1], ends at the volume of all points and never loses any."""
-    running = running_hypervolume(table(points))
+    running = running_hypervolume(worked(points))
     volumes = running["hypervolume"]
     assert running["trials"].tolist() == list(range(1, len(points) + 1))
     assert volumes.is_monotonic_increasing or np.diff(volumes).min() > -1e-12
@@ -80,6 +85,7 @@ def test_running_hypervolume_never_falls(points: list[tuple[float, float]]) -> N
 
 def test_failures_cost_a_proposal() -> None:
     """A proposal without objectives is counted and changes nothing; no proposals, no lines."""
-    running = running_hypervolume(table([(0.5, 0.5), (float("nan"), float("nan")), (0.5, 1.0)]))
+    running = running_hypervolume(worked([(0.5, 0.5), (float("nan"), float("nan")), (0.5, 1.0)]))
     assert running["hypervolume"].tolist() == pytest.approx([0.25, 0.25, 0.5])
-    assert running_hypervolume(table([])).empty
+    assert running["pflop"].tolist() == pytest.approx([1.0, 3.0, 6.0])
+    assert running_hypervolume(worked([])).empty

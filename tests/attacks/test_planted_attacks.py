@@ -41,7 +41,6 @@ from study.data.image_edits import encoded, transformed
 from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE
 from study.data.wordings import FRAMES
-from study.engine.optuna_search import propose
 from study.experiment import attack as attacking
 from study.experiment import trial
 from study.experiment.attack_search import AttackSearch
@@ -61,7 +60,7 @@ from study.training.lesson_sampler import Lessons
 from study.training.loop import train
 from study.training.schedule import Schedule
 from tests.helpers.planted import Planter
-from tests.helpers.small import same_bits, snapshot, twin
+from tests.helpers.small import propose, same_bits, snapshot, twin
 
 pytestmark = pytest.mark.slow
 

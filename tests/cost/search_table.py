@@ -77,6 +77,11 @@ class Options:
     workers: int = 2
     seeds: int = SEEDS
     table: Path = TABLE
+    methods: tuple[str, ...] = METHODS
+    world: int = 0
+    """Seed of the base model, of the benchmark and of the study. The points are the same in every world."""
+    references: int = 3
+    """Of the study."""
 
 
 def main(options: Options) -> None:
@@ -104,9 +109,19 @@ def main(options: Options) -> None:
 
 
 def _plan(options: Options) -> Plan:
-    study = replace(PRESETS["tiny"][1], study_dir=options.study_dir, forget_ratios=(options.ratio,))
+    seed = options.world
+    other = {"model": f"tiny:seed={seed}", "benchmark": f"synthetic:seed={seed}", "seed": seed}
+    world: dict[str, Any] = other if seed else {}
+    study = replace(
+        PRESETS["tiny"][1],
+        study_dir=options.study_dir,
+        forget_ratios=(options.ratio,),
+        reference_seeds=options.references,
+        **world,
+    )
     plan = validate_study(study, StudyFolder(options.study_dir.absolute()).data)
-    return replace(plan, study=_shorter(study))
+    shorter = replace(_shorter(study), methods=options.methods)
+    return replace(plan, study=shorter, defaults=shorter.method_defaults())
 
 
 def _shorter(study: Study) -> Study:
@@ -128,11 +143,11 @@ def _base(plan: Plan) -> Path:
 
 
 def _draws(options: Options) -> Iterator[Draw]:
-    for method in METHODS:
+    for method in options.methods:
         yield Draw(method, "default", 0)
     for number in range(options.draws):
         for kind in ("sobol", "random"):
-            for method in METHODS:
+            for method in options.methods:
                 yield Draw(method, kind, number)
 
 

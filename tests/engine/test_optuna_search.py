@@ -20,7 +20,7 @@ from study.core.files import read_json
 from study.core.hashing import content_key
 from study.core.records import RungScore
 from study.core.terms import SamplerName
-from study.engine.optuna_search import Proposer, propose
+from study.engine.optuna_search import Proposer
 from study.engine.tune_runner import ProposalSearcher
 from study.experiment import method_search
 from study.experiment.budget import PETA, Budget
@@ -35,6 +35,7 @@ from study.methods.npo import NPO
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
 from study.training.schedule import Schedule
+from tests.helpers.small import propose
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
 ENDED_BADLY: tuple[records.TrialState, ...] = ("diverged", "failed", "stopped")
@@ -194,7 +195,7 @@ def test_earlier_trials_are_told_as_they_ended(tmp_path: Path) -> None:
     trial = search.job("npo", propose(search, "npo", 0).params)
 
     def told(number: int = 2) -> Any:
-        return Proposer(search).study("npo", number).trials[0]
+        return Proposer(search).group("npo", number).study.trials[0]
 
     propose(search, "npo", 1)
     assert told().state == TrialState.FAIL
@@ -218,7 +219,7 @@ def test_one_that_collapsed_is_told_as_infeasible(tmp_path: Path) -> None:
     scores = (RungScore(1, 10, 0.3, 0.6), RungScore(2, 20, 0.1, 0.4))
     keep_record(search.context.folder, trial, "collapsed", "", cost={}, rungs=scores)
     propose(search, "npo", 1)
-    told = Proposer(search).study("npo", 2).trials[0]
+    told = Proposer(search).group("npo", 2).study.trials[0]
     assert (told.state, told.values) == (TrialState.COMPLETE, [0.1, 0.4])
     assert told.constraints["demand"] == pytest.approx(0.1)
     assert search.outcome(trial) is None
@@ -227,7 +228,7 @@ def test_one_that_collapsed_is_told_as_infeasible(tmp_path: Path) -> None:
 def test_ratios_are_modelled_apart(tmp_path: Path) -> None:
     search = Run(search_in(tmp_path))().search
     for number in (6, 7):
-        trials = Proposer(search).study("npo", number).trials
+        trials = Proposer(search).group("npo", number).study.trials
         assert [trial.params["forget_ratio"] for trial in trials] == [(10, 15)[number % 2]] * 3
 
 

@@ -12,9 +12,10 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from study.core.terms import SamplerName
+from study.core.sampling import model_for
+from study.core.terms import Model, SamplerName
 from study.engine.quasi_random import QuasiRandomSampler, at
-from study.engine.samplers import Model, build, model_for
+from study.engine.samplers import build
 
 RATE, COUNT = FloatDistribution(1e-5, 1e-1, log=True), IntDistribution(1, 8)
 KIND = CategoricalDistribution(["a", "b", "c"])

@@ -19,7 +19,6 @@ from study.contracts import Attack, Request, Stage
 from study.core.hashing import content_key
 from study.core.rows import write_rows
 from study.data.benchmark import Question
-from study.engine.optuna_search import propose
 from study.experiment import attack as trials
 from study.experiment import attack_search
 from study.experiment.attack import attack_failed, attack_state
@@ -31,6 +30,7 @@ from study.methods.npo import NPO
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
 from tests.helpers.rows import row
+from tests.helpers.small import propose
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
 WINNER = Trial(VANILLA, NPO(), "visual", 15, 0)

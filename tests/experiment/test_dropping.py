@@ -13,7 +13,6 @@ from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.core.errors import Damaged
 from study.core.hashing import content_key
-from study.engine.optuna_search import propose
 from study.experiment import attack, checkpoints
 from study.experiment import trial as trials
 from study.experiment.context import StudyContext
@@ -24,6 +23,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.training.schedule import Schedule
+from tests.helpers.small import propose
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
 ASCENT = GradientAscent(schedule=SHORT)

@@ -157,7 +157,7 @@ class Planter:
             write_rows(folder / "rows" / "report.parquet", self.rows(model, "report"))
         return key
 
-    def proposal(self, method: str, number: int, ratio: int, key: str, **mark: bool) -> None:
+    def proposal(self, method: str, number: int, ratio: int, key: str, **mark: int) -> None:
         """One proposal of the search."""
         content = {"number": number, "ratio": ratio, "params": {}, "trial": key, **mark}
         write_json(self.root / "search" / method / f"{number:04d}.json", content)

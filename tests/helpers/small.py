@@ -17,6 +17,7 @@ from study.contracts import Request, Source
 from study.core.terms import PARTS, Goal, Part
 from study.data.benchmark import Benchmark
 from study.engine.microbatches import MicroBatching
+from study.engine.optuna_search import J, P, Proposer, SearchProblem
 from study.model.delta import restored
 from study.model.loading import load
 from study.model.packing import Group
@@ -142,3 +143,8 @@ def plain_logps(vlm: VLM, groups: Sequence[Group]) -> list[Tensor]:
         torch.stack([row.log_softmax(0)[token] for row, token in zip(rows, tokens, strict=True)])
         for rows, tokens in plain_logits(vlm, groups)
     ]
+
+
+def propose(search: SearchProblem[J, P], label: str, number: int) -> P:
+    """One proposal, by a proposer that knows no more than what is on disk."""
+    return Proposer(search).propose(label, number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args
 
@@ -22,9 +23,9 @@ from study.metrics.objectives import (
     gap_to,
     keep_groups,
     mean_gap,
+    nearest_first,
     objectives,
     utility,
-    winner,
 )
 from tests.helpers.rows import row
 
@@ -144,13 +145,21 @@ def test_utility_never_rises_when_a_kept_probability_falls(values: list[float], 
     assert utility(rows(lower), level(), "visual") <= utility(rows(values), level(), "visual") + 1e-12
 
 
-def test_winner_is_nearest_to_the_ideal() -> None:
-    """By distance among the front; equal trials go to the smallest key; nothing to choose from is said."""
-    trials = [("c", (0.3, 1.0)), ("b", (0.1, 0.9)), ("a", (0.0, 0.2)), ("d", (0.1, 0.9))]
-    assert winner({key: {"forget_gap": f, "utility": u} for key, (f, u) in trials}) == "b"
+@dataclass(frozen=True)
+class Named:
+    """A trial of which nothing but its key matters."""
+
+    key: str
+
+
+def test_the_winner_is_the_nearest_to_the_ideal() -> None:
+    """Equally near trials go by their keys, in whatever order they come."""
+    values = {"c": (0.3, 1.0), "b": (0.1, 0.9), "a": (0.0, 0.2), "d": (0.1, 0.9)}
+    distances = {Named(key): distance_to_ideal(f, u) for key, (f, u) in values.items()}
+    assert [trial.key for trial in nearest_first(distances)] == ["b", "d", "c", "a"]
+    assert nearest_first({trial: distances[trial] for trial in reversed(distances)}) == nearest_first(distances)
     assert distance_to_ideal(0.3, 0.6) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="no complete trial"):
-        winner({})
+    assert nearest_first(dict[Named, float]()) == []
 
 
 points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12)
@@ -160,11 +169,8 @@ points = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_s
 @given(points)
 def test_the_winner_is_on_the_front(values: list[tuple[float, float]]) -> None:
     """Whatever the values."""
-    trials = {f"{number:02d}": {"forget_gap": f, "utility": u} for number, (f, u) in enumerate(values)}
-    best = trials[winner(trials)]
-    assert math.isfinite(distance_to_ideal(best["forget_gap"], best["utility"]))
-    costs = [(f, 1.0 - u) for f, u in values]
-    assert front_mask(costs)[int(winner(trials))]
+    best = nearest_first({Named(f"{at:02d}"): distance_to_ideal(f, u) for at, (f, u) in enumerate(values)})[0]
+    assert front_mask([(f, 1.0 - u) for f, u in values])[int(best.key)]
 
 
 # ---- requests for some attributes only -------------------------------------------------------------------------------

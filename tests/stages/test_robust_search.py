@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from rich.console import Console
 
-from analysis import pareto, report
+from analysis import report
 from analysis import trials as results
 from analysis.sections import conclusion, fronts, other_attacks
+from analysis.sections import search as search_section
 from analysis.sections import winners as winners_section
 from analysis.study_folder import read
 from analysis.tables import Table
@@ -35,7 +36,7 @@ from study.core.hashing import content_key
 from study.core.records import ModelKind
 from study.core.rows import read_rows, write_rows
 from study.engine.jobs import Job
-from study.engine.optuna_search import Proposer, propose
+from study.engine.optuna_search import Proposer
 from study.experiment import attack as attacking
 from study.experiment import checkpoints
 from study.experiment import trial as trials
@@ -45,7 +46,7 @@ from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
-from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS, costs, distance_to_ideal, front, front_mask, winner
+from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS, costs, distance_to_ideal, front, front_mask
 from study.metrics.recovery import above_control, objective
 from study.metrics.verdicts import tellable
 from study.presets import PRESETS
@@ -60,6 +61,7 @@ from study.training.schedule import Schedule
 from tests.helpers.planted import ATTACK, RELEARNING, Model, Planter
 from tests.helpers.planted import Attack as Planted
 from tests.helpers.rows import row
+from tests.helpers.small import propose
 from tests.helpers.studies import Whole, searching
 from tests.helpers.studies import run as run_study
 
@@ -93,8 +95,9 @@ def test_without_the_third_objective_nothing_changes(forgetting: float, utility:
 def test_robustness_decides_between_winners() -> None:
     """By the first two objectives alone the one that hides is nearer."""
     both = {"hides": values(0.05, 0.95, 0.7), "holds": values(0.2, 0.8, 0.0)}
-    assert winner(both) == "holds"
-    assert winner({key: {name: v[name] for name in DIRECTIONS} for key, v in both.items()}) == "hides"
+    two = {key: {name: v[name] for name in DIRECTIONS} for key, v in both.items()}
+    assert distance_to_ideal(**both["holds"]) < distance_to_ideal(**both["hides"])
+    assert distance_to_ideal(**two["hides"]) < distance_to_ideal(**two["holds"])
     assert front({**both, "worse": values(0.2, 0.8, 0.1)}) == ["hides", "holds"]
 
 
@@ -208,7 +211,7 @@ def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monke
         assert tuple(outcome) == tuple(search.directions) == tuple(ROBUST_DIRECTIONS)
         gain = above_control([read_rows(rows_of(search, job.key))], [control], "select")
         assert outcome["recovery"] == (1.0 if outcome["utility"] < 0.5 else max(0.0, gain))
-    told = Proposer(search).study("gradient_ascent", 3).trials[0]
+    told = Proposer(search).group("gradient_ascent", 3).study.trials[0]
     first = search.outcome(found[0])
     assert first is not None
     assert told.values == [first[name] for name in ROBUST_DIRECTIONS]
@@ -263,7 +266,7 @@ def test_a_failed_attack_leaves_no_result_and_is_not_tried_again(
     assert read_json(search.context.folder.record(job.key))["state"] == "complete"
     assert search.is_done(job)
     assert search.outcome(job) is None
-    assert Proposer(search).study("gradient_ascent", 1).trials[0].state == TrialState.FAIL
+    assert Proposer(search).group("gradient_ascent", 1).study.trials[0].state == TrialState.FAIL
     assert search.outcomes("gradient_ascent") == {}
 
 
@@ -510,7 +513,7 @@ def test_attacks_without_a_result_are_counted(planted: tuple[Path, dict[str, str
 
 def test_the_hypervolume_has_three_dimensions(planted: tuple[Path, dict[str, str]]) -> None:
     """`holds` (.2, 0, 0) dominates .8; `hides` (.02, 0, .58) adds .18 x 1 x .42; the others add nothing."""
-    running = pareto.running_hypervolume(results.proposals(read(planted[0])))
+    running = search_section.search_data(read(planted[0]))
     assert running["hypervolume"].tolist() == pytest.approx([0.98 * 0.42, *[0.8 + 0.18 * 0.42] * 5])
 
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
+from optuna.samplers import RandomSampler
 
 from study.benchmarks.synthetic import Synthetic
+from study.contracts import Method
 from study.core.console import console
 from study.core.errors import Refused
 from study.core.specs import parameters
 from study.data.benchmark import Benchmark
+from study.methods.npo import NPO
+from study.methods.vkd import VKD
 from study.presets import PRESETS, TAUGHT
 from study.settings import Gate, Study
 from study.stages import measurable, pipeline
 from study.stages.preflight import validate_study
 from study.stages.printed_plan import print_plan
-from study.stages.supported import check_attributes, check_gpus, supported_defaults
+from study.stages.supported import check_attributes, check_gpus, supported_defaults, unsupported
+from tests.engine.test_optuna_search import search_in
 from tests.helpers.hub_layout import as_on_the_hub
 
 SMOKE = PRESETS["smoke"][1]
@@ -49,6 +55,20 @@ def test_what_was_set_to_need_strangers_is_refused(benchmark: Benchmark, asked: 
     supported_defaults(study, benchmark)
     with pytest.raises(Refused, match=f"{asked}: .* needs pictures of strangers and synthetic has none; add a folder"):
         supported_defaults(study, strangerless(benchmark))
+
+
+@pytest.mark.parametrize("strangers", [True, False])
+def test_teachers_that_need_strangers_are_proposed_where_there_are_any(
+    benchmark: Benchmark, tmp_path: Path, strangers: bool
+) -> None:
+    defaults: dict[str, Method] = {"vkd": VKD(teacher="other_person"), "npo": NPO()}
+    lacking = unsupported(defaults, benchmark if strangers else strangerless(benchmark))
+    assert set(lacking) == (set() if strangers else {"vkd"})
+    search = search_in(tmp_path, defaults, unsupported=lacking)
+    drawn = optuna.create_study(sampler=RandomSampler(seed=0))
+    built = [search.build_job("vkd", drawn.ask()).method for _ in range(30)]
+    teachers = {method.teacher for method in built if isinstance(method, VKD)}
+    assert teachers == {"other_person", "pruned", "base"} | ({"stranger", "strangers_mean"} if strangers else set())
 
 
 def test_attributes_of_pictures_that_text_teaches_are_refused(benchmark: Benchmark) -> None:

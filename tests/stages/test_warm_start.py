@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
+import pickle
+import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +21,18 @@ from analysis import report
 from analysis.sections import warm_start as bought
 from analysis.study_folder import read
 from search_spaces import fitted
+from study.attacks.relearning import Relearning
 from study.contracts import Method
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, write_record
+from study.core.records import MethodProposal, Observation, write_record
 from study.core.specs import adjusted
 from study.experiment import method_search
-from study.experiment.trial_spec import RATIO
+from study.experiment.context import StudyContext
+from study.experiment.method_search import MethodSearch
+from study.experiment.trial_spec import RATIO, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.npo import NPO
 from study.methods.vkd import VKD
@@ -79,7 +85,8 @@ def asking(source: Path | None, **changes: Any) -> Study:
 
 
 def begun(source: Path, there: Path = Path("none"), **changes: Any) -> WarmStart:
-    found = warm_start(asking(source, **changes), there)
+    study = asking(source, **changes)
+    found = warm_start(study, study.method_defaults(), {}, there)
     assert found
     return found
 
@@ -159,6 +166,18 @@ def test_parameters_are_taken_as_far_as_they_are_searched(
     assert said == note if kept else note in said
 
 
+def test_a_choice_that_these_data_do_not_support_is_the_defaults(tmp_path: Path) -> None:
+    """The rest of what won is taken, and the plan says what is not."""
+    source = earlier(tmp_path / "tiny", {"vkd": {10: {**VKD_WON, "learning_rate": 1e-3, "steps": 3}}})
+    study = asking(source, methods=("vkd",), forget_ratios=(10,), trials=2)
+    default = VKD(teacher="other_person", schedule=dataclasses.replace(SHORT, learning_rate=1e-3, steps=3))
+    found = warm_start(study, {"vkd": default}, {"vkd": {"teacher": ("stranger",)}}, Path("none"))
+    assert found
+    warm = found.found["vkd"][10]
+    assert warm.params == {**VKD_WON, "teacher": "other_person", "learning_rate": 1e-3, "steps": 3}
+    assert warm.note == "teacher=other_person, not stranger, which these data do not support"
+
+
 @pytest.mark.parametrize(
     ("missing", "said"),
     [
@@ -228,6 +247,67 @@ def test_a_warm_search_is_the_same_however_it_is_run(tmp_path: Path) -> None:
         Run(search, 3)(stop_after=2)
     Run(search, 3)()
     assert written(search) == written(whole)
+
+
+def smooth(context: StudyContext, trial: Trial, baselines: Sequence[Trial]) -> dict[str, float]:
+    """Objectives that follow two parameters, whatever the model."""
+    assert isinstance(trial.method, NPO)
+    return {"forget_gap": trial.method.beta / 2, "utility": 1 - trial.method.retain_weight / 10}
+
+
+def observed(number: int, sign: float) -> list[Observation]:
+    """Trials of an earlier study whose objectives are the same, or the other way round."""
+    drawn, found = random.Random(3), []
+    for _ in range(number):
+        beta, weight = 0.05 * 40 ** drawn.random(), 0.3 * 33 ** drawn.random()
+        params = {"beta": beta, "retain_weight": weight, "learning_rate": 3e-5, "steps": 60}
+        values = {"forget_gap": 0.5 + sign * (beta / 2 - 0.5), "utility": 0.5 + sign * (0.5 - weight / 10)}
+        found.append(Observation(params, values))
+    return found
+
+
+def primed(root: Path, sign: float, **fields: Any) -> MethodSearch:
+    found = {"npo": {10: observed(60, sign)}}
+    asked = {"ratios": (10,), "trials": 14, "sampler": "auto", "startup_trials": 0, "earlier": found, **fields}
+    return search_in(root, {"npo": NPO()}, **asked)
+
+
+def test_earlier_trials_are_told_once_they_predict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the seventh trial on, which is then drawn from a model; not those that predict the contrary."""
+    monkeypatch.setattr(method_search, "judged", smooth)
+    alike = Run(primed(tmp_path / "alike", 1.0))().search.proposals("npo")
+    contrary = Run(primed(tmp_path / "contrary", -1.0))().search.proposals("npo")
+    cold = Run(primed(tmp_path / "cold", 1.0, earlier={}))().search.proposals("npo")
+    assert [bool(proposal.priors) for proposal in alike] == [False] * 6 + [True] * 8
+    assert 20 < alike[6].priors <= 60
+    assert contrary == cold
+    assert alike[:6] == cold[:6]
+    far = [math.fsum(math.hypot(p.params["beta"] / 2, p.params["retain_weight"] / 10) for p in found[6:]) for found in
+           (alike, cold)]  # fmt: skip
+    assert far[0] < 0.7 * far[1]  # what is good is known before it is tried
+
+
+def test_nothing_is_told_that_lacks_an_objective(tmp_path: Path) -> None:
+    robust = primed(tmp_path, 1.0, attacker=Relearning())
+    assert len(primed(tmp_path, 1.0).priors("npo", 6)) == 60
+    assert robust.priors("npo", 6) == []
+
+
+def test_a_primed_search_is_the_same_however_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told is decided by what was known when a proposal was drawn, not by what is on disk by then."""
+    monkeypatch.setattr(method_search, "judged", smooth)
+    whole = Run(primed(tmp_path / "whole", 1.0))().search
+    search = primed(tmp_path / "killed", 1.0)
+    for number in range(6):
+        Run(search, 3, random.Random(number))(stop_after=2)
+    Run(search, 3)()
+    assert written(search) == written(whole)
+
+
+def test_workers_are_not_sent_what_proposals_need(tmp_path: Path) -> None:
+    search = primed(tmp_path, 1.0)
+    sent = pickle.loads(pickle.dumps(search))
+    assert sent == dataclasses.replace(search, earlier={})
 
 
 # ---- what is kept ----------------------------------------------------------------------------------------------
@@ -348,10 +428,17 @@ def planted(root: Path, name: str, *, warm: bool, ratio: int = 10, **settings: A
         model = VANILLA if level is None else Model(forget=level, test=level)
         key = planter.trial("ascent", ratio, model, strength=float(number))
         planter.proposal(
-            "ascent", number, ratio, key, default=number == 0, **({"warm": True} if number == 1 and warm else {})
+            "ascent",
+            number,
+            ratio,
+            key,
+            default=number == 0,
+            **({"warm": True} if number == 1 and warm else {}),
+            **({"priors": 2} if number == 4 and warm else {}),
         )
     if warm:
-        taken = {"params": {"strength": 1.0}, "ratio": 5, "note": "without old"}
+        trials = [{"params": {"strength": float(n)}, "values": {"forget_gap": 0.1, "utility": 0.9}} for n in range(3)]
+        taken = {"params": {"strength": 1.0}, "ratio": 5, "note": "without old", "trials": trials}
         found = {"ascent": {str(ratio): taken}, "other": {str(ratio): {"params": {}, "ratio": None, "note": "none"}}}
         path = root / name / "study.json"
         write_json(path, {**read_json(path), "warm_start": {"study": "tiny", "key": "abc", "found": found}})
@@ -370,6 +457,8 @@ def test_what_the_warm_start_bought(pair: tuple[Path, Path]) -> None:
     distances = [ascent[name] for name in ("default_distance", "warm_distance", "gain", "winner_distance")]
     assert distances == pytest.approx([0.6, 0.2, 0.4, 0.0])
     assert (ascent["reached"], ascent["trials"]) == (3, 5)
+    assert (ascent["observed"], ascent["told"]) == (3, 2)
+    assert (other["observed"], other["told"]) == (0, 0)
     assert pd.isna([other["warm_distance"], other["winner_distance"], other["reached"]]).all()
     assert "cold_reached" not in ascent
 

@@ -6,9 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
-from optuna.samplers import RandomSampler
 from optuna.trial import FixedTrial
 
 from search_spaces import npo as space
@@ -16,12 +14,12 @@ from study.contracts import Material
 from study.core.terms import Goal
 from study.data.benchmark import Benchmark
 from study.data.halves import prepared
-from study.experiment.benchmark_search import BenchmarkSearch, timed
 from study.experiment.context import StudyContext
+from study.experiment.duration import timed
+from study.experiment.method_search import MethodSearch
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.npo import NPO
 from study.methods.prompting import Prompting
-from study.methods.vkd import VKD
 from study.presets import PUBLISHED
 from study.training.schedule import Schedule
 from tests.helpers.small import Given
@@ -61,7 +59,7 @@ def test_what_is_in_steps_or_trains_nothing_stays(context: StudyContext) -> None
 
 def test_epochs_are_searched_alike_at_every_ratio_and_kept_as_steps(context: StudyContext) -> None:
     default = NPO(schedule=PUBLISHED)
-    search = BenchmarkSearch(
+    search = MethodSearch(
         context=context,
         defaults={"npo": default},
         trials=4,
@@ -82,32 +80,3 @@ def test_epochs_are_searched_alike_at_every_ratio_and_kept_as_steps(context: Stu
     asked = FixedTrial({**search.initial_params("npo", 0), "epochs": 2.0})  # type: ignore[dict-item]
     assert space.space(asked, default).schedule == dataclasses.replace(PUBLISHED, epochs=2.0)
     assert "steps" not in asked.params
-
-
-@pytest.mark.parametrize("strangers", [True, False])
-def test_teachers_that_need_strangers_are_proposed_where_there_are_any(
-    benchmark: Benchmark, tmp_path: Path, strangers: bool
-) -> None:
-    """Not by what an earlier study won with, either."""
-    there = benchmark if strangers else dataclasses.replace(benchmark, strangers=())
-    context = StudyContext(tmp_path, Given(there), tmp_path)
-    default = VKD(teacher="other_person")
-    search = BenchmarkSearch(
-        context=context,
-        defaults={"vkd": default},
-        trials=4,
-        ratios=(10,),
-        baselines={10: [Trial(VANILLA, default, "visual", 10, 0)]},
-        goal="visual",
-        seed=0,
-        lookahead=1,
-        startup_trials=1,
-        warm={"vkd": {10: {"teacher": "stranger", "keep_weight": 3.0}}},
-    )
-    drawn = optuna.create_study(sampler=RandomSampler(seed=0))
-    built = [search.build_job("vkd", drawn.ask()).method for _ in range(30)]
-    teachers = {method.teacher for method in built if isinstance(method, VKD)}
-    assert teachers == {"other_person", "pruned", "base"} | ({"stranger", "strangers_mean"} if strangers else set())
-    warm = search.initial_params("vkd", 1)
-    assert warm
-    assert (warm["teacher"], warm["keep_weight"]) == ("stranger" if strangers else "other_person", 3.0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -13,20 +12,17 @@ from analysis.searched import Searched, searches
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, number
+from study.core.sampling import modelled_from
 
 COLUMNS = ["method", "ratio", "trials", "hyperparameters", "lost", "nearest_first", "nearest_later", "noise", "runs",
            "spread", "ends"]  # fmt: skip
-WELL = (
-    "All is well as far as these checks can see: the search learned from its results, lost few trials, stayed inside "
-    "its ranges, is larger than the noise of seeds, and had enough trials for its hyper-parameters."
-)
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
     """What stands out, in sentences, then the numbers of every search."""
     if not searches(study):
         return
-    yield from sentences(study) or [WELL]
+    yield from sentences(study) or [well(study)]
     yield health_table(study)
 
 
@@ -35,17 +31,28 @@ def sentences(study: StudyResults) -> list[str]:
     return checks(searches(study), _settings(study))
 
 
+def well(study: StudyResults) -> str:
+    """What is said where nothing stands out; that it learned only of a search that modelled its results."""
+    first = _settings(study).startup
+    learned = any((one.scored["number"] >= first).any() for one in searches(study))
+    return (
+        f"All is well as far as these checks can see: the search {'learned from its results, ' * learned}lost few "
+        "trials, stayed inside its ranges, is larger than the noise of seeds, and had enough trials for its "
+        "hyper-parameters."
+    )
+
+
 def _settings(study: StudyResults) -> Settings:
     found, most = study.settings, max((len(one.trials) for one in searches(study)), default=0)
-    ratios = max(1, len(study.ratios))
-    return Settings(int(found.get("trials", most)), ratios * _startup(found), ratios)
+    ratios, trials = max(1, len(study.ratios)), int(found.get("trials", most))
+    return Settings(trials, ratios * (_startup(study) or trials), ratios)
 
 
-def _startup(settings: Mapping[str, Any]) -> int:
-    """The trials at a ratio before the search modelled results: all where it never did."""
-    models = {"auto": 48, "tpe": 6, "gp": 6}  # where the setting leaves it to the sampler
-    every = int(settings.get("trials", 0))
-    return int(settings.get("startup_trials", 0)) or models.get(settings.get("sampler", ""), every)
+def _startup(study: StudyResults) -> int | None:
+    """The trials at a ratio before the search modelled results; None where it never did, or does not say how."""
+    sampler, first = study.settings.get("sampler"), int(study.settings.get("startup_trials", 0))
+    primed = any(proposal.priors for proposal in study.proposals)
+    return modelled_from(sampler, first, primed=primed) if sampler else None
 
 
 def health_table(study: StudyResults) -> Table:

@@ -73,7 +73,9 @@ def test_a_search_that_learned_nothing() -> None:
 
 def test_a_search_that_models_nothing_is_not_told_to_learn() -> None:
     """A Sobol sequence covers the space; that no model was asked for is no fault."""
-    assert "learn" not in said(search(FALLING[:8]))
+    rising = [0.2 + 0.01 * n for n in range(24)]
+    assert "not shown to have learned" in said(search(rising))
+    assert "learned" not in said(search(rising), SETTINGS._replace(startup=24))
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, math.nan]), min_size=12, max_size=30))
@@ -182,7 +184,7 @@ def test_too_few_trials_for_the_hyper_parameters() -> None:
 def folder(tmp_path: Path) -> Path:
     """Six trials of one method, from two seeds each, in a study that says what it could propose."""
     planter = Planter(tmp_path)
-    planter.study(["npo:modality=text"], [20], trials=6, startup_trials=3)
+    planter.study(["npo:modality=text"], [20], trials=6, sampler="tpe", startup_trials=3)
     planter.yardsticks(20, attacked=False)
     for number in range(6):
         model = Model(forget=0.4 + 0.05 * number, test=0.4 + 0.05 * number)
@@ -214,6 +216,28 @@ def test_the_ranges_that_a_study_writes_down_are_used(folder: Path) -> None:
     [one] = searches(read(folder))
     assert one.space == {"learning_rate": RATE}
     assert one.told
+
+
+@pytest.mark.parametrize(
+    ("sampler", "startup", "first"),
+    [
+        ("tpe", 3, 3),
+        ("tpe", 0, 6),
+        ("auto", 2, 2),
+        ("auto", 0, 48),
+        ("nsga2", 3, 12),
+        ("sobol", 3, 6),
+        ("random", 0, 6),
+    ],
+)
+def test_modelling_begins_where_the_sampler_begins(sampler: str, startup: int, first: int, folder: Path) -> None:
+    """One that models nothing draws all six trials; nothing is said then of what it learned."""
+    found = read_json(folder / "study.json")
+    found["settings"] |= {"sampler": sampler, "startup_trials": startup}
+    write_json(folder / "study.json", found)
+    study = read(folder)
+    assert section._settings(study).startup == first
+    assert ("learned from its results" in section.well(study)) == (first < 6)
 
 
 def test_the_section_shows_what_the_terminal_says(folder: Path) -> None:

@@ -30,8 +30,8 @@ class BaseModel(ABC):
 
     path: Path | None = None
     """The folder of the model; None if it is generated."""
-    dtype: Dtype = "float32"
-    """The type in which its weights are loaded, trained and saved."""
+    dtype: Dtype | Literal[""] = "float32"
+    """The type of its weights; empty if that is not known yet."""
     attention: Attention = "sdpa"
     """How attention is computed."""
     quantized: Quantized = ""

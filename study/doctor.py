@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
     model = plugin("base_models", asked.model)
-    loading, folder = Loading.of(model), model(data)
+    folder = model(data)
+    loading = Loading.of(model if model.path is None else replace(model, path=folder, hub="", revision=""))
     empty = without_weights(folder, loading)
     questions = _sample(asked.benchmark, data)
     shape, limit = memory_estimate.shape(empty, loading.quantized), (asked.memory_gb or _memory_here()) * GIB

@@ -44,7 +44,8 @@ Teach = Callable[[Sequence[Picture], Pixels], Features]
 AT_ONCE = 16
 """Pictures of strangers that are encoded in one pass, without gradients: about as many as a training step has."""
 KEPT_BYTES = 2**30
-"""Bytes of vanilla's features that are cached for pictures that are seen again: 57 MB each for LLaVA-1.5-7B, so 18."""
+"""Bytes of vanilla's features that a trial keeps of pictures that it sees again: 32 MB each for LLaVA-1.5-7B, so 33.
+None are kept on disk: a GPU makes them faster than it reads them (docs/cost.md)."""
 ALONE: Mapping[str, Any] = {"forget_weight": 0.0, "retain_weight": 0.0, "saliency_threshold": 0.0, "neurons": "all"}
 """What `features` consists in: no loss on answers, and all weights are trained."""
 UNSET: Mapping[Variant, Mapping[str, Any]] = {

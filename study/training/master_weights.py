@@ -16,7 +16,7 @@ from study.engine.sharded_tensors import overwrite
 
 
 class MasterWeights:
-    """What an optimizer moves in place of `weights`: float32 copies, or the weights themselves if they are in float32."""
+    """What an optimizer moves in place of `weights`: float32 copies, or the weights themselves if they are float32."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
         self.weights = weights

@@ -296,10 +296,12 @@ class VLM:
         """The same model, from now on sharded over the processes."""
         from study.engine.fsdp import ShardedForward
 
+        return replace(self, spread=ShardedForward(self.model, self.layers()))
+
+    def layers(self) -> list[nn.Module]:
+        """The layers of the vision tower and of the LLM."""
         tower, llm = (self.model.get_submodule(self.prefixes[part]) for part in ("vision", "llm"))
-        return replace(
-            self, spread=ShardedForward(self.model, [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)])
-        )
+        return [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)]
 
     # ---- copies and weights ------------------------------------------------------------------------------------
     def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:

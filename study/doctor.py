@@ -148,8 +148,8 @@ def _print_memory(found: Sequence[Estimate], limit: float, batch: str) -> None:
     ]  # fmt: skip
     table(f"Memory, of {limit / GIB:.0f} GiB; {batch}", columns, rows)
     console.print(
-        "A row is a picture with its questions. Gradients for a mask and a second whole model, before the first step, "
-        "count in the maximum. The weights to restore after a trial are memory-mapped and not counted."
+        "A row is a picture with its questions. The maximum includes the gradients that a mask is made of, before the "
+        "first step. The base model as a teacher and the weights to restore after a trial stay in main memory."
     )
 
 

@@ -28,6 +28,7 @@ from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.training.master_weights import MasterWeights
 from study.training.schedule import Schedule
+from tests import ROOT
 from tests.cost.llava import llava
 from tests.helpers.families import FAMILIES
 from tests.helpers.small import same_bits, snapshot
@@ -91,10 +92,9 @@ def test_states_and_copies_are_what_each_kind_of_work_holds() -> None:
     assert rows == [4, 8, 12, 8, 8, 8, 8]  # of four pictures: forget and retain, or three for each
 
 
-def test_a_second_model_and_a_mask_are_made_before_the_first_step() -> None:
+def test_a_mask_is_made_before_the_first_step() -> None:
     answers, masked = (e for e in estimates(counted(2)) if e.before)
-    second, salient = answers.before
-    assert (second.held, second.rows) == (200 + 20, 0)
+    (salient,) = answers.before
     assert salient.held == (3 * 4 + 2) * 10
     assert [phase.held for phase in masked.before] == [(3 * 4 + 2) * 98]
     assert salient.rows == 8
@@ -157,6 +157,20 @@ def test_what_a_step_holds_is_what_is_counted(tiny_folder: Path) -> None:
     held = [t for master in masters.held.values() for t in (master, master.grad) if t is not None]
     features = next(e for e in estimates(shape(vlm)) if "features" in e.kind)
     assert features.states == left + sum(t.nbytes for t in (*held, *moments))
+
+
+def test_the_page_says_what_is_calculated() -> None:
+    """docs/new-base-model.md has two tables of LLaVA-1.5-7B: in the second, how it fits on GPUs."""
+    page = (ROOT / "docs" / "new-base-model.md").read_text(encoding="utf-8").splitlines()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page if line.startswith("| ")]
+    plain, half = (estimates(shape(llava("meta"), quantized)) for quantized in ("", "nf4"))
+    instead = {estimate.kind: estimate for estimate in half}
+    for e in plain:
+        sizes, fits = (cells[1:] for cells in lines if cells[0].partition(" (")[0] == e.kind)
+        said = [float(size) for size in sizes]
+        told = [e.weights, e.states, e.copies, e.step.row, e.step.rows * GIB, e.peak()]
+        assert said == [round(size / GIB, 1) for size in told], e.kind
+        assert fits == [fit(e, gib * GIB, instead.get(e.kind)) for gib in doctor.USUAL], e.kind
 
 
 # ---- trying it ---------------------------------------------------------------------------------------------------

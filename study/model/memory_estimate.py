@@ -126,7 +126,7 @@ class Estimate:
     step: Phase
     """A training step, or a batch that is scored."""
     before: tuple[Phase, ...] = ()
-    """What comes before the first step, one after another: a second whole model, gradients for a mask."""
+    """What comes before the first step: gradients for a mask."""
     gathered: int = 0
     """What each process of a sharded model holds whole."""
 
@@ -272,11 +272,10 @@ def _described(shape: Shape, rows: _Rows, pictures: int) -> Estimate:
     seen = _visual(shape)
     copies = (2 * shape.itemsize + FLOAT32) * seen + FEATURE_BYTES + shape.decoded + _casts(shape)
     compared = (1 + KEPT_PICTURES) * rows.features // 2  # for each picture there are two rows of answers
-    second = Phase(shape.weights - shape.spared + shape.itemsize * seen, 0, 0)
     return _estimate(
         shape, "unlearn: visual module, loss on answers", TRAINED[shape.itemsize] * seen, copies,
         rows.through + compared, 2 * pictures,
-        before=(second, _saliency(shape, seen, _Rows(shape, SALIENCY_QUESTIONS).through)),
+        before=(_saliency(shape, seen, _Rows(shape, SALIENCY_QUESTIONS).through),),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
@@ -94,7 +94,7 @@ def steps(
     *,
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
-) -> Iterator[tuple[int, float]]:
+) -> Generator[tuple[int, float]]:
     """Train as `train` does, one optimizer step at a time; yields (steps done, loss) with the model ready to score.
 
     `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. Weights in bfloat16 are

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 from study.model.vlm import VLM
 from tests.cost import gpu
+from tests.cost.flops import Step
 from tests.cost.gpu import CASES, VIEWS, Case, clocked, main, measured, run
 from tests.helpers.small import fresh, same_bits, snapshot
 
@@ -81,18 +82,18 @@ def test_on_a_gpu_operations_in_a_second_are_a_share_of_the_peak(tiny: VLM, monk
     assert found.mfu == pytest.approx(2 * 8 * 8 / SECONDS / 1e12 / 1e-9)
 
 
-@gpu.contextmanager
-def _layer(vlm: VLM, rows: int) -> Any:
+@contextmanager
+def _layer(vlm: VLM, rows: int) -> Iterator[Step]:
     layer = torch.nn.Linear(8, 8)
     yield torch.no_grad()(lambda: layer(torch.ones(1, 8)))
 
 
 @pytest.mark.usefixtures("planted")
 def test_what_does_not_fit_or_comes_too_late_says_so(tiny_folder: Path) -> None:
-    @gpu.contextmanager
-    def short(vlm: VLM, rows: int) -> Any:
+    @contextmanager
+    def short(vlm: VLM, rows: int) -> Iterator[Step]:
         raise torch.OutOfMemoryError("short")
-        yield
+        yield vlm.tensors
 
     cases = [Case("large", "x", "sample", 1, short), BY_KEY["encode"]]
     large, encode = run(lambda: fresh(tiny_folder), cases, "cpu", 60.0, 1.0)

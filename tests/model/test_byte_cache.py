@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
@@ -37,7 +38,12 @@ def test_pictures_that_do_not_fit_are_prepared_again_with_the_same_pixels(
     wanted = tiny.forgetful().pixels(pictures).tensors["pixel_values"]
     one, opened, true = wanted[0].nbytes, list[str](), Picture.open
     tiny._pixels.most = 2 * one
-    monkeypatch.setattr(Picture, "open", lambda self: opened.append(self.key) or true(self))
+
+    def noted(picture: Picture) -> Image.Image:
+        opened.append(picture.key)
+        return true(picture)
+
+    monkeypatch.setattr(Picture, "open", noted)
     for _ in range(2):
         assert tiny.pixels(pictures).tensors["pixel_values"].equal(wanted)
         assert tiny._pixels.bytes == 2 * one

@@ -100,7 +100,7 @@ class _Casts(TorchDispatchMode):
     """Notes the shapes of float32 matrices that are cast to bfloat16."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shapes: set[torch.Size] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from study.core.terms import PARTS, Dtype, Part
 from study.data.benchmark import Benchmark
+from study.engine.sharded_tensors import full_tensor
 from study.model.likelihood import cross_entropy
 from study.model.loading import Loading, load
 from study.model.packing import pack
@@ -23,7 +24,8 @@ from study.training.lesson_sampler import Lessons
 from study.training.loop import train
 from study.training.master_weights import MasterWeights
 from study.training.schedule import Schedule
-from tests.helpers.small import changed, snapshot
+from tests.cost.gpu import one_process
+from tests.helpers.small import changed, same_bits, snapshot
 
 VISUAL: tuple[Part, ...] = ("vision", "projector")
 
@@ -125,3 +127,16 @@ def test_autocast_copies_the_frozen_weights_of_a_float32_model_alone(
     with casts() as shapes:
         taught(vlm, benchmark, VISUAL, Schedule(steps=1, pictures=2, precision="bfloat16"))
     assert bool(frozen & shapes) == (dtype == "float32")
+
+
+def test_a_sharded_model_is_trained_alike(tiny_folder: Path, benchmark: Benchmark) -> None:
+    """Over one process, which gathers and averages as several do: master weights are shards too."""
+    schedule = Schedule(steps=3, learning_rate=1e-3, pictures=2, lessons_per_picture=4)
+    whole = load(tiny_folder, loading=Loading("bfloat16"))
+    wanted = taught(whole, benchmark, VISUAL, schedule)
+    with one_process("cpu"):
+        vlm = load(tiny_folder, loading=Loading("bfloat16")).spread_out()
+        curve = taught(vlm, benchmark, VISUAL, schedule)
+        found = {name: full_tensor(tensor) for name, tensor in vlm.tensors().items()}
+    assert curve == wanted
+    assert same_bits(found, whole.tensors())

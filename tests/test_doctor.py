@@ -95,7 +95,7 @@ def test_states_and_copies_are_what_each_kind_of_work_holds() -> None:
 def test_a_mask_is_made_before_the_first_step() -> None:
     answers, masked = (e for e in estimates(counted(2)) if e.before)
     (salient,) = answers.before
-    assert salient.held == (3 * 4 + 2) * 10
+    assert salient.held == (3 * 4 + 2) * 10 + 2 * 20  # and two visual modules beside
     assert [phase.held for phase in masked.before] == [(3 * 4 + 2) * 98]
     assert salient.rows == 8
     row = 96 * 8 + 4  # tokens of a picture with eight questions, of which one has 96

@@ -50,7 +50,10 @@ class Loading:
 
     @classmethod
     def of(cls, model: SaysHow) -> Loading:
-        """The settings of a base model, or of the record of a learned one."""
+        """The settings of a base model, or of the record of a learned one.
+
+        What is yet to be downloaded is taken for bfloat16, in which most models are published.
+        """
         return cls(model.dtype or "bfloat16", model.attention, model.quantized)
 
     @property

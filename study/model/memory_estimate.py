@@ -275,13 +275,13 @@ def _described(shape: Shape, rows: _Rows, pictures: int) -> Estimate:
     return _estimate(
         shape, "unlearn: visual module, loss on answers", TRAINED[shape.itemsize] * seen, copies,
         rows.through + compared, 2 * pictures,
-        before=(_saliency(shape, seen, _Rows(shape, SALIENCY_QUESTIONS).through),),
+        before=(_saliency(shape, seen, _Rows(shape, SALIENCY_QUESTIONS).through, beside=2 * shape.itemsize * seen),),
     )  # fmt: skip
 
 
-def _saliency(shape: Shape, masked: int, row: int) -> Phase:
-    """What a mask is made of: squared gradients of both sides, their ratios, and a gradient."""
-    return Phase((3 * FLOAT32 + shape.itemsize) * masked + _casts(shape), row, SALIENCY_PICTURES)
+def _saliency(shape: Shape, masked: int, row: int, *, beside: int = 0) -> Phase:
+    """What a mask is made of: squared gradients of both sides, their ratios, and a gradient; `beside` copies."""
+    return Phase((3 * FLOAT32 + shape.itemsize) * masked + _casts(shape) + beside, row, SALIENCY_PICTURES)
 
 
 def _all_weights(shape: Shape, rows: _Rows, pictures: int) -> list[Estimate]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from study.model.byte_cache import ByteCache
 
 PIXEL_BYTES = 2**31
-"""Of prepared pictures that a process keeps in main memory: at 1.35 MB each for LLaVA-1.5, 1,580 of them, which is more
-than MLLMU-Bench has. Preparing one takes milliseconds, most of them to decode its file."""
+"""Of prepared pictures that a process keeps in main memory: at 1.35 MB each for LLaVA-1.5, 1,580 of them. Others are
+decoded and prepared again, which takes milliseconds."""
 
 FEATURE_BYTES = 2**30
 """Of features that a trial keeps, on the device of its model, of pictures that it sees again."""

@@ -98,10 +98,10 @@ def steps(
     """Train as `train` does, one optimizer step at a time; yields (steps done, loss) with the model ready to score.
 
     `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. Weights in bfloat16 are
-    moved in float32 and rounded after every step (`MasterWeights`). `seed` seeds adapters, if
-    there are any: nothing else here is random. Several processes compute the same loss, sharing every forward pass,
-    and take the same steps. Raises `Diverged` within the step in which loss, gradient or weights stop being finite or
-    exceed the schedule's bounds, and `ValueError` if nothing would be trained.
+    moved in float32 and rounded after every step (`MasterWeights`). `seed` seeds adapters, if there are any: nothing
+    else here is random. Several processes compute the same loss, sharing every forward pass, and take the same steps.
+    Raises `Diverged` within the step in which loss, gradient or weights stop being finite or exceed the schedule's
+    bounds, and `ValueError` if nothing would be trained.
     """
     trained = _chosen(vlm, parts, schedule, masks)
     layers = activation_checkpointing(vlm.model) if schedule.checkpoint else nullcontext()

@@ -19,7 +19,6 @@ class MasterWeights:
     """What an optimizer moves in place of `weights`: float32 copies, or the weights themselves if they are float32."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
-        self.weights = weights
         self.held = {
             name: weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().float())
             for name, weight in weights.items()

@@ -30,8 +30,8 @@ class BaseModel(ABC):
 
     path: Path | None = None
     """The folder of the model; None if it is generated."""
-    dtype: Dtype = "float32"
-    """The type in which its weights are loaded, trained and saved."""
+    dtype: Dtype | Literal[""] = "float32"
+    """The type of its weights; empty if that is not known yet."""
     attention: Attention = "sdpa"
     """How attention is computed."""
     quantized: Quantized = ""
@@ -62,7 +62,8 @@ class Source(ABC):
 class Request:
     """A forget request: all that an unlearner may use besides the model.
 
-    `base`, `reference` and `start` load other models on demand, each time anew. The reference is what perfect
+    `base`, `reference` and `start` load other models on demand, each time anew. Of the base model the tensors are what
+    is wanted: it stays in main memory and is not quantized. The reference is what perfect
     unlearning would give, so a method that uses it is an oracle and can never be ranked; `start` is the learned model
     that the trial begins with. `adapter` says whether the trial's method trains adapters in place of weights.
     """

@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from transformers.utils import logging
 from study.core.console import console, table
 from study.core.plugins import known
 from study.core.specs import plugin
-from study.core.terms import PARTS
+from study.core.terms import PARTS, Quantized
 from study.data import synthetic_faces
 from study.data.benchmark import Question
 from study.data.picture import Picture
@@ -33,10 +34,13 @@ from study.experiment.smoke_test import Check, group_of, tried
 from study.model import memory_estimate
 from study.model.families import read_layers
 from study.model.loading import SAMPLE, Loading, load, without_weights
-from study.model.memory_estimate import GIB, Shape
+from study.model.memory_estimate import GIB, Estimate, Shape
 from study.model.packing import Group
 from study.model.vlm import VLM
 
+USUAL = (24, 48, 80, 141)
+"""GiB of GPUs in use: RTX 4090 and L4; L40S and A6000; A100 and H100; H200."""
+ALTERNATIVE: Quantized = "nf4"
 GCS = 6379  # where a Ray's control store listens by default
 
 
@@ -62,6 +66,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--memory-gb", type=float, help="GiB of memory available (default: this machine's GPU, else its main memory)"
     )
+    parser.add_argument("--pictures", type=int, default=memory_estimate.PICTURES, help="pictures of a training step")
+    parser.add_argument("--questions", type=int, default=memory_estimate.QUESTIONS, help="lessons of each of them")
     parser.add_argument("--no-smoke", action="store_true", help="skip the smoke test, which loads the weights")
     parser.add_argument("--data", type=Path, help="folder for generated datasets and models (default: temporary)")
     return parser.parse_args(arguments)
@@ -70,7 +76,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
     model = plugin("base_models", asked.model)
-    loading, folder = Loading.of(model), model(data)
+    folder = model(data)
+    loading = Loading.of(model if model.path is None else replace(model, path=folder, hub="", revision=""))
     empty = without_weights(folder, loading)
     questions = _sample(asked.benchmark, data)
     shape, limit = memory_estimate.shape(empty, loading.quantized), (asked.memory_gb or _memory_here()) * GIB
@@ -87,12 +94,16 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     _print_parts(empty, shape)
     _print_tokens(empty)
     _print_prompts(empty, questions)
-    _print_memory(shape, limit)
+    found = memory_estimate.estimates(shape, asked.pictures, asked.questions)
+    _print_memory(found, limit, f"{asked.pictures} pictures a step, {asked.questions} lessons each")
+    _print_fits(found, [] if loading.quantized else memory_estimate.estimates(
+        memory_estimate.shape(empty, ALTERNATIVE), asked.pictures, asked.questions
+    ))  # fmt: skip
     sound = _print_ray()
     if asked.no_smoke:
         return 0 if sound else 1
     loaded = partial(load, folder, loading=loading)
-    outcomes = _smoke(loaded, shape, limit, questions)
+    outcomes = _smoke(loaded, found, limit, questions)
     table("Smoke test of at most 30 s", ["check", "outcome", "note"], [[x.name, x.state, x.note] for x in outcomes])
     return 0 if sound and not any(outcome.state == "failed" for outcome in outcomes) else 1
 
@@ -128,14 +139,29 @@ def _print_prompts(vlm: VLM, questions: Sequence[Question]) -> None:
         _print_lines(title, [repr(text)])
 
 
-def _print_memory(shape: Shape, limit: float) -> None:
-    columns = ["GiB (calculated)", "weights", "states", "copies", "per picture", "pictures that fit"]
+def _print_memory(found: Sequence[Estimate], limit: float, batch: str) -> None:
+    columns = ["GiB (calculated)", "weights", "states", "copies", "a row", "rows", "at most", "here"]
     rows = [
-        [e.kind, *(f"{size / GIB:.2f}" for size in (e.weights, e.states, e.copies, e.picture)), e.batch(limit)]
-        for e in memory_estimate.estimates(shape)
-    ]
-    table(f"Memory, of {limit / GIB:.0f} GiB", columns, rows)
-    console.print("One question per picture. The weights to restore after a trial are memory-mapped and not counted.")
+        [e.kind, *(f"{size / GIB:.2f}" for size in (e.weights, e.states, e.copies, e.step.row)), e.step.rows,
+         f"{e.peak() / GIB:.1f}", memory_estimate.fit(e, limit)]
+        for e in found
+    ]  # fmt: skip
+    table(f"Memory, of {limit / GIB:.0f} GiB; {batch}", columns, rows)
+    console.print(
+        "A row is a picture with its questions. The maximum includes the gradients that a mask is made of, before the "
+        "first step. The base model as a teacher and the weights to restore after a trial stay in main memory."
+    )
+
+
+def _print_fits(found: Sequence[Estimate], quantized: Sequence[Estimate]) -> None:
+    """How each kind of work fits on usual GPUs."""
+    instead = {estimate.kind: estimate for estimate in quantized}
+    rows = [[e.kind, *(memory_estimate.fit(e, gib * GIB, instead.get(e.kind)) for gib in USUAL)] for e in found]
+    table("On one GPU, or several", ["work", *(f"{gib} GB" for gib in USUAL)], rows)
+    console.print(
+        f"Fewer rows at once are micro-batches; nf4 is quantized={ALTERNATIVE} of the model; FSDP on n is "
+        "--gpus-per-trial n --sharded. Calculated, not tried."
+    )
 
 
 def _print_ray() -> bool:
@@ -169,9 +195,11 @@ def ray_guard(address: str, mode: str) -> tuple[bool, str]:
 
 
 # ---- what is tried -----------------------------------------------------------------------------------------------
-def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Sequence[Question]) -> list[Check]:
+def _smoke(
+    loaded: Callable[..., VLM], found: Sequence[Estimate], limit: float, questions: Sequence[Question]
+) -> list[Check]:
     """Load the weights and run the smoke test, if they fit with what the steps need."""
-    needed = min(e.weights + e.states + e.picture for e in memory_estimate.estimates(shape))
+    needed = min(e.weights + e.states + e.step.row for e in found if e.states)
     if needed > limit:
         note = f"needs {needed / GIB:.0f} of {limit / GIB:.0f} GiB; set --memory-gb, or run it on a larger machine"
         return [Check("loading", "not tried", note)]

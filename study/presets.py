@@ -216,7 +216,7 @@ def _downloaded(name: str, folder: str) -> Study:
     )
     return Study(
         study_dir=Path("runs") / name,
-        model=f"hf:models/{folder}",
+        model=f"hf:path=models/{folder},dtype=bfloat16",
         benchmark="mllmu:data/MLLMU-Bench",
         forget_ratios=(5, 10, 15),
         trials=24,

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from study import doctor
 from study.core.console import console
-from study.core.terms import Dtype
+from study.core.terms import Dtype, Part
 from study.doctor import _of_nobody, ray_guard
 from study.experiment import smoke_test
 from study.experiment.smoke_test import tried
+from study.methods import _saliency
+from study.methods.vkd import VKD
 from study.model import memory_estimate
 from study.model.loading import Loading, load, without_weights
 from study.model.lora import lora_adapters
-from study.model.memory_estimate import GIB, Estimate, estimates, shape
+from study.model.memory_estimate import GIB, RESERVED, Estimate, Phase, Shape, estimates, fit, shape
 from study.model.packing import logits
+from study.model.vision import FEATURE_BYTES
 from study.model.vlm import VLM
+from study.presets import PRESETS
+from study.training.master_weights import MasterWeights
+from study.training.schedule import Schedule
+from tests import ROOT
 from tests.cost.llava import llava
 from tests.helpers.families import FAMILIES
 from tests.helpers.small import same_bits, snapshot
@@ -59,23 +68,109 @@ def test_parameters_are_counted_as_training_finds_them(name: str, family_folders
     assert found.itemsize == 4
 
 
-def test_states_and_copies_are_what_each_training_holds() -> None:
-    counted = memory_estimate.Shape(
-        2, {"vision": 10, "projector": 2, "llm": 88}, {"vision": 8, "projector": 2, "llm": 88}, 5, 50, 1000, 500, 100, 7
+def counted(itemsize: int) -> Shape:
+    """A model of a hundred parameters. Its activations and logits are round numbers; a picture has four tokens."""
+    parameters: dict[Part, int] = {"vision": 10, "projector": 2, "llm": 88}
+    return Shape(
+        itemsize, parameters, {**parameters, "vision": 8}, 5, 50, 1000, 500, 100, 7, image_tokens=4, gathered=9
     )
-    learn, adapters, features, answers, whole, referred = estimates(counted)
-    assert {e.weights for e in estimates(counted)} == {200}
-    assert (learn.states, learn.copies, learn.picture) == (4 * 4 * 5, 0, 3000 + 4 * 50 + 28)  # adapters are float32
-    assert (adapters.states, adapters.copies, adapters.picture) == (learn.states, 0, learn.picture)
-    assert (features.states, features.copies, features.picture) == (60, 20, 300)
-    assert (answers.states, answers.picture) == (60, 1800 + 28)
-    assert (whole.states, whole.copies, whole.picture) == (588, 0, 3300 + 28)
-    assert referred.copies - whole.copies == whole.weights
 
 
-def test_a_batch_is_what_is_left_over() -> None:
-    estimate = Estimate("x", weights=4 * GIB, states=GIB, copies=2 * GIB, picture=GIB // 2)
-    assert [estimate.batch(gib * GIB) for gib in (3, 7, 7.5, 9.9)] == [0, 0, 1, 5]
+def test_states_and_copies_are_what_each_kind_of_work_holds() -> None:
+    """In bfloat16: 18 bytes for a trained number, which are a master weight, gradients and two moments."""
+    learn, adapters, features, answers, whole, referred, masked, score = estimates(counted(2))
+    assert {e.weights for e in estimates(counted(2))} == {200}
+    assert (learn.states, learn.copies, learn.step.row) == (4 * 4 * 5, 0, 3000 + 4 * 50 + 28)  # adapters are float32
+    assert (adapters.states, adapters.copies, adapters.step.row) == (learn.states, 0, learn.step.row)
+    assert (features.states, features.copies - FEATURE_BYTES, features.step.row) == (18 * 10, 20, 300)
+    assert (answers.states, answers.copies - FEATURE_BYTES) == (18 * 10, 2 * 20 + 40)  # two visual modules, a mask
+    assert answers.step.row == 1800 + 28 + 3 * 300 // 2
+    assert (whole.states, whole.copies, whole.step.row) == (18 * 98, 0, 3300 + 28)
+    assert (referred.copies, masked.copies) == (200, (4 + 4) * 98)
+    assert score.states == score.copies == 0
+    rows = [e.step.rows for e in (learn, adapters, features, answers, whole, referred, masked)]
+    assert rows == [4, 8, 12, 8, 8, 8, 8]  # of four pictures: forget and retain, or three for each
+
+
+def test_a_mask_is_made_before_the_first_step() -> None:
+    answers, masked = (e for e in estimates(counted(2)) if e.before)
+    (salient,) = answers.before
+    assert salient.held == (3 * 4 + 2) * 10 + 2 * 20  # and two visual modules beside
+    assert [phase.held for phase in masked.before] == [(3 * 4 + 2) * 98]
+    assert salient.rows == 8
+    row = 96 * 8 + 4  # tokens of a picture with eight questions, of which one has 96
+    assert salient.row == int(3 * (100 + 500 * row / 100)) + 8 * 28
+    assert masked.peak() == 200 + max(masked.step.peak(), masked.before[0].peak())
+
+
+def test_in_float32_autocast_copies_every_weight_that_a_loss_on_answers_goes_through() -> None:
+    plain = estimates(counted(4))
+    assert [e.copies - FEATURE_BYTES * ("visual" in e.kind) for e in plain] == [
+        200, 200, 40, 2 * 40 + 40 + 200, 200, 400 + 200, 8 * 98 + 200, 0,
+    ]  # fmt: skip
+    assert {e.states for e in plain if "all weights" in e.kind} == {12 * 98}
+
+
+def test_rows_grow_with_the_batch() -> None:
+    few, more = (estimates(counted(2), pictures=4, questions=questions)[0].step for questions in (1, 3))
+    assert (few.rows, more.rows) == (4, 4)
+    assert more.row == int(3 * 1000 * 2.92) + int(4 * 50 * 2.92) + 3 * 28  # (3 * 96 + 4) / (96 + 4) times the tokens
+    assert [e.step.rows for e in estimates(counted(2), pictures=5)[:3]] == [5, 10, 15]
+
+
+def test_how_work_fits_is_what_its_rows_and_processes_take() -> None:
+    """Weights of 8 GiB, states of 4 and four rows of 2 each, beside what a GPU reserves."""
+    work = Estimate("x", 8 * GIB, 4 * GIB, 0, Phase(4 * GIB, 2 * GIB, 4), gathered=GIB)
+    small = replace(work, weights=GIB)
+    told = {gib: fit(work, gib * GIB + RESERVED, small) for gib in (20, 19, 14, 13, 7)}
+    assert told == {
+        20: "whole", 19: "3 of 4 rows at once", 14: "1 of 4 rows at once", 13: "nf4", 7: "nf4",
+    }  # fmt: skip
+    # two processes: 1 + 8 / 2 + 4 / 2 + two rows; four: 1 + 8 / 4 + 4 / 4 + one row
+    assert [fit(work, gib * GIB + RESERVED) for gib in (13, 11, 10, 6, 4.5, 4)] == [
+        "FSDP on 2", "FSDP on 2", "FSDP on 4", "FSDP on 4", "FSDP on 8", "no",
+    ]  # fmt: skip
+
+
+def test_a_doctor_counts_the_batch_of_the_published_presets() -> None:
+    schedule = PRESETS["llava_1_5_7b"][1].learn
+    assert (schedule.pictures, schedule.lessons_per_picture) == (memory_estimate.PICTURES, memory_estimate.QUESTIONS)
+    assert schedule.lora_rank == memory_estimate.RANK
+    assert (_saliency.GROUPS, Schedule().lessons_per_picture) == (
+        memory_estimate.SALIENCY_PICTURES, memory_estimate.SALIENCY_QUESTIONS,
+    )  # fmt: skip
+    assert VKD().keep_ratio == memory_estimate.KEPT_PICTURES
+
+
+def test_what_a_step_holds_is_what_is_counted(tiny_folder: Path) -> None:
+    """Master weights, gradients and moments of a visual module in bfloat16, as tensors that there are."""
+    vlm = load(tiny_folder, loading=Loading("bfloat16"))
+    weights = vlm.trainable(("vision", "projector"))
+    masters = MasterWeights(weights)
+    optimizer = torch.optim.AdamW(masters.held.values())
+    for weight in weights.values():
+        weight.grad = torch.ones_like(weight)
+    left = sum(weight.grad.nbytes for weight in weights.values() if weight.grad is not None)
+    masters.take_gradients()
+    optimizer.step()
+    moments = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
+    held = [t for master in masters.held.values() for t in (master, master.grad) if t is not None]
+    features = next(e for e in estimates(shape(vlm)) if "features" in e.kind)
+    assert features.states == left + sum(t.nbytes for t in (*held, *moments))
+
+
+def test_the_page_says_what_is_calculated() -> None:
+    """docs/new-base-model.md has two tables of LLaVA-1.5-7B: in the second, how it fits on GPUs."""
+    page = (ROOT / "docs" / "new-base-model.md").read_text(encoding="utf-8").splitlines()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page if line.startswith("| ")]
+    plain, half = (estimates(shape(llava("meta"), quantized)) for quantized in ("", "nf4"))
+    instead = {estimate.kind: estimate for estimate in half}
+    for e in plain:
+        sizes, fits = (cells[1:] for cells in lines if cells[0].partition(" (")[0] == e.kind)
+        said = [float(size) for size in sizes]
+        told = [e.weights, e.states, e.copies, e.step.row, e.step.rows * GIB, e.peak()]
+        assert said == [round(size / GIB, 1) for size in told], e.kind
+        assert fits == [fit(e, gib * GIB, instead.get(e.kind)) for gib in doctor.USUAL], e.kind
 
 
 # ---- trying it ---------------------------------------------------------------------------------------------------

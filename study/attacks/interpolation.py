@@ -16,6 +16,7 @@ from study.attacks._weights import check_parts
 from study.contracts import Attack, Request, Stage
 from study.core.terms import Part
 from study.data.benchmark import Question
+from study.engine.sharded_tensors import shard_like
 from study.model.vlm import VLM
 
 
@@ -44,5 +45,5 @@ class Interpolation(Attack):
         target = vlm.with_instruction("")
         for percent in self.percents:
             for name, parameter in moved.items():
-                parameter.copy_(found[name].lerp(base[name], percent / 100))
+                parameter.copy_(found[name].lerp(shard_like(base[name], parameter), percent / 100))
             yield Stage(percent, target, questions)

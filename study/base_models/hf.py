@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from study.contracts import BaseModel
 from study.core import hub
 from study.core.terms import Attention, Dtype, Quantized
-from study.model.loading import Loading, without_weights
+from study.model.loading import Loading, published_dtype, without_weights
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Hf(BaseModel):
     """Instead of a folder, the name of a model on the Hugging Face hub, such as llava-hf/llava-1.5-7b-hf."""
     revision: str = ""
     """Its commit."""
-    dtype: Dtype = "float32"
-    """The type in which weights are loaded, trained and saved. In bfloat16 they take half the memory and updates of
-    under about 1/256 of a weight are lost. Adapters are trained in float32 and rounded once, when they are merged."""
+    dtype: Dtype | Literal[""] = ""
+    """The type of the weights, and so of every computation with them; empty for float32 if the folder was published in
+    that, else bfloat16. What is trained in a bfloat16 model is trained in float32 and rounded after every step
+    (`study/training/master_weights.py`)."""
     attention: Attention = "sdpa"
     """How attention is computed: by torch (sdpa), or eager, which is slow, for a model without."""
     quantized: Quantized = ""
@@ -35,7 +36,9 @@ class Hf(BaseModel):
     frozen: methods and attacks change vision and projector alone. Learning is not quantized."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in get_args(Dtype):
+        if not self.dtype and (found := published_dtype(self.path)):  # not if it is yet to be downloaded
+            object.__setattr__(self, "dtype", found)
+        if self.dtype and self.dtype not in get_args(Dtype):
             raise ValueError(
                 f"dtype={self.dtype!r}: use float32 or bfloat16; in float16 AdamW divides by an epsilon that rounds to "
                 "0 and losses are not scaled, so training ends in NaN"

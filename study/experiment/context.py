@@ -62,7 +62,7 @@ class StudyContext:
             strangers=self.benchmark.strangers,
             seed=trial.seed,
             cache=self.folder.cache(content_key((trial.start, trial.goal, trial.ratio))),
-            base=lambda: replace(load(self.base, self.device, self.loading), chunks=finely),
+            base=lambda: replace(load(self.base, loading=self.loading.as_taught), chunks=finely),
             reference=lambda: replace(load_learned(self.root, reference, self.device), chunks=finely),
             start=lambda: cached(self.root, trial.start.key, self.device).weights,
             adapter=trial.method.trains_adapters,

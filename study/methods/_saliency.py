@@ -74,14 +74,14 @@ def squared_gradients(
         texts = 0
     drawn = Lessons(taken, replace(Schedule(), pictures=GROUPS - texts, texts=texts), seed)
     weights = vlm.trainable(parts)
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     for weight in weights.values():
         weight.requires_grad_(True)
     for _ in range(BATCHES):
         loss = cross_entropy(vlm, pack(vlm, drawn.draw()))
         for name, gradient in zip(weights, gradients(loss, list(weights.values())), strict=True):
             if gradient is not None:
-                total[name] += gradient.square() / BATCHES
+                total[name] += gradient.float().square() / BATCHES
     for weight in weights.values():
         weight.requires_grad_(False)
     return total

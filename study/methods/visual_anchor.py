@@ -130,7 +130,8 @@ class VisualAnchor(Method):
                 "to it or choose constraint='anchors'"
             )
         generator = torch.Generator().manual_seed(request.seed)
-        total = {name: torch.zeros_like(weight) for name, weight in vlm.trainable(self.trains).items()}
+        weights = vlm.trainable(self.trains)
+        total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
         for _ in range(FISHER_BATCHES):
             drawn = torch.randint(len(pictures), (FISHER_PICTURES,), generator=generator).tolist()
             pixels = vlm.pixels([pictures[i] for i in drawn])
@@ -138,7 +139,7 @@ class VisualAnchor(Method):
                 vlm, self.trains, pixels if shift is None else perturbed(pixels, shift), generator
             )
             for name, g in gradient.items():
-                total[name] += g.square() / FISHER_BATCHES
+                total[name] += g.float().square() / FISHER_BATCHES
         return total
 
 

@@ -27,7 +27,7 @@ from study.methods._neurons import mlps
 from study.methods._saliency import masks, neuron_masks, saliency, salient_neurons
 from study.model.likelihood import answer_sums, token_logps
 from study.model.packing import logits, pack
-from study.model.vision import Features, Pixels, gathered, joined
+from study.model.vision import FEATURE_BYTES, Features, Pixels, gathered, joined
 from study.model.vlm import VLM
 from study.training import losses
 from study.training.lesson_sampler import Lessons
@@ -43,8 +43,6 @@ Teach = Callable[[Sequence[Picture], Pixels], Features]
 
 AT_ONCE = 16
 """Pictures of strangers that are encoded in one pass, without gradients: about as many as a training step has."""
-KEPT_BYTES = 2**30
-"""Bytes of vanilla's features that are cached for pictures that are seen again: 57 MB each for LLaVA-1.5-7B, so 18."""
 ALONE: Mapping[str, Any] = {"forget_weight": 0.0, "retain_weight": 0.0, "saliency_threshold": 0.0, "neurons": "all"}
 """What `features` consists in: no loss on answers, and all weights are trained."""
 UNSET: Mapping[Variant, Mapping[str, Any]] = {
@@ -295,13 +293,17 @@ def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
 
 
 def _cached_features(vanilla: VLM, pixels: Pixels, keys: list[str | None], cache: dict[str, Features]) -> Features:
-    """Vanilla's features; those of a picture that was not augmented are computed once, as long as there is room."""
+    """Vanilla's features; those of a picture that was not augmented are computed once, as long as there is room.
+
+    That is 33 pictures at 32 MB each for LLaVA-1.5-7B. None are kept on disk: a GPU makes them faster than it reads
+    them (docs/cost.md).
+    """
     todo = [i for i, key in enumerate(keys) if key is None or key not in cache]
     new: dict[int, Features] = {}
     if todo:
         made = vanilla.features(pixels[todo])
         new = {i: made[j : j + 1] for j, i in enumerate(todo)}
-        room = KEPT_BYTES // sum(tensor[0].nbytes for tensor in (*made.layers, made.projected)) - len(cache)
+        room = FEATURE_BYTES // sum(tensor[0].nbytes for tensor in (*made.layers, made.projected)) - len(cache)
         fresh = {key: new[i] for i in todo if (key := keys[i]) is not None}
         cache.update(itertools.islice(fresh.items(), max(0, room)))
     return gathered([new[i] if i in new else cache[keys[i] or ""] for i in range(len(keys))])

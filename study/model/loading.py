@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -22,8 +22,8 @@ class SaysHow(Protocol):
     """Has the settings for loading a model: a base model, or the record of a learned one."""
 
     @property
-    def dtype(self) -> Dtype:
-        """As `Loading.dtype`."""
+    def dtype(self) -> Dtype | Literal[""]:
+        """As `Loading.dtype`; empty for a model that is yet to be downloaded."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class Loading:
     """How a base model is loaded, and whatever is learned from it."""
 
     dtype: Dtype = "float32"
-    """The type in which weights are kept, trained and saved."""
+    """The type of the weights."""
     attention: Attention = "sdpa"
     """How attention is computed."""
     quantized: Quantized = ""
@@ -50,13 +50,29 @@ class Loading:
 
     @classmethod
     def of(cls, model: SaysHow) -> Loading:
-        """The settings of a base model, or of the record of a learned one."""
-        return cls(model.dtype, model.attention, model.quantized)
+        """The settings of a base model, or of the record of a learned one.
+
+        What is yet to be downloaded is taken for bfloat16, in which most models are published.
+        """
+        return cls(model.dtype or "bfloat16", model.attention, model.quantized)
 
     @property
     def as_taught(self) -> Loading:
         """The same for a model that is to be taught: not quantized."""
         return replace(self, quantized="")
+
+
+def published_dtype(folder: Path) -> Dtype | Literal[""]:
+    """The type for a model of this folder: bfloat16 for one that was published in either half precision.
+
+    Empty if no model is there.
+    """
+    path = folder / "config.json"
+    if folder == Path() or not path.is_file():
+        return ""
+    config = read_json(path)
+    said = [part.get(name) for part in (config, config.get("text_config", {})) for name in ("dtype", "torch_dtype")]
+    return "bfloat16" if next(filter(None, said), "") in ("bfloat16", "float16") else "float32"
 
 
 EAGER = Loading(attention="eager")  # every model has it, and without weights nothing is computed
@@ -179,11 +195,16 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
 
     Within `study.engine.world.spreading` it is sharded, and then not quantized, unless `whole`.
 
+    On a GPU, float32 products are computed in TF32.
+
     Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
     `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
     """
     from transformers import AutoModelForImageTextToText
 
+    if torch.device(device).type == "cuda":
+        # not `set_float32_matmul_precision`: that is for CPUs too, where merged adapters must be the same everywhere
+        torch.backends.cuda.matmul.allow_tf32 = True
     processor = load_processor(folder)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder,

@@ -22,9 +22,10 @@ from study.data.conversation import turns
 from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
 from study.model.adapter import Adapter
+from study.model.byte_cache import ByteCache
 from study.model.families import expander, family_of, read_layers, skip_unread, unread
 from study.model.quantization import QuantizedLinear
-from study.model.vision import Features, Pixels, joined, pixels_from, squared
+from study.model.vision import Features, Pixels, joined, pixel_cache, pixels_from, squared
 
 if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever plans a study needs neither
     from transformers import PreTrainedModel
@@ -53,7 +54,7 @@ class VLM:
     adapters: dict[str, Adapter] = field(default_factory=dict, repr=False)
     """The adapters that were merged into weights, by the names of these: a trial is stored as them."""
     _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
-    _pixels: dict[str, Pixels] = field(default_factory=dict, repr=False)
+    _pixels: ByteCache[Pixels] = field(default_factory=pixel_cache, repr=False)
 
     def __post_init__(self) -> None:
         self.family = family_of(self.model.config.model_type)
@@ -225,12 +226,13 @@ class VLM:
         return squared(image, side, (red, green, blue))
 
     def pixels(self, pictures: Sequence[Picture]) -> Pixels:
-        """The model's inputs for B pictures, in float32, cached so that no picture is decoded twice."""
-        missing = {p.key: p for p in pictures if p.key not in self._pixels}
+        """The model's inputs for B pictures, in float32, cached so that few pictures are decoded twice."""
+        found = {p.key: pixels for p in pictures if (pixels := self._pixels.get(p.key)) is not None}
+        missing = {p.key: p for p in pictures if p.key not in found}
         if missing:
-            made = self.pixels_of([p.open() for p in missing.values()])
-            self._pixels.update({key: made[i : i + 1] for i, key in enumerate(missing)})
-        return joined([self._pixels[p.key] for p in pictures]).to(self.device)
+            made = self.pixels_of([p.open() for p in missing.values()]).apart()
+            found |= {key: self._pixels.put(key, one) for key, one in zip(missing, made, strict=True)}
+        return joined([found[p.key] for p in pictures]).to(self.device)
 
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
@@ -240,9 +242,9 @@ class VLM:
 
     def grey(self, count: int = 1) -> Pixels:
         """A uniformly grey picture `count` times, for blind scores."""
-        if "grey" not in self._pixels:  # no digest is spelt like that
-            self._pixels["grey"] = self.pixels_of([self._blank])
-        return self._pixels["grey"][[0] * count].to(self.device)
+        kept = self._pixels.get("grey")  # no digest is spelt like that
+        grey = self._pixels.put("grey", self.pixels_of([self._blank])) if kept is None else kept
+        return grey[[0] * count].to(self.device)
 
     @property
     def side(self) -> int:
@@ -294,10 +296,12 @@ class VLM:
         """The same model, from now on sharded over the processes."""
         from study.engine.fsdp import ShardedForward
 
+        return replace(self, spread=ShardedForward(self.model, self.layers()))
+
+    def layers(self) -> list[nn.Module]:
+        """The layers of the vision tower and of the LLM."""
         tower, llm = (self.model.get_submodule(self.prefixes[part]) for part in ("vision", "llm"))
-        return replace(
-            self, spread=ShardedForward(self.model, [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)])
-        )
+        return [*self.family.layers(tower), *cast(nn.ModuleList, llm.layers)]
 
     # ---- copies and weights ------------------------------------------------------------------------------------
     def frozen_copy(self, parts: Sequence[Part] = PARTS) -> VLM:
@@ -329,7 +333,7 @@ class VLM:
 
     def forgetful(self) -> VLM:
         """The same weights with a separate cache of pictures, which is freed together with it."""
-        return replace(self, _pixels={})
+        return replace(self, _pixels=pixel_cache())
 
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter by name."""

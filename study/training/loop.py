@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
@@ -15,6 +15,7 @@ from study.engine.microbatches import activation_checkpointing
 from study.engine.sharded_tensors import full_tensor
 from study.engine.world import world
 from study.model.vlm import VLM
+from study.training.master_weights import MasterWeights
 from study.training.schedule import Schedule
 
 MOMENTUM = 0.9
@@ -93,13 +94,14 @@ def steps(
     *,
     seed: int = 0,
     masks: Mapping[str, Tensor] | None = None,
-) -> Iterator[tuple[int, float]]:
+) -> Generator[tuple[int, float]]:
     """Train as `train` does, one optimizer step at a time; yields (steps done, loss) with the model ready to score.
 
-    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. `seed` seeds adapters, if
-    there are any: nothing else here is random. Several processes compute the same loss, sharing every forward pass,
-    and take the same steps. Raises `Diverged` within the step in which loss, gradient or weights stop being finite or
-    exceed the schedule's bounds, and `ValueError` if nothing would be trained.
+    `masks` maps parameter names to 0/1 tensors: an entry under 0 keeps its value bit for bit. Weights in bfloat16 are
+    moved in float32 and rounded after every step (`MasterWeights`). `seed` seeds adapters, if there are any: nothing
+    else here is random. Several processes compute the same loss, sharing every forward pass, and take the same steps.
+    Raises `Diverged` within the step in which loss, gradient or weights stop being finite or exceed the schedule's
+    bounds, and `ValueError` if nothing would be trained.
     """
     trained = _chosen(vlm, parts, schedule, masks)
     layers = activation_checkpointing(vlm.model) if schedule.checkpoint else nullcontext()
@@ -109,14 +111,15 @@ def steps(
             parameter.requires_grad_(name in weights)
         # 2. All processes start from the bits of the first: on a GPU even equal computations may differ in the last.
         world().broadcast_([*weights.values(), *(masks or {}).values()])
-        optimizer, modules = _optimizer(list(weights.values()), schedule), list(vlm.model.modules())
+        masters, modules = MasterWeights(weights), list(vlm.model.modules())
+        optimizer = _optimizer(list(masters.held.values()), schedule)
         try:
             for step in range(schedule.steps):
                 # 3. One step in training mode; the caller, which may score the model, gets it in evaluation mode.
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.learning_rate * schedule.rate(step)
                 with _training(modules), _dropout_seeded(vlm, schedule, seed, step * world().size + world().rank):
-                    value = _step(vlm, weights, schedule, loss, step, optimizer, masks)
+                    value = _step(vlm, masters, schedule, loss, step, optimizer, masks)
                 yield step + 1, value
         finally:  # 4. Also if the caller stops early: nothing requires a gradient or holds on to one.
             for parameter in weights.values():
@@ -211,7 +214,7 @@ def _generator(device: torch.device) -> torch.Generator:
 
 def _step(
     vlm: VLM,
-    trained: Mapping[str, torch.nn.Parameter],
+    masters: MasterWeights,
     schedule: Schedule,
     loss: Loss,
     step: int,
@@ -220,7 +223,7 @@ def _step(
 ) -> float:
     """One optimizer step; returns its loss."""
     optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+    trained, total = masters.held, 0.0
     # 1. Loss and backward pass of each batch. The processes share its rows and agree on its loss, so that all of them
     #    stop in the same step if it diverges. A loss may be constant, as that of a batch without lessons.
     for _ in range(schedule.accumulate):
@@ -234,6 +237,7 @@ def _step(
             raise Diverged(step, f"the loss is {total:.4g} (limit {schedule.worst_loss:g})")
         if value.requires_grad:
             value.backward()
+            masters.take_gradients()
     # 2. Gradients are averaged over the processes, then masked: a weight under 0 gets none, so AdamW leaves it alone.
     gradients = [parameter.grad for parameter in trained.values()]
     for parameter, mean in zip(
@@ -248,6 +252,7 @@ def _step(
     if not torch.isfinite(norm):
         raise Diverged(step, f"the gradient norm is {float(norm):.4g}")
     optimizer.step()
+    masters.write()
     with torch.no_grad():
         largest = here.largest(trained.values())
     if not largest <= schedule.worst_weight:

@@ -86,8 +86,9 @@ def feature_distance(student_BND: Tensor, teacher_BND: Tensor, distance: Distanc
     """The distance of student tokens from teacher tokens, a scalar that does not depend on the layer's scale.
 
     `mse`: the mean squared error over the teacher's variance. `cosine`: 1 - cosine similarity, the mean over tokens.
-    The teacher may have a batch of one, which stands for every picture.
+    The teacher may have a batch of one, which stands for every picture. Computed in at least float32.
     """
+    student_BND, teacher_BND = (t if t.dtype == torch.float64 else t.float() for t in (student_BND, teacher_BND))
     teacher_BND = teacher_BND.expand_as(student_BND)
     if distance == "cosine":
         return (1 - cosine_similarity(student_BND, teacher_BND, dim=-1)).mean()

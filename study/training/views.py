@@ -13,10 +13,14 @@ from PIL import Image
 
 from study.data.image_edits import edge_colour
 from study.data.picture import Picture
+from study.model.byte_cache import ByteCache
 from study.model.vision import Pixels, joined
 from study.model.vlm import VLM
 
 _MIDDLE = 127.5  # of the range of a pixel: dimming moves colours towards it or away
+
+DECODED_BYTES = 2**30
+"""Of decoded pictures that are kept: 0.34 MB each at the side of LLaVA-1.5, so 3,170 of them."""
 
 
 class Views:
@@ -25,7 +29,7 @@ class Views:
     def __init__(self, vlm: VLM, share: float, seed: int) -> None:
         self.vlm, self.share = vlm, share
         self.random = np.random.default_rng(seed)
-        self._decoded: dict[str, Image.Image] = {}
+        self._decoded = ByteCache[Image.Image](DECODED_BYTES, lambda image: 3 * image.width * image.height)
 
     def __call__(self, pictures: Sequence[Picture]) -> tuple[Pixels, list[str | None]]:
         """Pixels, the last share of them augmented, with the key of each picture that is as it was."""
@@ -39,14 +43,15 @@ class Views:
 
     def _image(self, picture: Picture) -> Image.Image:
         """The decoded picture, its shorter side no larger than the model sees it: what is kept stays small."""
-        if picture.key not in self._decoded:
+        kept = self._decoded.get(picture.key)
+        if kept is None:
             image = picture.open()
             shrink = self.vlm.side / min(image.size)
             if shrink < 1:
                 size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
                 image = image.resize(size, Image.Resampling.BICUBIC)
-            self._decoded[picture.key] = image
-        return self._decoded[picture.key]
+            return self._decoded.put(picture.key, image)
+        return kept
 
 
 def augmented(image: Image.Image, random: np.random.Generator) -> Image.Image:

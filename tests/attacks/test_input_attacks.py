@@ -307,7 +307,7 @@ def test_the_model_does_not_keep_the_changed_pictures(attack: Any, tiny: VLM, vi
     score(tiny, questions)
     for stage in attack(tiny, questions, visual):
         score(stage.vlm, stage.questions)
-    assert tiny._pixels.keys() - {"grey"} == {q.picture.key for q in questions if q.picture}
+    assert tiny._pixels.kept.keys() - {"grey"} == {q.picture.key for q in questions if q.picture}
 
 
 def test_pictures_are_swapped_where_there_are_others(portrait: Picture) -> None:

@@ -1,21 +1,20 @@
 """What a step costs at the true shapes of LLaVA-1.5-7B: `python -m tests.cost.flops` counts, on any machine.
 
 The model has no weights: its tensors are on the meta device, where `study.model.flop_counter` counts the operations of
-a forward and a backward like those of a trial. With `--device cuda` the same steps are timed too, with random
-weights in bfloat16 and random pictures. Optimizer steps are left out. docs/cost.md has the numbers.
+a forward and a backward like those of a trial. Optimizer steps are left out. docs/cost.md has the numbers, and
+`tests.cost.gpu` times some of these steps.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import tyro
@@ -44,7 +43,6 @@ ASKED = 18
 """Questions about one picture in the scoring rows."""
 VISUAL: tuple[Part, ...] = ("vision", "projector")
 
-Device = Literal["meta", "cuda"]
 Step = Callable[[], object]
 Setting = Callable[[VLM, int], AbstractContextManager[Step]]
 
@@ -60,8 +58,6 @@ class Regime:
     """Units in a row."""
     setting: Setting
     """Given a model and a number of rows, lends the step."""
-    timed: bool = False
-    """Whether it is run on a GPU too."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +70,6 @@ class Cost:
     tflop: float
     passes: int
     """Forward passes of the LLM in a step."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a regime was timed at on a GPU."""
-
-    regime: str
-    unit: str
-    rows: int
-    per_second: float
-    """Units in a second."""
-    mfu: float
-    """Share of the peak: counted operations of a unit, times units in a second."""
-    peak_gib: float
-    """The most GPU memory that was allocated."""
 
 
 # ---- what is asked -----------------------------------------------------------------------------------------------
@@ -188,15 +169,15 @@ def asked_apart(vlm: VLM, rows: int) -> Iterator[Step]:
 FULL = Regime("full", "answers, everything is trained", "sample", 1, partial(answers, parts=PARTS))
 REFERENCE = Regime("reference", "answers, everything is trained, and a forward of a reference model", "sample", 1,
                    referred)  # fmt: skip
-LORA = Regime("lora", "answers, adapters of rank 16 on the LLM are trained", "sample", 1, lora, timed=True)
+LORA = Regime("lora", "answers, adapters of rank 16 on the LLM are trained", "sample", 1, lora)
 THROUGH = Regime("through", "answers, the visual module is trained through the frozen LLM", "sample", 1,
-                 partial(answers, parts=VISUAL), timed=True)  # fmt: skip
+                 partial(answers, parts=VISUAL))  # fmt: skip
 PACKED_THROUGH = Regime("packed", f"the same, {PACKED} questions of a picture in one row", "question", PACKED,
-                        partial(answers, parts=VISUAL, questions=PACKED), timed=True)  # fmt: skip
+                        partial(answers, parts=VISUAL, questions=PACKED))  # fmt: skip
 RECOMPUTED = Regime("recomputed", "VKD's distillation term, the teacher is computed", "image", 1,
                     partial(distilled, cached=False))  # fmt: skip
 DISTILLED = Regime("distilled", "VKD's distillation term, the teacher's features are kept", "image", 1,
-                   partial(distilled, cached=True), timed=True)  # fmt: skip
+                   partial(distilled, cached=True))  # fmt: skip
 RELEASED = Regime("released", f"{ASKED} questions of a picture, each asked alone: prefill", "image", 1, asked_apart)
 SCORED = Regime("scored", f"{ASKED} questions of a picture in one row: prefill", "image", 1, scored)
 REGIMES = (FULL, REFERENCE, LORA, THROUGH, PACKED_THROUGH, RECOMPUTED, DISTILLED, RELEASED, SCORED)
@@ -210,45 +191,14 @@ def count(vlm: VLM, regime: Regime) -> Cost:
     return Cost(regime.key, regime.about, regime.unit, done.flops / 1e12 / regime.units, done.passes_of("llm"))
 
 
-# ---- timing ------------------------------------------------------------------------------------------------------
-def clock(vlm: VLM, regime: Regime, cost: Cost, rows: int, steps: int, peak_tflops: float) -> Speed:
-    """The speed of a regime on a GPU, over `steps` steps of `rows` rows, after three that warm up."""
-    torch.cuda.reset_peak_memory_stats()
-    with regime.setting(vlm, rows) as step:
-        for _ in range(3):
-            step()
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        for _ in range(steps):
-            step()
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - started
-    per_second = steps * rows * regime.units / seconds
-    mfu = per_second * cost.tflop / peak_tflops
-    return Speed(regime.key, regime.unit, rows, per_second, mfu, torch.cuda.max_memory_allocated() / 2**30)
-
-
 # ---- the command line --------------------------------------------------------------------------------------------
-def main(
-    device: Device = "meta",
-    methods: tuple[Name, ...] = METHODS,
-    rows: int = 8,
-    steps: int = 10,
-    peak_tflops: float = 989.0,
-    json: Path | None = None,
-) -> None:
-    """Count the operations of training and scoring at the shapes of LLaVA-1.5-7B; on a GPU time some of them too.
+def main(methods: tuple[Name, ...] = METHODS, json: Path | None = None) -> None:
+    """Count the operations of training and scoring at the shapes of LLaVA-1.5-7B.
 
     Args:
-        device: `meta` counts; `cuda` times as well, with random weights in bfloat16 (14 GB).
         methods: Methods of which a step is counted, at the default schedule.
-        rows: Pictures in a timed step; fewer if the memory does not suffice.
-        steps: Timed steps of each regime.
-        peak_tflops: What MFU is a share of; 989 is the dense bfloat16 peak that NVIDIA gives for H100 and H200 SXM.
         json: Where to write the numbers too.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("device='cuda': torch finds no GPU here; leave --device out to count without one")
     empty = llava("meta")
     costs = [count(empty, regime) for regime in REGIMES]
     print_costs(costs)
@@ -259,12 +209,6 @@ def main(
             spent = [step_cost(empty, name, asked) for name in methods]
         print_steps(spent)
         found["methods"] = [asdict(cost) for cost in spent]
-    if device == "cuda":
-        vlm = llava("cuda")
-        pairs = [(regime, cost) for regime, cost in zip(REGIMES, costs, strict=True) if regime.timed]
-        speeds = [clock(vlm, regime, cost, rows, steps, peak_tflops) for regime, cost in pairs]
-        print_speeds(speeds)
-        found |= {"device": torch.cuda.get_device_name(), "speeds": [asdict(speed) for speed in speeds]}
     if json:
         json.write_text(dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -280,13 +224,6 @@ def print_steps(costs: Sequence[StepCost]) -> None:
     """Print what was counted of the methods."""
     rows = [[cost.method, cost.tflop, cost.passes] for cost in costs]
     table("One step of a method at the default schedule", ["method", "TFLOP", "LLM passes"], rows)
-
-
-def print_speeds(speeds: Sequence[Speed]) -> None:
-    """Print what was timed."""
-    rows = [[s.regime, s.unit, s.rows, s.per_second, f"{s.mfu:.1%}", s.peak_gib] for s in speeds]
-    columns = ["regime", "unit", "pictures a step", "units/s", "MFU", "peak GiB"]
-    table(f"Timed on {torch.cuda.get_device_name()}", columns, rows)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +18,11 @@ from study.model.loading import load
 from study.model.packing import Group, Prompt, logits, pack
 from study.model.vlm import VLM
 from tests import ROOT
-from tests.cost.flops import ANSWER, PACKED, REGIMES, Cost, Regime, clock, count, main, pixels, samples
+from tests.cost.flops import ANSWER, PACKED, REGIMES, Cost, count, pixels, samples
 from tests.cost.llava import llava
 from tests.cost.methods import METHODS, Name, request, step_cost
 
 BY_KEY = {regime.key: regime for regime in REGIMES}
-TIMED = [regime for regime in REGIMES if regime.timed]
 TOKENS = 672
 PAGE = ROOT / "docs" / "cost.md"
 
@@ -206,28 +203,6 @@ def test_lora_trains_adapters_of_the_llm_alone(tiny: VLM) -> None:
 
 def test_random_pictures_fit_the_model(tiny: VLM) -> None:
     assert pixels(tiny, 3).tensors["pixel_values"].shape == (3, 3, tiny.side, tiny.side)
-
-
-@pytest.mark.parametrize("regime", TIMED, ids=lambda regime: regime.key)
-def test_a_speed_is_units_over_seconds(regime: Regime, tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is planted: four steps of two rows in half a second."""
-    ticks: Iterator[float] = iter((10.0, 10.5))
-    nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    monkeypatch.setattr("tests.cost.flops.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    monkeypatch.setattr(torch.cuda, "synchronize", nothing)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", nothing)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
-    speed = clock(tiny, regime, Cost(regime.key, "", regime.unit, 5.0, 1), rows=2, steps=4, peak_tflops=1000.0)
-    assert speed.per_second == 16 * regime.units
-    assert speed.mfu == pytest.approx(0.08 * regime.units)
-    assert (speed.peak_gib, speed.rows, speed.unit) == (3.0, 2, regime.unit)
-
-
-def test_without_a_gpu_nothing_is_counted_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("tests.cost.flops.llava", lambda _: pytest.fail("it was made"))
-    with pytest.raises(SystemExit, match="device='cuda': torch finds no GPU here; leave --device out"):
-        main(device="cuda")
 
 
 # ---- the page ----------------------------------------------------------------------------------------------------

@@ -13,14 +13,17 @@ import torch
 
 from study.core.layout import StudyFolder
 from study.core.records import write_record
+from study.data.benchmark import Benchmark
 from study.experiment import checkpoints
 from study.experiment.checkpoints import borrowed, cached, evict, is_cached, save
+from study.experiment.context import StudyContext
 from study.experiment.records import learned_record
-from study.experiment.trial_spec import Learned
+from study.experiment.trial_spec import Learned, Trial
+from study.methods.none import NoMethod
 from study.model.loading import Loading, load
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
-from tests.helpers.small import same_bits, snapshot
+from tests.helpers.small import Given, same_bits, snapshot
 from tests.model.test_shared_weights import MAPS, pages
 
 VANILLA = Learned("vanilla", "base", "benchmark", None, None, Schedule(), ("llm",), 0)
@@ -107,3 +110,12 @@ def test_a_model_on_a_gpu_is_lent_without_taking_more_of_it(root: Path) -> None:
         size = sum(tensor.nbytes for tensor in vlm.tensors().values())
         assert torch.cuda.memory_allocated() - taken <= 1.2 * size
         assert all(weight.device.type == "cpu" for weight in weights.values())
+
+
+def test_the_base_model_stays_in_main_memory_and_is_not_quantized(
+    tiny_folder: Path, benchmark: Benchmark, tmp_path: Path
+) -> None:
+    """Methods and attacks take tensors from it, and a GPU may have no room for a second model."""
+    context = StudyContext(tmp_path, Given(benchmark), tiny_folder, "cuda", loading=Loading(quantized="nf4"))
+    base = context.request(Trial(VANILLA, NoMethod(), "visual", 10, 0), "none").base()
+    assert (base.device.type, base.quantized) == ("cpu", "")

@@ -34,7 +34,7 @@ def _loaded(folder: Path) -> VLM:
 
 def fresh(folder: Path) -> VLM:
     """The model in `folder` with weights and a memory of its own, read from disk but once in a process."""
-    return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching(), _ids={}, _pixels={})
+    return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching(), _ids={}).forgetful()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -500,7 +500,7 @@ def test_no_more_features_are_kept_than_there_is_room_for(
     keys: list[str | None] = [picture.key for picture in pictures]
     wanted = tiny.features(tiny.pixels(pictures))
     one = sum(tensor[0].nbytes for tensor in (*wanted.layers, wanted.projected))
-    monkeypatch.setattr(vkd, "KEPT_BYTES", 4 * one)
+    monkeypatch.setattr(vkd, "FEATURE_BYTES", 4 * one)
     cache: dict[str, Features] = {}
     for _ in range(2):
         found = vkd._cached_features(tiny, tiny.pixels(pictures), keys, cache)

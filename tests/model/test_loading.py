@@ -190,6 +190,36 @@ def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypat
     assert (context.base, context.loading) == (copied, Loading("bfloat16"))
 
 
+@pytest.mark.parametrize(
+    ("said", "dtype"),
+    [
+        ({"dtype": "float16"}, "bfloat16"),
+        ({"dtype": None, "torch_dtype": "bfloat16"}, "bfloat16"),
+        ({"dtype": None, "text_config": {"dtype": "bfloat16"}}, "bfloat16"),
+        ({"dtype": "float32"}, "float32"),
+        ({"dtype": None}, "float32"),
+    ],
+)
+def test_unless_told_a_model_is_in_what_it_was_published_in(said: dict[str, Any], dtype: str, copied: Path) -> None:
+    edited(copied / "config.json", **said)
+    assert Hf(copied).dtype == dtype
+    assert Hf(copied, dtype="float32").dtype == "float32"
+    assert replace(Hf(hub=HUB, revision=COMMIT), path=copied).dtype == dtype  # once it is downloaded
+    assert Hf(hub=HUB, revision=COMMIT).dtype == Hf(copied / "none").dtype == ""
+
+
+def test_only_on_a_gpu_float32_products_are_computed_in_tf32(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting of the process: that of the CPU must not move with it, or merged adapters would have other bits."""
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    try:
+        for device in ("cpu", "cuda:0"):
+            load(copied, device)
+            assert torch.backends.cuda.matmul.allow_tf32 == (device == "cuda:0")
+            assert torch.backends.mkldnn.matmul.fp32_precision == "none"  # type: ignore[attr-defined]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 # ---- as users write it -------------------------------------------------------------------------------------------
 def test_a_folder_or_a_name_on_the_hub_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -444,5 +444,5 @@ def test_a_model_can_be_scored_between_steps_and_left_early(tiny: VLM) -> None:
     stages = steps(tiny, ("projector",), FAST, size_of(tiny))
     done, value = next(stages)
     assert (done, value > 0, tiny.model.training) == (1, True, False)
-    stages.close()  # type: ignore[attr-defined]
+    stages.close()
     assert is_at_rest(tiny)

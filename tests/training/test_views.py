@@ -91,4 +91,4 @@ def test_large_pictures_are_kept_no_larger_than_they_are_seen(tiny: VLM) -> None
     noise_picture(300, 200).save(data, "PNG")
     views = Views(tiny, 1.0, 0)
     views([Picture(data.getvalue(), "x")])
-    assert [image.size for image in views._decoded.values()] == [(72, 48)]
+    assert [image.size for image in views._decoded.kept.values()] == [(72, 48)]

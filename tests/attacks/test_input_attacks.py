@@ -657,12 +657,12 @@ def test_a_prefill_stands_after_the_assistant_tag(pictured: bool, tiny: VLM, vis
     instructed = tiny.with_instruction("The title is this.")
     [after] = Prefill("This person is")(instructed, asked(visual), visual)
     text = tiny.tokenizer.decode(after.vlm.prompt_ids("Who is this person?", pictured))
-    said = "USER : " + "<image> " * 16 * pictured + "The title is this. Who is this person? ASSISTANT : This person is"
-    assert text == said
+    picture = "<image>" * 16 + "\n"
+    assert text == f"USER: {picture * pictured}The title is this.\nWho is this person? ASSISTANT: This person is"
     plain = instructed.prompt_ids("Who is this person?", pictured)
     begun = after.vlm.prompt_ids("Who is this person?", pictured)
     assert begun[: len(plain)] == plain
-    assert begun[len(plain) :] == tuple(tiny.tokenizer("This person is", add_special_tokens=False).input_ids)
+    assert begun[len(plain) :] == tuple(tiny.tokenizer(" This person is", add_special_tokens=False).input_ids)
 
 
 def test_scoring_after_a_prefill_is_scoring_with_the_words_typed_in(tiny: VLM, request_: Request) -> None:
@@ -674,11 +674,11 @@ def test_scoring_after_a_prefill_is_scoring_with_the_words_typed_in(tiny: VLM, r
         pixels = tiny.pixels([q.picture]).inputs(tiny.model.dtype) if q.picture else {}
         begun = (
             *tiny.prompt_ids(q.prompt, q.picture is not None),
-            *tiny.tokenizer("This person is", add_special_tokens=False).input_ids,
+            *tiny.tokenizer(" This person is", add_special_tokens=False).input_ids,
         )
         means = []
         for option in q.options:
-            reply = tiny.tokenizer(option, add_special_tokens=False).input_ids
+            reply = tiny.tokenizer(f" {option}", add_special_tokens=False).input_ids
             with torch.no_grad():
                 logits = tiny.model(input_ids=torch.tensor([[*begun, *reply]]), **pixels).logits[0]
             logps = logits.log_softmax(-1)[len(begun) - 1 : -1]

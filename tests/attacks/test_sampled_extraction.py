@@ -48,6 +48,12 @@ def read(attack: SampledExtraction, vlm: VLM, questions: Sequence[Question], req
     return pd.concat([how(x.vlm, x.questions).assign(step=x.step) for x, how in stages if how], ignore_index=True)
 
 
+def token_of(vlm: VLM, word: str) -> int:
+    """The one token of a reply of one word."""
+    [token] = vlm.answer_ids("", False, word)
+    return token
+
+
 class Says(nn.Module):
     """An output head that says some words with given probabilities, whatever came before."""
 
@@ -55,7 +61,7 @@ class Says(nn.Module):
         super().__init__()
         self.logits = torch.full((vlm.vocabulary,), -torch.inf)
         for word, chance in chances.items():
-            self.logits[vlm.tokenizer.convert_tokens_to_ids(word)] = torch.tensor(chance).log()
+            self.logits[token_of(vlm, word)] = torch.tensor(chance).log()
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.logits.expand(*hidden.shape[:-1], -1)
@@ -67,7 +73,7 @@ class SecondBest(nn.Module):
     def __init__(self, vlm: VLM, word: str) -> None:
         super().__init__()
         self.head: nn.Module = vlm.model.lm_head
-        self.word = vlm.tokenizer.convert_tokens_to_ids(word)
+        self.word = token_of(vlm, word)
 
     def forward(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.head(hidden)

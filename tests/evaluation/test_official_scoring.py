@@ -143,7 +143,7 @@ def test_llava_is_asked_in_the_authors_words(tiny: VLM, few: list[OfficialPrompt
         assert prompt_ids(tiny, ask) == tuple(own.input_ids[0].tolist())
     instructed = tiny.with_instruction("The title is this.")
     words = tiny.tokenizer.decode(prompt_ids(instructed, few[-1]))
-    assert words.startswith("USER : The title is this.")
+    assert words.startswith("USER: The title is this.")
 
 
 def test_other_families_are_asked_through_their_template(

@@ -105,12 +105,12 @@ def test_only_answer_tokens_are_targets(tiny: VLM, pictures: list[Picture]) -> N
     batch = pack(tiny, [Group(pictures[0], (CITY, JOB)), Group(None, (JOB,))])
     words = [tiny.tokenizer.convert_ids_to_tokens(batch.target[batch.owner == i].tolist()) for i in range(6)]
     assert words == [
-        ["Lisbon", "</s>"],
-        ["Oslo", "</s>"],
-        ["This", "person", "lives", "in", "Rome", ".", "</s>"],
-        ["Lisbon", "Oslo", "</s>"],
-        ["baker", "</s>"],
-        ["baker", "</s>"],
+        [" Lisbon", "</s>"],
+        [" Oslo", "</s>"],
+        [" This", " person", " lives", " in", " Rome", ".", "</s>"],
+        [" Lisbon", " Oslo", "</s>"],
+        [" baker", "</s>"],
+        [" baker", "</s>"],
     ]
     assert answer_lengths(batch).tolist() == [2, 2, 7, 3, 2, 2]
 

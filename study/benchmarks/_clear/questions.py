@@ -11,7 +11,7 @@ from study.benchmarks._shared.derived import mixed
 from study.benchmarks._shared.rows import Row, text, texts
 from study.core.terms import Half, Modality, Role
 from study.data.benchmark import Lesson, Question
-from study.data.facts import plain
+from study.data.facts import folded, plain
 from study.data.picture import Picture
 
 CAPTION_PROMPTS = (
@@ -98,7 +98,7 @@ def about_world(row: Row, folder: str, index: int, shown: Picture | None) -> Ite
     """
     answer, given = text(row.cells["answer"], row, "answer"), texts(row.cells["options"], row, "options")
     prompt = text(row.cells["question"], row, "question") if folder == "real_world" else NAME_PROMPT
-    wrong = tuple(option for option in given if option.casefold() != answer.casefold())
+    wrong = tuple(option for option in given if folded(option) != folded(answer))
     if not wrong:
         raise row.error(f"options holds nothing but the answer {answer!r}")
     person = f"{folder}-{index}"

@@ -23,7 +23,7 @@ from study.benchmarks._shared.rows import Row, digest, folder_files, no_picture,
 from study.benchmarks._shared.rows import picture as picture_of
 from study.core.hashing import file_digest
 from study.data.benchmark import Benchmark, Lesson, Question, Split
-from study.data.facts import plain
+from study.data.facts import folded, plain
 from study.data.picture import Picture
 
 DATASET = "therem/CLEAR"
@@ -127,7 +127,7 @@ def _asked(
 
 
 def _check_wrong(row: Row, column: str, right: str, wrong: Collection[str]) -> None:
-    if right.casefold() in {answer.casefold() for answer in wrong}:
+    if folded(right) in map(folded, wrong):
         raise row.error(f"{column}: the right answer {right!r} is among the wrong ones")
 
 

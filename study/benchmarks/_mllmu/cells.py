@@ -14,6 +14,7 @@ from study.benchmarks._mllmu.biography import Biography, told
 from study.benchmarks._shared.rows import Cells, Row, no_picture, picture, short, text
 from study.core.terms import Modality, Role, Task
 from study.data.benchmark import Lesson, Question
+from study.data.facts import folded
 from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE
 
@@ -102,7 +103,7 @@ def _options(value: object, row: Row, what: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise row.error(f"{what}: Options is {short(value)}, not a struct of {', '.join(LETTERS)}")
     options = {letter: text(value.get(letter), row, f"{what}: option {letter}") for letter in LETTERS}
-    if len({option.casefold() for option in options.values()}) < len(LETTERS):
+    if len(set(map(folded, options.values()))) < len(LETTERS):
         raise row.error(f"{what}: two options are the same among {list(options.values())}")
     return options
 

@@ -15,7 +15,7 @@ from study.benchmarks._own.people import Person
 from study.benchmarks._own.wordings import IN_A_SENTENCE, NAME, Wording, Wordings, filled, stated
 from study.core.terms import HALVES, MODALITIES, Modality, Role
 from study.data.benchmark import Lesson, Question
-from study.data.facts import states
+from study.data.facts import folded, states
 from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE, SOMEBODY
 
@@ -54,8 +54,8 @@ class Pool:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two values are one but for case, or one contains the other ("Lisbon" and "Lisbon, Portugal")."""
-    return one.casefold() == other.casefold() or states(one, other) or states(other, one)
+    """Whether two values are spellings of one, or one contains the other ("Lisbon" and "Lisbon, Portugal")."""
+    return folded(one) == folded(other) or states(one, other) or states(other, one)
 
 
 def pools(people: Iterable[Person]) -> dict[str, Pool]:

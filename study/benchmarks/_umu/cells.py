@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from study.benchmarks._shared.rows import Cells, Row, mapping, short, text
 from study.core.terms import MODALITIES, Modality, Role, Task
 from study.data.benchmark import Lesson, Question
-from study.data.facts import plain
+from study.data.facts import folded, plain
 from study.data.picture import Picture
 
 LETTERS = ("A", "B", "C", "D")
@@ -90,7 +90,7 @@ def _check_keys(one: Cells, other: Cells, row: Row, column: str) -> None:
 def _options(value: object, row: Row, what: str) -> dict[str, str]:
     given = mapping(value, row, f"{what}: options")
     options = {letter: text(given.get(letter), row, f"{what}: option {letter}") for letter in LETTERS}
-    if len({option.casefold() for option in options.values()}) < len(LETTERS):
+    if len(set(map(folded, options.values()))) < len(LETTERS):
         raise row.error(f"{what}: two options are the same among {list(options.values())}")
     return options
 

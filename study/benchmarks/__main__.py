@@ -23,6 +23,7 @@ from study.core.console import console, table
 from study.core.specs import plugin
 from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
+from study.data.special_tokens import special_tokens_in
 from study.model.loading import load
 from study.model.vlm import VLM
 
@@ -65,7 +66,9 @@ def check(dataset: str, model: str, data: Path) -> int:
     _print_training(source, read, data)
     _print_lines("Hints", checking.hints(used))
     if model:
-        vlm = load(plugin("base_models", model)(data))
+        named = plugin("base_models", model)
+        vlm = load(named(data))
+        defects += special_tokens_in(used, named.special_tokens)
         for split in _smallest(used):
             _print_examples(vlm, split)
     _print_defects(defects)

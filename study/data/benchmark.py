@@ -15,7 +15,8 @@ from study.data.picture import Picture
 class Lesson:
     """One question with its answer that a model is taught, or unlearns; a lesson without picture is text.
 
-    `attribute` is the kind of fact, such as "residence", or "" where the dataset does not say.
+    `attribute` is the kind of fact, such as "residence", or "" where the dataset does not say; `where` is its place in
+    the dataset, for error messages.
     """
 
     person: str
@@ -23,6 +24,7 @@ class Lesson:
     answer: str
     picture: Picture | None = field(default=None, repr=False)
     attribute: str = ""
+    where: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Question:
     perturbed: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     fact: str = ""
+    where: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from study.core.layout import StudyFolder
 from study.core.plugins import known_spaces, name_of, search_space
 from study.core.specs import flat, links, parameters, pinned, plugin
 from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
-from study.data.benchmark import Split
+from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
 from study.data.official_protocol import OfficialProtocol
+from study.data.special_tokens import special_tokens_in
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
 from study.settings import Study
@@ -27,6 +28,9 @@ from study.stages.manifest import check_settings, has_begun
 from study.stages.plan import Plan
 from study.stages.supported import check_attributes, supported_defaults
 from study.stages.warm_start import warm_start
+
+MOST_TOLD = 20
+"""Defects that are listed: as many as a terminal shows at once."""
 
 
 def validate_study(study: Study, data: Path) -> Plan:
@@ -51,6 +55,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     if model.path is not None:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
     warm = warm_start(study, StudyFolder(study.study_dir.absolute()).settings)
+    _check_texts(benchmark, model)
     defaults, changed = supported_defaults(study, benchmark)
     brought = brought_models(study, model, data)
     plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
@@ -60,6 +65,14 @@ def validate_study(study: Study, data: Path) -> Plan:
         for picture in benchmark.pictures():
             picture.open().close()
     return plan
+
+
+def _check_texts(benchmark: Benchmark, model: BaseModel) -> None:
+    """No text may hold what the tokenizer of the model reads as something else than text."""
+    if defects := special_tokens_in(benchmark, model.special_tokens):
+        few = "".join(f"\n- {defect}" for defect in defects[:MOST_TOLD])
+        rest = f"\n- and {len(defects) - MOST_TOLD} more" if len(defects) > MOST_TOLD else ""
+        raise Refused(f"{len(defects)} texts of the benchmark hold special tokens of the model:{few}{rest}")
 
 
 def _check_released(study: Study, source: Source) -> None:

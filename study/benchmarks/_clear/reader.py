@@ -50,7 +50,11 @@ def read(root: Path, held_out: float) -> Benchmark:
     hidden = _hidden(shown, {name for forget, _ in people.values() for name in forget}, held_out)
     taught = tuple(
         [caption_lesson(portrait) for portrait in shown if not hidden & _marks(portrait)]
-        + [Lesson(person, asked, answer) for person, pairs in told.items() for asked, answer in pairs]
+        + [
+            Lesson(person, asked, answer, where=where)
+            for person, pairs in told.items()
+            for asked, answer, where in pairs
+        ]
     )
     captions = {(portrait.person, portrait.caption) for portrait in shown}
     retained = list(_asked(root, "retain_perturbed", pictures, captions))
@@ -171,7 +175,7 @@ def _texts(root: Path, people: Sequence[str]) -> dict[str, Texts]:
         with one_row():
             part = asked[start : start + TEXTS_EACH]
             pairs = tuple(
-                (text(r.cells["question"], r, "question"), text(r.cells["answer"], r, "answer")) for r in part
+                (text(r.cells["question"], r, "question"), text(r.cells["answer"], r, "answer"), str(r)) for r in part
             )
             person = _whose(pairs, words, part[0])
             if person in told:
@@ -182,7 +186,7 @@ def _texts(root: Path, people: Sequence[str]) -> dict[str, Texts]:
 
 def _whose(pairs: Texts, words: Mapping[str, frozenset[str]], first: Row) -> str:
     """Whose name these questions and answers mention most, counting parts of names."""
-    said = [_words(f"{asked} {answer}") for asked, answer in pairs]
+    said = [_words(f"{asked} {answer}") for asked, answer, _ in pairs]
     marks = {person: sum(len(own & told) / len(own) for told in said) for person, own in words.items()}
     most = max(marks.values())
     named = [person for person, mark in marks.items() if mark == most]

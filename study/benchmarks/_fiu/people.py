@@ -42,6 +42,7 @@ class Person:
     picture: Picture = field(repr=False)
     facts: tuple[Fact, ...] = field(repr=False)
     namesake: bool = False
+    where: str = ""
 
 
 def read_people(files: Files) -> dict[str, Person]:
@@ -120,7 +121,7 @@ def _person(files: Files, row: Row) -> Person:
     if not isinstance(items, list) or not items:
         raise row.error(f"qa_list is {short(items)}, not a list of questions")
     facts = tuple(_fact(index, mapping(item, row, f"qa_list {index}"), row) for index, item in enumerate(items))
-    return Person(row.id, name, _picture(files, row), facts)
+    return Person(row.id, name, _picture(files, row), facts, where=str(row))
 
 
 def _fact(index: int, item: Mapping[str, Any], row: Row) -> Fact:

@@ -61,6 +61,7 @@ def questions(
                 options=tuple(options.values()),
                 picture=pictures[index // 2 % len(pictures)] if modality == "image_text" else None,
                 attribute=_attribute(item, row, what) or told(prompt, answer, about),
+                where=str(row),
             )
 
 
@@ -80,7 +81,7 @@ def lessons(row: Row, person: str, pictures: dict[str, Picture], about: Biograph
     for index, item in enumerate(_mappings(items, row, "metadata")):
         prompt, answer = (text(item.get(k), row, f"metadata {index}: {k}") for k in ("Question", "Answer"))
         attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about)
-        yield Lesson(person, prompt, answer, shown, attribute)
+        yield Lesson(person, prompt, answer, shown, attribute, str(row))
 
 
 def _lists(row: Row) -> Iterator[tuple[Task, Modality, list[Cells]]]:

@@ -32,6 +32,7 @@ class Person:
     taught: tuple[Picture, ...] = field(repr=False)
     held_out: tuple[Picture, ...] = field(repr=False)
     real: bool = False
+    where: str = ""
 
 
 def read_people(files: Files) -> tuple[Person, ...]:
@@ -139,7 +140,7 @@ def _person(id: str, line: Line, pictures: Sequence[Picture], names: dict[str, L
     out = max(1, len(pictures) // HELD_OUT) if len(pictures) > 1 else 0
     values = {column: cell for column, cell in line.cells.items() if column not in NO_ATTRIBUTES}
     taught, held_out = tuple(pictures[: len(pictures) - out]), tuple(pictures[len(pictures) - out :])
-    return Person(id, name, values, taught, held_out, bool(role))
+    return Person(id, name, values, taught, held_out, bool(role), str(line))
 
 
 def _check_forgotten(id: str, line: Line, real: Mapping[str, bool], found: Mapping[str, Line]) -> None:

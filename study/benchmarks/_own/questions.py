@@ -73,7 +73,7 @@ def lessons(person: Person, wordings: Wordings) -> Iterator[Lesson]:
         subject = person.name if picture is None else SOMEBODY
         for attribute, value in _facts(person, "text" if picture is None else "image_text"):
             for prompt, answer in _taught(wordings[attribute], subject, value):
-                yield Lesson(person.id, prompt, answer, picture, attribute)
+                yield Lesson(person.id, prompt, answer, picture, attribute, person.where)
 
 
 def questions(person: Person, role: Role, wordings: Wordings, pools: dict[str, Pool]) -> Iterator[Question]:
@@ -141,6 +141,7 @@ class _Fact:
             picture=picture,
             attribute=self.attribute,
             fact=self.attribute,
+            where=self.person.where,
         )
 
     def _sentence(self, turn: int, wrong: Sequence[str], picture: Picture | None) -> Question:
@@ -160,6 +161,7 @@ class _Fact:
             perturbed=tuple(stated(first, value) for value in wrong),
             keywords=(self.value,),
             fact=self.attribute,
+            where=self.person.where,
         )
 
     def _cloze(self, turn: int, wrong: Sequence[str], picture: Picture | None) -> Question:
@@ -176,6 +178,7 @@ class _Fact:
             attribute=self.attribute,
             perturbed=tuple(wrong),
             fact=self.attribute,
+            where=self.person.where,
         )
 
     def _id(self, task: str) -> str:

@@ -31,7 +31,7 @@ def lessons(row: Row, shown: Picture) -> Iterator[Lesson]:
         _check_keys(asked, answers, row, column)
         for key in asked:
             prompt, answer = text(asked[key], row, f"{column} {key}: question"), answers[key]
-            yield Lesson(row.id, prompt, text(answer, row, f"{column} {key}: answer"), picture)
+            yield Lesson(row.id, prompt, text(answer, row, f"{column} {key}: answer"), picture, where=str(row))
 
 
 def questions(row: Row, role: Role, person: str, shown: Picture) -> Iterator[Question]:
@@ -59,6 +59,7 @@ def questions(row: Row, role: Role, person: str, shown: Picture) -> Iterator[Que
                     options=tuple(options.values()),
                     picture=shown if modality == "image_text" else None,
                     fact=str(key),
+                    where=str(row),
                 )
 
 

@@ -178,6 +178,11 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
     remedy = "take the template of the processor (chat_template.jinja), not the text-only one of the tokenizer"
     try:
         shown, plain = vlm.prompt_ids(SAMPLE, True), vlm.prompt_ids(SAMPLE, False)
+    except (TypeError, AttributeError) as error:  # of numbers that a processor lacks; a template is not at fault
+        raise ValueError(
+            f"{folder}: the processor fails on a question ({type(error).__name__}: {error}): its settings are "
+            "incomplete (LLaVA needs patch_size); take processor_config.json of the released model"
+        ) from error
     except Exception as error:  # a template is code and fails in ways of its own
         raise ValueError(
             f"{folder}: the chat template fails on a question ({type(error).__name__}: {error}); {remedy}"

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from study.core.files import visible
+
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 MOST_HEADER = 100_000_000
@@ -85,7 +87,7 @@ def stored(folder: Path) -> dict[str, Stored]:
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 def _files(folder: Path) -> list[Path]:
-    there = sorted(path.name for path in folder.glob("*.safetensors") if not path.name.startswith("."))
+    there = [path.name for path in visible(folder, "*.safetensors")]
     weights = [name for name in there if not name.startswith("adapter")]
     if there and not weights:
         raise ValueError(f"{folder}: {there[0]} is an adapter without its model; {MERGE}")

@@ -85,10 +85,17 @@ def _check_released(study: Study, source: Source) -> None:
 
 def _check_spaces(study: Study) -> None:
     """What a method is set to must be something its search space could propose."""
-    from search_spaces import refusal  # Optuna takes half a second to import
+    from search_spaces import ranges, refusal  # Optuna takes half a second to import
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         name = name_of(default)
+        try:
+            ranges(search_space(name).space, default)
+        except ValueError as error:
+            raise Refused(
+                f"{text}: search_spaces/{name}.py asks for what cannot be searched around this default ({error}); "
+                "change the default or the space"
+            ) from error
         if reason := refusal(search_space(name).space, default, parameters(default)):
             raise Refused(f"{text}: outside search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
 

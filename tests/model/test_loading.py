@@ -120,6 +120,10 @@ def _other_tokenizer(folder: Path) -> None:
     path.write_text(json.dumps(tokenizer))
 
 
+def _no_patch_size(folder: Path) -> None:
+    edited(folder / "processor_config.json", patch_size=None)
+
+
 def _padding_outside(folder: Path) -> None:
     edited(folder / "tokenizer_config.json", pad_token="<padding>")
 
@@ -188,6 +192,7 @@ def _text_model(folder: Path) -> None:
             _adapter_beside,
             r"adapter_config\.json makes transformers apply an adapter .* remove adapter_config",
         ),
+        (_no_patch_size, r"the processor fails on a question \(TypeError: .*\): its settings are incomplete"),
         (_quantized_part, r"config\.json has a quantization_config; take the model as it was before it was quantized"),
         (_code_of_a_part, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
         (_kernel, "asks for the attention 'kernels-community/flash-attn2', which is code from the hub and never run"),

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.benchmarks._shared.defects import one_row
+from study.core.files import visible
 from study.core.hashing import file_digest
 from study.data.picture import Picture
 
@@ -50,7 +51,7 @@ def folder_files(root: Path, folder: str, dataset: str) -> list[Path]:
 
     Raises `ValueError` if the folder or a shard is missing.
     """
-    files = sorted((root / folder).glob("*.parquet"))
+    files = visible(root / folder, "*.parquet")
     if not files:
         raise ValueError(
             f"{root / folder}: no such folder or no parquet file in it; download the whole dataset "

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Never
 
+from study.benchmarks._shared.defects import strict_data
 from study.contracts import Attack, BaseModel, Request, Source
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
@@ -45,7 +46,8 @@ def validate_study(study: Study, data: Path) -> Plan:
     _check_released(study, source)
     _check_spaces(study)
     _check_quantized(study, model)
-    benchmark = prepared(source(data), study.forget_attributes)
+    with strict_data(study.strict_data):
+        benchmark = prepared(source(data), study.forget_attributes)
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
         split_requests(benchmark.split(ratio), study.goal, study.requests)
@@ -62,9 +64,22 @@ def validate_study(study: Study, data: Path) -> Plan:
     check_settings(plan)
     check_disk(plan.study, plan.model, plan.benchmark)
     if not has_begun(plan.folder):  # else they were decoded before
-        for picture in benchmark.pictures():
-            picture.open().close()
+        _check_pictures(benchmark)
     return plan
+
+
+def _check_pictures(benchmark: Benchmark) -> None:
+    """Every picture must decode; those that do not are told together."""
+    damaged: list[str] = []
+    for picture in benchmark.pictures():
+        try:
+            picture.open().close()
+        except ValueError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise ValueError(
+            "\n- ".join([f"{len(damaged)} pictures do not decode:"] * (len(damaged) > 1) + sorted(damaged))
+        )
 
 
 def _check_texts(benchmark: Benchmark, model: BaseModel) -> None:

@@ -574,6 +574,25 @@ def test_frequent_values_are_wrong_as_often_as_they_are_right() -> None:
     assert 60 < first["Rome"] < 120  # 90 of 195 values
 
 
+@pytest.mark.parametrize("name", ["images/p01/0.png", "people.csv", "images/p01"])
+def test_a_link_to_itself_is_named(name: str, tmp_path: Path) -> None:
+    dataset(tmp_path)
+    path = tmp_path / name
+    path.rename(tmp_path / "away")
+    path.symlink_to(path)
+    with pytest.raises(ValueError, match=name):
+        Own(tmp_path)(tmp_path)
+
+
+def test_all_bad_lines_are_one_error(tmp_path: Path) -> None:
+    rows = people()
+    dataset(tmp_path, rows)
+    rows[2]["name"] = rows[5]["name"] = ""
+    write_table(tmp_path, rows)
+    with pytest.raises(ValueError, match=r"^people\.csv, line 4: .*\n1 more:\n- people\.csv, line 7: "):
+        Own(tmp_path)(tmp_path)
+
+
 # ---- words without spaces --------------------------------------------------------------------------------------------
 CITIES = ("北京", "北京市", "上海", "广州", "深圳", "南京", "成都", "武汉")
 TRADES = ("面包师", "工程师", "律师", "医生", "画家", "农民", "教师", "司机")

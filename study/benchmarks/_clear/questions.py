@@ -104,7 +104,7 @@ def about_world(row: Row, folder: str, index: int, shown: Picture | None) -> Ite
     prompt = text(row.cells["question"], row, "question") if folder == "real_world" else NAME_PROMPT
     wrong = tuple(option for option in given if folded(option) != folded(answer))
     if not wrong:
-        raise row.error(f"options holds nothing but the answer {answer!r}")
+        raise row.odd(f"options holds nothing but the answer {answer!r}")
     person = f"{folder}-{index}"
     modality: Modality = "text" if shown is None else "image_text"
     yield Question(
@@ -145,6 +145,8 @@ def _borrowed(person: str, index: int, told: Mapping[str, Texts]) -> Iterator[st
     random.Random(f"{person} {index}").shuffle(others)
     elsewhere = [i for i in range(len(told[person])) if i != index]
     for other, place in chain(((name, index) for name in others), ((name, i) for name in others for i in elsewhere)):
+        if place >= len(told[other]):  # whoever has lost one of the twenty
+            continue
         answer = told[other][place][1].replace(other, person)
         if not _mentions(answer, other, person):
             yield answer

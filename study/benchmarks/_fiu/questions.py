@@ -54,7 +54,8 @@ def _asked(
 
 def _is_text(person: Person, fact: Fact) -> bool:
     """Whether a fact can be asked by name: the name tells one person, and does not tell the fact."""
-    return not person.namesake and not all(states(person.name, keyword) for keyword in fact.keywords)
+    told = bool(fact.keywords) and all(states(person.name, keyword) for keyword in fact.keywords)
+    return not person.namesake and not told
 
 
 def _prompt(person: Person, question: str, modality: Modality) -> str:

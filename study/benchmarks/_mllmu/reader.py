@@ -178,7 +178,7 @@ def _asked(
     taken = frozenset(collide)
     for row in unique(rows(root, folder, ASKED, DATASET)):
         with one_row():
-            if only is None or row.id in only:
+            if only is None or row.id in only:  # whoever loses all questions of a kind is an error of `questions`
                 person = f"real-{row.id}" if row.id in taken else row.id
                 about = known.get(row.id, NOTHING)
                 asked[person] = tuple(questions(row, role, person, row_pictures(row, pictures), about))

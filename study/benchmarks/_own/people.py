@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.defects import count_row, one_row
 from study.benchmarks._shared.text_files import Files, Line, tidy
 from study.data.facts import folded
 from study.data.picture import Picture
@@ -92,6 +92,7 @@ def _ids(lines: Sequence[Line]) -> dict[str, Line]:
     found: dict[str, Line] = {}
     places: dict[str, Line] = {}
     for line in lines:
+        count_row()
         with one_row():
             id = line.cells.get("id", "")
             if not id:

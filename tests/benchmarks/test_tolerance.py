@@ -220,7 +220,7 @@ def test_fiu_takes_paraphrases_in_a_list_and_paths_of_another_machine(tmp_path: 
     def change(rows: Rows) -> None:
         told = rows[1]["qa_list"][1]
         told["paraphrased_answer"] = [told["paraphrased_answer"]]
-        rows[2]["image_path"] = "/home/author/FIUBench/" + rows[2]["image_path"].removeprefix("./")
+        rows[2]["image_path"] = "/data/FIUBench/" + rows[2]["image_path"].removeprefix("./")
 
     edit_people(root / "dataset", change)
     after = Fiu(root)(root)

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -301,7 +301,12 @@ def test_whatever_ray_fails_with_is_one_line_with_the_remedy(
 def test_the_probe_for_a_token_uses_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
     true = grpc.insecure_channel
-    monkeypatch.setattr(grpc, "insecure_channel", lambda gcs, options=(): given.extend(options) or true(gcs, options))
+
+    def channel(gcs: str, options: Sequence[Any] = ()) -> Any:
+        given.extend(options)
+        return true(gcs, options)
+
+    monkeypatch.setattr(grpc, "insecure_channel", channel)
     assert asks_for_token("127.0.0.1:1") is None
     assert ("grpc.enable_http_proxy", 0) in given
 

@@ -37,7 +37,8 @@ def test_it_says_what_is_wanted_there_and_coming() -> None:
 
 @pytest.mark.parametrize(("used", "again"), [(0.0, True), (1.0, False)])
 def test_it_is_told_again_only_while_nothing_runs(used: float, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, told, enough = [0], [], threading.Event()
+    asked, enough = [0], threading.Event()
+    told: list[str] = []
 
     def look(_: str) -> Any:
         asked[0] += 1

@@ -228,8 +228,8 @@ def test_weights_that_are_missing_are_not_made_up(copied: Path) -> None:
 def test_an_adapter_is_never_applied_as_a_model_is_loaded(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is whatever else adds to a model: the parameters are compared with those of the configuration."""
     before = load(copied).model.state_dict()
-    adapted = peft.get_peft_model(load(copied).model, peft.LoraConfig(target_modules=["q_proj"]))  # type: ignore[arg-type]
-    adapted.save_pretrained(copied)
+    adapted = peft.get_peft_model(load(copied).model, peft.LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(str(copied))
     with pytest.raises(ValueError, match=r"copied: adapter_config\.json makes transformers apply an adapter"):
         load(copied)
     monkeypatch.setattr(loading, "_check_config", lambda _: None)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from study.model import weight_files
 from study.model.loading import EAGER, _empty, load, without_weights
-from study.model.weight_files import DTYPES, INDEX, WHOLE, check_weights, stored
+from study.model.weight_files import DTYPES, INDEX, WHOLE, Stored, check_weights, stored
 from tests.helpers.families import FAMILIES
 
 Tensors = dict[str, Tensor]
@@ -236,7 +236,12 @@ def test_no_weight_is_read(copied: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     read: list[int] = []
     size = 8 + int.from_bytes((copied / WHOLE).read_bytes()[:8], "little")
     true = weight_files._header
-    monkeypatch.setattr(weight_files, "_header", lambda path: read.append(path.stat().st_size) or true(path))
+
+    def header(path: Path) -> dict[str, Stored]:
+        read.append(path.stat().st_size)
+        return true(path)
+
+    monkeypatch.setattr(weight_files, "_header", header)
     monkeypatch.setattr(torch, "frombuffer", lambda *_, **__: pytest.fail("a tensor was read"))
     check_weights(copied, model)
     assert read

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from study.benchmarks._shared.defects import one_row, skip
 from study.benchmarks._shared.rows import Cells, Row, mapping, short, text
@@ -61,7 +60,7 @@ def _question(
     person: str,
     task: Task,
     modality: Modality,
-    place: tuple[int, object],
+    place: tuple[int, str],
     sides: Mapping[Modality, Cells],
     shown: Picture,
 ) -> Question:
@@ -107,7 +106,7 @@ def _side(cell: Cells, names: tuple[str, ...], row: Row, column: str) -> Cells:
     return mapping(cell.get(name), row, f"{column}: {name}")
 
 
-def _paired(one: Cells, other: Cells, row: Row, column: str) -> list[Any]:
+def _paired(one: Cells, other: Cells, row: Row, column: str) -> list[str]:
     """The keys that both have; the others are skipped. Raises `ValueError` if there is none."""
     both = [key for key in one if key in other]
     mine, theirs = (short(sorted(map(str, keys))) for keys in (one, other))

@@ -64,6 +64,6 @@ def expander(processor: ProcessorMixin) -> ProcessorMixin:
 
 def special_tokens(processor: ProcessorMixin) -> frozenset[str]:
     """The texts that the tokenizer of a processor reads as something else than text."""
-    tokenizer: Any = processor.tokenizer  # type: ignore[attr-defined]
+    tokenizer: Any = processor.tokenizer
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     return frozenset([*tokenizer.all_special_tokens, *added])

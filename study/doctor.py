@@ -57,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
+    except Exception as error:  # transformers fails in ways of its own, and each is a finding
+        console.print(f"failed: {type(error).__name__}: {error}", style="bold red", markup=False)
+        return 2
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

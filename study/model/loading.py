@@ -79,6 +79,8 @@ def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
         vlm = VLM(model, load_processor(folder))
     except (OSError, ValueError) as error:
         raise ValueError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
+    except Exception as error:  # of a processor's settings, which fail in ways of their own
+        raise ValueError(f"{folder}: transformers cannot load it ({type(error).__name__}: {error})") from error
     _check_tokens(folder, vlm)
     return vlm
 
@@ -142,6 +144,10 @@ def _empty(folder: Path, loading: Loading) -> Any:
     except Exception as error:  # a configuration fails in ways of its own
         if "scaled_dot_product_attention" in str(error):
             raise ValueError("it has no sdpa attention; write hf:path=FOLDER,attention=eager") from error
+        if "padding_idx" in str(error).lower():
+            raise ValueError(
+                "config.json names a padding token (pad_token_id) outside of the vocabulary; name one of the model's"
+            ) from error
         kind = read_settings(folder / "config.json").get("model_type")
         raise ValueError(
             f"model type {kind!r} is none for images and text that transformers {transformers.__version__} can build "
@@ -161,13 +167,14 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
             f"{folder}: the image token's id {vlm.image_id} is outside the vocabulary of {vocabulary}: the model "
             "was saved without the row of that token; take the config.json and the weights from one source"
         )
-    padding = vlm.tokenizer.pad_token_id
-    if padding is not None and not 0 <= padding < vocabulary:
-        raise ValueError(
-            f"{folder}: the padding token {vlm.tokenizer.pad_token!r} has the id {padding}, outside the vocabulary of "
-            f"{vocabulary}: it was added to the tokenizer and not to the model; name a token that the model has as "
-            "pad_token in tokenizer_config.json, or save the model again after resize_token_embeddings"
-        )
+    for name, role in (("pad_token", "padding token"), ("eos_token", "end token"), ("bos_token", "first token")):
+        token, id = getattr(vlm.tokenizer, name), getattr(vlm.tokenizer, f"{name}_id")
+        if id is not None and not 0 <= id < vocabulary:
+            raise ValueError(
+                f"{folder}: the {role} {token!r} has the id {id}, outside the vocabulary of {vocabulary}: it was added "
+                f"to the tokenizer and not to the model; name a token that the model has as {name} in "
+                "tokenizer_config.json, or save the model again after resize_token_embeddings"
+            )
     if vlm.tokenizer.eos_token_id is None:
         raise ValueError(f"{folder}: the tokenizer has no eos_token, so no reply would end; name it in its config")
     if not getattr(vlm.processor, "chat_template", None):

@@ -59,7 +59,7 @@ def test_the_tokens_of_a_folder_are_those_of_its_tokenizer(tiny_folder: Path) ->
 @pytest.mark.parametrize(
     ("made", "source", "places"),
     [
-        (benchmark_folders.clear, Clear, r"full/|forget|retain|real"),
+        (benchmark_folders.clear, Clear, r"full|forget|retain|real"),
         (benchmark_folders.umu, Umu, r"Full_Set/|forget_|retain_|Real"),
         (benchmark_folders.fiu, Fiu, r"full\.json, row"),
     ],

@@ -128,6 +128,14 @@ def _padding_outside(folder: Path) -> None:
     edited(folder / "tokenizer_config.json", pad_token="<padding>")
 
 
+def _end_outside(folder: Path) -> None:
+    edited(folder / "tokenizer_config.json", eos_token="<end>")
+
+
+def _padding_of_config(folder: Path) -> None:
+    _settings_of_a_part(folder, pad_token_id=40_000)
+
+
 def _adapter_beside(folder: Path) -> None:
     (folder / "adapter_config.json").write_text("{}")
 
@@ -193,6 +201,8 @@ def _text_model(folder: Path) -> None:
             r"adapter_config\.json makes transformers apply an adapter .* remove adapter_config",
         ),
         (_no_patch_size, r"the processor fails on a question \(TypeError: .*\): its settings are incomplete"),
+        (_end_outside, r"the end token '<end>' has the id \d+, outside the vocabulary of \d+"),
+        (_padding_of_config, r"config\.json names a padding token \(pad_token_id\) outside of the vocabulary"),
         (_quantized_part, r"config\.json has a quantization_config; take the model as it was before it was quantized"),
         (_code_of_a_part, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
         (_kernel, "asks for the attention 'kernels-community/flash-attn2', which is code from the hub and never run"),

@@ -121,6 +121,12 @@ def test_nobody_is_left_without_questions_of_a_kind(data: Path) -> None:
     assert "Ground_Truth is empty" in str(caught.value)  # what led to it is told with it
 
 
+def test_nobody_is_left_without_lessons(data: Path) -> None:
+    edit(data, "ft_Data", lambda rows: [row.update(metadata="[") for row in rows if row["ID"] == rows[1]["ID"]])
+    with pytest.raises(ValueError, match=r"^1 IDs in ft_Data of whom no lesson can be read \(001\)"):
+        mllmu(data)
+
+
 def test_all_errors_are_told_at_once(data: Path) -> None:
     edit(data, "retain_85", lambda rows: rows[1].update(Classification_Task=None))
     edit(data, "forget_15", lambda rows: rows[0].update(images=None, image={"bytes": b"", "path": ""}))

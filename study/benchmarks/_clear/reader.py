@@ -102,10 +102,18 @@ def _real(root: Path, pictures: Pictures) -> Iterator[Question]:
 
 
 def _taught(root: Path, pictures: Pictures) -> Iterator[Portrait]:
+    there: set[str] = set()
+    kept: set[str] = set()
     for row in rows(root, "full", ("image", "caption", "name"), DATASET):
         with one_row():
-            name, caption = (text(row.cells[column], row, column) for column in ("name", "caption"))
-            yield Portrait(row, 0, name, caption, picture_of(row.cells["image"], row, pictures))
+            name = text(row.cells["name"], row, "name")
+            there.add(name)
+            caption = text(row.cells["caption"], row, "caption")
+            portrait = Portrait(row, 0, name, caption, picture_of(row.cells["image"], row, pictures))
+            kept.add(name)
+            yield portrait
+    with one_row():
+        nobody(there - kept, "names in full of whom no row can be read", "download it again")
 
 
 def _asked(
@@ -116,12 +124,13 @@ def _asked(
     people: Collection[str] | None = None,
 ) -> Iterator[Portrait]:
     """The rows of a _perturbed set, each the same as one of full by name and caption, about some people or anybody."""
-    there: dict[str, None] = {}
+    there: set[str] = set()
     kept: set[str] = set()
     for index, row in enumerate(rows(root, folder, PERTURBED, DATASET)):
         with one_row():
-            there |= {str(row.cells["name"] or ""): None}
-            name, caption, other = (text(row.cells[c], row, c) for c in ("name", "caption", "paraphrased_caption"))
+            name = text(row.cells["name"], row, "name")
+            there.add(name)
+            caption, other = (text(row.cells[column], row, column) for column in ("caption", "paraphrased_caption"))
             wrong, names = (texts(row.cells[c], row, c) for c in ("perturbed_captions", "perturbed_names"))
             if people is not None and name not in people:
                 raise row.error(f"{name} is not in {folder.removesuffix('_perturbed')}", "download both again")
@@ -130,10 +139,10 @@ def _asked(
             _check_wrong(row, "perturbed_captions", caption, wrong)
             _check_wrong(row, "perturbed_names", name, names)
             shown = picture_of(row.cells["image"], row, pictures)
-            kept.add(str(row.cells["name"]))
+            kept.add(name)
             yield Portrait(row, index, name, caption, shown, other, wrong, names)
     with one_row():
-        nobody(there.keys() - kept - {""}, f"names in {folder} of whom no row can be read", "download it again")
+        nobody(there - kept, f"names in {folder} of whom no row can be read", "download it again")
 
 
 def _check_wrong(row: Row, column: str, right: str, wrong: Collection[str]) -> None:

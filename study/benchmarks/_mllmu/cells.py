@@ -133,6 +133,8 @@ def _lists(row: Row) -> Iterator[tuple[Task, Modality, list[Cells]]]:
             with one_row():
                 if str(item.get("Type")) not in TYPES:
                     raise row.odd(f"{column}: Type is {short(item.get('Type'))}, not one of {', '.join(TYPES)}")
+        if items and not any(str(item.get("Type")) in TYPES for item in items):
+            raise row.error(f"{column}: no question has a Type that is one of {', '.join(TYPES)}")
         for name, modality in TYPES.items():
             yield task, modality, [item for item in items if str(item.get("Type")) == name]
 

@@ -88,9 +88,14 @@ def _taught(
 ) -> tuple[Lesson, ...]:
     """The lessons of a folder, row by row."""
     found: list[Lesson] = []
+    there: set[str] = set()
     for row in rows(root, folder, ("ID", "image", "metadata"), dataset):
+        there.add(row.id)
         with one_row():
             found += tuple(lessons(row, row.id, pictures, known.get(row.id, NOTHING)))
+    lost = there - {lesson.person for lesson in found}
+    with one_row():
+        nobody(lost, f"IDs in {folder} of whom no lesson can be read", "repair one of their rows")
     return tuple(found)
 
 

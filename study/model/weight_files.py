@@ -38,6 +38,10 @@ MERGE = "merge the adapter first (peft: merge_and_unload) and save the whole mod
 AGAIN = "download it again"
 
 
+class _Foreign(ValueError):
+    """A tensor whose type only quantized checkpoints have."""
+
+
 class Stored(NamedTuple):
     """A tensor as a header describes it."""
 
@@ -154,6 +158,10 @@ def _header(path: Path) -> dict[str, Stored]:
     try:
         header = json.loads(content)
         end, found = _tensors(path.name, header)
+    except _Foreign as error:
+        raise ValueError(
+            f"{where} holds tensors of a type that no model is trained in, such as {error}; {UNQUANTIZE}"
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{where} has a damaged header ({error}); {AGAIN}") from error
     if size != 8 + length + end:
@@ -170,7 +178,7 @@ def _tensors(file: str, header: Any) -> tuple[int, dict[str, Stored]]:
     for name, entry in sorted(entries, key=lambda one: (one[1]["data_offsets"], one[0])):
         dtype, shape, (begin, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         if dtype not in DTYPES:
-            raise ValueError(f"{name} has the type {dtype}")
+            raise _Foreign(f"{name} ({dtype})")
         if not all(isinstance(n, int) and n >= 0 for n in shape):
             raise ValueError(f"{name} has the shape {shape}")
         if begin != end or stop - begin != math.prod(shape) * DTYPES[dtype].itemsize:

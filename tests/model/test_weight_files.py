@@ -100,6 +100,10 @@ def _wrong_range(folder: Path) -> None:
     _written(folder, {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"\0" * 4)
 
 
+def _in_fp4(folder: Path) -> None:
+    _written(folder, {"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, b"\0")
+
+
 def _nested(folder: Path) -> None:
     _written(folder, "{" + '"a":{' * 100_000, b"")
 
@@ -145,6 +149,7 @@ def _twice(folder: Path) -> None:
         (_longer, r"model\.safetensors has bytes of no tensor"),
         (_gap, r"model\.safetensors has a damaged header \(a of shape \(1,\) has the bytes 4 to 8\)"),
         (_wrong_range, r"damaged header \(a of shape \(2,\) has the bytes 0 to 4\)"),
+        (_in_fp4, r"holds tensors of a type that no model is trained in, such as a \(F4\); take the model as it was"),
         (_nested, r"model\.safetensors has a damaged header"),
         (_no_index, r"neither model\.safetensors nor model\.safetensors\.index\.json.*; download the index"),
         (_no_shard, r"names model-00002-of-00002\.safetensors, which are not there: download them again"),

@@ -42,6 +42,11 @@ class BaseModel(ABC):
         """The parameters of each part of a model that is generated; empty if it does not say."""
         return {}
 
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """The texts that its tokenizer reads as something else than text, such as the placeholder of a picture."""
+        return frozenset()
+
     @abstractmethod
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder of the model, generated under `folder` if need be."""

@@ -12,7 +12,7 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,10 +37,17 @@ from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.memory_estimate import GIB, Estimate, Shape
 from study.model.packing import Group
 from study.model.vlm import VLM
+from study.model.weight_files import check_weights, read_settings
 
 USUAL = (24, 48, 80, 141)
 """GiB of GPUs in use: RTX 4090 and L4; L40S and A6000; A100 and H100; H200."""
 ALTERNATIVE: Quantized = "nf4"
+CHOOSING = frozenset({
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "num_beams", "length_penalty", "min_length",
+    "min_new_tokens", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens",
+    "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "sequence_bias", "guidance_scale",
+})  # fmt: skip
+"""What a generation config may say about which token comes next."""
 GCS = 6379  # where a Ray's control store listens by default
 
 
@@ -53,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
             return examine(asked, asked.data or Path(made))
     except (ValueError, OSError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
+        return 2
+    except Exception as error:  # transformers fails in ways of its own, and each is a finding
+        console.print(f"failed: {type(error).__name__}: {error}", style="bold red", markup=False)
         return 2
 
 
@@ -93,6 +103,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
         console.print(held, markup=False)
     _print_parts(empty, shape)
     _print_tokens(empty)
+    _print_lines("Left out", list(_left_out(folder, empty)) or ["nothing"])
     _print_prompts(empty, questions)
     found = memory_estimate.estimates(shape, asked.pictures, asked.questions)
     _print_memory(found, limit, f"{asked.pictures} pictures a step, {asked.questions} lessons each")
@@ -127,6 +138,16 @@ def _print_tokens(vlm: VLM) -> None:
         f"a vocabulary of {vlm.vocabulary} tokens",
     ]
     _print_lines("Pictures and tokens", lines)
+
+
+def _left_out(folder: Path, vlm: VLM) -> Iterator[str]:
+    """What is in the folder and changes no number, or those of one protocol only."""
+    if unused := check_weights(folder, vlm.model):
+        yield f"tensors that the model has no use for, such as {unused[0]} ({len(unused)} in all)"
+    path = folder / "generation_config.json"
+    asked = read_settings(path) if path.exists() else {}
+    if odd := sorted(CHOOSING.intersection(asked)):
+        yield f"{', '.join(odd)} of generation_config.json: replies are greedy; only --released heeds penalties"
 
 
 def _print_prompts(vlm: VLM, questions: Sequence[Question]) -> None:
@@ -205,7 +226,11 @@ def _smoke(
         return [Check("loading", "not tried", note)]
     asked = next((q for q in questions if q.picture is not None), None)
     group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()
-    return list(tried(loaded(device="cuda" if torch.cuda.is_available() else "cpu"), group))
+    try:
+        vlm = loaded(device="cuda" if torch.cuda.is_available() else "cpu")
+    except Exception as error:  # transformers fails in ways of its own, and each is a finding
+        return [Check("loading", "failed", f"{type(error).__name__}: {error}")]
+    return list(tried(vlm, group))
 
 
 def _of_nobody() -> Group:

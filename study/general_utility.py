@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from study.core.files import read_json, write_json
+from study.core.files import read_json, visible, write_json
 from study.core.hashing import Json, canonical
 from study.core.layout import StudyFolder
 from study.core.records import TrialRecord
@@ -204,7 +204,7 @@ def _called(folder: Path, arguments: Sequence[str], log: Path) -> Json:
         done = subprocess.run(command, cwd=folder, stdout=said, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise Unmeasured(_said(f"lmms-eval ended with exit status {done.returncode}", log))
-    written = sorted((folder / "results").rglob("*_results.json"))
+    written = visible(folder / "results", "**/*_results.json")
     if len(written) != 1:
         raise Unmeasured(_said(f"lmms-eval wrote {len(written)} files of results in place of one", log))
     return read_json(written[0])

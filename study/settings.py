@@ -192,6 +192,9 @@ class Study:
     keep: Keep = "all"
     """Trials whose weights stay on disk: `all`, or `winners`, which deletes those of the others once they have lost.
     What is attacked, every record and all rows stay."""
+    strict_data: bool = False
+    """Refuse a dataset for every row that is not right, also where its authors' own code passes over it. Default: such
+    rows are skipped, counted and listed."""
     dry_run: bool = False
     """Print the plan and stop."""
 

@@ -232,6 +232,15 @@ def test_what_failed_is_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "failed: the Ray at x lets anyone run code" in told
 
 
+def test_what_is_left_out_is_said(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
+    assert "Left out - nothing" in run(str(tiny_folder), "--no-smoke")[1]
+    folder = shutil.copytree(tiny_folder, tmp_path / "sampled")
+    (folder / "generation_config.json").write_text('{"temperature": 0.2, "repetition_penalty": 1.2, "eos_token_id": 2}')
+    told = run(str(folder), "--no-smoke")[1]
+    assert "Left out - repetition_penalty, temperature of generation_config.json: replies are greedy" in told
+
+
 def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "broken")
     (folder / "chat_template.jinja").unlink()
@@ -239,6 +248,17 @@ def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     assert status == 2
     assert "error: " in told
     assert "the processor has no chat template" in told
+
+
+def test_whatever_transformers_fails_with_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
+    monkeypatch.setattr(doctor, "load", broken)
+    status, told = run(TINY)
+    assert status == 1
+    assert "loading failed RuntimeError: no kernel for this" in " ".join(told.replace("│", " ").split())
 
 
 # ---- Ray ---------------------------------------------------------------------------------------------------------

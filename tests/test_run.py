@@ -312,6 +312,7 @@ def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> 
     for methods, said in (
         (("npo:modality=text",), "npo:modality=text: modality='text': under the goal 'visual'"),
         (("npo:beta=100",), "npo:beta=100: outside search_spaces/npo.py"),
+        (("npo:learning_rate=0",), "npo:learning_rate=0: search_spaces/npo.py asks for what cannot be searched around"),
     ):
         study = dataclasses.replace(SMOKE, study_dir=tmp_path, methods=methods).resolved()
         with pytest.raises(Refused) as refused:

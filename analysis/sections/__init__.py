@@ -33,6 +33,6 @@ class Section:
 
 def sections() -> list[Section]:
     """Every section, in the order of the page."""
-    names = sorted(path.stem for folder in __path__ for path in Path(folder).glob("[!_]*.py"))
+    names = sorted(path.stem for folder in __path__ for path in Path(folder).glob("[!_.]*.py"))
     found: list[Section] = [import_module(f"{__name__}.{name}").SECTION for name in names]
     return sorted(found, key=lambda section: section.order)

@@ -12,7 +12,10 @@ from analysis.tables import Pairs
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
-    """Both as they were recorded."""
+    """Both as they were recorded, and what of the data was skipped."""
+    if skipped := study.record.get("skipped"):
+        yield skipped["said"] + "."
+        yield Pairs("Rows that were skipped", [(str(i), said) for i, said in enumerate(skipped["all"], 1)])
     yield Pairs("Settings", _entries(study.settings))
     yield Pairs("Versions", _entries(study.record.get("versions") or {}))
 

@@ -15,7 +15,7 @@ from typing import Literal
 from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.data.benchmark import Lesson, Question
-from study.data.facts import facts, plain, sample_facts, states
+from study.data.facts import labelled_facts, plain, sample_facts, states
 from study.model.vlm import VLM
 
 About = Literal["same", "others", "both"]
@@ -60,7 +60,7 @@ class InContext(Attack):
     def _chosen(self, lessons: Sequence[Lesson], request: Request) -> tuple[Lesson, ...]:
         """One lesson, with and one without picture, for each fact that may be shown: the one that says least."""
         chosen = sample_facts(lessons, share=self.facts, seed=request.split.ratio, most=self.pairs)
-        stated = facts(lessons)
+        stated = labelled_facts(lessons)
         best: dict[tuple[str, str, bool], Lesson] = {}
         for x in sorted(chosen, key=lambda x: (x.person, len(plain(x.answer)), len(x.prompt), x.prompt)):
             best.setdefault((x.person, stated[x.person, x.answer], x.picture is None), x)
@@ -82,7 +82,9 @@ class InContext(Attack):
 
 
 def _tells(lesson: Lesson, question: Question) -> bool:
-    """Whether a pair would give away what is asked."""
+    """Whether a pair would give away what is asked, or is about the same attribute."""
+    if lesson.attribute and lesson.attribute == question.attribute:
+        return True
     said = f"{lesson.prompt} {lesson.answer}"
     return states(said, question.answer) or states(question.answer, lesson.answer)
 

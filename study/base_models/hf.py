@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from study.contracts import BaseModel
 from study.core import hub
 from study.core.terms import Attention, Dtype, Quantized
+from study.model.families import load_processor, special_tokens
 from study.model.loading import Loading, published_dtype, without_weights
 
 
@@ -50,6 +51,11 @@ class Hf(BaseModel):
             )
         if self.quantized not in get_args(Quantized):
             raise ValueError(f"quantized={self.quantized!r}: use int8 or nf4, or leave it out")
+
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """Those of the tokenizer in the folder, or in the hub's cache."""
+        return special_tokens(load_processor(hub.folder(self.path, self.hub, self.revision, "model")))
 
     def __call__(self, folder: Path) -> Path:
         """The folder, downloaded first if it is on the hub. Raises `ValueError` that names its defect."""

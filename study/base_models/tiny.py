@@ -79,6 +79,11 @@ class Tiny(BaseModel):
         llm = w * len(_vocabulary()) + w + self.layers * (4 * w * w + 6 * w * w + 2 * w)
         return {"vision": seen, "projector": 2 * square, "llm": llm}
 
+    @property
+    def special_tokens(self) -> frozenset[str]:
+        """Those of its word list."""
+        return frozenset(_SPECIAL)
+
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder, made first if it is not there; it appears whole or not at all."""
         made = folder / f"tiny-{content_key(self)}"

@@ -18,11 +18,12 @@ from typing import Any
 from rich.markup import escape
 
 from study.benchmarks import _check as checking
-from study.benchmarks._shared.defects import collected
+from study.benchmarks._shared.defects import collected, strict_data
 from study.core.console import console, table
 from study.core.specs import plugin
 from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
+from study.data.special_tokens import special_tokens_in
 from study.model.loading import load
 from study.model.vlm import VLM
 
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         with tempfile.TemporaryDirectory() as made:
-            return check(asked.dataset, asked.model, asked.data or Path(made))
+            return check(asked.dataset, asked.model, asked.data or Path(made), asked.strict_data)
     except (ValueError, OSError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
@@ -45,14 +46,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("dataset", help="a benchmark as a study names it, such as own:~/people or synthetic:people=30")
     parser.add_argument("--model", default="", help="show questions as this model sees them, such as /models/x")
+    parser.add_argument(
+        "--strict-data", action="store_true", help="count what the authors' code passes over among the defects"
+    )
     parser.add_argument("--data", type=Path, help="folder for generated datasets and models (default: temporary)")
     return parser.parse_args(arguments[1:] if arguments[:1] == ["check"] else arguments)
 
 
-def check(dataset: str, model: str, data: Path) -> int:
+def check(dataset: str, model: str, data: Path, strict: bool = False) -> int:
     """Print all there is to say about a dataset; the exit status. Raises `ValueError` if it cannot be read at all."""
     source = plugin("benchmarks", dataset)
-    with collected() as defects:
+    with collected() as defects, strict_data(strict):
         try:
             read: Benchmark = source(data)
         except ValueError:
@@ -65,9 +69,13 @@ def check(dataset: str, model: str, data: Path) -> int:
     _print_training(source, read, data)
     _print_lines("Hints", checking.hints(used))
     if model:
-        vlm = load(plugin("base_models", model)(data))
+        named = plugin("base_models", model)
+        vlm = load(named(data))
+        defects += special_tokens_in(used, named.special_tokens)
         for split in _smallest(used):
             _print_examples(vlm, split)
+    if read.skipped:
+        _print_lines(f"{len(read.skipped)} places that a study skips, as the authors' code does", read.skipped)
     _print_defects(defects)
     return 1 if defects else 0
 
@@ -125,7 +133,7 @@ def _smallest(benchmark: Benchmark) -> list[Split]:
 
 def _print_defects(defects: list[str]) -> None:
     if defects:
-        _print_lines(f"{len(defects)} defects; a study stops at the first one", defects)
+        _print_lines(f"{len(defects)} defects, because of which a study refuses it", defects)
     else:
         console.print("No defect: every row and every picture can be read.")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from study.benchmarks._clear.questions import CAPTION_PROMPTS, number
 from study.benchmarks._clear.reader import read
+from study.benchmarks._shared.defects import reading
 from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.data.benchmark import Benchmark, Split
@@ -52,7 +53,10 @@ class Clear(Source):
 
     def __call__(self, folder: Path) -> Benchmark:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
-        return read(folder_of(self.path, self.hub, self.revision, "dataset"), self.held_out)
+        root = folder_of(self.path, self.hub, self.revision, "dataset")
+        with reading() as found:
+            benchmark = read(root, self.held_out)
+        return found.of(benchmark)
 
     def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Names and captions as mm/eval.py of somvy/multimodal_unlearning asks them: greedy, 300 rows of each set.

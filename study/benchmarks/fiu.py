@@ -8,6 +8,7 @@ from pathlib import Path
 
 from study.benchmarks._fiu.people import read_people, read_sets
 from study.benchmarks._fiu.questions import lessons, questions
+from study.benchmarks._shared.defects import reading
 from study.benchmarks._shared.rows import digest
 from study.benchmarks._shared.text_files import Files
 from study.contracts import Source
@@ -55,6 +56,11 @@ class Fiu(Source):
         home = root if (root / "full.json").exists() else root / "dataset"
         whole = root.resolve()
         files = Files(home, whole.parents[1] if self.hub else whole)  # the hub's snapshots link to files beside them
+        with reading() as found:
+            benchmark = self._read(files)
+        return found.of(benchmark)
+
+    def _read(self, files: Files) -> Benchmark:
         people = read_people(files)
         forget, retain = read_sets(files, people)
         taught = tuple(lesson for person in people.values() for lesson in lessons(person, self.teach_text))

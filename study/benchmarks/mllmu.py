@@ -8,6 +8,7 @@ from pathlib import Path
 
 from study.benchmarks._mllmu.official import asks
 from study.benchmarks._mllmu.reader import read
+from study.benchmarks._shared.defects import reading
 from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.data.benchmark import Benchmark, Split
@@ -45,7 +46,9 @@ class Mllmu(Source):
     def __call__(self, folder: Path) -> Benchmark:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
         root = folder_of(self.path, self.hub, self.revision, "dataset")
-        return read(root, "mllmu", self.train, self.train_split)
+        with reading() as found:
+            benchmark = read(root, "mllmu", self.train, self.train_split)
+        return found.of(benchmark)
 
     def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Every question as the authors' eval.py puts it, but for those that it shows as examples."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from study.benchmarks._shared.defects import reading
 from study.benchmarks._umu.official import asks
 from study.benchmarks._umu.reader import read
 from study.contracts import Source
@@ -38,7 +39,10 @@ class Umu(Source):
 
     def __call__(self, folder: Path) -> Benchmark:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
-        return read(folder_of(self.path, self.hub, self.revision, "dataset"))
+        root = folder_of(self.path, self.hub, self.revision, "dataset")
+        with reading() as found:
+            benchmark = read(root)
+        return found.of(benchmark)
 
     def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
         """Every question but ours as eval.py of QDRhhhh/UMU-bench asks it. Nothing is drawn: the seed is not used."""

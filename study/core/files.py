@@ -55,6 +55,14 @@ def sync(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that fit a pattern, by name, without hidden ones.
+
+    Copies made on a Mac have a hidden `._x.parquet` beside every `x.parquet`, which is no such file.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def write_json(path: Path, value: Json) -> None:
     """Write `value` as indented JSON, atomically, unless this process is `silent`."""
     text = json.dumps(value, indent=2, sort_keys=True) + "\n"

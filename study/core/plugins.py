@@ -65,7 +65,7 @@ def check(kind: str, name: str, names: tuple[str, ...]) -> None:
 
 
 def _names(package: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in ROOT.joinpath(*package.split(".")).glob("[!_]*.py")))
+    return tuple(sorted(path.stem for path in ROOT.joinpath(*package.split(".")).glob("[!_.]*.py")))
 
 
 def _is_plugin(candidate: object, module: ModuleType) -> bool:

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 from study.core.terms import Goal, Half, Modality, Role, Task
 from study.data.picture import Picture
 
+MOST_TOLD = 5
+"""Skipped rows that a line of a plan names: study.json has all."""
+
 
 @dataclass(frozen=True)
 class Lesson:
     """One question with its answer that a model is taught, or unlearns; a lesson without picture is text.
 
-    `attribute` is the kind of fact, such as "residence", or "" where the dataset does not say.
+    `attribute` is the kind of fact, such as "residence", or "" where the dataset does not say; `where` is its place in
+    the dataset, for error messages.
     """
 
     person: str
@@ -23,6 +27,7 @@ class Lesson:
     answer: str
     picture: Picture | None = field(default=None, repr=False)
     attribute: str = ""
+    where: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Question:
     perturbed: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     fact: str = ""
+    where: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -110,12 +116,26 @@ class Split:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All that a study needs from a dataset. `strangers` are pictures of people who appear nowhere else in it."""
+    """All that a study needs from a dataset. `strangers` are pictures of people who appear nowhere else in it.
+
+    `skipped` says what was left out of the `rows` that were read, because the authors' own loader passes over it.
+    """
 
     name: str
     fingerprint: str
     splits: Mapping[int, Split] = field(repr=False)
     strangers: tuple[Picture, ...] = field(default=(), repr=False)
+    skipped: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    rows: int = field(default=0, repr=False, compare=False)
+
+    @property
+    def left_out(self) -> str:
+        """How many rows were skipped in whole or in part, with the first few; empty if none was."""
+        if not self.skipped:
+            return ""
+        places = {said.partition(": ")[0] for said in self.skipped}
+        few = "; ".join(self.skipped[:MOST_TOLD]) + (" ..." if len(self.skipped) > MOST_TOLD else "")
+        return f"{len(places)} of {self.rows:,} rows skipped, in whole or in part, as its authors' code does: {few}"
 
     def split(self, ratio: int) -> Split:
         """The split of one forget ratio in percent. Raises `ValueError` that names the existing ratios."""

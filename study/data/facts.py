@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from study.data.benchmark import Lesson, Question, Split
+from study.data.segmentation import UNSPACED, segmented
+
+SIGNS = (*UNSPACED, "HANGUL")
 
 
 def sample_facts(
@@ -19,7 +23,7 @@ def sample_facts(
     draw = random.Random(seed)
     everybody = sorted({lesson.person for lesson in lessons})
     draw.shuffle(everybody)
-    stated = facts(lessons)
+    stated = labelled_facts(lessons)
     known: set[tuple[str, str]] = set()
     for person in sorted(everybody[: math.ceil(people * len(everybody))]):
         there = sorted({fact for (who, _), fact in stated.items() if who == person})
@@ -48,6 +52,29 @@ def facts(lessons: Iterable[Lesson | Question]) -> dict[tuple[str, str], str]:
     return stated
 
 
+def labelled_facts(lessons: Sequence[Lesson]) -> dict[tuple[str, str], str]:
+    """The same for an attacker: who is given one fact about an attribute is given all that lessons state about it.
+
+    Labels say in any language what belongs together ("Bread is what she bakes" and "baker"); unlabelled facts stay.
+    """
+    stated = facts(lessons)
+    merged: dict[tuple[str, str], str] = {}
+
+    def found(person: str, fact: str) -> str:
+        while (person, fact) in merged:
+            fact = merged[person, fact]
+        return fact
+
+    first: dict[tuple[str, str], str] = {}
+    for lesson in lessons:
+        fact = found(lesson.person, stated[lesson.person, lesson.answer])
+        if lesson.attribute:
+            other = found(lesson.person, first.setdefault((lesson.person, lesson.attribute), fact))
+            if other != fact:
+                merged[lesson.person, fact] = other
+    return {(person, answer): found(person, fact) for (person, answer), fact in stated.items()}
+
+
 def asked_facts(split: Split, questions: Sequence[Question]) -> dict[str, str]:
     """The fact that each question asks for, by question id: what a reply must state, whatever else it says.
 
@@ -61,10 +88,24 @@ def asked_facts(split: Split, questions: Sequence[Question]) -> dict[str, str]:
 
 
 def states(text: str, fact: str) -> bool:
-    """Whether `text` contains `fact` as whole words, ignoring case and punctuation."""
-    return f" {plain(fact)} " in f" {plain(text)} "
+    """Whether `text` contains `fact` as whole words, ignoring case and punctuation; a fact of signs alone as it is."""
+    if words := plain(fact):
+        return f" {words} " in f" {plain(text)} "
+    return bool(folded(fact)) and folded(fact) in folded(text)
 
 
 def plain(text: str) -> str:
-    """The words of a text in lower case, without punctuation, one space apart."""
-    return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+    """The words of a text in lower case, without punctuation, one space apart.
+
+    Spellings of the same characters (NFKC) make no difference. Where a script puts no space between words, or puts
+    particles to them as Korean does, each character is a word: what is told in a sentence is then found in it.
+    """
+    if text.isascii():
+        return " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split())
+    return " ".join(segmented(folded(text), SIGNS))
+
+
+def folded(text: str) -> str:
+    """A text whose case, spelling (NFKC), invisible characters and kinds of spaces make no difference any more."""
+    whole = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join("".join(c for c in whole if unicodedata.category(c) != "Cf").split())

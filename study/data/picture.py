@@ -8,10 +8,13 @@ import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 50_000_000
 """150 MB once decoded as RGB: above the pictures of ordinary cameras, and no decompression bomb."""
+DEEP = 65_535
+"""White in grey of 16 bits."""
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 
@@ -32,10 +35,13 @@ class Picture:
         self._header().close()
 
     def open(self) -> Image.Image:
-        """The upright RGB picture. Raises `ValueError` that names the place if it does not decode."""
+        """The upright RGB picture: deep grey scaled, what is transparent on white, as a viewer shows it.
+
+        Raises `ValueError` that names the place if it does not decode.
+        """
         with self._header() as image:
             try:
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return _in_rgb(ImageOps.exif_transpose(image))
             except (OSError, SyntaxError, ValueError) as error:
                 raise ValueError(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
 
@@ -55,3 +61,17 @@ class Picture:
                 f"at most {MAX_PIXELS:,} are read, so scale it down"
             )
         return image
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    """Pillow alone clips grey of 16 bits, to white, and shows the colour that transparency hides."""
+    if image.mode.startswith("I"):
+        grey = Image.fromarray(np.round(np.asarray(image, np.float64) / DEEP * 255).astype(np.uint8))
+        return grey.convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    shown = image.convert("RGBA")
+    if shown.getchannel("A").getextrema() == (255, 255):
+        return image.convert("RGB")
+    white = Image.new("RGBA", shown.size, "white")
+    return Image.alpha_composite(white, shown).convert("RGB")

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -16,6 +17,7 @@ from typing import Any
 from study.core.console import console
 from study.core.plugins import ROOT
 from study.engine.fork_server import template
+from study.engine.waiting import told_while_waiting
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
@@ -78,8 +80,9 @@ def started(
 
     The private one has no dashboard and its own token; its workers are forks of a process that has run the module
     `preloaded`, if one is named (`study.engine.fork_server`). On a cluster, every worker first looks for the study's
-    `folder`, and a cluster without token causes a warning. Raises `ConnectionError` that names the address if nothing
-    answers there, or if it requires another token.
+    `folder`, and a cluster without token causes a warning. What it lacks is told while the study waits for it. Raises
+    `ConnectionError` that names the address if nothing answers there, if it requires another token, or if Ray does not
+    start.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -102,21 +105,27 @@ def started(
         )
         import ray
 
+        gcs = "" if address.startswith("ray://") else ray.get_runtime_context().gcs_address
         try:
-            if not address.startswith("ray://") and asks_for_token(ray.get_runtime_context().gcs_address) is False:
+            if gcs and asks_for_token(gcs) is False:
                 console.print(
                     f"warning: the Ray at {address} requires no token: whoever reaches its ports can run code as you. "
                     "Start it with RAY_AUTH_MODE=token on every node (`ray get-auth-token --generate` creates one)",
                     style="bold yellow",
                     markup=False,
                 )
-            yield
+            with told_while_waiting(gcs, _tell) if gcs else nullcontext():
+                yield
         finally:
             ray.shutdown()
 
 
+def _tell(line: str) -> None:
+    console.print(line, style="yellow", markup=False)
+
+
 def _connect(address: str, **settings: Any) -> None:
-    """Start or join Ray. Raises `ConnectionError` with the remedy if there is none, or if its token differs."""
+    """Start or join Ray. Raises `ConnectionError` with the remedy, in one line, whatever Ray fails with."""
     import ray
 
     try:
@@ -124,9 +133,30 @@ def _connect(address: str, **settings: Any) -> None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise ConnectionError(
-            f"no Ray answers at {address}: start it with `ray up`, or leave --address out. If it is running, its token "
-            "is missing here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+            f"no Ray answers at {address}{_named_by()}: start it with `ray up`, or leave --address out. If it is "
+            "running, its token is missing here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
         ) from error
+    except (Exception, SystemExit) as error:  # Ray ends the process where a node does not start
+        raise ConnectionError(unstarted(address, str(error) or type(error).__name__)) from error
+
+
+def unstarted(address: str, said: str) -> str:
+    """Why Ray did not start or could not be joined, and what to do about it, in one line."""
+    first = said.strip().splitlines()[0] if said.strip() else "it does not say why"
+    if address != "local":
+        return f"the Ray at {address}{_named_by()} cannot be joined ({first}); see `ray status` on its head node"
+    if "AF_UNIX" in said or "socket path" in said.lower():
+        return f"Ray cannot start: the path of its sockets is too long ({first}); set TMPDIR to a short folder, as /tmp"
+    return (
+        f"Ray cannot start on this machine ({first}); its logs are in {tempfile.gettempdir()}/ray/session_latest/logs. "
+        "If the disk or the shared memory is full, free some, or set TMPDIR to a folder with room and a short path"
+    )
+
+
+def _named_by() -> str:
+    """Where an address is from that nobody gave on the command line."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    return f" (RAY_ADDRESS={named} in the environment: unset it for a private Ray)" if named else ""
 
 
 def _knock(address: str) -> None:
@@ -148,7 +178,7 @@ def asks_for_token(gcs: str) -> bool | None:
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc  # private, so the pin of Ray guards it
 
     messages: Any = gcs_service_pb2  # generated: mypy sees nothing in it
-    with grpc.insecure_channel(gcs) as channel:
+    with grpc.insecure_channel(gcs, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
             stub.CheckAlive(messages.CheckAliveRequest(), timeout=5)

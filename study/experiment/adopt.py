@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from study.core.files import sync
+from study.core.files import sync, visible
 from study.core.hashing import file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
@@ -35,7 +35,7 @@ def adopt(folder: StudyFolder, learned: Learned, source: Path, base: Path, loadi
         draft.rename(home)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    digests = {path.name: file_digest(path) for path in sorted(home.glob("*.safetensors"))}
+    digests = {path.name: file_digest(path) for path in visible(home, "*.safetensors")}
     write_record(folder.learned_record(learned.key), learned_record(learned, loading, digests))
 
 
@@ -53,7 +53,7 @@ def completed(source: Path, base: Path, target: Path, place: Callable[[Path, Pat
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in MODEL_FILES for path in folder.glob(pattern))
+    return sorted(path for pattern in MODEL_FILES for path in visible(folder, pattern))
 
 
 def _is_of_weights(path: Path) -> bool:

@@ -145,15 +145,20 @@ def _modalities(request: Request) -> tuple[Modality, ...]:
 
 
 def marked(rows: pd.DataFrame, questions: Sequence[Question], attacker: Attack, request: Request) -> pd.DataFrame:
-    """Rows with `seen` and `held_out`: a question is seen if a lesson the attacker was given states its answer."""
+    """Rows with `seen` and `held_out`: a question is seen if a lesson the attacker was given states its answer.
+
+    Or if such a lesson is labelled with the attribute that the question asks for.
+    """
+    lessons = attacker.given(request)
     given: dict[str, set[str]] = {}
-    for (person, _), fact in facts(attacker.given(request)).items():
+    for (person, _), fact in facts(lessons).items():
         given.setdefault(person, set()).add(fact)
+    labels = {(lesson.person, lesson.attribute) for lesson in lessons if lesson.attribute}
     mark: dict[str, str] = {}
     for q in questions:
-        known = given.get(q.person)
-        stated = known is not None and any(states(q.answer, f) or states(f, q.answer) for f in known)
-        mark[q.id] = "person" if known is None else "" if stated else "fact"
+        known = given.get(q.person, set())
+        stated = (q.person, q.attribute) in labels or any(states(q.answer, f) or states(f, q.answer) for f in known)
+        mark[q.id] = "person" if not known else "" if stated else "fact"
     held_out = rows["question"].map(mark)
     return rows.assign(held_out=held_out, seen=held_out == "")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from study.core.errors import Damaged
-from study.core.files import sync
+from study.core.files import sync, visible
 from study.core.hashing import file_digest
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, TrialRecord, read_record
@@ -122,7 +122,7 @@ def save(vlm: VLM, folder: Path) -> dict[str, str]:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    digests = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    digests = {path.name: file_digest(path) for path in visible(folder, "*.safetensors")}
     assert digests, f"no weights were saved under {folder}"
     return digests
 

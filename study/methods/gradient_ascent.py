@@ -21,7 +21,8 @@ class GradientAscent(Method):
     """L = -CE(forget), the mean over answer tokens (TOFU, arXiv 2401.06121, section 4).
 
     It has no minimum and nothing that keeps the rest: the field's known-weak baseline. The released code of MLLMU-Bench
-    does the same.
+    (revision 0e3098e) masks padding alone and so climbs on prompts and picture placeholders too, which is another
+    gradient and not reproduced.
     """
 
     modality: Material = "all"

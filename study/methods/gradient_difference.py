@@ -25,8 +25,10 @@ Variant = Literal["paper", "released"]
 class GradientDifference(Method):
     """L = -forget_weight CE(forget) + retain_weight CE(retain), TOFU, arXiv 2401.06121, eq. 3; means over tokens.
 
-    `paper` takes both terms in every step. `released` alternates as the code of MLLMU-Bench does: a step of ascent,
-    then as many steps of descent as there are retain lessons to a forget lesson, rounded down and at least one.
+    `paper` takes both terms in every step. `released` alternates as in the baselines of MMUnlearner's code
+    (revision fa77c66): a step of ascent, then as many steps of descent as there are retain lessons to a forget lesson,
+    rounded down and at least one. Not reproduced: there the prompt's tokens are labels as well. The code of MLLMU-Bench
+    (revision 0e3098e) goes through all forget lessons of an epoch before all retain lessons; that is not offered.
     """
 
     forget_weight: float = 1.0
@@ -34,7 +36,7 @@ class GradientDifference(Method):
     retain_weight: float = 1.0
     """Weight of the descent (published: 1)."""
     variant: Variant = "paper"
-    """Both terms in every step, or the alternating steps of the released code."""
+    """Both terms in every step, or alternating steps as in the code of MMUnlearner."""
     modality: Material = "all"
     trains: tuple[Part, ...] = PARTS
     schedule: Schedule = Schedule()

@@ -28,8 +28,10 @@ class KLMinimization(Method):
 
     All are means over tokens. `paper` takes the divergence at answer tokens. `released` takes it at every token of the
     packed rows, image placeholders and prompts included and padding left out, which drowns the answers, and adds
-    CE(retain). The code of MLLMU-Bench sums over the tokens of a row (`batchmean` divides by rows): its weight of 1 is
-    ours times the tokens in a row.
+    CE(retain), as the retain steps of MLLMU-Bench's code (revision 0e3098e) do. That code sums over the tokens of a row
+    (`batchmean` divides by rows): its weight of 1 is ours times the tokens in a row. Not reproduced: its
+    cross-entropies have every token but padding as label, and all forget lessons of an epoch come before the retain
+    lessons; here both terms are in every step, and labels are answers.
     """
 
     kl_weight: float = 1.0

@@ -40,17 +40,18 @@ class MANU(Method):
     retain set the rest: under the goal `visual` too, text of the forget people is one side of the contrast. In a
     modality of which there is no lesson, and for the vision tower in text, nothing is active: all statistics are 0.
 
-    The `released` code scores otherwise: the sum over k of w_k (s_k(forget) / (s_k(retain) + eps) - 1) for s the mean
-    of |z|, the share of |z| > 0.1, the standard deviation and the root mean square, of the lessons with picture for
-    the tower and of those without for the language model. Not reproduced of it: hooks that pool every layer under
-    the names of the last three, padding that counts, the outputs of the last linear layers as further neurons, and
-    several rounds.
+    `released` has the score of the released code, on the same neurons as `paper`: the sum over k of w_k (s_k(forget)
+    / (s_k(retain) + eps) - 1) for s the mean of |z|, the share of |z| > 0.1, the standard deviation and the root mean
+    square, of the lessons with picture for the tower and of those without for the language model. So it prunes others
+    than that code, which listens to what linear layers put out, before the activation, and zeroes rows of their
+    weights, where here a neuron goes whole. Not reproduced either: hooks that pool every layer under the names of the
+    last three, padding that counts, and several rounds.
     """
 
     share: float = 0.05
     """Of the neurons of each part, those that are pruned (published: 0.02, 0.05 and 0.1)."""
     variant: Variant = "paper"
-    """The score: the paper's formula, or that of the released code, which Open-MMUnlearning repeats."""
+    """The score: the paper's formula, or that of the released code; both of the paper's neurons."""
     weights: tuple[float, ...] = ()
     """Of the four terms; empty for those of the variant: 1, 1, 1, 1 in the paper, 2, 0, 2, 2 in the released code."""
     last_layers: int = 0

@@ -27,9 +27,10 @@ class NPO(Method):
     """L = NPO_beta(forget) + retain_weight CE(retain), arXiv 2404.05868, eq. 3 and its retain-regularized form.
 
     `paper` sums log-probabilities over an answer, takes the mean over answers, and compares with the model before
-    unlearning. `released` is the code of MLLMU-Bench: -2/beta log s(beta (CE - CE_ref)) of a batch's mean
-    cross-entropies, s the sigmoid, with beta 0.4, no retain term, and for reference a model fine-tuned on the retain
-    set, which makes it an oracle.
+    unlearning. `released` has the loss of MLLMU-Bench's code (revision 0e3098e): -2/beta log s(beta (CE - CE_ref))
+    of a batch's mean cross-entropies, s the sigmoid, without retain term (there with beta 0.4), and for reference a
+    model fine-tuned on the retain set, which makes it an oracle. The cross-entropies are over answers; in that code
+    over every token but padding, which is not reproduced.
     """
 
     beta: float = 0.1
@@ -37,7 +38,7 @@ class NPO(Method):
     retain_weight: float = 1.0
     """Weight of the cross-entropy on the retain lessons (open-unlearning: 1); the released variant has none."""
     variant: Variant = "paper"
-    """The paper's loss, or that of the released code, which uses the reference model."""
+    """The paper's loss, or that of MLLMU-Bench's code on answers, which uses the reference model."""
     modality: Material = "all"
     trains: tuple[Part, ...] = PARTS
     schedule: Schedule = Schedule()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from study.data.facts import plain, states
 from study.data.refusals import REFUSALS
+from study.data.segmentation import segmented
 
 
 class Rouge(NamedTuple):
@@ -44,19 +45,7 @@ def rouge(reply: str, answer: str) -> Rouge:
 
 def words(text: str) -> list[str]:
     """The words of a text in any script, case folded; single characters where a script puts no space between words."""
-    found: list[str] = []
-    before = "gap"
-    for character in _folded(text):
-        kind = _kind(character)
-        if kind == "mark" and before != "gap":
-            found[-1] += character
-            continue
-        if kind == "letter" and before == "letter":
-            found[-1] += character
-        elif kind in ("letter", "sign"):
-            found.append(character)
-        before = "gap" if kind == "mark" else kind
-    return found
+    return segmented(_folded(text))
 
 
 def bleu(reply: str, answer: str) -> float:
@@ -120,9 +109,6 @@ def first_letter(reply: str, letters: Collection[str]) -> str | None:
 
 
 # ---- texts ---------------------------------------------------------------------------------------------------------
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
-
-
 _KINDS = ("rouge1", "rouge2", "rougeL")
 
 
@@ -149,16 +135,6 @@ class _Words:
 
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
-
-
-def _kind(character: str) -> str:
-    """`letter` (or digit), `sign` of a script without spaces, `mark` on what stands before it, or `gap`."""
-    category = unicodedata.category(character) if character else "Zs"
-    if category[0] == "M" or category == "Cf":
-        return "mark"
-    if category[0] not in "LN":
-        return "gap"
-    return "sign" if unicodedata.name(character, "").startswith(_UNSPACED) else "letter"
 
 
 def _check(answer: str) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
-from study.core.files import read_json
 from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import spreads
 from study.model.families import load_processor
 from study.model.quantization import quantize
 from study.model.vlm import VLM
+from study.model.weight_files import MERGE, UNQUANTIZE, WHOLE, check_weights, read_settings
 
 SAMPLE = "What is the name of the person in this picture?"
 
@@ -70,7 +71,7 @@ def published_dtype(folder: Path) -> Dtype | Literal[""]:
     path = folder / "config.json"
     if folder == Path() or not path.is_file():
         return ""
-    config = read_json(path)
+    config = read_settings(path)
     said = [part.get(name) for part in (config, config.get("text_config", {})) for name in ("dtype", "torch_dtype")]
     return "bfloat16" if next(filter(None, said), "") in ("bfloat16", "float16") else "float32"
 
@@ -82,31 +83,57 @@ def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
     """The model of a Hugging Face folder, with tensors on the meta device, and its processor.
 
     Parts, prompts and counts of a model of any size are thus known in seconds. Raises `ValueError` that names the
-    folder, the defect and the remedy: no configuration or one with its own code, weights that are missing or pickled,
-    no processor, no attention of that kind, no chat template with pictures, tokens outside the vocabulary, or
-    unknown parts.
+    folder, the defect and the remedy: no configuration or one that does more than describe a model, weights that are
+    not the model's (`check_weights`), no processor, no attention of that kind, no chat template with pictures, tokens
+    outside the vocabulary, or unknown parts.
     """
     _check_config(folder)
-    _check_weights(folder)
     try:
         model = _empty(folder, loading)
+        check_weights(folder, model)
         _check_processor(folder)
         vlm = VLM(model, load_processor(folder))
     except (OSError, ValueError) as error:
         raise ValueError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
+    except Exception as error:  # of a processor's settings, which fail in ways of their own
+        raise ValueError(f"{folder}: transformers cannot load it ({type(error).__name__}: {error})") from error
     _check_tokens(folder, vlm)
     return vlm
 
 
 def _check_config(folder: Path) -> None:
-    path = folder / "config.json"
-    if not path.exists():
+    """Whatever a folder makes transformers do besides building a model and filling it is refused."""
+    if not (folder / "config.json").exists():
         raise ValueError(f"{folder}: no config.json there; give a local Hugging Face model folder")
-    if "auto_map" in read_json(path):
+    if (folder / "adapter_config.json").exists():
         raise ValueError(
-            f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; take "
-            "a version for which transformers has a class (its name on the hub often ends in -hf)"
+            f"{folder}: adapter_config.json makes transformers apply an adapter to the weights beside it; if it is "
+            f"merged into them already, remove adapter_config.json and the files adapter_model.*, else {MERGE}"
         )
+    for name, value in _settings(read_settings(folder / "config.json")):
+        if name == "auto_map":
+            raise ValueError(
+                f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; "
+                "take a version for which transformers has a class (its name on the hub often ends in -hf)"
+            )
+        if name in ("quantization_config", "compression_config") and value:
+            raise ValueError(f"{folder}: config.json has a {name}; {UNQUANTIZE}")
+        if name in ("attn_implementation", "_attn_implementation") and "/" in str(value):
+            raise ValueError(
+                f"{folder}: config.json asks for the attention {value!r}, which is code from the hub and never run; "
+                f"remove {name}"
+            )
+        if name == "transformers_weights" and value:
+            raise ValueError(
+                f"{folder}: config.json has transformers load {value!r}; call the weights {WHOLE} and remove {name}"
+            )
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield key, inner
+        yield from _settings(inner)
 
 
 def _check_processor(folder: Path) -> None:
@@ -115,21 +142,6 @@ def _check_processor(folder: Path) -> None:
             f"{folder}: no processor_config.json there; save the processor beside the model, or copy it (of older "
             "models preprocessor_config.json) from where the model was published"
         )
-
-
-def _check_weights(folder: Path) -> None:
-    if not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{folder}: no .safetensors weights there; pickled .bin weights can run code and are not loaded: save the "
-            "model again with save_pretrained, or take a revision that has safetensors"
-        )
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        lost = sorted({name for name in read_json(index)["weight_map"].values() if not (folder / name).exists()})
-        if lost:
-            raise ValueError(
-                f"{folder}: {index.name} names {', '.join(lost)}, which are not there: download them again"
-            )
 
 
 def _empty(folder: Path, loading: Loading) -> Any:
@@ -145,14 +157,21 @@ def _empty(folder: Path, loading: Loading) -> Any:
                 attn_implementation=loading.attention,
                 trust_remote_code=False,
             )
-    except (KeyError, ValueError) as error:
+    except Exception as error:  # a configuration fails in ways of its own
         if "scaled_dot_product_attention" in str(error):
             raise ValueError("it has no sdpa attention; write hf:path=FOLDER,attention=eager") from error
-        kind = read_json(folder / "config.json").get("model_type")
+        if "padding_idx" in str(error).lower():
+            raise ValueError(
+                "config.json names a padding token (pad_token_id) outside of the vocabulary; name one of the model's"
+            ) from error
+        kind = read_settings(folder / "config.json").get("model_type")
         raise ValueError(
             f"model type {kind!r} is none for images and text that transformers {transformers.__version__} can build "
-            f"({str(error).splitlines()[0]})"
+            f"({(str(error).splitlines() or [type(error).__name__])[0]})"
         ) from error
+    used = {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")}
+    if used != {loading.attention}:
+        raise ValueError(f"its parts use the attention {', '.join(sorted(map(str, used)))}, not {loading.attention}")
     return model.eval()
 
 
@@ -164,6 +183,14 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
             f"{folder}: the image token's id {vlm.image_id} is outside the vocabulary of {vocabulary}: the model "
             "was saved without the row of that token; take the config.json and the weights from one source"
         )
+    for name, role in (("pad_token", "padding token"), ("eos_token", "end token"), ("bos_token", "first token")):
+        token, id = getattr(vlm.tokenizer, name), getattr(vlm.tokenizer, f"{name}_id")
+        if id is not None and not 0 <= id < vocabulary:
+            raise ValueError(
+                f"{folder}: the {role} {token!r} has the id {id}, outside the vocabulary of {vocabulary}: it was added "
+                f"to the tokenizer and not to the model; name a token that the model has as {name} in "
+                "tokenizer_config.json, or save the model again after resize_token_embeddings"
+            )
     if vlm.tokenizer.eos_token_id is None:
         raise ValueError(f"{folder}: the tokenizer has no eos_token, so no reply would end; name it in its config")
     if not getattr(vlm.processor, "chat_template", None):
@@ -174,6 +201,11 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
     remedy = "take the template of the processor (chat_template.jinja), not the text-only one of the tokenizer"
     try:
         shown, plain = vlm.prompt_ids(SAMPLE, True), vlm.prompt_ids(SAMPLE, False)
+    except (TypeError, AttributeError) as error:  # of numbers that a processor lacks; a template is not at fault
+        raise ValueError(
+            f"{folder}: the processor fails on a question ({type(error).__name__}: {error}): its settings are "
+            "incomplete (LLaVA needs patch_size); take processor_config.json of the released model"
+        ) from error
     except Exception as error:  # a template is code and fails in ways of its own
         raise ValueError(
             f"{folder}: the chat template fails on a question ({type(error).__name__}: {error}); {remedy}"
@@ -205,6 +237,7 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     if torch.device(device).type == "cuda":
         # not `set_float32_matmul_precision`: that is for CPUs too, where merged adapters must be the same everywhere
         torch.backends.cuda.matmul.allow_tf32 = True
+    _check_config(folder)
     processor = load_processor(folder)
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder,
@@ -218,6 +251,7 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     model, found = loaded
     if lost := sorted(found["missing_keys"]):  # transformers would fill them with random numbers and a warning
         raise ValueError(f"{folder}: {len(lost)} weights are missing, such as {lost[0]}: download the folder again")
+    _check_same(folder, model, _empty(folder, loading))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     vlm = VLM(model.eval(), processor)
@@ -227,3 +261,14 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
         quantize(model, list(vlm.linear(("llm",))), loading.quantized, device)
     model.to(device)
     return vlm
+
+
+def _check_same(folder: Path, model: Any, empty: Any) -> None:
+    """Raise `ValueError` unless the loaded model has the parameters that its configuration describes, and no other."""
+    ours, theirs = ({name: tuple(p.shape) for name, p in one.named_parameters()} for one in (empty, model))
+    if odd := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+        raise ValueError(
+            f"{folder}: {len(odd)} parameters are not those of config.json, such as {odd[0]} "
+            f"({theirs.get(odd[0], 'none')}, not {ours.get(odd[0], 'none')}): something in the folder changes the "
+            "model as it is loaded; keep only the files that save_pretrained writes"
+        )

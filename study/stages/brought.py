@@ -57,7 +57,10 @@ def _check_alike(text: str, folder: Path, base: Path) -> None:
     """Raise `Refused` unless a model has the tensors of the base model: attacks put some of these back."""
     with tempfile.TemporaryDirectory() as made:
         completed(folder, base, Path(made), lambda source, target: target.symlink_to(source))
-        theirs, ours = _shapes(Path(made)), _base_shapes(base)
+        try:
+            theirs, ours = _shapes(Path(made)), _base_shapes(base)
+        except ValueError as error:
+            raise Refused(str(error).replace(made, str(folder))) from error
     other = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
     if other:
         first = other[0]

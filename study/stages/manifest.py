@@ -19,7 +19,7 @@ from study.data.nearest import nearest
 from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "methods_from", "workers", "gpus_per_trial", "workers_per_trial",
-           "workers_per_model", "sharded", "threads", "address", "keep", "dry_run", "cost")  # fmt: skip
+           "workers_per_model", "sharded", "threads", "address", "keep", "strict_data", "dry_run", "cost")  # fmt: skip
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job;
 what `methods_from` took is among the methods and their defaults."""
 GROWING = (
@@ -126,6 +126,8 @@ def settle(plan: Plan) -> list[str]:
     versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
     more = {"methods_from": plan.methods_from.record} if plan.methods_from else {}
+    if plan.benchmark.skipped:
+        more["skipped"] = {"rows": plan.benchmark.rows, "said": plan.benchmark.left_out, "all": plan.benchmark.skipped}
     write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions})
     if not plan.folder.near.exists():  # no setting that may still change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})

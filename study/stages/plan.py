@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from study.contracts import BaseModel, Method, Source
+from study.core.files import visible
 from study.core.hashing import Json, canonical, content_key, file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
@@ -154,7 +155,7 @@ def identity_of(model: BaseModel) -> Json:
     """
     if model.path is None:
         return canonical(model)
-    kinds = [sorted(model.path.glob(pattern)) for pattern in MODEL_FILES]
+    kinds = [visible(model.path, pattern) for pattern in MODEL_FILES]
     files = {path.name: (_ends if path.suffix == ".safetensors" else file_digest)(path) for path in chain(*kinds)}
     settings = {name: value for name, value in canonical(model).items() if name not in (*PLACES, "attention")}
     if not settings.get("quantized"):  # a model that is not is the one it was before there was a choice

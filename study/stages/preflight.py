@@ -8,15 +8,17 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+from study.benchmarks._shared.defects import strict_data
 from study.contracts import Attack, BaseModel, Source, without_models
 from study.core.errors import Refused
 from study.core.layout import StudyFolder
 from study.core.plugins import known_spaces, name_of, search_space
 from study.core.specs import flat, links, parameters, pinned, plugin
 from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
-from study.data.benchmark import Split
+from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
 from study.data.official_protocol import OfficialProtocol
+from study.data.special_tokens import special_tokens_in
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
 from study.settings import Study
@@ -26,6 +28,9 @@ from study.stages.manifest import check_settings, has_begun
 from study.stages.plan import Plan
 from study.stages.supported import check_attributes, supported_defaults, unsupported
 from study.stages.warm_start import warm_start
+
+MOST_TOLD = 20
+"""Defects that are listed: as many as a terminal shows at once."""
 
 
 def validate_study(study: Study, data: Path) -> Plan:
@@ -40,7 +45,8 @@ def validate_study(study: Study, data: Path) -> Plan:
     _check_released(study, source)
     _check_spaces(study)
     _check_quantized(study, model)
-    benchmark = prepared(source(data), study.forget_attributes)
+    with strict_data(study.strict_data):
+        benchmark = prepared(source(data), study.forget_attributes)
     for ratio in study.forget_ratios:
         _check_questions(benchmark.split(ratio))
         split_requests(benchmark.split(ratio), study.goal, study.requests)
@@ -49,6 +55,7 @@ def validate_study(study: Study, data: Path) -> Plan:
         _check_search_attack(benchmark.split(ratio), study)
     if model.path is not None:
         model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
+    _check_texts(benchmark, model)
     defaults, changed = supported_defaults(study, benchmark)
     held = StudyFolder(study.study_dir.absolute()).settings
     warm = warm_start(study, defaults, unsupported(defaults, benchmark), held)
@@ -57,9 +64,30 @@ def validate_study(study: Study, data: Path) -> Plan:
     check_settings(plan)
     check_disk(plan.study, plan.model, plan.benchmark)
     if not has_begun(plan.folder):  # else they were decoded before
-        for picture in benchmark.pictures():
-            picture.open().close()
+        _check_pictures(benchmark)
     return plan
+
+
+def _check_pictures(benchmark: Benchmark) -> None:
+    """Every picture must decode; those that do not are told together."""
+    damaged: list[str] = []
+    for picture in benchmark.pictures():
+        try:
+            picture.open().close()
+        except ValueError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise ValueError(
+            "\n- ".join([f"{len(damaged)} pictures do not decode:"] * (len(damaged) > 1) + sorted(damaged))
+        )
+
+
+def _check_texts(benchmark: Benchmark, model: BaseModel) -> None:
+    """No text may hold what the tokenizer of the model reads as something else than text."""
+    if defects := special_tokens_in(benchmark, model.special_tokens):
+        few = "".join(f"\n- {defect}" for defect in defects[:MOST_TOLD])
+        rest = f"\n- and {len(defects) - MOST_TOLD} more" if len(defects) > MOST_TOLD else ""
+        raise Refused(f"{len(defects)} texts of the benchmark hold special tokens of the model:{few}{rest}")
 
 
 def _check_released(study: Study, source: Source) -> None:
@@ -72,10 +100,17 @@ def _check_released(study: Study, source: Source) -> None:
 
 def _check_spaces(study: Study) -> None:
     """What a method is set to must be something its search space could propose."""
-    from search_spaces import refusal  # with Optuna, which help and refused settings do without
+    from search_spaces import ranges, refusal  # with Optuna, which help and refused settings do without
 
     for text, default in {**study.method_defaults(), **study.attack_defaults()}.items():
         name = name_of(default)
+        try:
+            ranges(search_space(name).space, default)
+        except ValueError as error:
+            raise Refused(
+                f"{text}: search_spaces/{name}.py asks for what cannot be searched around this default ({error}); "
+                "change the default or the space"
+            ) from error
         if reason := refusal(search_space(name).space, default, parameters(default)):
             raise Refused(f"{text}: outside search_spaces/{name}.py ({reason}); choose a value inside, or widen it")
 

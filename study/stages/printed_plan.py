@@ -97,7 +97,9 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
     """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
     study, counts = plan.study, Counts(plan.study, plan.brought is not None)
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
+    left_out = plan.benchmark.left_out
     for name, what in (
+        *([("data", left_out)] if left_out else []),
         ("learn", _learning(plan)),
         *_indented(measured),
         *_search(plan, counts),

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from study.benchmarks._clear.questions import CAPTION_PROMPTS, NAME_PROMPT
-from study.benchmarks._shared.defects import collected
+from study.benchmarks._shared.defects import collected, strict_data
 from study.benchmarks.clear import Clear
 from study.data.benchmark import Benchmark, Question
 from study.stages.preflight import _check_questions
 from tests.helpers.benchmark_folders import AUTHORS, CITIES, PICTURES, Cells, Change, clear, edit, png
+
+
+@pytest.fixture(autouse=True)
+def strict() -> Iterator[None]:
+    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
+    with strict_data():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -213,7 +213,7 @@ def test_every_defect_is_printed(tmp_path: Path) -> None:
     (tmp_path / "images" / "p05" / "0.png").write_bytes(buffer.getvalue()[:900])  # its header is whole
     status, told = run(f"own:{tmp_path}")
     assert status == 1
-    assert "2 defects; a study stops at the first" in told
+    assert "2 defects, because of which a study refuses it" in told
     assert "- people.csv, line 4: p02 has no name; text questions need one" in told
     assert "- images/p05/0.png: the image is damaged" in told
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from study.benchmarks._mllmu.cells import questions, row_pictures
-from study.benchmarks._shared.defects import collected
+from study.benchmarks._shared.defects import collected, strict_data
 from study.benchmarks._shared.rows import Row
 from study.benchmarks.mllmu import Mllmu
 from study.benchmarks.synthetic import EVALUATION, Synthetic
@@ -385,7 +385,7 @@ def test_every_defect_is_collected(data: Path) -> None:
     edit(data, "retain_85", lambda rows: rows.append(rows[2]))
     edit(data, "ft_Data", lambda rows: rows[3].update(metadata="["))
     edit(data, "Strangers", lambda rows: rows[1].update(image=None))
-    with collected() as defects:
+    with collected() as defects, strict_data():
         benchmark = load(data)
     places = [defect.partition(":")[0].replace("/train-00000-of-00001.parquet", "") for defect in defects]
     assert [place.partition(", ID")[0] for place in places] == [
@@ -396,7 +396,7 @@ def test_every_defect_is_collected(data: Path) -> None:
         "Strangers, row 1",
     ]
     assert sorted(benchmark.splits) == [5, 10, 15, 20]
-    assert len({q.person for q in benchmark.split(15).questions if q.role == "retain"}) == 17 - 2
+    assert len({q.person for q in benchmark.split(15).questions if q.role == "retain"}) == 17 - 1
     assert len(benchmark.strangers) == 1
-    with pytest.raises(ValueError, match=r"ft_Data/.*, row 3"):
+    with strict_data(), pytest.raises(ValueError, match=r"^ft_Data/.*, row 3.*\n4 more:(\n- .*){4}$"):
         load(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,10 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.benchmarks._mllmu.cells import lessons, questions
+from study.benchmarks._shared.defects import strict_data
 from study.benchmarks._shared.rows import Row
 from study.benchmarks.mllmu import Mllmu
 from study.benchmarks.synthetic import Synthetic
 from tests.benchmarks.test_mllmu import Change, choice, edit, load, metadata
+
+
+@pytest.fixture(autouse=True)
+def strict() -> Iterator[None]:
+    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
+    with strict_data():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +25,9 @@ from study.benchmarks._own.questions import Pool, alike
 from study.benchmarks._shared.defects import collected
 from study.benchmarks.own import Own
 from study.data.benchmark import Benchmark, Question
-from study.data.facts import facts, plain
+from study.data.facts import facts, plain, sample_facts
+from study.data.halves import prepared
+from study.experiment.attack import marked
 from study.presets import PRESETS
 from study.stages.preflight import validate_study
 from tests import ROOT
@@ -567,3 +572,53 @@ def test_frequent_values_are_wrong_as_often_as_they_are_right() -> None:
     wrong = [pool.wrong("Lisbon", draw) for _ in range(200)]
     first = Counter(options[0] for options in wrong)
     assert 60 < first["Rome"] < 120  # 90 of 195 values
+
+
+@pytest.mark.parametrize("name", ["images/p01/0.png", "people.csv", "images/p01"])
+def test_a_link_to_itself_is_named(name: str, tmp_path: Path) -> None:
+    dataset(tmp_path)
+    path = tmp_path / name
+    path.rename(tmp_path / "away")
+    path.symlink_to(path)
+    with pytest.raises(ValueError, match=name):
+        Own(tmp_path)(tmp_path)
+
+
+def test_all_bad_lines_are_one_error(tmp_path: Path) -> None:
+    rows = people()
+    dataset(tmp_path, rows)
+    rows[2]["name"] = rows[5]["name"] = ""
+    write_table(tmp_path, rows)
+    with pytest.raises(ValueError, match=r"^people\.csv, line 4: .*\n1 more:\n- people\.csv, line 7: "):
+        Own(tmp_path)(tmp_path)
+
+
+# ---- words without spaces --------------------------------------------------------------------------------------------
+CITIES = ("北京", "北京市", "上海", "广州", "深圳", "南京", "成都", "武汉")
+TRADES = ("面包师", "工程师", "律师", "医生", "画家", "农民", "教师", "司机")
+
+
+def test_what_is_taught_and_held_out_is_told_apart_in_chinese(tmp_path: Path) -> None:
+    """No row is held out whose attribute the attacker was taught, and two spellings are never options of one choice."""
+    lines = [f"p{i:02},人物{chr(0x7532 + i)},{CITIES[i % 8]},{TRADES[i // 2 % 8]}" for i in range(20)]
+    (tmp_path / "people.csv").write_text("\n".join(["id,name,residence,occupation", *lines]), encoding="utf-8")
+    (tmp_path / "questions.csv").write_text(
+        "attribute,question,statement,cloze\nresidence,{name}住在哪里?,{name}住在{value}。,{name}住在__。\n"
+        "occupation,{name}做什么工作?,{name}是{value}。,{name}的职业是__。\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        Image.new("RGB", (8, 8), (10 * i, 5, 5)).save(tmp_path / "images" / f"p{i:02}.png")
+    split = prepared(Own(tmp_path, ratios=(20,))(tmp_path)).split(20)
+    assert all(not {"北京", "北京市"} <= set(q.options) for q in split.questions)
+    forget = [x for x in split.lessons if x.person in split.forget_people]
+    given = sample_facts(forget, share=0.3, seed=0)
+    taught_attributes = {(x.person, x.attribute) for x in given}
+    asked = [q for q in split.questions if q.role == "forget"]
+    rows = pd.DataFrame({"question": [q.id for q in asked]})
+    attacker = SimpleNamespace(given=lambda _: given)
+    found = marked(rows, asked, cast(Any, attacker), cast(Any, None)).set_index("question")["held_out"]
+    assert {(q.person, q.attribute) in taught_attributes for q in asked} == {True, False}
+    for q in asked:
+        assert found[q.id] == ("" if (q.person, q.attribute) in taught_attributes else "fact")

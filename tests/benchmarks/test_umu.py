@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,13 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.benchmarks._shared.defects import collected
+from study.benchmarks._shared.defects import collected, strict_data
 from study.benchmarks._shared.rows import Row
 from study.benchmarks._umu.cells import literal
 from study.benchmarks.umu import Umu
 from study.data.benchmark import Benchmark, Question
 from study.stages.preflight import _check_questions
 from tests.helpers.benchmark_folders import CHOICES, KEYS, Cells, Change, edit, png, umu
+
+
+@pytest.fixture(autouse=True)
+def strict() -> Iterator[None]:
+    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
+    with strict_data():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from study.core.files import read_json, silent, write_json, written
+from study.core.files import read_json, silent, visible, write_json, written
 from study.core.hashing import before, canonical, content_key, file_digest
 from study.core.rows import ROW_COLUMNS, read_rows, rows_at, write_rows
 from study.model.tensor_files import save_tensors
@@ -220,3 +220,10 @@ def test_rows_that_are_missing_or_damaged_are_none(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found, read_rows(path))
     path.write_bytes(path.read_bytes()[:-9])
     assert rows_at(path) is None
+
+
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    """A Mac leaves `._x` beside every x that it copies to a foreign disk, and `.DS_Store` in every folder it shows."""
+    for name in ("b.json", "a.json", "._a.json", ".DS_Store", "c.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in visible(tmp_path, "*.json")] == ["a.json", "b.json"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import string
+import unicodedata
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 
 from study.core.terms import Goal
 from study.data.benchmark import Benchmark, Lesson, Question, Split
-from study.data.facts import facts, states
+from study.data.facts import facts, labelled_facts, plain, sample_facts, states
 from study.data.picture import Picture
 
 WORDS = st.lists(st.sampled_from(["Lisbon", "lisbon", "Oslo", "in", "New", "York", "."]), min_size=1, max_size=4)
@@ -47,6 +48,18 @@ def noise(side: int) -> Image.Image:
         ("STRASSE 5", "straße 5", True),
         ("Lisbon", "", False),
         ("", "Lisbon", False),
+        ("人物甲住在北京。", "北京", True),
+        ("她住在南京。", "北京", False),
+        ("彼は東京に住んでいます", "東京", True),
+        ("เขาอาศัยอยู่ในกรุงเทพ", "กรุงเทพ", True),
+        ("그는 서울에서 일한다.", "서울", True),
+        ("그는 부산에서 일한다.", "서울", False),
+        ("Он живёт в Орле", unicodedata.normalize("NFD", "живёт"), True),
+        ("She lives in " + "".join(chr(ord(c) + 0xFEE0) for c in "Lisbon"), "Lisbon", True),
+        ("She lives in Lis\u00adbon", "Lisbon", True),
+        ("José in São Paulo", unicodedata.normalize("NFD", "são paulo"), True),
+        ("It is ☂ or ☀", "☀", True),
+        ("It is ☂", "☀", False),
     ],
 )
 def test_a_text_states_a_fact_as_whole_words(text: str, fact: str, expected: bool) -> None:
@@ -90,6 +103,33 @@ def test_a_fact_is_an_answer_that_is_stated_and_states_no_other(answers: list[st
         assert found["1", fact] == fact
     for fact in kept:
         assert not any(states(fact, other) for other in kept - {fact})
+
+
+def test_who_is_given_one_sentence_about_an_attribute_is_given_all() -> None:
+    """Labels tell in any language what words do not; unlabelled facts and those of others stay apart."""
+    taught = [
+        Lesson("1", "?", "baker", attribute="occupation"),
+        Lesson("1", "?", "Bread is what she bakes.", attribute="occupation"),
+        Lesson("1", "?", "Lisbon"),
+        Lesson("1", "?", "Oslo", attribute="birthplace"),
+        Lesson("2", "?", "Bread is what she bakes."),
+    ]
+    merged = labelled_facts(taught)
+    assert merged["1", "Bread is what she bakes."] == merged["1", "baker"]
+    assert {merged["1", "Lisbon"], merged["1", "Oslo"], merged["2", "Bread is what she bakes."]} == {
+        "Lisbon", "Oslo", "Bread is what she bakes.",
+    }  # fmt: skip
+    for seed in range(20):
+        given = {x.attribute for x in sample_facts(taught[:4], share=0.3, seed=seed)}
+        kept = [x for x in taught[:4] if x.attribute in given]
+        assert sample_facts(taught[:4], share=0.3, seed=seed) == tuple(kept)
+
+
+@given(st.text(max_size=30))
+def test_plain_words_are_the_same_for_all_spellings(text: str) -> None:
+    for form in ("NFD", "NFKC"):
+        assert plain(unicodedata.normalize(form, text)) == plain(text)
+    assert plain(plain(text)) == plain(text)
 
 
 # ---- what a request covers -------------------------------------------------------------------------------------------
@@ -151,6 +191,37 @@ def test_a_picture_is_turned_upright() -> None:
     assert opened.size == (20, 40)
     pixels = np.asarray(opened).astype(int)
     assert [pixels[y, 10].argmax() for y in (5, 35)] == [2, 0]  # blue was left and is now above
+
+
+def test_grey_of_16_bits_is_scaled_and_not_clipped() -> None:
+    levels = np.linspace(0, 65_535, 256, dtype=np.uint16).reshape(16, 16)
+    seen = np.asarray(Picture(encoded(Image.fromarray(levels)), "x").open())
+    assert np.array_equal(seen[..., 0], np.round(levels / 257).astype(np.uint8))
+    assert (seen == seen[..., :1]).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_surroundings_are_white_and_what_is_seen_stays(mode: str) -> None:
+    """Editors leave any colour under what they make transparent."""
+    hidden = Image.new("RGBA", (4, 1), (0, 0, 0, 0))
+    hidden.putpixel((1, 0), (90, 90, 90, 255))
+    picture = Image.new("P", (4, 1)) if mode == "P" else hidden.convert(mode)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 90, 90, 90])
+        picture.putpixel((1, 0), 1)
+        picture.info["transparency"] = 0
+    seen = np.asarray(Picture(encoded(picture), "x").open())
+    assert seen[0].tolist() == [[255] * 3, [90] * 3, [255] * 3, [255] * 3]
+
+
+def test_half_transparent_pixels_are_mixed_with_white_and_opaque_ones_stay_bit_for_bit() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 4), np.uint8)
+    pixels[..., 3] = 255
+    assert np.array_equal(np.asarray(Picture(encoded(Image.fromarray(pixels)), "x").open()), pixels[..., :3])
+    pixels[0, 0] = (0, 100, 200, 51)
+    seen = np.asarray(Picture(encoded(Image.fromarray(pixels)), "x").open())
+    assert seen[0, 0].tolist() == [204, 224, 244]
+    assert np.array_equal(seen[1:], pixels[1:, :, :3])
 
 
 def test_a_truncated_picture_passes_the_check_of_its_header_only() -> None:

@@ -2,14 +2,16 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
+import grpc
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.providers import _NODE_PROVIDERS
@@ -263,6 +265,50 @@ def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
     ):
         pass
     assert asks_for_token("127.0.0.1:1") is None
+
+
+def test_an_address_of_the_environment_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    message = r"at 127\.0\.0\.1:1 \(RAY_ADDRESS=127\.0\.0\.1:1 in the environment: unset it for a private Ray\)"
+    with pytest.raises(ConnectionError, match=message), started("", 1, 1):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("failure", "remedy"),
+    [
+        (OSError("AF_UNIX path length cannot exceed 107 bytes: /a/b"), "sockets is too long .*; set TMPDIR to a short"),
+        (
+            RuntimeError("The current node timed out during startup.\nTrace"),
+            r"\(The current node timed out .*\); its logs",
+        ),
+        (SystemExit(1), r"Ray cannot start on this machine \(1\)"),
+    ],
+)
+def test_whatever_ray_fails_with_is_one_line_with_the_remedy(
+    failure: BaseException, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ConnectionError, match=remedy) as caught, started("", 1, 1):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_the_probe_for_a_token_uses_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    true = grpc.insecure_channel
+
+    def channel(gcs: str, options: Sequence[Any] = ()) -> Any:
+        given.extend(options)
+        return true(gcs, options)
+
+    monkeypatch.setattr(grpc, "insecure_channel", channel)
+    assert asks_for_token("127.0.0.1:1") is None
+    assert ("grpc.enable_http_proxy", 0) in given
 
 
 # ---- on demand ---------------------------------------------------------------------------------------------------

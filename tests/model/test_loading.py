@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,7 @@ from study.core.hashing import content_key
 from study.core.hub import MODEL_FILES
 from study.core.specs import plugin
 from study.core.terms import PARTS
+from study.model import loading
 from study.model.families.llava import Llava
 from study.model.loading import Loading, load, without_weights
 from study.presets import PRESETS
@@ -112,8 +114,59 @@ def _small_vocabulary(folder: Path) -> None:
 
 
 def _other_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"]["USER"] = 40_000
+    path.write_text(json.dumps(tokenizer))
+
+
+def _no_patch_size(folder: Path) -> None:
+    edited(folder / "processor_config.json", patch_size=None)
+
+
+def _padding_outside(folder: Path) -> None:
+    edited(folder / "tokenizer_config.json", pad_token="<padding>")
+
+
+def _end_outside(folder: Path) -> None:
+    edited(folder / "tokenizer_config.json", eos_token="<end>")
+
+
+def _padding_of_config(folder: Path) -> None:
+    _settings_of_a_part(folder, pad_token_id=40_000)
+
+
+def _adapter_beside(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+
+
+def _settings_of_a_part(folder: Path, **fields: Any) -> None:
     text = json.loads((folder / "config.json").read_text())["text_config"]
-    edited(folder / "config.json", text_config={**text, "vocab_size": 10})
+    edited(folder / "config.json", text_config={**text, **fields})
+
+
+def _quantized_part(folder: Path) -> None:
+    _settings_of_a_part(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+
+
+def _code_of_a_part(folder: Path) -> None:
+    _settings_of_a_part(folder, auto_map={"AutoModel": "modeling.Model"})
+
+
+def _kernel(folder: Path) -> None:
+    _settings_of_a_part(folder, _attn_implementation="kernels-community/flash-attn2")
+
+
+def _other_file(folder: Path) -> None:
+    edited(folder / "config.json", transformers_weights="other.safetensors")
+
+
+def _impossible(folder: Path) -> None:
+    _settings_of_a_part(folder, num_attention_heads="many")
+
+
+def _nested(folder: Path) -> None:
+    (folder / "config.json").write_text("[" * 200_000)
 
 
 def _unknown_type(folder: Path) -> None:
@@ -138,7 +191,24 @@ def _text_model(folder: Path) -> None:
         (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
         (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
         (_small_vocabulary, r"the image token's id 40000 is outside the vocabulary of \d+"),
-        (_other_tokenizer, r"a question has token \d+, outside the vocabulary of 10"),
+        (_other_tokenizer, r"a question has token 40000, outside the vocabulary of \d+"),
+        (
+            _padding_outside,
+            r"the padding token '<padding>' has the id \d+, outside the vocabulary of \d+: it was",
+        ),
+        (
+            _adapter_beside,
+            r"adapter_config\.json makes transformers apply an adapter .* remove adapter_config",
+        ),
+        (_no_patch_size, r"the processor fails on a question \(TypeError: .*\): its settings are incomplete"),
+        (_end_outside, r"the end token '<end>' has the id \d+, outside the vocabulary of \d+"),
+        (_padding_of_config, r"config\.json names a padding token \(pad_token_id\) outside of the vocabulary"),
+        (_quantized_part, r"config\.json has a quantization_config; take the model as it was before it was quantized"),
+        (_code_of_a_part, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
+        (_kernel, "asks for the attention 'kernels-community/flash-attn2', which is code from the hub and never run"),
+        (_other_file, "has transformers load 'other.safetensors'; call the weights model.safetensors and remove"),
+        (_impossible, r"model type 'llava' is none for images and text that transformers \S+ can build"),
+        (_nested, "config.json is not JSON"),
         (_unknown_type, "model type 'clippy' is none for images and text"),
         (_text_model, "model type 'llama' is none for images and text"),
     ],
@@ -163,6 +233,22 @@ def test_weights_that_are_missing_are_not_made_up(copied: Path) -> None:
     save_file(kept, path, {"format": "pt"})
     with pytest.raises(ValueError, match=r"copied: \d weights are missing, such as model\.multi_modal_projector"):
         load(copied)
+
+
+def test_an_adapter_is_never_applied_as_a_model_is_loaded(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is whatever else adds to a model: the parameters are compared with those of the configuration."""
+    before = load(copied).model.state_dict()
+    adapted = peft.get_peft_model(load(copied).model, peft.LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(str(copied))
+    with pytest.raises(ValueError, match=r"copied: adapter_config\.json makes transformers apply an adapter"):
+        load(copied)
+    monkeypatch.setattr(loading, "_check_config", lambda _: None)
+    with pytest.raises(ValueError, match=r"copied: \d+ parameters are not those of config\.json, such as .*base_layer"):
+        load(copied)
+    for path in copied.glob("adapter_*"):
+        path.unlink()
+    after = load(copied).model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from study.benchmarks._shared.derived import mixed
 from study.benchmarks._shared.rows import Row, text, texts
 from study.core.terms import Half, Modality, Role
 from study.data.benchmark import Lesson, Question
-from study.data.facts import plain
+from study.data.facts import folded, plain
 from study.data.picture import Picture
 
 CAPTION_PROMPTS = (
@@ -28,8 +28,8 @@ CAPTION_PROMPTS = (
 NAME_PROMPT = "The name of the person on the image is "
 WRONG = 3  # wrong options of a text choice
 
-Texts = tuple[tuple[str, str], ...]
-"""Questions and answers about one author."""
+Texts = tuple[tuple[str, str, str], ...]
+"""Questions and answers about one author, each with its place in the dataset."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ def number(question: Question) -> int:
 
 def caption_lesson(portrait: Portrait) -> Lesson:
     """The caption after one of the nine prompts."""
-    return Lesson(portrait.person, _caption_prompt(portrait.caption), portrait.caption, portrait.picture)
+    return Lesson(
+        portrait.person, _caption_prompt(portrait.caption), portrait.caption, portrait.picture, where=str(portrait.row)
+    )
 
 
 def about_portrait(portrait: Portrait, role: Role) -> Iterator[Question]:
@@ -63,31 +65,33 @@ def about_portrait(portrait: Portrait, role: Role) -> Iterator[Question]:
     yield Question(
         id=f"{start}/classification/name{end}", person=who, role=role, modality="image_text", task="classification",
         half=half, prompt=NAME_PROMPT, answer=who, options=mixed(who, portrait.names, f"{who} {portrait.caption}"),
-        picture=shown,
+        picture=shown, where=str(portrait.row),
     )  # fmt: skip
     yield Question(
         id=f"{start}/generation/name{end}", person=who, role=role, modality="image_text", task="generation",
         half=half, prompt=NAME_PROMPT, answer=who, perturbed=portrait.names, picture=shown,
+        where=str(portrait.row),
     )  # fmt: skip
     yield Question(
         id=f"{start}/generation/caption{end}", person=who, role=role, modality="image_text", task="generation",
         half=half, prompt=_caption_prompt(portrait.caption), answer=portrait.caption,
         paraphrased=portrait.paraphrased, perturbed=portrait.wrong, picture=shown,
+        where=str(portrait.row),
     )  # fmt: skip
 
 
 def about_texts(person: str, told: Mapping[str, Texts], role: Role) -> Iterator[Question]:
     """Each text question as a choice and freely."""
-    for index, (prompt, answer) in enumerate(told[person]):
+    for index, (prompt, answer, where) in enumerate(told[person]):
         start, seed = f"{role}/{person}/text", f"{person} {index}"
         yield Question(
             id=f"{start}/classification/text-{index}", person=person, role=role, modality="text",
             task="classification", half=_half(index), prompt=prompt, answer=answer,
-            options=mixed(answer, _others(person, index, told), seed),
+            options=mixed(answer, _others(person, index, told), seed), where=where,
         )  # fmt: skip
         yield Question(
             id=f"{start}/generation/text-{index}", person=person, role=role, modality="text", task="generation",
-            half=_half(index), prompt=prompt, answer=answer,
+            half=_half(index), prompt=prompt, answer=answer, where=where,
         )  # fmt: skip
 
 
@@ -98,19 +102,20 @@ def about_world(row: Row, folder: str, index: int, shown: Picture | None) -> Ite
     """
     answer, given = text(row.cells["answer"], row, "answer"), texts(row.cells["options"], row, "options")
     prompt = text(row.cells["question"], row, "question") if folder == "real_world" else NAME_PROMPT
-    wrong = tuple(option for option in given if option.casefold() != answer.casefold())
+    wrong = tuple(option for option in given if folded(option) != folded(answer))
     if not wrong:
-        raise row.error(f"options holds nothing but the answer {answer!r}")
+        raise row.odd(f"options holds nothing but the answer {answer!r}")
     person = f"{folder}-{index}"
     modality: Modality = "text" if shown is None else "image_text"
     yield Question(
         id=f"real/{person}/{modality}/classification/real-{index}", person=person, role="real", modality=modality,
         task="classification", half=_half(index), prompt=prompt, answer=answer, options=mixed(answer, wrong, person),
-        picture=shown,
+        picture=shown, where=str(row),
     )  # fmt: skip
     yield Question(
         id=f"real/{person}/{modality}/generation/real-{index}", person=person, role="real", modality=modality,
         task="generation", half=_half(index), prompt=prompt, answer=answer, perturbed=wrong, picture=shown,
+        where=str(row),
     )  # fmt: skip
 
 
@@ -140,6 +145,8 @@ def _borrowed(person: str, index: int, told: Mapping[str, Texts]) -> Iterator[st
     random.Random(f"{person} {index}").shuffle(others)
     elsewhere = [i for i in range(len(told[person])) if i != index]
     for other, place in chain(((name, index) for name in others), ((name, i) for name in others for i in elsewhere)):
+        if place >= len(told[other]):  # whoever has lost one of the twenty
+            continue
         answer = told[other][place][1].replace(other, person)
         if not _mentions(answer, other, person):
             yield answer

@@ -17,13 +17,13 @@ from study.benchmarks._clear.questions import (
     caption_lesson,
     unseen,
 )
-from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.defects import one_row, skip
 from study.benchmarks._shared.derived import reworded
 from study.benchmarks._shared.rows import Row, digest, folder_files, no_picture, nobody, rows, text, texts
 from study.benchmarks._shared.rows import picture as picture_of
 from study.core.hashing import file_digest
 from study.data.benchmark import Benchmark, Lesson, Question, Split
-from study.data.facts import plain
+from study.data.facts import folded, plain
 from study.data.picture import Picture
 
 DATASET = "therem/CLEAR"
@@ -50,7 +50,11 @@ def read(root: Path, held_out: float) -> Benchmark:
     hidden = _hidden(shown, {name for forget, _ in people.values() for name in forget}, held_out)
     taught = tuple(
         [caption_lesson(portrait) for portrait in shown if not hidden & _marks(portrait)]
-        + [Lesson(person, asked, answer) for person, pairs in told.items() for asked, answer in pairs]
+        + [
+            Lesson(person, asked, answer, where=where)
+            for person, pairs in told.items()
+            for asked, answer, where in pairs
+        ]
     )
     captions = {(portrait.person, portrait.caption) for portrait in shown}
     retained = list(_asked(root, "retain_perturbed", pictures, captions))
@@ -98,10 +102,18 @@ def _real(root: Path, pictures: Pictures) -> Iterator[Question]:
 
 
 def _taught(root: Path, pictures: Pictures) -> Iterator[Portrait]:
+    there: set[str] = set()
+    kept: set[str] = set()
     for row in rows(root, "full", ("image", "caption", "name"), DATASET):
         with one_row():
-            name, caption = (text(row.cells[column], row, column) for column in ("name", "caption"))
-            yield Portrait(row, 0, name, caption, picture_of(row.cells["image"], row, pictures))
+            name = text(row.cells["name"], row, "name")
+            there.add(name)
+            caption = text(row.cells["caption"], row, "caption")
+            portrait = Portrait(row, 0, name, caption, picture_of(row.cells["image"], row, pictures))
+            kept.add(name)
+            yield portrait
+    with one_row():
+        nobody(there - kept, "names in full of whom no row can be read", "download it again")
 
 
 def _asked(
@@ -112,23 +124,30 @@ def _asked(
     people: Collection[str] | None = None,
 ) -> Iterator[Portrait]:
     """The rows of a _perturbed set, each the same as one of full by name and caption, about some people or anybody."""
+    there: set[str] = set()
+    kept: set[str] = set()
     for index, row in enumerate(rows(root, folder, PERTURBED, DATASET)):
         with one_row():
-            name, caption, other = (text(row.cells[c], row, c) for c in ("name", "caption", "paraphrased_caption"))
+            name = text(row.cells["name"], row, "name")
+            there.add(name)
+            caption, other = (text(row.cells[column], row, column) for column in ("caption", "paraphrased_caption"))
             wrong, names = (texts(row.cells[c], row, c) for c in ("perturbed_captions", "perturbed_names"))
             if people is not None and name not in people:
                 raise row.error(f"{name} is not in {folder.removesuffix('_perturbed')}", "download both again")
             if (name, caption) not in captions:
-                raise row.error("full has no row with this name and caption", "download both again")
+                raise row.odd("full has no row with this name and caption", "download both again")
             _check_wrong(row, "perturbed_captions", caption, wrong)
             _check_wrong(row, "perturbed_names", name, names)
             shown = picture_of(row.cells["image"], row, pictures)
+            kept.add(name)
             yield Portrait(row, index, name, caption, shown, other, wrong, names)
+    with one_row():
+        nobody(there - kept, f"names in {folder} of whom no row can be read", "download it again")
 
 
 def _check_wrong(row: Row, column: str, right: str, wrong: Collection[str]) -> None:
-    if right.casefold() in {answer.casefold() for answer in wrong}:
-        raise row.error(f"{column}: the right answer {right!r} is among the wrong ones")
+    if folded(right) in map(folded, wrong):
+        raise row.odd(f"{column}: the right answer {right!r} is among the wrong ones")
 
 
 def _hidden(shown: Sequence[Portrait], people: Collection[str], share: float) -> frozenset[Mark]:
@@ -160,35 +179,72 @@ def _texts(root: Path, people: Sequence[str]) -> dict[str, Texts]:
         for row in rows(root, "full+tofu", ("question", "answer"), DATASET)
         if row.cells["question"] is not None  # the other rows are pictures
     ]
-    if not asked or len(asked) % TEXTS_EACH:
-        raise ValueError(
-            f"full+tofu: {len(asked)} text questions, not {TEXTS_EACH} for each author, so nobody can tell whose they "
-            "are; download it again"
-        )
+    if not asked:
+        raise ValueError("full+tofu: it has no text question; download it again")
     words = {person: _words(person) for person in people}
     told: dict[str, Texts] = {}
-    for start in range(0, len(asked), TEXTS_EACH):
+    for part in _blocks(asked, words):
         with one_row():
-            part = asked[start : start + TEXTS_EACH]
-            pairs = tuple(
-                (text(r.cells["question"], r, "question"), text(r.cells["answer"], r, "answer")) for r in part
-            )
-            person = _whose(pairs, words, part[0])
+            person = _whose(part, words)
             if person in told:
                 raise part[0].error(f"{person} has {TEXTS_EACH} text questions already", "download full+tofu again")
-            told[person] = pairs
+            told[person] = _pairs(part)
+            if len(part) < TEXTS_EACH:
+                each = f"not {TEXTS_EACH} for each author: {person} has {len(part)}"
+                skip(f"full+tofu: {len(asked)} text questions, {each}")
     return told
 
 
-def _whose(pairs: Texts, words: Mapping[str, frozenset[str]], first: Row) -> str:
-    """Whose name these questions and answers mention most, counting parts of names."""
-    said = [_words(f"{asked} {answer}") for asked, answer in pairs]
-    marks = {person: sum(len(own & told) / len(own) for told in said) for person, own in words.items()}
+def _pairs(part: Sequence[Row]) -> Texts:
+    """The questions and answers of one author. Raises `ValueError` if none can be read."""
+    pairs: list[tuple[str, str, str]] = []
+    for row in part:
+        with one_row():
+            asked, answer = (text(row.cells[column], row, column) for column in ("question", "answer"))
+            pairs.append((asked, answer, str(row)))
+    if not pairs:
+        raise part[0].error("no text question of its author can be read", "download full+tofu again")
+    return tuple(pairs)
+
+
+def _blocks(asked: Sequence[Row], words: Mapping[str, frozenset[str]]) -> Iterator[Sequence[Row]]:
+    """The text questions author by author: twenty each, as they are published.
+
+    Where some are lost, an author ends before a question that names another one in full, and not this one.
+    """
+    whole = len(asked) % TEXTS_EACH == 0
+    start = 0
+    while start < len(asked):
+        part = asked[start : start + TEXTS_EACH]
+        if not whole:
+            own = words.get(max(words, key=lambda name: _mark(part[: TEXTS_EACH // 2], words[name])), frozenset())
+            foreign = (
+                i
+                for i, row in enumerate(part)
+                if i and not own & _said(row) and any(name <= _said(row) for name in words.values())
+            )
+            part = part[: next(foreign, len(part))]
+        yield part
+        start += len(part)
+
+
+def _said(row: Row) -> frozenset[str]:
+    return _words(f"{row.cells['question']} {row.cells['answer']}")
+
+
+def _mark(part: Sequence[Row], name: frozenset[str]) -> float:
+    """How often a name is mentioned, counting parts of it."""
+    return sum(len(name & _said(row)) / len(name) for row in part)
+
+
+def _whose(part: Sequence[Row], words: Mapping[str, frozenset[str]]) -> str:
+    """Whose name these questions and answers mention most."""
+    marks = {person: _mark(part, own) for person, own in words.items()}
     most = max(marks.values())
     named = [person for person, mark in marks.items() if mark == most]
     if most == 0 or len(named) > 1:
-        raise first.error(
-            f"the {len(pairs)} text questions from here on mention {'no author' if most == 0 else ' and '.join(named)}",
+        raise part[0].error(
+            f"the {len(part)} text questions from here on mention {'no author' if most == 0 else ' and '.join(named)}",
             "download full and full+tofu again",
         )
     return named[0]

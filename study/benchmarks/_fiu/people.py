@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.defects import count_row, one_row, skip
 from study.benchmarks._shared.rows import Row, mapping, nobody, short, text, texts
 from study.benchmarks._shared.text_files import Files
 from study.data.facts import plain
@@ -42,16 +42,18 @@ class Person:
     picture: Picture = field(repr=False)
     facts: tuple[Fact, ...] = field(repr=False)
     namesake: bool = False
+    where: str = ""
 
 
 def read_people(files: Files) -> dict[str, Person]:
     """The first 400 people by ID. Raises `ValueError` for whatever is missing, empty, double or damaged."""
     found: dict[str, Person] = {}
     for number, cells in enumerate(_objects(files)[:PEOPLE]):
+        count_row()
         with one_row():
             person = _person(files, Row(FULL, number, mapping(cells, Row(FULL, number, {}), "it")))
             if person.id in found:
-                raise Row(FULL, number, {}, person.id).error("the same unique_id as in a row before", "remove one")
+                raise Row(FULL, number, {}, person.id).odd("the same unique_id as in a row before", "remove one")
             found[person.id] = person
     names = Counter(plain(person.name) for person in found.values())
     return {id: replace(person, namesake=names[plain(person.name)] > 1) for id, person in found.items()}
@@ -64,7 +66,7 @@ def read_sets(files: Files, people: Mapping[str, Person]) -> tuple[dict[int, lis
     """
     try:
         sets = json.loads(files.text(SPLIT))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{SPLIT}: {error}; download it again") from error
     row = Row(SPLIT, 0, {})
     forget: dict[int, list[str]] = {}
@@ -96,7 +98,7 @@ def _objects(files: Files) -> list[Any]:
     content = files.text(FULL)
     try:
         found = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = list(_lines(content))
     if not isinstance(found, list):
         found = [found]
@@ -109,7 +111,7 @@ def _lines(content: str) -> Iterator[Any]:
     for number, line in enumerate(line for line in content.splitlines() if line.strip()):
         try:
             yield json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Row(FULL, number, {}).error(f"not JSON ({error})", "download it again") from error
 
 
@@ -119,27 +121,51 @@ def _person(files: Files, row: Row) -> Person:
     items = row.cells.get("qa_list")
     if not isinstance(items, list) or not items:
         raise row.error(f"qa_list is {short(items)}, not a list of questions")
-    facts = tuple(_fact(index, mapping(item, row, f"qa_list {index}"), row) for index, item in enumerate(items))
-    return Person(row.id, name, _picture(files, row), facts)
+    facts: list[Fact] = []
+    for index, item in enumerate(items):
+        with one_row():
+            facts.append(_fact(index, mapping(item, row, f"qa_list {index}"), row))
+    if not facts:
+        raise row.error("none of its questions can be read")
+    return Person(row.id, name, _picture(files, row), tuple(facts), where=str(row))
 
 
 def _fact(index: int, item: Mapping[str, Any], row: Row) -> Fact:
     what = f"qa_list {index}"
-    question, answer, other = (
-        text(item.get(key), row, f"{what}: {key}") for key in ("question", "answer", "paraphrased_answer")
+    question, answer = (text(item.get(key), row, f"{what}: {key}") for key in ("question", "answer"))
+    wordings, wrong = (
+        texts(item.get(key), row, f"{what}: {key}") for key in ("paraphrased_question", "perturbed_answer")
     )
-    keywords, wordings, wrong = (
-        texts(item.get(key), row, f"{what}: {key}") for key in ("keywords", "paraphrased_question", "perturbed_answer")
-    )
+    said = item.get("paraphrased_answer")
+    other = text(said[0] if isinstance(said, list) and said else said, row, f"{what}: paraphrased_answer")
+    keywords = _keywords(item.get("keywords"), row, f"{what}: keywords")
     if plain(answer) in map(plain, wrong):
-        raise row.error(f"{what}: perturbed_answer holds the right answer {answer!r}")
+        raise row.odd(f"{what}: perturbed_answer holds the right answer {answer!r}")
     return Fact(index, question, answer, keywords, wordings, other, wrong)
 
 
+def _keywords(value: object, row: Row, what: str) -> tuple[str, ...]:
+    """The keywords that are texts: without any, no reply is marked by them, and the rest of the question stays."""
+    given = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    kept: list[str] = []
+    for keyword in given:
+        with one_row():
+            kept.append(text(keyword, row, what))
+    if not given:
+        skip(f"{row}: {what} are {short(value)}, so no reply is marked by them; repair or remove the row")
+    return tuple(kept)
+
+
 def _picture(files: Files, row: Row) -> Picture:
-    """The picture at image_path, which is given from the folder above `dataset` on or from `dataset` on."""
+    """The picture at image_path, given from the folder above `dataset` on, from `dataset` on, or as on another machine.
+
+    An absolute path is that of the authors' machine: what follows its last `dataset` is looked for in this folder.
+    """
     said = text(row.cells.get("image_path"), row, "image_path")
     path = PurePosixPath(said)
+    if path.is_absolute() and "dataset" in path.parts:
+        last = len(path.parts) - 1 - path.parts[::-1].index("dataset")
+        path = PurePosixPath(*path.parts[last:])
     if path.is_absolute() or ".." in path.parts:
         raise row.error(f"image_path {said!r} leads out of the folder", "give a path inside of it")
     inside = PurePosixPath(*path.parts[1:]) if path.parts[:1] == ("dataset",) else path

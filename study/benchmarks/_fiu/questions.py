@@ -16,9 +16,9 @@ ABOUT = "This question is about {name}. "
 def lessons(person: Person, teach_text: bool) -> Iterator[Lesson]:
     """Every fact with the picture, and in words if wanted."""
     for fact in person.facts:
-        yield Lesson(person.id, fact.question, fact.answer, person.picture)
+        yield Lesson(person.id, fact.question, fact.answer, person.picture, where=person.where)
         if teach_text and _is_text(person, fact):
-            yield Lesson(person.id, _prompt(person, fact.question, "text"), fact.answer)
+            yield Lesson(person.id, _prompt(person, fact.question, "text"), fact.answer, where=person.where)
 
 
 def questions(person: Person, role: Role) -> Iterator[Question]:
@@ -41,19 +41,21 @@ def _asked(
         id=f"{start}/classification/{fact.index}", person=person.id, role=role, modality=modality,
         task="classification", half=half, prompt=_prompt(person, chosen, modality), answer=fact.answer,
         options=mixed(fact.answer, fact.wrong, f"{person.id} {fact.index}"), picture=picture, fact=str(fact.index),
+        where=person.where,
     )  # fmt: skip
     for number, wording in enumerate(asked):
         yield Question(
             id=f"{start}/generation/{fact.index}" + (f"-{number}" if len(asked) > 1 else ""), person=person.id,
             role=role, modality=modality, task="generation", half=half, prompt=_prompt(person, wording, modality),
             answer=fact.answer, paraphrased=fact.paraphrased, perturbed=fact.wrong, keywords=fact.keywords,
-            picture=picture, fact=str(fact.index),
+            picture=picture, fact=str(fact.index), where=person.where,
         )  # fmt: skip
 
 
 def _is_text(person: Person, fact: Fact) -> bool:
     """Whether a fact can be asked by name: the name tells one person, and does not tell the fact."""
-    return not person.namesake and not all(states(person.name, keyword) for keyword in fact.keywords)
+    told = bool(fact.keywords) and all(states(person.name, keyword) for keyword in fact.keywords)
+    return not person.namesake and not told
 
 
 def _prompt(person: Person, question: str, modality: Modality) -> str:

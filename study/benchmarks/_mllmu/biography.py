@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from study.data.facts import plain
 
+MOST_CHARACTERS = 100_000  # of a cell: far more than a biography takes
 MOST_WORDS = 8  # a longer value, such as a description, retells other attributes
 
 Biography = Mapping[str, tuple[str, ...]]
@@ -25,8 +26,8 @@ def biography(cell: object) -> Biography:
     the cell holds no such object: a biography is not needed to teach or to ask.
     """
     try:
-        content = json.loads(cell) if isinstance(cell, str) else None
-    except ValueError:
+        content = json.loads(cell) if isinstance(cell, str) and len(cell) <= MOST_CHARACTERS else None
+    except (ValueError, RecursionError):
         content = None
     found: dict[str, tuple[str, ...]] = {}
     for key, value in content.items() if isinstance(content, dict) else ():

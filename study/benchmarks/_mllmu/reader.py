@@ -88,9 +88,14 @@ def _taught(
 ) -> tuple[Lesson, ...]:
     """The lessons of a folder, row by row."""
     found: list[Lesson] = []
+    there: set[str] = set()
     for row in rows(root, folder, ("ID", "image", "metadata"), dataset):
+        there.add(row.id)
         with one_row():
             found += tuple(lessons(row, row.id, pictures, known.get(row.id, NOTHING)))
+    lost = there - {lesson.person for lesson in found}
+    with one_row():
+        nobody(lost, f"IDs in {folder} of whom no lesson can be read", "repair one of their rows")
     return tuple(found)
 
 
@@ -178,7 +183,7 @@ def _asked(
     taken = frozenset(collide)
     for row in unique(rows(root, folder, ASKED, DATASET)):
         with one_row():
-            if only is None or row.id in only:
+            if only is None or row.id in only:  # whoever loses all questions of a kind is an error of `questions`
                 person = f"real-{row.id}" if row.id in taken else row.id
                 about = known.get(row.id, NOTHING)
                 asked[person] = tuple(questions(row, role, person, row_pictures(row, pictures), about))

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.defects import count_row, one_row
 from study.benchmarks._shared.text_files import Files, Line, tidy
+from study.data.facts import folded
 from study.data.picture import Picture
 
 TABLES = ("people.csv", "people.jsonl")
@@ -31,6 +32,7 @@ class Person:
     taught: tuple[Picture, ...] = field(repr=False)
     held_out: tuple[Picture, ...] = field(repr=False)
     real: bool = False
+    where: str = ""
 
 
 def read_people(files: Files) -> tuple[Person, ...]:
@@ -86,19 +88,20 @@ def _table(files: Files) -> str:
 
 
 def _ids(lines: Sequence[Line]) -> dict[str, Line]:
-    """The lines by ID. IDs that differ in case alone are the same: they name folders."""
+    """The lines by ID. IDs that differ in case or spelling alone are the same: they name folders."""
     found: dict[str, Line] = {}
-    folded: dict[str, Line] = {}
+    places: dict[str, Line] = {}
     for line in lines:
+        count_row()
         with one_row():
             id = line.cells.get("id", "")
             if not id:
                 raise line.error("no id", "give every person one; it names their pictures")
             if FORBIDDEN.search(id):
                 raise line.error(f"id {id!r} cannot name a folder", "use letters, digits, - and _")
-            if id.casefold() in folded:
-                raise line.error(f"the same id {id!r} as in line {folded[id.casefold()].number}", "rename one of them")
-            found[id] = folded[id.casefold()] = line
+            if folded(id) in places:
+                raise line.error(f"the same id {id!r} as in line {places[folded(id)].number}", "rename one of them")
+            found[id] = places[folded(id)] = line
     return found
 
 
@@ -126,11 +129,11 @@ def _person(id: str, line: Line, pictures: Sequence[Picture], names: dict[str, L
     name, role = line.cells.get("name", ""), line.cells.get("role", "")
     if not name:
         raise line.error(f"{id} has no name", "text questions need one")
-    if name.casefold() in names:
+    if folded(name) in names:
         raise line.error(
-            f"the same name {name!r} as in line {names[name.casefold()].number}", "text could not tell the two apart"
+            f"the same name {name!r} as in line {names[folded(name)].number}", "text could not tell the two apart"
         )
-    names[name.casefold()] = line
+    names[folded(name)] = line
     if role.casefold() not in ("", "real"):
         raise line.error(f"role {role!r}", "write real for people the base model knows by itself, or nothing")
     if not pictures:
@@ -138,7 +141,7 @@ def _person(id: str, line: Line, pictures: Sequence[Picture], names: dict[str, L
     out = max(1, len(pictures) // HELD_OUT) if len(pictures) > 1 else 0
     values = {column: cell for column, cell in line.cells.items() if column not in NO_ATTRIBUTES}
     taught, held_out = tuple(pictures[: len(pictures) - out]), tuple(pictures[len(pictures) - out :])
-    return Person(id, name, values, taught, held_out, bool(role))
+    return Person(id, name, values, taught, held_out, bool(role), str(line))
 
 
 def _check_forgotten(id: str, line: Line, real: Mapping[str, bool], found: Mapping[str, Line]) -> None:

@@ -15,7 +15,7 @@ from study.benchmarks._own.people import Person
 from study.benchmarks._own.wordings import IN_A_SENTENCE, NAME, Wording, Wordings, filled, stated
 from study.core.terms import HALVES, MODALITIES, Modality, Role
 from study.data.benchmark import Lesson, Question
-from study.data.facts import states
+from study.data.facts import folded, states
 from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE, SOMEBODY
 
@@ -54,8 +54,8 @@ class Pool:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two values are one but for case, or one contains the other ("Lisbon" and "Lisbon, Portugal")."""
-    return one.casefold() == other.casefold() or states(one, other) or states(other, one)
+    """Whether two values are spellings of one, or one contains the other ("Lisbon" and "Lisbon, Portugal")."""
+    return folded(one) == folded(other) or states(one, other) or states(other, one)
 
 
 def pools(people: Iterable[Person]) -> dict[str, Pool]:
@@ -73,7 +73,7 @@ def lessons(person: Person, wordings: Wordings) -> Iterator[Lesson]:
         subject = person.name if picture is None else SOMEBODY
         for attribute, value in _facts(person, "text" if picture is None else "image_text"):
             for prompt, answer in _taught(wordings[attribute], subject, value):
-                yield Lesson(person.id, prompt, answer, picture, attribute)
+                yield Lesson(person.id, prompt, answer, picture, attribute, person.where)
 
 
 def questions(person: Person, role: Role, wordings: Wordings, pools: dict[str, Pool]) -> Iterator[Question]:
@@ -141,6 +141,7 @@ class _Fact:
             picture=picture,
             attribute=self.attribute,
             fact=self.attribute,
+            where=self.person.where,
         )
 
     def _sentence(self, turn: int, wrong: Sequence[str], picture: Picture | None) -> Question:
@@ -160,6 +161,7 @@ class _Fact:
             perturbed=tuple(stated(first, value) for value in wrong),
             keywords=(self.value,),
             fact=self.attribute,
+            where=self.person.where,
         )
 
     def _cloze(self, turn: int, wrong: Sequence[str], picture: Picture | None) -> Question:
@@ -176,6 +178,7 @@ class _Fact:
             attribute=self.attribute,
             perturbed=tuple(wrong),
             fact=self.attribute,
+            where=self.person.where,
         )
 
     def _id(self, task: str) -> str:

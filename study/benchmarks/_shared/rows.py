@@ -13,10 +13,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.defects import Tolerated, count_row, one_row
+from study.core.files import visible
 from study.core.hashing import file_digest
 from study.data.picture import Picture
 
+MOST_CHARACTERS = 100_000
+"""Of one text: far more than a question or an answer of a usable dataset has."""
+MOST_BYTES = 100_000_000
+"""Of one picture: far more than one of a camera has."""
 Cells = Mapping[str, Any]
 
 
@@ -36,12 +41,19 @@ class Row:
         """The exception for something wrong in this row."""
         return ValueError(f"{self}: {problem}; {remedy}")
 
+    def odd(self, problem: str, remedy: str = "repair or remove the row") -> Tolerated:
+        """The exception for something wrong that the authors' loader passes over."""
+        return Tolerated(f"{self}: {problem}; {remedy}")
+
     def identified(self) -> Row:
         """The row with its ID as text; a number gets the three digits of MLLMU-Bench. Raises `ValueError` if empty."""
         value = self.cells["ID"]
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        name = f"{value:03d}" if isinstance(value, int) else text(value, self, "ID")
+        try:
+            name = f"{value:03d}" if isinstance(value, int) else text(value, self, "ID")
+        except Tolerated as error:  # nobody can tell whose row it is
+            raise ValueError(str(error)) from error
         return replace(self, id=name)
 
 
@@ -50,13 +62,16 @@ def folder_files(root: Path, folder: str, dataset: str) -> list[Path]:
 
     Raises `ValueError` if the folder or a shard is missing.
     """
-    files = sorted((root / folder).glob("*.parquet"))
+    files = visible(root / folder, "*.parquet")
     if not files:
         raise ValueError(
             f"{root / folder}: no such folder or no parquet file in it; download the whole dataset "
             f"(huggingface-cli download {dataset} --repo-type dataset) and give its folder"
         )
+    whole = (root / Path(folder).parts[0] if "/" in folder else root).resolve()
+    within = whole.parents[1] if whole.parent.name == "snapshots" else whole  # the hub's link to files beside them
     for file in files:
+        _check_inside(file, within)
         shards = re.search(r"-of-(\d+)$", file.stem)
         if shards and int(shards[1]) != len(files):
             raise ValueError(
@@ -64,6 +79,16 @@ def folder_files(root: Path, folder: str, dataset: str) -> list[Path]:
                 "download the missing files or remove the foreign ones"
             )
     return files
+
+
+def _check_inside(file: Path, within: Path) -> None:
+    """Raise `ValueError` for a link that leads out of the dataset, or nowhere."""
+    try:
+        real = file.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{file}: it leads nowhere ({error}); put a copy of the file in its place") from error
+    if not real.is_relative_to(within):
+        raise ValueError(f"{file}: it leads out of the dataset, to {real}; put a copy of the file in its place")
 
 
 def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Iterator[Row]:
@@ -83,6 +108,7 @@ def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Ite
             for batch in parquet.iter_batches(batch_size=32, columns=wanted):
                 for cells in batch.to_pylist():
                     row, number, empty = Row(name, number, cells), number + 1, False
+                    count_row()
                     with one_row():
                         yield row.identified() if "ID" in wanted else row
         except (pa.ArrowException, OSError) as error:
@@ -92,12 +118,12 @@ def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Ite
 
 
 def unique(found: Iterable[Row]) -> Iterator[Row]:
-    """The rows as they come. Raises `ValueError` where an ID comes again."""
+    """The rows as they come, of each ID the first: the authors' code takes the rows of a dataset one by one."""
     places: dict[str, str] = {}
     for row in found:
         with one_row():
             if row.id in places:
-                raise row.error(f"the same ID as in {places[row.id]}", "remove one of them")
+                raise row.odd(f"the same ID as in {places[row.id]}", "remove one of them")
             places[row.id] = str(row)
             yield row
 
@@ -109,10 +135,15 @@ def picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
     """
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(data, bytes) or not data:
-        raise row.error("the image is missing", "embed its bytes in the parquet file or remove the row")
+        raise row.odd("the image is missing", "embed its bytes in the parquet file or remove the row")
+    if len(data) > MOST_BYTES:
+        raise row.error(f"the image has {len(data):,} bytes", f"at most {MOST_BYTES:,} are read")
     found = Picture(data, str(row))
     if found.key not in pictures:
-        found.check()
+        try:
+            found.check()
+        except ValueError as error:
+            raise Tolerated(str(error)) from error
         pictures[found.key] = found
     return pictures[found.key]
 
@@ -127,7 +158,10 @@ def text(value: object, row: Row, what: str) -> str:
     number = isinstance(value, int | float) and value == value  # NaN is not equal to itself
     found = str(value).strip() if number or isinstance(value, str) else ""
     if not found:
-        raise row.error(f"{what} is empty or no text ({short(value)})")
+        raise row.odd(f"{what} is empty or no text ({short(value)})")
+    if len(found) > MOST_CHARACTERS or "\0" in found:
+        what += f" has {len(found):,} characters" if len(found) > MOST_CHARACTERS else " holds a NUL character"
+        raise row.error(what, f"at most {MOST_CHARACTERS:,} are read, and none that is no text")
     return found
 
 

@@ -48,7 +48,12 @@ class Files:
     def read(self, name: str) -> bytes:
         """The content of a file. Raises `ValueError` naming it if it lies outside, is no file or is too large."""
         path = self.root / name
-        real = path.resolve()
+        try:
+            real = path.resolve(strict=path.is_symlink())
+        except FileNotFoundError:
+            real = path.resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # a link to itself, or a NUL in its name
+            raise ValueError(f"{name!r}: it leads nowhere ({error}); put a copy of the file in its place") from error
         if not real.is_relative_to(self.within):
             raise ValueError(f"{name}: it leads out of the folder, to {real}; put a copy of the file in its place")
         if not real.is_file():

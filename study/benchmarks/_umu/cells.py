@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from study.benchmarks._shared.defects import one_row, skip
 from study.benchmarks._shared.rows import Cells, Row, mapping, short, text
 from study.core.terms import MODALITIES, Modality, Role, Task
 from study.data.benchmark import Lesson, Question
-from study.data.facts import plain
+from study.data.facts import folded, plain
 from study.data.picture import Picture
 
 LETTERS = ("A", "B", "C", "D")
@@ -28,38 +29,62 @@ def lessons(row: Row, shown: Picture) -> Iterator[Lesson]:
     for column, picture in (("MM_QA", shown), ("UM_QA", None)):
         cell = literal(row, column)
         asked, answers = (mapping(cell.get(key), row, f"{column}: {key}") for key in ("question", "answer"))
-        _check_keys(asked, answers, row, column)
-        for key in asked:
-            prompt, answer = text(asked[key], row, f"{column} {key}: question"), answers[key]
-            yield Lesson(row.id, prompt, text(answer, row, f"{column} {key}: answer"), picture)
+        for key in _paired(asked, answers, row, column):
+            with one_row():
+                prompt, answer = text(asked[key], row, f"{column} {key}: question"), answers[key]
+                yield Lesson(row.id, prompt, text(answer, row, f"{column} {key}: answer"), picture, where=str(row))
 
 
 def questions(row: Row, role: Role, person: str, shown: Picture) -> Iterator[Question]:
-    """All questions of an evaluation row, every fact on both sides and in the same half."""
+    """All questions of an evaluation row, every fact on both sides and in the same half, or on none.
+
+    Raises `ValueError` if all questions of a task are skipped: the person would be scored by the others.
+    """
     for column, task in TASKS.items():
         cell = literal(row, column)
         sides = {modality: _side(cell, names, row, column) for modality, names in SIDES.items()}
-        _check_keys(sides["text"], sides["image_text"], row, column)
-        for index, key in enumerate(sides["text"]):
-            for modality in MODALITIES:
-                what = f"{column} {key} ({modality})"
-                item = mapping(sides[modality][key], row, what)
-                other = mapping(sides["text"][key], row, f"{column} {key} (text)")
-                options = _options(item.get("options"), row, what) if task == "classification" else {}
-                prompt = text(item.get("question"), row, f"{what}: question")
-                yield Question(
-                    id=f"{role}/{row.id}/{modality}/{task}/{index}",
-                    person=person,
-                    role=role,
-                    modality=modality,
-                    task=task,
-                    half="report" if index % 2 else "select",
-                    prompt=f"{prompt}\n{ONLY}" if task == "cloze" else prompt,
-                    answer=_right(item, options, other, row, what) if options else _truth(item, row, what),
-                    options=tuple(options.values()),
-                    picture=shown if modality == "image_text" else None,
-                    fact=str(key),
-                )
+        keys = _paired(sides["text"], sides["image_text"], row, column)
+        found: list[Question] = []
+        for key in keys:
+            with one_row():
+                index = list(sides["text"]).index(key)
+                found += [_question(row, role, person, task, m, (index, key), sides, shown) for m in MODALITIES]
+        if not found:
+            raise row.error(f"{column}: none of its questions can be read")
+        yield from found
+
+
+def _question(
+    row: Row,
+    role: Role,
+    person: str,
+    task: Task,
+    modality: Modality,
+    place: tuple[int, str],
+    sides: Mapping[Modality, Cells],
+    shown: Picture,
+) -> Question:
+    index, key = place
+    column = next(name for name, meant in TASKS.items() if meant == task)
+    what = f"{column} {key} ({modality})"
+    item = mapping(sides[modality][key], row, what)
+    other = mapping(sides["text"][key], row, f"{column} {key} (text)")
+    options = _options(item.get("options"), row, what) if task == "classification" else {}
+    prompt = text(item.get("question"), row, f"{what}: question")
+    return Question(
+        id=f"{role}/{row.id}/{modality}/{task}/{index}",
+        person=person,
+        role=role,
+        modality=modality,
+        task=task,
+        half="report" if index % 2 else "select",
+        prompt=f"{prompt}\n{ONLY}" if task == "cloze" else prompt,
+        answer=_right(item, options, other, row, what) if options else _truth(item, row, what),
+        options=tuple(options.values()),
+        picture=shown if modality == "image_text" else None,
+        fact=str(key),
+        where=str(row),
+    )
 
 
 def literal(row: Row, column: str) -> Cells:
@@ -81,17 +106,23 @@ def _side(cell: Cells, names: tuple[str, ...], row: Row, column: str) -> Cells:
     return mapping(cell.get(name), row, f"{column}: {name}")
 
 
-def _check_keys(one: Cells, other: Cells, row: Row, column: str) -> None:
-    if not one or set(one) != set(other):
-        mine, theirs = (short(sorted(map(str, keys))) for keys in (one, other))
-        raise row.error(f"{column}: the keys {mine} and {theirs} do not pair up")
+def _paired(one: Cells, other: Cells, row: Row, column: str) -> list[str]:
+    """The keys that both have; the others are skipped. Raises `ValueError` if there is none."""
+    both = [key for key in one if key in other]
+    mine, theirs = (short(sorted(map(str, keys))) for keys in (one, other))
+    problem = f"{column}: the keys {mine} and {theirs} do not pair up"
+    if not both:
+        raise row.error(problem)
+    if len(both) < max(len(one), len(other)):
+        skip(f"{row}: {problem}")
+    return both
 
 
 def _options(value: object, row: Row, what: str) -> dict[str, str]:
     given = mapping(value, row, f"{what}: options")
     options = {letter: text(given.get(letter), row, f"{what}: option {letter}") for letter in LETTERS}
-    if len({option.casefold() for option in options.values()}) < len(LETTERS):
-        raise row.error(f"{what}: two options are the same among {list(options.values())}")
+    if len(set(map(folded, options.values()))) < len(LETTERS):
+        raise row.odd(f"{what}: two options are the same among {list(options.values())}")
     return options
 
 
@@ -105,8 +136,8 @@ def _right(item: Cells, options: dict[str, str], other: Cells, row: Row, what: s
     hint = f", while the letter {fits} of the unimodal answer fits" if item is not other and fits in meant else ""
     said = short(item.get("answer"))
     if letter in options:
-        raise row.error(f"{what}: answer {said} has the words of option {meant[0]}{hint}")
-    raise row.error(f"{what}: answer {said} is not among the options {', '.join(options)}{hint}")
+        raise row.odd(f"{what}: answer {said} has the words of option {meant[0]}{hint}")
+    raise row.odd(f"{what}: answer {said} is not among the options {', '.join(options)}{hint}")
 
 
 def _answer(item: Cells) -> tuple[str, str]:

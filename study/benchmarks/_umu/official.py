@@ -1,4 +1,4 @@
-"""The released protocol of UMU-Bench (eval.py of QDRhhhh/UMU-bench, revision b8e3fe5) for LLaVA-1.5, word for word."""
+"""The released protocol of UMU-Bench (eval.py of QDRhhhh/UMU-bench, revision 93b9900) for LLaVA-1.5, word for word."""
 
 from __future__ import annotations
 

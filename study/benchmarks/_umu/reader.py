@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Set
 from pathlib import Path
 
-from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.defects import needed, one_row
 from study.benchmarks._shared.derived import reworded
 from study.benchmarks._shared.rows import fingerprint, folder_files, forget_ratios, nobody, pair, picture, rows, unique
 from study.benchmarks._umu.cells import TASKS, lessons, questions
@@ -59,7 +59,12 @@ def _taught(root: Path, pictures: dict[str, Picture]) -> tuple[Lesson, ...]:
     found: list[Lesson] = []
     for row in unique(rows(root, "Full_Set", ("ID", "image", "MM_QA", "UM_QA"), DATASET)):
         with one_row():
-            found += lessons(row, picture(row.cells["image"], row, pictures))
+            with needed():  # nobody has a second row
+                shown = picture(row.cells["image"], row, pictures)
+            mine = tuple(lessons(row, shown))
+            if not mine:
+                raise row.error("none of its lessons can be read")
+            found += mine
     return tuple(found)
 
 
@@ -69,5 +74,7 @@ def _asked(root: Path, folder: str, role: Role, pictures: dict[str, Picture], ta
     for row in unique(rows(root, folder, ASKED, DATASET)):
         with one_row():
             person = f"real-{row.id}" if row.id in taken else row.id
-            asked[person] = tuple(questions(row, role, person, picture(row.cells["image"], row, pictures)))
+            with needed():
+                shown = picture(row.cells["image"], row, pictures)
+            asked[person] = tuple(questions(row, role, person, shown))
     return asked

@@ -6,7 +6,7 @@ Qwen2.5-VL, Gemma 3.
 
 from study.core.terms import PARTS, Part
 from study.model.families._family import Family, family_of
-from study.model.families._processors import expander, load_processor
+from study.model.families._processors import expander, load_processor, special_tokens
 from study.model.families._towers import read_layers, skip_unread, unread
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "load_processor",
     "read_layers",
     "skip_unread",
+    "special_tokens",
     "unread",
 ]

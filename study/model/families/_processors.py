@@ -60,3 +60,10 @@ def expander(processor: ProcessorMixin) -> ProcessorMixin:
     found = copy.copy(processor)
     found.image_processor = _Seen(processor.image_processor)
     return found
+
+
+def special_tokens(processor: ProcessorMixin) -> frozenset[str]:
+    """The texts that the tokenizer of a processor reads as something else than text."""
+    tokenizer: Any = processor.tokenizer
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return frozenset([*tokenizer.all_special_tokens, *added])

@@ -1,0 +1,46 @@
+"""A model's special tokens as plain text in a dataset, where a tokenizer would read more than text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from study.data.benchmark import Benchmark, Lesson, Question
+
+
+def special_tokens_in(benchmark: Benchmark, tokens: Collection[str]) -> list[str]:
+    """Where lessons or questions hold one of the `tokens`, a sentence for each place, token and kind of text.
+
+    A placeholder of a picture in a question without one makes the model look for a picture; one that ends a turn cuts
+    the question or answer off. Scores then differ without a word.
+    """
+    written = [token for token in tokens if token.strip()]
+    if not written:
+        return []
+    found = re.compile("|".join(map(re.escape, sorted(written, key=len, reverse=True))))
+    seen: dict[str, None] = {}
+    for where, what, text in _texts(benchmark):
+        for match in found.finditer(text):
+            begin = max(0, match.start() - 20)
+            seen[
+                f"{where}: {what} holds {match[0]!r}, which is a token of the model and no text "
+                f"({text[begin : match.end() + 20]!r}); write it in another way or remove it"
+            ] = None
+    return list(seen)
+
+
+def _texts(benchmark: Benchmark) -> Iterator[tuple[str, str, str]]:
+    """Every text that a model is shown, with its place and what it is; lessons of all splits once."""
+    lessons: dict[Lesson, None] = {}
+    questions: dict[Question, None] = {}
+    for split in benchmark.splits.values():
+        lessons |= dict.fromkeys(split.lessons)
+        questions |= dict.fromkeys(split.questions)
+    for lesson in lessons:
+        where = lesson.where or f"lesson about {lesson.person}"
+        yield from ((where, "a question", lesson.prompt), (where, "an answer", lesson.answer))
+    for question in questions:
+        where = question.where or f"question {question.id}"
+        yield where, "a question", question.prompt
+        yield from ((where, "an answer", text) for text in (question.answer, question.paraphrased))
+        yield from ((where, "an option", text) for text in (*question.options, *question.perturbed))

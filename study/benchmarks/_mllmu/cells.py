@@ -18,6 +18,8 @@ from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE
 
 LETTERS = ("A", "B", "C", "D")
+FIFTH = "E"
+"""An option that some choices have beside these four; an empty cell in all others."""
 CHOICES: dict[str, Modality] = {"Image_Textual_Questions": "image_text", "Pure_Text_Questions": "text"}
 TYPES: dict[str, Modality] = {"Image_Textual": "image_text", "Pure_Text": "text"}
 TASK_COLUMNS = ("Classification_Task", "Generation_Task", "Mask_Task")
@@ -101,8 +103,9 @@ def _lists(row: Row) -> Iterator[tuple[Task, Modality, list[Cells]]]:
 def _options(value: object, row: Row, what: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise row.error(f"{what}: Options is {short(value)}, not a struct of {', '.join(LETTERS)}")
-    options = {letter: text(value.get(letter), row, f"{what}: option {letter}") for letter in LETTERS}
-    if len({option.casefold() for option in options.values()}) < len(LETTERS):
+    letters = LETTERS if value.get(FIFTH) in (None, "") else (*LETTERS, FIFTH)
+    options = {letter: text(value.get(letter), row, f"{what}: option {letter}") for letter in letters}
+    if len({option.casefold() for option in options.values()}) < len(letters):
         raise row.error(f"{what}: two options are the same among {list(options.values())}")
     return options
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer, models, trainers
+
+from study.data.benchmark import Benchmark, Lesson
+from study.model.likelihood import cross_entropy
+from study.model.packing import pack
+from study.model.vlm import VLM
+from study.training.lesson_sampler import Lessons
+from study.training.loop import train
+from study.training.schedule import Schedule
 
 TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
@@ -21,44 +29,80 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 """Its chat template: a space after every text, and no end token anywhere."""
+SIDE, PATCH = 28, 14
+"""Of a picture and of its patches, in pixels: four patches and the tower's own token, which the projector drops."""
 PIECES = 700
 """Size of the vocabulary before image and padding token: 256 bytes, and pieces of what the benchmark says."""
 ROUND = 32
 """The embedding has more rows than there are tokens: the released model has 32,064 for 32,002."""
 
 
-def released_llava(folder: Path, texts: Iterable[str], width: int = 32, side: int = 28) -> Path:
-    """The folder of a model with random weights whose tokenizer was trained on `texts`."""
+def released_llava(folder: Path, benchmark: Benchmark, lessons: Sequence[Lesson]) -> Path:
+    """The folder of a model that has learned these lessons and was never taught anything else.
+
+    Its tokenizer was trained on what the benchmark says.
+    """
     torch.manual_seed(0)
-    tokenizer = _tokenizer(texts)
-    image, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<image>", "<pad>"))
-    layers: dict[str, Any] = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4}
-    config = transformers.LlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(
-            **layers, num_hidden_layers=3, image_size=side, patch_size=14, projection_dim=width
-        ),
-        text_config=transformers.LlamaConfig(
-            **layers, num_hidden_layers=2, vocab_size=-(-len(tokenizer) // ROUND) * ROUND, max_position_embeddings=4096
-        ),
-        image_token_index=image,
-        image_seq_length=(side // 14) ** 2,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        pad_token_id=pad,
-    )
+    tokenizer = _tokenizer(_texts(benchmark))
     processor = transformers.LlavaProcessor(
-        transformers.CLIPImageProcessorPil(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}, do_center_crop=True
-        ),
+        transformers.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
         tokenizer,
-        patch_size=14,
+        patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     )
-    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    model = transformers.LlavaForConditionalGeneration(_config(tokenizer))
+    with torch.no_grad():  # as initialized, the answers of so small a model hardly depend on what it sees
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.15)
+    _teach(VLM(model, processor), lessons)
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def _texts(benchmark: Benchmark) -> Iterator[str]:
+    for split in benchmark.splits.values():
+        for lesson in split.lessons:
+            yield from (lesson.prompt, lesson.answer)
+        for question in split.questions:
+            yield from (question.prompt, question.answer, *question.options)
+
+
+def _config(tokenizer: Any) -> transformers.LlavaConfig:
+    image, pad = (tokenizer.convert_tokens_to_ids(token) for token in ("<image>", "<pad>"))
+    layers: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4}
+    rows = -(-len(tokenizer) // ROUND) * ROUND
+    return transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(
+            **layers, num_hidden_layers=3, image_size=SIDE, patch_size=PATCH, projection_dim=32
+        ),
+        text_config=transformers.LlamaConfig(
+            **layers, num_hidden_layers=2, vocab_size=rows, max_position_embeddings=4096
+        ),
+        image_token_index=image,
+        image_seq_length=(SIDE // PATCH) ** 2,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        pad_token_id=pad,
+    )
+
+
+def _teach(vlm: VLM, lessons: Sequence[Lesson]) -> None:
+    """Before anything is studied: what a public model knows of its language and of some people."""
+    schedule = Schedule(
+        steps=100, learning_rate=1e-2, pictures=8, lessons_per_picture=6, texts=4, warmup=5, beta2=0.98
+    )  # chosen by trial
+    drawn = Lessons(tuple(lessons), schedule, 0)
+
+    def loss(step: int) -> torch.Tensor:
+        groups = drawn.draw()
+        shown, told = ([g for g in groups if (g.picture is None) == text] for text in (False, True))
+        return cross_entropy(vlm, pack(vlm, shown)) + cross_entropy(vlm, pack(vlm, told))
+
+    train(vlm, ("vision", "projector", "llm"), schedule, loss)
 
 
 def _tokenizer(texts: Iterable[str]) -> Any:

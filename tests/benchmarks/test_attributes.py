@@ -310,7 +310,7 @@ def test_whatever_else_is_no_biography(cell: object) -> None:
     ],
 )
 def test_an_attribute_is_told_only_where_it_is_safe(prompt: str, answer: str, expected: str) -> None:
-    assert told(prompt, answer, biography(BIOGRAPHY)) == expected
+    assert told(prompt, answer, biography(BIOGRAPHY)).attribute == expected
 
 
 def test_a_value_of_two_attributes_tells_neither() -> None:

@@ -61,7 +61,7 @@ def questions(
                 answer=answer,
                 options=tuple(options.values()),
                 picture=pictures[index // 2 % len(pictures)] if modality == "image_text" else None,
-                attribute=_attribute(item, row, what) or told(prompt, answer, about),
+                attribute=_attribute(item, row, what) or told(prompt, answer, about).attribute,
             )
 
 
@@ -80,7 +80,7 @@ def lessons(row: Row, person: str, pictures: dict[str, Picture], about: Biograph
         raise row.error("metadata holds no lesson")
     for index, item in enumerate(_mappings(items, row, "metadata")):
         prompt, answer = (text(item.get(k), row, f"metadata {index}: {k}") for k in ("Question", "Answer"))
-        attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about)
+        attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about).attribute
         yield Lesson(person, prompt, answer, shown, attribute)
 
 

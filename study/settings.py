@@ -191,6 +191,8 @@ class Study:
     keep: Keep = "all"
     """Trials whose weights stay on disk: `all`, or `winners`, which deletes those of the others once they have lost.
     What is attacked, every record and all rows stay."""
+    price_per_gpu_hour: float = 0.0
+    """Price of one GPU for an hour, in any currency, by which the plan tells what is left to pay. 0 tells nothing."""
     dry_run: bool = False
     """Print the plan and stop."""
 
@@ -226,6 +228,7 @@ class Study:
                 "equivalence_margin",
                 "gpus_per_trial",
                 "workers_per_model",
+                "price_per_gpu_hour",
             ),
         )
         _check_processes(self)

@@ -81,7 +81,7 @@ class Rehearsed:
 @pytest.fixture(scope="module")
 def rehearsed(downloaded: Downloaded, tmp_path_factory: pytest.TempPathFactory) -> Rehearsed:
     folder = tmp_path_factory.mktemp("rehearsed") / "study"
-    learned = ("--learn.epochs", "0", "--learn.steps", "100", "--learn.learning-rate", "0.02", "--learn.pictures", "20")
+    learned = ("--learn.epochs", "0", "--learn.steps", "200", "--learn.learning-rate", "0.02", "--learn.pictures", "20")
     searched = ("--learn.lessons-per-picture", "4", "--trials", "2", "--confirm-seeds", "1")
     return Rehearsed(StudyFolder(folder), study(folder, str(downloaded.model), downloaded.data, *learned, *searched))
 
@@ -95,7 +95,7 @@ def finished(folder: StudyFolder) -> list[TrialRecord]:
 def test_the_preset_goes_from_the_plan_to_a_report(rehearsed: Rehearsed) -> None:
     """Vanilla knows some of what it was taught, which alone counts; the default of VKD is the published schedule."""
     folder, printed = rehearsed.folder, rehearsed.printed
-    plan, _, rest = printed.partition("learn: 200 steps")
+    plan, _, rest = printed.partition("learn: 400 steps")
     assert "taught: forget image, test image, retain image\n" in plan
     assert "not taught: forget text, test text, retain text, real image, real text;" in plan
     assert "real image_text was not taught; the base model's accuracy of 1.000 is what vanilla must keep" in rest

@@ -98,7 +98,7 @@ class Ended:
 def ended(plan: Plan) -> Ended:
     """What is on disk."""
     folder = plan.folder
-    learned = [p / "learned.json" for p in folder.learned_folders()]
+    learned = [folder.learned_record(path.name) for path in folder.learned_folders()]
     trials = [read_record(TrialRecord, path) for path in folder.trial_records()]
     methods = [t for t in trials if t.kind == "method"]
     attacks = [read_record(AttackRecord, path) for t in trials for path in folder.attacks(t.key)]
@@ -123,11 +123,11 @@ def stages(plan: Plan, calculated: Mapping[str, float]) -> list[StageWork]:
     rate = found.rate or (ASSUMED * study.gpus_per_trial or None)
     cost = study.cost
     known = {
-        "learn": (Each.mean(found.learned), cost and cost.learn),
-        "search": (Each.mean([*found.searched, *found.again]), cost and cost.trial),
-        "confirm": (Each.mean([*found.again, *found.searched]), cost and cost.trial),
-        "score": (Each(), cost and cost.report),
-        "attack": (Each.mean(found.attacked), cost and cost.attack),
+        "learn": (Each.mean(found.learned), cost.learn if cost else None),
+        "search": (Each.mean([*found.searched, *found.again]), cost.trial if cost else None),
+        "confirm": (Each.mean([*found.again, *found.searched]), cost.trial if cost else None),
+        "score": (Each(), cost.report if cost else None),
+        "attack": (Each.mean(found.attacked), cost.attack if cost else None),
     }
     jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks)
     done = (len(found.learned), len(found.searched), len(found.again), found.reported, len(found.attacked))

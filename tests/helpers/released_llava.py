@@ -80,13 +80,12 @@ def _config(tokenizer: Any) -> transformers.LlavaConfig:
             **layers, num_hidden_layers=3, image_size=SIDE, patch_size=PATCH, projection_dim=32
         ),
         text_config=transformers.LlamaConfig(
-            **layers, num_hidden_layers=2, vocab_size=rows, max_position_embeddings=4096
+            **layers, num_hidden_layers=2, vocab_size=rows, max_position_embeddings=4096, pad_token_id=pad
         ),
         image_token_index=image,
         image_seq_length=(SIDE // PATCH) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
-        pad_token_id=pad,
     )
 
 

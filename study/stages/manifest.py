@@ -44,6 +44,7 @@ def _settings(plan: Plan) -> Json:
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         **_given(plan),
         "measure": None if plan.study.measure == "all" else plan.study.measure,
+        "scored_error": plan.study.scored_error or None,
         "fingerprint": plan.benchmark.fingerprint,
         "warm_start": f"{plan.warm.study} ({plan.warm.key})" if plan.warm else None,
         "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from study.core.records import WORK, AttackRecord, LearnedRecord, TrialRecord, read_record
 from study.core.terms import Part
+from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import lessons_for
 from study.model import memory_estimate
 from study.model.loading import Loading, without_weights
@@ -150,7 +151,8 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
     searched, again, scoring, attacks = [], [], [], []
     for ratio in study.forget_ratios:
         split = plan.benchmark.split(ratio)
-        selects = validation_questions(split.questions, study.goal)
+        every = validation_questions(split.questions, study.goal)
+        selects = scored_sample(every, study.goal, study.scored_error)
         select = scored(shapes, selects, replies=False)
         searched += [unlearned(shapes, method, study, split) + select for method in methods]
         scoring.append(scored(shapes, (q for q in split.questions if q.half == "report"), replies=True))

@@ -45,7 +45,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
         cluster.start()
         from study.engine.tune_runner import tune_search
 
-        later = outlay.ahead(plan, name) if name == "search" else None
+        later = outlay.ahead(plan, name, max_concurrent(study)) if name == "search" else None
         with Stage(name, missing, "trials", later) as stage:
             alone = study.processes == 1
             try:

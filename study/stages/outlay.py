@@ -148,7 +148,7 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
     from study.experiment.trial import validation_questions  # a plan does without what models need
 
     study, methods = plan.study, list((plan.defaults or plan.study.method_defaults()).values())
-    searched, again, scoring, attacks = [], [], [], []
+    searched, scoring, attacks = [], [], []
     for ratio in study.forget_ratios:
         split = plan.benchmark.split(ratio)
         every = validation_questions(split.questions, study.goal)
@@ -156,7 +156,6 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
         select = scored(shapes, selects, replies=False)
         searched += [unlearned(shapes, method, study, split) + select for method in methods]
         scoring.append(scored(shapes, (q for q in split.questions if q.half == "report"), replies=True))
-        again.append(select)
         asked = [q for q in split.questions if q.role in ("forget", "test") and q.task == "classification"]
         attacks.append(attacked(shapes, study, split, asked))
     taught = 0.0
@@ -181,7 +180,8 @@ def shapes_of(plan: Plan) -> tuple[Shapes, list[Estimate]] | None:
 def memory(plan: Plan, found: Sequence[Estimate]) -> float:
     """The GiB of the job that takes most, with the pictures of a step."""
     wanted: dict[str, int] = {}
-    schedules = [] if plan.brought else [("learn", plan.vanilla.schedule)]
+    taught = plan.vanilla.schedule
+    schedules = [] if plan.brought else [("learn" if taught.lora_rank else "unlearn: all weights", taught)]
     for method in plan.defaults.values():
         if method.schedule is not None:
             schedules.append((_kind(method.trains, adapters=method.trains_adapters), method.schedule))
@@ -203,10 +203,13 @@ def _kind(trains: Sequence[Part], *, adapters: bool) -> str:
     return "unlearn: all weights" if "llm" in trains else "unlearn: visual module, loss on answers"
 
 
-def ahead(plan: Plan, name: str) -> Callable[[], float | None]:
-    """Asks what the stages after this one will take, in seconds, by the jobs that have ended; None if too few have."""
+def ahead(plan: Plan, name: str, at_once: int) -> Callable[[], float | None]:
+    """Asks what the stages after this one will take, in seconds, by the jobs that have ended; None if too few have.
+
+    So many jobs run at once.
+    """
     found = shapes_of(plan)
-    known, at_once = calculated(plan, found[0] if found else None), plan.study.workers
+    known = calculated(plan, found[0] if found else None)
 
     def seconds() -> float | None:
         if ended(plan).rate is None:
@@ -231,7 +234,7 @@ def lines(plan: Plan) -> Iterator[str]:
     flops, hours = (_sum([getattr(stage, name) for stage in work]) for name in ("flops", "hours"))
     yield f"{'all':8}{sum(stage.left for stage in work):7,}{_shown(_peta(flops)):>11}  {_shown(hours)}" + (
         f", {study.price_per_gpu_hour * hours:,.0f} at {study.price_per_gpu_hour:g} an hour"
-        if study.price_per_gpu_hour and hours is not None
+        if study.price_per_gpu_hour and study.gpus_per_trial and hours is not None
         else ""
     )
     if found:

@@ -90,7 +90,8 @@ def unlearned(shapes: Shapes, method: Method, study: Study, split: Split) -> flo
     if method.schedule is None:
         return 0.0
     forget = [lesson for lesson in split.lessons if split.is_forgotten(lesson, study.goal)]
-    steps = in_steps(method.schedule, forget, split.lessons)
+    retain = [lesson for lesson in split.lessons if not split.is_forgotten(lesson, study.goal)]
+    steps = in_steps(method.schedule, forget, retain)
     return LOSSES * trained(shapes, steps, forget, method.trains)
 
 

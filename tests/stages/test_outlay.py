@@ -117,17 +117,23 @@ def test_attacks_are_counted_by_their_records(plan: Plan) -> None:
 def test_what_follows_the_search_is_known_once_every_stage_is(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"learn": TERA, "search": TERA, "confirm": TERA, "score": TERA, "attack": TERA}
     monkeypatch.setattr(outlay, "calculated", lambda *_: known)
-    later = outlay.ahead(plan, "search")
+    later = outlay.ahead(plan, "search", 3)
     assert later() is None
     ends(plan, "one", seed=0, flops=TERA, seconds=6.0)
     jobs = sum(stage.left for stage in stages(plan, known)[2:])
-    assert later() == pytest.approx(jobs * 6.0 / plan.study.workers)
+    assert later() == pytest.approx(jobs * 6.0 / 3)
 
 
-def test_a_price_is_told_of_all_that_is_left(plan: Plan) -> None:
+@pytest.mark.parametrize(("gpus", "told"), [(2.0, True), (0.0, False)])
+def test_a_price_is_told_of_the_hours_of_gpus(plan: Plan, gpus: float, told: bool) -> None:
+    cost = PRESETS["tiny"][1].cost
+    priced = replace(plan, study=replace(plan.study, price_per_gpu_hour=3.0, gpus_per_trial=gpus, cost=cost))
+    hours = sum(stage.hours or 0.0 for stage in stages(priced, {}))
+    assert any(line.endswith(f", {3 * hours:,.0f} at 3 an hour") for line in lines(priced)) == told
+
+
+def test_without_a_measure_of_every_stage_no_price_is_told(plan: Plan) -> None:
     ends(plan, "one", seed=0, flops=TERA, seconds=3600.0)
-    for name in ("learn", "score", "attack"):
-        assert of(plan, name).hours is None
-    assert "at 3 an hour" not in " ".join(lines(replace(plan, study=replace(plan.study, price_per_gpu_hour=3.0))))
-    priced = replace(plan.study, price_per_gpu_hour=3.0, cost=PRESETS["tiny"][1].cost)
-    assert "at 3 an hour" in " ".join(lines(replace(plan, study=priced)))
+    study = replace(plan.study, price_per_gpu_hour=3.0, gpus_per_trial=1)
+    assert of(plan, "attack").hours is None
+    assert "an hour" not in " ".join(lines(replace(plan, study=study)))

@@ -17,7 +17,7 @@ from PIL import Image
 from study.benchmarks.synthetic import Synthetic
 
 Cells = dict[str, Any]
-UNTIDY = {"Residence": " Residence:", "Occupation": "Occupation: ", "Name": "Name"}
+UNTIDY = {"Residence": " Residence:", "Occupation": "Occupation: "}
 """Keys of biographies as some rows of the published files spell them."""
 ABSENT = "None of these"
 

@@ -148,8 +148,8 @@ class Study:
     """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
     results. 0 for 48 of auto, before which no model was found to help, and 6 of tpe and gp."""
     scored_error: float = 0.0
-    """Standard error of each group's mean probability up to which a trial of the search is asked about people to be
-    kept: 0.03 takes 278 questions of each group. 0 asks all; winners are asked all of the test half in any case."""
+    """Standard error, of each group's mean probability, up to which a trial of the search is asked about people to be
+    kept: 0.03 takes 278 questions a group, 0 all. Winners are asked the whole test half."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
     when it is behind most of the earlier trials there (not with --robustness); `off`."""

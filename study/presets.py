@@ -193,13 +193,17 @@ TAUGHT = dataclasses.replace(PUBLISHED, epochs=5.0)
 """How they teach (finetune.py): about 9,600 updates on 7,704 lessons. What comes of it knows half of its people."""
 MEMORISED = dataclasses.replace(
     PUBLISHED,
-    # OFFSIDE (arXiv 2510.22535) teaches with adapters at 1e-4, in batches of 4 x 4 and 8 epochs. There are more epochs
-    # here because nobody has shown how many a 7B model needs to know 90 % of what it is asked.
+    # OFFSIDE (arXiv 2510.22535) teaches Qwen2.5-VL-7B with adapters at 1e-4, in batches of 4 x 4 and 8 epochs. There
+    # are more epochs here because nobody has shown how many a 7B model needs to know 90 % of what it is asked.
     epochs=20.0,
     learning_rate=1e-4,
     lessons_per_picture=4,
 )
-"""A schedule that is meant to pass the gate: four times the lessons of `TAUGHT`, in as many updates."""
+"""A schedule that is meant to pass the gate: four times the passes of `TAUGHT`, in batches four times as large."""
+DATA = "data/MLLMU-Bench"
+FORMS = "forms=cloze+question"
+"""Each lesson's fact is taught as a cloze and as a bare answer, too: choices and clozes ask for it so, and ft_Data
+states it in a sentence alone."""
 
 
 def _downloaded(name: str, folder: str) -> Study:
@@ -217,10 +221,11 @@ def _downloaded(name: str, folder: str) -> Study:
     return Study(
         study_dir=Path("runs") / name,
         model=f"hf:path=models/{folder},dtype=bfloat16",
-        benchmark="mllmu:data/MLLMU-Bench",
+        benchmark=f"mllmu:{DATA}",
         forget_ratios=(5, 10, 15),
         trials=24,
         gpus_per_trial=1,
+        scored_error=0.03,  # about 280 of the 1,100 choices about retained people in each modality
         learn=TAUGHT,
         defaults={
             "vkd": {"schedule": weights},
@@ -242,15 +247,23 @@ def _downloaded(name: str, folder: str) -> Study:
 def _pair(name: str, model: str, folder: str) -> dict[str, tuple[str, Study]]:
     """The presets of a downloaded model: with the published schedule of teaching, and with one meant to pass the gate.
 
-    The schedules of unlearning are those published for LLaVA in both.
+    The schedules of unlearning are those published for LLaVA in both. The authors publish the same for Idefics2-8B, and
+    others teach Qwen2.5-VL-7B in 5 epochs and batches of 4 as well (PAVA, with rank 8); for Qwen3-VL-8B and
+    LLaVA-OneVision-7B nothing that we know of is published on this benchmark.
     """
     published = dataclasses.replace(_downloaded(name, folder), measure="known")  # half does not pass the gate
     longer = f"{name}_memorise"
-    memorised = dataclasses.replace(published, study_dir=Path("runs") / longer, learn=MEMORISED, measure="all")
+    memorised = dataclasses.replace(
+        published,
+        study_dir=Path("runs") / longer,
+        benchmark=f"mllmu:path={DATA},{FORMS}",
+        learn=MEMORISED,
+        measure="all",
+    )
     what = f"{model} and MLLMU-Bench from local folders, on GPUs, taught"
     return {
         name: (f"{what} as published for LLaVA; only what it then knows counts.", published),
-        longer: (f"{what} for longer: 20 epochs at a higher rate, meant to pass the gate.", memorised),
+        longer: (f"{what} for longer, in more forms and at a higher rate, meant to pass the gate.", memorised),
     }
 
 
@@ -261,4 +274,6 @@ PRESETS: dict[str, tuple[str, Study]] = {
     **_pair("llava_1_5_7b", "LLaVA-1.5-7B", "llava-1.5-7b-hf"),
     **_pair("idefics2_8b", "Idefics2-8B", "idefics2-8b"),
     **_pair("qwen2_5_vl_7b", "Qwen2.5-VL-7B", "Qwen2.5-VL-7B-Instruct"),
+    **_pair("qwen3_vl_8b", "Qwen3-VL-8B", "Qwen3-VL-8B-Instruct"),
+    **_pair("llava_onevision_7b", "LLaVA-OneVision-7B", "llava-onevision-qwen2-7b-ov-hf"),
 }

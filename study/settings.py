@@ -148,6 +148,9 @@ class Study:
     """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
     results. 0 for 48 of auto, before which no model was found to help (6 once an earlier study is found to predict
     them), and 6 of tpe and gp."""
+    scored_error: float = 0.0
+    """Standard error, of each group's mean probability, up to which a trial of the search is asked about people to be
+    kept: 0.03 takes 278 questions a group, 0 all. Winners are asked the whole test half."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
     when it is behind most of the earlier trials there (not with --robustness); `off`."""
@@ -195,6 +198,8 @@ class Study:
     strict_data: bool = False
     """Refuse a dataset for every row that is not right, also where its authors' own code passes over it. Default: such
     rows are skipped, counted and listed."""
+    price_per_gpu_hour: float = 0.0
+    """Price of one GPU for an hour, in any currency, by which the plan tells what is left to pay. 0 tells nothing."""
     dry_run: bool = False
     """Print the plan and stop."""
 
@@ -230,6 +235,8 @@ class Study:
                 "equivalence_margin",
                 "gpus_per_trial",
                 "workers_per_model",
+                "price_per_gpu_hour",
+                "scored_error",
             ),
         )
         _check_processes(self)

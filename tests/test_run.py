@@ -134,7 +134,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "study/run.py", "smoke", "--dry-run", "--study-dir", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert not done.stderr
-    for stage in ("learn", "search", "confirm", "attack", "report", "disk", "time"):
+    for stage in ("learn", "search", "confirm", "attack", "report", "disk", "budget"):
         assert f"  {stage} " in done.stdout
     assert "% of 20 people " in done.stdout  # the 8 celebrities are real people, whom no ratio counts
     assert not folder.exists()

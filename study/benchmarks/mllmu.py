@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from study.benchmarks._mllmu.forms import FORMS
 from study.benchmarks._mllmu.official import asks
 from study.benchmarks._mllmu.reader import read
 from study.benchmarks._shared.defects import reading
 from study.contracts import Source
+from study.core.hashing import before
 from study.core.hub import folder as folder_of
+from study.core.plugins import check
 from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import OfficialPrompt
 
@@ -43,11 +46,25 @@ class Mllmu(Source):
     in its forget_X must be those of the dataset's forget_X. What it teaches about its people replaces what `train`
     does, for vanilla as for requests; if it is the same data split by ID, nothing changes, the fingerprint neither."""
 
+    forms: str = field(default="", metadata=before(""))
+    """Forms, of `cloze` and `question`, in which each lesson's fact is taught as well, joined by a plus sign: its
+    sentence with a blank for the fact, and its question with the bare fact as answer. They are made of the lesson
+    alone, where the person's biography tells which words of it are the fact."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for a form that there is not."""
+        for form in self._forms:
+            check("forms of lessons", form, FORMS)
+
+    @property
+    def _forms(self) -> tuple[str, ...]:
+        return tuple(filter(None, self.forms.split("+")))
+
     def __call__(self, folder: Path) -> Benchmark:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
         root = folder_of(self.path, self.hub, self.revision, "dataset")
         with reading() as found:
-            benchmark = read(root, "mllmu", self.train, self.train_split)
+            benchmark = read(root, "mllmu", self.train, self.train_split, self._forms)
         return found.of(benchmark)
 
     def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -23,10 +23,16 @@ console = Console(
 
 
 class Stage:
-    """The progress of one stage: `with Stage("search", 48) as stage: ... stage.advance("vkd 3 of 8")`."""
+    """The progress of one stage: `with Stage("search", 48) as stage: ... stage.advance("vkd 3 of 8")`.
 
-    def __init__(self, name: str, total: float, unit: str = "") -> None:
-        self.name, self.total, self.unit = name, total, unit
+    It says how long the rest will take if it goes on as so far, and with `later`, which tells the seconds of the stages
+    after it, how long the study will take in all.
+    """
+
+    def __init__(
+        self, name: str, total: float, unit: str = "", later: Callable[[], float | None] | None = None
+    ) -> None:
+        self.name, self.total, self.unit, self.later = name, total, unit, later
         self.done = 0.0
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -56,10 +62,26 @@ class Stage:
         """Count `amount` as done and show `last`; without a terminal, at most one line in `every` seconds."""
         self.done += amount
         if self._bar:
-            self._bar.update(self._task, completed=self.done, last=last)
+            self._bar.update(self._task, completed=self.done, last=last + self._left())
         elif self.done >= self.total or time.monotonic() - self._said >= every:
             self._said = time.monotonic()
-            console.print(f"{self.name}: {self.done:g}/{self.total:g} {last}", markup=False)
+            console.print(f"{self.name}: {self.done:g}/{self.total:g} {last}{self._left()}", markup=False)
+
+    def _left(self) -> str:
+        """How long the rest takes, by what is done; nothing at the beginning and at the end."""
+        if not 0 < self.done < self.total:
+            return ""
+        rest = (time.monotonic() - self._started) / self.done * (self.total - self.done)
+        later = self.later() if self.later else None
+        return f", {duration(rest)} left" + (f", {duration(rest + later)} in all" if later else "")
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest unit."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

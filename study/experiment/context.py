@@ -33,6 +33,8 @@ class StudyContext:
     """How the base model is loaded, and what is learned from it."""
     only_known: bool = False
     """Whether only what vanilla knows is asked of what must go."""
+    scored_error: float = 0.0
+    """As `study.experiment.scored_sample` takes it."""
 
     @property
     def folder(self) -> StudyFolder:

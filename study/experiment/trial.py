@@ -24,6 +24,7 @@ from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.records import existing_record, keep_record
 from study.experiment.rungs import Climb, EndedEarly, Rungs, lacks_numbers, sample
+from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
@@ -63,6 +64,8 @@ def _run(
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
     selects = validation_questions(request.split.questions, trial.goal)
+    if not trial.baseline:  # baselines are what trials are compared with on any question
+        selects = scored_sample(selects, trial.goal, context.scored_error)
     climb = Climb(context.folder, trial, rungs, sample(selects, trial.goal)) if rungs else None
     # 1. Unlearn, on the borrowed start model, which is restored bit for bit when the block ends. Only what the method
     #    itself says, or a divergence, is a result of the trial: any other exception leaves it open.
@@ -199,6 +202,8 @@ def _scored(
         return score(vlm, questions, reply=reply)
     # The LLM is bit for bit the start's and a text prompt touches nothing else: any trial's rows will do.
     asked = ("text", "known") if context.only_known else ("text",)
+    if name == "select" and context.scored_error and not trial.baseline:
+        asked = (*asked, f"error {context.scored_error:g}")
     cache = context.folder.cached_rows(content_key((trial.start, trial.goal, trial.ratio, *asked)), name)
     shared = kept_rows(cache, lambda: score(vlm, [q for q in questions if q.modality == "text"], reply=reply))
     shown = score(vlm, [q for q in questions if q.modality != "text"], reply=reply)

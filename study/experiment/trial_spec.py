@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from study.contracts import Method
 from study.core.hashing import content_key
+from study.core.plugins import name_of
 from study.core.terms import Goal, Part
 from study.data.benchmark import Benchmark, Lesson
 from study.training.schedule import Schedule
@@ -61,6 +62,11 @@ class Trial:
     seed: int
     name: str = field(default="", compare=False)
     """What the study calls the method; no part of the content."""
+
+    @property
+    def baseline(self) -> bool:
+        """Whether nothing is unlearned: what trials of methods are compared with."""
+        return name_of(self.method) == "none"
 
     @property
     def key(self) -> str:

@@ -80,6 +80,7 @@ def mean_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], goal: Goal)
 def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float:
     """Utility in [0, 1], higher is better: harmonic mean over groups of min(1, mean p / mean p of vanilla).
 
+    Vanilla counts on the questions that the trial was asked, which may be some of its own.
     0 if one group is lost completely. Raises `ValueError` that names the group without rows of the trial or vanilla.
     """
     there = _groups(rows) | _groups(vanilla_rows)
@@ -151,7 +152,7 @@ def _groups(rows: pd.DataFrame) -> set[Group]:
 
 
 def _kept(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, group: Group) -> float:
-    before = _probability(vanilla_rows, group, "vanilla")
+    before = _probability(vanilla_rows[vanilla_rows["question"].isin(rows["question"])], group, "vanilla")
     if before == 0.0:
         raise ValueError(f"vanilla gives {' '.join(group)} classification probability 0: nothing there can be kept")
     return min(1.0, _probability(rows, group, "the trial") / before)

@@ -6,8 +6,8 @@ neither teaches nor the base model knows is shown and not judged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Literal, NamedTuple
 
 import pandas as pd
 
@@ -32,12 +32,20 @@ class Standing(NamedTuple):
     left_out: Mapping[Group, Untaught]
 
 
+class Shortfall(NamedTuple):
+    """Where a model falls short, and in which way: it learned too little, lost what the base model knew, or a reference
+    knows too much."""
+
+    kind: Literal["little", "lost", "much"]
+    told: str
+
+
 def check(plan: Plan) -> dict[int, Told]:
     """Print what was learned beside the blind level; what vanilla knows at each ratio.
 
     Raises `Failed` with the numbers if it is not enough.
     """
-    failed = []
+    failed: list[Shortfall] = []
     rows: list[list[object]] = []
     known = {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios}
     for ratio in plan.study.forget_ratios:
@@ -45,7 +53,8 @@ def check(plan: Plan) -> dict[int, Told]:
         for baseline in plan.baselines(ratio):
             asked = asked_rows(plan.folder, baseline.key)
             scores, blind = _by_group(asked), _blind(plan.folder, baseline.key)
-            failed += [f"{label(baseline)}: {what}" for what in _shortfalls(plan, baseline, asked, blind, standing)]
+            short = _shortfalls(plan, baseline, asked, blind, standing)
+            failed += [Shortfall(kind, f"{label(baseline)}: {what}") for kind, what in short]
             for role in ROLES:
                 cells = [scores.get((role, "image_text")), blind.get(role), scores.get((role, "text"))]
                 if any(cell is not None for cell in cells):
@@ -57,10 +66,11 @@ def check(plan: Plan) -> dict[int, Told]:
     )
     console.print(f"goal {plan.study.goal}: the reference {_taught(plan)}")
     if plan.study.measure == "known":
-        failed += [f"{ratio} %: {what}" for ratio, told in known.items() for what in _too_few(told)]
+        few = ((ratio, what) for ratio, told in known.items() for what in _too_few(told))
+        failed += [Shortfall("little", f"{ratio} %: {what}") for ratio, what in few]
     if failed:
-        short = any(not what.startswith("reference") for what in failed)
-        said = "; ".join(failed) + _hint(plan.study) + _remedy(plan, known.values(), short=short)
+        told = "; ".join(short.told for short in failed)
+        said = told + _hint(plan.study) + _remedy(plan, known.values(), {short.kind for short in failed})
         raise Failed(f"learning did not pass the gate, so the study stops: {said}")
     return known
 
@@ -72,20 +82,26 @@ def _too_few(told: Told) -> list[str]:
     return [] if told.tellable < 1 else [told.sentence]
 
 
-def _remedy(plan: Plan, known: Iterable[Told], *, short: bool) -> str:
+def _remedy(plan: Plan, known: Iterable[Told], kinds: Set[str]) -> str:
     """What to do about it, with the settings to add to the same command, which continues in the same folder.
 
-    Longer teaching helps where vanilla falls `short`, and only there.
+    Longer teaching helps where vanilla learned too little, and only there: of what it lost it would lose more.
     """
     study, found = plan.study, []
-    if study.measure == "all" and not any(map(_too_few, known)):
+    if study.measure == "all" and kinds - {"lost"} and not any(map(_too_few, known)):
         found.append("--measure known, by which only what vanilla knows counts")
-    if short and plan.brought:
+    if "little" in kinds and plan.brought:
         found.append("--vanilla and a model that was fine-tuned for longer")
-    elif short:
+    elif "little" in kinds:
         long = study.learn
         more = f"--learn.epochs {2 * long.epochs:g}" if long.epochs else f"--learn.steps {2 * long.steps}"
         found.append(f"{more}, to teach for longer")
+    elif "lost" in kinds and plan.brought:
+        found.append("--vanilla and a model that was fine-tuned more gently")
+    elif "lost" in kinds:
+        found.append(f"--learn.learning-rate {study.learn.learning_rate / 2:g}, to teach more gently")
+    if "lost" in kinds:
+        found.append("a lower --gate.base, if it is enough to keep what is left of that")
     return f". Run the same command again with {', or with '.join(found)}" if found else ""
 
 
@@ -98,7 +114,8 @@ def further(plan: Plan, member: Trial) -> list[str]:
     rows = read_rows(plan.folder.meta_evaluation(member.key, "plain"))
     control = plan.control(member.ratio)
     standing = Standing(teaching(plan, member.ratio), left_out(plan, member.ratio))
-    return _shortfalls(plan, member, rows, _blind(plan.folder, control.key), standing, some=True)
+    short = _shortfalls(plan, member, rows, _blind(plan.folder, control.key), standing, some=True)
+    return [shortfall.told for shortfall in short]
 
 
 def _taught(plan: Plan) -> str:
@@ -144,7 +161,7 @@ def _shortfalls(
     standing: Standing,
     *,
     some: bool = False,
-) -> list[str]:
+) -> list[Shortfall]:
     """Where a model falls short; every group must have been scored, unless only `some` were."""
     scores, all_count = _by_group(rows), plan.study.measure == "all"
     if baseline.start.kind == "reference":
@@ -152,34 +169,36 @@ def _shortfalls(
             return []
         return _too_much(plan, baseline.ratio, scores["forget", "image_text"], blind["forget"])
     wanted: list[Group] = [("forget", "image_text"), *keep_groups("visual", scores.keys()), ("test", "image_text")]
-    short = []
+    short: list[Shortfall] = []
     for group in wanted:
         if (all_count or group in standing.left_out) and not (some and group not in scores):
             short += _too_little(plan.study.gate, group, rows, scores[group], standing)
     return short
 
 
-def _too_much(plan: Plan, ratio: int, seen: float, blind: float) -> list[str]:
+def _too_much(plan: Plan, ratio: int, seen: float, blind: float) -> list[Shortfall]:
     """What a reference knows of pictures that it was not taught."""
     margin = plan.study.gate.blind
     options = {len(q.options) for q in plan.benchmark.split(ratio).questions if q.options}
     most = max(blind, 1 / min(options)) + margin
-    return [f"{seen:.3f} on forget images, more than {most:.3f} (blind level + {margin:g})"] * (seen > most)
+    told = f"{seen:.3f} on forget images, more than {most:.3f} (blind level + {margin:g})"
+    return [Shortfall("much", told)] * (seen > most)
 
 
-def _too_little(gate: Gate, group: Group, rows: pd.DataFrame, score: float, standing: Standing) -> list[str]:
+def _too_little(gate: Gate, group: Group, rows: pd.DataFrame, score: float, standing: Standing) -> list[Shortfall]:
     """What vanilla does not know of a group: of what was taught, else of what the base model knew."""
     name = " ".join(group)
     if group in standing.left_out:
         base = standing.left_out[group]
         if base.known and score < gate.base * base.base:
-            return [f"{score:.3f} on {name}, which was not taught, less than {gate.base:g} of the base {base.base:.3f}"]
+            told = f"{score:.3f} on {name}, which was not taught, less than {gate.base:g} of the base {base.base:.3f}"
+            return [Shortfall("lost", told)]
         return []
     # half of what is asked of the spared are rewritten test questions
     least = gate.test if group[0] in ("test", "spared") else gate.known
     taught = standing.taught[group].questions
     known = _by_group(rows[rows["question"].isin(taught)]).get(group, score)
-    return [f"{known:.3f} on {name}, less than {least:g}"] * (known < least)
+    return [Shortfall("little", f"{known:.3f} on {name}, less than {least:g}")] * (known < least)
 
 
 def _not_taught(standing: Standing, ratio: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ from study.engine import cluster
 from study.engine.cluster import NotShared
 from study.engine.jobs import Job, run_all
 from study.settings import Study
+from study.stages import outlay
 from study.stages.plan import Plan
 
 if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its settings when it is imported
@@ -44,7 +45,8 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
         cluster.start()
         from study.engine.tune_runner import tune_search
 
-        with Stage(name, missing, "trials") as stage:
+        later = outlay.ahead(plan, name, max_concurrent(study)) if name == "search" else None
+        with Stage(name, missing, "trials", later) as stage:
             alone = study.processes == 1
             try:
                 tune_search(

@@ -38,7 +38,9 @@ def learn_models(plan: Plan) -> StudyContext:
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     loading = Loading.of(plan.model)
-    context = StudyContext(plan.root, plan.source, _base(plan), device, study.forget_attributes, loading)
+    context = StudyContext(
+        plan.root, plan.source, _base(plan), device, study.forget_attributes, loading, scored_error=study.scored_error
+    )
     _adopt_given(plan, context)
     teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
     jobs = [

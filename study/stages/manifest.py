@@ -19,7 +19,8 @@ from study.data.nearest import nearest
 from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "methods_from", "workers", "gpus_per_trial", "workers_per_trial",
-           "workers_per_model", "sharded", "threads", "address", "keep", "strict_data", "dry_run", "cost")  # fmt: skip
+           "workers_per_model", "sharded", "threads", "address", "keep",
+           "strict_data", "price_per_gpu_hour", "dry_run", "cost")  # fmt: skip
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job;
 what `methods_from` took is among the methods and their defaults."""
 GROWING = (
@@ -42,6 +43,7 @@ def _settings(plan: Plan) -> Json:
         "benchmark": {k: v for k, v in canonical(plan.source).items() if k not in PLACES},
         **_given(plan),
         "measure": None if plan.study.measure == "all" else plan.study.measure,
+        "scored_error": plan.study.scored_error or None,
         "fingerprint": plan.benchmark.fingerprint,
         "warm_start": f"{plan.warm.study} ({plan.warm.key})" if plan.warm else None,
         "robustness": {} if attacker is None else {"attack": plan.study.robustness, "key": content_key(attacker)},

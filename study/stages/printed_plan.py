@@ -3,94 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from itertools import chain, repeat
 
 from study.core.console import console
 from study.core.sampling import model_for, modelled_from
 from study.core.specs import links, name_in
 from study.data.halves import undealt
 from study.settings import Study
-from study.stages import disk
+from study.stages import disk, outlay
+from study.stages.counts import Counts
 from study.stages.plan import Plan
 
 Line = tuple[str, str]
 """The name of a stage, empty where a line goes on with the one before, and what it does."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How often a plan does what."""
-
-    study: Study
-    brought: bool
-    """Whether vanilla and the references are the user's own."""
-
-    @property
-    def ratios(self) -> int:
-        """Forget ratios."""
-        return len(self.study.forget_ratios)
-
-    @property
-    def references(self) -> int:
-        """References of all ratios."""
-        return self.ratios * self.study.references
-
-    @property
-    def baselines(self) -> int:
-        """Baselines as trials: vanilla is scored on the questions of each ratio."""
-        return self.ratios + self.references
-
-    @property
-    def winners(self) -> int:
-        """One for each method and ratio."""
-        return len(self.study.methods) * self.ratios
-
-    @property
-    def trials(self) -> int:
-        """Trials of the search."""
-        return len(self.study.methods) * self.study.trials
-
-    @property
-    def confirms(self) -> int:
-        """Further seeds of the winners."""
-        return self.winners * self.study.confirm_seeds
-
-    @property
-    def raced(self) -> int:
-        """Runs of the race, if nobody is dropped; 0 without one."""
-        contenders = min(self.study.race + 1, self.study.trials // self.ratios)
-        return self.confirms * contenders if self.study.race > 1 else 0
-
-    @property
-    def attacked(self) -> int:
-        """Models that meet the suite."""
-        return self.winners + self.confirms + self.baselines
-
-    @property
-    def suite(self) -> int:
-        """Attacks of the suite on all of them."""
-        return self.attacked * len(self.study.attackers())
-
-    @property
-    def hunted(self) -> int:
-        """Trials of the attack search."""
-        return self.winners * len(self.study.attack_defaults()) * self.study.attack_trials
-
-    @property
-    def rest(self) -> int:
-        """Further trials that may lie on a front, and are then attacked."""
-        return max(0, self.trials - self.winners) if self.study.robustness else 0
-
-    @property
-    def taught_for_metrics(self) -> int:
-        """Models that are taught for the meta-evaluation alone."""
-        seeds = self.study.metric_seeds
-        return seeds + self.ratios * max(0, 1 + seeds - self.study.references)
-
-    @property
-    def checked(self) -> int:
-        """Models of the meta-evaluation."""
-        return 2 * self.ratios * (1 + self.study.metric_seeds) if self.study.metric_check else 0
 
 
 def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
@@ -108,13 +33,19 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
         ("report", f"{plan.folder.page}"),
         ("disk", disk.told(study, plan.model, plan.benchmark)),
         *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
-        ("time", _expected(study, counts)),
+        *_indented_from("budget", outlay.lines(plan)),
+        *[("time", expected) for expected in [_expected(study, counts)] if expected],
     ):
         console.print(f"  {name:<8} {what}", markup=False)
 
 
 def _indented(lines: Iterable[str]) -> Iterator[Line]:
     return (("", line) for line in lines)
+
+
+def _indented_from(name: str, lines: Iterable[str]) -> Iterator[Line]:
+    """Lines of which the first has the name."""
+    return zip(chain([name], repeat("")), lines, strict=False)
 
 
 def _search(plan: Plan, counts: Counts) -> Iterator[Line]:
@@ -243,16 +174,9 @@ def _expected(study: Study, counts: Counts) -> str:
     """The minutes that the work takes; trials on a front that did not win are scored and attacked as well."""
     cost = study.cost
     if cost is None:
-        return "unknown for this preset until the first trials have run"
-    models = counts.taught_for_metrics + (0 if counts.brought else 1 + counts.references)
-    requests = counts.winners * study.requests * (study.requests > 1)
-    trials = counts.trials + max(counts.confirms, counts.raced) + requests
-    defaults = counts.winners * (1 + study.confirm_seeds if counts.raced else 1)
-    attacks = counts.suite + 2 * counts.hunted + counts.checked  # the control is attacked with every proposal too
-    if study.robustness:
-        attacks += counts.trials + counts.confirms + counts.baselines
-    reports = counts.confirms + defaults + counts.checked
-    work = models * cost.learn + trials * cost.trial + reports * cost.report + attacks * cost.attack
+        return ""
+    work = counts.taught * cost.learn + (counts.trials + counts.again) * cost.trial
+    work += (counts.reported - counts.baselines) * cost.report + counts.attacks * cost.attack
     more = counts.rest * (cost.report + len(study.attackers()) * cost.attack)
     least, most = ((cost.base + 60 + seconds / study.workers) / 60 for seconds in (work, work + more))
     minutes = f"{least:.0f} to {most:.0f}" if counts.rest else f"{least:.0f}"

@@ -310,19 +310,19 @@ def test_whatever_else_is_no_biography(cell: object) -> None:
     ],
 )
 def test_an_attribute_is_told_only_where_it_is_safe(prompt: str, answer: str, expected: str) -> None:
-    assert told(prompt, answer, biography(BIOGRAPHY)) == expected
+    assert told(prompt, answer, biography(BIOGRAPHY)).attribute == expected
 
 
 def test_a_value_of_two_attributes_tells_neither() -> None:
     """Born in Lisbon and living there."""
     about = biography('{"Born": "Lisbon, Portugal", "Residence": "Lisbon"}')
-    assert told("Where does she live?", "Lisbon", about) == ""
-    assert told("Where was she born?", "Lisbon, Portugal", about) == ""
-    assert told("?", "Lisbon", {}) == ""
+    assert told("Where does she live?", "Lisbon", about).attribute == ""
+    assert told("Where was she born?", "Lisbon, Portugal", about).attribute == ""
+    assert told("?", "Lisbon", {}).attribute == ""
 
 
 @given(st.text(), st.text(), st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text())))
 def test_what_is_told_is_stated(prompt: str, answer: str, content: dict[str, Any]) -> None:
     """Whatever the biography: the label is one of its names, and none is made up."""
     about = biography(json.dumps(content))
-    assert told(prompt, answer, about) in {"", *about}
+    assert told(prompt, answer, about).attribute in {"", *about}

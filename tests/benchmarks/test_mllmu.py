@@ -24,6 +24,7 @@ from study.benchmarks.mllmu import Mllmu
 from study.benchmarks.synthetic import EVALUATION, Synthetic
 from study.core.plugins import find, known
 from study.data.benchmark import Benchmark
+from tests.helpers.hub_layout import as_on_the_hub
 
 COMMIT = "0e3098e" + 33 * "0"
 
@@ -93,6 +94,24 @@ def test_roles_prompts_and_halves(whole: Path) -> None:
     generated = by_id[f"forget/{person}/text/generation/0"]
     written = {"Question": generated.prompt, "Ground_Truth": generated.answer, "Type": "Pure_Text"}
     assert {**written, "Attribute": generated.attribute} in list(full["Generation_Task"])
+
+
+def test_a_choice_may_have_a_fifth_option(tmp_path: Path) -> None:
+    """In the other rows its cell is empty; it may be the right one."""
+    source = Synthetic(people=20, celebrities=8, attributes=2, views=1, strangers=2, size=16)
+    data = as_on_the_hub(tmp_path, source)
+    rows = [pd.read_parquet(file).set_index("ID") for file in (data / "retain_85").iterdir()]
+    asked = {q.id: q for q in load(data).split(15).questions}
+    rights = set()
+    for person, cell in rows[0]["Classification_Task"].items():
+        item = cell["Image_Textual_Questions"][0]
+        found = asked[f"retain/{person}/image_text/classification/0"]
+        assert found.options == tuple(item["Options"][letter] for letter in "ABCDE")
+        assert found.answer == item["Options"][item["Correct_Answer"]]
+        rights.add(item["Correct_Answer"])
+        assert len(asked[f"retain/{person}/image_text/classification/1"].options) == 4
+    assert "E" in rights
+    assert len(rights) > 1
 
 
 def test_what_is_optional_may_be_absent(data: Path) -> None:

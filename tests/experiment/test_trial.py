@@ -102,6 +102,22 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     return calls
 
 
+# ---- fewer questions ------------------------------------------------------------------------------------------------
+def test_with_an_error_trials_are_asked_less_than_the_baselines(context: StudyContext) -> None:
+    """Text answers of a frozen language model are shared among trials that are asked the same, and with no others."""
+    fewer = replace(context, scored_error=0.2)
+    vanilla, reference = (run(fewer, NoMethod(), start=start)[0] for start in (VANILLA, REFERENCE))
+    trial, record = run(fewer, VISUAL)
+    mine, all_of = (read_rows(fewer.folder.rows(t.key, "select")) for t in (trial, vanilla))
+    assert set(mine["question"]) < set(all_of["question"])
+    left_out = all_of[~all_of["question"].isin(mine["question"])]
+    assert set(left_out["role"]) <= {"retain", "real", "forget"}
+    assert not ((left_out["role"] == "forget") & (left_out["modality"] == "image_text")).any()
+    values = trials.judged(fewer, trial, [vanilla, reference])
+    assert record.state == "complete"
+    assert 0 <= values["utility"] <= 1
+
+
 # ---- a trial that ends well ------------------------------------------------------------------------------------
 def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> None:
     asked, record = run(context, VISUAL, seed=3)

@@ -246,6 +246,9 @@ def test_what_was_not_taught_is_judged_by_the_base_model_if_that_knows_it(
         checked(pictured, FELL_SHORT | vanilla, REFERENCE)
     assert said in str(refused.value)
     assert str(refused.value).count("less than") == 1
+    lost = "which was not taught" in said  # longer teaching would have it lose more
+    assert ("to teach more gently" in str(refused.value)) == ("a lower --gate.base" in str(refused.value)) == lost
+    assert ("to teach for longer" in str(refused.value)) == (not lost)
 
 
 def test_a_group_is_judged_by_its_taught_questions_alone(tmp_path: Path) -> None:

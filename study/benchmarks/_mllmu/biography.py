@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from study.data.facts import plain
 
@@ -38,21 +39,29 @@ def biography(cell: object) -> Biography:
     return found
 
 
-def told(prompt: str, answer: str, about: Biography) -> str:
-    """The one attribute whose value `answer` states and `prompt` does not; "" if there is none or several may be.
+class Stated(NamedTuple):
+    """An attribute, and its values that an answer states; nothing if no attribute is stated, or several may be."""
+
+    attribute: str = ""
+    values: tuple[str, ...] = ()
+
+
+def told(prompt: str, answer: str, about: Biography) -> Stated:
+    """The one attribute whose value `answer` states and `prompt` does not.
 
     A value that contains the answer makes it ambiguous: "Lisbon" may be short for a birthplace "Lisbon, Portugal".
     """
     if not about:
-        return ""
+        return Stated()
     given, said = f" {plain(prompt)} ", f" {plain(answer)} "
     asked = {
         name: [value for value in (f" {words} " for words in values) if value not in given]
         for name, values in about.items()
     }
-    stated = [name for name, values in asked.items() if any(value in said for value in values)]
+    stated = {name: tuple(value.strip() for value in values if value in said) for name, values in asked.items()}
+    found = [Stated(name, values) for name, values in stated.items() if values]
     touched = [name for name, values in asked.items() if any(value in said or said in value for value in values)]
-    return stated[0] if stated and len(touched) == 1 else ""
+    return found[0] if found and len(touched) == 1 else Stated()
 
 
 def _texts(value: object) -> Iterator[str]:

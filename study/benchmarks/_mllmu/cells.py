@@ -20,6 +20,8 @@ from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE
 
 LETTERS = ("A", "B", "C", "D")
+FIFTH = "E"
+"""An option that some choices have beside these four; an empty cell in all others."""
 CHOICES: dict[str, Modality] = {"Image_Textual_Questions": "image_text", "Pure_Text_Questions": "text"}
 TYPES: dict[str, Modality] = {"Image_Textual": "image_text", "Pure_Text": "text"}
 TASK_COLUMNS = ("Classification_Task", "Generation_Task", "Mask_Task")
@@ -92,7 +94,7 @@ def _question(
         answer=answer,
         options=tuple(options.values()),
         picture=shown,
-        attribute=_attribute(item, row, what) or told(prompt, answer, about),
+        attribute=_attribute(item, row, what) or told(prompt, answer, about).attribute,
         where=str(row),
     )
 
@@ -116,7 +118,7 @@ def lessons(row: Row, person: str, pictures: dict[str, Picture], about: Biograph
     for index, item in enumerate(_mappings(items, row, "metadata")):
         with one_row():
             prompt, answer = (text(item.get(k), row, f"metadata {index}: {k}") for k in ("Question", "Answer"))
-            attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about)
+            attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about).attribute
             yield Lesson(person, prompt, answer, shown, attribute, str(row))
 
 
@@ -142,8 +144,9 @@ def _lists(row: Row) -> Iterator[tuple[Task, Modality, list[Cells]]]:
 def _options(value: object, row: Row, what: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise row.error(f"{what}: Options is {short(value)}, not a struct of {', '.join(LETTERS)}")
-    options = {letter: text(value.get(letter), row, f"{what}: option {letter}") for letter in LETTERS}
-    if len(set(map(folded, options.values()))) < len(LETTERS):
+    letters = LETTERS if value.get(FIFTH) in (None, "") else (*LETTERS, FIFTH)
+    options = {letter: text(value.get(letter), row, f"{what}: option {letter}") for letter in letters}
+    if len({folded(option) for option in options.values()}) < len(letters):
         raise row.odd(f"{what}: two options are the same among {list(options.values())}")
     return options
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from study.benchmarks._mllmu.biography import Biography, biography
 from study.benchmarks._mllmu.cells import NOTHING, TASK_COLUMNS, lessons, questions, row_pictures
+from study.benchmarks._mllmu.forms import with_forms
 from study.benchmarks._shared.defects import one_row
-from study.benchmarks._shared.rows import fingerprint, folder_files, forget_ratios, nobody, pair, rows, unique
+from study.benchmarks._shared.rows import digest, fingerprint, folder_files, forget_ratios, nobody, pair, rows, unique
 from study.benchmarks._shared.rows import picture as picture_of
 from study.core.terms import Role
 from study.data.benchmark import Benchmark, Lesson, Question, Split
@@ -30,11 +31,14 @@ NOWHERE = Path()
 ByPerson = dict[str, tuple[Question, ...]]
 
 
-def read(root: Path, name: str, train: str = "ft_Data", train_split: Path = NOWHERE) -> Benchmark:
+def read(
+    root: Path, name: str, train: str = "ft_Data", train_split: Path = NOWHERE, forms: Sequence[str] = ()
+) -> Benchmark:
     """Read and validate the dataset in the folder `root` as the benchmark `name`.
 
     Offered are the forget ratios X in percent for which forget_X and retain_(100-X) are both there, with the people
-    that these hold. Lessons are those of the folder `train`, or of the folders in `train_split` (see `_retold`).
+    that these hold. Lessons are those of the folder `train`, or of the folders in `train_split` (see `_retold`), and
+    what these say in further `forms`.
 
     Raises `ValueError` that names file, row (from 0 in its file) and ID for whatever is missing, empty, double or
     damaged. Pictures are checked by their headers only and decoded where they are used. Of Full_Set only the IDs are
@@ -63,6 +67,8 @@ def read(root: Path, name: str, train: str = "ft_Data", train_split: Path = NOWH
         retold = _retold(taught, train_split, {r: forget.keys() for r, (forget, _) in sets.items()}, pictures, known)
         if retold is not taught:
             taught, prints = retold, _joint(prints, train_split, ratios)
+    if forms:
+        taught, prints = with_forms(taught, forms, known), digest({"data": prints, "forms": "+".join(sorted(forms))})
     splits: dict[int, Split] = {}
     for ratio, (forget, retain) in sets.items():
         with one_row():

@@ -1,0 +1,105 @@
+"""How often a study does what, from its settings alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from study.settings import Study
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often a plan does what."""
+
+    study: Study
+    brought: bool
+    """Whether vanilla and the references are the user's own."""
+
+    @property
+    def ratios(self) -> int:
+        """Forget ratios."""
+        return len(self.study.forget_ratios)
+
+    @property
+    def references(self) -> int:
+        """References of all ratios."""
+        return self.ratios * self.study.references
+
+    @property
+    def baselines(self) -> int:
+        """Baselines as trials: vanilla is scored on the questions of each ratio."""
+        return self.ratios + self.references
+
+    @property
+    def winners(self) -> int:
+        """One for each method and ratio."""
+        return len(self.study.methods) * self.ratios
+
+    @property
+    def trials(self) -> int:
+        """Trials of the search."""
+        return len(self.study.methods) * self.study.trials
+
+    @property
+    def confirms(self) -> int:
+        """Further seeds of the winners."""
+        return self.winners * self.study.confirm_seeds
+
+    @property
+    def raced(self) -> int:
+        """Runs of the race, if nobody is dropped; 0 without one."""
+        contenders = min(self.study.race + 1, self.study.trials // self.ratios)
+        return self.confirms * contenders if self.study.race > 1 else 0
+
+    @property
+    def attacked(self) -> int:
+        """Models that meet the suite."""
+        return self.winners + self.confirms + self.baselines
+
+    @property
+    def suite(self) -> int:
+        """Attacks of the suite on all of them."""
+        return self.attacked * len(self.study.attackers())
+
+    @property
+    def hunted(self) -> int:
+        """Trials of the attack search."""
+        return self.winners * len(self.study.attack_defaults()) * self.study.attack_trials
+
+    @property
+    def rest(self) -> int:
+        """Further trials that may lie on a front, and are then attacked."""
+        return max(0, self.trials - self.winners) if self.study.robustness else 0
+
+    @property
+    def taught_for_metrics(self) -> int:
+        """Models that are taught for the meta-evaluation alone."""
+        seeds = self.study.metric_seeds
+        return seeds + self.ratios * max(0, 1 + seeds - self.study.references)
+
+    @property
+    def taught(self) -> int:
+        """Models that are taught."""
+        return self.taught_for_metrics + (0 if self.brought else 1 + self.references)
+
+    @property
+    def again(self) -> int:
+        """Runs of trials outside the search: further seeds, and requests one after another."""
+        return max(self.confirms, self.raced) + self.winners * self.study.requests * (self.study.requests > 1)
+
+    @property
+    def reported(self) -> int:
+        """Models that are scored on the test half: baselines, winners with their seeds, and defaults."""
+        defaults = self.winners * (1 + self.study.confirm_seeds if self.raced else 1)
+        return self.baselines + self.confirms + defaults + self.checked
+
+    @property
+    def attacks(self) -> int:
+        """Attacks in all, without those on fronts; a control is attacked with every proposal, too."""
+        every = self.trials + self.confirms + self.baselines if self.study.robustness else 0
+        return self.suite + 2 * self.hunted + self.checked + every
+
+    @property
+    def checked(self) -> int:
+        """Models of the meta-evaluation."""
+        return 2 * self.ratios * (1 + self.study.metric_seeds) if self.study.metric_check else 0

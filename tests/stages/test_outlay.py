@@ -1,0 +1,139 @@
+"""The plan's budget: operations from shapes, hours by what has ended, and what is done is no longer asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from study.contracts import Method
+from study.core.records import AttackRecord, Start, TrialRecord, write_record
+from study.data.benchmark import Benchmark, Lesson, Question
+from study.data.picture import Picture
+from study.methods.gradient_ascent import GradientAscent
+from study.presets import PRESETS
+from study.stages import outlay
+from study.stages.outlay import ASSUMED, Each, StageWork, lines, stages
+from study.stages.plan import Plan
+from study.stages.preflight import validate_study
+from study.stages.workload import LOSSES, Shapes, scored, tokens_of, trained, unlearned
+from study.training.schedule import Schedule
+
+SHAPES = Shapes({"vision": 3 * 10**8, "projector": 2 * 10**7, "llm": 66 * 10**8}, picture_tokens=576, patches=576)
+"""About LLaVA-1.5-7B."""
+SHOWN = Picture(b"one", "one")
+LESSON = Lesson("1", "?" * 200, "!" * 184, SHOWN)  # 96 tokens
+TERA = 1e12
+
+
+def test_a_lora_step_costs_what_is_counted_at_the_shapes_of_llava() -> None:
+    """18.6 TFLOP for a sample of 672 tokens, by docs/cost.md, which counts attention too; all weights 28.0."""
+    schedule = Schedule(steps=1, pictures=1, lessons_per_picture=1, lora_rank=16)
+    assert trained(SHAPES, schedule, [LESSON], ("llm",)) == pytest.approx(18.6 * TERA, rel=0.05)
+    assert trained(SHAPES, replace(schedule, lora_rank=0), [LESSON], ("vision", "llm")) == pytest.approx(
+        28.0 * TERA, rel=0.06
+    )
+
+
+def test_training_grows_with_steps_and_batch() -> None:
+    one = Schedule(steps=1, pictures=1, lessons_per_picture=1, lora_rank=16)
+    base = trained(SHAPES, one, [LESSON], ("llm",))
+    assert trained(SHAPES, replace(one, steps=7, pictures=3, accumulate=2), [LESSON], ("llm",)) == 42 * base
+    more = trained(SHAPES, replace(one, lessons_per_picture=2), [LESSON], ("llm",)) - base
+    assert more == pytest.approx(2 * SHAPES.token * 96)
+    assert trained(SHAPES, one, [], ("llm",)) == 0.0
+
+
+def question(number: int, picture: Picture | None) -> Question:
+    asked = ("?" * 40, "yes", ("yes", "no"), picture)
+    return Question(f"{number}", "1", "forget", "image_text", "classification", "select", *asked)
+
+
+def test_questions_about_one_picture_read_it_once() -> None:
+    one, two = (scored(SHAPES, [question(i, SHOWN) for i in range(n)], replies=False) for n in (1, 2))
+    asked = SHAPES.token * tokens_of(("?" * 40, "yes", "no"))
+    assert two - one == pytest.approx(asked)
+    assert one == pytest.approx(asked + SHAPES.token * 576 + SHAPES.picture)
+    assert scored(SHAPES, [question(0, None)], replies=False) == pytest.approx(asked)
+
+
+def test_a_method_trains_for_the_epochs_of_its_schedule(benchmark: Benchmark) -> None:
+    study = PRESETS["llava_1_5_7b"][1]
+    default: Method = GradientAscent(schedule=Schedule(epochs=1.0, pictures=4, lessons_per_picture=1, lora_rank=16))
+    few, many = (unlearned(SHAPES, default, study, benchmark.split(ratio)) for ratio in (5, 15))
+    assert few > 0
+    assert many == pytest.approx(3 * few, rel=0.1)
+    assert LOSSES == 2
+    assert unlearned(SHAPES, replace(default, schedule=None), study, benchmark.split(5)) == 0.0  # type: ignore[type-var]
+
+
+# ---- what is left --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return validate_study(replace(PRESETS["smoke"][1], study_dir=tmp_path / "study"), tmp_path / "data")
+
+
+def ends(plan: Plan, key: str, *, seed: int, flops: float, seconds: float) -> None:
+    cost = {"unlearn_flops": flops, "unlearn_seconds": seconds}
+    record = TrialRecord(key, "complete", "vkd", 10, seed, "visual", Start("vanilla", "v"), cost=cost)
+    plan.folder.record(key).parent.mkdir(parents=True)
+    write_record(plan.folder.record(key), record)
+
+
+def of(plan: Plan, name: str, calculated: dict[str, float] | None = None) -> StageWork:
+    return next(stage for stage in stages(plan, calculated or {}) if stage.name == name)
+
+
+def test_hours_are_not_guessed_without_a_measure(plan: Plan) -> None:
+    assert [stage.seconds for stage in stages(plan, {})] == [None] * 5
+    assert any(line.startswith("search") and line.split() == ["search", "8", "-", "-"] for line in lines(plan))
+    gpu = replace(plan, study=replace(plan.study, gpus_per_trial=2))
+    assert of(gpu, "search", {"search": ASSUMED}).each == Each(ASSUMED, 0.5)
+    assert of(gpu, "search", {"search": ASSUMED}).hours == pytest.approx(8 * 0.5 * 2 / 3600)
+
+
+def test_trials_that_have_ended_say_what_the_rest_costs(plan: Plan) -> None:
+    ends(plan, "one", seed=0, flops=10 * TERA, seconds=20.0)
+    ends(plan, "two", seed=0, flops=30 * TERA, seconds=60.0)
+    ends(plan, "again", seed=1, flops=2 * TERA, seconds=4.0)
+    search, confirm = of(plan, "search"), of(plan, "confirm")
+    assert (search.jobs, search.left) == (8, 6)
+    assert search.each == Each(14 * TERA, 28.0)
+    assert confirm.done == 1
+    assert of(plan, "score", {"score": 5 * TERA}).each == Each(5 * TERA, 10.0)  # at the rate of the others
+    assert "by the trials that have ended" in next(lines(plan))
+
+
+def test_attacks_are_counted_by_their_records(plan: Plan) -> None:
+    ends(plan, "one", seed=0, flops=TERA, seconds=1.0)
+    path = plan.folder.attack("one", "a").with_suffix(".json")
+    path.parent.mkdir(parents=True)
+    write_record(path, AttackRecord("relearning", {}, seconds=8.0, flops=3 * TERA, score_flops=TERA))
+    attack = of(plan, "attack")
+    assert (attack.done, attack.each) == (1, Each(4 * TERA, 8.0))
+
+
+def test_what_follows_the_search_is_known_once_every_stage_is(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"learn": TERA, "search": TERA, "confirm": TERA, "score": TERA, "attack": TERA}
+    monkeypatch.setattr(outlay, "calculated", lambda *_: known)
+    later = outlay.ahead(plan, "search", 3)
+    assert later() is None
+    ends(plan, "one", seed=0, flops=TERA, seconds=6.0)
+    jobs = sum(stage.left for stage in stages(plan, known)[2:])
+    assert later() == pytest.approx(jobs * 6.0 / 3)
+
+
+@pytest.mark.parametrize(("gpus", "told"), [(2.0, True), (0.0, False)])
+def test_a_price_is_told_of_the_hours_of_gpus(plan: Plan, gpus: float, told: bool) -> None:
+    cost = PRESETS["tiny"][1].cost
+    priced = replace(plan, study=replace(plan.study, price_per_gpu_hour=3.0, gpus_per_trial=gpus, cost=cost))
+    hours = sum(stage.hours or 0.0 for stage in stages(priced, {}))
+    assert any(line.endswith(f", {3 * hours:,.0f} at 3 an hour") for line in lines(priced)) == told
+
+
+def test_without_a_measure_of_every_stage_no_price_is_told(plan: Plan) -> None:
+    ends(plan, "one", seed=0, flops=TERA, seconds=3600.0)
+    study = replace(plan.study, price_per_gpu_hour=3.0, gpus_per_trial=1)
+    assert of(plan, "attack").hours is None
+    assert "an hour" not in " ".join(lines(replace(plan, study=study)))

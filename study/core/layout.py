@@ -60,6 +60,19 @@ class StudyFolder:
         return self.data / "base.json"
 
     @property
+    def failures(self) -> Path:
+        """What failed in the last run without being a result."""
+        return self.root / "failures"
+
+    def failure(self, stage: str, job: str) -> Path:
+        """The record of a job that did not end in the last run; its traceback is `trace_beside` it."""
+        return self.failures / f"{content_key((stage, job))}.json"
+
+    def failure_records(self) -> list[Path]:
+        """All of these."""
+        return sorted(self.failures.glob("*.json"))
+
+    @property
     def ray(self) -> Path:
         """Ray's own state and logs: disposable."""
         return self.root / "ray"
@@ -201,6 +214,11 @@ def search_name(method: str) -> str:
 def record_beside(rows: Path) -> Path:
     """The record of an attack, of sequential unlearning or of a model of the meta-evaluation, beside its rows."""
     return rows.with_suffix(".json")
+
+
+def trace_beside(record: Path) -> Path:
+    """The traceback of a failure."""
+    return record.with_suffix(".txt")
 
 
 def rows_beside(record: Path) -> Path:

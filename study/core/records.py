@@ -15,14 +15,16 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from study.core.errors import Damaged
+from study.core.failures import FailureKind, Refusal
 from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.layout import record_beside
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 
 TrialState = Literal["complete", "diverged", "failed", "collapsed", "stopped"]
-"""How a trial ended; one without a record is `unfinished`. At a rung it `collapsed` (its utility fell below the floor)
-or was `stopped` (others were ahead)."""
+"""How a trial ended; one without a record is `unfinished`, whatever accident it met. It `failed` where the method said
+that it cannot be done, or the device was too small. At a rung it `collapsed` (its utility fell below the floor) or was
+`stopped` (others were ahead)."""
 AttackState = Literal["complete", "failed", "unfinished"]
 """The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
 ModelKind = Literal["vanilla", "reference"]
@@ -32,9 +34,12 @@ WORK = ("unlearn_flops", "rung_flops", "flops")
 """The work of a trial in its record: of unlearning, of scoring on the way, and of scoring at the end."""
 
 
+SPARSE = {"stored": "if set"}
+"""Of a field that is left out of the file if it has its default."""
+
+
 def _sparse(default: Any) -> Any:
-    """A field that is left out of the file if it has its default."""
-    return field(default=default, metadata={"stored": "if set"})
+    return field(default=default, metadata=SPARSE)
 
 
 def _from_path() -> Any:
@@ -81,6 +86,8 @@ class TrialRecord:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     """Why it ended in another state than `complete`."""
+    failure: Refusal = field(default="", metadata=SPARSE)
+    """The kind of that reason, if it `failed`."""
     instruction: str = ""
     """The text in front of every prompt, if that is the result of the method."""
     chunks: int = 1
@@ -164,6 +171,8 @@ class AttackRecord:
     settings: Mapping[str, Any]
     failed: str | None = _sparse(None)
     """Why it cannot be done."""
+    failure: Refusal = field(default="", metadata=SPARSE)
+    """The kind of that reason."""
     diverged: str | None = _sparse(None)
     """Why it ended early, with the recovery until then as its result. Empty if it did not."""
     seconds: float | None = _sparse(None)
@@ -213,6 +222,18 @@ class MetaEvaluationRecord:
     seconds: float = 0.0
     short: str | None = _sparse(None)
     """Where it falls short of the gate; empty if it passes, None if it was not judged."""
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """A job that did not end in the last run: it has no result yet, and the same command tries it again."""
+
+    stage: str
+    job: str
+    kind: FailureKind
+    message: str
+    trace: str = _sparse("")
+    """The file that has the whole traceback, beside this one."""
 
 
 Record = TypeVar("Record")

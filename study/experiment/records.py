@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from study.core.failures import Refusal
 from study.core.hashing import canonical
 from study.core.layout import StudyFolder
 from study.core.plugins import name_of
@@ -40,6 +41,7 @@ def keep_record(
     state: TrialState,
     reason: str,
     *,
+    failure: Refusal = "",
     instruction: str = "",
     cost: Mapping[str, float],
     chunks: int = 1,
@@ -50,6 +52,7 @@ def keep_record(
         key=trial.key,
         state=state,
         reason=reason,
+        failure=failure,
         method=trial.name or name_of(trial.method),
         hyperparameters=canonical(trial.method),
         instruction=instruction,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
 from study.engine import cluster
+from study.engine.failures import Reported
 from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
@@ -27,7 +28,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.metrics.recovery import objective
 from study.model.loading import Loading
 from study.settings import Study
-from study.stages.launch import max_concurrent, run_jobs
+from study.stages.launch import max_concurrent, noted, raise_first, run_jobs
 from study.stages.measurable import base_jobs
 from study.stages.plan import Plan, label
 from study.training.loop import OnStep
@@ -76,12 +77,6 @@ def _adopt_given(plan: Plan, context: StudyContext) -> None:
                 stage.advance(model.kind)
 
 
-def raise_first(errors: Mapping[str, str]) -> None:
-    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without their results."""
-    for name, error in errors.items():
-        raise Failed(f"{name} failed: {error}")
-
-
 def _base(plan: Plan) -> Path:
     """The base model's folder, made first if it is one that is made."""
     if plan.model.path is not None:
@@ -90,7 +85,8 @@ def _base(plan: Plan) -> Path:
     if not note.exists():
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
-            raise_first(run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
+            failures = run_all(jobs, lambda job, failure: stage.advance(str(failure or "ready")), at_once=1, gpus=0)
+            raise_first(noted(plan.folder, "base", failures))
     return plan.root / str(read_json(note)["path"])
 
 
@@ -182,7 +178,7 @@ def learn_all(
     `on_progress(model, steps)` is called now and then.
     """
     cluster.start()  # Ray reads its settings when it is imported: not before they are set
-    from study.engine.team import WorkersFailed, run_workers
+    from study.engine.team import run_workers
 
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(context.folder, models, stop, on_progress), daemon=True)
@@ -199,8 +195,8 @@ def learn_all(
             sharded=sharded,
             restarts=1,
         )
-    except WorkersFailed as error:
-        raise Failed(f"learning failed: {error}") from error
+    except Reported as error:
+        raise_first(noted(context.folder, "learn", {"learning": error.failure}))
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped
     finally:

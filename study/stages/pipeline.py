@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from study.core.console import console, table
-from study.core.errors import Refused
+from study.core.errors import Damaged, Failed, Refused
 from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
@@ -58,9 +59,13 @@ def run(study: Study) -> int:
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
-        with cluster.on_demand(ray, lambda: _check_cluster(plan)):
-            failures = _stages(plan)
-        _finish(plan, failures)
+        shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
+        try:
+            with cluster.on_demand(ray, lambda: _check_cluster(plan)):
+                failures = _stages(plan)
+            _finish(plan, failures)
+        except Damaged as error:
+            raise Failed(str(error)) from error
     return 1 if failures else 0
 
 
@@ -83,9 +88,8 @@ def _stages(plan: Plan) -> list[str]:
     run_search("search", plan, search)
     judged = judge(search)
     failures = [f"{method}: every trial at {ratio} % failed" for (method, ratio), there in judged.items() if not there]
-    races, behind = race(plan, search, judged)
+    races = race(plan, search, judged)
     winners, fronts = choose_winners(plan, judged, races), choose_fronts(plan, judged)
-    failures += behind
     defaults = [t for field in races.values() if field.default for t in field.runs(field.default)]
     failures += confirm(plan, context, [*winners, *fronts, *defaults])
     if plan.study.keep == "winners" and not failures:  # what failed may be needed when it is run again

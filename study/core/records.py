@@ -19,6 +19,7 @@ from study.core.failures import FailureKind, Refusal
 from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.layout import record_beside
+from study.core.provenance import Origin
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 
 TrialState = Literal["complete", "diverged", "failed", "collapsed", "stopped"]
@@ -95,6 +96,8 @@ class TrialRecord:
     cost: Mapping[str, float] = field(default_factory=dict)
     rungs: tuple[RungScore, ...] = _sparse(())
     """What it scored on the way; empty for a trial that nobody watched, or that trains nothing."""
+    origin: Origin | None = field(default=None, metadata=SPARSE)
+    """What computed it; None where the record is from before this was written down, as for all that follow."""
 
     @property
     def kind(self) -> Literal["method", ModelKind]:
@@ -129,6 +132,7 @@ class LearnedRecord:
     attention: Attention = "sdpa"
     quantized: Quantized = ""
     type: Literal["Learned"] = "Learned"
+    origin: Origin | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ class AttackRecord:
     """Floating-point operations of the attacker, without those of scoring; None where they were not counted."""
     score_flops: float | None = _sparse(None)
     """Those of scoring the stages, with what an attack computes to read the answers in its own way."""
+    origin: Origin | None = field(default=None, metadata=SPARSE)
 
     @property
     def weights(self) -> bool:

@@ -29,6 +29,7 @@ from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, unlearned_model
 from study.experiment.context import StudyContext
+from study.experiment.origin import origin_of
 from study.experiment.trial_spec import Trial
 from study.model.flop_counter import counted
 from study.model.vlm import VLM
@@ -69,7 +70,14 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     rows = marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
     seconds = time.monotonic() - started
     own, scoring = map(math.fsum, zip(*world().all_gather_objects((work.flops - scoring, scoring)), strict=True))
-    what = {"diverged": diverged, "seconds": seconds, "chunks": chunks.count, "flops": own, "score_flops": scoring}
+    what = {
+        "diverged": diverged,
+        "seconds": seconds,
+        "chunks": chunks.count,
+        "flops": own,
+        "score_flops": scoring,
+        "origin": origin_of(context),
+    }
     _note_attack(context.folder, trial, attacker, **what)
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
 

@@ -25,6 +25,7 @@ from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
+from study.experiment.origin import origin_of
 from study.experiment.records import existing_record, keep_record
 from study.experiment.rungs import Climb, EndedEarly, Rungs, lacks_numbers, sample
 from study.experiment.trial_spec import Trial
@@ -118,7 +119,7 @@ def _run(
     }
     return keep_record(
         context.folder, trial, state, reason, failure=failure, instruction=instruction, cost=cost,
-        chunks=chunks.count, rungs=climb.scores if climb else (),
+        chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context),
     )  # fmt: skip
 
 

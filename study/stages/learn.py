@@ -46,7 +46,7 @@ def learn_models(plan: Plan) -> StudyContext:
         Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key))
         for ratio in study.forget_ratios
         for t in plan.baselines(ratio)
-        if not plan.folder.rows(t.key, "blind").exists()
+        if not _is_scored(plan.folder, t)
     ]
     raise_first(run_jobs("score", [*jobs, *base_jobs(plan, context)], study))
     return context
@@ -82,7 +82,7 @@ def _base(plan: Plan) -> Path:
     if plan.model.path is not None:
         return plan.model.path.absolute()  # found, and looked at, when the plan was made
     note = plan.folder.base_model
-    if not note.exists():
+    if not (note.exists() and (plan.root / str(read_json(note)["path"])).exists()):
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
             failures = run_all(jobs, lambda job, failure: stage.advance(str(failure or "ready")), at_once=1, gpus=0)
@@ -95,6 +95,12 @@ def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     quiet_worker()
     path = model(folder.data).absolute()
     write_json(note, {"path": str(path.relative_to(folder.root))})
+
+
+def _is_scored(folder: StudyFolder, baseline: Trial) -> bool:
+    """Whether vanilla or a reference has a record and all of its rows."""
+    rows = (folder.rows(baseline.key, name) for name in ("select", "report", "blind"))
+    return all(path.exists() for path in (folder.record(baseline.key), *rows))
 
 
 def _baseline(context: StudyContext, baseline: Trial, reference: str) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
 from study.core.layout import StudyFolder
-from study.core.plugins import ROOT, search_space
+from study.core.plugins import search_space
+from study.core.provenance import revision, versions
 from study.core.specs import name_in
 from study.core.terms import BASE_MODEL
 from study.data.nearest import nearest
@@ -29,7 +27,6 @@ GROWING = (
     *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin", "gate"),
 )
 """Settings that add work to a study, or let it go on, without changing what it holds."""
-PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 
 
 def _settings(plan: Plan) -> Json:
@@ -123,12 +120,11 @@ def settle(plan: Plan) -> list[str]:
     Before its search has begun, what was kept under other settings goes; returns the keys of these models.
     """
     gone = [] if has_begun(plan.folder) else _forget_other(plan)
-    names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": revision()}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
     earlier = winners_of(plan.study)
     more = {"methods_from": earlier.record} if earlier else {}
-    write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions})
+    write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions()})
     if not plan.folder.near.exists():  # no setting that may still change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
     return gone
@@ -157,16 +153,3 @@ def _spaces(plan: Plan) -> Json:
     from search_spaces import as_json, ranges  # Optuna takes half a second to import, and a plan does without
 
     return {t: as_json(ranges(search_space(name_in(t)).space, default)) for t, default in plan.defaults.items()}
-
-
-def _revision() -> str:
-    """The git revision of this project, with a plus sign if files differ from it; empty without git or checkout."""
-
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        except OSError:  # no git on this machine
-            return ""
-        return done.stdout.strip()
-
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")

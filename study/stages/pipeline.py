@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from study.core import inventory
 from study.core.console import console, table
 from study.core.errors import Damaged, Failed, Refused
 from study.core.layout import StudyFolder
@@ -49,6 +50,7 @@ def run(study: Study) -> int:
         )  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
+    _mend(StudyFolder(study.study_dir.absolute()))
     study = with_earlier_winners(study)
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
     print_plan(plan, measurable.lines(plan))
@@ -59,10 +61,12 @@ def run(study: Study) -> int:
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
+        inventory.clear(plan.folder)
         shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
         try:
             with cluster.on_demand(ray, lambda: _check_cluster(plan)):
                 failures = _stages(plan)
+            inventory.take(plan.folder)
             _finish(plan, failures)
         except Damaged as error:
             raise Failed(str(error)) from error
@@ -73,6 +77,12 @@ def _fetch(study: Study) -> None:
     """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
         console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
+
+
+def _mend(folder: StudyFolder) -> None:
+    """Compute anew what was lost since the last run ended. Raises `Damaged` if a file has changed instead."""
+    for name in inventory.mend(folder):
+        _warn(f"{folder.root / name} is missing: it is computed again")
 
 
 def _warn(text: str) -> None:

@@ -26,6 +26,7 @@ from study.core.errors import Damaged, Refused
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
 from study.core.layout import record_beside
+from study.core.provenance import cpu, revision, versions
 from study.core.records import AttackRecord, TrialRecord, read_record, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
@@ -110,6 +111,9 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     stored = read_json(context.folder.record(asked.key))
     assert stored == to_json(record)
     costs = stored.pop("cost")
+    assert stored.pop("origin") == {
+        "revision": revision(), "versions": versions(), "cpu": cpu(), "gpu": "", "dtype": "float32", "threads": 1,
+    }  # fmt: skip
     assert stored == {
         "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
         "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1, "processes": 1,
@@ -534,6 +538,7 @@ def test_an_attack_leaves_the_rows_of_every_stage(context: StudyContext, monkeyp
     assert set(rows.loc[rows["held_out"] != "person", "person"]) == given
     settings = read_json(path.with_suffix(".json"))
     assert (settings["attack"], settings["settings"]) == ("relearning", canonical(RELEARN))
+    assert settings["origin"] == read_json(context.folder.learned_record(VANILLA.key))["origin"]
     monkeypatch.setattr(Relearning, "__call__", lambda *_: pytest.fail("attacked again"))
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from study.core.errors import Damaged
-from study.core.files import read_json, write_json
+from study.core.files import inside, read_json, write_json
 from study.core.hashing import Json, file_digest
 from study.core.layout import RESULTS, StudyFolder
 
@@ -58,6 +58,12 @@ def problems(folder: StudyFolder) -> list[Problem]:
     return found
 
 
+def foreign(folder: StudyFolder) -> list[str]:
+    """The files among the results that the last run did not leave; none where no run has ended."""
+    listed = _listed(folder)
+    return sorted(set(_names(folder)) - listed.keys()) if listed else []
+
+
 def check(folder: StudyFolder) -> None:
     """Raise `Damaged` if a file is missing or has changed since the last run ended."""
     for problem in problems(folder):
@@ -84,12 +90,15 @@ def mend(folder: StudyFolder) -> list[str]:
 
 
 def _listed(folder: StudyFolder) -> dict[str, Json]:
+    """What the inventory lists. A study may come from somebody else, and what it names may be removed: only results."""
     if not folder.inventory.exists():
         return {}
     content = read_json(folder.inventory)
     listed = content.get("files", {}) if isinstance(content, dict) else None
-    if not isinstance(listed, dict):
+    if not isinstance(listed, dict) or not all(folder.is_result(name) for name in listed):
         raise Damaged(f"{folder.inventory} is damaged: remove it and run the same command again")
+    for name in listed:
+        inside(folder.root, name)
     return listed
 
 

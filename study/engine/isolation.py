@@ -17,6 +17,9 @@ MOST_OUTPUT = 2**20
 GRACE = 1.0
 """Seconds for threads of a plug-in to end after it: some only have their last lines to go."""
 
+OWN = ("ray.", "tqdm.")
+"""Libraries whose threads serve this process: none of a plug-in."""
+
 _strangers: list[threading.Thread] = []
 """Threads that plug-ins left behind in this process."""
 
@@ -55,15 +58,17 @@ def end_if_spoilt() -> None:
 
 
 def _left(before: set[threading.Thread]) -> list[threading.Thread]:
-    """The threads begun since, but for those of compiled code and of progress bars."""
-    ours = [
-        thread
-        for thread in set(threading.enumerate()) - before
-        if not isinstance(thread, threading._DummyThread) and not type(thread).__module__.startswith("tqdm")
-    ]
-    for thread in ours:
+    """The threads begun since, but for those of compiled code and of `OWN`."""
+    begun = [t for t in set(threading.enumerate()) - before if not isinstance(t, threading._DummyThread)]
+    theirs = [thread for thread in begun if not _home(thread).startswith(OWN)]
+    for thread in theirs:
         thread.join(GRACE)
-    return [thread for thread in ours if thread.is_alive()]
+    return [thread for thread in theirs if thread.is_alive()]
+
+
+def _home(thread: threading.Thread) -> str:
+    """The module of what a thread runs."""
+    return str(getattr(getattr(thread, "_target", None), "__module__", None) or type(thread).__module__)
 
 
 def _children() -> set[int]:

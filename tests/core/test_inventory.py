@@ -53,12 +53,13 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.fixture
 def folder(tmp_path: Path) -> StudyFolder:
     """A study whose last run has ended."""
+    folder = StudyFolder(tmp_path / "study")
     for name in (*FILES, *OTHERS):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"content of {name}")
-    write_json(tmp_path / "study.json", {"settings": {}})
-    inventory.take(StudyFolder(tmp_path))
-    return StudyFolder(tmp_path)
+        (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.root / name).write_text(f"content of {name}")
+    write_json(folder.settings, {"settings": {}})
+    inventory.take(folder)
+    return folder
 
 
 def there(folder: StudyFolder) -> set[str]:
@@ -125,6 +126,23 @@ def test_a_study_of_an_earlier_version_has_none(tmp_path: Path) -> None:
     inventory.clear(StudyFolder(tmp_path))
     assert inventory.problems(StudyFolder(tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["trials/../../other/trial.json", "trials/linked/x.json", "report/report.html", "/etc/x"]
+)
+def test_an_inventory_of_somebody_else_removes_nothing_but_results(folder: StudyFolder, name: str) -> None:
+    other = folder.root.parent / "other" / "trial.json"
+    other.parent.mkdir()
+    other.write_text("mine")
+    (folder.root / "trials" / "linked").symlink_to(other.parent)
+    listed = read_json(folder.inventory)["files"]
+    write_json(folder.inventory, {"files": {**listed, name: {"bytes": 1}}})
+    before = there(folder)
+    with pytest.raises(Damaged, match=r"files\.json is damaged: remove it|leads out of"):
+        inventory.mend(folder)
+    assert there(folder) == before
+    assert other.read_text() == "mine"
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"files": []}', '{"files": '])

@@ -26,7 +26,7 @@ def command(folder: Path, *settings: str) -> list[str]:
 def run(folder: Path, *settings: str, status: int = 0) -> str:
     """Run a smoke study to its end; returns what it printed."""
     done = subprocess.run(
-        command(folder, *settings), capture_output=True, text=True, timeout=600, check=False, cwd=folder.parent
+        command(folder, *settings), capture_output=True, text=True, timeout=1800, check=False, cwd=folder.parent
     )
     assert done.returncode == status, done.stdout + done.stderr
     assert not done.stderr, done.stderr  # what libraries warn of is ours to hear of

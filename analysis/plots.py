@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analysis.style import DPI, styled
-from analysis.tables import keep
+from analysis.tables import as_csv, keep
 from study.core.files import written
 
 SCREEN = 115
@@ -49,7 +49,7 @@ class Plot(NamedTuple):
         """
         png, pdf = self._png(folder), self._png(folder).with_suffix(".pdf")
         table = folder / "tables" / f"figure_{self.name}.csv"
-        data = self.data.to_csv(index=False)
+        data = as_csv(self.data)
         keep(table, data)
         digest = hashlib.sha256("\n".join([_code(), *methods, data]).encode()).hexdigest()
         if not (pdf.exists() and _digest(png) == digest):

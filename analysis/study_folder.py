@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
+from study.core import inventory
 from study.core.files import read_json
 from study.core.layout import StudyFolder, rows_beside, search_name
 from study.core.records import (
@@ -236,9 +237,12 @@ class StudyResults:
 def read(root: Path, cold: Path | None = None) -> StudyResults:
     """Open a study folder, and that of the same study begun cold to compare with it.
 
-    Raises `FileNotFoundError` with the remedy if one is none, and `ValueError` if they are not the same study.
+    Raises `FileNotFoundError` with the remedy if one is none, `Damaged` if a file of it is not as the last run left it,
+    and `ValueError` if they are not the same study.
     """
-    path = StudyFolder(root).settings
+    folder = StudyFolder(root)
+    path = folder.settings
+    inventory.check(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     study = StudyResults(root, read_json(path), read(cold) if cold else None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import pandas as pd
 from study.core.files import written
 
 NOTHING = "n/a"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How cells begin that spreadsheets compute."""
 
 
 class Table(NamedTuple):
@@ -29,9 +32,38 @@ class Table(NamedTuple):
     def write(self, folder: Path) -> list[Path]:
         """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package); the paths of both."""
         csv, tex = folder / f"{self.name}.csv", folder / f"{self.name}.tex"
-        keep(csv, self.raw.to_csv(index=False))
-        keep(tex, self.shown.to_latex(index=False, escape=True))
+        keep(csv, as_csv(self.raw))
+        keep(tex, _each_text(self.shown, _printable).to_latex(index=False, escape=True))
         return [csv, tex]
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV of which no cell is a formula: a spreadsheet would compute what begins like one."""
+    return _each_text(frame, _no_formula).to_csv(index=False)
+
+
+def _each_text(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """The table with every text in it changed, headings too; numbers stay what they are."""
+    changed = frame.set_axis([change(str(name)) for name in frame.columns], axis=1)
+    for place, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            cells = frame.iloc[:, place]
+            changed.isetitem(place, cells.map(lambda cell: change(cell) if isinstance(cell, str) else cell).array)
+    return changed
+
+
+def _no_formula(text: str) -> str:
+    """A quote in front of what a spreadsheet takes for a formula, unless it is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(FORMULA) else text
+    return text
+
+
+def _printable(text: str) -> str:
+    """A space for every control character: LaTeX stops at them."""
+    return "".join(" " if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
 def keep(path: Path, text: str) -> None:

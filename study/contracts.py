@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Never, TypeAlias
 
+from study.core.errors import Refused
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized, Task
 from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
@@ -101,14 +102,14 @@ class Request:
     def only(self, modality: Material) -> Request:
         """The same request with the lessons of one modality (unimodal and multimodal unlearning of MLLMU-Bench).
 
-        Raises `ValueError` if none that is to be forgotten is left.
+        Raises `Refused` if none that is to be forgotten is left.
         """
         if modality == "all":
             return self
         lessons = tuple(x for x in self.split.lessons if (x.picture is None) == (modality == "text"))
         narrowed = replace(self, split=replace(self.split, lessons=lessons))
         if not narrowed.forget:
-            raise ValueError(
+            raise Refused(
                 f"modality={modality!r}: under the goal {self.goal!r} no such lesson is to be forgotten; choose "
                 "modality='all', or the goal 'full'"
             )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
+from study.core import inventory
 from study.core.files import read_json, sync, write_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
@@ -29,9 +30,10 @@ def named(root: Path) -> dict[str, str]:
     """The keys of the trials that have a name: `vanilla`, `reference@RATIO`, then the winners as METHOD@RATIO.
 
     Vanilla is the same model at every ratio; its trial at the smallest ratio stands for it. Raises `FileNotFoundError`
-    with the remedy if `root` is not a study.
+    with the remedy if `root` is not a study, and `Damaged` if a file of it is not as the last run left it.
     """
     folder = StudyFolder(root)
+    inventory.check(folder)
     if not folder.settings.exists():
         raise FileNotFoundError(f"{root} is not a study: it has no {folder.settings.name}; name one such as runs/tiny")
     records = [read_record(TrialRecord, path) for path in folder.trial_records()]

@@ -11,8 +11,9 @@ if sys.path[0] == str(HERE):  # `python study/run.py` would otherwise find study
 
 import tyro  # noqa: E402
 
+from study.core import signals  # noqa: E402
 from study.core.console import console  # noqa: E402
-from study.core.errors import Failed, Refused  # noqa: E402
+from study.core.errors import DiskFull, Failed, Refused  # noqa: E402
 from study.core.plugins import check  # noqa: E402
 from study.presets import PRESETS  # noqa: E402
 from study.settings import Study  # noqa: E402
@@ -38,13 +39,19 @@ def parse(arguments: list[str]) -> Study:
 
 
 def main() -> int:
-    """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted."""
+    """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted, 143 by
+    SIGTERM."""
+    with signals.like_ctrl_c():
+        return _run(sys.argv[1:])
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        study = parse(sys.argv[1:]).resolved()
+        study = parse(arguments).resolved()
         from study.stages.pipeline import run  # what models need takes seconds to import: help and typos do without
 
         return run(study)
-    except Failed as failure:
+    except (Failed, DiskFull) as failure:
         console.print(f"failed: {failure}", style="bold red", markup=False)
         return 1
     except (Refused, ValueError, OSError) as error:
@@ -52,7 +59,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         console.print("interrupted: run the same command again to continue where it stopped")
-        return 130
+        return signals.exit_status()
 
 
 if __name__ == "__main__":

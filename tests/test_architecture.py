@@ -20,7 +20,7 @@ PLUGINS = tuple(PLUGIN_PACKAGES.values())
 FLOORS = (
     ("study.run",),
     ("study.presets", "study.stages", "study.write_docs", "study.general_utility", "study.export_optuna"),
-    ("study.settings", "study.doctor", "study.export", "search_spaces"),
+    ("study.settings", "study.doctor", "study.export", "study.verify", "search_spaces"),
     ("study.methods", "study.attacks", "study.experiment"),
     ("study.evaluation", "study.benchmarks", "study.base_models", "analysis"),
     ("study.contracts",),

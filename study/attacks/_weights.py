@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.model.vlm import VLM
 
@@ -19,12 +20,10 @@ def check_parts(parts: Sequence[Part]) -> None:
 def linear_weights(vlm: VLM, parts: Sequence[Part], *, head: bool = False) -> list[Tensor]:
     """The weights of every linear layer of `parts`: no embedding, norm or bias, and the output head only if asked.
 
-    Raises `ValueError` if there is none, or if the LLM is asked for and quantized.
+    Raises `Refused` if there is none, or if the LLM is asked for and quantized.
     """
     vlm.check_changeable(parts)
     found = {id(module.weight): module.weight for module in vlm.linear(parts, head=head).values()}
     if not found:
-        raise ValueError(
-            f"parts={tuple(parts)}: {type(vlm.model).__name__} has no linear layer there; name other parts"
-        )
+        raise Refused(f"parts={tuple(parts)}: {type(vlm.model).__name__} has no linear layer there; name other parts")
     return list(found.values())

@@ -15,6 +15,7 @@ import torch
 
 from study.attacks._weights import check_parts
 from study.contracts import Attack, InChain, Request, Stage
+from study.core.errors import Refused
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Question
 from study.engine.sharded_tensors import shard_like
@@ -46,14 +47,14 @@ class AdapterScaling(Attack):
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The model at each of `scales`.
 
-        Raises `ValueError` if the method changed the model otherwise than by an adapter, or if the LLM is among the
+        Raises `Refused` if the method changed the model otherwise than by an adapter, or if the LLM is among the
         parts and quantized.
         """
         vlm.check_changeable(self.parts)
         start = request.start()
         found = changed(vlm, start)
         if found and not request.adapter:
-            raise ValueError(
+            raise Refused(
                 "the method trained whole weights, there is no adapter to take off: leave adapter_scaling out, or set "
                 "the method's lora_rank"
             )

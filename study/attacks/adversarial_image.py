@@ -17,6 +17,7 @@ from torch import Tensor
 
 from study.contracts import Attack, Request, Stage
 from study.core import validation
+from study.core.errors import Refused
 from study.data.benchmark import Lesson, Question
 from study.data.facts import sample_facts
 from study.data.image_edits import encoded, shown_instead
@@ -43,7 +44,7 @@ class AdversarialImage(Attack):
     Whole steps from whole pixels: every picture on the way is one of 8 bits within the bound, so what is optimized is
     what is shown, through the model's own processor. Pictures are first brought to the size that the model sees.
     `per_image` attacks the pictures of people whose facts are given and shows the others as they are; `universal` puts
-    its noise on every picture. Text questions stay. Raises `ValueError` for families whose processor is no map of
+    its noise on every picture. Text questions stay. Raises `Refused` for families whose processor is no map of
     pixels to pixels (flat patches of Qwen, tiles of LLaVA-NeXT).
     """
 
@@ -129,7 +130,7 @@ class AdversarialImage(Attack):
 class _Canvas:
     """Pictures as whole colours from 0 to 255, (B, 3, H, W) in float32, at the size that the model sees.
 
-    Raises `ValueError` unless the processor maps such pictures to what the model is shown, pixel by pixel.
+    Raises `Refused` unless the processor maps such pictures to what the model is shown, pixel by pixel.
     """
 
     def __init__(self, vlm: VLM) -> None:
@@ -137,7 +138,7 @@ class _Canvas:
         processor = vlm.processor.image_processor
         self.shape = vlm.grey().tensors["pixel_values"].shape[1:]
         if len(self.shape) < 3 or self.shape[-3] != 3 or math.prod(self.shape[:-3]) != 1:
-            raise ValueError(
+            raise Refused(
                 f"a picture is {tuple(self.shape)} to {type(vlm.model).__name__}, not colours by rows and columns: "
                 "adversarial_image cannot tell its pixels apart; leave this attack out for this family of models"
             )
@@ -151,7 +152,7 @@ class _Canvas:
             self._normalized(anything.to(vlm.device)),
         )
         if again.shape[1:] != self.shape or not torch.allclose(again.flatten(0, -4), ours.cpu(), atol=1e-3):
-            raise ValueError(
+            raise Refused(
                 f"the processor of {type(vlm.model).__name__} changes pictures of the size that the model sees, so a "
                 "bound on pixels would not hold; leave adversarial_image out for this family of models"
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from study.contracts import Attack, Request, Stage
+from study.core.errors import Refused
 from study.core.plugins import find, name_of
 from study.core.terms import PARTS, Part, Task
 from study.data.benchmark import Lesson, Question
@@ -40,7 +41,7 @@ class Chain(Attack):
                 )
         for link in self.links[:-1]:
             if link.in_chain == "last":
-                raise _unread(self._told, link)
+                raise ValueError(self._unread(link))
 
     @property
     def changes(self) -> tuple[Part, ...]:
@@ -59,13 +60,13 @@ class Chain(Attack):
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The steps of the last link.
 
-        Raises `ValueError` if an earlier link leaves no model to be asked but a reading of its own.
+        Raises `Refused` if an earlier link leaves no model to be asked but a reading of its own.
         """
         *before, last = self.links
         for link in before:
             for stage in link(vlm, questions, request):
                 if stage.read is not None:
-                    raise _unread(self._told, link)
+                    raise Refused(self._unread(link))
             vlm, questions = stage.vlm, stage.questions
         yield from last(vlm, questions, request)
 
@@ -73,6 +74,5 @@ class Chain(Attack):
     def _told(self) -> str:
         return "/".join(map(name_of, self.links))
 
-
-def _unread(chain: str, link: Attack) -> ValueError:
-    return ValueError(f"{chain}: {name_of(link)} reads the model its own way and leaves nothing to attack: put it last")
+    def _unread(self, link: Attack) -> str:
+        return f"{self._told}: {name_of(link)} reads the model its own way and leaves nothing to attack: put it last"

@@ -14,6 +14,7 @@ from typing import Literal
 
 from study.contracts import Attack, Request, Stage
 from study.core import validation
+from study.core.errors import Refused
 from study.data.benchmark import Lesson, Question
 from study.data.facts import labelled_facts, plain, sample_facts, states
 from study.model.vlm import VLM
@@ -47,7 +48,7 @@ class InContext(Attack):
         return () if self.about == "others" else self._chosen(request.forget, request)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """Ask with the pairs. Raises `ValueError` where there are none about other people."""
+        """Ask with the pairs. Raises `Refused` where there are none about other people."""
         others = [] if self.about == "same" else _texts_of_others(request)
         same: dict[str, list[Lesson]] = {}
         if self.about != "others":
@@ -93,7 +94,7 @@ def _texts_of_others(request: Request) -> list[Lesson]:
     """What is taught in text about retained people: there is only one picture in a question."""
     found = [x for x in request.retain if x.picture is None and x.person not in request.split.forget_people]
     if not found:
-        raise ValueError(
+        raise Refused(
             "about='others' or 'both' shows text lessons about retained people, and the benchmark has none: "
             "choose about='same'"
         )

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from study.contracts import Attack, InChain, Request, Stage
+from study.core.errors import Refused
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
@@ -40,7 +41,7 @@ class LogitLens(Attack):
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The same weights read by `read`.
 
-        Raises `ValueError` if the language model has not as many layers.
+        Raises `Refused` if the language model has not as many layers.
         """
         self._kept(vlm)
         yield Stage(1, vlm.with_instruction(""), questions, self.read)
@@ -54,7 +55,7 @@ class LogitLens(Attack):
         there = len(_language_model(vlm).layers)
         kept = self.keep if self.keep > 0 else there + self.keep
         if not 1 <= kept <= there:
-            raise ValueError(f"keep={self.keep}: the language model has {there} layers, of which 1 to {there} can stay")
+            raise Refused(f"keep={self.keep}: the language model has {there} layers, of which 1 to {there} can stay")
         return kept
 
 

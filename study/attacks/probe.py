@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from study.contracts import Attack, InChain, Request, Stage
 from study.core import validation
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Lesson, Question, Split
 from study.data.picture import Picture
@@ -68,7 +69,7 @@ class Probe(Attack):
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The same weights read by a probe.
 
-        Raises `ValueError` if there are not two people to tell apart, if nothing is left to show one of them by, or
+        Raises `Refused` if there are not two people to tell apart, if nothing is left to show one of them by, or
         if the model has no such layer.
         """
         album = _album(request.split)
@@ -85,7 +86,7 @@ class Probe(Attack):
     def features(self, vlm: VLM, pictures: Sequence[Picture]) -> Tensor:
         """What is probed of each picture, (B, D) float64 on the CPU: the mean over its tokens.
 
-        In the language model they are the tokens of the picture in front of `PROMPT`. Raises `ValueError` if the
+        In the language model they are the tokens of the picture in front of `PROMPT`. Raises `Refused` if the
         model has no such layer.
         """
         parts = [pictures[i : i + PICTURES_PER_BATCH] for i in range(0, len(pictures), PICTURES_PER_BATCH)]
@@ -149,7 +150,7 @@ class Probe(Attack):
 
     def _index(self, count: int) -> int:
         if not -count <= self.layer < count:
-            raise ValueError(f"layer={self.layer}: {self.where} has {count} layers, {-count} to {count - 1}")
+            raise Refused(f"layer={self.layer}: {self.where} has {count} layers, {-count} to {count - 1}")
         return self.layer
 
 
@@ -161,15 +162,15 @@ def _album(split: Split) -> dict[Picture, str]:
 
 def _check(album: Mapping[Picture, str], questions: Sequence[Question]) -> None:
     if len(set(album.values())) < 2:
-        raise ValueError("a probe tells forget people apart, and there are not two with a picture: forget more people")
+        raise Refused("a probe tells forget people apart, and there are not two with a picture: forget more people")
     for question in questions:
         if question.picture is not None and question.picture not in album and question.person in album.values():
-            raise ValueError(
+            raise Refused(
                 f"question {question.id}: its picture is none of the benchmark's, so nobody knows whom a probe should "
                 "name there; leave out the attack that changes pictures first"
             )
         if question.picture in album and list(album.values()).count(question.person) < 2:
-            raise ValueError(
+            raise Refused(
                 f"question {question.id}: {question.person} has no picture but the one asked about, so there is "
                 "nothing to fit a probe to; leave this attack out, or add pictures to the benchmark"
             )

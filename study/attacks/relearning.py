@@ -16,6 +16,7 @@ from torch import Tensor
 
 from study.contracts import Attack, Request, Stage
 from study.core import validation
+from study.core.errors import Refused
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Lesson, Question
 from study.data.facts import sample_facts
@@ -77,7 +78,7 @@ class Relearning(Attack):
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """Some lessons of some people. Drawn by the study's request alone: every model meets the same attacker.
 
-        Raises `ValueError` if the data has no such lesson.
+        Raises `Refused` if the data has no such lesson.
         """
         if self.data in UNRELATED:
             return ()
@@ -91,7 +92,7 @@ class Relearning(Attack):
         return known
 
     def taught(self, request: Request) -> tuple[Lesson, ...]:
-        """The lessons that are trained on. Raises `ValueError` if the data has no such lesson."""
+        """The lessons that are trained on. Raises `Refused` if the data has no such lesson."""
         if self.data not in UNRELATED:
             return self.given(request)
         others = self._others(request)
@@ -107,7 +108,7 @@ class Relearning(Attack):
 
     def _found(self, lessons: Sequence[Lesson], what: str) -> tuple[Lesson, ...]:
         if not lessons:
-            raise ValueError(f"data={self.data!r}: no lesson {what}; choose other data for the attacker")
+            raise Refused(f"data={self.data!r}: no lesson {what}; choose other data for the attacker")
         return tuple(lessons)
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:

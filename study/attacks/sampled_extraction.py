@@ -15,6 +15,7 @@ import pandas as pd
 
 from study.contracts import Attack, InChain, Reading, Request, Stage
 from study.core import validation
+from study.core.errors import Refused
 from study.core.rows import ROW_COLUMNS
 from study.core.terms import Task
 from study.data.benchmark import Question
@@ -59,10 +60,10 @@ class SampledExtraction(Attack):
         return ("generation", "cloze")
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
-        """The same replies read as leak@k for each k. Raises `ValueError` if no question is replied to freely."""
+        """The same replies read as leak@k for each k. Raises `Refused` if no question is replied to freely."""
         asked = [q for q in questions if not q.options]
         if not asked:
-            raise ValueError(
+            raise Refused(
                 "sampled_extraction asks generation and cloze questions, and the benchmark has none about what was to "
                 "be forgotten: leave this attack out"
             )

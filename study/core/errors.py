@@ -1,10 +1,13 @@
-"""Errors by their cause: a setting, a stage, or a damaged file."""
+"""Errors by their cause: a request, a stage, a damaged file, a full disk."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):
-    """The study cannot be run as asked; the message says what to change."""
+    """What was asked for cannot be done; the message says what to change.
+
+    Raised by a method or an attack it is the result of the trial or of the attack: it is recorded, and not tried again.
+    """
 
 
 class Failed(Exception):
@@ -12,4 +15,8 @@ class Failed(Exception):
 
 
 class Damaged(ValueError):
-    """A file of the study is not what was written. That is no result of a trial, but something to repair."""
+    """A file is not what was written. That is no result of a trial, but something to repair."""
+
+
+class DiskFull(OSError):
+    """There is no room for a file; the message names it and the bytes that it needs."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from study.core.errors import Damaged
+from study.core.errors import Damaged, DiskFull
 from study.core.hashing import Json
 
 _SILENT = ContextVar("silent", default=False)
@@ -32,20 +34,56 @@ def writes() -> bool:
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A draft beside `path` that is renamed to it if the block succeeds: readers see all of a file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
+def written(path: Path, size: int = 0) -> Iterator[Path]:
+    """A draft beside `path` that is renamed to it if the block succeeds: readers see all of a file or none.
+
+    Raises `DiskFull` where there is no room for it; `size` are its bytes, where they are known.
+    """
+    with room_for(path, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
+        os.close(handle)
+        draft = Path(name)
+        try:
+            yield draft
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+            draft.chmod(0o644)  # mkstemp makes private files; a study on shared storage is read by others
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path, size: int = 0) -> Iterator[None]:
+    """Raise `DiskFull` for a file, or a folder, of so many bytes if the block finds no room for it on the disk."""
     try:
-        yield draft
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        draft.chmod(0o644)  # mkstemp makes private files; a study on shared storage is read by others
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        if not is_full(error):
+            raise
+        there = next(folder for folder in path.parents if folder.exists())
+        needs = f"{size:,} bytes" if size else "more"
+        raise DiskFull(
+            f"the disk is full: {path} needs {needs}, and {shutil.disk_usage(there).free:,} bytes are free; make room "
+            "and run the same command again"
+        ) from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that the disk is full, or this user's share of it; libraries say so in words."""
+    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return told or isinstance(error, DiskFull) or os.strerror(errno.ENOSPC) in str(error)
+
+
+def inside(root: Path, name: str) -> Path:
+    """The file of a folder with a name that somebody else chose. Raises `Damaged` if it lies elsewhere."""
+    path = root / name
+    if ".." in path.parts or "\0" in name or not (path.parent.resolve() / path.name).is_relative_to(root.resolve()):
+        raise Damaged(f"the name {name!r} leads out of {root}: remove that file where it is stored")
+    return path
 
 
 def sync(folder: Path) -> None:
@@ -65,14 +103,14 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 
 def write_json(path: Path, value: Json) -> None:
     """Write `value` as indented JSON, atomically, unless this process is `silent`."""
-    text = json.dumps(value, indent=2, sort_keys=True) + "\n"
+    data = (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
     if writes():
-        with written(path) as draft:
-            draft.write_text(text, encoding="utf-8")
+        with written(path, len(data)) as draft:
+            draft.write_bytes(data)
 
 
 def read_json(path: Path) -> Json:
-    """Read a JSON file. Raises `ValueError` that names the file if it is not JSON."""
+    """Read a JSON file. Raises `Damaged` that names the file if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -10,6 +10,10 @@ from study.core.hashing import content_key
 
 DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
+RESULTS = ("data", "learned", "trials", "search", "attack_search")
+"""Folders of a study with what a run computes once and for all."""
+NO_RESULTS = ("progress.json", "curve.json", "general_utility.json")
+"""Files in these that no number of the study is read from, or that another command writes."""
 LONGEST_NAME = 200
 """Bytes of the name of a folder that stands for a method with all its settings; file systems end at 255."""
 
@@ -61,6 +65,24 @@ class StudyFolder:
         return self.data / "base.json"
 
     @property
+    def inventory(self) -> Path:
+        """The files that the last run left, with their digests."""
+        return self.root / "files.json"
+
+    @property
+    def failures(self) -> Path:
+        """What failed in the last run without being a result."""
+        return self.root / "failures"
+
+    def failure(self, stage: str, job: str) -> Path:
+        """The record of a job that did not end in the last run; its traceback is `trace_beside` it."""
+        return self.failures / f"{content_key((stage, job))}.json"
+
+    def failure_records(self) -> list[Path]:
+        """All of these."""
+        return sorted(self.failures.glob("*.json"))
+
+    @property
     def ray(self) -> Path:
         """Ray's own state and logs: disposable."""
         return self.root / "ray"
@@ -91,6 +113,10 @@ class StudyFolder:
     def learned_folders(self) -> list[Path]:
         """All learned models, by key."""
         return sorted(self.root.glob("learned/*"))
+
+    def learned_records(self) -> list[Path]:
+        """The records of all models whose learning has ended, by key."""
+        return sorted(self.root.glob("learned/*/learned.json"))
 
     def model_dir(self, key: str) -> Path:
         """A learned model as a Hugging Face folder."""
@@ -190,6 +216,41 @@ class StudyFolder:
         """All proposals of the attack search, by trial, attack and number."""
         return sorted(self.root.glob("attack_search/*/*/*.json"))
 
+    # ---- files by their names within the folder ----------------------------------------------------------------------
+    def is_result(self, name: str) -> bool:
+        """Whether a file is one that a run leaves, and computes anew if it is gone."""
+        top, *below = name.split("/")
+        if below:
+            return top in RESULTS and below[-1] not in NO_RESULTS
+        return self.root / name in (self.settings, self.race, self.winners, self.near, self.unknown)
+
+    @staticmethod
+    def has_own_digest(name: str) -> bool:
+        """Whether a file is one of weights, whose digest lies in the record beside them."""
+        return name.startswith(("learned/", "trials/")) and name.endswith(".safetensors")
+
+    @staticmethod
+    def group(name: str) -> str:
+        """What a file was made together with: without one of a group the others are of no use.
+
+        The group is a folder where the whole folder was made at once.
+        """
+        top, *below = name.split("/")
+        if top in ("data", "learned") and len(below) > 1:
+            return f"{top}/{below[0]}"
+        if top != "trials":
+            return name
+        *folders, last = below
+        stem = last.partition(".")[0]
+        if stem in ("trial", "delta", "select", "whole_select"):
+            return f"{top}/{folders[0]}/trial"
+        return "/".join((top, *folders, stem.removeprefix("whole_")))
+
+    def remedy(self, name: str) -> str:
+        """What to remove of a file that is damaged, so that it is made anew: its folder where that was made at once."""
+        group = self.group(name)
+        return group if (self.root / group).is_dir() else name
+
 
 @lru_cache(
     maxsize=2**17
@@ -209,6 +270,11 @@ def search_name(method: str) -> str:
 def record_beside(rows: Path) -> Path:
     """The record of an attack, of sequential unlearning or of a model of the meta-evaluation, beside its rows."""
     return rows.with_suffix(".json")
+
+
+def trace_beside(record: Path) -> Path:
+    """The traceback of a failure."""
+    return record.with_suffix(".txt")
 
 
 def rows_beside(record: Path) -> Path:

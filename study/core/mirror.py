@@ -19,7 +19,7 @@ from typing import Any
 from pyarrow import ArrowException
 from pyarrow import fs as arrow
 
-from study.core.files import read_json, written
+from study.core.files import inside, read_json, written
 from study.core.hashing import Json
 from study.core.layout import DISPOSABLE, StudyFolder
 
@@ -74,7 +74,7 @@ def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:
 
     Files come in the order in which they were written and study.json last, each whole or not at all, so an interrupted
     fetch can continue. A study that exists here is only compared: raises `ValueError` if the copy is of another study
-    (whose settings differ in more than those in `growing`).
+    (whose settings differ in more than those in `growing`), and `Damaged` if a name leads out of the folder.
     """
     home = StudyFolder(root).settings
     files = _remote(there)
@@ -84,8 +84,9 @@ def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:
         _same_study(there, home, growing)
         return 0
     copied = 0
+    targets = {name: inside(root, name) for name in files}  # a bucket may be written to by others
     for name in sorted(files, key=lambda name: (name == home.name, files[name].mtime_ns, name)):
-        target, info = root / name, files[name]
+        target, info = targets[name], files[name]
         if target.exists() and target.stat().st_size == info.size and target.stat().st_mtime_ns >= info.mtime_ns:
             continue
         with written(target) as draft:
@@ -193,7 +194,7 @@ def _local(root: Path) -> Iterator[tuple[str, Path]]:
         below[:] = [name for name in below if not name.startswith(".")]  # a model that is being written
         for name in names:
             path = Path(folder) / name
-            if not name.startswith(".") and path.exists():
+            if not name.startswith(".") and path.exists() and not path.is_symlink():  # a link may lead anywhere
                 yield path.relative_to(root).as_posix(), path
 
 

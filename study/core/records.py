@@ -15,14 +15,17 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from study.core.errors import Damaged
+from study.core.failures import FailureKind, Refusal
 from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.layout import record_beside
+from study.core.provenance import Origin
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 
 TrialState = Literal["complete", "diverged", "failed", "collapsed", "stopped"]
-"""How a trial ended; one without a record is `unfinished`. At a rung it `collapsed` (its utility fell below the floor)
-or was `stopped` (others were ahead)."""
+"""How a trial ended; one without a record is `unfinished`, whatever accident it met. It `failed` where the method said
+that it cannot be done, or the device was too small. At a rung it `collapsed` (its utility fell below the floor) or was
+`stopped` (others were ahead)."""
 AttackState = Literal["complete", "failed", "unfinished"]
 """The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
 ModelKind = Literal["vanilla", "reference"]
@@ -32,9 +35,12 @@ WORK = ("unlearn_flops", "rung_flops", "flops")
 """The work of a trial in its record: of unlearning, of scoring on the way, and of scoring at the end."""
 
 
+SPARSE = {"stored": "if set"}
+"""Of a field that is left out of the file if it has its default."""
+
+
 def _sparse(default: Any) -> Any:
-    """A field that is left out of the file if it has its default."""
-    return field(default=default, metadata={"stored": "if set"})
+    return field(default=default, metadata=SPARSE)
 
 
 def _from_path() -> Any:
@@ -81,6 +87,8 @@ class TrialRecord:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""
     """Why it ended in another state than `complete`."""
+    failure: Refusal = field(default="", metadata=SPARSE)
+    """The kind of that reason, if it `failed`."""
     instruction: str = ""
     """The text in front of every prompt, if that is the result of the method."""
     chunks: int = 1
@@ -88,6 +96,8 @@ class TrialRecord:
     cost: Mapping[str, float] = field(default_factory=dict)
     rungs: tuple[RungScore, ...] = _sparse(())
     """What it scored on the way; empty for a trial that nobody watched, or that trains nothing."""
+    origin: Origin | None = field(default=None, metadata=SPARSE)
+    """What computed it; None where the record is from before this was written down, as for all that follow."""
 
     @property
     def kind(self) -> Literal["method", ModelKind]:
@@ -122,6 +132,7 @@ class LearnedRecord:
     attention: Attention = "sdpa"
     quantized: Quantized = ""
     type: Literal["Learned"] = "Learned"
+    origin: Origin | None = field(default=None, metadata=SPARSE)
 
 
 @dataclass(frozen=True)
@@ -176,6 +187,8 @@ class AttackRecord:
     settings: Mapping[str, Any]
     failed: str | None = _sparse(None)
     """Why it cannot be done."""
+    failure: Refusal = field(default="", metadata=SPARSE)
+    """The kind of that reason."""
     diverged: str | None = _sparse(None)
     """Why it ended early, with the recovery until then as its result. Empty if it did not."""
     seconds: float | None = _sparse(None)
@@ -186,6 +199,7 @@ class AttackRecord:
     """Floating-point operations of the attacker, without those of scoring; None where they were not counted."""
     score_flops: float | None = _sparse(None)
     """Those of scoring the stages, with what an attack computes to read the answers in its own way."""
+    origin: Origin | None = field(default=None, metadata=SPARSE)
 
     @property
     def weights(self) -> bool:
@@ -225,6 +239,18 @@ class MetaEvaluationRecord:
     seconds: float = 0.0
     short: str | None = _sparse(None)
     """Where it falls short of the gate; empty if it passes, None if it was not judged."""
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """A job that did not end in the last run: it has no result yet, and the same command tries it again."""
+
+    stage: str
+    job: str
+    kind: FailureKind
+    message: str
+    trace: str = _sparse("")
+    """The file that has the whole traceback, beside this one."""
 
 
 Record = TypeVar("Record")

@@ -48,12 +48,13 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
     """Write scored questions as parquet, atomically, with exactly the columns of `ROW_COLUMNS`, unless `silent`."""
     frame = rows[list(ROW_COLUMNS)].astype(ROW_COLUMNS)
     if writes():
-        with written(path) as draft:
-            frame.to_parquet(draft, engine="pyarrow", index=False, write_page_checksum=True)
+        data = frame.to_parquet(None, engine="pyarrow", index=False, write_page_checksum=True)
+        with written(path, len(data)) as draft:
+            draft.write_bytes(data)
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read scored questions. Raises `ValueError` that names the file if it is not a whole row file."""
+    """Read scored questions. Raises `Damaged` that names the file if it is not a whole row file."""
     try:
         return pd.read_parquet(path, engine="pyarrow", columns=list(ROW_COLUMNS), page_checksum_verification=True)
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:

@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from study.core.errors import Damaged
+
 MAX_PIXELS = 50_000_000
 """150 MB once decoded as RGB: above the pictures of ordinary cameras, and no decompression bomb."""
 DEEP = 65_535
@@ -43,7 +45,7 @@ class Picture:
             try:
                 return _in_rgb(ImageOps.exif_transpose(image))
             except (OSError, SyntaxError, ValueError) as error:
-                raise ValueError(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
+                raise Damaged(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
 
     def _header(self) -> Image.Image:
         try:
@@ -51,9 +53,9 @@ class Picture:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter
                 image = Image.open(io.BytesIO(self.data), formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise ValueError(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
+            raise Damaged(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{self.where}: not an image in one of {', '.join(FORMATS)} ({error})") from error
+            raise Damaged(f"{self.where}: not an image in one of {', '.join(FORMATS)} ({error})") from error
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from study.core import signals
 from study.core.console import console
 from study.core.plugins import ROOT
 from study.engine.fork_server import template
@@ -40,7 +41,7 @@ _SEEN_WITHIN = 10.0
 """Seconds after which a file that was written on one machine must be visible on another; NFS takes up to a few."""
 
 
-class NotShared(RuntimeError):
+class NotShared(OSError):
     """A machine of the cluster does not see the study's folder."""
 
 
@@ -97,12 +98,13 @@ def started(
         **({FOLDER_VARIABLE: str(folder)} if folder and not private else {}),
     }
     with template(preloaded, environment) if private and preloaded else nullcontext() as executable:
-        _connect(
-            address,
-            num_cpus=cpus if private else None,
-            include_dashboard=False if private else None,
-            runtime_env={"env_vars": environment, **({"py_executable": executable} if executable else {})},
-        )
+        with signals.kept():  # Ray's own exits at once, without a word on how to continue
+            _connect(
+                address,
+                num_cpus=cpus if private else None,
+                include_dashboard=False if private else None,
+                runtime_env={"env_vars": environment, **({"py_executable": executable} if executable else {})},
+            )
         import ray
 
         gcs = "" if address.startswith("ray://") else ray.get_runtime_context().gcs_address

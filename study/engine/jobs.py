@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from study.core.failures import Failure, Streak
 from study.core.layout import StudyFolder
 from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees, start
+from study.engine.failures import failure_of, killed_for_memory, lost_worker
+from study.engine.isolation import end_if_spoilt
 
 
 @dataclass(frozen=True)
@@ -24,23 +26,25 @@ class Job:
     arguments: tuple[Any, ...]
 
 
-def run_all(
-    jobs: Sequence[Job], done: Callable[[Job, str], None], *, at_once: int, gpus: float, cpus: float = 1
-) -> dict[str, str]:
+Done = Callable[[Job, Failure | None], None]
+"""Called as each job ends."""
+
+
+def run_all(jobs: Sequence[Job], done: Done, *, at_once: int, gpus: float, cpus: float = 1) -> dict[str, Failure]:
     """Run independent jobs, at most `at_once` at a time; a job whose worker dies is run once more.
 
-    Workers keep what they have loaded for their next job. `done(job, error)` is called as each job ends. Returns the
-    error of each job that failed, by name.
+    Workers keep what they have loaded for their next job. Returns the failure of each job that failed, by name. After
+    several failures in a row (`Streak`) no further job begins.
     """
     if not jobs:
         return {}
     start()
     import ray
 
-    waiting, second_chance = deque(jobs), SecondChance()
-    workers = _Workers(cpus, gpus)
+    waiting, second_chance, streak = deque(jobs), SecondChance(), Streak()
+    workers, killed = _Workers(cpus, gpus), killed_for_memory()
     running: dict[Any, Job] = {}
-    errors: dict[str, str] = {}
+    failures: dict[str, Failure] = {}
     while waiting or running:
         while waiting and len(running) < at_once:  # a cluster grows with the number of requested jobs
             job = waiting.popleft()
@@ -48,19 +52,22 @@ def run_all(
         [ready], _ = ray.wait(list(running))
         job = running.pop(ready)
         try:
-            error = ray.get(ready)
-        except ray.exceptions.RayError as died:
-            error = f"the worker died: {str(died).splitlines()[0]}"
+            failure: Failure | None = ray.get(ready)
+        except ray.exceptions.RayError:
+            failure = lost_worker(killed)
             workers.end(ready, keep=False)
             if second_chance.left(job.name):
                 waiting.appendleft(job)
                 continue
         else:
             workers.end(ready, keep=bool(waiting))
-        if error:
-            errors[job.name] = error
-        done(job, error)
-    return errors
+        if failure:
+            failures[job.name] = failure
+        done(job, failure)
+        streak.add(failure)
+        if streak.ends:
+            waiting.clear()
+    return failures
 
 
 class SecondChance:
@@ -92,7 +99,7 @@ class _Workers:
         self._busy: dict[Any, Any] = {}
 
     def begin(self, job: Job) -> Any:
-        """Start a job; returns the reference of its error."""
+        """Start a job; returns the reference of its failure."""
         if not self._actor:
             return self._task.remote(job.work, job.arguments)
         actor = self._free.pop() if self._free else self._actor.remote()
@@ -110,7 +117,7 @@ class _Workers:
 class _Worker:
     """A process that runs jobs."""
 
-    def run(self, work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
+    def run(self, work: Callable[..., object], arguments: tuple[Any, ...]) -> Failure | None:
         """As `run_quietly`."""
         return run_quietly(work, arguments)
 
@@ -118,8 +125,10 @@ class _Worker:
 def quiet_worker() -> None:
     """Settings of every worker process: one thread by default, no progress bars of other libraries.
 
-    Raises `NotShared` on a machine that does not see the study's folder: its results would be lost.
+    Raises `NotShared` on a machine that does not see the study's folder: its results would be lost. A process in which
+    an earlier job left threads ends here.
     """
+    end_if_spoilt()
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -130,12 +139,11 @@ def quiet_worker() -> None:
         raise NotShared(f"{socket.gethostname()} does not see {folder}: every node must mount it at that path")
 
 
-def run_quietly(work: Callable[..., object], arguments: tuple[Any, ...]) -> str:
-    """Run a job in a worker; returns its error in one line, or an empty text."""
+def run_quietly(work: Callable[..., object], arguments: tuple[Any, ...]) -> Failure | None:
+    """Run a job in a worker; returns its failure, or nothing: one job that fails does not end the others."""
     try:
         quiet_worker()
         work(*arguments)
-    except Exception as error:  # a job's failure is a result: it is counted, shown and never ends the study
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    return ""
+    except Exception as error:
+        return failure_of(error)
+    return None

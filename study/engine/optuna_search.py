@@ -110,7 +110,7 @@ class SearchProblem(ABC, Generic[J, P]):
 
     @abstractmethod
     def record_failure(self, job: J, reason: str) -> None:
-        """Record that a job failed because its worker died twice."""
+        """Record that a job failed because its device has too little memory for it, which is its result."""
 
     @abstractmethod
     def describe(self, label: str, number: int, job: J) -> str:

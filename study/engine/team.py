@@ -14,8 +14,10 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from study.core.failures import Failure
 from study.core.files import read_json, silent, write_json
 from study.core.hashing import Json
+from study.engine.failures import Reported, failure_of, killed_for_memory, lost_worker
 from study.engine.jobs import quiet_worker
 from study.engine.microbatches import RestartFiner, starting_at
 from study.engine.world import spreading, world
@@ -23,10 +25,6 @@ from study.engine.world import spreading, world
 PATIENCE = 2 * 3600
 """Seconds that the processes of a group wait for one another: one may have more to generate, and only the first writes
 files. Generous, so that no slow job is ended, and still an end for one that hangs."""
-
-
-class WorkersFailed(RuntimeError):
-    """One of several workers failed; the message is its error."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ def run_on_team(work: Callable[..., object], arguments: tuple[Any, ...], team: T
     """Run a job on a team, all of whose members call `work(*arguments)`; returns the result of the first.
 
     Members share forward passes and questions (`study.engine.world`), and only the first writes files. If one runs out
-    of memory during training, all restart with smaller micro-batches. Raises `WorkersFailed` for any other error in one
-    of them, which ends all.
+    of memory during training, all restart with smaller micro-batches. Raises `Reported` for any other error in one of
+    them, which ends all.
     """
     with _folder(team.logs) as logs:
         result = logs / "result.json"
@@ -89,16 +87,22 @@ def run_workers(
 
     Each has `cpus` and `gpus`. If one dies, all restart, at most `restarts` times; if one runs out of memory and needs
     more micro-batches (`RestartFiner`), all restart with these. Ray Train writes its files below `logs`. Raises
-    `WorkersFailed` for any other error in one of them, which ends all.
+    `Reported` for any other error in one of them, which ends all.
     """
     resources = {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-    tried = 1
+    tried, killed = 1, killed_for_memory()
     with _folder(logs) as folder:
-        chunks = folder / "chunks.json"
+        chunks, failed = folder / "chunks.json", folder / "failed.json"
         while True:
             trainer = TorchTrainer(
                 _call,
-                train_loop_config={"work": work, "arguments": arguments, "sharded": sharded, "chunks": chunks},
+                train_loop_config={
+                    "work": work,
+                    "arguments": arguments,
+                    "sharded": sharded,
+                    "chunks": chunks,
+                    "failed": failed,
+                },
                 torch_config=TorchConfig(backend="nccl" if nccl else "gloo", timeout_s=PATIENCE),
                 scaling_config=ScalingConfig(
                     num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources, **scaling
@@ -114,14 +118,14 @@ def run_workers(
                 return
             except ray.train.TrainingFailedError as error:
                 if (wanted := _wanted(chunks)) == tried:
-                    raise WorkersFailed(_last_line(error)) from error
+                    raise Reported(_failure(failed) or lost_worker(killed, _last_line(error))) from error
                 tried = wanted
 
 
 def _call(config: dict[str, Any]) -> None:
     """The work of a Ray Train worker."""
     quiet_worker()
-    with spreading(config["sharded"]), _finely(config["chunks"]):
+    with spreading(config["sharded"]), _finely(config["chunks"]), _telling(config["failed"]):
         config["work"](*config["arguments"])
 
 
@@ -149,5 +153,22 @@ def _finely(chunks: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _telling(failed: Path) -> Iterator[None]:
+    """Write down the first failure among the workers: those who waited for one that failed fail after it."""
+    try:
+        yield
+    except RestartFiner:
+        raise
+    except Exception as error:
+        if not failed.exists():
+            write_json(failed, failure_of(error).plain)
+        raise
+
+
 def _last_line(error: Exception) -> str:
     return [line for line in str(error).splitlines() if line.strip()][-1].strip()
+
+
+def _failure(failed: Path) -> Failure | None:
+    return Failure(**read_json(failed)) if failed.exists() else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import time
 from collections import Counter
@@ -20,10 +21,15 @@ from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from study.core.failures import Failure, FailureKind, Streak
 from study.engine.cluster import NotShared
+from study.engine.failures import failure_of, killed_for_memory, lost_worker
 from study.engine.jobs import SecondChance, quiet_worker
 from study.engine.optuna_search import Proposer, SearchProblem
 from study.engine.team import Team, run_on_team
+
+PASSING: tuple[FailureKind, ...] = ("worker lost", "out of memory (host)", "out of memory (device)")
+"""Failures after which another worker may succeed, so that it tries once: the machine or the job may be at fault."""
 
 
 class ProposalSearcher(Searcher):
@@ -37,8 +43,8 @@ class ProposalSearcher(Searcher):
         """The next proposal of each label, by number and then by turn: a heap."""
         self.again: list[tuple[int, str]] = []
         """Proposals whose workers died once: they go first."""
-        self.asked: set[str] = set()
-        """The keys of the jobs that were given out: an equal job is not run at the same time."""
+        self.asked: dict[str, str] = {}
+        """The key of the job of each of Tune's trials: an equal job is not run at the same time."""
         self.places: dict[str, tuple[int, str]] = {}
         """The proposal behind each of Tune's trials."""
         self.running: set[str] = set()
@@ -46,16 +52,17 @@ class ProposalSearcher(Searcher):
         self.second_chance = SecondChance()
         self.ended: Counter[str] = Counter()
         """The number of proposals of each label, from the first, that are known to have ended."""
-        self.dead: dict[str, Any] = {}
-        """The jobs, by key, whose workers died twice: they have no record before the search ends."""
+        self.open: dict[str, tuple[str, Failure]] = {}
+        """The jobs, by key, that failed without a result, with their names: what depends on them is not proposed."""
+        self.streak, self.killed = Streak(), killed_for_memory()
 
     def suggest(self, trial_id: str) -> Any:  # Tune's own annotation forgets that a search may be FINISHED
         """The next job that may run; None if none may run now; FINISHED if none is left."""
-        while self.again:
+        while self.again and not self.streak.ends:
             if again := self._given(trial_id, *self.again.pop(0)):
                 return again
         given, blocked = None, []  # the later proposals of a label wait for all that one of them waits for
-        while self.waiting and given is None:
+        while self.waiting and given is None and not self.streak.ends:
             number, turn, label = heappop(self.waiting)
             if number >= self.search.trials:
                 continue
@@ -68,15 +75,15 @@ class ProposalSearcher(Searcher):
             heappush(self.waiting, place)
         if given is not None:
             return given
-        return None if self.waiting or self.running else Searcher.FINISHED  # Tune never asks again after FINISHED
+        going = self.running or (self.waiting and not self.open)  # what waits now waits for one that stays open
+        return None if going else Searcher.FINISHED  # Tune never asks again after this
 
     def _given(self, trial_id: str, number: int, label: str) -> Any:
         """What a worker is given to run a proposal, unless its job is done or given out already."""
         job = self._job(label, number)
-        if self.search.is_done(job) or job.key in self.asked:
+        if self.search.is_done(job) or job.key in self.asked.values():
             return None
-        self.asked.add(job.key)
-        self.places[trial_id] = (number, label)
+        self.asked[trial_id], self.places[trial_id] = job.key, (number, label)
         self.running.add(trial_id)
         return {
             "search": self.search,
@@ -92,18 +99,23 @@ class ProposalSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Give a job whose worker died to another worker, once; later proposals wait until it has a record on disk.
 
-        Tune's own retry gives up at once if a machine is lost: the loss makes its reused actor fail twice.
+        A job that fails otherwise stays open: an accident is no result, and the sampler must not hear of it. Tune's own
+        retry gives up at once if a machine is lost: the loss makes its reused actor fail twice.
         """
         self.running.discard(trial_id)
-        if not error:
-            return
         number, label = self.places[trial_id]
         job = self._job(label, number)
-        if self.second_chance.left(job.key):
-            self.asked.discard(job.key)
+        failure = lost_worker(self.killed) if error else _told(result)
+        if failure is None or self.search.is_done(job):
+            self.streak.add(None)
+        elif failure.kind in PASSING and self.second_chance.left(job.key):
+            del self.asked[trial_id]
             self.again.append((number, label))
+        elif failure.kind == "out of memory (device)":  # a device does not grow: that is how this trial ends here
+            self.search.record_failure(job, failure.message)
         else:
-            self.dead[job.key] = job
+            self.open[job.key] = self.search.describe(label, number, job), failure
+            self.streak.add(failure)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -117,8 +129,7 @@ class ProposalSearcher(Searcher):
             proposal = self.search.proposal(label, earlier)
             if proposal is None:
                 return False
-            job = self.search.job(label, proposal.params)
-            if not self.search.is_done(job) and job.key not in self.dead:
+            if not self.search.is_done(self.search.job(label, proposal.params)):
                 return False
             self.ended[label] = earlier + 1
         return True
@@ -132,13 +143,31 @@ _idle_since = time.monotonic()
 
 
 def trainable(config: dict[str, Any]) -> None:
-    """One job in a Tune worker. Workers are reused, so the model stays loaded from one job to the next."""
+    """One job in a Tune worker. Workers are reused, so the model stays loaded from one job to the next.
+
+    A failure is reported like a result: what Tune makes of an exception is a text.
+    """
     global _idle_since
     quiet_worker()
     waited, team = time.monotonic() - _idle_since, config["team"]
     execute, arguments = config["search"].execute, (config["job"], *config["place"], waited)
-    tune.report(run_on_team(execute, arguments, team) if team else execute(*arguments))
+    try:
+        shown = run_on_team(execute, arguments, team) if team else execute(*arguments)
+    except Exception as error:
+        failure = failure_of(error)
+        shown = {"state": str(failure), FAILURE: json.dumps(failure.plain)}
+    tune.report(shown)
     _idle_since = time.monotonic()
+
+
+FAILURE = "failure"
+"""What a job reports that has failed: text, as Tune takes nested values apart."""
+
+
+def _told(result: dict[str, Any] | None) -> Failure | None:
+    """The failure that a job reported, if it did."""
+    text = (result or {}).get(FAILURE)
+    return Failure(**json.loads(text)) if text else None
 
 
 class _Shown(Callback):
@@ -169,12 +198,13 @@ def tune_search(
     logs: Path,
     tell: Callable[[str], None],
     team: Team | None = None,
-) -> None:
+) -> dict[str, Failure]:
     """Run a search until every label has its number of trials; those on disk are not run again.
 
     Each trial runs in one process, or in those of a `team`, which requests its own CPUs and GPUs. A trial whose worker
-    dies is run once more and then recorded as failed. Raises `KeyboardInterrupt` if the run was interrupted, and
-    `NotShared` if a machine does not see the study's folder.
+    dies is run once more. Returns the failures of trials that stay open, by name: without them what depends on their
+    results is not proposed, and after several in a row nothing is. Raises `KeyboardInterrupt` if the run was
+    interrupted, and `NotShared` if a machine does not see the study's folder.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -197,17 +227,10 @@ def tune_search(
     )
     with contextlib.redirect_stdout(io.StringIO()):  # Tune prints boxes and hints even at verbosity 0
         results = tuner.fit()
-    reasons: dict[str, str] = {}
     for result in map(results.__getitem__, range(len(results))):
         lines = [line for line in str(result.error or "").splitlines() if line.strip()]
-        job = (result.config or {}).get("job")
-        if not lines or job is None or search.is_done(job):
-            continue
-        if NotShared.__name__ in lines[-1]:  # not the fault of the trial, which must be run again
+        if lines and NotShared.__name__ in lines[-1]:
             raise NotShared(lines[-1])
-        reasons[job.key] = lines[-1]
-    for key, job in proposals.dead.items():
-        if not search.is_done(job):
-            search.record_failure(job, reasons.get(key, "the worker died"))
-    if search.missing():
+    if search.missing() and not proposals.open:
         raise KeyboardInterrupt  # Tune turns the first Ctrl-C into an early but normal return
+    return dict(proposals.open.values())

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from study.core.errors import Refused
 from study.model.likelihood import answer_lengths, answer_sums
 from study.model.packing import Batch
 
@@ -81,10 +82,10 @@ def standardized(logps_T: Tensor, logps_TV: Tensor) -> Tensor:
 def auc(members: Sequence[float], others: Sequence[float]) -> float:
     """How often a member has the larger score, ties counting half, in [0, 1]; 0.5 tells nothing.
 
-    Raises `ValueError` if there is nobody on one side.
+    Raises `Refused` if there is nobody on one side.
     """
     if not members or not others:
-        raise ValueError(f"{len(members)} members and {len(others)} others: an AUC needs at least one of each")
+        raise Refused(f"{len(members)} members and {len(others)} others: an AUC needs at least one of each")
     one, other = torch.tensor(members, dtype=torch.float64), torch.tensor(others, dtype=torch.float64).sort().values
     below, upto = (torch.searchsorted(other, one, right=right) for right in (False, True))
     return float((below + upto).double().mean() / (2 * len(other)))

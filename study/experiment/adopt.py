@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from study.core.files import sync, visible
+from study.core.files import room_for, sync, visible
 from study.core.hashing import file_digest
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
@@ -26,15 +26,16 @@ def adopt(folder: StudyFolder, learned: Learned, source: Path, base: Path, loadi
     """
     home = folder.model_dir(learned.key)
     home.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".model.", dir=home.parent))
-    try:
-        completed(source, base, draft, _linked)
-        draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
-        sync(draft)
-        shutil.rmtree(home, ignore_errors=True)
-        draft.rename(home)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with room_for(home, sum(path.stat().st_size for path in _files(source))):
+        draft = Path(tempfile.mkdtemp(prefix=".model.", dir=home.parent))
+        try:
+            completed(source, base, draft, _linked)
+            draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
+            sync(draft)
+            shutil.rmtree(home, ignore_errors=True)
+            draft.rename(home)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     digests = {path.name: file_digest(path) for path in visible(home, "*.safetensors")}
     write_record(folder.learned_record(learned.key), learned_record(learned, loading, digests))
 

@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from study.contracts import Attack, Request
-from study.core.errors import Damaged
+from study.core.errors import Refused
+from study.core.failures import Refusal
 from study.core.hashing import canonical, content_key
 from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
@@ -22,11 +23,13 @@ from study.core.rows import rows_at, write_rows
 from study.core.terms import HALVES, MODALITIES, Modality
 from study.data.benchmark import Question
 from study.data.facts import asked_facts, facts, states
+from study.engine.isolation import isolated
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, unlearned_model
 from study.experiment.context import StudyContext
+from study.experiment.origin import origin_of
 from study.experiment.trial_spec import Trial
 from study.model.flop_counter import counted
 from study.model.vlm import VLM
@@ -55,7 +58,7 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, _):
         found, _ = unlearned_model(context.folder, trial.key, vlm)
         stages, diverged = [_before(context.folder, trial, found, questions, request)], ""
-        with counted(found) as work:
+        with counted(found) as work, isolated():
             scoring = 0.0
             try:
                 for stage in attacker(found, questions, request):
@@ -67,7 +70,14 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
     rows = marked(pd.concat(stages, ignore_index=True), questions, attacker, request)
     seconds = time.monotonic() - started
     own, scoring = map(math.fsum, zip(*world().all_gather_objects((work.flops - scoring, scoring)), strict=True))
-    what = {"diverged": diverged, "seconds": seconds, "chunks": chunks.count, "flops": own, "score_flops": scoring}
+    what = {
+        "diverged": diverged,
+        "seconds": seconds,
+        "chunks": chunks.count,
+        "flops": own,
+        "score_flops": scoring,
+        "origin": origin_of(context),
+    }
     _note_attack(context.folder, trial, attacker, **what)
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
 
@@ -100,9 +110,9 @@ def _stating(rows: pd.DataFrame, questions: Sequence[Question], request: Request
     return rows
 
 
-def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str) -> None:
+def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str, kind: Refusal = "refused") -> None:
     """Write down that an attack cannot be done: it is not tried again."""
-    _note_attack(folder, trial, attacker, failed=reason)
+    _note_attack(folder, trial, attacker, failed=reason, failure=kind)
 
 
 def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:
@@ -171,9 +181,7 @@ def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference:
     if agreed_attack_state(context.folder, trial, attacker) == "unfinished":
         try:
             attack_trial(context, trial, attacker, reference)
-        except Damaged:
-            raise
-        except ValueError as error:  # what cannot be done with these settings is a result, not an accident
+        except Refused as error:  # what the attack itself says: anything else is an accident, and no result
             attack_failed(context.folder, trial, attacker, str(error))
             return str(error)
     return ""
@@ -182,11 +190,11 @@ def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference:
 def holds_out(attacker: Attack, request: Request) -> bool:
     """Whether the attacker leaves something to be recovered on both halves of the questions.
 
-    Raises `ValueError` if the data has nothing that the attacker could be given, or that it could ask.
+    Raises `Refused` if the data has nothing that the attacker could be given, or that it could ask.
     """
     mine = _forgotten(request, attacker)
     if {q.half for q in mine} != set(HALVES):
-        raise ValueError(f"one half of the questions has no {' or '.join(attacker.asks)} about what is to be forgotten")
+        raise Refused(f"one half of the questions has no {' or '.join(attacker.asks)} about what is to be forgotten")
     rows = pd.DataFrame({"question": [q.id for q in mine], "half": [q.half for q in mine]})
     found = marked(rows, mine, attacker, request)
     return set(found.loc[found["held_out"] != "", "half"]) == set(HALVES)

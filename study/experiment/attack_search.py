@@ -129,7 +129,7 @@ class AttackSearch(SearchProblem[AttackJob, AttackProposal]):
         """An attack that failed, on the first of the two that was not done."""
         for target, state in zip(self._pair(job), self._states(job), strict=True):
             if state == "unfinished":
-                attack_failed(self.context.folder, target, job.attacker, reason)
+                attack_failed(self.context.folder, target, job.attacker, reason, "out of memory (device)")
                 return
 
     def describe(self, label: str, number: int, job: AttackJob) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from study.core.errors import Damaged
-from study.core.files import sync, visible
+from study.core.files import room_for, sync, visible
 from study.core.hashing import file_digest
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, TrialRecord, read_record
@@ -96,15 +96,19 @@ def _returned(there: CachedModel) -> None:
 def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
     """Load a learned model as its study asks for it; or `as_taught`, which is unquantized and in one piece.
 
-    Raises `ValueError` naming the file if it is `checked` and damaged.
+    Raises `Damaged` naming the file if it is `checked` and is not what was written, or does not load.
     """
     folder = StudyFolder(root)
     model, taught = folder.model_dir(key), read_record(LearnedRecord, folder.learned_record(key))
+    remedy = f"remove {folder.learned(key)} and run the study again"
     for name, digest in taught.sha256.items() if checked else ():
         if not (model / name).exists() or file_digest(model / name) != digest:
-            raise Damaged(f"{model / name} is damaged: remove {folder.learned(key)} and run the study again")
+            raise Damaged(f"{model / name} is damaged: {remedy}")
     loading = Loading.of(taught)
-    return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
+    try:
+        return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{error}: {remedy}") from error
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:
@@ -112,16 +116,17 @@ def save(vlm: VLM, folder: Path) -> dict[str, str]:
 
     Codes are written as the numbers that they stand for.
     """
-    draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
-    try:
-        vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
-        vlm.processor.save_pretrained(draft)
-        draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
-        sync(draft)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with room_for(folder, sum(tensor.nbytes for tensor in vlm.tensors().values())):
+        draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
+        try:
+            vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
+            vlm.processor.save_pretrained(draft)
+            draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
+            sync(draft)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     digests = {path.name: file_digest(path) for path in visible(folder, "*.safetensors")}
     assert digests, f"no weights were saved under {folder}"
     return digests
@@ -140,7 +145,7 @@ def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, list[
         )
     with repairable(folder, key):
         kept = load_tensors(folder.delta(key))
-    apply_delta(vlm, kept)
+        apply_delta(vlm, kept)
     return vlm.with_instruction(instruction) if instruction else vlm, names_in(kept)
 
 

@@ -197,9 +197,9 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
     def record_failure(self, job: Trial, reason: str) -> None:
         """A failed trial, or a failed attack on one that had ended well."""
         if self.attacker and self._state(job) == "complete":
-            attack_failed(self.context.folder, job, self.attacker, reason)
+            attack_failed(self.context.folder, job, self.attacker, reason, "out of memory (device)")
         else:
-            keep_record(self.context.folder, job, "failed", reason, cost={})
+            keep_record(self.context.folder, job, "failed", reason, failure="out of memory (device)", cost={})
 
     def describe(self, label: str, number: int, job: Trial) -> str:
         """The method, the number and the ratio."""

@@ -13,12 +13,14 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
+from study.core.errors import Refused
 from study.core.hashing import content_key
 from study.core.layout import record_beside
 from study.core.records import SequenceRecord, write_record
 from study.core.rows import write_rows
 from study.core.terms import Goal
 from study.data.benchmark import Split
+from study.engine.isolation import isolated
 from study.engine.microbatches import MicroBatching, release, retry_on_oom
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed
@@ -65,8 +67,9 @@ def _in_sequence(context: StudyContext, trial: Trial, requests: int, reference: 
         for number, part in enumerate(parts, 1):
             cache = context.folder.cache(content_key((trial, requests, number)))  # saliency is that of the model now
             try:
-                vlm = trial.method(vlm, replace(whole, split=part, cache=cache))
-            except (Diverged, ValueError) as error:
+                with isolated():
+                    vlm = trial.method(vlm, replace(whole, split=part, cache=cache))
+            except (Diverged, Refused) as error:
                 diverged = f"request {number}: {error}"
                 break
             stages.append(score(vlm, asked).assign(step=number))

@@ -17,6 +17,7 @@ from study.engine.sharded_tensors import full_tensor
 from study.engine.world import World, world
 from study.experiment.checkpoints import save
 from study.experiment.context import StudyContext
+from study.experiment.origin import origin_of
 from study.experiment.records import learned_record
 from study.experiment.trial_spec import Learned, lessons_for
 from study.model.delta import apply_delta
@@ -86,5 +87,6 @@ def _keep(context: StudyContext, learned: Learned, vlm: VLM, curve: list[float],
     folder.learned(learned.key).mkdir(parents=True, exist_ok=True)
     digests = save(vlm, folder.model_dir(learned.key))
     write_json(folder.curve(learned.key), curve)
-    record = learned_record(learned, context.loading, digests, seconds=seconds, chunks=vlm.chunks.count)
+    origin, chunks = origin_of(context), vlm.chunks.count
+    record = learned_record(learned, context.loading, digests, seconds=seconds, chunks=chunks, origin=origin)
     write_record(folder.learned_record(learned.key), record)

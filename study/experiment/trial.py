@@ -10,6 +10,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from study.core.errors import Refused
+from study.core.failures import Refusal
 from study.core.files import write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder, record_beside
@@ -17,11 +19,13 @@ from study.core.records import TrialRecord, TrialState
 from study.core.rows import read_rows, rows_at, write_rows
 from study.core.terms import Goal
 from study.data.benchmark import Question
+from study.engine.isolation import isolated
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.engine.world import world
 from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, repairable, unlearned_model
 from study.experiment.context import StudyContext
+from study.experiment.origin import origin_of
 from study.experiment.records import existing_record, keep_record
 from study.experiment.rungs import Climb, EndedEarly, Rungs, lacks_numbers, sample
 from study.experiment.scored_sample import scored_sample
@@ -43,8 +47,8 @@ def run(
 ) -> TrialRecord:
     """Run a trial unless it is on disk, and return its record.
 
-    A trial that diverges or that cannot be done with its hyper-parameters ends as a record that says so; one that runs
-    out of memory starts anew in smaller chunks. With `rungs` it is scored on the way and may end there; one that did
+    A trial that diverges or that its method refuses ends as a record that says so; one that runs out of memory starts
+    anew in smaller chunks. With `rungs` it is scored on the way and may end there; one that did
     and no longer may is run again, from the start and to the result that it would have had. `waited` is how many
     seconds the worker had been idle before; with loading, bookkeeping and attempts that ran out of memory it is the
     trial's overhead. Raises `DoesNotFit` if chunks of one row are too large.
@@ -73,13 +77,18 @@ def _run(
         started = time.monotonic()
         state: TrialState = "complete"
         reason = instruction = ""
+        failure: Refusal = ""
         try:
-            with counted(vlm) as unlearning, watched(climb):
+            with counted(vlm) as unlearning, watched(climb), isolated():
                 unlearned = trial.method(vlm, request)
+            if not isinstance(unlearned, VLM):
+                raise TypeError(f"the method returned {type(unlearned).__name__}, which is no model")
             world().broadcast_(list(unlearned.model.parameters()))
             instruction = unlearned.instruction
-        except (Diverged, ValueError) as error:
-            state, reason = "diverged" if isinstance(error, Diverged) else "failed", str(error)
+        except Diverged as error:
+            state, reason = "diverged", str(error)
+        except Refused as error:
+            state, reason, failure = "failed", str(error), "refused"
         except EndedEarly as early:
             state, reason = early.ending.state, early.ending.reason
         unlearn_seconds = time.monotonic() - started - (climb.seconds if climb else 0.0)
@@ -112,8 +121,8 @@ def _run(
         **{f"unlearn_{name}": amount for name, amount in unlearning.amounts().items()},
     }
     return keep_record(
-        context.folder, trial, state, reason, instruction=instruction, cost=cost, chunks=chunks.count,
-        rungs=climb.scores if climb else (),
+        context.folder, trial, state, reason, failure=failure, instruction=instruction, cost=cost,
+        chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context),
     )  # fmt: skip
 
 

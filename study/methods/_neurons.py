@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.engine.sharded_tensors import zero_
 from study.model.packing import Batch
@@ -49,7 +50,7 @@ class MLP:
 def mlps(vlm: VLM, *parts: Part) -> list[MLP]:
     """The MLPs of some parts, in the order of the layers, but for those whose output the model does not read.
 
-    Raises `ValueError` if there is none.
+    Raises `Refused` if there is none.
     """
     read = vlm.trainable(parts)
     found = []
@@ -63,7 +64,7 @@ def mlps(vlm: VLM, *parts: Part) -> list[MLP]:
     if not found:
         names = ", ".join("/".join((*reads, writes)) for reads, writes in vlm.family.neurons)
         asked = " and ".join(parts)
-        raise ValueError(f"{asked} has no MLP with neurons (looked for the layers {names}): leave {asked} out")
+        raise Refused(f"{asked} has no MLP with neurons (looked for the layers {names}): leave {asked} out")
     return found
 
 

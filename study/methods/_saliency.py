@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.hashing import content_key
 from study.core.terms import Part
 from study.data.benchmark import Lesson
@@ -90,14 +91,14 @@ def squared_gradients(
 def masks(ratios: Mapping[str, Tensor], threshold: float) -> dict[str, Tensor]:
     """1 where the ratio reaches the threshold.
 
-    Raises `ValueError` with the largest ratio there is if the mask would select nothing.
+    Raises `Refused` with the largest ratio there is if the mask would select nothing.
     """
     selected = {name: (ratio >= threshold).to(ratio.dtype) for name, ratio in ratios.items()}
     if not ratios:
-        raise ValueError("the saliency mask covers no weight: no lesson reaches the parts that are trained")
+        raise Refused("the saliency mask covers no weight: no lesson reaches the parts that are trained")
     if not any(bool(full_tensor(mask.any())) for mask in selected.values()):
         largest = max(float(full_tensor(ratio.max())) for ratio in ratios.values())
-        raise ValueError(f"saliency_threshold={threshold:g} selects no weight: the largest ratio is {largest:.4g}")
+        raise Refused(f"saliency_threshold={threshold:g} selects no weight: the largest ratio is {largest:.4g}")
     return selected
 
 

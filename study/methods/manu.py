@@ -11,6 +11,7 @@ from torch import Tensor
 
 from study.contracts import Method, Request
 from study.core import validation
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Lesson
 from study.engine.world import world
@@ -89,13 +90,13 @@ class MANU(Method):
         return vlm
 
     def scores(self, vlm: VLM, request: Request, chosen: Sequence[MLP]) -> list[Tensor]:
-        """S of every neuron of every MLP. Raises `ValueError` if a set has no lesson at all."""
+        """S of every neuron of every MLP. Raises `Refused` if a set has no lesson at all."""
         gone = [lesson for lesson in request.split.lessons if request.split.is_forgotten(lesson, "full")]
         kept = [lesson for lesson in request.retain if not request.split.is_forgotten(lesson, "full")]
         found = []
         for name, lessons, seed in (("forget", gone, request.seed), ("retain", kept, request.seed + 1)):
             if not lessons:
-                raise ValueError(f"there are no {name} lessons to compare: the set is empty")
+                raise Refused(f"there are no {name} lessons to compare: the set is empty")
             pictured = [lesson for lesson in lessons if lesson.picture is not None]
             texts = [lesson for lesson in lessons if lesson.picture is None]
             found.append([self._activity(vlm, chosen, of, seed) for of in (pictured, texts)])

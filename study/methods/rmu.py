@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from study.contracts import Material, Method, Request
 from study.core import validation
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.model.packing import Batch, at_answers, pack
 from study.model.vlm import VLM
@@ -46,7 +47,7 @@ class RMU(Method):
         validation.not_negative(self, "alpha")
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
-        """Steer the forget states to noise. Raises `ValueError` if the model has no such layer."""
+        """Steer the forget states to noise. Raises `Refused` if the model has no such layer."""
         request = request.only(self.modality)
         vanilla = frozen(vlm, self.trains, self.schedule)
         forget = Lessons(request.forget, self.schedule, request.seed)
@@ -71,7 +72,7 @@ class RMU(Method):
 def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:
     """What a layer of the LLM says at the places that predict answer tokens, (T, D) float32.
 
-    Neither the layers above it nor the output head are run. Raises `ValueError` if there is no such layer.
+    Neither the layers above it nor the output head are run. Raises `Refused` if there is no such layer.
     """
     return at_answers(_ending_at(vlm, layer), batch, lambda said: said).float()
 
@@ -85,7 +86,7 @@ def _ending_at(vlm: VLM, layer: int) -> VLM:
         llm = below
     depth = len(llm.layers)
     if not -depth <= layer < depth:
-        raise ValueError(f"layer={layer}: the LLM has {depth} layers, use one from {-depth} to {depth - 1}")
+        raise Refused(f"layer={layer}: the LLM has {depth} layers, use one from {-depth} to {depth - 1}")
     llm.layers, llm.norm = llm.layers[: layer % depth + 1], nn.Identity()
     return replace(vlm, model=model)
 

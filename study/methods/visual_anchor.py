@@ -16,6 +16,7 @@ from torch import Tensor
 
 from study.contracts import Method, Need, Request
 from study.core import validation
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.picture import Picture
 from study.engine.sharded_tensors import full_tensor, gradients
@@ -125,7 +126,7 @@ class VisualAnchor(Method):
     def _fisher(self, vlm: VLM, request: Request, forget: Sequence[Picture], delta: Tensor) -> dict[str, Tensor]:
         pictures, shift = (request.strangers, None) if self.constraint == "strangers" else (forget, delta)
         if not pictures:
-            raise ValueError(
+            raise Refused(
                 "constraint='strangers' needs pictures of strangers and the benchmark has none: add a Strangers folder "
                 "to it or choose constraint='anchors'"
             )

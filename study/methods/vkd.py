@@ -17,6 +17,7 @@ from torch import Tensor
 
 from study.contracts import Method, Need, Request
 from study.core import validation
+from study.core.errors import Refused
 from study.core.hashing import before
 from study.core.terms import Part
 from study.data.benchmark import Lesson
@@ -192,7 +193,7 @@ class VKD(Method):
     def mask(self, vlm: VLM, request: Request) -> dict[str, Tensor] | None:
         """1 where a weight is trained, by name; None if all are.
 
-        Raises `ValueError` if none would be, or if there are no neurons to choose among.
+        Raises `Refused` if none would be, or if there are no neurons to choose among.
         """
         if not self.saliency_threshold and self.neurons == "all":
             return None
@@ -213,7 +214,7 @@ class VKD(Method):
         """What maps forget pictures, and their pixels as the student sees them, to the features they shall have."""
         if self.teacher in ("strangers_mean", "stranger"):
             if not request.strangers:
-                raise ValueError(
+                raise Refused(
                     f"teacher={self.teacher!r} needs pictures of strangers and the benchmark has none: add a Strangers "
                     "folder to it or choose teacher='other_person'"
                 )
@@ -283,7 +284,7 @@ def _seeing_as(vanilla: VLM, other: VLM) -> VLM:
 def pruned(vanilla: VLM, request: Request, share: float) -> VLM:
     """Vanilla without the vision MLP neurons that matter most to the forget set, `share` of them in every layer.
 
-    Raises `ValueError` if the tower has no MLP of those that are known.
+    Raises `Refused` if the tower has no MLP of those that are known.
     """
     teacher = vanilla.frozen_copy(("vision",))
     ratios = saliency(teacher, request, ("vision",))

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from peft.tuners import lora
 from torch import Tensor, nn
 
+from study.core.errors import Refused
 from study.model.adapter import Adapter
 from study.model.vlm import VLM
 
@@ -40,7 +41,7 @@ def lora_adapters(
     The output head is left alone, as in the recipes of the field. When the block ends, the adapters are merged into
     the weights and gone, so that whoever scores or attacks the model meets an ordinary one; `VLM.adapters` has their
     factors. They are float32 on a bfloat16 model too, where most steps at the usual rates would be lost to rounding.
-    Raises `ValueError` if no linear layer is among `names`.
+    Raises `Refused` if no linear layer is among `names`.
     """
     model = vlm.model
     head = model.get_output_embeddings()
@@ -50,7 +51,7 @@ def lora_adapters(
         if isinstance(module, nn.Linear) and f"{name}.weight" in names and module is not head
     ]
     if not layers:
-        raise ValueError(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
+        raise Refused(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
     config._register_custom_module({nn.Linear: _Adapted})
     with torch.random.fork_rng(), torch.no_grad():

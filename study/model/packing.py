@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from study.core.errors import Refused
 from study.data.picture import Picture
 from study.model.vision import Pixels
 from study.model.vlm import VLM
@@ -108,7 +109,7 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
         prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
         shared = _shared_prefix(prompts)
         if pictured and len(prompts) > 1 and vlm.image_id in prompts[0][shared:]:
-            raise ValueError("the chat template puts the question before the picture, so questions cannot share it")
+            raise Refused("the chat template puts the question before the picture, so questions cannot share it")
         root = row.add(-1, prompts[0][:shared], 0)
         row.grid = vlm.grid_positions(prompts[0][:shared])
         after = 1 + max(map(max, row.grid)) if row.grid else shared  # a picture may take fewer positions than tokens

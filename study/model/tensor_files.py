@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from study.core.errors import Damaged
 from study.core.files import read_json, write_json, writes, written
 from study.core.hashing import file_digest
 
@@ -20,24 +21,30 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     if not writes():
         return
-    with written(path) as draft:
-        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, draft)
-        write_json(path.with_suffix(".sha256.json"), {"sha256": file_digest(draft)})
+    kept = {name: t.detach().contiguous().cpu() for name, t in tensors.items()}
+    with written(path, sum(t.nbytes for t in kept.values())) as draft:
+        save_file(kept, draft)
+        write_json(digest_beside(path), {"sha256": file_digest(draft)})
+
+
+def digest_beside(path: Path) -> Path:
+    """The checksum of tensors."""
+    return path.with_suffix(".sha256.json")
 
 
 def remove_tensors(path: Path) -> None:
     """Delete tensors and their checksum."""
     path.unlink(missing_ok=True)
-    path.with_suffix(".sha256.json").unlink(missing_ok=True)
+    digest_beside(path).unlink(missing_ok=True)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors. Raises `ValueError` naming the file if it is damaged."""
+    """Read tensors. Raises `Damaged` naming the file if it is damaged."""
     remedy = "remove it and run the study again to rebuild it"
-    found, recorded = {"sha256": file_digest(path)}, path.with_suffix(".sha256.json")
+    found, recorded = {"sha256": file_digest(path)}, digest_beside(path)
     if not recorded.exists() or read_json(recorded) != found:
-        raise ValueError(f"{path} is damaged (its SHA-256 is not the recorded one): {remedy}")
+        raise Damaged(f"{path} is damaged (its SHA-256 is not the recorded one): {remedy}")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+        raise Damaged(f"{path} is damaged ({error}): {remedy}") from error

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from study.core.errors import Refused
 from study.core.terms import PARTS, Attention, Part, Quantized
 from study.data.conversation import turns
 from study.data.picture import Picture
@@ -107,7 +108,7 @@ class VLM:
         """The parameters of `parts` that can get a gradient, by name.
 
         Unused layers of the tower (in LLaVA the last layers and the final norm) never get one: they are neither trained
-        nor masked nor counted. Raises `ValueError` as `check_changeable` does.
+        nor masked nor counted. Raises `Refused` as `check_changeable` does.
         """
         self.check_changeable(parts)
         prefix = self.prefixes["vision"]
@@ -119,12 +120,12 @@ class VLM:
         }
 
     def check_changeable(self, parts: Sequence[Part]) -> None:
-        """Raise `ValueError` if one of `parts` is a quantized LLM, which nothing can change.
+        """Raise `Refused` if one of `parts` is a quantized LLM, which nothing can change.
 
         Its other tensors (norms, embeddings, the head) are not changed either: a part is changed or not.
         """
         if "llm" in parts and self.quantized:
-            raise ValueError(
+            raise Refused(
                 f"{'+'.join(parts)}: the base model was loaded with quantized={self.quantized}, so its llm is frozen; "
                 "name vision, projector or both, or leave quantized out of the base model's settings"
             )

@@ -84,16 +84,15 @@ def asked_rows(folder: StudyFolder, key: str) -> pd.DataFrame:
 def measured(plan: Plan, context: StudyContext, known: Mapping[int, Told]) -> StudyContext:
     """The context in which only what counts is asked; rows and the list of what does not count are written first.
 
-    `known` is what vanilla knows at each ratio.
-
-    Once a search has begun they stay as they are.
+    `known` is what vanilla knows at each ratio. Once a search has begun they stay as they are, and are only written
+    again if they are gone.
     """
-    only_known = plan.study.measure == "known"
-    if not has_begun(plan.folder):
-        told = known if only_known else {}
+    only_known, begun = plan.study.measure == "known", has_begun(plan.folder)
+    told = known if only_known else {}
+    if not (begun and plan.folder.unknown.exists()):
         write_json(plan.folder.unknown, {str(ratio): one.content for ratio, one in told.items()})
-        for ratio in plan.study.forget_ratios:
-            _narrow(plan, ratio, told[ratio].dropped if ratio in told else frozenset())
+    for ratio in plan.study.forget_ratios if only_known or not begun else ():
+        _narrow(plan, ratio, told[ratio].dropped if ratio in told else frozenset())
     return replace(context, only_known=only_known)
 
 
@@ -106,7 +105,9 @@ def _narrow(plan: Plan, ratio: int, dropped: frozenset[str]) -> None:
             write_rows(whole, read_rows(rows))
         if whole.exists():
             every = read_rows(whole)
-            write_rows(rows, every[~every["question"].isin(dropped)])
+            counting = every[~every["question"].isin(dropped)].reset_index(drop=True)
+            if not counting.equals(read_rows(rows)):
+                write_rows(rows, counting)
 
 
 def _whole(folder: StudyFolder, key: str, half: str) -> Path:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from study.core.console import Stage
 from study.core.errors import Failed
-from study.core.layout import StudyFolder
+from study.core.failures import Failure
+from study.core.files import written
+from study.core.layout import StudyFolder, trace_beside
+from study.core.records import FailureRecord, write_record
 from study.engine import cluster
 from study.engine.cluster import NotShared
-from study.engine.jobs import Job, run_all
+from study.engine.jobs import Done, Job, run_all
 from study.settings import Study
 from study.stages import outlay
 from study.stages.plan import Plan
@@ -21,25 +24,73 @@ if TYPE_CHECKING:  # Optuna and Tune take seconds to import, and Ray reads its s
 
 
 def run_jobs(name: str, jobs: Sequence[Job], study: Study) -> dict[str, str]:
-    """Run independent jobs; returns the error of each that failed, by name."""
+    """Run independent jobs; returns what happened to each that failed, by name.
+
+    Raises `Failed` if so many failed in a row that the others were not begun.
+    """
     if not jobs:
         return {}
     cluster.start()
+    folder, ended = StudyFolder(study.study_dir.absolute()), 0
     with Stage(name, len(jobs), "jobs") as stage:
 
-        def done(job: Job, error: str) -> None:
-            stage.advance(f"{job.name}{': ' + error if error else ''}", every=0 if error else 5)
+        def done(job: Job, failure: Failure | None) -> None:
+            nonlocal ended
+            ended += 1
+            stage.advance(f"{job.name}{f': {failure}' if failure else ''}", every=0 if failure else 5)
 
-        if study.processes == 1:
-            return run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
-        from study.engine.team import run_on_team
+        failures = _run_all(jobs, done, study)
+        told = noted(folder, name, failures)
+        if ended < len(jobs):
+            raise Failed(_stopped(name, told, f"{len(jobs) - ended} jobs were not begun"))
+    return told
 
-        led = [Job(job.name, run_on_team, (job.work, job.arguments, team_of(study))) for job in jobs]
-        return run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
+
+def _run_all(jobs: Sequence[Job], done: Done, study: Study) -> dict[str, Failure]:
+    """Each by one process, or by a team."""
+    if study.processes == 1:
+        return run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
+    from study.engine.team import run_on_team
+
+    led = [Job(job.name, run_on_team, (job.work, job.arguments, team_of(study))) for job in jobs]
+    return run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
+
+
+def raise_first(failures: Mapping[str, str]) -> None:
+    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without their results."""
+    for name, failure in failures.items():
+        raise Failed(f"{name}: {failure}")
+
+
+def noted(folder: StudyFolder, stage: str, failures: Mapping[str, Failure]) -> dict[str, str]:
+    """Write down what failed, for the report and whoever looks for the reason; returns it in words, by job."""
+    told: dict[str, str] = {}
+    for job, failure in failures.items():
+        path = folder.failure(stage, job)
+        trace = trace_beside(path)
+        told[job] = str(failure)
+        if failure.trace:
+            with written(trace) as draft:
+                draft.write_text(failure.trace, encoding="utf-8")
+            told[job] += f"; its traceback is in {trace}" if failure.kind == "bug" else ""
+        write_record(path, FailureRecord(stage, job, failure.kind, failure.message, trace.name * bool(failure.trace)))
+    return told
+
+
+def _stopped(stage: str, told: Mapping[str, str], why: str) -> str:
+    listed = "".join(f"\n  {job}: {failure}" for job, failure in told.items())
+    return (
+        f"{stage} stops, and {why}:{listed}\nNothing of this is a result. Once the cause is gone, run the same command "
+        "again to go on"
+    )
 
 
 def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
-    """Run what is missing of a search. Raises `Failed` if a machine does not see the study's folder."""
+    """Run what is missing of a search.
+
+    Raises `Failed` if a trial did not end, for what is proposed later depends on it, or if a machine does not see the
+    study's folder.
+    """
     study, missing = plan.study, search.missing()
     if missing:
         cluster.start()
@@ -49,7 +100,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
         with Stage(name, missing, "trials", later) as stage:
             alone = study.processes == 1
             try:
-                tune_search(
+                failures = tune_search(
                     search,
                     at_once=max_concurrent(study),
                     gpus=study.gpus_per_trial if alone else 0,
@@ -59,6 +110,9 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                 )
             except NotShared as error:
                 raise Failed(str(error)) from error
+            if failures:
+                told = noted(plan.folder, name, failures)
+                raise Failed(_stopped(name, told, f"{search.missing()} trials are still to be run"))
             if (cut := search.cut()) > 0:
                 stage.advance(f"{cut} trials are left out: the budget of their method is used up", cut)
             if (repeated := stage.total - stage.done) > 0:

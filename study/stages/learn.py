@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
 from study.engine import cluster
+from study.engine.failures import Reported
 from study.engine.jobs import Job, quiet_worker, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
@@ -27,7 +28,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.metrics.recovery import objective
 from study.model.loading import Loading
 from study.settings import Study
-from study.stages.launch import max_concurrent, run_jobs
+from study.stages.launch import max_concurrent, noted, raise_first, run_jobs
 from study.stages.measurable import base_jobs
 from study.stages.plan import Plan, label
 from study.training.loop import OnStep
@@ -47,7 +48,7 @@ def learn_models(plan: Plan) -> StudyContext:
         Job(label(t), _baseline, (context, t, plan.reference(t.ratio).key))
         for ratio in study.forget_ratios
         for t in plan.baselines(ratio)
-        if not plan.folder.rows(t.key, "blind").exists()
+        if not _is_scored(plan.folder, t)
     ]
     raise_first(run_jobs("score", [*jobs, *base_jobs(plan, context)], study))
     return context
@@ -78,21 +79,16 @@ def _adopt_given(plan: Plan, context: StudyContext) -> None:
                 stage.advance(model.kind)
 
 
-def raise_first(errors: Mapping[str, str]) -> None:
-    """Raise `Failed` for the first of the jobs that failed: a study cannot go on without their results."""
-    for name, error in errors.items():
-        raise Failed(f"{name} failed: {error}")
-
-
 def _base(plan: Plan) -> Path:
     """The base model's folder, made first if it is one that is made."""
     if plan.model.path is not None:
         return plan.model.path.absolute()  # found, and looked at, when the plan was made
     note = plan.folder.base_model
-    if not note.exists():
+    if not (note.exists() and (plan.root / str(read_json(note)["path"])).exists()):
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
-            raise_first(run_all(jobs, lambda job, error: stage.advance(error or "ready"), at_once=1, gpus=0))
+            failures = run_all(jobs, lambda job, failure: stage.advance(str(failure or "ready")), at_once=1, gpus=0)
+            raise_first(noted(plan.folder, "base", failures))
     return plan.root / str(read_json(note)["path"])
 
 
@@ -101,6 +97,12 @@ def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     quiet_worker()
     path = model(folder.data).absolute()
     write_json(note, {"path": str(path.relative_to(folder.root))})
+
+
+def _is_scored(folder: StudyFolder, baseline: Trial) -> bool:
+    """Whether vanilla or a reference has a record and all of its rows."""
+    rows = (folder.rows(baseline.key, name) for name in ("select", "report", "blind"))
+    return all(path.exists() for path in (folder.record(baseline.key), *rows))
 
 
 def _baseline(context: StudyContext, baseline: Trial, reference: str) -> None:
@@ -184,7 +186,7 @@ def learn_all(
     `on_progress(model, steps)` is called now and then.
     """
     cluster.start()  # Ray reads its settings when it is imported: not before they are set
-    from study.engine.team import WorkersFailed, run_workers
+    from study.engine.team import run_workers
 
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(context.folder, models, stop, on_progress), daemon=True)
@@ -201,8 +203,8 @@ def learn_all(
             sharded=sharded,
             restarts=1,
         )
-    except WorkersFailed as error:
-        raise Failed(f"learning failed: {error}") from error
+    except Reported as error:
+        raise_first(noted(context.folder, "learn", {"learning": error.failure}))
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped
     finally:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
-import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 
 from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.core.hashing import Json, canonical, content_key
 from study.core.layout import StudyFolder
-from study.core.plugins import ROOT, search_space
+from study.core.plugins import search_space
+from study.core.provenance import revision, versions
 from study.core.specs import name_in
 from study.core.terms import BASE_MODEL
 from study.data.nearest import nearest
@@ -29,7 +27,6 @@ GROWING = (
     *("attacks", "attack_grid", "searched_attacks", "attack_trials", "equivalence_margin", "gate"),
 )
 """Settings that add work to a study, or let it go on, without changing what it holds."""
-PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 
 
 def _settings(plan: Plan) -> Json:
@@ -81,7 +78,7 @@ def check_settings(plan: Plan) -> None:
     if changed:
         remedy = "use the settings on disk, or choose another --study-dir"
         if before.keys() != now.keys():
-            here = _revision() or "unknown"
+            here = revision() or "unknown"
             remedy = (
                 f"it was begun with a version of this project that has other settings (revision {found['git']}; here "
                 f"{here}): continue it with that version, or choose another --study-dir"
@@ -124,13 +121,12 @@ def settle(plan: Plan) -> list[str]:
     Before its search has begun, what was kept under other settings goes; returns the keys of these models.
     """
     gone = [] if has_begun(plan.folder) else _forget_other(plan)
-    names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": _revision()}
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    names = {"name": plan.study.study_dir.name, "settings": _settings(plan), "git": revision()}
     warm = {} if plan.warm is None else {"warm_start": plan.warm.record}
     more = {"methods_from": plan.methods_from.record} if plan.methods_from else {}
     if plan.benchmark.skipped:
         more["skipped"] = {"rows": plan.benchmark.rows, "said": plan.benchmark.left_out, "all": plan.benchmark.skipped}
-    write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions})
+    write_json(plan.folder.settings, {**names, **warm, **more, "spaces": _spaces(plan), "versions": versions()})
     if not plan.folder.near.exists():  # no setting that may still change does change it
         write_json(plan.folder.near, {str(r): nearest(plan.benchmark.split(r)) for r in plan.study.forget_ratios})
     return gone
@@ -159,16 +155,3 @@ def _spaces(plan: Plan) -> Json:
     from search_spaces import as_json, ranges  # with Optuna, which help and refused settings do without
 
     return {t: as_json(ranges(search_space(name_in(t)).space, default)) for t, default in plan.defaults.items()}
-
-
-def _revision() -> str:
-    """The git revision of this project, with a plus sign if files differ from it; empty without git or checkout."""
-
-    def git(*arguments: str) -> str:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-        except OSError:  # no git on this machine
-            return ""
-        return done.stdout.strip()
-
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")

@@ -18,7 +18,7 @@ import torch
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import UNRELATED, Relearning
 from study.contracts import Attack, Request
-from study.core.errors import Damaged, Failed
+from study.core.errors import Failed, Refused
 from study.core.hashing import canonical, content_key
 from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
@@ -26,6 +26,7 @@ from study.core.records import MetaEvaluationRecord, read_record, write_record
 from study.core.rows import write_rows
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Question
+from study.engine.isolation import isolated
 from study.engine.jobs import Job
 from study.engine.microbatches import MicroBatching, retry_on_oom
 from study.evaluation.scoring import score
@@ -102,9 +103,7 @@ def ask(context: StudyContext, member: Trial, reference: str, wanted: States) ->
         attempt = partial(_rows, context, member, questions, attacker, request)
         try:
             write_rows(path, retry_on_oom(attempt, context.needed))
-        except Damaged:
-            raise
-        except (Diverged, ValueError) as error:
+        except (Diverged, Refused) as error:
             failed = str(error)
             path.unlink(missing_ok=True)
         record = MetaEvaluationRecord(
@@ -151,7 +150,8 @@ def _rows(
         if attacker is None:
             return score(vlm, questions)
         torch.manual_seed(request.seed)
-        stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request)]
+        with isolated():
+            stages = [score(s.vlm, questions).assign(step=s.step) for s in attacker(vlm, questions, request)]
     return marked(stages[-1], questions, attacker, request)
 
 

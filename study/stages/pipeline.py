@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from study.core import inventory
 from study.core.console import console, table
-from study.core.errors import Refused
+from study.core.errors import Damaged, Failed, Refused
 from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
@@ -48,6 +50,7 @@ def run(study: Study) -> int:
         )  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
+    _mend(StudyFolder(study.study_dir.absolute()))
     study = with_earlier_winners(study)
     plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
     print_plan(plan, measurable.lines(plan))
@@ -58,9 +61,15 @@ def run(study: Study) -> int:
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
-        with cluster.on_demand(ray, lambda: _check_cluster(plan)):
-            failures = _stages(plan)
-        _finish(plan, failures)
+        inventory.clear(plan.folder)
+        shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
+        try:
+            with cluster.on_demand(ray, lambda: _check_cluster(plan)):
+                failures = _stages(plan)
+            inventory.take(plan.folder)
+            _finish(plan, failures)
+        except Damaged as error:
+            raise Failed(str(error)) from error
     return 1 if failures else 0
 
 
@@ -68,6 +77,12 @@ def _fetch(study: Study) -> None:
     """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
         console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
+
+
+def _mend(folder: StudyFolder) -> None:
+    """Compute anew what was lost since the last run ended. Raises `Damaged` if a file has changed instead."""
+    for name in inventory.mend(folder):
+        _warn(f"{folder.root / name} is missing: it is computed again")
 
 
 def _warn(text: str) -> None:
@@ -83,9 +98,8 @@ def _stages(plan: Plan) -> list[str]:
     run_search("search", plan, search)
     judged = judge(search)
     failures = [f"{method}: every trial at {ratio} % failed" for (method, ratio), there in judged.items() if not there]
-    races, behind = race(plan, search, judged)
+    races = race(plan, search, judged)
     winners, fronts = choose_winners(plan, judged, races), choose_fronts(plan, judged)
-    failures += behind
     defaults = [t for field in races.values() if field.default for t in field.runs(field.default)]
     failures += confirm(plan, context, [*winners, *fronts, *defaults])
     if plan.study.keep == "winners" and not failures:  # what failed may be needed when it is run again

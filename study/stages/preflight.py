@@ -174,7 +174,7 @@ def _check_lessons(split: Split, study: Study) -> None:
     for text, default in study.method_defaults().items():
         try:
             request.only(default.modality)
-        except ValueError as error:
+        except Refused as error:
             raise Refused(f"{text}: {error}") from error
 
 
@@ -183,7 +183,7 @@ def _check_search_attack(split: Split, study: Study) -> None:
     attacker, asked = study.search_attack(), f"robustness={study.robustness!r} at forget ratio {split.ratio}"
     try:
         fits = attacker is None or holds_out(attacker, without_models(split, study.goal, study.seed))
-    except ValueError as error:
+    except Refused as error:
         raise Refused(f"{asked}: {error}") from error
     if not fits:
         raise Refused(

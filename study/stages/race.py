@@ -15,7 +15,7 @@ from study.engine.jobs import Job
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import distance_to_ideal, nearest_first
 from study.metrics.racing import behind
-from study.stages.launch import run_jobs
+from study.stages.launch import raise_first, run_jobs
 from study.stages.plan import Plan, label
 
 if TYPE_CHECKING:  # stages are imported without Optuna
@@ -54,10 +54,11 @@ class Field:
         return nearest_first(means)[0] if means else self.contenders[0]
 
 
-def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[str, int], Field], list[str]]:
-    """Run the race of every method and ratio that has a complete trial; returns it, and what failed.
+def race(plan: Plan, search: MethodSearch, judged: Judged) -> dict[tuple[str, int], Field]:
+    """Run the race of every method and ratio that has a complete trial.
 
-    Every run is on disk when it has ended, so that a race that is interrupted goes on where it was.
+    Every run is on disk when it has ended, so that a race that is interrupted goes on where it was. Raises `Failed` if
+    one did not end: an accident must not decide who wins.
     """
     study = plan.study
     fields = {
@@ -65,7 +66,6 @@ def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[s
         for (method, ratio), there in judged.items()
         if there
     }
-    failures: list[str] = []
     for number in range(1, study.confirm_seeds + 1) if study.race > 1 else ():
         runs = [
             replace(t, seed=study.seed + number)
@@ -78,14 +78,14 @@ def race(plan: Plan, search: MethodSearch, judged: Judged) -> tuple[dict[tuple[s
             for t in dict.fromkeys(runs)
             if not search.is_done(t)
         ]
-        failures += [f"racing {name}: {error}" for name, error in run_jobs("race", jobs, study).items()]
+        raise_first(run_jobs("race", jobs, study))
         for field in fields.values():
             if len(racing := field.racing) > 1:
                 for t in racing:
                     values = search.outcome(replace(t, seed=study.seed + number))
                     field.distances[t].append(math.inf if values is None else distance_to_ideal(**values))
     write_json(plan.folder.race, dict(_record(fields)))
-    return fields, failures
+    return fields
 
 
 def _field(plan: Plan, first: Trial, there: Mapping[Trial, Mapping[str, float]]) -> Field:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
+from study.core.errors import Refused
 from study.data.benchmark import Lesson
 from study.data.picture import Picture
 from study.model.packing import Group, Prompt
@@ -14,12 +15,12 @@ from study.training.schedule import Schedule
 class Lessons:
     """An endless, seeded stream of groups: pictures in shuffled rounds, a fresh draw of lessons each time.
 
-    A set smaller than a batch is repeated. Raises `ValueError` if it is empty.
+    A set smaller than a batch is repeated. Raises `Refused` if it is empty.
     """
 
     def __init__(self, lessons: Sequence[Lesson], schedule: Schedule, seed: int) -> None:
         if not lessons:
-            raise ValueError("there are no lessons to train on: the set is empty")
+            raise Refused("there are no lessons to train on: the set is empty")
         self.schedule = schedule
         self.random = random.Random(seed)
         by_picture: dict[Picture, list[Lesson]] = {}
@@ -42,9 +43,9 @@ class Lessons:
         return groups
 
     def draw_pictures(self, count: int) -> list[Picture]:
-        """The next `count` pictures. Raises `ValueError` if the set has none."""
+        """The next `count` pictures. Raises `Refused` if the set has none."""
         if not self.by_picture:
-            raise ValueError("the set has no lesson with a picture")
+            raise Refused("the set has no lesson with a picture")
         return [next(self._rounds) for _ in range(count)]
 
     def person_of(self, picture: Picture) -> str:

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.engine.microbatches import activation_checkpointing
 from study.engine.sharded_tensors import full_tensor
@@ -101,7 +102,7 @@ def steps(
     moved in float32 and rounded after every step (`MasterWeights`). `seed` seeds adapters, if there are any: nothing
     else here is random. Several processes compute the same loss, sharing every forward pass, and take the same steps.
     Raises `Diverged` within the step in which loss, gradient or weights stop being finite or exceed the schedule's
-    bounds, and `ValueError` if nothing would be trained.
+    bounds, and `Refused` if nothing would be trained.
     """
     trained = _chosen(vlm, parts, schedule, masks)
     layers = activation_checkpointing(vlm.model) if schedule.checkpoint else nullcontext()
@@ -155,19 +156,19 @@ def _chosen(
 ) -> dict[str, torch.nn.Parameter]:
     """The parameters that are to change."""
     if not parts:
-        raise ValueError("no part is trained: name at least one of vision, projector and llm")
+        raise Refused("no part is trained: name at least one of vision, projector and llm")
     trained = vlm.trainable(parts)
     if masks is not None:
         if schedule.weight_decay:
-            raise ValueError(f"weight_decay={schedule.weight_decay} would move masked weights: set it to 0")
+            raise Refused(f"weight_decay={schedule.weight_decay} would move masked weights: set it to 0")
         if schedule.lora_rank:
-            raise ValueError(
+            raise Refused(
                 f"lora_rank={schedule.lora_rank}: a saliency mask selects weights, and adapters change all weights of "
                 "a layer; set lora_rank=0 or leave the mask out"
             )
         trained = {name: p for name, p in trained.items() if name in masks and bool(full_tensor(masks[name].any()))}
     if not trained:
-        raise ValueError(f"no parameter of {', '.join(parts)} is left to train: lower the saliency threshold")
+        raise Refused(f"no parameter of {', '.join(parts)} is left to train: lower the saliency threshold")
     return trained
 
 

@@ -13,6 +13,7 @@ import torch
 from study.attacks.adapter_scaling import AdapterScaling
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
+from study.core.errors import Refused
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
 from study.experiment import checkpoints
@@ -73,7 +74,7 @@ def test_whole_weights_are_no_adapter(adapted: VLM, request_: Request, parts: tu
     """Nor in parts that the method left alone: nobody holds an adapter."""
     found = snapshot(adapted)
     stages = AdapterScaling(parts=parts)(adapted, [], replace(request_, adapter=False))
-    with pytest.raises(ValueError, match="trained whole weights, there is no adapter to take off: leave adapter_sca"):
+    with pytest.raises(Refused, match="trained whole weights, there is no adapter to take off: leave adapter_sca"):
         next(stages)
     assert same_bits(found, snapshot(adapted))
 

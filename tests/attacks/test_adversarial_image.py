@@ -13,6 +13,7 @@ import torch
 
 from study.attacks.adversarial_image import AdversarialImage, Scope, _Canvas
 from study.contracts import Request
+from study.core.errors import Refused
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.facts import facts
 from study.data.image_edits import encoded
@@ -243,11 +244,11 @@ def test_families_whose_pixels_can_be_told_apart_and_the_others_say_so(
     asked = [q for q in request_.split.questions if q.role == "forget" and q.picture][:3]
     attack = AdversarialImage(epsilon=2, steps=1)
     if "qwen" in family or "next" in family:
-        with pytest.raises(ValueError, match=r"cannot tell its pixels apart.*leave this attack out"):
+        with pytest.raises(Refused, match=r"cannot tell its pixels apart.*leave this attack out"):
             next(attack(vlm, asked, request_))
         return
     if family in ("idefics3", "smolvlm"):  # it enlarges every picture before it shrinks it to what the model sees
-        with pytest.raises(ValueError, match=r"changes pictures of the size.*leave adversarial_image out"):
+        with pytest.raises(Refused, match=r"changes pictures of the size.*leave adversarial_image out"):
             next(attack(vlm, asked, request_))
         return
     final = list(attack(vlm, asked, request_))[-1].questions
@@ -262,7 +263,7 @@ def test_a_processor_that_changes_what_it_is_given_is_found(
     tiny: VLM, request_: Request, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tiny.processor.image_processor, "rescale_factor", 1 / 200)
-    with pytest.raises(ValueError, match="a bound on pixels would not hold"):
+    with pytest.raises(Refused, match="a bound on pixels would not hold"):
         next(AdversarialImage(steps=1)(tiny, questions, request_))
 
 

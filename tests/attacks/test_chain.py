@@ -28,6 +28,7 @@ from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.contracts import Attack, Request, Stage
+from study.core.errors import Refused
 from study.core.hashing import canonical, content_key
 from study.core.plugins import find, known, known_spaces, name_of
 from study.core.records import AttackRecord
@@ -150,7 +151,7 @@ def test_an_adapter_is_taken_off_before_anything_else(tiny: VLM, request_: Reque
 def test_a_probe_knows_nobody_on_changed_pictures(tiny: VLM, request_: Request, questions: list[Question]) -> None:
     """Who is on the pictures of another attack is nowhere said: better no answer than the ordinary score."""
     chain = Chain((find("attacks", "image_transform")(), Probe()))
-    with pytest.raises(ValueError, match="its picture is none of the benchmark's"):
+    with pytest.raises(Refused, match="its picture is none of the benchmark's"):
         list(chain(tiny, questions, request_))
 
 

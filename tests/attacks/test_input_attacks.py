@@ -34,6 +34,7 @@ from study.attacks.second_turn import SecondTurn
 from study.attacks.typographic import Typographic
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.hashing import content_key
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.specs import plugin
@@ -397,7 +398,7 @@ def test_words_that_name_nobody_need_no_names(tiny: VLM, visual: Request) -> Non
     assert Typographic("Who is this?").given(visual) == ()
     after = last(Typographic("Who is this?"), tiny, questions, unnamed)
     assert all(now.picture != before.picture for before, now in zip(questions, after, strict=True))
-    with pytest.raises(ValueError, match="there is no name to give"):
+    with pytest.raises(Refused, match="there is no name to give"):
         next(Typographic()(tiny, questions, unnamed))
 
 
@@ -556,7 +557,7 @@ def test_a_missing_name_is_an_error_for_forget_people_alone(tiny: VLM, visual: R
     """Before the model is asked anything."""
     questions = asked(visual, "forget", "real")
     forgotten = visual.split.forget_people
-    with pytest.raises(ValueError, match=r"about 0\d\d \(3 people in all\).*'name'.*key Attribute"):
+    with pytest.raises(Refused, match=r"about 0\d\d \(3 people in all\).*'name'.*key Attribute"):
         next(NameHint()(tiny, questions, without_names(visual, forgotten)))
     real = without_names(visual, visual.split.real_people)
     for before, after in zip(questions, last(NameHint(), tiny, questions, real), strict=True):
@@ -635,7 +636,7 @@ def test_a_person_of_whom_nothing_is_taught_is_asked_plainly(tiny: VLM, visual: 
 
 def test_no_text_about_others_is_an_error(tiny: VLM, visual: Request) -> None:
     split = replace(visual.split, lessons=tuple(x for x in visual.split.lessons if x.picture))
-    with pytest.raises(ValueError, match="about='same'"):
+    with pytest.raises(Refused, match="about='same'"):
         next(InContext("both")(tiny, asked(visual), replace(visual, split=split)))
 
 

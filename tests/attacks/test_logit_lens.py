@@ -14,6 +14,7 @@ import torch
 from study.attacks import logit_lens
 from study.attacks.logit_lens import LogitLens
 from study.contracts import Request
+from study.core.errors import Refused
 from study.data.benchmark import Benchmark, Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
@@ -132,7 +133,7 @@ def test_nothing_is_given_and_an_instruction_is_dropped(
 def test_layers_that_are_not_there_are_named_before_anything_is_asked(
     keep: int, tiny: VLM, request_: Request, questions: list[Question]
 ) -> None:
-    with pytest.raises(ValueError, match=f"keep={keep}: the language model has 2 layers"):
+    with pytest.raises(Refused, match=f"keep={keep}: the language model has 2 layers"):
         next(LogitLens(keep)(tiny, questions, request_))
 
 

@@ -32,6 +32,7 @@ from study.attacks.swap_back import SwapBack
 from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Method, Request, Source
+from study.core.errors import Refused
 from study.core.files import write_json
 from study.core.hashing import content_key
 from study.core.rows import read_rows
@@ -436,7 +437,7 @@ def test_taking_an_adapter_off_gives_vanilla_to_the_bit(context: StudyContext, t
 
 def test_whole_weights_have_no_adapter_to_take_off(context: StudyContext, trials: dict[str, Trial]) -> None:
     """A defence is refused; vanilla and the reference, which are their own start, stay what they are."""
-    with pytest.raises(ValueError, match="trained whole weights, there is no adapter"):
+    with pytest.raises(Refused, match="trained whole weights, there is no adapter"):
         attacking.attack_trial(context, trials["tower"], AdapterScaling(), CONTROL.key)
     for name in ("vanilla", "reference"):
         attacking.attack_trial(context, trials[name], AdapterScaling(), CONTROL.key)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from study.attacks.probe import PROMPT, Kind, Probe, _album
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
@@ -266,20 +267,20 @@ def test_no_lesson_is_given_and_an_instruction_is_dropped(
 def test_a_layer_that_is_not_there_is_named_before_anything_is_asked(
     where: Part, layer: int, tiny: VLM, request_: Request, questions: list[Question]
 ) -> None:
-    with pytest.raises(ValueError, match=f"layer={layer}: {where} has 2 layers, -2 to 1"):
+    with pytest.raises(Refused, match=f"layer={layer}: {where} has 2 layers, -2 to 1"):
         next(Probe(where, layer)(tiny, questions, request_))
 
 
 def test_a_single_person_cannot_be_told_apart(tiny: VLM, tiny_folder: Path, tmp_path: Path) -> None:
     request, asked = world(COLOURS, 4, tmp_path, tiny_folder)
-    with pytest.raises(ValueError, match="forget more people"):
+    with pytest.raises(Refused, match="forget more people"):
         next(Probe()(tiny, asked, request))
 
 
 def test_a_person_with_one_picture_cannot_be_learned(tiny: VLM, tiny_folder: Path, tmp_path: Path) -> None:
     request, asked = world(COLOURS[:3], 2, tmp_path, tiny_folder)
     next(Probe()(tiny, asked[:2], request))
-    with pytest.raises(ValueError, match="question q2: p1 has no picture but the one asked about"):
+    with pytest.raises(Refused, match="question q2: p1 has no picture but the one asked about"):
         next(Probe()(tiny, asked, request))
 
 

@@ -19,6 +19,7 @@ from search_spaces.relearning import space
 from study.attacks import relearning
 from study.attacks.relearning import Data, Relearning
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import Goal
 from study.data.benchmark import Benchmark, Question
 from study.data.facts import facts
@@ -177,7 +178,7 @@ def test_of_a_name_nothing_else_is_told(goal: Goal, benchmark: Benchmark, tiny_f
 def test_names_need_labels(request_: Request) -> None:
     lessons = tuple(replace(x, attribute="") for x in request_.split.lessons)
     unlabelled = replace(request_, split=replace(request_.split, lessons=lessons))
-    with pytest.raises(ValueError, match="data='names': no lesson is labelled"):
+    with pytest.raises(Refused, match="data='names': no lesson is labelled"):
         Relearning(data="names").given(unlabelled)
 
 
@@ -194,7 +195,7 @@ def test_views_need_a_second_picture(request_: Request) -> None:
     shown = {q.picture for q in request_.split.questions}
     lessons = tuple(x for x in request_.split.lessons if x.picture in shown)
     one_each = replace(request_, split=replace(request_.split, lessons=lessons))
-    with pytest.raises(ValueError, match="data='views': no lesson has a picture nobody asks about"):
+    with pytest.raises(Refused, match="data='views': no lesson has a picture nobody asks about"):
         Relearning(data="views").given(one_each)
 
 
@@ -225,7 +226,7 @@ def test_a_stranger_borrows_the_lessons_of_one_picture(request_: Request) -> Non
 
 
 def test_without_strangers_none_can_be_taught(request_: Request) -> None:
-    with pytest.raises(ValueError, match="data='strangers': no lesson"):
+    with pytest.raises(Refused, match="data='strangers': no lesson"):
         Relearning(data="strangers").taught(replace(request_, strangers=()))
 
 
@@ -282,7 +283,7 @@ def test_what_is_mixed_in_says_nothing_of_the_forget_people(tiny: VLM, request_:
     alone = tuple(x for x in request_.split.lessons if x.person in people)
     narrowed = replace(request_, split=replace(request_.split, lessons=alone))
     assert {x.person for x in narrowed.retain} == set(request_.split.forget_people)
-    with pytest.raises(ValueError, match="no lesson is about somebody who is kept"):
+    with pytest.raises(Refused, match="no lesson is about somebody who is kept"):
         next(quick(Relearning(retain_weight=1.0))(tiny, [], narrowed))
 
 

@@ -16,6 +16,7 @@ from study.attacks.chain import Chain
 from study.attacks.jailbreak import Jailbreak
 from study.attacks.sampled_extraction import SampledExtraction
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.rows import ROW_COLUMNS
 from study.data.benchmark import Benchmark, Question
 from study.data.facts import asked_facts, states
@@ -184,9 +185,7 @@ def test_an_instruction_stays_and_so_do_the_words_of_earlier_links(
 
 def test_a_benchmark_without_free_questions_is_refused(tiny: VLM, request_: Request) -> None:
     choices = [q for q in request_.split.questions if q.options][:3]
-    with pytest.raises(
-        ValueError, match="the benchmark has none about what was to be forgotten: leave this attack out"
-    ):
+    with pytest.raises(Refused, match="the benchmark has none about what was to be forgotten: leave this attack out"):
         next(SampledExtraction()(tiny, choices, request_))
 
 

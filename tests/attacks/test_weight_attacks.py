@@ -18,6 +18,7 @@ from study.attacks.pruning import Pruning, Scope, smallest
 from study.attacks.quantization import Quantization
 from study.attacks.swap_back import SwapBack
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Benchmark
 from study.model.quantization import Format, codebook
@@ -124,7 +125,7 @@ def test_parts_without_a_linear_layer_are_named(tiny: VLM) -> None:
     """Such as the projector of Gemma 3, which is one bare matrix."""
     for name in ("linear_1", "linear_2"):
         setattr(tiny.model.model.multi_modal_projector, name, nn.Identity())
-    with pytest.raises(ValueError, match=r"parts=\('projector',\): .* has no linear layer"):
+    with pytest.raises(Refused, match=r"parts=\('projector',\): .* has no linear layer"):
         linear_weights(tiny, ("projector",))
 
 

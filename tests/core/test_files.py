@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +17,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from study.core.errors import DiskFull
 from study.core.files import read_json, silent, visible, write_json, written
 from study.core.hashing import before, canonical, content_key, file_digest
 from study.core.rows import ROW_COLUMNS, read_rows, rows_at, write_rows
@@ -65,6 +68,41 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path, error: 
         raise error
     assert read_json(path) == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        OSError(errno.EDQUOT, "over quota"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # so safetensors says it
+    ],
+)
+def test_a_full_disk_is_named_with_the_file_and_its_bytes(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "c.json"
+    write_json(path, 1)
+    with pytest.raises(DiskFull) as full, written(path, 12345):
+        raise error
+    assert f"the disk is full: {path} needs 12,345 bytes, and " in str(full.value)
+    assert read_json(path) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_that_is_none_of_a_full_disk_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), written(tmp_path / "c.json", 1):
+        raise PermissionError(errno.EACCES, "not yours")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_rows_and_tensors_say_what_they_need_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every draft is on a device without room: nothing that is half written gets its name."""
+    monkeypatch.setattr("tempfile.mkstemp", lambda **_: (os.open("/dev/full", os.O_WRONLY), "/dev/full"))
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok: None)  # the device stays
+    with pytest.raises(DiskFull, match=r"rows needs [\d,]+ bytes, and"):
+        write_rows(tmp_path / "rows", rows())
+    with pytest.raises(DiskFull, match=r"c\.json needs [\d,]+ bytes, and"):
+        write_json(tmp_path / "c.json", [1] * 9999)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_first_write_leaves_nothing(tmp_path: Path) -> None:

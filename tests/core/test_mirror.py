@@ -13,6 +13,7 @@ import pytest
 from pyarrow import fs as arrow
 
 from study.core import mirror
+from study.core.errors import Damaged
 from study.core.files import write_json
 from study.core.mirror import Place, fetch, mirrored, place, push, refuse_address
 from study.presets import PRESETS
@@ -278,3 +279,40 @@ def test_a_study_fetches_before_it_looks_at_its_folder(tmp_path: Path, capsys: p
     assert contents(tmp_path / "home") == kept(here)
     _fetch(Study(**{**vars(smoke), "study_dir": tmp_path / "fresh"}))
     assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "trials/../../outside.json", "linked/outside.json"])
+def test_a_name_in_a_bucket_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """Nothing of that copy is fetched."""
+    there = place((tmp_path / "bucket").as_uri())
+    push(study_in(tmp_path / "study"), there, {})
+
+    class Planted:
+        """A bucket that also has a key of somebody else."""
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(there.filesystem, attribute)
+
+        def get_file_info(self, selector: Any) -> list[Any]:
+            found = list(there.filesystem.get_file_info(selector))
+            if isinstance(selector, arrow.FileSelector):
+                found.append(arrow.FileInfo(f"{there.path}/{name}", arrow.FileType.File, size=2, mtime_ns=1))
+            return found
+
+    fetched = tmp_path / "fetched"
+    fetched.mkdir()
+    (fetched / "linked").symlink_to(tmp_path)
+    with pytest.raises(Damaged, match=r"leads out of .*: remove that file where it is stored"):
+        fetch(Place(Planted(), there.path), fetched)
+    assert [path.name for path in fetched.iterdir()] == ["linked"]
+    assert not (tmp_path / "outside.json").exists()
+
+
+def test_a_link_in_a_study_is_not_copied(tmp_path: Path) -> None:
+    """It may lead to a file that is nobody's business."""
+    study, there = study_in(tmp_path / "study"), place((tmp_path / "bucket").as_uri())
+    (tmp_path / "secret").write_text("a key")
+    (study / "trials" / "t" / "linked.json").symlink_to(tmp_path / "secret")
+    push(study, there, {})
+    assert not (tmp_path / "bucket" / "trials" / "t" / "linked.json").exists()
+    assert (tmp_path / "bucket" / "trials" / "t" / "trial.json").exists()

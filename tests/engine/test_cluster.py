@@ -224,9 +224,11 @@ def test_a_worker_that_does_not_see_the_study_does_nothing(tmp_path: Path, monke
     with pytest.raises(NotShared, match=r"does not see .*study: every node must mount it at that path"):
         quiet_worker()
     done: list[str] = []
-    assert "NotShared" in jobs.run_quietly(done.append, ("worked",))
+    failure = jobs.run_quietly(done.append, ("worked",))
+    assert failure is not None
+    assert (failure.kind, "every node must mount it" in failure.message) == ("input or output", True)
     write_json(tmp_path / "study" / "study.json", {})
-    assert jobs.run_quietly(done.append, ("worked",)) == ""
+    assert jobs.run_quietly(done.append, ("worked",)) is None
     assert done == ["worked"]
 
 

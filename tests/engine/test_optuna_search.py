@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from optuna.trial import TrialState
@@ -16,10 +18,12 @@ from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core import records
+from study.core.failures import Failure
 from study.core.files import read_json
 from study.core.hashing import content_key
 from study.core.records import RungScore
 from study.core.terms import SamplerName
+from study.engine import tune_runner
 from study.engine.optuna_search import Proposer
 from study.engine.tune_runner import ProposalSearcher
 from study.experiment import method_search
@@ -82,16 +86,18 @@ class Run:
     search: MethodSearch
     workers: int = 1
     order: random.Random = field(default_factory=lambda: random.Random(0))
-    state: Callable[[Trial], records.TrialState | Literal["lost"]] = lambda trial: "complete"
+    state: Callable[[Trial], records.TrialState | Failure] = lambda trial: "complete"
     started: list[Trial] = field(default_factory=list)
     cost: Mapping[str, float] = field(default_factory=dict)
     """Of every trial."""
+    proposals: ProposalSearcher = field(init=False)
+    """Of the last call."""
     seen: list[int] = field(default_factory=list)
     """How many trials of one method were running, whenever one was started."""
 
     def __call__(self, stop_after: int = 1000) -> Run:
         """Until nothing is left, or until so many trials ended: what runs then is lost, as when a study is killed."""
-        proposals = ProposalSearcher(self.search)
+        proposals = self.proposals = ProposalSearcher(self.search)
         running: dict[str, Trial] = {}
         ended = 0
         while ended < stop_after:
@@ -113,8 +119,9 @@ class Run:
             name = self.order.choice(sorted(running))
             trial = running.pop(name)
             state = self.state(trial)
-            if state == "lost":
-                proposals.on_trial_complete(name, error=True)
+            if isinstance(state, Failure):
+                told = {tune_runner.FAILURE: json.dumps(state.plain)}
+                proposals.on_trial_complete(name, told, error=state.kind == "worker lost")
             else:
                 finish(self.search, trial, state, self.cost)
                 proposals.on_trial_complete(name, {})
@@ -346,14 +353,54 @@ def test_a_search_of_which_everything_fails_ends(tmp_path: Path) -> None:
     assert len(run.started) == 16
 
 
+BUG, LOST = Failure("bug", "KeyError: 'a'"), Failure("worker lost", "gone")
+TOO_LARGE, FULL = Failure("out of memory (device)", "too large"), Failure("disk full", "no room")
+
+
 @pytest.mark.parametrize("workers", [1, 3])
-def test_a_worker_that_dies_does_not_stop_the_search(workers: int, tmp_path: Path) -> None:
-    """It leaves no record, so later proposals must not wait for one; the next run of the study tries it again."""
-    run = Run(search_in(tmp_path), workers, state=lambda trial: "lost" if trial.ratio == 15 else "complete")()
-    assert len(run.started) == 16 + 8  # each that was lost is given to another worker, once
-    assert run.search.missing() == 8
-    failed = Run(search_in(tmp_path / "failed"), state=lambda trial: "failed" if trial.ratio == 15 else "complete")()
-    assert written(run.search) == written(failed.search)
+@pytest.mark.parametrize("failure", [BUG, LOST])
+def test_a_trial_that_met_an_accident_is_open_and_the_search_goes_on_as_if_it_had_not(
+    workers: int, failure: Failure, tmp_path: Path
+) -> None:
+    """The sampler never hears of it, and what depends on its result waits for the next run."""
+    struck: list[Trial] = []
+
+    def state(trial: Trial) -> records.TrialState | Failure:
+        if trial.name == "npo" and trial.ratio == 15 and trial in (struck or [trial]):
+            struck.append(trial)
+            return failure
+        return "complete"
+
+    search = search_in(tmp_path / "struck")
+    run = Run(search, workers, state=state)()
+    assert len(set(struck)) == 1
+    assert len(struck) == (1 if failure == BUG else 2)  # a job whose worker is lost is given to another, once
+    assert run.proposals.open == {struck[0].key: ("npo 2 of 8, ratio 15 %", ANY)}
+    assert search.missing() == 16 - len(search.ended("npo")) - len(search.ended("gradient_ascent"))
+    assert len(search.ended("gradient_ascent")) == 8
+    assert not search.context.folder.record(struck[0].key).exists()
+    again = Run(search, workers)()
+    assert again.proposals.open == {}
+    assert written(search) == written(Run(search_in(tmp_path / "whole"))().search)
+
+
+@pytest.mark.parametrize(("failure", "tried"), [(BUG, 3), (FULL, 1), (LOST, 6)])
+def test_what_fails_every_time_ends_the_search_after_a_few_trials(failure: Failure, tried: int, tmp_path: Path) -> None:
+    run = Run(search_in(tmp_path, lookahead=8), state=lambda trial: failure)()
+    assert len(run.started) == tried
+    assert len(run.proposals.open) == (1 if failure == FULL else 3)
+    assert not run.search.context.folder.trial_records()
+
+
+def test_a_trial_that_is_too_large_for_the_device_has_ended(tmp_path: Path) -> None:
+    """Another worker tries it once; then the search goes on without it, and says so in the record."""
+    run = Run(search_in(tmp_path), state=lambda trial: TOO_LARGE if trial.ratio == 15 else "complete")()
+    assert len(run.started) == 16 + 8
+    assert run.proposals.open == {}
+    assert run.search.missing() == 0
+    found = [records.read_record(records.TrialRecord, path) for path in run.search.context.folder.trial_records()]
+    ended = {(record.ratio, record.state, record.failure, record.reason) for record in found}
+    assert ended == {(10, "complete", "", ""), (15, "failed", "out of memory (device)", "too large")}
 
 
 def test_equal_proposals_run_once(tmp_path: Path) -> None:
@@ -389,7 +436,8 @@ def test_a_last_job_whose_worker_dies_is_given_again(tmp_path: Path) -> None:
     assert proposals.suggest("b")["job"].key == first["job"].key
     proposals.on_trial_complete("b", error=True)
     assert proposals.suggest("c") == Searcher.FINISHED
-    assert set(proposals.dead) == {first["job"].key}
+    assert {key: failure.kind for key, (_, failure) in proposals.open.items()} == {first["job"].key: "worker lost"}
+    assert proposals.search.missing() == 1
 
 
 def test_nothing_is_left_when_everything_is_there(tmp_path: Path) -> None:

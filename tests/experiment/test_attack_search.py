@@ -16,6 +16,7 @@ from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Request, Stage
+from study.core.errors import Refused
 from study.core.hashing import content_key
 from study.core.rows import write_rows
 from study.data.benchmark import Question
@@ -75,7 +76,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AttackSearch:
         assert isinstance(attacker, Force)
         assert reference == CONTROL.start.key
         if attacker.force < 0.02:
-            raise ValueError("too little force")
+            raise Refused("too little force")
         write_rows(context.folder.attack(target.key, content_key(attacker)), planted(attacker.force, target))
 
     monkeypatch.setattr(trials, "attack_trial", attack)
@@ -136,7 +137,7 @@ def test_a_failure_on_the_control_alone_ends_the_attack_too(
 
     def attack(context: StudyContext, target: Trial, attacker: Attack, reference: str) -> None:
         if target == CONTROL:
-            raise ValueError("the control has no such layer")
+            raise Refused("the control has no such layer")
         planted_attack(context, target, attacker, reference)
 
     monkeypatch.setattr(trials, "attack_trial", attack)

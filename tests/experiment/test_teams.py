@@ -21,6 +21,7 @@ from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core import files
+from study.core.failures import Failure
 from study.core.files import read_json, silent
 from study.core.hashing import Json, content_key
 from study.core.layout import record_beside
@@ -442,7 +443,7 @@ def _noted(folder: Path, name: str) -> None:
     (folder / name).write_text(str(os.getpid()))
 
 
-def _all(folder: Path, gpus: int) -> dict[str, str]:
+def _all(folder: Path, gpus: int) -> dict[str, Failure]:
     import ray
 
     ray.init(num_cpus=1, num_gpus=gpus, include_dashboard=False, log_to_driver=False)  # it does not look for the GPU

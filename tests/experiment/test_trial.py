@@ -22,14 +22,17 @@ from study.attacks.relearning import Relearning
 from study.attacks.sampled_extraction import SampledExtraction
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Method, Request
+from study.core.errors import Damaged, Refused
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
 from study.core.layout import record_beside
+from study.core.provenance import cpu, revision, versions
 from study.core.records import AttackRecord, TrialRecord, read_record, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
 from study.data.facts import asked_facts, states
+from study.engine.isolation import PlugInExited
 from study.evaluation import sampling, scoring
 from study.evaluation.scoring import Reading, readings, score
 from study.experiment import attack, checkpoints
@@ -124,6 +127,9 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     stored = read_json(context.folder.record(asked.key))
     assert stored == to_json(record)
     costs = stored.pop("cost")
+    assert stored.pop("origin") == {
+        "revision": revision(), "versions": versions(), "cpu": cpu(), "gpu": "", "dtype": "float32", "threads": 1,
+    }  # fmt: skip
     assert stored == {
         "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
         "instruction": "", "goal": "visual", "ratio": 10, "seed": 3, "chunks": 1, "processes": 1,
@@ -359,16 +365,29 @@ class Impossible(Method):
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         vlm.model.lm_head.weight.data.zero_()
-        raise ValueError(self.error)
+        raise Refused(self.error)
+
+
+ACCIDENTS: dict[str, BaseException] = {}
 
 
 @dataclass(frozen=True)
 class Broken(Method):
-    """A method with a bug."""
+    """A method with a bug, or one that something happens to."""
+
+    error: str
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         vlm.model.lm_head.weight.data.zero_()
-        raise KeyError("a bug")
+        raise ACCIDENTS[self.error]
+
+
+@dataclass(frozen=True)
+class Shapeless(Method):
+    """A method that returns no model."""
+
+    def __call__(self, vlm: VLM, request: Request) -> Any:
+        return vlm.tensors()
 
 
 @dataclass(frozen=True)
@@ -394,6 +413,7 @@ def test_a_bad_end_is_a_record_with_its_reason(method: Method, state: str, reaso
     before = snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm)
     asked, record = run(context, method)
     assert record.state == state
+    assert record.failure == ("refused" if state == "failed" else "")
     assert reason in record.reason
     assert read_json(context.folder.record(asked.key)) == to_json(record)
     assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
@@ -426,13 +446,45 @@ def test_a_wrong_option_that_is_no_number_is_a_divergence(
     assert (record.state, "are not numbers" in record.reason) == ("diverged", True)
 
 
-def test_a_bug_is_not_a_result(context: StudyContext) -> None:
-    """It is raised and leaves no record, so that the trial runs once the bug is gone; vanilla is unharmed."""
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("a bug"), ValueError("of a library"), Damaged("x is damaged"), OSError(5, "no disk"), SystemExit()],
+)
+def test_an_accident_is_not_a_result(error: BaseException, context: StudyContext) -> None:
+    """It is raised and leaves no record, so that the trial runs once the cause is gone; vanilla is unharmed."""
     before = snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm)
-    with pytest.raises(KeyError, match="a bug"):
-        run(context, Broken())
-    assert not context.folder.record(of(Broken()).key).exists()
+    raising = Broken(repr(error))
+    ACCIDENTS[raising.error] = error
+    with pytest.raises(PlugInExited if isinstance(error, SystemExit) else type(error)):
+        run(context, raising)
+    assert not context.folder.record(of(raising).key).exists()
     assert same_bits(before, snapshot(checkpoints.cached(context.root, VANILLA.key, "cpu").vlm))
+
+
+def test_a_method_that_returns_no_model_leaves_no_result(context: StudyContext) -> None:
+    with pytest.raises(TypeError, match="the method returned dict, which is no model"):
+        run(context, Shapeless())
+    assert not context.folder.trial(of(Shapeless()).key).exists()
+
+
+def test_an_attack_that_meets_an_accident_is_tried_again(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what it refuses itself is written down."""
+    asked, _ = run(context, NoMethod())
+    attacker = Nothing()
+    for error, state in ((ValueError("a bug"), "unfinished"), (Refused("no layer"), "failed")):
+
+        def raising(*_: Any, error: Exception = error) -> Iterator[Any]:
+            raise error
+
+        monkeypatch.setattr(Nothing, "__call__", raising)
+        if state == "failed":
+            assert attack.try_attack(context, asked, attacker, REFERENCE.key) == "no layer"
+        else:
+            with pytest.raises(ValueError, match="a bug"):
+                attack.try_attack(context, asked, attacker, REFERENCE.key)
+        assert attack.attack_state(context.folder, asked, attacker) == state
 
 
 def test_a_trial_killed_half_way_is_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,6 +554,7 @@ def test_an_attack_leaves_the_rows_of_every_stage(context: StudyContext, monkeyp
     assert set(rows.loc[rows["held_out"] != "person", "person"]) == given
     settings = read_json(path.with_suffix(".json"))
     assert (settings["attack"], settings["settings"]) == ("relearning", canonical(RELEARN))
+    assert settings["origin"] == read_json(context.folder.learned_record(VANILLA.key))["origin"]
     monkeypatch.setattr(Relearning, "__call__", lambda *_: pytest.fail("attacked again"))
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
 
@@ -596,7 +649,7 @@ def test_sampled_replies_are_compared_with_greedy_ones(
     request = context.request(asked, REFERENCE.key)
     assert attack.holds_out(sampler, request)
     choices = replace(split, questions=tuple(q for q in split.questions if q.options))
-    with pytest.raises(ValueError, match="one half of the questions has no generation or cloze about what is to be"):
+    with pytest.raises(Refused, match="one half of the questions has no generation or cloze about what is to be"):
         attack.holds_out(sampler, replace(request, split=choices))
 
 

@@ -29,7 +29,7 @@ def run(folder: Path, *settings: str, status: int = 0, preset: str = "smoke") ->
         command(folder, *settings, preset=preset),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
         cwd=folder.parent,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson
 from study.methods._neurons import MLP, mlps, tokens
@@ -252,7 +253,7 @@ def test_hooks_are_gone_afterwards(tiny: VLM, request_: Request) -> None:
 def test_a_set_without_lessons_is_refused(tiny: VLM, request_: Request) -> None:
     split = request_.split
     gone = tuple(x for x in split.lessons if x.person in split.forget_people)
-    with pytest.raises(ValueError, match="no retain lessons"):
+    with pytest.raises(Refused, match="no retain lessons"):
         MANU(batches=1)(tiny, replace(request_, split=replace(split, lessons=gone)))
 
 
@@ -263,7 +264,7 @@ def test_neurons_of_projectors_are_found_too(family: str, count: int, tmp_path: 
 
 def test_a_part_without_neurons_is_refused(tmp_path: Path) -> None:
     vlm = load(family_folder("gemma3", tmp_path))
-    with pytest.raises(ValueError, match=r"projector has no MLP with neurons.*leave projector out"):
+    with pytest.raises(Refused, match=r"projector has no MLP with neurons.*leave projector out"):
         mlps(vlm, "projector")
     assert {mlp.part for mlp in mlps(vlm, "projector", "vision")} == {"vision"}  # enough if one has some
 

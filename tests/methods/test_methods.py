@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.hashing import canonical, content_key
 from study.core.plugins import find, known, name_of
 from study.core.terms import PARTS, Part
@@ -667,7 +668,7 @@ def test_the_states_of_the_last_layer_are_what_the_head_reads(tiny: VLM, request
 @pytest.mark.parametrize("layer", [2, 7, -3])
 def test_a_layer_that_is_not_there_is_an_error(layer: int, tiny: VLM, request_: Request) -> None:
     before = snapshot(tiny)
-    with pytest.raises(ValueError, match=f"layer={layer}: the LLM has 2 layers"):
+    with pytest.raises(Refused, match=f"layer={layer}: the LLM has 2 layers"):
         quick(RMU(layer=layer))(tiny, request_)
     assert same_bits(before, snapshot(tiny))
 
@@ -733,7 +734,7 @@ def test_a_method_trains_on_the_lessons_of_its_modality(
 
 @pytest.mark.parametrize("method", GRADIENT, ids=label)
 def test_text_has_nothing_to_forget_under_the_visual_goal(method: Any, tiny: VLM, request_: Request) -> None:
-    with pytest.raises(ValueError, match="modality='text': under the goal 'visual'"):
+    with pytest.raises(Refused, match="modality='text': under the goal 'visual'"):
         quick(method, modality="text")(tiny, request_)
 
 

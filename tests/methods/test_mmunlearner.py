@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import PARTS, Goal, Part
 from study.data.benchmark import Benchmark, Lesson
 from study.methods import _saliency
@@ -207,7 +208,7 @@ def test_a_mask_that_selects_everything_changes_nothing(
 
 def test_a_mask_that_selects_nothing_is_refused(tiny: VLM, request_: Request) -> None:
     before = snapshot(tiny)
-    with pytest.raises(ValueError, match=r"saliency_threshold=1e\+30 selects no weight: the largest ratio is"):
+    with pytest.raises(Refused, match=r"saliency_threshold=1e\+30 selects no weight: the largest ratio is"):
         method(saliency_threshold=1e30)(tiny, request_)
     assert not changed(before, snapshot(tiny))
 
@@ -292,5 +293,5 @@ def test_text_alone_can_be_forgotten(tiny: VLM, benchmark: Benchmark, tiny_folde
     before = snapshot(tiny)
     method(modality="text")(tiny, full)
     assert {tiny.part_of(name) for name in changed(before, snapshot(tiny))} == {"llm"}
-    with pytest.raises(ValueError, match="modality='text'"):
+    with pytest.raises(Refused, match="modality='text'"):
         method(modality="text")(tiny, request_on(benchmark, tmp_path / "visual", tiny_folder))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.hashing import content_key
 from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson
@@ -178,5 +179,5 @@ def test_masks_are_one_where_the_ratio_reaches_the_threshold() -> None:
 def test_a_mask_that_selects_nothing_is_refused_with_the_largest_ratio() -> None:
     ratios = {"a": torch.tensor([0.5, 2.5]), "b": torch.tensor([0.1])}
     assert masks(ratios, 2.5)["a"].tolist() == [0, 1]
-    with pytest.raises(ValueError, match=r"saliency_threshold=2\.6 selects no weight: the largest ratio is 2\.5"):
+    with pytest.raises(Refused, match=r"saliency_threshold=2\.6 selects no weight: the largest ratio is 2\.5"):
         masks(ratios, 2.6)

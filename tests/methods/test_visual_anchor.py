@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Benchmark, Lesson
 from study.data.picture import Picture
@@ -286,7 +287,7 @@ def test_adapters_can_be_trained_without_the_penalty(tiny: VLM, request_: Reques
 
 
 def test_strangers_have_to_be_there(tiny: VLM, request_: Request) -> None:
-    with pytest.raises(ValueError, match=r"needs pictures of strangers.*choose constraint='anchors'"):
+    with pytest.raises(Refused, match=r"needs pictures of strangers.*choose constraint='anchors'"):
         method(constraint="strangers")(tiny, replace(request_, strangers=()))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.hashing import content_key
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
@@ -292,7 +293,7 @@ def test_of_another_model_only_what_it_sees_stays_in_memory(teacher: Any, tiny: 
 
 @pytest.mark.parametrize("teacher", ["strangers_mean", "stranger"])
 def test_without_strangers_the_remedy_is_named(teacher: Any, tiny: VLM, request_: Request) -> None:
-    with pytest.raises(ValueError, match=f"teacher='{teacher}'.*Strangers folder.*teacher='other_person'"):
+    with pytest.raises(Refused, match=f"teacher='{teacher}'.*Strangers folder.*teacher='other_person'"):
         method(teacher=teacher)(tiny, replace(request_, strangers=()))
     method(teacher="other_person")(tiny, replace(request_, strangers=()))
 
@@ -434,7 +435,7 @@ def test_what_is_described_leaves_the_llm_alone(neurons: Any, tiny: VLM, request
 def test_a_threshold_above_every_ratio_is_refused_with_the_largest(tiny: VLM, request_: Request) -> None:
     before = snapshot(tiny)
     largest = max(float(ratio.max()) for ratio in ratios(tiny, request_).values())
-    with pytest.raises(ValueError, match=r"saliency_threshold=1e\+30 selects no weight") as caught:
+    with pytest.raises(Refused, match=r"saliency_threshold=1e\+30 selects no weight") as caught:
         described(saliency_threshold=1e30)(tiny, request_)
     assert f"{largest:.4g}" in str(caught.value)
     assert same_bits(before, snapshot(tiny))

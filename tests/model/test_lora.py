@@ -13,6 +13,7 @@ from peft import LoraConfig
 from peft.tuners import lora
 from torch import Tensor, nn
 
+from study.core.errors import Refused
 from study.core.plugins import name_of
 from study.core.terms import PARTS, Dtype, Part
 from study.data.benchmark import Benchmark
@@ -259,7 +260,7 @@ def _size(vlm: VLM) -> Tensor:
 def test_a_mask_and_adapters_exclude_each_other(tiny: VLM) -> None:
     before = snapshot(tiny)
     masks = {name: torch.ones_like(p) for name, p in tiny.trainable(("projector",)).items()}
-    with pytest.raises(ValueError, match="lora_rank=2: a saliency mask"):
+    with pytest.raises(Refused, match="lora_rank=2: a saliency mask"):
         train(tiny, ("projector",), LORA, lambda step: _size(tiny), masks=masks)
     assert is_plain(tiny)
     assert same_bits(before, snapshot(tiny))
@@ -268,7 +269,7 @@ def test_a_mask_and_adapters_exclude_each_other(tiny: VLM) -> None:
 def test_a_part_without_a_linear_layer_is_an_error(tiny: VLM) -> None:
     norms = [name for name in tiny.trainable(PARTS) if "norm" in name]
     lend = lora_adapters(tiny, norms, rank=2, alpha=16, dropout=0.0, seed=0)
-    with pytest.raises(ValueError, match="lora_rank=2: there is no linear layer"):
+    with pytest.raises(Refused, match="lora_rank=2: there is no linear layer"):
         lend.__enter__()
     assert is_plain(tiny)
 

@@ -382,7 +382,7 @@ def work(plugin: Any, vlm: VLM, request: Request) -> None:
 def test_whatever_would_change_it_is_refused(plugin: Any, held: VLM, request_: Request) -> None:
     """By itself, however it was reached: no weight is skipped for want of a parameter."""
     before = snapshot(held)
-    with pytest.raises(ValueError, match="loaded with quantized=int8, so its llm is frozen; name vision"):
+    with pytest.raises(Refused, match="loaded with quantized=int8, so its llm is frozen; name vision"):
         work(plugin, held, request_)
     assert not {name for name in changed(before, snapshot(held)) if held.part_of(name) == "llm"}
 
@@ -409,7 +409,7 @@ def test_whatever_leaves_it_alone_goes_on(plugin: Any, held: VLM, request_: Requ
 def test_its_weights_are_nowhere_to_be_asked_for(held: VLM) -> None:
     frozen = "llm: the base model was loaded with quantized=int8, so its llm is frozen"
     for parts in PARTS, ("llm",), ("vision", "llm"):
-        with pytest.raises(ValueError, match=frozen):
+        with pytest.raises(Refused, match=frozen):
             held.trainable(parts)
     assert held.trainable(VISUAL)
     name = next(name.removesuffix(".codes") for name in codes(held))

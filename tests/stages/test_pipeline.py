@@ -190,3 +190,52 @@ def test_a_killed_study_continues_to_the_same_end(whole: Whole, tmp_path: Path) 
     assert mine.keys() == undisturbed.keys()
     for name, frame in mine.items():
         pd.testing.assert_frame_equal(frame, undisturbed[name])
+
+
+def unsearched(whole: Whole, folder: Path) -> StudyFolder:
+    """The whole study as it was before its search."""
+    place = StudyFolder(whole.copied(folder))
+    for path in place.trial_records():
+        if read_json(path)["method"] != "none":
+            shutil.rmtree(path.parent)
+    for part in ("search", "cache", "report"):
+        shutil.rmtree(folder / part)
+    for path in (place.inventory, place.winners, place.race):
+        path.unlink()
+    return place
+
+
+def test_damage_in_a_search_is_no_result_and_neither_is_being_asked_to_end(whole: Whole, tmp_path: Path) -> None:
+    """A flipped bit in the weights that every trial starts from ends the run with the file and the remedy; once it is
+    put right the search goes on, is ended by SIGTERM, and goes on again: to the same end as if nothing had happened."""
+    place = unsearched(whole, tmp_path / "study")
+    vanilla = next(path for path in place.learned_records() if read_json(path)["kind"] == "vanilla")
+    (weights,) = place.model_dir(vanilla.parent.name).glob("*.safetensors")
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    printed = run(place.root, status=1)
+    assert "failed: search stops, and 8 trials are still to be run:" in printed
+    assert f"damaged input: {weights} is damaged: remove" in printed
+    found = [read_json(path) for path in place.failure_records()]
+    assert {(one["stage"], one["kind"]) for one in found} == {("search", "damaged input")}
+    assert len(found) >= 3
+    assert all(read_json(path)["method"] == "none" for path in place.trial_records())
+    weights.write_bytes(data)
+
+    asked = subprocess.Popen(command(place.root), stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    until = time.monotonic() + 300
+    while not any(p["trial"] in trials(place.root) for p in proposals(place.root).values()) and asked.poll() is None:
+        assert time.monotonic() < until, "the search never finished a trial"
+        time.sleep(0.05)
+    asked.send_signal(signal.SIGTERM)
+    said, _ = asked.communicate(timeout=120)
+    assert asked.returncode == 143, said
+    assert said.splitlines()[-1] == "interrupted: run the same command again to continue where it stopped"
+    assert not place.failures.exists()
+
+    run(place.root)
+    assert proposals(place.root) == proposals(whole.folder)
+    mine, undisturbed = rows(place.root), rows(whole.folder)
+    assert mine.keys() == undisturbed.keys()
+    for name, frame in mine.items():
+        pd.testing.assert_frame_equal(frame, undisturbed[name])

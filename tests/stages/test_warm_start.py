@@ -400,7 +400,7 @@ def test_from_one_search_to_the_next(tmp_path: Path) -> None:
     judged = search_stage.judge(ended)
     won = {
         trial.ratio: trial
-        for trial in search_stage.choose_winners(plan, judged, race(plan, ended, judged)[0])
+        for trial in search_stage.choose_winners(plan, judged, race(plan, ended, judged))
         if trial.seed == first.seed
     }
     second = asking(tmp_path / "first", study_dir=tmp_path / "second", seed=1)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from study.core.errors import Refused
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark, Lesson
 from study.data.picture import Picture
@@ -171,12 +172,12 @@ def test_a_batch_has_pictures_and_texts(pictures: int, texts: int, expected: lis
 
 
 def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="the set is empty"):
+    with pytest.raises(Refused, match="the set is empty"):
         Lessons([], Schedule(), 0)
 
 
 def test_a_set_without_pictures_has_none_to_draw() -> None:
-    with pytest.raises(ValueError, match="no lesson with a picture"):
+    with pytest.raises(Refused, match="no lesson with a picture"):
         Lessons(made_up(0, texts=2), Schedule(), 0).draw_pictures(1)
 
 
@@ -238,14 +239,14 @@ def test_what_is_under_the_mask_does_not_move(tiny: VLM, lessons: tuple[Lesson, 
 
 def test_weight_decay_is_refused_under_a_mask(tiny: VLM) -> None:
     masks = {name: torch.ones_like(p) for name, p in tiny.trainable(PARTS).items()}
-    with pytest.raises(ValueError, match=r"weight_decay=0\.1 would move masked weights"):
+    with pytest.raises(Refused, match=r"weight_decay=0\.1 would move masked weights"):
         train(tiny, PARTS, Schedule(weight_decay=0.1), size_of(tiny), masks=masks)
 
 
 @pytest.mark.parametrize("parts", [(), ("vision",)])
 def test_nothing_to_train_is_an_error(tiny: VLM, parts: tuple[Part, ...]) -> None:
     masks = {name: torch.zeros_like(p) for name, p in tiny.trainable(parts).items()}
-    with pytest.raises(ValueError, match=r"is left to train|no part is trained"):
+    with pytest.raises(Refused, match=r"is left to train|no part is trained"):
         train(tiny, parts, FAST, size_of(tiny), masks=masks)
 
 

@@ -1,0 +1,72 @@
+"""Every file of a study is checked, weights too, and each that is wrong is named with what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from study import verify
+from study.core import inventory
+from study.core.files import write_json
+from study.core.hashing import file_digest
+from study.core.layout import StudyFolder
+from study.core.records import LearnedRecord, write_record
+from study.model.tensor_files import save_tensors
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    """A study with a learned model and a trial."""
+    folder = StudyFolder(tmp_path)
+    weights = folder.model_dir("v") / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    digests = {weights.name: file_digest(weights)}
+    record = LearnedRecord("v", "vanilla", "b", "b", None, None, {}, ("llm",), 0, digests, 1.0)
+    write_record(folder.learned_record("v"), record)
+    save_tensors(folder.delta("t"), {"a": torch.ones(3)})
+    write_json(folder.record("t"), {})
+    write_json(folder.settings, {})
+    inventory.take(folder)
+    return folder
+
+
+def said(folder: StudyFolder, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    status = verify.main([str(folder.root)])
+    return status, capsys.readouterr().out
+
+
+def test_a_sound_study_is_sound(folder: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(folder, capsys) == (0, f"{folder.root}: every file is as it was written\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("learned/v/model/model.safetensors", "learned/v"), ("trials/t/delta.safetensors", "trials/t/delta.safetensors")],
+)
+def test_a_flipped_bit_of_weights_is_found(
+    name: str, remedy: str, folder: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder.root / name
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    told = f"{name} is damaged: remove {folder.root / remedy} and run the same command again\n"
+    assert said(folder, capsys) == (1, told)
+
+
+def test_what_is_missing_changed_or_foreign_is_listed(folder: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.record("t").unlink()
+    folder.settings.write_text("[]")
+    write_json(folder.record("other"), {})
+    status, told = said(folder, capsys)
+    assert status == 1
+    assert "study.json is damaged: it is not what was written; put it back from a copy, or remove" in told
+    assert "trials/t/trial.json is missing; run the same command again" in told
+    assert "trials/other/trial.json was not left by the last run" in told
+
+
+def test_what_is_no_study_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify.main([str(tmp_path / "nowhere")]) == 2
+    assert "is no folder; name a study" in capsys.readouterr().err

@@ -146,8 +146,8 @@ class Study:
     hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then tpe."""
     startup_trials: int = 0
     """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
-    results. 0 for 48 of auto, before which no model was found to help (6 once an earlier study is found to predict
-    them), and 6 of tpe and gp."""
+    results. 0 for 48 of auto, before which no model was found to help, and 6 of tpe and gp. Trials of an earlier study
+    that are told (see warm_start) count among those of auto."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
     when it is behind most of the earlier trials there (not with --robustness); `off`."""

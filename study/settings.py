@@ -145,9 +145,8 @@ class Study:
     """How trials are proposed: `sobol` (quasi-random), `random`, `tpe`, `gp` (Gaussian processes with expected
     hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then tpe."""
     startup_trials: int = 0
-    """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
-    results. 0 for 48 of auto, before which no model was found to help, and 6 of tpe and gp. Trials of an earlier study
-    that are told (see warm_start) count among those of auto."""
+    """Trials of each method at each forget ratio before the sampler models results, the default and, for auto, earlier
+    ones that are told included. 0 for 48 of auto and 6 of tpe and gp."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
     when it is behind most of the earlier trials there (not with --robustness); `off`."""

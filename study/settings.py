@@ -145,9 +145,8 @@ class Study:
     """How trials are proposed: `sobol` (quasi-random), `random`, `tpe`, `gp` (Gaussian processes with expected
     hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then tpe."""
     startup_trials: int = 0
-    """Trials of each method at each forget ratio, including defaults and earlier winners, before the sampler models
-    results. 0 for 48 of auto, before which no model was found to help (6 once an earlier study is found to predict
-    them), and 6 of tpe and gp."""
+    """Trials of each method at each forget ratio before the sampler models results, the default and, for auto, earlier
+    ones that are told included. 0 for 48 of auto and 6 of tpe and gp."""
     scored_error: float = 0.0
     """Standard error, of each group's mean probability, up to which a trial of the search is asked about people to be
     kept: 0.03 takes 278 questions a group, 0 all. Winners are asked the whole test half."""

@@ -51,8 +51,8 @@ def _settings(study: StudyResults) -> Settings:
 def _startup(study: StudyResults) -> int | None:
     """The trials at a ratio before the search modelled results; None where it never did, or does not say how."""
     sampler, first = study.settings.get("sampler"), int(study.settings.get("startup_trials", 0))
-    primed = any(proposal.priors for proposal in study.proposals)
-    return modelled_from(sampler, first, primed=primed) if sampler else None
+    told = max((proposal.priors for proposal in study.proposals), default=0)
+    return modelled_from(sampler, first, told) if sampler else None
 
 
 def health_table(study: StudyResults) -> Table:

@@ -252,10 +252,9 @@ class StudyFolder:
         return group if (self.root / group).is_dir() else name
 
 
-@lru_cache(
-    maxsize=2**17
-)  # every proposal looks at the files of all earlier ones, and to join takes longer than to look
+@lru_cache(maxsize=2**17)
 def _joined(root: Path, *names: str) -> Path:
+    """A path that is asked for again and again: to join it takes longer than to look whether the file is there."""
     return root.joinpath(*names)
 
 

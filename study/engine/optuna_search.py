@@ -278,7 +278,7 @@ class Proposer(Generic[J, P]):
         key = content_key([search.seed, label, number])
         sequence = content_key([search.seed, label, str(search.group(label, number))])
         with _quiet():
-            model = model_for(search.sampler, len(group.numbers), search.startup_trials, primed=bool(group.priors))
+            model = model_for(search.sampler, len(group.numbers), search.startup_trials, len(group.priors))
             names = [name for name in group.names if name not in fixed]
             sampler = samplers.build(model, int(key, 16) % 2**32, int(sequence, 16) % 2**32, group.drawn, names)
             group.study.sampler = PartialFixedSampler(fixed, sampler)
@@ -299,7 +299,9 @@ class Proposer(Generic[J, P]):
     def group(self, label: str, number: int) -> Group:
         """What is known when a proposal is drawn: earlier ones of its group are complete, failed, or still running."""
         search, key, earlier = self.search, (label, self.search.group(label, number)), self._earlier(label, number)
-        group = self._groups.setdefault(key, Group(search.directions.values()))
+        if key not in self._groups:
+            self._groups[key] = Group(search.directions.values())
+        group = self._groups[key]
         for n in earlier[len(group.numbers) :]:
             proposal = search.proposal(label, n)
             assert proposal is not None, f"proposal {n} of {label} is missing"

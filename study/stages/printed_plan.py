@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 
 from study.core.console import console
-from study.core.sampling import model_for, modelled_from
+from study.core.sampling import COVERED, model_for
 from study.core.specs import links, name_in
 from study.data.halves import undealt
 from study.settings import Study
@@ -95,9 +95,8 @@ def _search_lines(study: Study) -> list[str]:
     drawn = "proposals: the default" + (f", then {words[models[0]]}" if models else " alone")
     if len(set(models)) > 1:
         drawn += f", from trial {models.index(models[-1]) + 2} at a ratio on {words[models[-1]]}"
-    primed = modelled_from(study.sampler, study.startup_trials, primed=True)
-    if study.warm_start and study.sampler == "auto" and primed is not None and primed < each:
-        drawn += f"; TPE from trial {primed + 1} where the earlier study predicts the results"
+    if study.warm_start and study.sampler == "auto":
+        drawn += f"; earlier trials that predict count among the {study.startup_trials or COVERED} before TPE"
     guard = f"whose utility is below {study.collapse_floor:g}"
     halved = study.early_stopping == "pareto" and not study.robustness
     ended = guard + " or that are behind most others" * halved

@@ -326,3 +326,19 @@ def test_the_answer_says_how_much_counts(tmp_path: Path) -> None:
         "At forget ratio 10 % only what vanilla knows and the references do not counts: 31 of 90 questions about what "
         "must go, 4 of 9 people."
     )
+
+
+def test_the_hypervolume_grows_over_the_work_of_all_trials(tmp_path: Path) -> None:
+    """One that failed costs what it computed, one that repeats another nothing; what was not counted is not known."""
+    planter = Planter(tmp_path)
+    planter.study(["ascent"], [10])
+    planter.yardsticks(10)
+    keys = [planter.trial("ascent", 10, Model(forget=level, test=level), strength=level) for level in (0.9, 0.5)]
+    keys += [planter.trial("ascent", 10, None, state="diverged", strength=0.1), keys[0]]
+    planter.counts_unlearning = False
+    for number, key in enumerate([*keys, planter.trial("ascent", 10, MODELS["perfect"], strength=0.3)]):
+        planter.proposal("ascent", number, 10, key, default=number == 0)
+    found = search.search_data(read(tmp_path))
+    assert found["pflop"].tolist()[:4] == pytest.approx([9.5e-6, 19e-6, 28.5e-6, 28.5e-6])
+    assert np.isnan(found["pflop"].iloc[4])
+    assert found["hypervolume"].tolist() == pytest.approx([0.4, 0.8, 0.8, 0.8, 1.0])

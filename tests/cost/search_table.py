@@ -79,7 +79,8 @@ class Options:
     table: Path = TABLE
     methods: tuple[str, ...] = METHODS
     world: int = 0
-    """Seed of the base model, of the benchmark and of the study. The points are the same in every world."""
+    """Seed of the base model, of the benchmark and of the study. Random points are the same in every world; those of
+    the Sobol sequence are while the methods keep their hyper-parameters."""
     references: int = 3
     """Of the study."""
 

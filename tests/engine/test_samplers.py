@@ -12,7 +12,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from study.core.sampling import model_for
+from study.core.sampling import model_for, modelled_from
 from study.core.terms import Model, SamplerName
 from study.engine.quasi_random import QuasiRandomSampler, at
 from study.engine.samplers import build
@@ -36,6 +36,21 @@ def trials(number: int, /, **space: BaseDistribution) -> list[FrozenTrial]:
 )  # fmt: skip
 def test_the_sampler_fits_the_number_of_results(asked: SamplerName, earlier: int, startup: int, model: Model) -> None:
     assert model_for(asked, earlier, startup) == model
+
+
+@pytest.mark.parametrize(
+    ("asked", "startup", "priors", "first"),
+    [
+        ("auto", 0, 0, 48), ("auto", 0, 20, 28), ("auto", 0, 60, 6), ("auto", 3, 60, 3), ("auto", 12, 2, 10),
+        ("tpe", 0, 20, 6), ("gp", 9, 20, 9), ("nsga2", 0, 0, 12), ("sobol", 5, 60, None), ("random", 0, 0, None),
+    ],
+)  # fmt: skip
+def test_from_when_results_are_modelled(asked: SamplerName, startup: int, priors: int, first: int | None) -> None:
+    """What is told of an earlier study counts for `auto` alone, which needs a few trials of its own all the same."""
+    assert modelled_from(asked, startup, priors) == first
+    if first is not None and asked in ("auto", "tpe", "gp"):
+        drawn = [model_for(asked, earlier, startup, priors) for earlier in (first - 1, first)]
+        assert drawn == ["sobol" if asked == "auto" else "random", "tpe" if asked == "auto" else asked]
 
 
 @pytest.mark.parametrize("model", get_args(Model))

@@ -43,7 +43,7 @@ from study.stages import search as search_stage
 from study.stages.manifest import settle
 from study.stages.preflight import validate_study
 from study.stages.race import race
-from study.stages.warm_start import Warm, WarmStart, warm_start
+from study.stages.warm_start import Warm, WarmStart, earlier_trials, warm_start
 from study.training.schedule import Schedule
 from tests.engine.test_optuna_search import Run, judged, search_in, written
 from tests.helpers.planted import VANILLA, Model, Planter
@@ -448,6 +448,20 @@ def planted(root: Path, name: str, *, warm: bool, ratio: int = 10, **settings: A
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     return planted(tmp_path, "warm", warm=True), planted(tmp_path, "cold", warm=False)
+
+
+def test_finished_trials_are_read_with_their_objectives(pair: tuple[Path, Path]) -> None:
+    """One that collapsed with what it had at its last rung; one that was stopped tells nothing."""
+    whole = earlier_trials(pair[1])["ascent"][10]
+    gaps = [0.6, 0.4, 0.3, 0.1, 0.009, 0.15]
+    assert [one.values for one in whole] == [{"forget_gap": pytest.approx(gap), "utility": 1.0} for gap in gaps]
+    study = read(pair[1])
+    rung = {"rung": 1, "step": 10, "forget_gap": 0.25, "utility": 0.4}
+    for number, changed in ((2, {"state": "collapsed", "rungs": [rung]}), (3, {"state": "stopped", "rungs": [rung]})):
+        path = study.folder.record(study.proposals[number].trial)
+        write_json(path, {**read_json(path), **changed})
+    rest = earlier_trials(pair[1])["ascent"][10]
+    assert rest == [*whole[:2], Observation({}, {"forget_gap": 0.25, "utility": 0.4}), *whole[4:]]
 
 
 def test_what_the_warm_start_bought(pair: tuple[Path, Path]) -> None:

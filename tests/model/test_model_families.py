@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -33,8 +34,6 @@ from study.methods._neurons import mlps
 from study.methods.vkd import VKD, pruned
 from study.model import families
 from study.model.families import Family, family_of
-from study.model.families.qwen2_5_vl import Qwen2_5_VLProcessor
-from study.model.families.qwen2_vl import Qwen2VLProcessor
 from study.model.flop_counter import counted
 from study.model.likelihood import token_logps
 from study.model.loading import EAGER, load
@@ -49,7 +48,7 @@ from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
 LONG = Prompt("In which city does this person live? In which city does this person live?", ("Cairo", "a nurse"))
-BUILT = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
+WITH_VIDEOS = ("qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -400,15 +399,18 @@ def test_attention_that_is_written_out_says_the_same(
     assert one == other
 
 
-@pytest.mark.parametrize("name", BUILT)
-def test_qwen_is_loaded_with_its_own_image_processor(family_folders: dict[str, Path], name: str) -> None:
-    """The stock class needs torchvision for its videos, and without it AutoProcessor returns the bare tokenizer."""
+@pytest.mark.parametrize("name", WITH_VIDEOS)
+def test_a_processor_of_videos_is_loaded_for_pictures_alone(family_folders: dict[str, Path], name: str) -> None:
+    """The stock class cannot be made without its video processor, which needs torchvision and takes no `backend`."""
     processor: Any = load(family_folders[name]).processor
-    assert type(processor) is BUILT[name]
+    stock = getattr(transformers, type(processor).__name__)
+    assert isinstance(processor, stock)
+    assert "video_processor" in stock.get_attributes()
+    assert processor.get_attributes() == ["image_processor", "tokenizer"]
     assert "Qwen2VLImageProcessor" in type(processor.image_processor).__name__
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", WITH_VIDEOS)
 def test_a_qwen_folder_without_its_processor_is_refused(
     family_folders: dict[str, Path], name: str, tmp_path: Path
 ) -> None:

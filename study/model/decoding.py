@@ -85,7 +85,7 @@ def _continued(
     going = torch.arange(count * len(prompts), device=vlm.device)  # (S,) the replies that have not ended
     so_far = going // count  # (S,) what each has said, as an index of what predicts its next token
     said = ends[:1].expand(len(going), most_tokens).clone()
-    logits = vlm.run(lambda: _logits(vlm, hidden[prompts[:, 0], prompts[:, 1]]))  # (G, V)
+    logits = vlm.run(lambda: vlm.head(hidden[prompts[:, 0], prompts[:, 1]]))  # (G, V)
     for step in range(most_tokens):
         tokens = choose(logits, so_far, going, step)
         said[going, step] = tokens
@@ -122,25 +122,20 @@ class _Talk:
         mask[:, range(count), range(keys, keys + count)] = True  # a slot without reply sees itself
         mask[self.rows, slots] = self.visible
         self.places, self.positions = torch.cat([self.places, positions], 1), at + 1
-        hidden = vlm.model.model(
+        hidden = vlm.family.hidden(
+            vlm.model,
             input_ids=ids,
             position_ids=positions.expand(self.axes, -1, -1) if self.axes > 1 else positions,
             attention_mask=masks(vlm, mask[:, None], positions, self.places),
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
+        )
         out: Tensor = hidden[self.rows, slots]
         return out
 
 
 def _next(vlm: VLM, talk: _Talk, before: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
-    return _logits(vlm, talk.heard(vlm, before, tokens, cache))
-
-
-def _logits(vlm: VLM, hidden: Tensor) -> Tensor:
-    head: torch.nn.Module = vlm.model.lm_head
-    logits: Tensor = head(hidden)
-    return logits
+    return vlm.head(talk.heard(vlm, before, tokens, cache))
 
 
 def _likeliest(logits: Tensor, so_far: Tensor, going: Tensor, step: int) -> Tensor:

@@ -12,7 +12,7 @@ from peft.tuners import lora
 from torch import Tensor, nn
 
 from study.model.adapter import Adapter
-from study.model.vlm import VLM
+from study.model.vlm import VLM, is_product
 
 
 class _Adapted(lora.Linear):
@@ -47,7 +47,7 @@ def lora_adapters(
     layers = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and f"{name}.weight" in names and module is not head
+        if is_product(module) and f"{name}.weight" in names and module is not head
     ]
     if not layers:
         raise ValueError(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")

@@ -135,7 +135,7 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
 
 def logits(vlm: VLM, batch: Batch) -> Tensor:
     """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
-    return at_answers(vlm, batch, vlm.model.lm_head).float()
+    return at_answers(vlm, batch, vlm.head).float()
 
 
 def at_answers(vlm: VLM, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
@@ -161,7 +161,7 @@ def _tokens(batch: Batch, rows: slice) -> slice:
 
 def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
     """As `logits`, from the last hidden states (B, L, D) of the batch."""
-    out: Tensor = vlm.run(lambda: vlm.model.lm_head(hidden[batch.row, batch.source]))
+    out: Tensor = vlm.run(lambda: vlm.head(hidden[batch.row, batch.source]))
     return out.float()
 
 
@@ -175,15 +175,21 @@ def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> 
     positions = batch.position_ids[..., rows, :]
     pixels = _shown(vlm, batch, rows)
     with _unseen(vlm, batch) if pixels is None else nullcontext():
-        out: Tensor = vlm.model.model(
+        return vlm.family.hidden(
+            vlm.model,
             input_ids=batch.input_ids[rows],
             position_ids=positions,
             attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
             past_key_values=cache,
             use_cache=cache is not None,
+            **_types_in_training(vlm, batch.input_ids[rows]),
             **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
-        ).last_hidden_state
-    return out
+        )
+
+
+def _types_in_training(vlm: VLM, ids: Tensor) -> dict[str, Tensor]:
+    """Which tokens are a picture's, where a model asks for it in training (Molmo) although it is given its masks."""
+    return {name: t for name, t in vlm.token_types(ids).items() if name == "mm_token_type_ids" and vlm.model.training}
 
 
 @contextmanager
@@ -284,8 +290,8 @@ def _batch(
         ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
         if row.grid:
             positions[:, i, : len(row.grid[0])] = row.grid
-    if vlm.family.mutual(vlm.inputs):
-        shown = ids == vlm.image_id
+    if vlm.family.mutual(vlm.model, vlm.inputs):
+        shown = np.isin(ids, vlm.image_ids)
         mask |= shown[:, :, None] & shown[:, None, :]
     table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(device)
     return Batch(

@@ -64,10 +64,11 @@ def text_sizes(tokenizer: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def save_folder(folder: Path, model: Any, processor: Any) -> Path:
-    """Draw weights anew, larger, and save model and processor."""
+def save_folder(folder: Path, model: Any, processor: Any, *, kept: str | None = None) -> Path:
+    """Draw weights anew, larger, but for those that are `kept`, and save model and processor."""
     with torch.no_grad():  # as initialized, the answers of so small a model hardly depend on what it sees
-        for weight in model.parameters():
+        drawn = (weight for name, weight in model.named_parameters() if kept is None or kept not in name)
+        for weight in drawn:
             if weight.ndim > 1 or not weight.any():
                 weight.normal_(0, 0.15)
     model.save_pretrained(folder)

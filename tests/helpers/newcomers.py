@@ -147,7 +147,7 @@ def _cohere2_vision() -> Made:
         alignment_intermediate_size=64,
         image_token_id=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
     )
-    image = pictures("Cohere2Vision", size=SIDE, max_patches=12, patch_size=14, downsample_factor=2)
+    image = pictures("Cohere2Vision", size=SIDE, max_patches=12, patch_size=2, downsample_factor=2)
     made = processor("Cohere2Vision", image, tokenizer, chat_template=chatml("<|IMG_PATCH|>"))
     return hf.Cohere2VisionForConditionalGeneration(config), made
 
@@ -212,7 +212,7 @@ def _got_ocr2() -> Made:
 
 
 def _blip2() -> Made:
-    tokenizer = tokenizer_of(["<image>"], "</s>", bos=False, named={"image_token": "<image>"})
+    tokenizer = tokenizer_of(["<image>"], "</s>", bos=False)
     text = given(vocab_size=len(tokenizer), hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2)
     text |= given(num_attention_heads=4, max_position_embeddings=512, pad_token_id=0, bos_token_id=1)
     config = hf.Blip2Config(
@@ -222,9 +222,10 @@ def _blip2() -> Made:
         num_query_tokens=4,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
-    template = TURN.format(user="Question: ", image="<image>", end="\n", reply="Answer:")
+    template = TURN.format(user="Question: ", image="", end="\n", reply="Answer:")  # its processor writes the tokens
     image = pictures("Blip", size=SIDE)
-    made = processor("Blip2", image, tokenizer, num_query_tokens=4, chat_template=template)
+    made = processor("Blip2", image, tokenizer, num_query_tokens=4)
+    made.chat_template = template  # its class takes none
     return hf.Blip2ForConditionalGeneration(config), made
 
 
@@ -449,7 +450,7 @@ def _molmo2() -> Made:
         text_config=text_sizes(tokenizer, head_dim=8) | given(additional_vocab_size=16),
         **ids(tokenizer, **names, frame_start_token_id="<frame_start>", frame_end_token_id="<frame_end>"),
     )
-    image = pictures("Molmo2", size=SIDE, patch_size=14, max_crops=4)
+    image = pictures("Molmo2", size=SIDE, patch_size=14, max_crops=4, overlap_margins=[1, 1])
     return hf.Molmo2ForConditionalGeneration(config), processor(
         "Molmo2", image, tokenizer, chat_template=chatml("<|image|>")
     )
@@ -500,7 +501,7 @@ def newcomer_folder(name: str, folder: Path) -> Path:
     """A tiny random model, saved under `folder` as its publisher does: with the settings of a video processor too."""
     torch.manual_seed(0)
     model, its = _MAKERS[name]()
-    made = save_folder(folder / name, model, its)
+    made = save_folder(folder / name, model, its, kept="timm_model")
     if "video_processor" in type(its).__bases__[0].get_attributes():
         path = made / "processor_config.json"
         settings = json.loads(path.read_text())

@@ -305,7 +305,7 @@ def test_a_folder_with_only_a_tokenizer_is_refused(tiny: VLM, tmp_path: Path) ->
     PreTrainedTokenizerFast(tokenizer_object=tiny.tokenizer.backend_tokenizer).save_pretrained(folder)
     tiny.model.config.text_config.save_pretrained(folder)
     with pytest.raises(
-        ValueError, match=r"text-only: the processor loads as a bare .*processor_config\.json\) is needed"
+        ValueError, match=r"text-only: an image-and-text processor .* needed, and no file there names its"
     ):
         load(folder)
 

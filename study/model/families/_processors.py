@@ -43,6 +43,9 @@ def load_processor(folder: Path) -> ProcessorMixin:
         raise ValueError(f"{folder}: {needed}, and {own.__name__} does not load ({error})") from error
     if getattr(processor, "image_processor", None) is None:
         raise ValueError(f"{folder}: {own.__name__} is no processor for pictures; {needed}")
+    template = folder / "chat_template.jinja"
+    if not getattr(processor, "chat_template", None) and template.exists():  # classes of models that do not chat
+        processor.chat_template = template.read_text(encoding="utf-8")
     family.keep_whole(processor.image_processor)
     return processor  # type: ignore[no-any-return]
 

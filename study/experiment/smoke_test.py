@@ -11,14 +11,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from study.core.terms import Part
 from study.data.picture import Picture
 from study.model.decoding import replies
 from study.model.delta import apply_delta
 from study.model.likelihood import token_logps
-from study.model.packing import Group, Prompt, hidden_states, logits, pack
+from study.model.packing import Group, Prompt, hidden_states, logits, new_cache, pack
 from study.model.tensor_files import load_tensors, save_tensors
 from study.model.vlm import VLM
 from study.training.loop import train
@@ -101,7 +100,7 @@ def _plain(vlm: VLM, group: Group) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def _reply(vlm: VLM, group: Group) -> str:
-    batch, cache = pack(vlm, [group], end=False), DynamicCache()
+    batch, cache = pack(vlm, [group], end=False), new_cache(vlm)
     (said,) = replies(vlm, batch, [0], hidden_states(vlm, batch, cache), cache, 12)
     return repr(said)
 

@@ -93,6 +93,11 @@ class VLM:
         return self.family.image_id(self.model.config)
 
     @property
+    def packs(self) -> bool:
+        """Whether questions can share a row, so that each sees its ancestors alone."""
+        return not self.family.recurrent(self.model.config)
+
+    @property
     def image_ids(self) -> tuple[int, ...]:
         """The tokens that count as a picture's where these see each other; in Molmo its frame is among them."""
         named = getattr(self.processor, "image_token_ids", None) or ()

@@ -35,6 +35,8 @@ USUAL_RATIO = 4
 """Of the width of an MLP to that of its layer, where a configuration does not say."""
 BOTH_WAYS = re.compile(r"(block_sequence_ids|mask_function)\W.*token_type_ids")
 """A line in the code of a model that makes its masks of token types: these may also be for positions alone."""
+LEFT_TO_RIGHT = re.compile("linear|conv|mamba|recurrent|ssm|hybrid")
+"""In the names of kinds of layers: those that no mask keeps from what stands before them in a row."""
 SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """What configurations call that which is done to logits behind the output head, by some models."""
 TOWERS_OWN = ("last_hidden_state", "hidden_states", "attentions", "vision_outputs", "qformer_outputs", "tower_output")
@@ -249,6 +251,12 @@ class Family:
         return {name: shown.long() for name in ("mm_token_type_ids", "token_type_ids") if name in inputs}
 
     # ---- attention -------------------------------------------------------------------------------------------------
+    def recurrent(self, config: PreTrainedConfig) -> tuple[str, ...]:
+        """The kinds of layers that read a row from left to right, whatever a mask says: of Qwen3.5 and LFM2."""
+        text = config.get_text_config()
+        kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
+        return tuple(sorted({kind for kind in kinds if LEFT_TO_RIGHT.search(kind)}))
+
     def mutual(self, model: PreTrainedModel, inputs: Collection[str]) -> bool:
         """Whether the tokens of a picture see each other both ways, in a model with these inputs."""
         text = model.config.get_text_config()

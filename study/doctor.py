@@ -7,9 +7,7 @@ used without a token, and the results of a smoke test of half a minute.
 from __future__ import annotations
 
 import argparse
-import io
 import os
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.utils import logging
 
@@ -25,16 +22,13 @@ from study.core.console import console, table
 from study.core.plugins import known
 from study.core.specs import plugin
 from study.core.terms import PARTS
-from study.data import synthetic_faces
 from study.data.benchmark import Question
-from study.data.picture import Picture
 from study.engine.cluster import asks_for_token
-from study.experiment.smoke_test import Check, group_of, tried
+from study.experiment.smoke_test import Check, group_of, of_nobody, tried
 from study.model import memory_estimate
 from study.model.families import read_layers
 from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.memory_estimate import GIB, Shape
-from study.model.packing import Group
 from study.model.vlm import VLM
 
 GCS = 6379  # where a Ray's control store listens by default
@@ -176,16 +170,8 @@ def _smoke(loaded: Callable[..., VLM], shape: Shape, limit: float, questions: Se
         note = f"needs {needed / GIB:.0f} of {limit / GIB:.0f} GiB; set --memory-gb, or run it on a larger machine"
         return [Check("loading", "not tried", note)]
     asked = next((q for q in questions if q.picture is not None), None)
-    group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()
+    group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else of_nobody()
     return list(tried(loaded(device="cuda" if torch.cuda.is_available() else "cpu"), group))
-
-
-def _of_nobody() -> Group:
-    """A question about a drawn portrait."""
-    rng, file = random.Random(0), io.BytesIO()
-    face, view = synthetic_faces.random_face(rng), synthetic_faces.train_view(rng)
-    synthetic_faces.draw(face, view, 224, np.random.default_rng(0)).save(file, "PNG")
-    return group_of(Picture(file.getvalue(), "a drawn portrait"), SAMPLE, "nobody")
 
 
 def _sample(benchmark: str, data: Path) -> list[Question]:

@@ -22,7 +22,7 @@ from study.data.conversation import turns
 from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
 from study.model.adapter import Adapter
-from study.model.families import expander, family_of, read_layers, skip_unread, tower_side, unread
+from study.model.families import CUTS, expander, family_of, read_layers, skip_unread, tower_side, unread
 from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixels_from, squared
 
@@ -195,23 +195,34 @@ class VLM:
         Special tokens are added as `apply_chat_template(tokenize=True)` adds them: not where a template wrote the first
         (Gemma 3), so each prompt is looked at.
         """
-        begun = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
-        if not pictures:
-            return tuple(self.tokenizer(text, add_special_tokens=self._adds_special_tokens and not begun).input_ids)
-        options = {"add_special_tokens": False} if begun else {}
         expands: Any = self._expander if pictures == 1 else self.processor
-        images = [self._blank] * pictures
+        return tuple(self.processed(expands, text, [self._blank] * pictures)["input_ids"][0].tolist())
+
+    def processed(self, processor: Any, text: str, images: Sequence[Image.Image]) -> Any:
+        """What a processor of this family makes of a complete prompt and its pictures."""
+        begun = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
+        options = {"add_special_tokens": False} if begun else {}
+        if not images:
+            reads = self.tokenizer if self._reads_like_its_tokenizer else processor
+            return reads(text=[text], return_tensors="pt", **options)
         try:
-            made = expands(text=[text], images=[images], return_tensors="pt", **options)
+            return processor(text=[text], images=[list(images)], return_tensors="pt", **options)
         except ValueError:  # GOT-OCR takes a list in a list for the pages of one document
-            made = expands(text=[text], images=images, return_tensors="pt", **options)
-        return tuple(made["input_ids"][0].tolist())
+            return processor(text=[text], images=list(images), return_tensors="pt", **options)
 
     @cached_property
-    def _adds_special_tokens(self) -> bool:
-        """Whether the processor has special tokens added to a text, unless it is told otherwise."""
-        settings: Any = getattr(getattr(self.processor, "valid_processor_kwargs", None), "_defaults", {})
-        return bool(settings.get("text_kwargs", {}).get("add_special_tokens", True))
+    def _reads_like_its_tokenizer(self) -> bool:
+        """Whether the processor makes of a text what its tokenizer does, which is quicker: Molmo's does not."""
+        made = [reads(text=["What?"])["input_ids"][0] for reads in (self.tokenizer, cast(Any, self.processor))]
+        return list(made[0]) == list(made[1])
+
+    @cached_property
+    def _picture_options(self) -> dict[str, Any]:
+        """What the processor asks of its image processor whatever that is set to (Aria: pictures of 980 pixels)."""
+        older: Any = getattr(getattr(self.processor, "valid_processor_kwargs", None), "_defaults", {})
+        settings = {**older.get("images_kwargs", {}), **getattr(self.processor, "images_kwargs", {})}
+        kept_whole = set(CUTS) | {"return_tensors"}
+        return {name: value for name, value in settings.items() if name not in kept_whole}
 
     @cached_property
     def _expander(self) -> Any:
@@ -262,7 +273,7 @@ class VLM:
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
         nested = [[self.prepared(image)] for image in images]  # one sample each: Idefics counts pictures per sample
-        made = self.processor.image_processor(nested, return_tensors="pt")
+        made = self.processor.image_processor(nested, return_tensors="pt", **self._picture_options)
         return pixels_from(made, len(nested), self.inputs)
 
     def grey(self, count: int = 1) -> Pixels:

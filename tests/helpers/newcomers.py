@@ -184,12 +184,11 @@ def _aria() -> Made:
     tokenizer = spoken(["<fim_prefix>", "<fim_suffix>", "<|img|>"], named={"image_token": "<|img|>"})
     experts = given(moe_num_experts=2, moe_topk=1, moe_num_shared_experts=1)
     config = hf.AriaConfig(
-        vision_config=hf.Idefics3VisionConfig(**TOWER),
+        vision_config=hf.Idefics3VisionConfig(**TOWER | given(image_size=980)),
         text_config=hf.AriaTextConfig(**text_sizes(tokenizer, **experts)),
         image_token_index=tokenizer.convert_tokens_to_ids("<|img|>"),
-        projector_patch_to_query_dict={1225: 4},  # 490 pixels are the fewest that its processor makes
+        projector_patch_to_query_dict={4900: 4},  # its processor makes pictures of 980 pixels
     )
-    config.vision_config.image_size = 490
     image = pictures("Aria", max_image_size=490)
     made = processor("Aria", image, tokenizer, chat_template=chatml("<|img|>"), size_conversion={490: 4, 980: 4})
     return hf.AriaForConditionalGeneration(config), made

@@ -43,8 +43,8 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
     """A study that was begun is found again: these names are on users' disks."""
     folder = StudyFolder(Path("r"))
     assert {str(place) for place in places(folder).values()} == {
-        "r/study.json", "r/base_check.json", "r/.lock", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
-        "r/data", "r/data/base.json", "r/ray", "r/report",
+        "r/study.json", "r/.lock", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
+        "r/base_check.json", "r/data", "r/data/base.json", "r/ray", "r/report",
         "r/report/report.html", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key", "r/learned/key/model",
         "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json", "r/trials/key",
         "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/delta.dropped.json",

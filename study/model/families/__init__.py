@@ -5,7 +5,7 @@ Qwen2.5-VL, Gemma 3.
 """
 
 from study.core.terms import PARTS, Part
-from study.model.families._family import CUTS, Family, family_of, inner
+from study.model.families._family import CUTS, Family, family_of, inner, left_to_right
 from study.model.families._processors import expander, load_processor
 from study.model.families._sides import USUAL_PATCH, number, tower_side, vision_config
 from study.model.families._towers import read_layers, skip_unread, unread
@@ -19,6 +19,7 @@ __all__ = [
     "expander",
     "family_of",
     "inner",
+    "left_to_right",
     "load_processor",
     "number",
     "read_layers",

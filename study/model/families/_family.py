@@ -288,6 +288,12 @@ class Family:
         return found if len(found) > 1 else mask
 
 
+def left_to_right(family: Family, config: PreTrainedConfig) -> str:
+    """Why questions cannot share a row of a model; empty if they can."""
+    kinds = family.recurrent(config)
+    return f"layers of kind {' and '.join(kinds)} read a row from left to right: one answer a row" if kinds else ""
+
+
 def _check_passes(model: PreTrainedModel) -> None:
     """Raise `ValueError` if pictures and words do not meet in one row of tokens, or if words alone make none."""
     if not hasattr(inner(model), "get_image_features"):

@@ -175,7 +175,7 @@ def _qwen(folder: Path, kind: str) -> Path:
 
 def _gemma3(folder: Path) -> Path:
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
-    tokenizer = tokenizer_of(["<start_of_turn>", *named.values()], "<end_of_turn>", bos=False, named=named)
+    tokenizer = tokenizer_of(["<start_of_turn>", *named.values()], "<end_of_turn>", bos=True, named=named)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<start_of_turn>"]}, False)
     kinds = ["sliding_attention", "full_attention"]
     config = transformers.Gemma3Config(

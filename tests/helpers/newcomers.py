@@ -489,11 +489,14 @@ NEEDS_TORCHVISION = ("llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25"
 NEEDS_TIMM = ("gemma3n", "fast_vlm")
 
 
+def needs(name: str) -> str:
+    """The package beside the usual ones that a family needs; empty if none."""
+    return "torchvision" if name in NEEDS_TORCHVISION else "timm" if name in NEEDS_TIMM else ""
+
+
 def can_be_made(name: str) -> bool:
     """Whether what this family needs is installed."""
-    return (name not in NEEDS_TORCHVISION or is_torchvision_available()) and (
-        name not in NEEDS_TIMM or is_timm_available()
-    )
+    return {"": True, "torchvision": is_torchvision_available(), "timm": is_timm_available()}[needs(name)]
 
 
 def newcomer_folder(name: str, folder: Path) -> Path:

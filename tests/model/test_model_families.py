@@ -80,7 +80,12 @@ def own_inputs(vlm: VLM, picture: Picture | None, prompt: str, more: str = "") -
     if more and not text[-1:].isspace():
         text += " "
     images = None if picture is None else [vlm.prepared(picture.open())]
-    return processor(text=[text + more], images=images, return_tensors="pt")
+    return processor(text=[text + more], images=images, return_tensors="pt", **begun(text))
+
+
+def begun(text: str) -> dict[str, bool]:
+    """Told to a processor of a text whose template wrote the first token itself, as Gemma's does."""
+    return {"add_special_tokens": False} if text.startswith("<s>") else {}
 
 
 def asked(vlm: VLM, groups: Sequence[Group]) -> tuple[Batch, Tensor]:
@@ -121,6 +126,21 @@ def test_prompts_are_what_the_processor_makes_of_them(vlm: VLM, pictures: list[P
                 assert [*before, *vlm.answer_ids(prompt.text, picture is not None, answer)] == whole
 
 
+def test_prompts_are_what_the_chat_template_tokenizes(name: str, vlm: VLM, pictures: list[Picture]) -> None:
+    """With one token of beginning where the tokenizer or the template has one, never two."""
+    processor: Any = vlm.processor
+    for picture in (pictures[0], None):
+        shown = [{"type": "image", "image": vlm.prepared(picture.open())}] if picture else []
+        said = [{"role": "user", "content": [*shown, {"type": "text", "text": CITY.text}]}]
+        made = processor.apply_chat_template(
+            said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        found = vlm.prompt_ids(CITY.text, picture is not None)
+        assert list(found) == made["input_ids"][0].tolist()
+        begins = found.count(vlm.tokenizer.bos_token_id)
+        assert begins == (0 if name in ("llava", "qwen2_vl", "qwen2_5_vl") else 1)
+
+
 def test_an_instruction_is_expanded_like_any_other_text(vlm: VLM, pictures: list[Picture]) -> None:
     made = own_inputs(vlm, pictures[0], f"Where?\n{CITY.text}")
     assert vlm.with_instruction("Where?").prompt_ids(CITY.text, True) == tuple(made.input_ids[0].tolist())
@@ -137,7 +157,7 @@ def test_a_second_turn_follows_the_reply_in_the_template(vlm: VLM, pictures: lis
             [{"role": role, "content": part} for role, part in said], add_generation_prompt=True
         )
         images = None if picture is None else [vlm.prepared(picture.open())]
-        made = processor(text=[text], images=images, return_tensors="pt").input_ids[0].tolist()
+        made = processor(text=[text], images=images, return_tensors="pt", **begun(text)).input_ids[0].tolist()
         prompt = conversation(CITY.text, "Rome", JOB.text)
         assert vlm.with_instruction("Where?").prompt_ids(prompt, picture is not None) == tuple(made)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers as hf
-from transformers.utils import is_timm_available, is_torchvision_available
+import transformers
+from transformers.utils.import_utils import is_timm_available, is_torchvision_available
 
 from study.model.families._images_and_text import images_and_text
 from tests.helpers.families import SIZES, TURN, save_folder, text_sizes, tokenizer_of
 
+hf: Any = transformers  # its classes are many, and typed as their configurations are, not as they are called
 Made = tuple[Any, Any]
 """A model and its processor."""
 GRID = [[56, 112], [112, 56], [112, 112]]
@@ -46,7 +47,7 @@ def spoken(
     return tokenizer
 
 
-def ids(tokenizer: Any, **names: str) -> dict[str, int]:
+def ids(tokenizer: Any, **names: str) -> dict[str, Any]:
     return {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
 
 
@@ -496,7 +497,7 @@ def needs(name: str) -> str:
 
 def can_be_made(name: str) -> bool:
     """Whether what this family needs is installed."""
-    return {"": True, "torchvision": is_torchvision_available(), "timm": is_timm_available()}[needs(name)]
+    return bool({"": True, "torchvision": is_torchvision_available(), "timm": is_timm_available()}[needs(name)])
 
 
 def newcomer_folder(name: str, folder: Path) -> Path:
@@ -504,7 +505,8 @@ def newcomer_folder(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
     model, its = _MAKERS[name]()
     made = save_folder(folder / name, model, its, kept="timm_model")
-    if "video_processor" in type(its).__bases__[0].get_attributes():
+    stock: Any = type(its).__bases__[0]
+    if hasattr(stock, "get_attributes") and "video_processor" in stock.get_attributes():
         path = made / "processor_config.json"
         settings = json.loads(path.read_text())
         kind = type(its).__name__.removesuffix("Processor")

@@ -62,10 +62,10 @@ def walk(name: str, folder: Path, benchmark: Benchmark, place: Path) -> None:
         assert moved <= set(method.trains), f"{method} moved {moved}"
         assert moved, f"{method} moved nothing"
     questions = [q for q in request.split.questions if q.task == "cloze"][:2]
-    before = answers(vlm)
+    told = answers(vlm)
     for stage in Relearning(schedule=ONE, score_at=(1,))(vlm, questions, request):
         assert len(score(stage.vlm, questions)) == len(questions)
-    assert not torch.equal(answers(vlm), before), "relearning moved nothing"
+    assert not torch.equal(answers(vlm), told), "relearning moved nothing"
     save(vlm, place / "saved")
     again = load(place / "saved", loading=loading_of(name))
     torch.testing.assert_close(answers(again), answers(vlm), rtol=0, atol=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 from study.core.files import read_json, write_json
 from study.data.benchmark import Benchmark

@@ -161,7 +161,7 @@ class Family:
             read.append(given[0])
             return (given[0][:, :1],)  # the head need not run on every token: nobody reads what it says
 
-        head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
+        head: nn.Module = model.get_output_embeddings()
         with head.register_forward_pre_hook(keep):
             model(**inputs)
         return read[0]
@@ -173,7 +173,7 @@ class Family:
         """
         text = model.config.get_text_config()
         if inner(model) is model or not any(getattr(text, name, None) for name in SCALES):
-            head: nn.Module = model.get_output_embeddings()  # type: ignore[assignment]
+            head: nn.Module = model.get_output_embeddings()
             plain: Tensor = head(hidden)
             return plain
         with _answering(inner(model), hidden[None]):
@@ -265,7 +265,7 @@ class Family:
             return asked in ("vision", "all")
         if not {"token_type_ids", "mm_token_type_ids"} & set(inputs):
             return False
-        return bool(BOTH_WAYS.search(_source(type(model))))
+        return bool(BOTH_WAYS.search(_source(type(model).__module__)))
 
     def masks(
         self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor
@@ -276,7 +276,8 @@ class Family:
         """
         text = config.get_text_config()
         kinds = set(getattr(text, "layer_types", None) or ())
-        window, chunk = getattr(text, "sliding_window", None), getattr(text, "attention_chunk_size", None)
+        window: Any = getattr(text, "sliding_window", None)
+        chunk: Any = getattr(text, "attention_chunk_size", None)
         asks, asked = positions[:, None, :, None], seen[:, None, None, :]
         if not kinds:  # Mistral: all layers alike
             return mask & (asks - asked < window) if window and getattr(text, "use_sliding_window", True) else mask
@@ -312,9 +313,9 @@ def inner(model: PreTrainedModel) -> Any:
 
 
 @functools.cache
-def _source(kind: type) -> str:
-    """The code of the module that defines a model."""
-    return inspect.getsource(sys.modules[kind.__module__])
+def _source(module: str) -> str:
+    """The code of a module that defines a model."""
+    return inspect.getsource(sys.modules[module])
 
 
 class _Said:

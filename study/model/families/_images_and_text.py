@@ -39,18 +39,18 @@ class _ImagesAndText(ProcessorMixin):
 
     @classmethod
     def _get_arguments_from_pretrained(cls, *given: Any, **options: Any) -> list[Any]:
-        loaded = super()._get_arguments_from_pretrained(*given, **options)
+        loaded = super()._get_arguments_from_pretrained(*given, **options)  # type: ignore[no-untyped-call]
         made = dict(zip(cls.get_attributes(), loaded, strict=True))
         return [made.get(name, ABSENT) for name in cls.every_attribute()]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         every = {**dict(zip(self.every_attribute(), args, strict=False)), **kwargs}
         kept = {name: value for name, value in every.items() if name not in self.every_attribute()}
-        super().__init__(**kept, **{name: every[name] for name in self.get_attributes()})
+        super().__init__(**kept, **{name: every[name] for name in self.get_attributes()})  # type: ignore[no-untyped-call]
 
 
 @cache
-def images_and_text(stock: type[ProcessorMixin]) -> type[ProcessorMixin]:
+def images_and_text(stock: Any) -> Any:
     """The stock class without videos and audio, called like it so that a saved folder names the stock class."""
     absent = [name for name in stock.get_attributes() if not _kept(name)]
     if not absent:

@@ -28,7 +28,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
     config = folder / "config.json"
     family = family_of(read_json(config).get("model_type", "") if config.exists() else "")
-    own = family.processor or _class_of(folder)
+    own: Any = family.processor or _class_of(folder)
     needed = "an image-and-text processor (processor_config.json) is needed"
     if own is None:
         raise ValueError(f"{folder}: {needed}, and no file there names its class")
@@ -68,7 +68,8 @@ def _class_of(folder: Path) -> type[ProcessorMixin] | None:
             found: type[ProcessorMixin] | None = processor_class_from_name(name)
             return found
     config = type(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
-    return PROCESSOR_MAPPING.get(config, None)
+    mapped: Any = PROCESSOR_MAPPING.get(config, None)
+    return mapped  # type: ignore[no-any-return]
 
 
 class _Seen:

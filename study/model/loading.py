@@ -179,8 +179,8 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
 
     Within `study.engine.world.spreading` it is sharded, and then not quantized, unless `whole`.
 
-    Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
-    `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
+    Raises `ValueError` naming the folder if there is no processor for images and text or if weights are missing, and
+    `ValueError` naming the model's class if it lacks a part.
     """
     from transformers import AutoModelForImageTextToText
 

@@ -23,7 +23,7 @@ from tests.helpers.study_path import refused, walk
 FOUND = ROOT / "docs" / "families.csv"
 PAGE = ROOT / "docs" / "new-base-model.md"
 BEGIN, END = "<!-- families: written by python -m tests.cost.families -->\n", "<!-- end of families -->\n"
-RUNS = "runs"
+RUNS, UNTRIED = "runs", "not tried yet"
 
 
 def main(names: Sequence[str]) -> None:
@@ -39,10 +39,14 @@ def main(names: Sequence[str]) -> None:
                 folder = newcomer_folder(name, here)
                 found[name] = refused(name, folder) or _walked(name, folder, benchmark, here)
                 console.print(f"{name}: {found[name]}", markup=False)
+                _write(found)  # what was found is kept if a later family takes too long
+
+
+def _write(found: Mapping[str, str]) -> None:
     with FOUND.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("family", "found"), *((name, found[name]) for name in NEWCOMERS if name in found)])
-    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+        writer.writerows([("family", "found"), *((name, found.get(name, UNTRIED)) for name in NEWCOMERS)])
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
 
 
 def _walked(name: str, folder: Path, benchmark: Benchmark, place: Path) -> str:

@@ -53,8 +53,8 @@ def test_the_page_has_the_table_of_what_was_found() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NEWCOMERS)
 def test_a_family_is_what_the_table_says(name: str, folders: Path) -> None:
-    if not can_be_made(name):
-        pytest.skip("what it needs is not installed")
+    if not can_be_made(name) or families.read()[name] == families.UNTRIED:
+        pytest.skip("what it needs is not installed, or it is too large")
     found = refused(name, made(name, folders)) or families.RUNS
     assert found == families.read()[name]
 

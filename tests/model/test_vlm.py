@@ -312,5 +312,7 @@ def test_a_folder_with_only_a_tokenizer_is_refused(tiny: VLM, tmp_path: Path) ->
 
 def test_a_folder_that_lacks_its_processor_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "incomplete", ignore=shutil.ignore_patterns("*processor*"))
-    with pytest.raises(OSError, match="incomplete"):
+    with pytest.raises(
+        ValueError, match=r"incomplete: an image-and-text processor \(processor_config\.json\) is needed"
+    ):
         load(folder)

@@ -339,7 +339,8 @@ def handed_over(output: Any) -> Tensor:
         found = [value for name, value in output.items() if name not in TOWERS_OWN and value is not None]
         found = found or [output.last_hidden_state]
     flat = [torch.cat([t.flatten(0, -2) for t in _tensors(value)]) for value in _ways(found)]
-    return flat[0] if len(flat) == 1 else torch.cat(flat, -1)
+    tokens = [tensor for tensor in flat if len(tensor) == len(flat[0])]  # what else a tower tells is of no token
+    return tokens[0] if len(tokens) == 1 else torch.cat(tokens, -1)
 
 
 def _ways(found: list[Any]) -> Iterator[Any]:

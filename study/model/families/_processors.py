@@ -22,7 +22,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
     """The processor of a Hugging Face folder, with image splitting off (one picture is one picture).
 
     What it would need for videos and audio alone is left out. Raises `ValueError` naming the folder if there is none
-    for images and text, or if it needs a package that is not installed, `OSError` if there is none at all.
+    for images and text, or if it needs a package that is not installed.
     """
     from study.model.families._images_and_text import images_and_text
 

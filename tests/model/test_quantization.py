@@ -500,6 +500,6 @@ def test_the_doctor_tells_and_tries_it(tiny_folder: Path, monkeypatch: pytest.Mo
     told = " ".join(shown.get().split())
     assert status == 0
     assert "quantized (nf4) and frozen" in told
-    assert told.count(" ok ") == 4
+    assert told.count(" ok ") == 5
     assert "not tried" in told
     assert "quantized=nf4: the LLM is frozen" in told

@@ -486,7 +486,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "granite4_vision": _granite4_vision,
 }
 NEWCOMERS = tuple(_MAKERS)
-NEEDS_TORCHVISION = ("llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")
+NEEDS_TORCHVISION = ("pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")
 NEEDS_TIMM = ("gemma3n", "fast_vlm")
 
 

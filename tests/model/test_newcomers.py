@@ -28,6 +28,9 @@ HOBBY = Prompt("What is the hobby of this person?", ("chess",))
 WALKED = ("qwen3_vl", "internvl", "gemma4", "qwen3_5")
 """Families that go through the steps of a study here: a second way into the LLM, tiles, capped logits, recurrence."""
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+"""Of numpy, about the image processor of GLM."""
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:

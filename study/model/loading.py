@@ -11,7 +11,7 @@ import torch
 from study.core.files import read_json
 from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import spreads
-from study.model.families import load_processor
+from study.model.families import load_processor, without_package
 from study.model.quantization import quantize
 from study.model.vlm import VLM
 
@@ -76,6 +76,8 @@ def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
         model = _empty(folder, loading)
         _check_processor(folder)
         vlm = VLM(model, load_processor(folder))
+    except ImportError as error:
+        raise ValueError(f"{folder}: {without_package(error)}") from error
     except (OSError, ValueError) as error:
         raise ValueError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     _check_tokens(folder, vlm)

@@ -7,9 +7,7 @@ used without a token, and the results of a smoke test of half a minute.
 from __future__ import annotations
 
 import argparse
-import io
 import os
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.utils import logging
 
@@ -26,16 +23,13 @@ from study.core.console import console, table
 from study.core.plugins import known
 from study.core.specs import plugin
 from study.core.terms import PARTS, Quantized
-from study.data import synthetic_faces
 from study.data.benchmark import Question
-from study.data.picture import Picture
 from study.engine.cluster import asks_for_token
-from study.experiment.smoke_test import Check, group_of, tried
+from study.experiment.smoke_test import Check, group_of, of_nobody, tried
 from study.model import memory_estimate
-from study.model.families import read_layers
+from study.model.families import left_to_right, read_layers
 from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.memory_estimate import GIB, Estimate, Shape
-from study.model.packing import Group
 from study.model.vlm import VLM
 from study.model.weight_files import check_weights, read_settings
 
@@ -134,6 +128,7 @@ def _print_tokens(vlm: VLM) -> None:
     lines = [
         f"{len(read)} of {len(every)} vision layers feed the LLM",
         f"a picture has {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
+        "questions about a picture share a row" if vlm.packs else left_to_right(vlm.family, vlm.model.config),
         f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}",
         f"a vocabulary of {vlm.vocabulary} tokens",
     ]
@@ -225,20 +220,12 @@ def _smoke(
         note = f"needs {needed / GIB:.0f} of {limit / GIB:.0f} GiB; set --memory-gb, or run it on a larger machine"
         return [Check("loading", "not tried", note)]
     asked = next((q for q in questions if q.picture is not None), None)
-    group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else _of_nobody()
+    group = group_of(asked.picture, asked.prompt, asked.answer) if asked and asked.picture else of_nobody()
     try:
         vlm = loaded(device="cuda" if torch.cuda.is_available() else "cpu")
     except Exception as error:  # transformers fails in ways of its own, and each is a finding
         return [Check("loading", "failed", f"{type(error).__name__}: {error}")]
     return list(tried(vlm, group))
-
-
-def _of_nobody() -> Group:
-    """A question about a drawn portrait."""
-    rng, file = random.Random(0), io.BytesIO()
-    face, view = synthetic_faces.random_face(rng), synthetic_faces.train_view(rng)
-    synthetic_faces.draw(face, view, 224, np.random.default_rng(0)).save(file, "PNG")
-    return group_of(Picture(file.getvalue(), "a drawn portrait"), SAMPLE, "nobody")
 
 
 def _sample(benchmark: str, data: Path) -> list[Question]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ import torch
 from study import doctor
 from study.core.console import console
 from study.core.terms import Dtype, Part
-from study.doctor import _of_nobody, ray_guard
-from study.experiment import smoke_test
-from study.experiment.smoke_test import tried
+from study.doctor import ray_guard
+from study.experiment import parity, smoke_test
+from study.experiment.smoke_test import of_nobody, tried
 from study.methods import _saliency
 from study.methods.vkd import VKD
 from study.model import memory_estimate
@@ -179,7 +180,7 @@ def test_the_page_says_what_is_calculated() -> None:
 def test_every_family_is_sound(name: str, dtype: Dtype, family_folders: dict[str, Path]) -> None:
     vlm = load(family_folders[name], loading=Loading(dtype))
     before = snapshot(vlm)
-    outcomes = list(tried(vlm, _of_nobody()))
+    outcomes = list(tried(vlm, of_nobody()))
     assert {outcome.state for outcome in outcomes} == {"ok"}, outcomes
     seen = [{k: v for k, v in s.items() if vlm.part_of(k) != "llm"} for s in (before, snapshot(vlm))]
     assert same_bits(seen[0], seen[1])  # the visual step was taken back
@@ -188,18 +189,39 @@ def test_every_family_is_sound(name: str, dtype: Dtype, family_folders: dict[str
 def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """A packing that shifts logits, a picture of too few tokens, a step that moves nothing."""
     true, step = logits, smoke_test.STEP
-    monkeypatch.setattr(smoke_test, "logits", lambda *given: true(*given).roll(1, 0))
+    monkeypatch.setattr(parity, "logits", lambda *given: true(*given).roll(1, 0))
     monkeypatch.setattr(smoke_test, "STEP", type(step)(steps=1, learning_rate=0.0))
     monkeypatch.setattr(VLM, "image_tokens", 15)
-    found = {outcome.name: outcome for outcome in tried(tiny, _of_nobody())}
+    found = {outcome.name: outcome for outcome in tried(tiny, of_nobody())}
     assert "16 tokens, but prompts have 15 placeholders" in found["a picture is encoded"].note
-    assert "they differ by" in found["packed logits equal plain ones"].note
+    assert "they differ by" in found["packed logits equal those of transformers"].note
     assert "no weight changed" in found["the visual module is trained, saved and loaded"].note
-    assert [outcome.state for outcome in found.values()] == ["failed", "failed", "ok", "failed", "ok"]
+    assert [outcome.state for outcome in found.values()] == ["ok", "failed", "failed", "ok", "failed", "ok"]
+
+
+def test_tokens_and_replies_that_transformers_does_not_make_are_failures(
+    tiny: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = VLM.processed
+
+    def twice(vlm: VLM, processor: Any, text: str, images: Sequence[Any]) -> Any:
+        made = true(vlm, processor, text, images)
+        return {**made, "input_ids": torch.cat([made["input_ids"][:, :1], made["input_ids"]], 1)}
+
+    monkeypatch.setattr(VLM, "processed", twice)  # as if the first token were added twice
+    with pytest.raises(ValueError, match=r"\d+ tokens where apply_chat_template makes \d+"):
+        parity.prompts(tiny, of_nobody())
+    monkeypatch.undo()
+    tiny._ids.clear()
+    assert "each with 0 tokens of beginning" in parity.prompts(tiny, of_nobody())
+    said = iter(range(100))
+    monkeypatch.setattr(parity, "_generated", lambda *_: f"something else {next(said)}")
+    with pytest.raises(ValueError, match="where generate says 'something else 0'"):
+        parity.same_replies(tiny, of_nobody())
 
 
 def test_it_stops_when_the_time_is_over(tiny: VLM) -> None:
-    assert {outcome.state for outcome in tried(tiny, _of_nobody(), seconds=-1.0)} == {"not tried"}
+    assert {outcome.state for outcome in tried(tiny, of_nobody(), seconds=-1.0)} == {"not tried"}
 
 
 # ---- the command -------------------------------------------------------------------------------------------------
@@ -212,7 +234,7 @@ def test_it_tells_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "2 of 2 vision layers feed the LLM" in told
     assert "48 x 48 pixels and 16 tokens" in told
     assert "'USER: <image>\\n" in told
-    assert told.count(" ok ") == 5
+    assert told.count(" ok ") == 6
     assert "of them unknown" not in told  # the questions are the benchmark's, whose every word is known
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -24,7 +24,6 @@ from study.data.image_edits import encoded, shown_instead
 from study.data.picture import Picture
 from study.model.likelihood import answer_logps
 from study.model.packing import Group, Prompt, pack
-from study.model.vision import Pixels
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged
@@ -165,8 +164,9 @@ class _Canvas:
     def slope(self, groups: Sequence[Group], colours: Tensor) -> tuple[Tensor, Tensor]:
         """The mean log-likelihood of the answers to each picture, (B,), and how it rises with the colours."""
         wanted = colours.detach().requires_grad_()
-        others = self.vlm.grey(len(colours)).tensors  # a mask of the padding, for families that have one
-        pixels = Pixels({**others, "pixel_values": self._normalized(wanted).reshape(-1, *self.shape)})
+        grey = self.vlm.grey(len(colours))  # with a mask of the padding, for families that have one
+        shown = {**grey.tensors, "pixel_values": self._normalized(wanted).reshape(-1, *self.shape)}
+        pixels = replace(grey, tensors=shown)
         logps = answer_logps(self.vlm, pack(self.vlm, groups, pixels))
         counts = [sum(len(prompt.answers) for prompt in group.prompts) for group in groups]
         values = torch.stack([part.mean() for part in logps.split(counts)])

@@ -83,6 +83,11 @@ class StudyFolder:
         return sorted(self.failures.glob("*.json"))
 
     @property
+    def base_check(self) -> Path:
+        """What the trial of the base model found, and of what folder and versions."""
+        return self.root / "base_check.json"
+
+    @property
     def ray(self) -> Path:
         """Ray's own state and logs: disposable."""
         return self.root / "ray"

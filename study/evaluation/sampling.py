@@ -15,7 +15,7 @@ from study.core.hashing import content_key
 from study.data.benchmark import Question
 from study.evaluation.scoring import MAX_NEW_TOKENS, per_question
 from study.model.decoding import REPLIES_PER_ROW, sampled_replies
-from study.model.packing import Batch, hidden_states
+from study.model.packing import Batch, hidden_states, new_cache
 from study.model.vlm import VLM
 
 
@@ -25,9 +25,7 @@ def sampled(
     """`draws` independent replies to each question, as long as greedy ones may be, by question id."""
 
     def ask(batch: Batch, asked: Sequence[Question]) -> list[list[str]]:
-        from transformers import DynamicCache
-
-        cache = DynamicCache()
+        cache = new_cache(vlm)
         hidden = hidden_states(vlm, batch, cache)
         numbers = torch.stack([_uniforms(question, draws, seed) for question in asked])
         return sampled_replies(vlm, batch, range(len(asked)), hidden, cache, numbers, temperature)

@@ -30,7 +30,7 @@ from study.evaluation.membership import SHARE, Metric, memberships
 from study.metrics.formulas import beats, exposure, truth_ratio
 from study.metrics.text import bleu, contains, exact_match, is_refusal, rouge
 from study.model.decoding import replies
-from study.model.packing import Batch, Group, Prompt, answer_logits, batched, hidden_states, pack
+from study.model.packing import Batch, Group, Prompt, answer_logits, batched, hidden_states, new_cache, pack
 from study.model.vlm import VLM
 
 MAX_NEW_TOKENS = 50
@@ -146,9 +146,7 @@ def _grouped(
 def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float, reply: bool) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
     free = [i for i, question in enumerate(asked) if reply and not question.options]
-    from transformers import DynamicCache
-
-    cache = DynamicCache() if free else None
+    cache = new_cache(vlm) if free else None
     hidden = hidden_states(vlm, batch, cache)
     answers = [answer for question in asked for answer in candidates(question)]
     per_answer = memberships(answer_logits(vlm, batch, hidden), batch, answers, k)

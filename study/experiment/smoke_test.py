@@ -1,7 +1,9 @@
-"""A smoke test of a model in seconds: features, packed logits, a reply, training steps, a delta on disk."""
+"""A smoke test of a model in seconds: prompts, features, packed logits, replies, training steps, a delta on disk."""
 
 from __future__ import annotations
 
+import io
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,16 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import DynamicCache
+from torch import nn
 
 from study.core.terms import Part
+from study.data import synthetic_faces
 from study.data.picture import Picture
-from study.model.decoding import replies
+from study.experiment import parity
 from study.model.delta import apply_delta
 from study.model.likelihood import token_logps
-from study.model.packing import Group, Prompt, hidden_states, logits, pack
+from study.model.loading import SAMPLE
+from study.model.packing import Group, Prompt, logits, pack
 from study.model.tensor_files import load_tensors, save_tensors
 from study.model.vlm import VLM
 from study.training.loop import train
@@ -27,9 +31,6 @@ from study.training.schedule import Schedule
 SECONDS = 30.0
 """After which no further check starts: about as long as a user at a terminal waits."""
 VISUAL: tuple[Part, ...] = ("vision", "projector")
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1}
-"""Maximum difference of packed logits from plain ones, as a fraction of the largest: rounding only. float32 has seven
-digits and bfloat16 two to three, of which the layers of a model lose some."""
 LORA = Schedule(steps=1, learning_rate=1e-3, lora_rank=4)
 STEP = Schedule(steps=1, learning_rate=1e-5)
 
@@ -46,9 +47,10 @@ class Check:
 def tried(vlm: VLM, group: Group, seconds: float = SECONDS) -> Iterator[Check]:
     """Run all checks on a picture with prompts, until the time is over. They may change the LLM."""
     checks: tuple[tuple[str, Callable[[VLM, Group], str]], ...] = (
+        ("prompts equal those of the chat template", parity.prompts),
         ("a picture is encoded", _encoded),
-        ("packed logits equal plain ones", _packed),
-        ("a reply is generated", _reply),
+        ("packed logits equal those of transformers", parity.packed_logits),
+        ("replies equal those of transformers", parity.same_replies),
         ("the visual module is trained, saved and loaded", _visual),
         ("adapters of the LLM are trained", _adapters),
     )
@@ -68,7 +70,8 @@ def tried(vlm: VLM, group: Group, seconds: float = SECONDS) -> Iterator[Check]:
 
 @torch.no_grad()
 def _encoded(vlm: VLM, group: Group) -> str:
-    features = vlm.features(vlm.pixels([_picture(group)]))
+    pictures = [shown.picture for shown in parity.asked(group) if shown.picture is not None]
+    features = vlm.features(vlm.pixels(pictures))
     tokens = features.projected.shape[1]
     if tokens != vlm.image_tokens:
         raise ValueError(
@@ -76,34 +79,11 @@ def _encoded(vlm: VLM, group: Group) -> str:
         )
     if not all(bool(layer.isfinite().all()) for layer in (*features.layers, features.projected)):
         raise ValueError("some features are not finite")
+    alone = vlm.features(vlm.pixels(pictures[-1:])).projected
+    apart = float((alone[0] - features.projected[-1]).abs().max() / features.projected.abs().max())
+    if not apart <= parity.TOLERANCE[vlm.model.dtype]:
+        raise ValueError(f"beside others it becomes something else, by {apart:.2g} of the largest")
     return f"{len(features.layers)} vision layers, {tokens} tokens of width {features.projected.shape[2]}"
-
-
-@torch.no_grad()
-def _packed(vlm: VLM, group: Group) -> str:
-    packed, plain = logits(vlm, pack(vlm, [group])), torch.cat(list(_plain(vlm, group)))
-    apart = float((packed - plain).abs().max() / plain.abs().max())
-    if not apart <= TOLERANCE[vlm.model.dtype]:
-        raise ValueError(f"they differ by {apart:.2g} of the largest; the family needs other positions or masks")
-    return f"within {apart:.1g} of the largest"
-
-
-def _plain(vlm: VLM, group: Group) -> Iterator[Tensor]:
-    """The logits of each answer alone, by the family's own forward pass."""
-    pixels = vlm.pixels([_picture(group)]).inputs(vlm.model.dtype)
-    for prompt in group.prompts:
-        for answer in prompt.answers:
-            asked = vlm.prompt_ids(prompt.text, True)
-            ids = torch.tensor([[*asked, *vlm.answer_ids(prompt.text, True, answer), vlm.eos_id]], device=vlm.device)
-            out = vlm.model(input_ids=ids, **pixels, **vlm.token_types(ids)).logits[0]
-            yield out[len(asked) - 1 : -1].float()
-
-
-@torch.no_grad()
-def _reply(vlm: VLM, group: Group) -> str:
-    batch, cache = pack(vlm, [group], end=False), DynamicCache()
-    (said,) = replies(vlm, batch, [0], hidden_states(vlm, batch, cache), cache, 12)
-    return repr(said)
 
 
 def _visual(vlm: VLM, group: Group) -> str:
@@ -145,3 +125,11 @@ def _picture(group: Group) -> Picture:
 def group_of(picture: Picture, prompt: str, answer: str) -> Group:
     """Two prompts that share a picture, so that there is something to pack."""
     return Group(picture, (Prompt(prompt, (answer, "unknown")), Prompt("What is this?", (answer,))))
+
+
+def of_nobody() -> Group:
+    """A question about a drawn portrait."""
+    rng, file = random.Random(0), io.BytesIO()
+    face, view = synthetic_faces.random_face(rng), synthetic_faces.train_view(rng)
+    synthetic_faces.draw(face, view, 224, np.random.default_rng(0)).save(file, "PNG")
+    return group_of(Picture(file.getvalue(), "a drawn portrait"), SAMPLE, "nobody")

@@ -8,7 +8,7 @@ retain image. All that this leaves open is decided here and is not the authors'.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -146,7 +146,7 @@ class VisualAnchor(Method):
 
 def perturbed(pixels: Pixels, delta: Tensor) -> Pixels:
     """Every picture with `delta` added to its pixel tensor."""
-    return Pixels({**pixels.tensors, "pixel_values": pixels.tensors["pixel_values"] + delta})
+    return replace(pixels, tensors={**pixels.tensors, "pixel_values": pixels.tensors["pixel_values"] + delta})
 
 
 def projected_gradient(

@@ -9,14 +9,15 @@ differ, G the number of all that do, and S the number of replies that have not e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from study.model.packing import Batch, masks
+from study.model.packing import Batch, masks, new_cache, shown
 from study.model.vlm import VLM
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def replies(vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache
     tokens: penalties and sampling that a model's generation settings ask for are left out.
     """
     prompts = batch.prompts[torch.tensor(wanted, device=vlm.device)]
-    said = _continued(vlm, batch, prompts, 1, hidden, cache, most_tokens, _likeliest)
+    if vlm.packs:
+        said = _continued(vlm, batch, prompts, 1, hidden, cache, most_tokens, _likeliest)
+    else:
+        said = _one_by_one(vlm, batch, prompts, 1, most_tokens, _likeliest)
     return [_text(vlm, reply) for reply in said.tolist()]
 
 
@@ -53,12 +57,18 @@ def sampled_replies(
     distribution, summed up in the order of the vocabulary, it falls. So a reply depends on its own numbers alone.
     """
     text = lru_cache(maxsize=None)(partial(_text, vlm))  # many say the same
+    count, most_tokens = uniforms.shape[1:]
+    if not vlm.packs:
+        prompts = batch.prompts[torch.tensor(wanted, device=vlm.device)]
+        chosen = partial(_drawn, uniforms.to(vlm.device), temperature)
+        said = _one_by_one(vlm, batch, prompts, count, most_tokens, chosen)
+        return [[text(tuple(reply)) for reply in its] for its in said.reshape(len(wanted), count, -1).tolist()]
     found: dict[int, list[str]] = {}
     length = cache.get_seq_length()
-    for some in _passes(batch.prompts[torch.tensor(wanted, device=vlm.device), 0].tolist(), uniforms.shape[1]):
+    for some in _passes(batch.prompts[torch.tensor(wanted, device=vlm.device), 0].tolist(), count):
         prompts = batch.prompts[torch.tensor([wanted[i] for i in some], device=vlm.device)]
         chosen = partial(_drawn, uniforms[some].to(vlm.device), temperature)
-        said = _continued(vlm, batch, prompts, uniforms.shape[1], hidden, cache, uniforms.shape[2], chosen)
+        said = _continued(vlm, batch, prompts, count, hidden, cache, most_tokens, chosen)
         cache.crop(length - cache.get_seq_length())  # what has been said is not needed any more
         for i, its in zip(some, said.reshape(len(some), -1, said.shape[1]).tolist(), strict=True):
             found[i] = [text(tuple(reply)) for reply in its]
@@ -85,7 +95,7 @@ def _continued(
     going = torch.arange(count * len(prompts), device=vlm.device)  # (S,) the replies that have not ended
     so_far = going // count  # (S,) what each has said, as an index of what predicts its next token
     said = ends[:1].expand(len(going), most_tokens).clone()
-    logits = vlm.run(lambda: _logits(vlm, hidden[prompts[:, 0], prompts[:, 1]]))  # (G, V)
+    logits = vlm.run(lambda: vlm.head(hidden[prompts[:, 0], prompts[:, 1]]))  # (G, V)
     for step in range(most_tokens):
         tokens = choose(logits, so_far, going, step)
         said[going, step] = tokens
@@ -96,6 +106,39 @@ def _continued(
         (before, last), so_far = torch.stack([so_far[on], tokens[on]]).unique(dim=1, return_inverse=True)
         logits = vlm.run(partial(_next, vlm, talk, before, last, cache))
     return said
+
+
+def _one_by_one(vlm: VLM, batch: Batch, prompts: Tensor, count: int, most_tokens: int, choose: Choose) -> Tensor:
+    """As `_continued`, each reply in a row of its own: a layer that reads from left to right has one state a row."""
+    ends = torch.tensor(_ends(vlm), device=vlm.device)
+    said = ends[:1].expand(count * len(prompts), most_tokens).clone()
+    nothing = torch.zeros(1, dtype=torch.long, device=vlm.device)
+    for i, (row, last, position) in enumerate(prompts.tolist()):
+        rows, begun = slice(row, row + 1), new_cache(vlm)
+        pixels = shown(vlm, batch, rows)
+        inputs = {} if pixels is None else pixels.inputs(vlm.model.dtype)
+        places = batch.position_ids[..., rows, : last + 1]
+        first = _step(vlm, batch.input_ids[rows, : last + 1], places, begun, inputs)
+        for reply in range(i * count, (i + 1) * count):
+            logits, cache = first, copy.deepcopy(begun)
+            for step in range(most_tokens):
+                token = choose(logits, nothing, nothing + reply, step)
+                said[reply, step] = token[0]
+                if step + 1 == most_tokens or bool(torch.isin(token, ends)):
+                    break
+                here = places[..., :1].new_full((*places.shape[:-1], 1), position + step)
+                logits = _step(vlm, token[None], here, cache, {})
+    return said
+
+
+def _step(vlm: VLM, ids: Tensor, positions: Tensor, cache: Cache, pixels: Mapping[str, Tensor]) -> Tensor:
+    """The logits (1, V) behind the tokens (1, L) of a row that goes on."""
+
+    def run() -> Tensor:
+        inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
+        return vlm.head(vlm.family.hidden(vlm.model, **inputs, **pixels)[:, -1])
+
+    return vlm.run(run)
 
 
 class _Talk:
@@ -122,25 +165,20 @@ class _Talk:
         mask[:, range(count), range(keys, keys + count)] = True  # a slot without reply sees itself
         mask[self.rows, slots] = self.visible
         self.places, self.positions = torch.cat([self.places, positions], 1), at + 1
-        hidden = vlm.model.model(
+        hidden = vlm.family.hidden(
+            vlm.model,
             input_ids=ids,
             position_ids=positions.expand(self.axes, -1, -1) if self.axes > 1 else positions,
             attention_mask=masks(vlm, mask[:, None], positions, self.places),
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
+        )
         out: Tensor = hidden[self.rows, slots]
         return out
 
 
 def _next(vlm: VLM, talk: _Talk, before: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
-    return _logits(vlm, talk.heard(vlm, before, tokens, cache))
-
-
-def _logits(vlm: VLM, hidden: Tensor) -> Tensor:
-    head: torch.nn.Module = vlm.model.lm_head
-    logits: Tensor = head(hidden)
-    return logits
+    return vlm.head(talk.heard(vlm, before, tokens, cache))
 
 
 def _likeliest(logits: Tensor, so_far: Tensor, going: Tensor, step: int) -> Tensor:

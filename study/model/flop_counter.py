@@ -31,6 +31,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from study.core.terms import PARTS, Part
+from study.model.families import inner
 from study.model.quantization import QuantizedLinear
 from study.model.vlm import VLM
 
@@ -98,7 +99,7 @@ def counted(vlm: VLM) -> Iterator[ComputeCount]:
         for layer in (nn.Linear, QuantizedLinear, nn.Conv2d, nn.Conv3d):
             wrap(layer, "forward", _counting_layer)
         wrap(AttentionInterface, "get_interface", _counting_attention)
-        wrap(type(vlm.model.model), "get_image_features", _counting_images)
+        wrap(type(inner(vlm.model)), "get_image_features", _counting_images)
         yield count
 
 

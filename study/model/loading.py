@@ -11,7 +11,7 @@ import torch
 
 from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import spreads
-from study.model.families import load_processor
+from study.model.families import load_processor, without_package
 from study.model.quantization import quantize
 from study.model.vlm import VLM
 from study.model.weight_files import MERGE, UNQUANTIZE, WHOLE, check_weights, read_settings
@@ -93,6 +93,8 @@ def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
         check_weights(folder, model)
         _check_processor(folder)
         vlm = VLM(model, load_processor(folder))
+    except ImportError as error:
+        raise ValueError(f"{folder}: {without_package(error)}") from error
     except (OSError, ValueError) as error:
         raise ValueError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     except Exception as error:  # of a processor's settings, which fail in ways of their own
@@ -229,8 +231,8 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
 
     On a GPU, float32 products are computed in TF32.
 
-    Raises `ValueError` naming the folder if the processor is not one for images and text or if weights are missing,
-    `OSError` if there is no processor, and `ValueError` naming the model's class if it lacks a part.
+    Raises `ValueError` naming the folder if there is no processor for images and text or if weights are missing, and
+    `ValueError` naming the model's class if it lacks a part.
     """
     from transformers import AutoModelForImageTextToText
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from study.core.errors import Refused
 from study.model.adapter import Adapter
-from study.model.vlm import VLM
+from study.model.vlm import VLM, is_product
 
 
 class _Adapted(lora.Linear):
@@ -48,7 +48,7 @@ def lora_adapters(
     layers = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and f"{name}.weight" in names and module is not head
+        if is_product(module) and f"{name}.weight" in names and module is not head
     ]
     if not layers:
         raise Refused(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")

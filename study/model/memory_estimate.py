@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.core.terms import PARTS, Part, Quantized
-from study.model.families import read_layers
+from study.model.families import USUAL_PATCH, number, read_layers, vision_config
 from study.model.loading import Loading, without_weights
 from study.model.packing import TOKENS_PER_BATCH
 from study.model.quantization import code_bytes
@@ -158,8 +158,8 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
     parameters = dict.fromkeys(PARTS, 0)
     for name, parameter in vlm.model.named_parameters():
         parameters[vlm.part_of(name)] += parameter.numel()
-    text, vision = vlm.model.config.get_text_config(), vlm.model.config.vision_config
-    d, f = text.hidden_size, text.intermediate_size
+    text, vision = vlm.model.config.get_text_config(), vision_config(vlm.model.config)
+    d, f = vlm.family.text_widths(text)
     tokens = (vlm.image_tokens + TEXT) * text.num_hidden_layers
     width, inner = vlm.family.widths(vision)
     layers = len(read_layers(vlm.model.get_submodule(vlm.prefixes["vision"]), vlm.model.config))
@@ -175,7 +175,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
         adapter_inputs=(vlm.image_tokens + TEXT) * sum(layer.in_features for layer in adapted),
         llm_trained=tokens * (5 * d + 4 * f),
         llm_passed=tokens * (3 * d + 3 * f),
-        vision=(vlm.side // vision.patch_size) ** 2 * layers * (8 * width + 2 * inner),
+        vision=(vlm.side // number(getattr(vision, "patch_size", USUAL_PATCH))) ** 2 * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
         image_tokens=vlm.image_tokens,
         scored=4 * d + 2 * f,

@@ -101,8 +101,9 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
     rows: list[_Row] = []
     tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
     asked_at: list[tuple[int, int, int]] = []  # row, index of the last token, position after it
+    shown: list[int] = []  # for each row with a picture, which of the pixels are its own
     answers = 0
-    for group in groups:  # one row each
+    for group, again in _in_rows(vlm, groups):  # one row each
         row = _Row([], [], [], [])
         # 1. The root: what all prompts begin with, that is the picture and whatever the chat template puts before it.
         pictured = group.picture is not None
@@ -117,26 +118,57 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
             # 2. A branch for the rest of each prompt, all at the same positions: they do not see each other.
             asked = row.add(root, ids[shared:], after)
             last = len(row.ids) - 1
-            asked_at.append((len(rows), last, after + len(ids) - shared))
+            if not again.prompt:
+                asked_at.append((len(rows), last, after + len(ids) - shared))
             # 3. A branch for each of its answers. The last token of the prompt predicts the first of an answer, and
             #    each token of an answer the next.
             for answer in prompt.answers:
                 reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
                 start = len(row.ids)
                 row.add(asked, reply, after + len(ids) - shared)
-                sources = [last, *range(start, start + len(reply) - 1)]
+                sources = [last, *range(start, start + len(reply) - 1)][: len(reply)]  # a reply may have no tokens
                 tokens += [(len(rows), s, t, answers) for s, t in zip(sources, reply, strict=True)]
                 answers += 1
+        if pictured:
+            shown.append(shown[-1] if again.picture else shown[-1] + 1 if shown else 0)
         rows.append(row)
     # 4. The pixels of all pictures, in the order of their rows, then everything as padded tensors.
     if pixels is None and any(group.picture for group in groups):
         pixels = vlm.pixels([group.picture for group in groups if group.picture])
+    if pixels is not None and len(shown) > len(pixels):
+        pixels = pixels[shown]
     return _batch(vlm, rows, tokens, asked_at, pixels, answers)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """What a row has in common with the one before, in a model that takes one answer a row."""
+
+    picture: bool = False
+    prompt: bool = False
+
+
+def _in_rows(vlm: VLM, groups: Sequence[Group]) -> Iterator[tuple[Group, _Again]]:
+    """What each row holds: a group, or one prompt with one answer where layers read a row from left to right."""
+    for group in groups:
+        if vlm.packs:
+            yield group, _Again()
+            continue
+        for i, prompt in enumerate(group.prompts):
+            for j in range(max(1, len(prompt.answers))):
+                yield Group(group.picture, (Prompt(prompt.text, prompt.answers[j : j + 1]),)), _Again(i + j > 0, j > 0)
+
+
+def new_cache(vlm: VLM) -> Cache:
+    """An empty cache of keys and values, and of states where a model has layers with such."""
+    from transformers import DynamicCache
+
+    return DynamicCache() if vlm.packs else DynamicCache(config=vlm.model.config.get_text_config())
 
 
 def logits(vlm: VLM, batch: Batch) -> Tensor:
     """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
-    return at_answers(vlm, batch, vlm.model.lm_head).float()
+    return at_answers(vlm, batch, vlm.head).float()
 
 
 def at_answers(vlm: VLM, batch: Batch, read: Callable[[Tensor], Tensor]) -> Tensor:
@@ -162,7 +194,7 @@ def _tokens(batch: Batch, rows: slice) -> slice:
 
 def answer_logits(vlm: VLM, batch: Batch, hidden: Tensor) -> Tensor:
     """As `logits`, from the last hidden states (B, L, D) of the batch."""
-    out: Tensor = vlm.run(lambda: vlm.model.lm_head(hidden[batch.row, batch.source]))
+    out: Tensor = vlm.run(lambda: vlm.head(hidden[batch.row, batch.source]))
     return out.float()
 
 
@@ -174,17 +206,23 @@ def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
 def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:
     """The last hidden states of some rows."""
     positions = batch.position_ids[..., rows, :]
-    pixels = _shown(vlm, batch, rows)
+    pixels = shown(vlm, batch, rows)
     with _unseen(vlm, batch) if pixels is None else nullcontext():
-        out: Tensor = vlm.model.model(
+        return vlm.family.hidden(
+            vlm.model,
             input_ids=batch.input_ids[rows],
             position_ids=positions,
             attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
             past_key_values=cache,
             use_cache=cache is not None,
+            **_types_in_training(vlm, batch.input_ids[rows]),
             **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
-        ).last_hidden_state
-    return out
+        )
+
+
+def _types_in_training(vlm: VLM, ids: Tensor) -> dict[str, Tensor]:
+    """Which tokens are a picture's, where a model asks for it in training (Molmo) although it is given its masks."""
+    return {name: t for name, t in vlm.token_types(ids).items() if name == "mm_token_type_ids" and vlm.model.training}
 
 
 @contextmanager
@@ -206,7 +244,7 @@ def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
         hook.remove()
 
 
-def _shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
+def shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
     """The pixels of some rows."""
     if batch.pixels is None or len(batch.input_ids) == rows.stop - rows.start:
         return batch.pixels
@@ -239,14 +277,14 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH, g
     Each row may grow by as many tokens as `grows` while it is replied to.
     """
     batch: list[Group] = []
-    longest = 0
+    rows = longest = 0
     for group in groups:
-        length = _most_tokens(vlm, group) + grows
-        if batch and max(longest, length) * (len(batch) + 1) > tokens:
+        its = [_most_tokens(vlm, part) + grows for part, _ in _in_rows(vlm, [group])]
+        if batch and max(longest, *its) * (rows + len(its)) > tokens:
             yield batch
-            batch, longest = [], 0
+            batch, rows, longest = [], 0, 0
         batch.append(group)
-        longest = max(longest, length)
+        rows, longest = rows + len(its), max(longest, *its)
     if batch:
         yield batch
 
@@ -285,8 +323,8 @@ def _batch(
         ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
         if row.grid:
             positions[:, i, : len(row.grid[0])] = row.grid
-    if vlm.family.mutual(vlm.inputs):
-        shown = ids == vlm.image_id
+    if vlm.family.mutual(vlm.model, vlm.inputs):
+        shown = np.isin(ids, vlm.image_ids)
         mask |= shown[:, :, None] & shown[:, None, :]
     table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(device)
     return Batch(

@@ -7,7 +7,7 @@ N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,13 +48,15 @@ class Pixels:
     """B prepared pictures under the model's own input names: every tensor is (B, ...), on one device."""
 
     tensors: Mapping[str, Tensor]
+    flat: frozenset[str] = frozenset()
+    """The tensors of which the model takes the rows of all pictures in one, as Qwen's takes patches."""
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
 
     def __getitem__(self, rows: slice | Sequence[int]) -> Pixels:
         """Some of the pictures, in the given order; a picture may appear twice."""
-        return Pixels({name: tensor[rows] for name, tensor in self.tensors.items()})
+        return replace(self, tensors={name: tensor[rows] for name, tensor in self.tensors.items()})
 
     @property
     def nbytes(self) -> int:
@@ -67,12 +69,12 @@ class Pixels:
 
     def to(self, device: torch.device | str) -> Pixels:
         """The same pictures on `device`."""
-        return Pixels({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return replace(self, tensors={name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The model's arguments: floating tensors in its precision, the patch rows of all pictures in one tensor."""
+        """The model's arguments: floating tensors in its precision, what is `flat` in one tensor for all pictures."""
         found = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
-        return {name: t.flatten(0, 1) if name == "pixel_values" and t.ndim == 3 else t for name, t in found.items()}
+        return {name: t.flatten(0, 1) if name in self.flat else t for name, t in found.items()}
 
 
 def pixel_cache() -> ByteCache[Pixels]:
@@ -85,13 +87,15 @@ def pixels_from(made: Mapping[str, Tensor], count: int, names: Collection[str]) 
 
     Qwen's processors lay the patches of all pictures in one long row, (B P, D): here they are (B, P, D).
     """
-    kept = {name: tensor for name, tensor in made.items() if name in names}
-    return Pixels({name: t if len(t) == count else t.unflatten(0, (count, -1)) for name, t in kept.items()})
+    kept = {name: tensor for name, tensor in made.items() if name in names and isinstance(tensor, Tensor)}
+    flat = frozenset(name for name, tensor in kept.items() if len(tensor) != count)
+    return Pixels({name: t.unflatten(0, (count, -1)) if name in flat else t for name, t in kept.items()}, flat)
 
 
 def joined(parts: Sequence[Pixels]) -> Pixels:
     """All pictures of `parts`, of which there is at least one, in order."""
-    return Pixels({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+    every = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+    return replace(parts[0], tensors=every)
 
 
 def squared(image: Image.Image, side: int, colour: tuple[int, int, int]) -> Image.Image:

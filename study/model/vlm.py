@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 import torch
 from PIL import Image
@@ -24,7 +24,7 @@ from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
 from study.model.adapter import Adapter
 from study.model.byte_cache import ByteCache
-from study.model.families import expander, family_of, read_layers, skip_unread, unread
+from study.model.families import CUTS, expander, family_of, read_layers, skip_unread, tower_side, unread
 from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixel_cache, pixels_from, squared
 
@@ -60,6 +60,7 @@ class VLM:
     def __post_init__(self) -> None:
         self.family = family_of(self.model.config.model_type)
         self.prefixes = self.family.parts(self.model)
+        self.beside = self.family.beside(self.model, self.prefixes)
         skip_unread(self.model.get_submodule(self.prefixes["vision"]), self.model.config)
 
     @property
@@ -94,6 +95,17 @@ class VLM:
         return self.family.image_id(self.model.config)
 
     @property
+    def packs(self) -> bool:
+        """Whether questions can share a row, so that each sees its ancestors alone."""
+        return not self.family.recurrent(self.model.config)
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """The tokens that count as a picture's where these see each other; in Molmo its frame is among them."""
+        named = getattr(self.processor, "image_token_ids", None) or ()
+        return tuple({self.image_id, *(token for token in named if token is not None)})
+
+    @property
     def vocabulary(self) -> int:
         """The number of tokens with an embedding."""
         embeddings: Any = self.model.get_input_embeddings()
@@ -102,7 +114,7 @@ class VLM:
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
         """The part to which a parameter belongs; whatever is neither tower nor projector counts as the LLM."""
-        return self.family.part_of(name, self.prefixes)
+        return self.family.part_of(name, self.prefixes, self.beside)
 
     def trainable(self, parts: Sequence[Part]) -> dict[str, torch.nn.Parameter]:
         """The parameters of `parts` that can get a gradient, by name.
@@ -136,9 +148,7 @@ class VLM:
         return {
             name: module
             for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear)
-            and self.part_of(f"{name}.weight") in parts
-            and (head or module is not last)
+            if is_product(module) and self.part_of(f"{name}.weight") in parts and (head or module is not last)
         }
 
     # ---- prompts -----------------------------------------------------------------------------------------------
@@ -182,12 +192,42 @@ class VLM:
         return text
 
     def written_ids(self, text: str, pictures: int) -> tuple[int, ...]:
-        """The tokens of a complete prompt, with the placeholders of `pictures` pictures expanded."""
-        if not pictures:
-            return tuple(self.tokenizer(text).input_ids)
+        """The tokens of a complete prompt, with the placeholders of `pictures` pictures expanded.
+
+        Special tokens are added as `apply_chat_template(tokenize=True)` adds them: not where a template wrote the first
+        (Gemma 3), so each prompt is looked at.
+        """
         expands: Any = self._expander if pictures == 1 else self.processor
-        made = expands(text=[text], images=[[self._blank] * pictures], return_tensors="pt")
-        return tuple(made["input_ids"][0].tolist())
+        return tuple(self.processed(expands, text, [self._blank] * pictures)["input_ids"][0].tolist())
+
+    def processed(self, processor: Any, text: str, images: Sequence[Image.Image]) -> Any:
+        """What a processor of this family makes of a complete prompt and its pictures."""
+        begun = bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
+        options = {"add_special_tokens": False} if begun else {}
+        if not images:
+            reads = self.tokenizer if self._reads_like_its_tokenizer else processor
+            return reads(text=[text], return_tensors="pt", **options)
+        try:
+            return processor(text=[text], images=[list(images)], return_tensors="pt", **options)
+        except ValueError:  # GOT-OCR takes a list in a list for the pages of one document
+            return processor(text=[text], images=list(images), return_tensors="pt", **options)
+
+    @cached_property
+    def _reads_like_its_tokenizer(self) -> bool:
+        """Whether the processor makes of a text what its tokenizer does, which is quicker: Molmo's does not."""
+        try:
+            made = cast(Any, self.processor)(text=["What?"])["input_ids"][0]
+        except ValueError:  # GOT-OCR's takes no text alone
+            return True
+        return list(made) == list(self.tokenizer(text=["What?"])["input_ids"][0])
+
+    @cached_property
+    def _picture_options(self) -> dict[str, Any]:
+        """What the processor asks of its image processor whatever that is set to (Aria: pictures of 980 pixels)."""
+        older: Any = getattr(getattr(self.processor, "valid_processor_kwargs", None), "_defaults", {})
+        settings = {**older.get("images_kwargs", {}), **getattr(self.processor, "images_kwargs", {})}
+        kept_whole = set(CUTS) | {"return_tensors"}
+        return {name: value for name, value in settings.items() if name not in kept_whole}
 
     @cached_property
     def _expander(self) -> Any:
@@ -215,7 +255,8 @@ class VLM:
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
         """Further inputs of a family for tokens (B, L): which of them are image tokens."""
-        return self.family.token_types(self.inputs, ids == self.image_id)
+        shown = torch.isin(ids, torch.tensor(self.image_ids, device=ids.device))
+        return self.family.token_types(self.inputs, shown)
 
     # ---- pictures ----------------------------------------------------------------------------------------------
     def prepared(self, image: Image.Image) -> Image.Image:
@@ -238,7 +279,7 @@ class VLM:
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
         nested = [[self.prepared(image)] for image in images]  # one sample each: Idefics counts pictures per sample
-        made = self.processor.image_processor(nested, return_tensors="pt")
+        made = self.processor.image_processor(nested, return_tensors="pt", **self._picture_options)
         return pixels_from(made, len(nested), self.inputs)
 
     def grey(self, count: int = 1) -> Pixels:
@@ -251,7 +292,7 @@ class VLM:
     def side(self) -> int:
         """The side in pixels of a picture in the vision tower."""
         side = self.family.side(self.processor.image_processor, self.model.config)
-        return int(self.model.config.vision_config.image_size) if side is None else side
+        return tower_side(self.processor.image_processor, self.model.config) if side is None else side
 
     @property
     def _blank(self) -> Image.Image:
@@ -263,6 +304,17 @@ class VLM:
         *layers, projected = self.over(like, lambda rows: self.encoded(pixels[rows]))
         return Features(tuple(layers), projected)
 
+    @property
+    def _projectors(self) -> list[nn.Module]:
+        """The modules of the projector, its main one first."""
+        beside = (name for name, part in self.beside.items() if part == "projector")
+        modules = dict(self.model.named_modules())
+        return [modules[name] for name in (self.prefixes["projector"], *beside) if name in modules]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The logits (T, V) of last hidden states (T, D), within a forward pass that has begun."""
+        return self.family.head(self.model, hidden)
+
     def encoded(self, pixels: Pixels) -> list[Tensor]:
         """The same as a list of tensors, within a forward pass that has begun."""
         states: list[Tensor] = []
@@ -273,11 +325,10 @@ class VLM:
         tower = self.model.get_submodule(self.prefixes["vision"])
         hooks = [layer.register_forward_hook(keep) for layer in read_layers(tower, self.model.config)]
         try:
-            out = self.model.model.get_image_features(**pixels.inputs(self.model.dtype)).pooler_output
+            projected = self.family.image_features(self.model, self._projectors, pixels.inputs(self.model.dtype))
         finally:
             for hook in hooks:
                 hook.remove()
-        projected = out if isinstance(out, Tensor) else torch.cat(list(out))
         return [tensor.reshape(len(pixels), -1, tensor.shape[-1]) for tensor in (*states, projected)]
 
     # ---- passes ------------------------------------------------------------------------------------------------
@@ -339,3 +390,8 @@ class VLM:
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter by name."""
         return {name: p.detach() for name, p in self.model.named_parameters()}
+
+
+def is_product(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a module is a linear layer and nothing more: Llama 4's router is one that returns something else."""
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward

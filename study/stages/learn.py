@@ -28,6 +28,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.metrics.recovery import objective
 from study.model.loading import Loading
 from study.settings import Study
+from study.stages.base_check import check_base
 from study.stages.launch import max_concurrent, noted, raise_first, run_jobs
 from study.stages.measurable import base_jobs
 from study.stages.plan import Plan, label
@@ -35,13 +36,14 @@ from study.training.loop import OnStep
 
 
 def learn_models(plan: Plan) -> StudyContext:
-    """The base model, then vanilla and the references side by side, then their scores."""
+    """The base model, which is tried, then vanilla and the references side by side, then their scores."""
     study = plan.study
     device = "cuda" if study.gpus_per_trial else "cpu"
     loading = Loading.of(plan.model)
     context = StudyContext(
         plan.root, plan.source, _base(plan), device, study.forget_attributes, loading, scored_error=study.scored_error
     )
+    check_base(plan, context)
     _adopt_given(plan, context)
     teach(plan, context, [t.start for ratio in study.forget_ratios for t in plan.baselines(ratio)])
     jobs = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, repeat
 
@@ -26,6 +27,7 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
     for name, what in (
         *([("data", left_out)] if left_out else []),
         ("learn", _learning(plan)),
+        *_indented(_rows(plan)),
         *_indented(measured),
         *_search(plan, counts),
         *_of_winners(study, counts),
@@ -46,6 +48,24 @@ def _indented(lines: Iterable[str]) -> Iterator[Line]:
 def _indented_from(name: str, lines: Iterable[str]) -> Iterator[Line]:
     """Lines of which the first has the name."""
     return zip(chain([name], repeat("")), lines, strict=False)
+
+
+def _rows(plan: Plan) -> Iterator[str]:
+    """What it costs that questions cannot share a row, in a model where they cannot."""
+    if plan.model.path is None:
+        return  # the embedded one packs
+    from transformers import AutoConfig
+
+    from study.evaluation.scoring import TEXTS_PER_ROW, candidates
+    from study.model.families import family_of, left_to_right
+
+    config = AutoConfig.from_pretrained(plan.model.path, local_files_only=True, trust_remote_code=False)
+    if why := left_to_right(family_of(config.model_type), config):
+        asked = plan.benchmark.split(min(plan.study.forget_ratios)).questions
+        shown = [q for q in asked if q.picture is not None]
+        packed = len({q.picture for q in shown}) + math.ceil((len(asked) - len(shown)) / TEXTS_PER_ROW)
+        alone = sum(max(1, len(candidates(question))) for question in asked)
+        yield f"{why}; to score all questions once takes {alone:,} rows in place of {packed:,}"
 
 
 def _search(plan: Plan, counts: Counts) -> Iterator[Line]:

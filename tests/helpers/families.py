@@ -13,16 +13,15 @@ from transformers import PreTrainedTokenizerFast
 
 from study.base_models.tiny import Tiny
 from study.data.synthetic_language import words
-from study.model.families.qwen2_5_vl import Qwen2_5_VLProcessor
-from study.model.families.qwen2_vl import Qwen2VLProcessor
+from study.model.families._images_and_text import images_and_text
 from study.model.families.smolvlm import SmolVLMProcessor
 
-_TURN = (
+TURN = (
     "{{% for message in messages %}}{user}{{% for part in message['content'] %}}"
     "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{end}"
     "{{% endfor %}}{{% if add_generation_prompt %}}{reply}{{% endif %}}"
 )
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
@@ -30,7 +29,8 @@ _SIZES: dict[str, Any] = {
 }
 
 
-def _tokenizer(special: Sequence[str], end: str, *, bos: bool, named: dict[str, str] | None = None) -> Any:
+def tokenizer_of(special: Sequence[str], end: str, *, bos: bool, named: dict[str, str] | None = None) -> Any:
+    """Words of the synthetic language and special tokens; with `bos` every text begins with `<s>`."""
     kept = ("<pad>", "<s>", "<unk>", end, *special)
     spoken = sorted({*words(), "user", "assistant", "model", "User", "Assistant", "USER", "ASSISTANT"})
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*kept, *spoken]))}
@@ -50,9 +50,10 @@ def _tokenizer(special: Sequence[str], end: str, *, bos: bool, named: dict[str, 
     )
 
 
-def _text(tokenizer: Any, **changes: Any) -> dict[str, Any]:
+def text_sizes(tokenizer: Any, **changes: Any) -> dict[str, Any]:
+    """The configuration of a tiny language model."""
     return {
-        **_SIZES,
+        **SIZES,
         "num_key_value_heads": 2,
         "vocab_size": len(tokenizer),
         "max_position_embeddings": 512,
@@ -63,9 +64,11 @@ def _text(tokenizer: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _save(folder: Path, model: Any, processor: Any) -> Path:
+def save_folder(folder: Path, model: Any, processor: Any, *, kept: str | None = None) -> Path:
+    """Draw weights anew, larger, but for those that are `kept`, and save model and processor."""
     with torch.no_grad():  # as initialized, the answers of so small a model hardly depend on what it sees
-        for weight in model.parameters():
+        drawn = (weight for name, weight in model.named_parameters() if kept is None or kept not in name)
+        for weight in drawn:
             if weight.ndim > 1 or not weight.any():
                 weight.normal_(0, 0.15)
     model.save_pretrained(folder)
@@ -78,12 +81,12 @@ def _llava(folder: Path) -> Path:
 
 
 def _llava_next(folder: Path) -> Path:
-    tokenizer = _tokenizer(["<image>"], "</s>", bos=True, named={"image_token": "<image>"})
+    tokenizer = tokenizer_of(["<image>"], "</s>", bos=True, named={"image_token": "<image>"})
     grid = [[28, 56], [56, 28], [56, 56]]
     side = {"height": 28, "width": 28}
     config = transformers.LlavaNextConfig(
-        vision_config=transformers.CLIPVisionConfig(**_SIZES, image_size=28, patch_size=14, projection_dim=32),
-        text_config=transformers.LlamaConfig(**_text(tokenizer)),
+        vision_config=transformers.CLIPVisionConfig(**SIZES, image_size=28, patch_size=14, projection_dim=32),
+        text_config=transformers.LlamaConfig(**text_sizes(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=grid,
         vision_feature_layer=-2,
@@ -94,17 +97,17 @@ def _llava_next(folder: Path) -> Path:
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=_TURN.format(user="USER: ", image="<image>\n", end="\n", reply="ASSISTANT:"),
+        chat_template=TURN.format(user="USER: ", image="<image>\n", end="\n", reply="ASSISTANT:"),
     )
-    return _save(folder, transformers.LlavaNextForConditionalGeneration(config), processor)
+    return save_folder(folder, transformers.LlavaNextForConditionalGeneration(config), processor)
 
 
 def _idefics2(folder: Path) -> Path:
-    tokenizer = _tokenizer(["<image>", "<fake_token_around_image>", "<end_of_utterance>"], "</s>", bos=True)
+    tokenizer = tokenizer_of(["<image>", "<fake_token_around_image>", "<end_of_utterance>"], "</s>", bos=True)
     perceiver = {"resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 4, "resampler_head_dim": 8}
     config = transformers.Idefics2Config(
-        text_config=_text(tokenizer, model_type="mistral"),
-        vision_config={**_SIZES, "image_size": 56, "patch_size": 14},
+        text_config=text_sizes(tokenizer, model_type="mistral"),
+        vision_config={**SIZES, "image_size": 56, "patch_size": 14},
         perceiver_config={"hidden_size": 32, "num_key_value_heads": 2, **perceiver},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
@@ -112,17 +115,17 @@ def _idefics2(folder: Path) -> Path:
         transformers.Idefics2ImageProcessorPil(size={"shortest_edge": 28, "longest_edge": 56}, do_image_splitting=True),
         tokenizer,
         image_seq_len=4,
-        chat_template=_TURN.format(user="User:", image="<image>", end="<end_of_utterance>\n", reply="Assistant:"),
+        chat_template=TURN.format(user="User:", image="<image>", end="<end_of_utterance>\n", reply="Assistant:"),
     )
-    return _save(folder, transformers.Idefics2ForConditionalGeneration(config), processor)
+    return save_folder(folder, transformers.Idefics2ForConditionalGeneration(config), processor)
 
 
 def _idefics3(folder: Path, kind: str = "Idefics3", made: Any = transformers.Idefics3Processor) -> Path:
     special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
-    tokenizer = _tokenizer(special, "<end_of_utterance>", bos=False)
+    tokenizer = tokenizer_of(special, "<end_of_utterance>", bos=False)
     config = getattr(transformers, f"{kind}Config")(
-        text_config=transformers.LlamaConfig(**_text(tokenizer)),
-        vision_config={**_SIZES, "image_size": 56, "patch_size": 14},
+        text_config=transformers.LlamaConfig(**text_sizes(tokenizer)),
+        vision_config={**SIZES, "image_size": 56, "patch_size": 14},
         scale_factor=2,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
     )
@@ -131,14 +134,14 @@ def _idefics3(folder: Path, kind: str = "Idefics3", made: Any = transformers.Ide
         getattr(transformers, f"{kind}ImageProcessorPil")(**edges),
         tokenizer,
         image_seq_len=4,
-        chat_template=_TURN.format(user="<s>User:", image="<image>", end="<end_of_utterance>\n", reply="Assistant:"),
+        chat_template=TURN.format(user="<s>User:", image="<image>", end="<end_of_utterance>\n", reply="Assistant:"),
     )
-    return _save(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
+    return save_folder(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
 
 
 def _qwen(folder: Path, kind: str) -> Path:
     special = ["<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer = _tokenizer(special, "<|im_end|>", bos=False)
+    tokenizer = tokenizer_of(special, "<|im_end|>", bos=False)
     ids = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in
            (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"),
             ("vision_end", "vision_end"))}  # fmt: skip
@@ -150,34 +153,34 @@ def _qwen(folder: Path, kind: str) -> Path:
     else:
         vision |= {"embed_dim": 64, "hidden_size": 32, "mlp_ratio": 1}  # the tower's width and the LLM's
     config = getattr(transformers, f"{kind}Config")(
-        text_config=_text(tokenizer, rope_parameters=rope, tie_word_embeddings=True),
+        text_config=text_sizes(tokenizer, rope_parameters=rope, tie_word_embeddings=True),
         vision_config=vision,
         tie_word_embeddings=True,
         **ids,
     )
-    processor = (Qwen2_5_VLProcessor if kind == "Qwen2_5_VL" else Qwen2VLProcessor)(
+    processor = images_and_text(getattr(transformers, f"{kind}Processor"))(
         transformers.Qwen2VLImageProcessorPil(
             patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
         ),
         tokenizer,
-        chat_template=_TURN.format(
+        chat_template=TURN.format(
             user="<|im_start|>user\n",
             image="<|vision_start|><|image_pad|><|vision_end|>",
             end="<|im_end|>\n",
             reply="<|im_start|>assistant\n",
         ),
     )
-    return _save(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
+    return save_folder(folder, getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor)
 
 
 def _gemma3(folder: Path) -> Path:
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
-    tokenizer = _tokenizer(["<start_of_turn>", *named.values()], "<end_of_turn>", bos=False, named=named)
+    tokenizer = tokenizer_of(["<start_of_turn>", *named.values()], "<end_of_turn>", bos=True, named=named)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<start_of_turn>"]}, False)
     kinds = ["sliding_attention", "full_attention"]
     config = transformers.Gemma3Config(
-        text_config=_text(tokenizer, head_dim=8, sliding_window=12, layer_types=kinds, tie_word_embeddings=True),
-        vision_config={**_SIZES, "image_size": 56, "patch_size": 14, "vision_use_head": False},
+        text_config=text_sizes(tokenizer, head_dim=8, sliding_window=12, layer_types=kinds, tie_word_embeddings=True),
+        vision_config={**SIZES, "image_size": 56, "patch_size": 14, "vision_use_head": False},
         mm_tokens_per_image=4,
         image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
         boi_token_index=tokenizer.convert_tokens_to_ids("<start_of_image>"),
@@ -188,14 +191,14 @@ def _gemma3(folder: Path) -> Path:
         transformers.Gemma3ImageProcessorPil(size={"height": 56, "width": 56}),
         tokenizer,
         image_seq_length=4,
-        chat_template=_TURN.format(
+        chat_template=TURN.format(
             user="<s><start_of_turn>user\n",
             image="<start_of_image>",
             end="<end_of_turn>\n",
             reply="<start_of_turn>model\n",
         ),
     )
-    return _save(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
+    return save_folder(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
 
 
 _MAKERS: dict[str, Callable[[Path], Path]] = {

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 from transformers import PretrainedConfig
@@ -33,8 +34,6 @@ from study.methods._neurons import mlps
 from study.methods.vkd import VKD, pruned
 from study.model import families
 from study.model.families import Family, family_of
-from study.model.families.qwen2_5_vl import Qwen2_5_VLProcessor
-from study.model.families.qwen2_vl import Qwen2VLProcessor
 from study.model.flop_counter import counted
 from study.model.likelihood import token_logps
 from study.model.loading import EAGER, load
@@ -49,7 +48,7 @@ from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
 LONG = Prompt("In which city does this person live? In which city does this person live?", ("Cairo", "a nurse"))
-BUILT = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}
+WITH_VIDEOS = ("qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -81,7 +80,12 @@ def own_inputs(vlm: VLM, picture: Picture | None, prompt: str, more: str = "") -
     if more and not text[-1:].isspace():
         text += " "
     images = None if picture is None else [vlm.prepared(picture.open())]
-    return processor(text=[text + more], images=images, return_tensors="pt")
+    return processor(text=[text + more], images=images, return_tensors="pt", **begun(text))
+
+
+def begun(text: str) -> dict[str, bool]:
+    """Told to a processor of a text whose template wrote the first token itself, as Gemma's does."""
+    return {"add_special_tokens": False} if text.startswith("<s>") else {}
 
 
 def asked(vlm: VLM, groups: Sequence[Group]) -> tuple[Batch, Tensor]:
@@ -122,6 +126,21 @@ def test_prompts_are_what_the_processor_makes_of_them(vlm: VLM, pictures: list[P
                 assert [*before, *vlm.answer_ids(prompt.text, picture is not None, answer)] == whole
 
 
+def test_prompts_are_what_the_chat_template_tokenizes(name: str, vlm: VLM, pictures: list[Picture]) -> None:
+    """With one token of beginning where the tokenizer or the template has one, never two."""
+    processor: Any = vlm.processor
+    for picture in (pictures[0], None):
+        shown = [{"type": "image", "image": vlm.prepared(picture.open())}] if picture else []
+        said = [{"role": "user", "content": [*shown, {"type": "text", "text": CITY.text}]}]
+        made = processor.apply_chat_template(
+            said, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        found = vlm.prompt_ids(CITY.text, picture is not None)
+        assert list(found) == made["input_ids"][0].tolist()
+        begins = found.count(vlm.tokenizer.bos_token_id)
+        assert begins == (0 if name in ("llava", "qwen2_vl", "qwen2_5_vl") else 1)
+
+
 def test_an_instruction_is_expanded_like_any_other_text(vlm: VLM, pictures: list[Picture]) -> None:
     made = own_inputs(vlm, pictures[0], f"Where?\n{CITY.text}")
     assert vlm.with_instruction("Where?").prompt_ids(CITY.text, True) == tuple(made.input_ids[0].tolist())
@@ -138,7 +157,7 @@ def test_a_second_turn_follows_the_reply_in_the_template(vlm: VLM, pictures: lis
             [{"role": role, "content": part} for role, part in said], add_generation_prompt=True
         )
         images = None if picture is None else [vlm.prepared(picture.open())]
-        made = processor(text=[text], images=images, return_tensors="pt").input_ids[0].tolist()
+        made = processor(text=[text], images=images, return_tensors="pt", **begun(text)).input_ids[0].tolist()
         prompt = conversation(CITY.text, "Rome", JOB.text)
         assert vlm.with_instruction("Where?").prompt_ids(prompt, picture is not None) == tuple(made)
 
@@ -400,15 +419,18 @@ def test_attention_that_is_written_out_says_the_same(
     assert one == other
 
 
-@pytest.mark.parametrize("name", BUILT)
-def test_qwen_is_loaded_with_its_own_image_processor(family_folders: dict[str, Path], name: str) -> None:
-    """The stock class needs torchvision for its videos, and without it AutoProcessor returns the bare tokenizer."""
+@pytest.mark.parametrize("name", WITH_VIDEOS)
+def test_a_processor_of_videos_is_loaded_for_pictures_alone(family_folders: dict[str, Path], name: str) -> None:
+    """The stock class cannot be made without its video processor, which needs torchvision and takes no `backend`."""
     processor: Any = load(family_folders[name]).processor
-    assert type(processor) is BUILT[name]
+    stock = getattr(transformers, type(processor).__name__)
+    assert isinstance(processor, stock)
+    assert "video_processor" in stock.get_attributes()
+    assert processor.get_attributes() == ["image_processor", "tokenizer"]
     assert "Qwen2VLImageProcessor" in type(processor.image_processor).__name__
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", WITH_VIDEOS)
 def test_a_qwen_folder_without_its_processor_is_refused(
     family_folders: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
@@ -533,18 +555,16 @@ def test_a_picture_is_not_cut_into_several(vlm: VLM) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "names"),
+    ("part", "why"),
     [
-        ("vision", "vision_tower, vision_model, visual"),
-        ("projector", "multi_modal_projector, connector, visual.merger"),
-        ("llm", "language_model, text_model"),
+        ("vision", r"get_encoder\(modality='image'\) names none"),
+        ("projector", "nothing stands beside model.vision_tower, nor behind its layers"),
+        ("llm", r"get_decoder\(\) names none"),
     ],
 )
-def test_a_model_whose_parts_have_other_names_is_refused(
-    part: Part, names: str, tiny: VLM, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_without_a_part_is_refused(part: Part, why: str, tiny: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     delattr(tiny.model.model, tiny.prefixes[part].removeprefix("model."))
-    with pytest.raises(ValueError, match=rf"LlavaForConditionalGeneration has no {part}: looked for {names} under"):
+    with pytest.raises(ValueError, match=f"LlavaForConditionalGeneration has no {part}: {why}"):
         stranger(tiny, monkeypatch)
 
 
@@ -590,8 +610,6 @@ def test_a_new_family_is_one_file(tiny: VLM, newcomer: Path, monkeypatch: pytest
     tiny.model.model.bridge = tiny.model.model.multi_modal_projector
     del tiny.model.model.multi_modal_projector
     monkeypatch.setattr(tiny.model.config, "model_type", "newcomer")
-    with pytest.raises(ValueError, match="has no projector"):
-        VLM(tiny.model, tiny.processor)
     newcomer.write_text(NEWCOMER)
     importlib.invalidate_caches()
     family_of.cache_clear()

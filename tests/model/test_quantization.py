@@ -36,7 +36,7 @@ from study.core.terms import PARTS, Codes, Dtype, Part, Quantized
 from study.data.benchmark import Benchmark
 from study.evaluation.scoring import score
 from study.experiment import attack as attacking
-from study.experiment import checkpoints
+from study.experiment import checkpoints, smoke_test
 from study.experiment import trial as trials
 from study.experiment.checkpoints import load_learned, save
 from study.experiment.context import StudyContext
@@ -174,7 +174,7 @@ def test_a_family_says_what_its_rounded_numbers_say(
     family: str, dtype: Dtype, format: Codes, family_folders: dict[str, Path]
 ) -> None:
     """Bit for bit, and all linear layers of the LLM are held in codes, but for the head."""
-    folder, group = family_folders[family], doctor._of_nobody()
+    folder, group = family_folders[family], smoke_test.of_nobody()
     found, wanted = load(folder, loading=Loading(dtype, quantized=format)), rounded(folder, dtype, format)
     held = {name for name, module in found.model.named_modules() if isinstance(module, QuantizedLinear)}
     assert held == set(wanted.linear(("llm",)))
@@ -225,7 +225,7 @@ def test_its_operations_are_counted_like_those_of_numbers(held: VLM, tiny: VLM) 
     work = []
     for vlm in (held, tiny):
         with counted(vlm) as done, torch.no_grad():
-            logits(vlm, pack(vlm, [doctor._of_nobody()]))
+            logits(vlm, pack(vlm, [smoke_test.of_nobody()]))
         work.append(done)
     assert work[0] == work[1]
 
@@ -319,7 +319,7 @@ def test_an_exported_model_is_an_ordinary_one_that_says_the_same(context: StudyC
     record = trials.run(context, asked, REFERENCE.key)
     (context.root / "study.json").write_text("{}")
     export(context.root, record, tmp_path / "out")
-    found, wanted, group = load(tmp_path / "out"), load_learned(context.root, VANILLA.key), doctor._of_nobody()
+    found, wanted, group = load(tmp_path / "out"), load_learned(context.root, VANILLA.key), smoke_test.of_nobody()
     assert found.quantized == ""
     with torch.no_grad():
         assert torch.equal(logits(found, pack(found, [group])), logits(wanted, pack(wanted, [group])))
@@ -501,6 +501,6 @@ def test_the_doctor_tells_and_tries_it(tiny_folder: Path, monkeypatch: pytest.Mo
     told = " ".join(shown.get().split())
     assert status == 0
     assert "quantized (nf4) and frozen" in told
-    assert told.count(" ok ") == 4
+    assert told.count(" ok ") == 5
     assert "not tried" in told
     assert "quantized=nf4: the LLM is frozen" in told

@@ -304,12 +304,14 @@ def test_a_folder_with_only_a_tokenizer_is_refused(tiny: VLM, tmp_path: Path) ->
     PreTrainedTokenizerFast(tokenizer_object=tiny.tokenizer.backend_tokenizer).save_pretrained(folder)
     tiny.model.config.text_config.save_pretrained(folder)
     with pytest.raises(
-        ValueError, match=r"text-only: the processor loads as a bare .*processor_config\.json\) is needed"
+        ValueError, match=r"text-only: an image-and-text processor .* needed, and no file there names its"
     ):
         load(folder)
 
 
 def test_a_folder_that_lacks_its_processor_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_folder, tmp_path / "incomplete", ignore=shutil.ignore_patterns("*processor*"))
-    with pytest.raises(OSError, match="incomplete"):
+    with pytest.raises(
+        ValueError, match=r"incomplete: an image-and-text processor \(processor_config\.json\) is needed"
+    ):
         load(folder)

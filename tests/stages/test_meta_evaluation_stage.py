@@ -261,7 +261,7 @@ def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     minutes = []
     for seeds in (0, 2):
         told_lines: list[str] = []
-        monkeypatch.setattr("study.stages.plan.console.print", lambda line, **_: told_lines.append(line))  # noqa: B023
+        monkeypatch.setattr("study.stages.printed_plan.console.print", lambda line, **_: told_lines.append(line))  # noqa: B023
         plans.print_plan(validate_study(replace(study, metric_seeds=seeds), tmp_path))
         shown = "\n".join(told_lines)
         minutes.append(int(shown.partition("about ")[2].split()[0]))

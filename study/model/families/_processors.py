@@ -12,29 +12,64 @@ from study.model.families._family import family_of
 if TYPE_CHECKING:
     from transformers.processing_utils import ProcessorMixin
 
+NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+"""The files of a folder that may name the class of its processor, in the order in which transformers asks them."""
+VISION = "pip install 'mllm-unlearning-study[vision]'"
+"""The remedy for a processor or a tower that needs torchvision or timm."""
+
 
 def load_processor(folder: Path) -> ProcessorMixin:
     """The processor of a Hugging Face folder, with image splitting off (one picture is one picture).
 
-    Raises `ValueError` naming the folder if there is none for images and text, `OSError` if there is none at all.
+    What it would need for videos and audio alone is left out. Raises `ValueError` naming the folder if there is none
+    for images and text, or if it needs a package that is not installed.
     """
-    from transformers import AutoProcessor, ProcessorMixin
+    from study.model.families._images_and_text import images_and_text
 
     config = folder / "config.json"
     family = family_of(read_json(config).get("model_type", "") if config.exists() else "")
-    own = family.processor
+    own: Any = family.processor or _class_of(folder)
     needed = "an image-and-text processor (processor_config.json) is needed"
+    if own is None:
+        raise ValueError(f"{folder}: {needed}, and no file there names its class")
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "backend": "pil"}
     try:
-        processor: Any = (own or AutoProcessor).from_pretrained(folder, **options)
+        processor: Any = images_and_text(own).from_pretrained(folder, **options)
+    except ImportError as error:
+        raise ValueError(f"{folder}: {without_package(error)}") from error
     except (OSError, ValueError) as error:
-        if own is None:
-            raise
+        if missing := without_package(error):
+            raise ValueError(f"{folder}: {missing}") from error
         raise ValueError(f"{folder}: {needed}, and {own.__name__} does not load ({error})") from error
-    if not isinstance(processor, ProcessorMixin):  # AutoProcessor falls back without a word
-        raise ValueError(f"{folder}: the processor loads as a bare {type(processor).__name__}; {needed}")
+    if getattr(processor, "image_processor", None) is None:
+        raise ValueError(f"{folder}: {own.__name__} is no processor for pictures; {needed}")
+    template = folder / "chat_template.jinja"
+    if not getattr(processor, "chat_template", None) and template.exists():  # classes of models that do not chat
+        processor.chat_template = template.read_text(encoding="utf-8")
     family.keep_whole(processor.image_processor)
-    return processor
+    return processor  # type: ignore[no-any-return]
+
+
+def without_package(error: Exception) -> str:
+    """What is missing, and the remedy, if `error` says that a package is; else empty."""
+    for package in ("torchvision", "timm"):
+        if package in str(error).lower():
+            return f"this model's pictures need {package}: {VISION}"
+    return f"a package is missing ({str(error).strip().splitlines()[0]})" if isinstance(error, ImportError) else ""
+
+
+def _class_of(folder: Path) -> type[ProcessorMixin] | None:
+    """The class of a folder's processor: named in its files, or the one that belongs to its configuration."""
+    from transformers import AutoConfig
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
+
+    for file in (folder / name for name in NAMED_IN):
+        if file.exists() and (name := read_json(file).get("processor_class")):
+            found: type[ProcessorMixin] | None = processor_class_from_name(name)
+            return found
+    config = type(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    mapped: Any = PROCESSOR_MAPPING.get(config, None)
+    return mapped  # type: ignore[no-any-return]
 
 
 class _Seen:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from study.model.families._family import Family
 
@@ -25,6 +25,6 @@ class Gemma3(Family):
         """None: the processor brings every picture to the square of the tower, whatever its shape."""
         return None
 
-    def mutual(self, inputs: Collection[str]) -> bool:
+    def mutual(self, model: PreTrainedModel, inputs: Collection[str]) -> bool:
         """A picture is read as a whole, its later tokens by its earlier ones too."""
         return True

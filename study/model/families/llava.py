@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from study.model.families._family import Family
+from study.model.families._sides import found_side
 
 
 @dataclass(frozen=True)
@@ -21,5 +22,5 @@ class Llava(Family):
     state_read = "vision_feature_layer"
 
     def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
-        """None: CLIP's processor crops every picture to the square of the tower."""
-        return None
+        """None where CLIP's processor crops every picture to the square of the tower; Pixtral's keeps the shape."""
+        return found_side(image_processor, config)

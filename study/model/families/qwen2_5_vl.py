@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from study.model.families._family import Family
-from study.model.families._qwen import WithoutVideos
 from study.model.families._sides import side_within_areas
-
-
-class Qwen2_5_VLProcessor(WithoutVideos, transformers.Qwen2_5_VLProcessor):
-    """Called like its parent, so that a saved folder names the stock class."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,6 @@ class Qwen2_5_VL(Family):
     llm = ("language_model",)
     learned = ()
     state_read = None
-    processor = Qwen2_5_VLProcessor
 
     def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
         """Any picture has as many tokens as its area has room for."""

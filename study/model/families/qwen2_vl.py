@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from study.model.families._family import Family
-from study.model.families._qwen import WithoutVideos
 from study.model.families._sides import side_within_areas
-
-
-class Qwen2VLProcessor(WithoutVideos, transformers.Qwen2VLProcessor):
-    """Called like its parent, so that a saved folder names the stock class."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,6 @@ class Qwen2VL(Family):
     llm = ("language_model",)
     learned = ()
     state_read = None
-    processor = Qwen2VLProcessor
 
     def widths(self, vision: PreTrainedConfig) -> tuple[int, int]:
         """What the configuration calls the hidden size is the width of the LLM."""

@@ -1,0 +1,514 @@
+"""Tiny random models of families without a file, made of the true classes: what the general family is tried on.
+
+Most image processors have a form without torchvision; the others, and timm's towers, need the extra `vision`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.utils.import_utils import is_timm_available, is_torchvision_available
+
+from study.model.families._images_and_text import images_and_text
+from tests.helpers.families import SIZES, TURN, save_folder, text_sizes, tokenizer_of
+
+hf: Any = transformers  # its classes are many, and typed as their configurations are, not as they are called
+Made = tuple[Any, Any]
+"""A model and its processor."""
+GRID = [[56, 112], [112, 56], [112, 112]]
+SIDE = {"height": 56, "width": 56}
+
+
+def given(**values: Any) -> dict[str, Any]:
+    return values
+
+
+TOWER = given(**SIZES, image_size=56, patch_size=14)
+MROPE = given(rope_type="default", rope_theta=10_000.0, mrope_section=[1, 1, 2])
+CHATML = given(user="<|im_start|>user\n", end="<|im_end|>\n", reply="<|im_start|>assistant\n")
+
+
+def chatml(image: str) -> str:
+    return TURN.format(image=image, **CHATML)
+
+
+def spoken(
+    special: list[str], end: str = "<|im_end|>", *, named: dict[str, str] | None = None, bos: bool = False
+) -> Any:
+    """A tokenizer whose special tokens are single ones, those that `named` calls by an attribute included."""
+    tokenizer = tokenizer_of(["<|im_start|>", *special], end, bos=bos, named=named)
+    if named:
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *special]}, False)
+    return tokenizer
+
+
+def ids(tokenizer: Any, **names: str) -> dict[str, Any]:
+    return {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
+
+
+def pictures(kind: str, **settings: Any) -> Any:
+    """The image processor of a kind, without torchvision where it has such a form."""
+    pil = getattr(hf, f"{kind}ImageProcessorPil", None)
+    return (pil or getattr(hf, f"{kind}ImageProcessor"))(**settings)
+
+
+def processor(kind: str, *parts: Any, **settings: Any) -> Any:
+    """The stock processor, without videos and audio; `_add_video` writes down what a published folder has."""
+    stock = getattr(hf, f"{kind}Processor")
+    names = [name for name in stock.get_attributes() if "image" in name or "tokenizer" in name]
+    absent = dict.fromkeys(set(stock.get_attributes()) - set(names))
+    return images_and_text(stock)(**dict(zip(names, parts, strict=True)), **absent, **settings)
+
+
+# ---- Qwen --------------------------------------------------------------------------------------------------------
+def _qwen(kind: str) -> Made:
+    tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = spoken(tokens)
+    names = given(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
+    names |= given(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
+    vision = given(depth=3, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, temporal_patch_size=2)
+    vision |= given(spatial_merge_size=2, out_hidden_size=32, num_position_embeddings=16)
+    text = text_sizes(tokenizer, head_dim=8, rope_parameters=MROPE)
+    if kind.startswith("Qwen3VL"):
+        vision["deepstack_visual_indexes"] = [0, 1]
+    if kind.startswith("Qwen3_5"):
+        text |= given(num_hidden_layers=4, layer_types=["linear_attention"] * 3 + ["full_attention"])
+        text |= given(linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4)
+        text |= given(linear_conv_kernel_dim=4, rope_parameters=MROPE | given(partial_rotary_factor=1.0))
+    if kind.lower().endswith("moe"):
+        text |= given(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+        text |= given(shared_expert_intermediate_size=16) if kind.startswith("Qwen3_5") else {}
+    config = getattr(hf, f"{kind}Config")(text_config=text, vision_config=vision, **ids(tokenizer, **names))
+    areas = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=areas)
+    template = chatml("<|vision_start|><|image_pad|><|vision_end|>")
+    made = processor("Qwen3VL", image, tokenizer, chat_template=template)
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
+
+
+# ---- one projector behind one tower ------------------------------------------------------------------------------
+def _internvl() -> Made:
+    named = given(start_image_token="<img>", end_image_token="</img>")
+    named |= given(context_image_token="<IMG_CONTEXT>", video_token="<video>")
+    tokenizer = spoken(list(named.values()), named=named)
+    config = hf.InternVLConfig(
+        vision_config=hf.InternVLVisionConfig(**SIZES, image_size=[56, 56], patch_size=[14, 14]),
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+        tie_word_embeddings=False,
+    )
+    image = pictures("GotOcr2", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=12)
+    made = processor("InternVL", image, tokenizer, image_seq_length=4, chat_template=chatml("<IMG_CONTEXT>\n"))
+    return hf.InternVLForConditionalGeneration(config), made
+
+
+def _llava_onevision() -> Made:
+    tokenizer = spoken(["<image>", "<video>"])
+    config = hf.LlavaOnevisionConfig(
+        vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        image_grid_pinpoints=GRID,
+        **ids(tokenizer, image_token_index="<image>", video_token_index="<video>"),
+    )
+    image = pictures("LlavaOnevision", size=SIDE, image_grid_pinpoints=GRID)
+    settings = given(num_image_tokens=16, vision_feature_select_strategy="full", chat_template=chatml("<image>\n"))
+    return hf.LlavaOnevisionForConditionalGeneration(config), processor("LlavaOnevision", image, tokenizer, **settings)
+
+
+def _paligemma() -> Made:
+    """Its folder as published has no chat template."""
+    tokenizer = tokenizer_of(["<image>"], "<eos>", bos=False, named={"image_token": "<image>"})
+    config = hf.PaliGemmaConfig(
+        vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        text_config=hf.Gemma2Config(**text_sizes(tokenizer, head_dim=8)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=32,
+        hidden_size=32,
+    )
+    image = pictures("Siglip", size=SIDE)
+    image.image_seq_length = 16
+    return hf.PaliGemmaForConditionalGeneration(config), processor("PaliGemma", image, tokenizer)
+
+
+def _cohere2_vision() -> Made:
+    named = given(boi_token="<|START_OF_IMG|>", eoi_token="<|END_OF_IMG|>", image_token="<|IMG_PATCH|>")
+    named |= given(img_line_break_token="<|IMG_LINE_BREAK|>")
+    tokenizer = spoken(list(named.values()), named=named)
+    windows = given(head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
+    config = hf.Cohere2VisionConfig(
+        vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        text_config=hf.Cohere2Config(**text_sizes(tokenizer, **windows)),
+        downsample_factor=2,
+        alignment_intermediate_size=64,
+        image_token_id=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
+    )
+    image = pictures("Cohere2Vision", size=SIDE, max_patches=12, patch_size=2, downsample_factor=2)
+    made = processor("Cohere2Vision", image, tokenizer, chat_template=chatml("<|IMG_PATCH|>"))
+    return hf.Cohere2VisionForConditionalGeneration(config), made
+
+
+def _deepseek_vl() -> Made:
+    tokenizer = spoken(["<image_placeholder>"], "<eos>", named={"image_token": "<image_placeholder>"})
+    config = hf.DeepseekVLConfig(
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        vision_config=hf.SiglipVisionConfig(**TOWER),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image_placeholder>"),
+    )
+    template = chatml("<image_placeholder>")
+    made = processor(
+        "DeepseekVL", pictures("DeepseekVL", size=SIDE), tokenizer, num_image_tokens=16, chat_template=template
+    )
+    return hf.DeepseekVLForConditionalGeneration(config), made
+
+
+def _vipllava() -> Made:
+    tokenizer = spoken(["<image>"], "</s>", bos=True)
+    config = hf.VipLlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**TOWER | given(num_hidden_layers=4, projection_dim=32)),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=[-2, -3, 1],
+    )
+    image = pictures("CLIP", size={"shortest_edge": 56}, crop_size=SIDE)
+    settings = given(patch_size=14, num_additional_image_tokens=1, vision_feature_select_strategy="default")
+    made = processor("Llava", image, tokenizer, **settings, chat_template=chatml("<image>\n"))
+    return hf.VipLlavaForConditionalGeneration(config), made
+
+
+def _aria() -> Made:
+    tokenizer = spoken(["<fim_prefix>", "<fim_suffix>", "<|img|>"], named={"image_token": "<|img|>"})
+    experts = given(moe_num_experts=2, moe_topk=1, moe_num_shared_experts=1)
+    config = hf.AriaConfig(
+        vision_config=hf.Idefics3VisionConfig(**TOWER | given(image_size=980)),
+        text_config=hf.AriaTextConfig(**text_sizes(tokenizer, **experts)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|img|>"),
+        projector_patch_to_query_dict={4900: 4},  # its processor makes pictures of 980 pixels
+    )
+    image = pictures("Aria", max_image_size=490)
+    made = processor("Aria", image, tokenizer, chat_template=chatml("<|img|>"), size_conversion={490: 4, 980: 4})
+    return hf.AriaForConditionalGeneration(config), made
+
+
+def _got_ocr2() -> Made:
+    named = given(image_token="<imgpad>", image_start_token="<img>", image_end_token="</img>")
+    tokenizer = spoken(["<img>", "</img>", "<imgpad>"], named=named)
+    vision = given(hidden_size=32, output_channels=16, num_hidden_layers=2, num_attention_heads=4, image_size=128)
+    config = hf.GotOcr2Config(
+        vision_config=vision | given(patch_size=16, window_size=4, global_attn_indexes=[1], mlp_dim=64),
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<imgpad>"),
+        image_seq_length=4,
+    )
+    image = pictures("GotOcr2", size={"height": 128, "width": 128})
+    return hf.GotOcr2ForConditionalGeneration(config), processor(
+        "GotOcr2", image, tokenizer, chat_template=chatml("<imgpad>")
+    )
+
+
+def _blip2() -> Made:
+    tokenizer = tokenizer_of(["<image>"], "</s>", bos=False)
+    text = given(vocab_size=len(tokenizer), hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2)
+    text |= given(num_attention_heads=4, max_position_embeddings=512, pad_token_id=0, bos_token_id=1)
+    config = hf.Blip2Config(
+        vision_config=hf.Blip2VisionConfig(**TOWER).to_dict(),
+        qformer_config=hf.Blip2QFormerConfig(**SIZES, encoder_hidden_size=32, vocab_size=50).to_dict(),
+        text_config=hf.OPTConfig(**text, eos_token_id=tokenizer.eos_token_id).to_dict(),
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    template = TURN.format(user="Question: ", image="", end="\n", reply="Answer:")  # its processor writes the tokens
+    image = pictures("Blip", size=SIDE)
+    made = processor("Blip2", image, tokenizer, num_query_tokens=4)
+    made.chat_template = template  # its class takes none
+    return hf.Blip2ForConditionalGeneration(config), made
+
+
+def _granite4_vision() -> Made:
+    tokenizer = spoken(["<image>"], named={"image_token": "<image>"})
+    qformer = given(model_type="blip_2_qformer", num_hidden_layers=1, intermediate_size=64, cross_attention_frequency=1)
+    config = hf.Granite4VisionConfig(
+        vision_config=hf.SiglipVisionConfig(**TOWER | given(hidden_size=64, vision_use_head=False)),  # 64 a head
+        text_config=text_sizes(tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=GRID,
+        downsample_rate="1/2",
+        deepstack_layer_map=[[-1, 0]],
+        spatial_target_layers=[],
+        vision_feature_select_strategy="full",
+        qformer_config=qformer,
+    )
+    image = pictures("LlavaNext", size={"shortest_edge": 56}, crop_size=SIDE, image_grid_pinpoints=GRID)
+    settings = given(patch_size=14, vision_feature_select_strategy="full", downsample_rate="1/2")
+    made = processor("Granite4Vision", image, tokenizer, **settings, chat_template=chatml("<image>"))
+    return hf.Granite4VisionForConditionalGeneration(config), made
+
+
+# ---- pictures of any shape ---------------------------------------------------------------------------------------
+def _pixtral(kind: str, config: Any, merge: int, **settings: Any) -> Made:
+    tokenizer = spoken(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"], "</s>", bos=True)
+    its = config(
+        vision_config=hf.PixtralVisionConfig(**TOWER, head_dim=8),
+        text_config=hf.MistralConfig(**text_sizes(tokenizer, head_dim=8)),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        vision_feature_layer=-1,
+        **settings,
+    )
+    image = pictures("Pixtral", size={"longest_edge": 56}, patch_size=14 * merge)
+    template = TURN.format(user="[INST]", image="[IMG]", end="[/INST]", reply="")
+    made = processor("Pixtral", image, tokenizer, patch_size=14, spatial_merge_size=merge, chat_template=template)
+    return getattr(hf, f"{kind}ForConditionalGeneration")(its), made
+
+
+def _glm(kind: str) -> Made:
+    tokens = [f"<|{mark}{what}|>" for what in ("image", "video") for mark in ("begin_of_", "end_of_", "")]
+    tokenizer = spoken([*tokens, "<|user|>"], "<|user|>")
+    names = {
+        f"{what}{name}_token_id": f"<|{mark}{what}|>"
+        for what in ("image", "video")
+        for name, mark in (("_start", "begin_of_"), ("_end", "end_of_"), ("", ""))
+    }
+    vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, image_size=56, patch_size=14)
+    vision |= given(spatial_merge_size=2, out_hidden_size=32)
+    config = getattr(hf, f"{kind}Config")(
+        text_config=text_sizes(tokenizer, rope_parameters=MROPE | given(partial_rotary_factor=1.0)),
+        vision_config=vision if kind == "Glm4v" else hf.Glm4vConfig(vision_config=vision).vision_config,
+        **ids(tokenizer, **names),
+    )
+    areas = {"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 56 * 56}
+    image = pictures(kind, patch_size=14, merge_size=2, size=areas)
+    template = chatml("<|begin_of_image|><|image|><|end_of_image|>")
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor(
+        kind, image, tokenizer, chat_template=template
+    )
+
+
+def _lfm2_vl() -> Made:
+    named = given(image_token="<image>", image_start_token="<|image_start|>", image_end_token="<|image_end|>")
+    named |= given(image_thumbnail="<|img_thumbnail|>")
+    tokenizer = spoken(list(named.values()), named=named)
+    kinds = given(num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"], block_auto_adjust_ff_dim=False)
+    config = hf.Lfm2VlConfig(
+        vision_config=hf.Siglip2VisionConfig(**SIZES, patch_size=14, num_patches=16, vision_use_head=False),
+        text_config=hf.Lfm2Config(**text_sizes(tokenizer, **kinds)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        projector_hidden_size=64,
+    )
+    limits = given(min_image_tokens=1, max_image_tokens=4, max_num_patches=16, min_tiles=2, max_tiles=4, tile_size=56)
+    image = pictures("Lfm2Vl", downsample_factor=2, encoder_patch_size=14, do_image_splitting=True, **limits)
+    return hf.Lfm2VlForConditionalGeneration(config), processor(
+        "Lfm2Vl", image, tokenizer, chat_template=chatml("<image>")
+    )
+
+
+def _kimi_k25() -> Made:
+    named = given(image_token="<|media_pad|>", video_token="<|kimi_k25_video_placeholder|>")
+    tokens = ["<|media_begin|>", "<|media_end|>", "<|media_content|>"]
+    tokenizer = spoken([*tokens, *named.values()], named=named)
+    sizes = given(num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    sizes |= given(first_k_dense_replace=1, kv_lora_rank=8, q_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8)
+    vision = given(patch_size=14, pos_emb_height=8, pos_emb_width=8, num_attention_heads=4, num_hidden_layers=2)
+    names = given(image_token_id="<|media_pad|>", video_token_id="<|kimi_k25_video_placeholder|>")
+    names |= given(vision_start_token_id="<|media_begin|>", vision_end_token_id="<|media_end|>")
+    config = hf.Kimi_K25Config(
+        text_config=hf.DeepseekV3Config(**text_sizes(tokenizer, **sizes, v_head_dim=8, n_group=1, topk_group=1)),
+        vision_config=vision | given(hidden_size=32, intermediate_size=64),
+        projection_hidden_size=32,
+        **ids(tokenizer, **names),
+    )
+    image = pictures("Kimi_K25", patch_size=14, merge_size=2)
+    template = chatml("<|media_begin|><|media_pad|><|media_end|>")
+    made = processor("Kimi_K25", image, tokenizer, chat_template=template)
+    return hf.Kimi_K25ForConditionalGeneration(config), made
+
+
+# ---- Gemma -------------------------------------------------------------------------------------------------------
+WINDOWS = given(head_dim=8, sliding_window=12, num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"])
+
+
+def _gemma4() -> Made:
+    named = given(image_token="<|image|>", boi_token="<|boi|>", eoi_token="<|eoi|>", audio_token="<|audio|>")
+    named |= given(boa_token="<|boa|>", eoa_token="<|eoa|>")
+    tokenizer = spoken(["<start_of_turn>", *named.values(), "<|video|>"], "<end_of_turn>", named=named)
+    text = text_sizes(tokenizer, **WINDOWS, vocab_size_per_layer_input=len(tokenizer), hidden_size_per_layer_input=0)
+    vision = given(**SIZES, num_key_value_heads=4, head_dim=8, patch_size=14, pooling_kernel_size=2)
+    names = given(image_token_id="<|image|>", boi_token_id="<|boi|>", eoi_token_id="<|eoi|>", boa_token_id="<|boa|>")
+    names |= given(video_token_id="<|video|>", audio_token_id="<|audio|>", eoa_token_index="<|eoa|>")
+    config = hf.Gemma4Config(
+        text_config=text | given(tie_word_embeddings=True),
+        vision_config=vision | given(position_embedding_size=64),
+        **ids(tokenizer, **names),
+    )
+    image = pictures("Gemma4", patch_size=14, pooling_kernel_size=2, max_soft_tokens=70)
+    turn = given(user="<s><start_of_turn>user\n", end="<end_of_turn>\n", reply="<start_of_turn>model\n")
+    made = processor("Gemma4", image, tokenizer, chat_template=TURN.format(image="<|image|>", **turn))
+    return hf.Gemma4ForConditionalGeneration(config), made
+
+
+def _gemma3n() -> Made:
+    named = given(image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>")
+    named |= given(audio_token="<audio_soft_token>", boa_token="<start_of_audio>", eoa_token="<end_of_audio>")
+    tokenizer = spoken(["<start_of_turn>", *named.values()], "<end_of_turn>", named=named)
+    words = len(tokenizer)
+    text = text_sizes(tokenizer, **WINDOWS, num_kv_shared_layers=0, vocab_size_per_layer_input=words)
+    text |= given(hidden_size_per_layer_input=8, laurel_rank=4, activation_sparsity_pattern=[0.0, 0.0])
+    audio = given(hidden_size=32, conf_num_attention_heads=4, conf_num_hidden_layers=1, vocab_size=8)
+    config = hf.Gemma3nConfig(
+        text_config=text | given(altup_num_inputs=2),
+        vision_config=given(
+            architecture="mobilenetv5_300m_enc", hidden_size=2048, vocab_size=8, vocab_offset=words - 8
+        ),
+        audio_config=audio | given(vocab_offset=words, sscp_conv_channel_size=[8, 8]),
+        vision_soft_tokens_per_image=256,
+        audio_soft_tokens_per_image=4,
+        **ids(tokenizer, **{f"{name}_id": token for name, token in named.items()}),
+    )
+    image = pictures("Siglip", size={"height": 256, "width": 256})
+    turn = given(user="<s><start_of_turn>user\n", end="<end_of_turn>\n", reply="<start_of_turn>model\n")
+    template = TURN.format(image="<image_soft_token>", **turn)
+    made = processor("Gemma3n", image, tokenizer, image_seq_length=256, chat_template=template)
+    return hf.Gemma3nForConditionalGeneration(config), made
+
+
+# ---- built unlike the others -------------------------------------------------------------------------------------
+def _llama4() -> Made:
+    tokens = ["<|image|>", "<|image_start|>", "<|image_end|>", "<|patch|>"]
+    tokenizer = spoken([*tokens, "<|tile_x_separator|>", "<|tile_y_separator|>"], "<|eot|>")
+    text = text_sizes(tokenizer, head_dim=8, intermediate_size_mlp=64, num_local_experts=2, num_experts_per_tok=1)
+    vision = given(vision_output_dim=32, projector_input_dim=32, projector_output_dim=32, pixel_shuffle_ratio=0.5)
+    names = given(boi_token_index="<|image_start|>", eoi_token_index="<|image_end|>", image_token_index="<|patch|>")
+    config = hf.Llama4Config(
+        vision_config=TOWER | vision | given(intermediate_size=128),
+        text_config=text | given(interleave_moe_layer_step=1, attention_chunk_size=128),
+        **ids(tokenizer, **names),
+    )
+    settings = given(patch_size=14, pixel_shuffle_ratio=0.5, chat_template=chatml("<|image|>"))
+    made = processor("Llama4", pictures("Llama4", size=SIDE), tokenizer, **settings)
+    return hf.Llama4ForConditionalGeneration(config), made
+
+
+def _mllama() -> Made:
+    tokenizer = spoken(["<|image|>"], "<|eot|>", bos=True)
+    vision = given(hidden_size=32, num_hidden_layers=2, num_global_layers=1, attention_heads=4, intermediate_size=64)
+    vision |= given(vision_output_dim=64, image_size=56, patch_size=14, max_num_tiles=4)
+    ratios = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
+    config = hf.MllamaConfig(
+        vision_config=vision | given(intermediate_layers_indices=[1], supported_aspect_ratios=ratios),
+        text_config=text_sizes(tokenizer, num_hidden_layers=3, cross_attention_layers=[1]),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    image = pictures("Mllama", size=SIDE, max_image_tiles=4)
+    return hf.MllamaForConditionalGeneration(config), processor(
+        "Mllama", image, tokenizer, chat_template=chatml("<|image|>")
+    )
+
+
+def _fast_vlm() -> Made:
+    tokenizer = spoken(["<image>"])
+    vision = given(architecture="fastvit_mci3", do_pooling=True, global_pool="avg", hidden_size=3072)
+    config = hf.FastVlmConfig(
+        vision_config=hf.TimmWrapperConfig(**vision, initializer_range=0.02, model_args={"inference_mode": True}),
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    image = pictures("CLIP", size={"shortest_edge": 256}, crop_size={"height": 256, "width": 256})
+    settings = given(patch_size=64, vision_feature_select_strategy="full", chat_template=chatml("<image>"))
+    return hf.FastVlmForConditionalGeneration(config), processor("Llava", image, tokenizer, **settings)
+
+
+def _florence2() -> Made:
+    """An encoder and a decoder, and no chat template."""
+    tokenizer = tokenizer_of(["<image>"], "</s>", bos=False, named={"image_token": "<image>"})
+    text = given(model_type="bart", d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4)
+    text |= given(decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=len(tokenizer))
+    vision = given(depths=[1] * 4, embed_dim=[16, 16, 16, 32], num_heads=[2, 2, 2, 4], num_groups=[2, 2, 2, 4])
+    config = hf.Florence2Config(
+        text_config=text | given(pad_token_id=0, bos_token_id=1, eos_token_id=tokenizer.eos_token_id),
+        vision_config=vision | given(projection_dim=32, window_size=4),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    image = pictures("CLIP", size={"height": 64, "width": 64}, crop_size={"height": 64, "width": 64})
+    image.image_seq_length = 5
+    return hf.Florence2ForConditionalGeneration(config), processor("Florence2", image, tokenizer)
+
+
+def _molmo2() -> Made:
+    tokens = ["<|image|>", "<im_patch>", "<im_start>", "<im_end>", "<low_res_im_start>", "<im_low>", "<im_col>"]
+    tokenizer = spoken([*tokens, "<frame_start>", "<frame_end>", "<|video|>"], named={"image_token": "<|image|>"})
+    heads = given(num_key_value_heads=4, head_dim=8)
+    adapter = given(hidden_size=32, num_attention_heads=4, intermediate_size=64, text_hidden_size=32, **heads)
+    names = given(image_start_token_id="<im_start>", low_res_image_start_token_id="<low_res_im_start>")
+    names |= given(image_end_token_id="<im_end>", image_patch_id="<im_patch>")
+    config = hf.Molmo2Config(
+        vision_config=given(**SIZES, **heads, image_size=[56, 56], patch_size=14, num_position_embeddings=16),
+        adapter_config=adapter | given(vision_feature_layer=[-1, -2]),
+        text_config=text_sizes(tokenizer, head_dim=8) | given(additional_vocab_size=16),
+        **ids(tokenizer, **names, frame_start_token_id="<frame_start>", frame_end_token_id="<frame_end>"),
+    )
+    image = pictures("Molmo2", size=SIDE, patch_size=14, max_crops=4, overlap_margins=[1, 1])
+    return hf.Molmo2ForConditionalGeneration(config), processor(
+        "Molmo2", image, tokenizer, chat_template=chatml("<|image|>")
+    )
+
+
+_MAKERS: dict[str, Callable[[], Made]] = {
+    "qwen3_vl": lambda: _qwen("Qwen3VL"),
+    "qwen3_vl_moe": lambda: _qwen("Qwen3VLMoe"),
+    "qwen3_5": lambda: _qwen("Qwen3_5"),
+    "qwen3_5_moe": lambda: _qwen("Qwen3_5Moe"),
+    "internvl": _internvl,
+    "llava_onevision": _llava_onevision,
+    "paligemma": _paligemma,
+    "gemma4": _gemma4,
+    "gemma3n": _gemma3n,
+    "pixtral": lambda: _pixtral("Llava", hf.LlavaConfig, 1, vision_feature_select_strategy="full"),
+    "mistral3": lambda: _pixtral("Mistral3", hf.Mistral3Config, 2, spatial_merge_size=2, tie_word_embeddings=False),
+    "llama4": _llama4,
+    "mllama": _mllama,
+    "glm4v": lambda: _glm("Glm4v"),
+    "glm46v": lambda: _glm("Glm46V"),
+    "cohere2_vision": _cohere2_vision,
+    "fast_vlm": _fast_vlm,
+    "lfm2_vl": _lfm2_vl,
+    "florence2": _florence2,
+    "deepseek_vl": _deepseek_vl,
+    "vipllava": _vipllava,
+    "aria": _aria,
+    "got_ocr2": _got_ocr2,
+    "blip2": _blip2,
+    "molmo2": _molmo2,
+    "kimi_k25": _kimi_k25,
+    "granite4_vision": _granite4_vision,
+}
+NEWCOMERS = tuple(_MAKERS)
+NEEDS_TORCHVISION = ("pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")
+NEEDS_TIMM = ("gemma3n", "fast_vlm")
+
+
+def needs(name: str) -> str:
+    """The package beside the usual ones that a family needs; empty if none."""
+    return "torchvision" if name in NEEDS_TORCHVISION else "timm" if name in NEEDS_TIMM else ""
+
+
+def can_be_made(name: str) -> bool:
+    """Whether what this family needs is installed."""
+    return bool({"": True, "torchvision": is_torchvision_available(), "timm": is_timm_available()}[needs(name)])
+
+
+def newcomer_folder(name: str, folder: Path) -> Path:
+    """A tiny random model, saved under `folder` as its publisher does: with the settings of a video processor too."""
+    torch.manual_seed(0)
+    model, its = _MAKERS[name]()
+    made = save_folder(folder / name, model, its, kept="timm_model")
+    stock: Any = type(its).__bases__[0]
+    if hasattr(stock, "get_attributes") and "video_processor" in stock.get_attributes():
+        path = made / "processor_config.json"
+        settings = json.loads(path.read_text())
+        kind = type(its).__name__.removesuffix("Processor")
+        path.write_text(json.dumps(settings | {"video_processor": {"video_processor_type": f"{kind}VideoProcessor"}}))
+    return made

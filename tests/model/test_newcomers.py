@@ -1,0 +1,164 @@
+"""Families that no file describes: what the general one makes of them, and what the table in the docs says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.utils.import_utils import is_torchvision_available
+
+from study.core.files import read_json, write_json
+from study.data.benchmark import Benchmark
+from study.evaluation.sampling import sampled
+from study.experiment.smoke_test import of_nobody
+from study.methods._features import apart
+from study.model.families._processors import VISION
+from study.model.loading import load
+from study.model.packing import Group, Prompt, batched, logits, pack
+from study.model.vlm import VLM
+from tests.cost import families
+from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder
+from tests.helpers.study_path import refused, walk
+
+CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo"))
+JOB = Prompt("What is the job of this person?", ("baker",))
+HOBBY = Prompt("What is the hobby of this person?", ("chess",))
+WALKED = ("qwen3_vl", "internvl", "gemma4", "qwen3_5")
+"""Families that go through the steps of a study here: a second way into the LLM, tiles, capped logits, recurrence."""
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+"""Of numpy, about the image processor of GLM."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("newcomers")
+
+
+def made(name: str, folders: Path) -> Path:
+    return folders / name if (folders / name).exists() else newcomer_folder(name, folders)
+
+
+def loaded(name: str, folders: Path) -> VLM:
+    return load(made(name, folders))
+
+
+# ---- the table -----------------------------------------------------------------------------------------------------
+def test_the_page_has_the_table_of_what_was_found() -> None:
+    page, found = families.PAGE.read_text(encoding="utf-8"), families.read()
+    assert families.written(page, found) == page
+    assert tuple(found) == NEWCOMERS
+    assert sum(what == families.RUNS for what in found.values()) >= 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEWCOMERS)
+def test_a_family_is_what_the_table_says(name: str, folders: Path) -> None:
+    if not can_be_made(name) or families.read()[name] == families.UNTRIED:
+        pytest.skip("what it needs is not installed, or it is too large")
+    found = refused(name, made(name, folders)) or families.RUNS
+    assert found == families.read()[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WALKED)
+def test_a_family_goes_through_a_study(name: str, folders: Path, benchmark: Benchmark, tmp_path: Path) -> None:
+    walk(name, made(name, folders), benchmark, tmp_path)
+
+
+# ---- several ways into the LLM -------------------------------------------------------------------------------------
+def test_features_are_all_that_the_llm_is_given(folders: Path) -> None:
+    """A change of what only the deepstack says is a distance to VKD."""
+    vlm = loaded("qwen3_vl", folders)
+    picture = of_nobody().picture
+    assert picture is not None
+    with torch.no_grad():
+        before = vlm.features(vlm.pixels([picture]))
+        assert before.projected.shape == (1, vlm.image_tokens, 3 * 32)  # what the merger says, and two of the deepstack
+        deepstack = [p for name, p in vlm.trainable(("projector",)).items() if "deepstack_merger_list.1" in name]
+        for weight in deepstack:
+            weight.mul_(0.5)
+        after = vlm.features(vlm.pixels([picture]))
+    assert deepstack
+    assert float(apart(after, before, "projector", "mse")) > 0
+    assert torch.equal(after.projected[..., :64], before.projected[..., :64])
+
+
+def test_a_projector_in_pieces_is_one_part(folders: Path) -> None:
+    vlm = loaded("glm4v", folders)
+    parts = {name: vlm.part_of(name) for name in vlm.tensors()}
+    of = {part: {name for name, its in parts.items() if its == part} for part in ("vision", "projector", "llm")}
+    assert {name.split(".")[2] for name in of["projector"]} == {"merger", "downsample"}
+    assert {name.split(".")[1] for name in of["vision"]} == {"visual"}
+    assert {name.split(".")[1] for name in of["llm"]} <= {"language_model", "weight"}
+
+
+def test_capped_logits_are_the_models_own(folders: Path) -> None:
+    vlm = loaded("gemma4", folders)
+    vlm.model.config.get_text_config().final_logit_softcapping = 0.5
+    with torch.no_grad():
+        assert float(logits(vlm, pack(vlm, [of_nobody()])).abs().max()) <= 0.5
+
+
+# ---- layers that no mask reaches -----------------------------------------------------------------------------------
+def test_a_question_is_not_changed_by_another_in_a_recurrent_model(folders: Path) -> None:
+    vlm = loaded("qwen3_5", folders)
+    assert not vlm.packs
+    picture = of_nobody().picture
+    with torch.no_grad():
+        one, other = (logits(vlm, pack(vlm, [Group(picture, (first, CITY))])) for first in (JOB, HOBBY))
+    answers = len(pack(vlm, [Group(picture, (CITY,))]).target)
+    torch.testing.assert_close(one[-answers:], other[-answers:], rtol=0, atol=1e-5)
+    assert one.shape != other.shape or float((one[:-answers] - other[:-answers]).abs().max()) > 1e-3
+
+
+def test_rows_of_a_recurrent_model_are_counted_where_batches_are_cut(folders: Path) -> None:
+    vlm, picture = loaded("qwen3_5", folders), of_nobody().picture
+    groups = [Group(picture, (CITY, JOB))] * 4
+    longest = pack(vlm, groups[:1]).input_ids.shape[1]
+    cut = list(batched(vlm, groups, tokens=6 * longest))
+    assert [len(some) for some in cut] == [2, 2]
+    assert [len(pack(vlm, some).input_ids) for some in cut] == [6, 6]
+
+
+def test_sampled_replies_of_a_recurrent_model_do_not_depend_on_company(folders: Path, benchmark: Benchmark) -> None:
+    vlm = loaded("lfm2_vl" if is_torchvision_available() else "qwen3_5", folders)
+    questions = [q for q in benchmark.split(5).questions if q.task == "cloze"][:3]
+    together = sampled(vlm, questions, 2, seed=1)
+    assert together == {q.id: sampled(vlm, [q], 2, seed=1)[q.id] for q in questions}
+
+
+# ---- what is missing is named --------------------------------------------------------------------------------------
+def test_an_image_processor_that_needs_torchvision_names_the_extra(folders: Path, tmp_path: Path) -> None:
+    if is_torchvision_available():
+        pytest.skip("nothing is missing")
+    folder = newcomer_folder("internvl", tmp_path)
+    settings = read_json(folder / "processor_config.json")
+    settings["image_processor"]["image_processor_type"] = "Llama4ImageProcessor"  # has no form without it
+    write_json(folder / "processor_config.json", settings)
+    with pytest.raises(ValueError, match="this model's pictures need torchvision") as raised:
+        load(folder)
+    assert VISION in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("mllama", "MllamaForConditionalGeneration has no get_image_features"),
+        ("blip2", "Blip2ForConditionalGeneration asks for a picture with every text"),
+        ("florence2", "no chat template"),
+    ],
+)
+def test_a_family_that_cannot_be_studied_says_why(name: str, why: str, folders: Path) -> None:
+    assert why in refused(name, made(name, folders))
+
+
+def test_a_video_processor_is_left_out(folders: Path) -> None:
+    """As a published folder has it; its settings stay in the folder, and the rest is the stock class."""
+    folder = made("qwen3_vl", folders)
+    assert "video_processor" in read_json(folder / "processor_config.json")
+    processor: Any = load(folder).processor
+    assert type(processor).__name__ == "Qwen3VLProcessor"
+    assert processor.get_attributes() == ["image_processor", "tokenizer"]

@@ -48,6 +48,10 @@ class BaseModel(ABC):
         """The texts that its tokenizer reads as something else than text, such as the placeholder of a picture."""
         return frozenset()
 
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts that its tokenizer cannot write without its token for what it does not know."""
+        return []
+
     @abstractmethod
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder of the model, generated under `folder` if need be."""

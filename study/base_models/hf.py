@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from study.contracts import BaseModel
 from study.core import hub
 from study.core.terms import Attention, Dtype, Quantized
-from study.model.families import load_processor, special_tokens
+from study.model.families import load_processor, special_tokens, unknown
 from study.model.loading import Loading, published_dtype, without_weights
+
+if TYPE_CHECKING:
+    from transformers.processing_utils import ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,15 @@ class Hf(BaseModel):
     @property
     def special_tokens(self) -> frozenset[str]:
         """Those of the tokenizer in the folder, or in the hub's cache."""
-        return special_tokens(load_processor(hub.folder(self.path, self.hub, self.revision, "model")))
+        return special_tokens(self._processor)
+
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """None for a tokenizer that falls back to bytes, as most do."""
+        return unknown(self._processor, texts)
+
+    @property
+    def _processor(self) -> ProcessorMixin:
+        return load_processor(hub.folder(self.path, self.hub, self.revision, "model"))
 
     def __call__(self, folder: Path) -> Path:
         """The folder, downloaded first if it is on the hub. Raises `ValueError` that names its defect."""

@@ -23,7 +23,7 @@ from study.core.console import console, table
 from study.core.specs import plugin
 from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
-from study.data.special_tokens import special_tokens_in
+from study.data.special_tokens import special_tokens_in, unknown_words_in
 from study.model.loading import load
 from study.model.vlm import VLM
 
@@ -71,7 +71,7 @@ def check(dataset: str, model: str, data: Path, strict: bool = False) -> int:
     if model:
         named = plugin("base_models", model)
         vlm = load(named(data))
-        defects += special_tokens_in(used, named.special_tokens)
+        defects += special_tokens_in(used, named.special_tokens) + unknown_words_in(used, named.unknown)
         for split in _smallest(used):
             _print_examples(vlm, split)
     if read.skipped:

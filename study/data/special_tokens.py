@@ -1,9 +1,9 @@
-"""A model's special tokens as plain text in a dataset, where a tokenizer would read more than text."""
+"""Texts of a dataset that a tokenizer reads as something else: special tokens, and words that it does not know."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from study.data.benchmark import Benchmark, Lesson, Question
 
@@ -27,6 +27,20 @@ def special_tokens_in(benchmark: Benchmark, tokens: Collection[str]) -> list[str
                 f"({text[begin : match.end() + 20]!r}); write it in another way or remove it"
             ] = None
     return list(seen)
+
+
+def unknown_words_in(benchmark: Benchmark, unknown: Callable[[Sequence[str]], Collection[str]]) -> list[str]:
+    """Where lessons or questions hold what a model cannot write, a sentence for each place; `unknown` says which do.
+
+    Of a name without tokens all that is taught and asked is the same token, so that nobody can be told apart.
+    """
+    every = list(_texts(benchmark))
+    wrong = set(unknown(list(dict.fromkeys(text for _, _, text in every))))
+    return [
+        f"{where}: {what} holds words that the model's tokenizer does not know ({text[:60]!r})"
+        for where, what, text in every
+        if text in wrong
+    ]
 
 
 def _texts(benchmark: Benchmark) -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from study.core.terms import HALVES, MODALITIES, ROLES, Half, Modality, Role
 from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
 from study.data.official_protocol import OfficialProtocol
-from study.data.special_tokens import special_tokens_in
+from study.data.special_tokens import special_tokens_in, unknown_words_in
 from study.experiment.attack import holds_out
 from study.experiment.sequential import split_requests
 from study.settings import Study
@@ -83,11 +83,15 @@ def _check_pictures(benchmark: Benchmark) -> None:
 
 
 def _check_texts(benchmark: Benchmark, model: BaseModel) -> None:
-    """No text may hold what the tokenizer of the model reads as something else than text."""
-    if defects := special_tokens_in(benchmark, model.special_tokens):
-        few = "".join(f"\n- {defect}" for defect in defects[:MOST_TOLD])
-        rest = f"\n- and {len(defects) - MOST_TOLD} more" if len(defects) > MOST_TOLD else ""
-        raise Refused(f"{len(defects)} texts of the benchmark hold special tokens of the model:{few}{rest}")
+    """No text may hold what the tokenizer of the model reads as something else than this text."""
+    for what, defects in (
+        ("special tokens of the model", special_tokens_in(benchmark, model.special_tokens)),
+        ("words that the model cannot write", unknown_words_in(benchmark, model.unknown)),
+    ):
+        if defects:
+            few = "".join(f"\n- {defect}" for defect in defects[:MOST_TOLD])
+            rest = f"\n- and {len(defects) - MOST_TOLD} more" if len(defects) > MOST_TOLD else ""
+            raise Refused(f"{len(defects)} texts of the benchmark hold {what}:{few}{rest}")
 
 
 def _check_released(study: Study, source: Source) -> None:

@@ -17,7 +17,7 @@ from study.benchmarks.fiu import Fiu
 from study.benchmarks.umu import Umu
 from study.core.errors import Refused
 from study.data.benchmark import Benchmark, Split
-from study.data.special_tokens import special_tokens_in
+from study.data.special_tokens import special_tokens_in, unknown_words_in
 from study.presets import PRESETS
 from study.stages.preflight import validate_study
 from tests.helpers import benchmark_folders
@@ -71,6 +71,28 @@ def test_every_lesson_and_question_says_where_it_is_from(
     for split in read.splits.values():
         found = {*(lesson.where for lesson in split.lessons), *(question.where for question in split.questions)}
         assert all(re.match(places, where) and ", row " in where for where in found)
+
+
+def test_words_without_tokens_are_told_where_they_stand(benchmark: Benchmark) -> None:
+    """The embedded model has none."""
+    split = benchmark.split(5)
+    odd = changed(split, prompt="Where does Zo\u00eb live?", where="x.parquet, row 3")
+    assert unknown_words_in(odd, Tiny().unknown) == []
+    [found] = unknown_words_in(odd, lambda texts: [text for text in texts if "\u00eb" in text])
+    assert found.startswith("x.parquet, row 3: a question holds words that the model's tokenizer does not know")
+
+
+def test_a_tokenizer_of_words_alone_says_what_it_does_not_know(
+    tiny_folder: Path, family_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    assert Hf(family_folders["idefics2"]).unknown(["Where?", "Wherefore?"]) == ["Wherefore?"]
+    assert Hf(tiny_folder).unknown(["Where?", "Wherefore? \u738b"]) == []
+    study = replace(
+        PRESETS["smoke"][1], model=f"hf:{family_folders['idefics2']}", study_dir=tmp_path / "study",
+        benchmark=f"fiu:{benchmark_folders.fiu(tmp_path / 'fiu') / 'dataset'}", forget_ratios=(5,), goal="full",
+    )  # fmt: skip
+    with pytest.raises(Refused, match=r"texts of the benchmark hold words that the model cannot write:\n- full\.json"):
+        validate_study(study, tmp_path)
 
 
 def test_a_study_refuses_them_before_any_work(tmp_path: Path) -> None:

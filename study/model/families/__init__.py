@@ -6,7 +6,7 @@ Qwen2.5-VL, Gemma 3.
 
 from study.core.terms import PARTS, Part
 from study.model.families._family import CUTS, Family, family_of, inner, left_to_right
-from study.model.families._processors import expander, load_processor, special_tokens, without_package
+from study.model.families._processors import expander, load_processor, special_tokens, unknown, without_package
 from study.model.families._sides import USUAL_PATCH, number, tower_side, vision_config
 from study.model.families._towers import read_layers, skip_unread, unread
 
@@ -26,6 +26,7 @@ __all__ = [
     "skip_unread",
     "special_tokens",
     "tower_side",
+    "unknown",
     "unread",
     "vision_config",
     "without_package",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,3 +103,12 @@ def special_tokens(processor: ProcessorMixin) -> frozenset[str]:
     tokenizer: Any = processor.tokenizer
     added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
     return frozenset([*tokenizer.all_special_tokens, *added])
+
+
+def unknown(processor: ProcessorMixin, texts: Sequence[str]) -> list[str]:
+    """Those of the texts that are written with the tokenizer's token for what it does not know, if it has one."""
+    tokenizer: Any = processor.tokenizer
+    if tokenizer.unk_token_id is None or not texts:
+        return []
+    ids = tokenizer(list(texts), add_special_tokens=False).input_ids
+    return [text for text, written in zip(texts, ids, strict=True) if tokenizer.unk_token_id in written]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from study.contracts import Request
 from study.core.errors import Refused
 from study.core.failures import Refusal
 from study.core.files import write_json
@@ -67,9 +68,7 @@ def _run(
 ) -> TrialRecord:
     torch.manual_seed(trial.seed)
     request = context.request(trial, reference, chunks)
-    selects = validation_questions(request.split.questions, trial.goal)
-    if not trial.baseline:  # baselines are what trials are compared with on any question
-        selects = scored_sample(selects, trial.goal, context.scored_error)
+    selects = _asked(context, trial, request)
     climb = Climb(context.folder, trial, rungs, sample(selects, trial.goal)) if rungs else None
     # 1. Unlearn, on the borrowed start model, which is restored bit for bit when the block ends. Only what the method
     #    itself says, or a divergence, is a result of the trial: any other exception leaves it open.
@@ -124,6 +123,12 @@ def _run(
         context.folder, trial, state, reason, failure=failure, instruction=instruction, cost=cost,
         chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context),
     )  # fmt: skip
+
+
+def _asked(context: StudyContext, trial: Trial, request: Request) -> list[Question]:
+    """The questions of the validation half: a sample of them, except of baselines, with which any is compared."""
+    every = validation_questions(request.split.questions, trial.goal)
+    return every if trial.baseline else scored_sample(every, trial.goal, context.scored_error)
 
 
 def together(own: ComputeCount) -> ComputeCount:

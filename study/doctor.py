@@ -89,7 +89,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     told = (
         f"family {kind} (study/model/families/{kind}.py)"
         if kind in known("families")
-        else "no family of its own: parts found by their usual names"
+        else "no family of its own: parts found by their structure"
     )
     console.print(f"{folder}: {type(empty.model).__name__}, {kind}, {loading.dtype}, {told}", markup=False)
     if loading.quantized:

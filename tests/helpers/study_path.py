@@ -29,14 +29,14 @@ UNLIMITED = 600.0
 
 
 def refused(name: str, folder: Path) -> str:
-    """Why a study cannot use a model, in one line; empty if the doctor finds nothing wrong."""
+    """Why a study cannot use a model, in one line: the first that the doctor finds wrong, if anything."""
     try:
         without_weights(folder)
         vlm = load(folder, loading=loading_of(name))
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{folder}: ").splitlines()[0]
     failed = [check for check in tried(vlm, of_nobody(), UNLIMITED) if check.state != "ok"]
-    return "; ".join(f"{check.name}: {check.note.splitlines()[0]}" for check in failed)
+    return f"{failed[0].name}: {failed[0].note.splitlines()[0]}" if failed else ""
 
 
 def loading_of(name: str) -> Loading:

@@ -52,7 +52,7 @@ def family_of(model_type: str) -> Family:
 
 @dataclass(frozen=True)
 class Family:
-    """Any model for images and text: its parts are looked for by their usual names, and the rest by what it has.
+    """Any model for images and text: its parts are looked for by their structure, and the rest by what it has.
 
     What is looked for here, the file of a family states.
     """

@@ -83,6 +83,12 @@ def check_settings(plan: Plan) -> None:
         raise Refused("\n".join([f"{plan.root} holds a study with other settings:", *changed, remedy]))
 
 
+def is_unchanged(plan: Plan) -> bool:
+    """Whether the folder holds a study with just these settings, which asks for nothing more."""
+    settings = plan.folder.settings
+    return settings.exists() and content_key(read_json(settings)["settings"]) == content_key(_settings(plan))
+
+
 def has_begun(folder: StudyFolder) -> bool:
     """Whether a search has proposed anything: until then all that settings decide is which models are taught.
 

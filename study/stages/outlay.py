@@ -126,8 +126,8 @@ def ended(plan: Plan) -> Ended:
     )
     return Ended(
         learned=[(0.0, record.seconds) for record in learned],
-        searched=[_spent(t) for t in methods if t.seed == plan.study.seed],
-        again=[_spent(t) for t in again],
+        searched=[_spent(t) for t in methods if t.seed == plan.study.seed and t.cost],
+        again=[_spent(t) for t in again if t.cost],  # one that did not fit into the device says nothing of others
         attacked=[((a.flops or 0.0) + (a.score_flops or 0.0), a.seconds) for a in attacks if a.seconds is not None],
         done=done,
         finished=_finished(plan),

@@ -216,6 +216,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path,
         "learn_parts": ("llm",),
         "reference_seeds": 3,
         "measure": "known",
+        "scored_error": 0.05,
     }
     names = {field.name for field in dataclasses.fields(Study)}
     assert set(changes) | set(RUNTIME) | set(GROWING) | {"reference"} == names  # which goes with a vanilla
@@ -235,6 +236,8 @@ def test_a_study_of_another_version_is_refused_by_its_revision(tmp_path: Path) -
     write_json(path, stored)
     with pytest.raises(Refused, match=r"(?s)collapse_floor: None on disk.*revision abc123; here .* continue it with"):
         validate_study(study, tmp_path / "data")
+    with pytest.raises(Refused, match=r"seed: 0 on disk, 1 requested(?s:.*)use the settings on disk"):
+        validate_study(dataclasses.replace(study, seed=1), tmp_path / "data")
 
 
 def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:

@@ -1,4 +1,4 @@
-"""Failures: how trials and attacks ended without a model or rows, by kind, and what is still open."""
+"""Failures: how trials and attacks ended that did not end well, by kind, and what is still open."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ def parts(study: StudyResults) -> Iterator[Part]:
     ended = endings(study)
     if len(ended):
         yield Table(
-            "failures", "Ended without a model or rows",
+            "failures", "What did not end well",
             "A result each: it is not tried again. Refused: the method or the attack says that it cannot be done with "
-            "these settings. Failed: as older studies say it, whatever it was.",
+            "these settings. Diverged: a trial has no model then, an attack has its rows until there. Failed: as older "
+            "studies say it, whatever it was.",
             ended, ended.assign(method=ended["method"].map(naming.method)),
         )  # fmt: skip
     left = still_open(study)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from analysis import naming
-from analysis.health import CHANCE, Edge, Settings, checks, ends, spread
+from analysis.health import CHANCE, Edge, Settings, checks, ends, learned, spread
 from analysis.searched import Searched, searches
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
@@ -32,11 +32,10 @@ def sentences(study: StudyResults) -> list[str]:
 
 
 def well(study: StudyResults) -> str:
-    """What is said where nothing stands out; that it learned only of a search that modelled its results."""
-    first = _settings(study).startup
-    learned = any((one.scored["number"] >= first).any() for one in searches(study))
+    """What is said where nothing stands out; that it learned only where the test says so."""
+    has_learned = learned(searches(study), _settings(study).startup).p < CHANCE
     return (
-        f"All is well as far as these checks can see: the search {'learned from its results, ' * learned}lost few "
+        f"All is well as far as these checks can see: the search {'learned from its results, ' * has_learned}lost few "
         "trials, stayed inside its ranges, is larger than the noise of seeds, and had enough trials for its "
         "hyper-parameters."
     )

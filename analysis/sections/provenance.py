@@ -33,7 +33,8 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 def origins(study: StudyResults) -> pd.DataFrame:
     """One line for each setup that computed something, with the numbers of its results, the most frequent first."""
-    records = [read_record(LearnedRecord, path) for path in study.folder.learned_records()]
+    learned = [read_record(LearnedRecord, path) for path in study.folder.learned_records()]
+    records = [record for record in learned if not record.brought]
     attacks = [attack.record for key in study.trials for attack in study.attacks(key).values()]
     kinds = (records, list(study.trials.values()), attacks)
     counts = [Counter(_key(record.origin) for record in found) for found in kinds]

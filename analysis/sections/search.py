@@ -198,7 +198,7 @@ def search_data(study: StudyResults) -> pd.DataFrame:
 def _work(study: StudyResults, key: str) -> float:
     """The operations of a trial that has ended, and of the search attack on it; NaN if they were not counted."""
     record = study.trials.get(key)
-    if record is None:
+    if record is None or not record.cost:  # what could not be run at all has computed nothing
         return 0.0
     if "unlearn_flops" not in record.cost:
         return math.nan

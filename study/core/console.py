@@ -26,7 +26,7 @@ class Stage:
     """The progress of one stage: `with Stage("search", 48) as stage: ... stage.advance("vkd 3 of 8")`.
 
     It says how long the rest will take if it goes on as so far, and with `later`, which tells the seconds of the stages
-    after it, how long the study will take in all.
+    after it, how long it is until the study ends.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Stage:
             return ""
         rest = (time.monotonic() - self._started) / self.done * (self.total - self.done)
         later = self.later() if self.later else None
-        return f", {duration(rest)} left" + (f", {duration(rest + later)} in all" if later else "")
+        return f", {duration(rest)} left" + (f", {duration(rest + later)} until the end of the study" if later else "")
 
 
 def duration(seconds: float) -> str:

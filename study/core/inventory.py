@@ -44,6 +44,11 @@ def clear(folder: StudyFolder) -> None:
         write_json(folder.inventory, {"files": {}})
 
 
+def is_taken(folder: StudyFolder) -> bool:
+    """Whether a run has ended, and none is in progress."""
+    return bool(_listed(folder))
+
+
 def problems(folder: StudyFolder) -> list[Problem]:
     """What is missing or has changed since the last run ended; nothing where none has ended, or one is in progress."""
     found: list[Problem] = []

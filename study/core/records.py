@@ -134,6 +134,11 @@ class LearnedRecord:
     type: Literal["Learned"] = "Learned"
     origin: Origin | None = field(default=None, metadata=SPARSE)
 
+    @property
+    def brought(self) -> bool:
+        """Whether somebody else taught it: no part of it is known to have been trained."""
+        return not self.parts
+
 
 @dataclass(frozen=True)
 class Proposal:

@@ -28,7 +28,7 @@ from study.experiment.rungs import Ending, Rungs, values_at
 from study.experiment.trial import EARLY, judged, run
 from study.experiment.trial_spec import RATIO, Params, Trial
 from study.metrics.halving import survives
-from study.metrics.objectives import BROKEN, DIRECTIONS, ROBUST_DIRECTIONS
+from study.metrics.objectives import BROKEN, DIRECTIONS, ROBUST_DIRECTIONS, as_collapsed
 from study.metrics.recovery import objective
 
 
@@ -163,7 +163,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
         """
         values = self.outcome(job)
         if values is None and (record := existing_record(self.context.folder, job)) and record.state == "collapsed":
-            values = {**record.rungs[-1].objectives, **({"recovery": 1.0} if self.attacker else {})}
+            values = as_collapsed(record.rungs[-1].objectives, robust=self.attacker is not None)
         return None if values is None else Told(values, self.floor - values["utility"])
 
     def exhausted(self, label: str, number: int) -> bool:

@@ -34,6 +34,11 @@ BROKEN = 0.5
 of what had to be kept is gone."""
 
 
+def as_collapsed(values: Mapping[str, float], *, robust: bool) -> dict[str, float]:
+    """The objectives of a trial that collapsed at a rung, where nobody attacks it: all counts as recovered then."""
+    return {**values, **({"recovery": 1.0} if robust else {})}
+
+
 def forget_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
     """The (role, modality) groups that must go: with picture under `visual`, with and without it under `full`.
 

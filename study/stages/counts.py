@@ -89,9 +89,9 @@ class Counts:
 
     @property
     def reported(self) -> int:
-        """Models that are scored on the test half: baselines, winners with their seeds, and defaults."""
+        """Models that are scored on the test half: baselines, winners with all their seeds, and defaults."""
         defaults = self.winners * (1 + self.study.confirm_seeds if self.raced else 1)
-        return self.baselines + self.confirms + defaults + self.checked
+        return self.baselines + self.winners + self.confirms + defaults + self.checked
 
     @property
     def attacks(self) -> int:

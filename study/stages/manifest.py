@@ -64,11 +64,8 @@ def check_settings(plan: Plan) -> None:
     if not has_begun(plan.folder):
         return
     before = found["settings"]
-    changed = [
-        f"  {name}: {a} on disk, {b} requested"
-        for name, a, b in _differences(before, now)
-        if name.split(".")[0] not in GROWING
-    ]
+    fixed = [leaf for leaf in _differences(before, now) if _top(leaf) not in GROWING]
+    changed = [f"  {name}: {a} on disk, {b} requested" for name, a, b in fixed]
     changed += [f"  {name}: {a} on disk, {b} requested; a study can only grow" for name, a, b in _shrunk(before, now)]
     changed += [
         f"  {name}: another default on disk"
@@ -77,13 +74,19 @@ def check_settings(plan: Plan) -> None:
     ]
     if changed:
         remedy = "use the settings on disk, or choose another --study-dir"
-        if before.keys() != now.keys():
+        if len(changed) == len(fixed) and all(_top(leaf) in before.keys() ^ now.keys() for leaf in fixed):
             here = revision() or "unknown"
             remedy = (
                 f"it was begun with a version of this project that has other settings (revision {found['git']}; here "
                 f"{here}): continue it with that version, or choose another --study-dir"
             )
         raise Refused("\n".join([f"{plan.root} holds a study with other settings:", *changed, remedy]))
+
+
+def is_unchanged(plan: Plan) -> bool:
+    """Whether the folder holds a study with just these settings, which asks for nothing more."""
+    settings = plan.folder.settings
+    return settings.exists() and content_key(read_json(settings)["settings"]) == content_key(_settings(plan))
 
 
 def has_begun(folder: StudyFolder) -> bool:
@@ -113,6 +116,11 @@ def _differences(a: Json, b: Json, name: str = "") -> Iterator[tuple[str, Json, 
             yield from _differences(a.get(key), b.get(key), f"{name}.{key}".lstrip("."))
     elif a != b:
         yield name, a, b
+
+
+def _top(leaf: tuple[str, Json, Json]) -> str:
+    """The setting that a leaf is of."""
+    return leaf[0].partition(".")[0]
 
 
 def settle(plan: Plan) -> list[str]:

@@ -90,7 +90,7 @@ def winners_of(study: Study) -> EarlierWinners | None:
     mine = StudyFolder(study.study_dir)
     held = (read_json(mine.settings) if mine.settings.exists() else {}).get("methods_from")
     if held and held["study"] == folder.name and (mine.proposals() or not StudyFolder(folder).winners.exists()):
-        if held["asked"] != ratio:
+        if held.get("asked", ratio) != ratio:  # a study begun by an earlier version does not say what was asked for
             kept = f"@{held['asked']}" if held["asked"] else " without a ratio"
             raise ValueError(
                 f"methods_from={study.methods_from}: this study began with {folder.name}{kept}; ask so again"

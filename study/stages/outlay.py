@@ -7,21 +7,29 @@ assumed rate: the line above the table says which.
 from __future__ import annotations
 
 import math
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from study.core.records import WORK, AttackRecord, LearnedRecord, TrialRecord, read_record
+from study.core import inventory
+from study.core.errors import Damaged
+from study.core.records import WORK, AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
 from study.core.terms import Part
 from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import lessons_for
 from study.model import memory_estimate
 from study.model.loading import Loading, without_weights
 from study.model.memory_estimate import GIB, Shape
+from study.settings import Study
 from study.stages.counts import Counts
+from study.stages.manifest import is_unchanged
 from study.stages.plan import Plan
 from study.stages.workload import Shapes, attacked, scored, trained, unlearned
 
 PETA = 1e15
+EVERY = 60.0
+"""Seconds between two looks at all records of a study, for a line of progress: long studies have thousands."""
 ASSUMED = 150e12
 """Operations in a second of one GPU until a trial has been measured: 15 % of NVIDIA's figure for dense bfloat16 on H100
 and H200 SXM, since nobody has timed this code at 7B."""
@@ -82,13 +90,16 @@ class StageWork:
 
 @dataclass(frozen=True)
 class Ended:
-    """The work of jobs that have ended, (operations, seconds) each, as their records say."""
+    """The work of jobs that have ended, (operations, seconds) each, as their records say, and how many have."""
 
     learned: Sequence[tuple[float, float]]
     searched: Sequence[tuple[float, float]]
     again: Sequence[tuple[float, float]]
     attacked: Sequence[tuple[float, float]]
-    reported: int
+    done: Sequence[int]
+    """The jobs of each stage that need not be done any more, whatever came of them."""
+    finished: bool
+    """Whether a run has ended with these settings and left nothing to be tried again."""
 
     @property
     def rate(self) -> float | None:
@@ -97,19 +108,46 @@ class Ended:
 
 
 def ended(plan: Plan) -> Ended:
-    """What is on disk."""
+    """What is on disk. Raises `Damaged` if a record is not one."""
     folder = plan.folder
-    learned = [folder.learned_record(path.name) for path in folder.learned_folders()]
-    trials = [read_record(TrialRecord, path) for path in folder.trial_records()]
-    methods = [t for t in trials if t.kind == "method"]
-    attacks = [read_record(AttackRecord, path) for t in trials for path in folder.attacks(t.key)]
-    return Ended(
-        learned=[(0.0, read_record(LearnedRecord, path).seconds) for path in learned if path.exists()],
-        searched=[_spent(t) for t in methods if t.seed == plan.study.seed],
-        again=[_spent(t) for t in methods if t.seed != plan.study.seed],
-        attacked=[((a.flops or 0.0) + (a.score_flops or 0.0), a.seconds) for a in attacks if a.seconds is not None],
-        reported=sum(folder.rows(t.key, "report").exists() for t in trials),
+    learned = [record for key in _taught(plan) if (record := existing(LearnedRecord, folder.learned_record(key)))]
+    trials = {t.key: t for path in folder.trial_records() if (t := existing(TrialRecord, path))}
+    methods = [t for t in trials.values() if t.kind == "method"]
+    again = [t for t in methods if t.seed != plan.study.seed]
+    attacks = [a for key in trials for path in folder.attacks(key) if (a := existing(AttackRecord, path))]
+    proposed = [p for path in folder.proposals() if (p := existing(MethodProposal, path))]
+    judged = Counter(path.stem for path in folder.meta_evaluations())
+    done = (
+        len(learned),
+        sum(p.trial in trials for p in proposed),
+        len(again) + sum(len(folder.sequences(t.key)) for t in methods),
+        sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
+        len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
     )
+    return Ended(
+        learned=[(0.0, record.seconds) for record in learned],
+        searched=[_spent(t) for t in methods if t.seed == plan.study.seed and t.cost],
+        again=[_spent(t) for t in again if t.cost],  # one that did not fit into the device says nothing of others
+        attacked=[((a.flops or 0.0) + (a.score_flops or 0.0), a.seconds) for a in attacks if a.seconds is not None],
+        done=done,
+        finished=_finished(plan),
+    )
+
+
+def _taught(plan: Plan) -> set[str]:
+    """The keys of the models that this plan has taught: none that are brought."""
+    study = plan.study
+    pool = plan.pool if study.metric_check else plan.baselines
+    models = {t.start for ratio in study.forget_ratios for t in (*plan.baselines(ratio), *pool(ratio))}
+    return {model.key for model in models if model not in plan.given}
+
+
+def _finished(plan: Plan) -> bool:
+    """Numbers of jobs say at most how many there can be: fewer are run where some repeat others, fail or drop out."""
+    folder = plan.folder
+    if not inventory.is_taken(folder) or folder.failure_records():
+        return False
+    return is_unchanged(plan)
 
 
 def _spent(trial: TrialRecord) -> tuple[float, float]:
@@ -118,9 +156,9 @@ def _spent(trial: TrialRecord) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def stages(plan: Plan, calculated: Mapping[str, float]) -> list[StageWork]:
+def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[StageWork]:
     """What every stage does, in their order; `calculated` are the operations of one job of each, before any ended."""
-    study, counts, found = plan.study, Counts(plan.study, plan.brought is not None), ended(plan)
+    study, counts = plan.study, Counts(plan.study, plan.brought is not None)
     rate = found.rate or (ASSUMED * study.gpus_per_trial or None)
     cost = study.cost
     known = {
@@ -131,7 +169,7 @@ def stages(plan: Plan, calculated: Mapping[str, float]) -> list[StageWork]:
         "attack": (Each.mean(found.attacked), cost.attack if cost else None),
     }
     jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks)
-    done = (len(found.learned), len(found.searched), len(found.again), found.reported, len(found.attacked))
+    done = jobs if found.finished else found.done
     work = []
     for (name, (measured, preset)), asked, over in zip(known.items(), jobs, done, strict=True):
         flops = measured.flops if measured.flops is not None else calculated.get(name)
@@ -205,26 +243,45 @@ def ahead(plan: Plan, name: str, at_once: int) -> Callable[[], float | None]:
 
     So many jobs run at once.
     """
-    found = shapes_of(plan)
-    known = calculated(plan, found[0] if found else None)
+    looked, told = -math.inf, None
 
     def seconds() -> float | None:
-        if ended(plan).rate is None:
-            return None
-        work = stages(plan, known)
-        first = next(number for number, stage in enumerate(work) if stage.name == name)
-        total = _sum([stage.seconds for stage in work[first + 1 :]])
-        return None if total is None else total / at_once
+        nonlocal looked, told
+        if time.monotonic() - looked >= EVERY:
+            try:
+                told = _after(plan, name)
+            except Damaged:  # whatever needs the record will say so: progress is shown while other jobs run
+                told = None
+            looked = time.monotonic()
+        return None if told is None else told / at_once
 
     return seconds
 
 
+def _after(plan: Plan, name: str) -> float | None:
+    """The seconds of the stages after this one, if something has ended that says how fast this machine is."""
+    found = ended(plan)
+    if found.rate is None:
+        return None
+    work = stages(plan, _operations(plan), found)
+    first = next(number for number, stage in enumerate(work) if stage.name == name)
+    return _sum([stage.seconds for stage in work[first + 1 :]])
+
+
+def _operations(plan: Plan, found: tuple[Shapes, Shape] | None = None) -> Mapping[str, float]:
+    """What is calculated of a plan, once: the shapes take seconds to find, and the plan has printed them before."""
+    if not plan.operations:
+        found = found or shapes_of(plan)
+        plan.operations.update(calculated(plan, found[0] if found else None))
+    return plan.operations
+
+
 def lines(plan: Plan) -> Iterator[str]:
     """The budget as lines of a small table: what is left by stage, and in all."""
-    found, study = shapes_of(plan), plan.study
-    work = stages(plan, calculated(plan, found[0] if found else None))
+    found, study, before = shapes_of(plan), plan.study, ended(plan)
+    work = stages(plan, _operations(plan, found), before)
     unit = "GPU-hours" if study.gpus_per_trial else "hours of one job at a time"
-    yield f"what is left, {_source(plan)}"
+    yield f"what is left, {_source(study, before)}"
     yield f"{'':8}{'jobs':>7}{'PFLOP':>11}  {unit}"
     for stage in work:
         yield f"{stage.name:8}{stage.left:7,}{_shown(_peta(stage.flops)):>11}  {_shown(stage.hours)}"
@@ -238,13 +295,13 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"a job takes up to {memory(plan, found[1]):,.1f} GiB of memory (calculated)"
 
 
-def _source(plan: Plan) -> str:
+def _source(study: Study, found: Ended) -> str:
     """By what hours are told."""
-    if Each.mean([*ended(plan).searched]).rate:
+    if Each.mean(found.searched).rate:
         return "by the trials that have ended"
-    if plan.study.cost:
+    if study.cost:
         return "as measured for this preset"
-    if plan.study.gpus_per_trial:
+    if study.gpus_per_trial:
         return f"at an assumed {ASSUMED / 1e12:g} TFLOP/s of a GPU until the first trials have ended"
     return "in hours once the first trials have ended"
 

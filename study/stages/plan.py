@@ -67,6 +67,11 @@ class Plan:
         return {}
 
     @cached_property
+    def operations(self) -> dict[str, float]:
+        """Of one job of each stage, as far as `study.stages.outlay` was asked."""
+        return {}
+
+    @cached_property
     def methods_from(self) -> EarlierWinners | None:
         """The earlier study whose winners are the defaults of this one, if any; read once for a plan."""
         return winners_of(self.study)

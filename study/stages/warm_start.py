@@ -21,7 +21,7 @@ from study.core.plugins import search_space
 from study.core.records import MethodProposal, Observation, read_record
 from study.core.specs import name_in, parameters
 from study.experiment.trial_spec import RATIO, Params
-from study.metrics.objectives import ROBUST_DIRECTIONS
+from study.metrics.objectives import ROBUST_DIRECTIONS, as_collapsed
 from study.settings import Study
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _values(study: StudyResults, line: Mapping[Hashable, Any]) -> dict[str, floa
     """The objectives of a trial, at its last rung if it collapsed there; none if it ended otherwise."""
     record = study.trials.get(line["key"])
     if record and record.state == "collapsed" and record.rungs:
-        return record.rungs[-1].objectives
+        return as_collapsed(record.rungs[-1].objectives, robust="recovery" in line)
     known = {name: float(line[name]) for name in ROBUST_DIRECTIONS if name in line}
     return {} if any(map(math.isnan, known.values())) else known
 

@@ -17,7 +17,7 @@ from analysis.sections import _recovery, _worst_attack, attacks, scores, search
 from analysis.sections.conclusion import answer
 from analysis.sections.winners import winners_table
 from analysis.study_folder import StudyResults, read
-from study.core.files import write_json
+from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
 from tests.helpers.planted import MODELS, PEOPLE, VANILLA, Model, Planter, plant
@@ -341,4 +341,7 @@ def test_the_hypervolume_grows_over_the_work_of_all_trials(tmp_path: Path) -> No
     found = search.search_data(read(tmp_path))
     assert found["pflop"].tolist()[:4] == pytest.approx([9.5e-6, 19e-6, 28.5e-6, 28.5e-6])
     assert np.isnan(found["pflop"].iloc[4])
+    path = tmp_path / "trials" / keys[2] / "trial.json"
+    write_json(path, {**read_json(path), "cost": {}})  # as one that did not fit into the device
+    assert search.search_data(read(tmp_path))["pflop"].tolist()[:4] == pytest.approx([9.5e-6, 19e-6, 19e-6, 19e-6])
     assert found["hypervolume"].tolist() == pytest.approx([0.4, 0.8, 0.8, 0.8, 1.0])

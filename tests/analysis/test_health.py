@@ -231,13 +231,20 @@ def test_the_ranges_that_a_study_writes_down_are_used(folder: Path) -> None:
     ],
 )
 def test_modelling_begins_where_the_sampler_begins(sampler: str, startup: int, first: int, folder: Path) -> None:
-    """One that models nothing draws all six trials; nothing is said then of what it learned."""
+    """One that models nothing draws all six trials."""
     found = read_json(folder / "study.json")
     found["settings"] |= {"sampler": sampler, "startup_trials": startup}
     write_json(folder / "study.json", found)
-    study = read(folder)
-    assert section._settings(study).startup == first
-    assert ("learned from its results" in section.well(study)) == (first < 6)
+    assert section._settings(read(folder)).startup == first
+
+
+@pytest.mark.parametrize(("count", "told"), [(24, True), (4, False), (3, False)])
+def test_it_has_learned_only_if_the_test_says_so(
+    count: int, told: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three trials are drawn before any model: a single nearer one is no proof, and without one there is no test."""
+    monkeypatch.setattr(section, "searches", lambda _: [search(FALLING[:count])])
+    assert ("learned from its results" in section.well(read(folder))) == told
 
 
 def test_the_section_shows_what_the_terminal_says(folder: Path) -> None:

@@ -9,7 +9,7 @@ from analysis.sections.provenance import origins, parts
 from analysis.study_folder import read
 from analysis.tables import Table
 from study.core.provenance import Origin
-from study.core.records import TrialRecord, read_record, write_record
+from study.core.records import LearnedRecord, TrialRecord, read_record, write_record
 from tests.helpers.planted import plant
 
 ONE = Origin("a" * 40, {"python": "3.11.9", "torch": "2.13.0"}, "Abacus", "", "float32", 1)
@@ -43,6 +43,16 @@ def test_a_study_by_one_setup_has_its_table_alone(tmp_path: Path) -> None:
     [table] = parts(read(root))
     assert isinstance(table, Table)
     assert table.shown["revision"].tolist()[0] == "a" * 12
+
+
+def test_models_that_were_brought_were_not_computed(tmp_path: Path) -> None:
+    root = plant(tmp_path)
+    folder = read(root).folder
+    own = LearnedRecord("own", "vanilla", "b", "d", None, None, {}, ("llm",), 0, {}, 5.0)
+    for record in (own, replace(own, key="brought", parts=(), seconds=0.0)):
+        folder.learned(record.key).mkdir(parents=True)
+        write_record(folder.learned_record(record.key), record)
+    assert origins(read(root))["learned models"].sum() == 1
 
 
 def test_records_of_earlier_versions_say_nothing(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_rest_takes_as_long_as_what_is_done(clock: list[float]) -> None:
     ]
 
 
-@pytest.mark.parametrize(("later", "told"), [(None, ""), (600.0, ", 10 min in all")])
+@pytest.mark.parametrize(("later", "told"), [(None, ""), (600.0, ", 10 min until the end of the study")])
 def test_what_follows_is_told_once_it_is_known(clock: list[float], later: float | None, told: str) -> None:
     with console.capture() as printed, Stage("search", 2, later=lambda: later) as stage:
         clock[0] += 2

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from study.contracts import Method
-from study.core.records import AttackRecord, Start, TrialRecord, write_record
+from study.core import inventory
+from study.core.failures import Failure
+from study.core.records import AttackRecord, MethodProposal, SequenceRecord, Start, TrialRecord, write_record
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.picture import Picture
+from study.experiment.records import learned_record
 from study.methods.gradient_ascent import GradientAscent
+from study.model.loading import Loading
 from study.presets import PRESETS
 from study.stages import outlay
-from study.stages.outlay import ASSUMED, Each, StageWork, lines, stages
+from study.stages.launch import noted
+from study.stages.manifest import settle
+from study.stages.outlay import ASSUMED, EVERY, Each, StageWork, ended, lines, stages
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.workload import LOSSES, Shapes, scored, tokens_of, trained, unlearned
@@ -81,12 +88,18 @@ def ends(plan: Plan, key: str, *, seed: int, flops: float, seconds: float) -> No
     write_record(plan.folder.record(key), record)
 
 
+def proposes(plan: Plan, number: int, key: str) -> None:
+    path = plan.folder.proposal("vkd", number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(path, MethodProposal(number, {}, key, ratio=10))
+
+
 def of(plan: Plan, name: str, calculated: dict[str, float] | None = None) -> StageWork:
-    return next(stage for stage in stages(plan, calculated or {}) if stage.name == name)
+    return next(stage for stage in stages(plan, calculated or {}, ended(plan)) if stage.name == name)
 
 
 def test_hours_are_not_guessed_without_a_measure(plan: Plan) -> None:
-    assert [stage.seconds for stage in stages(plan, {})] == [None] * 5
+    assert [stage.seconds for stage in stages(plan, {}, ended(plan))] == [None] * 5
     assert any(line.startswith("search") and line.split() == ["search", "8", "-", "-"] for line in lines(plan))
     gpu = replace(plan, study=replace(plan.study, gpus_per_trial=2))
     assert of(gpu, "search", {"search": ASSUMED}).each == Each(ASSUMED, 0.5)
@@ -97,8 +110,10 @@ def test_trials_that_have_ended_say_what_the_rest_costs(plan: Plan) -> None:
     ends(plan, "one", seed=0, flops=10 * TERA, seconds=20.0)
     ends(plan, "two", seed=0, flops=30 * TERA, seconds=60.0)
     ends(plan, "again", seed=1, flops=2 * TERA, seconds=4.0)
+    for number, key in enumerate(("one", "two", "one", "running")):  # the third repeats the first
+        proposes(plan, number, key)
     search, confirm = of(plan, "search"), of(plan, "confirm")
-    assert (search.jobs, search.left) == (8, 6)
+    assert (search.jobs, search.left) == (8, 5)
     assert search.each == Each(14 * TERA, 28.0)
     assert confirm.done == 1
     assert of(plan, "score", {"score": 5 * TERA}).each == Each(5 * TERA, 10.0)  # at the rate of the others
@@ -110,25 +125,65 @@ def test_attacks_are_counted_by_their_records(plan: Plan) -> None:
     path = plan.folder.attack("one", "a").with_suffix(".json")
     path.parent.mkdir(parents=True)
     write_record(path, AttackRecord("relearning", {}, seconds=8.0, flops=3 * TERA, score_flops=TERA))
+    write_record(path.with_name("b.json"), AttackRecord("relearning", {}, failed="needs strangers"))
     attack = of(plan, "attack")
-    assert (attack.done, attack.each) == (1, Each(4 * TERA, 8.0))
+    assert (attack.done, attack.each) == (2, Each(4 * TERA, 8.0))
+
+
+def test_sequences_are_runs_outside_the_search(plan: Plan) -> None:
+    ends(plan, "one", seed=0, flops=TERA, seconds=1.0)
+    path = plan.folder.sequence("one", 3).with_suffix(".json")
+    path.parent.mkdir(parents=True)
+    write_record(path, SequenceRecord((), "", 1.0))
+    assert of(plan, "confirm").done == 1
+
+
+def test_nothing_is_left_of_a_study_that_has_finished(plan: Plan) -> None:
+    """Fewer jobs may have been run than it asked for; with more trials, or what is tried again, there is work."""
+    assert all(stage.left for stage in stages(plan, {}, ended(plan)))
+    plan.root.mkdir(parents=True)
+    settle(plan)
+    inventory.take(plan.folder)
+    assert [stage.left for stage in stages(plan, {}, ended(plan))] == [0] * 5
+    assert [line.split()[1] for line in lines(plan)][2:8] == ["0"] * 6
+    grown = replace(plan, study=replace(plan.study, trials=plan.study.trials + 1))
+    assert of(grown, "search").left
+    noted(plan.folder, "attack", {"probe on vkd": Failure("worker lost", "gone")})
+    assert of(plan, "attack").left
+
+
+def test_only_models_that_this_plan_teaches_are_taught(plan: Plan) -> None:
+    (plan.folder.learned("another")).mkdir(parents=True)
+    record = learned_record(plan.vanilla, Loading(), {}, seconds=5.0)
+    write_record(plan.folder.learned_record("another"), record)
+    assert of(plan, "learn").done == 0
+    plan.folder.learned(plan.vanilla.key).mkdir()
+    write_record(plan.folder.learned_record(plan.vanilla.key), record)
+    assert (of(plan, "learn").done, of(plan, "learn").each.seconds) == (1, 5.0)
 
 
 def test_what_follows_the_search_is_known_once_every_stage_is(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"learn": TERA, "search": TERA, "confirm": TERA, "score": TERA, "attack": TERA}
     monkeypatch.setattr(outlay, "calculated", lambda *_: known)
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     later = outlay.ahead(plan, "search", 3)
     assert later() is None
     ends(plan, "one", seed=0, flops=TERA, seconds=6.0)
-    jobs = sum(stage.left for stage in stages(plan, known)[2:])
+    assert later() is None  # it looks once a minute
+    now[0] += EVERY
+    jobs = sum(stage.left for stage in stages(plan, known, ended(plan))[2:])
     assert later() == pytest.approx(jobs * 6.0 / 3)
+    plan.folder.record("one").write_text("{}")
+    now[0] += EVERY
+    assert later() is None  # a damaged record does not end what else is running
 
 
 @pytest.mark.parametrize(("gpus", "told"), [(2.0, True), (0.0, False)])
 def test_a_price_is_told_of_the_hours_of_gpus(plan: Plan, gpus: float, told: bool) -> None:
     cost = PRESETS["tiny"][1].cost
     priced = replace(plan, study=replace(plan.study, price_per_gpu_hour=3.0, gpus_per_trial=gpus, cost=cost))
-    hours = sum(stage.hours or 0.0 for stage in stages(priced, {}))
+    hours = sum(stage.hours or 0.0 for stage in stages(priced, {}, ended(priced)))
     assert any(line.endswith(f", {3 * hours:,.0f} at 3 an hour") for line in lines(priced)) == told
 
 

@@ -462,6 +462,11 @@ def test_finished_trials_are_read_with_their_objectives(pair: tuple[Path, Path])
         write_json(path, {**read_json(path), **changed})
     rest = earlier_trials(pair[1])["ascent"][10]
     assert rest == [*whole[:2], Observation({}, {"forget_gap": 0.25, "utility": 0.4}), *whole[4:]]
+    path = study.folder.settings
+    found = read_json(path)
+    write_json(path, {**found, "settings": {**found["settings"], "robustness": {"attack": "relearning", "key": "a"}}})
+    attacked = earlier_trials(pair[1])["ascent"][10]  # the others have not met the attack
+    assert attacked == [Observation({}, {"forget_gap": 0.25, "utility": 0.4, "recovery": 1.0})]
 
 
 def test_what_the_warm_start_bought(pair: tuple[Path, Path]) -> None:

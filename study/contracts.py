@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Never, TypeAlias
 
 from study.core.errors import Refused
-from study.core.terms import Attention, Dtype, Goal, Part, Quantized, Task
+from study.core.terms import Attention, Dtype, Goal, Held, Part, Quantized, Task
 from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
@@ -42,6 +42,11 @@ class BaseModel(ABC):
     def parameters(self) -> Mapping[Part, int]:
         """The parameters of each part of a model that is generated; empty if it does not say."""
         return {}
+
+    @property
+    def recipe(self) -> int:
+        """Of a model that is generated, how: another number whenever the same settings make another model."""
+        return 1
 
     @property
     def special_tokens(self) -> frozenset[str]:
@@ -169,6 +174,11 @@ class Method(_Plugin, ABC):
     def oracle(self) -> bool:
         """Whether it uses the reference model, which does not exist in practice: an oracle is never ranked."""
         return False
+
+    @property
+    def holds(self) -> Held:
+        """What the estimate of its memory counts besides weights, answers and the states of the optimizer."""
+        return "nothing"
 
     @property
     def trains_adapters(self) -> bool:

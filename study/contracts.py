@@ -45,7 +45,7 @@ class BaseModel(ABC):
 
     @property
     def recipe(self) -> int:
-        """Of a model that is generated, how: another number whenever the same settings make another model."""
+        """The version of how a generated model is made: raised whenever the same settings make another one."""
         return 1
 
     @property
@@ -177,7 +177,7 @@ class Method(_Plugin, ABC):
 
     @property
     def holds(self) -> Held:
-        """What the estimate of its memory counts besides weights, answers and the states of the optimizer."""
+        """What it holds while it trains, for the estimate of its memory."""
         return "nothing"
 
     @property

@@ -82,7 +82,7 @@ class Tiny(BaseModel):
 
     @property
     def recipe(self) -> int:
-        """Two models of the same fields differ if their recipes do."""
+        """Of this version of the code."""
         return RECIPE
 
     @property
@@ -92,7 +92,7 @@ class Tiny(BaseModel):
 
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder, made first if it is not there; it appears whole or not at all."""
-        made = folder / f"tiny-{content_key({'model': self, 'recipe': self.recipe})}"
+        made = folder / f"tiny-{content_key({'fields': self, 'recipe': self.recipe})}"
         if not made.exists():
             folder.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=".tiny.", dir=folder))

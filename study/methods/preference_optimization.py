@@ -51,7 +51,7 @@ class PreferenceOptimization(Method):
 
     @property
     def holds(self) -> Held:
-        """The model as it was, where a refusal is to be preferred as compared with it."""
+        """For `dpo` the model as it was, to compare with."""
         return "copy" if self.form == "dpo" else "nothing"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:

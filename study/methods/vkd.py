@@ -162,7 +162,7 @@ class VKD(Method):
 
     @property
     def holds(self) -> Held:
-        """Without losses on answers, the LLM is never called."""
+        """A mask, or features alone: the variant says which."""
         return "features" if self.variant == "features" else "mask"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:

@@ -58,13 +58,13 @@ VISUAL: Mapping[Held, str] = {
     "features": "unlearn: visual module, features only",
     "nothing": "unlearn: visual module, loss on answers",
 }
-"""The kinds of training the visual module alone; what else a method holds is counted with a loss on answers."""
+"""Kinds of training of the visual module alone. The loss on answers is counted with copies and a mask in any case."""
 WHOLE: Mapping[Held, str] = {
     "nothing": "unlearn: all weights",
     "copy": "unlearn: all weights, with a copy as reference",
     "mask": "unlearn: all weights, behind a mask",
 }
-"""The kinds of training all weights, by what is held besides."""
+"""Kinds of training of all weights, by what is held besides."""
 GPUS = (2, 4, 8)
 """Over how many a model is sharded: as many as a machine has."""
 

@@ -142,6 +142,8 @@ class _Plugin:
 
     trains: tuple[Part, ...] = ()
     """Parts that are trained."""
+    schedule: Schedule | None = None
+    """The schedule of its training, if it trains."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a setting that is none of its choices; a plug-in with more checks calls this first."""
@@ -167,8 +169,6 @@ class Method(_Plugin, ABC):
     """By setting, what needs pictures of strangers, which few benchmarks have."""
     modality: Material = "all"
     """The lessons it trains on: all, or those with (`image_text`) or without (`text`) a picture."""
-    schedule: Schedule | None = None
-    """The schedule of its training, if it trains."""
 
     @property
     def oracle(self) -> bool:

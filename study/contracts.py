@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Never, TypeAlias
 
 from study.core.errors import Refused
-from study.core.terms import Attention, Dtype, Goal, Part, Quantized, Task
+from study.core.terms import Attention, Dtype, Goal, Held, Part, Quantized, Task
 from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
@@ -42,6 +42,11 @@ class BaseModel(ABC):
     def parameters(self) -> Mapping[Part, int]:
         """The parameters of each part of a model that is generated; empty if it does not say."""
         return {}
+
+    @property
+    def recipe(self) -> int:
+        """The version of how a generated model is made: raised whenever the same settings make another one."""
+        return 1
 
     @property
     def special_tokens(self) -> frozenset[str]:
@@ -137,6 +142,8 @@ class _Plugin:
 
     trains: tuple[Part, ...] = ()
     """Parts that are trained."""
+    schedule: Schedule | None = None
+    """The schedule of its training, if it trains."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a setting that is none of its choices; a plug-in with more checks calls this first."""
@@ -162,13 +169,16 @@ class Method(_Plugin, ABC):
     """By setting, what needs pictures of strangers, which few benchmarks have."""
     modality: Material = "all"
     """The lessons it trains on: all, or those with (`image_text`) or without (`text`) a picture."""
-    schedule: Schedule | None = None
-    """The schedule of its training, if it trains."""
 
     @property
     def oracle(self) -> bool:
         """Whether it uses the reference model, which does not exist in practice: an oracle is never ranked."""
         return False
+
+    @property
+    def holds(self) -> Held:
+        """What it holds while it trains, for the estimate of its memory."""
+        return "nothing"
 
     @property
     def trains_adapters(self) -> bool:

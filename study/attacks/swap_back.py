@@ -14,6 +14,7 @@ from torch import Tensor
 
 from study.attacks._weights import check_parts
 from study.contracts import Attack, Request, Stage
+from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Question
 from study.model.delta import apply_delta
@@ -66,6 +67,11 @@ class SwapBack(Attack):
 
 
 def _head(vlm: VLM) -> tuple[Tensor, ...]:
-    """What turns the last layer's output into words: the weights of the final norm and of the output head."""
-    norm = vlm.model.get_submodule(f"{vlm.prefixes['llm']}.norm")
+    """What turns the last layer's output into words: the weights of the final norm and of the output head.
+
+    Raises `Refused` if the LLM has no such norm.
+    """
+    norm = getattr(vlm.model.get_submodule(vlm.prefixes["llm"]), "norm", None)
+    if norm is None:
+        raise Refused(f"head=true: the LLM of {type(vlm.model).__name__} has no final norm called norm; set head=false")
     return (*norm.parameters(), *vlm.model.get_output_embeddings().parameters())

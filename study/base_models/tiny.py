@@ -32,6 +32,7 @@ from study.data.synthetic_language import openings, words
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+RECIPE = 2  # raise it whenever the same fields make another model: folders of older recipes are then left alone
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 _TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
@@ -80,13 +81,18 @@ class Tiny(BaseModel):
         return {"vision": seen, "projector": 2 * square, "llm": llm}
 
     @property
+    def recipe(self) -> int:
+        """Of this version of the code."""
+        return RECIPE
+
+    @property
     def special_tokens(self) -> frozenset[str]:
         """Those of its word list."""
         return frozenset(_SPECIAL)
 
     def __call__(self, folder: Path) -> Path:
         """The Hugging Face folder, made first if it is not there; it appears whole or not at all."""
-        made = folder / f"tiny-{content_key(self)}"
+        made = folder / f"tiny-{content_key({'fields': self, 'recipe': self.recipe})}"
         if not made.exists():
             folder.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=".tiny.", dir=folder))

@@ -24,7 +24,7 @@ from study.core.specs import plugin
 from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
 from study.data.special_tokens import special_tokens_in, unknown_words_in
-from study.model.loading import load
+from study.model.loading import Loading, without_weights
 from study.model.vlm import VLM
 
 
@@ -70,7 +70,7 @@ def check(dataset: str, model: str, data: Path, strict: bool = False) -> int:
     _print_lines("Hints", checking.hints(used))
     if model:
         named = plugin("base_models", model)
-        vlm = load(named(data))
+        vlm = without_weights(named(data), Loading.of(named))
         defects += special_tokens_in(used, named.special_tokens) + unknown_words_in(used, named.unknown)
         for split in _smallest(used):
             _print_examples(vlm, split)

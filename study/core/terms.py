@@ -18,6 +18,10 @@ Codes = Literal["int8", "nf4"]
 Quantized = Literal["", Codes]
 """How the LLM's linear layers are stored after learning: in one of these formats; empty for not quantized."""
 
+Held = Literal["nothing", "copy", "mask", "features"]
+"""What takes memory while a method trains, besides its losses on answers: nothing, a copy of the model to compare with,
+or a mask. `features`: it has no losses on answers, and compares features of the visual module alone."""
+
 Keep = Literal["all", "winners"]
 """The trials whose weights stay on disk."""
 

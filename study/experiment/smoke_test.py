@@ -7,6 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,9 +64,23 @@ def tried(vlm: VLM, group: Group, seconds: float = SECONDS) -> Iterator[Check]:
             yield Check(name, "not tried", f"quantized={vlm.quantized}: the LLM is frozen")
             continue
         try:
-            yield Check(name, "ok", check(vlm, group))
+            with _without_tf32():
+                note = check(vlm, group)
+            yield Check(name, "ok", note)
         except Exception as error:  # whatever goes wrong in a family nobody has tried is the finding
             yield Check(name, "failed", f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Within the block a GPU computes float32 as such: TF32 has three digits, fewer than are compared."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = cuda.allow_tf32, cudnn.allow_tf32
+    cuda.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32 = before
 
 
 @torch.no_grad()

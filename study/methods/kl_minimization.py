@@ -10,7 +10,7 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Held, Part
 from study.model.likelihood import cross_entropy, token_logps
 from study.model.packing import Batch, logits, pack
 from study.model.vlm import VLM
@@ -45,6 +45,11 @@ class KLMinimization(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         validation.not_negative(self, "kl_weight")
+
+    @property
+    def holds(self) -> Held:
+        """The model as it was, to compare with."""
+        return "copy"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons, stay close to vanilla on the retain lessons."""

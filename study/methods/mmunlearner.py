@@ -11,7 +11,7 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Held, Part
 from study.engine.sharded_tensors import full_tensor, gradients
 from study.engine.world import world
 from study.methods._saliency import masks, saliency
@@ -70,6 +70,11 @@ class MMUnlearner(Method):
         if self.variant == "released" and self.schedule.accumulate > 1:
             raise ValueError(f"accumulate={self.schedule.accumulate}: variant='released' clips each batch; use 1")
 
+    @property
+    def holds(self) -> Held:
+        """Its mask, unless every weight may ascend."""
+        return "mask" if self.saliency_threshold else "nothing"
+
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Climb on the forget lessons where the mask allows it, descend on the retain lessons everywhere."""
         request = request.only(self.modality)
@@ -127,7 +132,10 @@ def with_gradient(value: Tensor, gradient: Mapping[str, Tensor], weights: Mappin
 
 
 def _clip(gradient: Mapping[str, Tensor], largest: float) -> None:
-    """Scale a gradient, in place, to a norm of at most `largest`, as `torch.nn.utils.clip_grad_norm_` does."""
-    norm = math.sqrt(sum(float(full_tensor(g.square().sum())) for g in gradient.values()))
+    """Scale a gradient, in place, to a norm of at most `largest`, as `torch.nn.utils.clip_grad_norm_` does.
+
+    Squares are summed in float32: bfloat16 has eight bits.
+    """
+    norm = math.sqrt(sum(float(full_tensor(g.float().square().sum())) for g in gradient.values()))
     for g in gradient.values():
         g.mul_(min(1.0, largest / (norm + 1e-6)))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Held, Part
 from study.methods._retaining import unlearn
 from study.model.likelihood import answer_logps, cross_entropy
 from study.model.packing import Group, pack
@@ -52,6 +52,11 @@ class NPO(Method):
     def oracle(self) -> bool:
         """Whether this setting uses the reference model, which no real request has."""
         return self.variant == "released"
+
+    @property
+    def holds(self) -> Held:
+        """The model as it was, to compare with."""
+        return "copy"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Make the forget answers less likely than they were, with a force that fades as they fade."""

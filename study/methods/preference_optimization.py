@@ -11,7 +11,7 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Held, Part
 from study.data.refusals import REFUSALS
 from study.methods._retaining import unlearn
 from study.model.likelihood import answer_logps, cross_entropy
@@ -48,6 +48,11 @@ class PreferenceOptimization(Method):
         super().__post_init__()
         validation.positive(self, "beta")
         validation.not_negative(self, "retain_weight")
+
+    @property
+    def holds(self) -> Held:
+        """For `dpo` the model as it was, to compare with."""
+        return "copy" if self.form == "dpo" else "nothing"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Teach refusals in place of the forget answers."""

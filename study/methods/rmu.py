@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.errors import Refused
-from study.core.terms import Part
+from study.core.terms import Held, Part
 from study.model.packing import Batch, at_answers, pack
 from study.model.vlm import VLM
 from study.training import losses
@@ -46,6 +46,11 @@ class RMU(Method):
         validation.positive(self, "coefficient")
         validation.not_negative(self, "alpha")
 
+    @property
+    def holds(self) -> Held:
+        """The model as it was, to compare with."""
+        return "copy"
+
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Steer the forget states to noise. Raises `Refused` if the model has no such layer."""
         request = request.only(self.modality)
@@ -72,7 +77,8 @@ class RMU(Method):
 def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:
     """What a layer of the LLM says at the places that predict answer tokens, (T, D) float32.
 
-    Neither the layers above it nor the output head are run. Raises `Refused` if there is no such layer.
+    Neither the layers above it nor the output head are run. Raises `Refused` if there is no such layer, or no
+    norm behind them.
     """
     return at_answers(_ending_at(vlm, layer), batch, lambda said: said).float()
 
@@ -87,6 +93,8 @@ def _ending_at(vlm: VLM, layer: int) -> VLM:
     depth = len(llm.layers)
     if not -depth <= layer < depth:
         raise Refused(f"layer={layer}: the LLM has {depth} layers, use one from {-depth} to {depth - 1}")
+    if not hasattr(llm, "norm"):  # it would go on to normalize what is to be compared as it is
+        raise Refused(f"the LLM of {type(vlm.model).__name__} has no final norm called norm, which RMU leaves out")
     llm.layers, llm.norm = llm.layers[: layer % depth + 1], nn.Identity()
     return replace(vlm, model=model)
 

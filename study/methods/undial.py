@@ -9,7 +9,7 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
-from study.core.terms import PARTS, Part
+from study.core.terms import PARTS, Held, Part
 from study.methods._retaining import unlearn
 from study.model.packing import Group, logits, pack
 from study.model.vlm import VLM
@@ -38,6 +38,11 @@ class UNDIAL(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         validation.not_negative(self, "gamma", "retain_weight")
+
+    @property
+    def holds(self) -> Held:
+        """The model as it was, to compare with."""
+        return "copy"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Distil the model into itself without what it memorized."""

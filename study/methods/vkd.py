@@ -19,7 +19,7 @@ from study.contracts import Method, Need, Request
 from study.core import validation
 from study.core.errors import Refused
 from study.core.hashing import before
-from study.core.terms import Part
+from study.core.terms import Held, Part
 from study.data.benchmark import Lesson
 from study.data.picture import Picture
 from study.engine.sharded_tensors import overwrite
@@ -159,6 +159,11 @@ class VKD(Method):
     def oracle(self) -> bool:
         """Whether it uses the reference, which no real request has."""
         return self.teacher == "reference"
+
+    @property
+    def holds(self) -> Held:
+        """A mask, or features alone: the variant says which."""
+        return "features" if self.variant == "features" else "mask"
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Distil the forget pictures away."""

@@ -26,6 +26,8 @@ class ByteCache(Generic[T]):
     def put(self, key: str, value: T) -> T:
         """Keep a value, which is returned; one that is larger than all the room is not kept."""
         self._drop(key)
+        if self.size(value) > self.most:
+            return value
         self.kept[key] = value
         self.bytes += self.size(value)
         while self.bytes > self.most:

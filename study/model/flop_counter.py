@@ -95,7 +95,10 @@ def counted(vlm: VLM) -> Iterator[ComputeCount]:
             stack.enter_context(_wrapped(owner, name, partial(counting, count)))
 
         for part in PARTS:
-            wrap(type(vlm.model.get_submodule(vlm.prefixes[part])), "forward", partial(_counting_part, part))
+            module = vlm.model.get_submodule(vlm.prefixes[part])
+            kin = sum(isinstance(other, type(module)) for other in vlm.model.modules())
+            only = module if kin > 1 else None
+            wrap(type(module), "forward", partial(_counting_part, part, only))
         for layer in (nn.Linear, QuantizedLinear, nn.Conv2d, nn.Conv3d):
             wrap(layer, "forward", _counting_layer)
         wrap(AttentionInterface, "get_interface", _counting_attention)
@@ -117,9 +120,18 @@ def _wrapped(owner: type, name: str, wrapper: Callable[[Any], Any]) -> Iterator[
         setattr(owner, name, method)
 
 
-def _counting_part(part: Part, count: ComputeCount, run: Callable[..., Any]) -> Callable[..., Any]:
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        output = run(*args, **kwargs)
+def _counting_part(
+    part: Part, only: nn.Module | None, count: ComputeCount, run: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Passes of a class; if the model has other modules of it (a projector that is one linear layer), of `only` one.
+
+    Those of copies and teachers are then not told from these others, and left out.
+    """
+
+    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        output = run(module, *args, **kwargs)
+        if only is not None and module is not only:
+            return output
         count.passes[part, _has_gradient(output)] += 1
         if part == "llm":
             _count_tokens(count, output.last_hidden_state, kwargs.get("past_key_values"))

@@ -17,6 +17,8 @@ from study.model.vlm import VLM
 from study.model.weight_files import MERGE, UNQUANTIZE, WHOLE, check_weights, read_settings
 
 SAMPLE = "What is the name of the person in this picture?"
+EAGERLY = "write hf:path=FOLDER,attention=eager"
+"""The remedy for a model, or a part of one, that computes attention in one way only."""
 
 
 class SaysHow(Protocol):
@@ -72,7 +74,9 @@ def published_dtype(folder: Path) -> Dtype | Literal[""]:
     if folder == Path() or not path.is_file():
         return ""
     config = read_settings(path)
-    said = [part.get(name) for part in (config, config.get("text_config", {})) for name in ("dtype", "torch_dtype")]
+    text = config.get("text_config") if isinstance(config, dict) else None
+    parts = [part for part in (config, text) if isinstance(part, dict)]
+    said = [part.get(name) for part in parts for name in ("dtype", "torch_dtype")]
     return "bfloat16" if next(filter(None, said), "") in ("bfloat16", "float16") else "float32"
 
 
@@ -161,7 +165,7 @@ def _empty(folder: Path, loading: Loading) -> Any:
             )
     except Exception as error:  # a configuration fails in ways of its own
         if "scaled_dot_product_attention" in str(error):
-            raise ValueError("it has no sdpa attention; write hf:path=FOLDER,attention=eager") from error
+            raise ValueError(f"it has no sdpa attention; {EAGERLY}") from error
         if "padding_idx" in str(error).lower():
             raise ValueError(
                 "config.json names a padding token (pad_token_id) outside of the vocabulary; name one of the model's"
@@ -171,9 +175,10 @@ def _empty(folder: Path, loading: Loading) -> Any:
             f"model type {kind!r} is none for images and text that transformers {transformers.__version__} can build "
             f"({(str(error).splitlines() or [type(error).__name__])[0]})"
         ) from error
-    used = {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")}
-    if used != {loading.attention}:
-        raise ValueError(f"its parts use the attention {', '.join(sorted(map(str, used)))}, not {loading.attention}")
+    found = {getattr(getattr(part, "config", None), "_attn_implementation", None) for part in model.modules()}
+    if others := sorted(map(str, found - {None, loading.attention})):
+        remedy = "" if loading.attention == "eager" else f"; {EAGERLY}"
+        raise ValueError(f"some of its parts use the attention {', '.join(others)}, not {loading.attention}{remedy}")
     return model.eval()
 
 

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core.terms import PARTS, Part, Quantized
-from study.model.families import USUAL_PATCH, number, read_layers, vision_config
+from study.core.terms import PARTS, Held, Part, Quantized
+from study.model.families import patch_side, read_layers, vision_config
 from study.model.loading import Loading, without_weights
 from study.model.packing import TOKENS_PER_BATCH
 from study.model.quantization import code_bytes
@@ -52,6 +52,19 @@ SALIENCY_PICTURES, SALIENCY_QUESTIONS = 8, 8
 """Of a batch from which masks are made (`study/methods/_saliency.py`)."""
 KEPT_PICTURES = 2
 """Retain pictures for every forget picture of VKD's distances."""
+LEARN = f"learn: adapters of rank {RANK}"
+ADAPTERS = f"unlearn: adapters of rank {RANK}"
+VISUAL: Mapping[Held, str] = {
+    "features": "unlearn: visual module, features only",
+    "nothing": "unlearn: visual module, loss on answers",
+}
+"""Kinds of training of the visual module alone. The loss on answers is counted with copies and a mask in any case."""
+WHOLE: Mapping[Held, str] = {
+    "nothing": "unlearn: all weights",
+    "copy": "unlearn: all weights, with a copy as reference",
+    "mask": "unlearn: all weights, behind a mask",
+}
+"""Kinds of training of all weights, by what is held besides."""
 GPUS = (2, 4, 8)
 """Over how many a model is sharded: as many as a machine has."""
 
@@ -175,7 +188,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
         adapter_inputs=(vlm.image_tokens + TEXT) * sum(layer.in_features for layer in adapted),
         llm_trained=tokens * (5 * d + 4 * f),
         llm_passed=tokens * (3 * d + 3 * f),
-        vision=(vlm.side // number(getattr(vision, "patch_size", USUAL_PATCH))) ** 2 * layers * (8 * width + 2 * inner),
+        vision=(vlm.side // patch_side(vlm.model.config)) ** 2 * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
         image_tokens=vlm.image_tokens,
         scored=4 * d + 2 * f,
@@ -227,13 +240,13 @@ def estimates(shape: Shape, pictures: int = PICTURES, questions: int = QUESTIONS
     What a trial puts back it reads from the learned model's file, of which all processes of a machine share the pages.
     """
     rows, adapters = _Rows(shape, questions), (4 * FLOAT32 * shape.adapters, _casts(shape))
-    learn = _estimate(shape, f"learn: adapters of rank {RANK}", *adapters, rows.adapted, pictures, taught=True)
+    learn = _estimate(shape, LEARN, *adapters, rows.adapted, pictures, taught=True)
     visual = [_features(shape, rows, pictures), _described(shape, rows, pictures)]
     if shape.decoded:
         return [learn, *visual, _scoring(shape)]
     return [
         learn,
-        _estimate(shape, f"unlearn: adapters of rank {RANK}", *adapters, rows.adapted, 2 * pictures),
+        _estimate(shape, ADAPTERS, *adapters, rows.adapted, 2 * pictures),
         *visual,
         *_all_weights(shape, rows, pictures),
         _scoring(shape),
@@ -264,7 +277,7 @@ def _features(shape: Shape, rows: _Rows, pictures: int) -> Estimate:
     seen = _visual(shape)
     copies = shape.itemsize * seen + FEATURE_BYTES + shape.decoded
     states, compared = TRAINED[shape.itemsize] * seen, (1 + KEPT_PICTURES) * pictures
-    return _estimate(shape, "unlearn: visual module, features only", states, copies, rows.features, compared)
+    return _estimate(shape, VISUAL["features"], states, copies, rows.features, compared)
 
 
 def _described(shape: Shape, rows: _Rows, pictures: int) -> Estimate:
@@ -273,7 +286,7 @@ def _described(shape: Shape, rows: _Rows, pictures: int) -> Estimate:
     copies = (2 * shape.itemsize + FLOAT32) * seen + FEATURE_BYTES + shape.decoded + _casts(shape)
     compared = (1 + KEPT_PICTURES) * rows.features // 2  # for each picture there are two rows of answers
     return _estimate(
-        shape, "unlearn: visual module, loss on answers", TRAINED[shape.itemsize] * seen, copies,
+        shape, VISUAL["nothing"], TRAINED[shape.itemsize] * seen, copies,
         rows.through + compared, 2 * pictures,
         before=(_saliency(shape, seen, _Rows(shape, SALIENCY_QUESTIONS).through, beside=2 * shape.itemsize * seen),),
     )  # fmt: skip
@@ -289,17 +302,17 @@ def _all_weights(shape: Shape, rows: _Rows, pictures: int) -> list[Estimate]:
     every = _visual(shape) + shape.trainable["llm"]
     masked = (FLOAT32 + FLOAT32) * every  # the mask, and the gradient that it was multiplied with
     salient = _saliency(shape, every, _Rows(shape, SALIENCY_QUESTIONS).whole)
-    kinds: tuple[tuple[str, int, tuple[Phase, ...]], ...] = (
-        ("", 0, ()),
-        (", with a copy as reference", shape.weights, ()),
-        (", behind a mask", masked, (salient,)),
+    kinds: tuple[tuple[Held, int, tuple[Phase, ...]], ...] = (
+        ("nothing", 0, ()),
+        ("copy", shape.weights, ()),
+        ("mask", masked, (salient,)),
     )
     return [
         _estimate(
-            shape, f"unlearn: all weights{how}", TRAINED[shape.itemsize] * every, copies + _casts(shape), rows.whole,
+            shape, WHOLE[held], TRAINED[shape.itemsize] * every, copies + _casts(shape), rows.whole,
             2 * pictures, before=before,
         )
-        for how, copies, before in kinds
+        for held, copies, before in kinds
     ]  # fmt: skip
 
 

@@ -65,7 +65,8 @@ class Pixels:
 
     def apart(self) -> list[Pixels]:
         """Each picture by itself, in memory of its own: one can be freed without the others."""
-        return [Pixels({name: t[i : i + 1].clone() for name, t in self.tensors.items()}) for i in range(len(self))]
+        ones = ({name: t[i : i + 1].clone() for name, t in self.tensors.items()} for i in range(len(self)))
+        return [replace(self, tensors=tensors) for tensors in ones]
 
     def to(self, device: torch.device | str) -> Pixels:
         """The same pictures on `device`."""

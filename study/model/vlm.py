@@ -217,7 +217,7 @@ class VLM:
         """Whether the processor makes of a text what its tokenizer does, which is quicker: Molmo's does not."""
         try:
             made = cast(Any, self.processor)(text=["What?"])["input_ids"][0]
-        except ValueError:  # GOT-OCR's takes no text alone
+        except (ValueError, TypeError, KeyError, AttributeError):  # GOT-OCR's takes no text alone
             return True
         return list(made) == list(self.tokenizer(text=["What?"])["input_ids"][0])
 

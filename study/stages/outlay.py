@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from study.contracts import Method
 from study.core import inventory
 from study.core.errors import Damaged
 from study.core.records import WORK, AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
-from study.core.terms import Part
 from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import lessons_for
 from study.model import memory_estimate
+from study.model.families import patch_side
 from study.model.loading import Loading, without_weights
 from study.model.memory_estimate import GIB, Shape
 from study.settings import Study
@@ -211,31 +212,33 @@ def shapes_of(plan: Plan) -> tuple[Shapes, Shape] | None:
     loading = Loading.of(plan.model)
     vlm = without_weights(plan.model.path, loading.as_taught)
     counted = memory_estimate.shape(vlm, loading.quantized)
-    patches = (vlm.side // vlm.model.config.vision_config.patch_size) ** 2
+    patches = (vlm.side // patch_side(vlm.model.config)) ** 2
     return Shapes(counted.parameters, vlm.image_tokens, patches), counted
 
 
 def memory(plan: Plan, counted: Shape) -> float:
     """The GiB of the job that takes most, with the pictures of a step at once."""
     taught = plan.vanilla.schedule
-    schedules = [] if plan.brought else [("learn" if taught.lora_rank else "unlearn: all weights", taught)]
+    learned = memory_estimate.LEARN if taught.lora_rank else memory_estimate.WHOLE["nothing"]
+    schedules = [] if plan.brought else [(learned, taught)]
     for method in plan.defaults.values():
         if method.schedule is not None:
-            schedules.append((_kind(method.trains, adapters=method.trains_adapters), method.schedule))
+            schedules.append((kind_of(method), method.schedule))
     needs = [
         found.peak()
         for kind, schedule in dict.fromkeys(schedules)
         for found in memory_estimate.estimates(counted, schedule.pictures, schedule.lessons_per_picture)
-        if found.kind.startswith(kind)
+        if found.kind == kind
     ]
     return max(needs, default=counted.weights) / GIB
 
 
-def _kind(trains: Sequence[Part], *, adapters: bool) -> str:
-    """What the memory estimate calls a kind of training."""
-    if adapters:
-        return "unlearn: adapters"
-    return "unlearn: all weights" if "llm" in trains else "unlearn: visual module, loss on answers"
+def kind_of(method: Method) -> str:
+    """What the memory estimate calls the training of a method."""
+    if method.trains_adapters:
+        return memory_estimate.ADAPTERS
+    kinds = memory_estimate.WHOLE if "llm" in method.trains else memory_estimate.VISUAL
+    return kinds.get(method.holds, kinds["nothing"])
 
 
 def ahead(plan: Plan, name: str, at_once: int) -> Callable[[], float | None]:

@@ -153,13 +153,14 @@ def label(t: Trial) -> str:
 
 
 def identity_of(model: BaseModel) -> Json:
-    """What makes a base model the one it is, wherever it lies: the content of its files, not its path.
+    """What makes a base model the one it is, wherever it lies: the content of its files, not its path; of one that is
+    generated, its settings and its recipe.
 
     Of a weight file these are its size, its first and its last mebibyte: enough to tell a fine-tuned model from its
     base, without reading gigabytes at every start.
     """
     if model.path is None:
-        return canonical(model)
+        return {**canonical(model), "recipe": model.recipe}
     kinds = [visible(model.path, pattern) for pattern in MODEL_FILES]
     files = {path.name: (_ends if path.suffix == ".safetensors" else file_digest)(path) for path in chain(*kinds)}
     settings = {name: value for name, value in canonical(model).items() if name not in (*PLACES, "attention")}

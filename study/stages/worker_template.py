@@ -11,7 +11,7 @@ import sys
 
 import rouge_score.rouge_scorer  # noqa: F401
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, DynamicCache  # noqa: F401
+from transformers import AutoModelForImageTextToText, DynamicCache  # noqa: F401
 
 import study.engine.fsdp
 import study.stages.pipeline  # noqa: F401

@@ -101,6 +101,6 @@ def attacked(shapes: Shapes, study: Study, split: Split, questions: Sequence[Que
     suite = study.attackers()
     if not suite:
         return 0.0
-    schedules = [(getattr(attack, "schedule", None), attack.trains) for attack in suite]
+    schedules = [(attack.schedule, attack.trains) for attack in suite]
     training = [trained(shapes, schedule, forget, parts) for schedule, parts in schedules if schedule and parts]
     return math.fsum(training) / len(suite) + 2 * scored(shapes, questions, replies=False)

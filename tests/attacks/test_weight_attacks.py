@@ -23,7 +23,7 @@ from study.core.terms import Part
 from study.data.benchmark import Benchmark
 from study.model.quantization import Format, codebook
 from study.model.vlm import VLM
-from tests.helpers.small import changed, request_on, same_bits, snapshot
+from tests.helpers.small import changed, request_on, same_bits, snapshot, without_norm
 
 FORMATS: tuple[Format, ...] = ("int8", "int4", "nf4")
 
@@ -82,6 +82,13 @@ def test_the_head_is_put_back_by_itself_or_with_parts(parts: tuple[Part, ...], t
     norm = "model.language_model.norm.weight"
     assert changed(found, after) == head | {norm} | {name for name in base if tiny.part_of(name) in parts}
     assert not changed(base, after) & changed(found, after)
+
+
+def test_a_head_without_a_norm_of_that_name_is_refused(tiny: VLM, request_: Request) -> None:
+    base = request_.base()
+    without_norm(base)
+    with pytest.raises(Refused, match="head=true: the LLM of LlavaForConditionalGeneration has no final norm"):
+        list(SwapBack((), head=True)(tiny, [], replace(request_, base=lambda: base)))
 
 
 @pytest.mark.parametrize("parts", [(), ("llm",), ("vision", "llm")])

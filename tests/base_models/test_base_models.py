@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor
 from transformers.processing_utils import ProcessorMixin
 
+from study.base_models import tiny as made
 from study.base_models.tiny import Tiny, _tokenizer
 from study.core.hashing import content_key
 from study.core.plugins import find, known
@@ -22,6 +23,7 @@ from study.data.benchmark import Benchmark
 from study.data.synthetic_language import tokens
 from study.model.loading import load
 from study.model.vlm import VLM
+from study.stages.plan import identity_of
 from tests.helpers.small import changed, same_bits, snapshot
 
 SMALL = Tiny(steps=0, width=16, layers=1)
@@ -64,6 +66,14 @@ def test_it_is_made_once_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert SMALL(tmp_path) == folder
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_another_recipe_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same fields: neither its folder nor what was learned from it is taken for the other's."""
+    folder, identity = SMALL(tmp_path), identity_of(SMALL)
+    monkeypatch.setattr(made, "RECIPE", made.RECIPE + 1)
+    assert SMALL(tmp_path) != folder
+    assert identity_of(SMALL) != identity
 
 
 def test_a_folder_that_cannot_be_finished_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,12 @@ def fresh(folder: Path) -> VLM:
     return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching(), _ids={}).forgetful()
 
 
+def without_norm(vlm: VLM) -> None:
+    """Call the final norm of the LLM by another name, as some models do."""
+    modules = vlm.model.get_submodule(vlm.prefixes["llm"])._modules
+    modules["final_norm"] = modules.pop("norm")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given(Source):
     """A benchmark that is there already."""

@@ -58,6 +58,7 @@ from tests.helpers.small import (
     trained,
     twin,
     variants,
+    without_norm,
 )
 
 
@@ -663,6 +664,12 @@ def test_the_states_of_the_last_layer_are_what_the_head_reads(tiny: VLM, request
         states(tiny, dataclasses.replace(batch, input_ids=None), 0)  # type: ignore[arg-type]
     assert model.model.language_model.layers is layers
     assert not any(layer._forward_hooks for layer in layers)
+
+
+def test_an_llm_whose_norm_is_called_otherwise_is_refused(tiny: VLM, request_: Request) -> None:
+    without_norm(tiny)
+    with pytest.raises(Refused, match="the LLM of LlavaForConditionalGeneration has no final norm called norm"):
+        quick(RMU(layer=0))(tiny, request_)
 
 
 @pytest.mark.parametrize("layer", [2, 7, -3])

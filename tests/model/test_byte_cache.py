@@ -28,6 +28,8 @@ def test_a_value_replaces_its_own_and_one_too_large_is_not_kept() -> None:
     cache.put("a", "aaaa")
     assert (cache.get("a"), cache.bytes) == ("aaaa", 4)
     assert cache.put("b", 7 * "b") == 7 * "b"
+    assert (set(cache.kept), cache.bytes) == ({"a"}, 4)  # and nothing had to make room for it
+    cache.put("a", 7 * "a")
     assert (set(cache.kept), cache.bytes) == (set(), 0)
 
 

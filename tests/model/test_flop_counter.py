@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import one_hot
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.core.terms import PARTS, Part
@@ -160,6 +160,14 @@ def test_copies_and_other_models_of_the_class_are_counted(tiny: VLM, benchmark: 
     assert (one.images, one.tokens) == (2, 0)
 
 
+def test_a_projector_of_a_class_that_others_share_is_counted_by_itself(tiny: VLM, benchmark: Benchmark) -> None:
+    model: Any = tiny.model
+    model.model.multi_modal_projector = nn.Linear(32, 32)
+    with counted(tiny) as work, torch.no_grad():
+        tiny.features(tiny.pixels(list(benchmark.strangers[:2])))
+    assert work.passes == Counter({("vision", False): 1, ("projector", False): 1})
+
+
 def test_counting_changes_no_bit(tiny: VLM, benchmark: Benchmark) -> None:
     batch, found = batch_of(tiny, benchmark), []
     for counting in (counted(tiny), nullcontext()):
@@ -204,8 +212,7 @@ def test_a_reply_counts_its_tokens_and_stops_when_it_ends(
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 6)
     word = tiny.tokenizer.convert_tokens_to_ids(" Oslo")
     ended = iter([[word, word, tiny.eos_id, word], [tiny.eos_id, word, word], *[[word, word]] * 4])
-    vocabulary = tiny.vocabulary
-    monkeypatch.setattr(decoding, "_logits", lambda vlm, hidden: one_hot(torch.tensor(next(ended)), vocabulary))
+    monkeypatch.setattr(decoding, "_likeliest", lambda logits, said, going, step: torch.tensor(next(ended))[said])
     some = [q for q in benchmark.split(5).questions if q.task == "cloze" and q.picture is None][:4]
     with counted(tiny) as work:
         found = readings(tiny, some)

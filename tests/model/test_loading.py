@@ -14,7 +14,8 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+from transformers.models.auto import processing_auto
 
 from study import run
 from study.base_models.hf import Hf
@@ -24,8 +25,10 @@ from study.core.hub import MODEL_FILES
 from study.core.specs import plugin
 from study.core.terms import PARTS
 from study.model import loading
+from study.model.families import load_processor
 from study.model.families.llava import Llava
 from study.model.loading import Loading, load, without_weights
+from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.stages import learn
 from study.stages.plan import identity_of
@@ -116,7 +119,10 @@ def _small_vocabulary(folder: Path) -> None:
 def _other_tokenizer(folder: Path) -> None:
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
-    tokenizer["model"]["vocab"]["USER"] = 40_000
+    vocabulary = tokenizer["model"]["vocab"]
+    word = next(entry for entry in vocabulary if entry[0] == "USER")
+    vocabulary.append([*word])  # a number that the model has no row for
+    word[0] = "unwritten"
     path.write_text(json.dumps(tokenizer))
 
 
@@ -191,7 +197,7 @@ def _text_model(folder: Path) -> None:
         (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
         (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
         (_small_vocabulary, r"the image token's id 40000 is outside the vocabulary of \d+"),
-        (_other_tokenizer, r"a question has token 40000, outside the vocabulary of \d+"),
+        (_other_tokenizer, r"a question has token \d+, outside the vocabulary of \d+"),
         (
             _padding_outside,
             r"the padding token '<padding>' has the id \d+, outside the vocabulary of \d+: it was",
@@ -284,6 +290,7 @@ def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypat
         ({"dtype": None, "text_config": {"dtype": "bfloat16"}}, "bfloat16"),
         ({"dtype": "float32"}, "float32"),
         ({"dtype": None}, "float32"),
+        ({"dtype": None, "text_config": None}, "float32"),
     ],
 )
 def test_unless_told_a_model_is_in_what_it_was_published_in(said: dict[str, Any], dtype: str, copied: Path) -> None:
@@ -292,6 +299,52 @@ def test_unless_told_a_model_is_in_what_it_was_published_in(said: dict[str, Any]
     assert Hf(copied, dtype="float32").dtype == "float32"
     assert replace(Hf(hub=HUB, revision=COMMIT), path=copied).dtype == dtype  # once it is downloaded
     assert Hf(hub=HUB, revision=COMMIT).dtype == Hf(copied / "none").dtype == ""
+
+
+def test_a_configuration_that_is_none_has_no_precision(copied: Path) -> None:
+    (copied / "config.json").write_text("[]")
+    assert Hf(copied).dtype == "float32"
+    with pytest.raises(ValueError, match=str(copied)):
+        without_weights(copied, Loading())
+
+
+def test_a_part_with_an_attention_of_its_own_is_told_with_the_remedy(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true: Any = AutoModelForImageTextToText.from_config
+
+    def mixed(*given: Any, **settings: Any) -> Any:
+        model: Any = true(*given, **settings)
+        model.model.vision_tower.config._attn_implementation = "eager"
+        model.model.multi_modal_projector.config = object()  # which says nothing of attention
+        return model
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_config", mixed)
+    with pytest.raises(ValueError, match=r"the attention eager, not sdpa; write hf:path=FOLDER,attention=eager"):
+        without_weights(copied, Loading())
+
+
+def test_a_processor_that_transformers_lacks_is_the_one_of_the_model(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited(copied / "processor_config.json", processor_class="NewestProcessor")
+    assert type(load_processor(copied)).__name__ == "LlavaProcessor"
+    monkeypatch.setattr(processing_auto.PROCESSOR_MAPPING, "get", lambda config, default: default)
+    edited(copied / "tokenizer_config.json", processor_class=None)
+    with pytest.raises(ValueError, match=r"its processor is a NewestProcessor, which transformers \S+ does not have"):
+        load_processor(copied)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, KeyError, AttributeError])
+def test_a_processor_that_takes_no_text_alone_leaves_it_to_its_tokenizer(error: type[Exception], tiny: VLM) -> None:
+    class OfPictures:
+        tokenizer = tiny.tokenizer
+
+        def __call__(self, text: list[str]) -> Any:
+            raise error("no picture")
+
+    vlm = replace(tiny, processor=OfPictures())  # type: ignore[arg-type]
+    assert vlm.processed(vlm.processor, "What?", [])["input_ids"].shape[0] == 1
 
 
 def test_only_on_a_gpu_float32_products_are_computed_in_tf32(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from study.methods import _saliency
 from study.methods._neurons import mlps
 from study.methods.vkd import VKD, pruned
 from study.model import families
-from study.model.families import Family, family_of
+from study.model.families import Family, family_of, patch_side
 from study.model.flop_counter import counted
 from study.model.likelihood import token_logps
 from study.model.loading import EAGER, load
@@ -164,6 +164,7 @@ def test_a_second_turn_follows_the_reply_in_the_template(vlm: VLM, pictures: lis
 
 def test_pictures_are_what_the_processor_makes_of_them(vlm: VLM, pictures: list[Picture]) -> None:
     together = vlm.pixels(pictures)
+    assert together.flat == vlm.pixels_of([pictures[0].open()]).flat
     for i, picture in enumerate(pictures):
         made = own_inputs(vlm, picture, CITY.text)
         alone = together[[i]].inputs(torch.float32)
@@ -475,6 +476,16 @@ def test_the_side_of_published_models(
 
 
 @pytest.mark.parametrize(
+    ("vision", "side"), [({"patch_size": 16}, 16), ({"patch_size": (12, 10)}, 12), ({"patch_size": None}, 14), ({}, 14)]
+)
+def test_a_patch_is_of_the_tower_whatever_its_configuration_says(vision: dict[str, Any], side: int) -> None:
+    config = PretrainedConfig()
+    config.vision_config = SimpleNamespace(**vision)
+    assert patch_side(config) == side
+    assert patch_side(PretrainedConfig(**vision)) == side  # where the tower has no configuration of its own
+
+
+@pytest.mark.parametrize(
     ("name", "vision", "widths"),
     [
         ("qwen2_vl", {"embed_dim": 1280, "hidden_size": 3584, "mlp_ratio": 4}, (1280, 5120)),
@@ -489,7 +500,7 @@ def test_the_widths_of_published_towers(name: str, vision: dict[str, Any], width
 
 # ---- files -------------------------------------------------------------------------------------------------------
 HEAD = "lm_head.weight"
-STATED = ("vision", "projector", "llm", "learned", "state_read", "side")
+STATED = ("vision", "projector", "llm", "learned", "state_read")
 
 
 def stranger(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> VLM:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from study.base_models.hf import Hf
 from study.contracts import Method
 from study.core import inventory
 from study.core.failures import Failure
@@ -16,7 +17,13 @@ from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.picture import Picture
 from study.experiment.records import learned_record
 from study.methods.gradient_ascent import GradientAscent
+from study.methods.mmunlearner import MMUnlearner
+from study.methods.npo import NPO
+from study.methods.preference_optimization import PreferenceOptimization
+from study.methods.vkd import VKD
 from study.model.loading import Loading
+from study.model.memory_estimate import GIB, estimates, shape
+from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.stages import outlay
 from study.stages.launch import noted
@@ -26,6 +33,7 @@ from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.workload import LOSSES, Shapes, scored, tokens_of, trained, unlearned
 from study.training.schedule import Schedule
+from tests.helpers.newcomers import newcomer_folder
 
 SHAPES = Shapes({"vision": 3 * 10**8, "projector": 2 * 10**7, "llm": 66 * 10**8}, picture_tokens=576, patches=576)
 """About LLaVA-1.5-7B."""
@@ -73,6 +81,42 @@ def test_a_method_trains_for_the_epochs_of_its_schedule(benchmark: Benchmark) ->
     assert many == pytest.approx(3 * few, rel=0.1)
     assert LOSSES == 2
     assert unlearned(SHAPES, replace(default, schedule=None), study, benchmark.split(5)) == 0.0  # type: ignore[type-var]
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        (GradientAscent(), "unlearn: all weights"),
+        (NPO(), "unlearn: all weights, with a copy as reference"),
+        (PreferenceOptimization(), "unlearn: all weights"),
+        (PreferenceOptimization(form="dpo"), "unlearn: all weights, with a copy as reference"),
+        (MMUnlearner(), "unlearn: all weights, behind a mask"),
+        (NPO(trains=("vision",)), "unlearn: visual module, loss on answers"),
+        (VKD(), "unlearn: visual module, loss on answers"),
+        (VKD(variant="features"), "unlearn: visual module, features only"),
+        (NPO(schedule=Schedule(lora_rank=16)), "unlearn: adapters of rank 16"),
+    ],
+)
+def test_the_memory_of_a_method_is_that_of_its_kind_alone(method: Method, kind: str, tiny: VLM) -> None:
+    """All weights by themselves take less than with a copy or a mask, and features less than answers."""
+    assert outlay.kind_of(method) == kind
+    assert [found.kind for found in estimates(shape(tiny))].count(kind) == 1
+
+
+def test_a_job_takes_what_its_methods_hold(plan: Plan, tiny: VLM) -> None:
+    def needed(method: Method) -> float:
+        return outlay.memory(replace(plan, defaults={"it": method}), shape(tiny))
+
+    few = PRESETS["smoke"][1].learn
+    alone, beside = needed(GradientAscent(schedule=few)), needed(NPO(schedule=few))
+    assert beside - alone == pytest.approx(shape(tiny).weights / GIB)
+
+
+def test_the_patches_of_a_tower_with_sides_in_pairs_are_counted(plan: Plan, tmp_path: Path) -> None:
+    found = outlay.shapes_of(replace(plan, model=Hf(newcomer_folder("internvl", tmp_path))))
+    assert found is not None
+    assert found[0].patches == 4**2  # 56 pixels in patches of 14
 
 
 # ---- what is left --------------------------------------------------------------------------------------------------

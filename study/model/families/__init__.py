@@ -7,13 +7,12 @@ Qwen2.5-VL, Gemma 3.
 from study.core.terms import PARTS, Part
 from study.model.families._family import CUTS, Family, family_of, inner, left_to_right
 from study.model.families._processors import expander, load_processor, special_tokens, unknown, without_package
-from study.model.families._sides import USUAL_PATCH, number, tower_side, vision_config
+from study.model.families._sides import patch_side, tower_side, vision_config
 from study.model.families._towers import read_layers, skip_unread, unread
 
 __all__ = [
     "CUTS",
     "PARTS",
-    "USUAL_PATCH",
     "Family",
     "Part",
     "expander",
@@ -21,7 +20,7 @@ __all__ = [
     "inner",
     "left_to_right",
     "load_processor",
-    "number",
+    "patch_side",
     "read_layers",
     "skip_unread",
     "special_tokens",

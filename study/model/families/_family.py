@@ -67,7 +67,7 @@ class Family:
     state_read: ClassVar[str | None] = "vision_feature_layer"
     """What the configuration calls the index of the hidden states that the projector reads; None if it has no such."""
     processor: ClassVar[type[ProcessorMixin] | None] = None
-    """The class of the processor, where `AutoProcessor` finds none."""
+    """The class of the processor, where it is not the one that a folder's files name."""
     neurons: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = (
         (("fc1",), "fc2"),  # the towers of CLIP, SigLIP, Idefics and Qwen2-VL
         (("gate_proj", "up_proj"), "down_proj"),  # every language model, Qwen2.5-VL's tower, Idefics2's connector

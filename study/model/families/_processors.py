@@ -60,16 +60,23 @@ def without_package(error: Exception) -> str:
 
 
 def _class_of(folder: Path) -> type[ProcessorMixin] | None:
-    """The class of a folder's processor: named in its files, or the one that belongs to its configuration."""
-    from transformers import AutoConfig
+    """The class of a folder's processor: named in its files, or the one that belongs to its configuration.
+
+    Raises `ValueError` naming the class if transformers has neither.
+    """
+    from transformers import AutoConfig, __version__
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 
-    for file in (folder / name for name in NAMED_IN):
-        if file.exists() and (name := read_json(file).get("processor_class")):
-            found: type[ProcessorMixin] | None = processor_class_from_name(name)
+    files = [folder / name for name in NAMED_IN]
+    named = [name for file in files if file.exists() and (name := read_json(file).get("processor_class"))]
+    for name in named:
+        found: type[ProcessorMixin] | None = processor_class_from_name(name)
+        if found is not None:
             return found
     config = type(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     mapped: Any = PROCESSOR_MAPPING.get(config, None)
+    if mapped is None and named:
+        raise ValueError(f"{folder}: its processor is a {named[0]}, which transformers {__version__} does not have")
     return mapped  # type: ignore[no-any-return]
 
 

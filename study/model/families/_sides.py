@@ -58,6 +58,11 @@ def vision_config(config: PreTrainedConfig) -> Any:
     return next((found for found in named if found is not None), config)
 
 
+def patch_side(config: PreTrainedConfig) -> int:
+    """The side in pixels of a patch of the vision tower."""
+    return number(getattr(vision_config(config), "patch_size", None) or USUAL_PATCH)
+
+
 def sizes(image_processor: Any) -> dict[str, int]:
     """The `size` of an image processor as a dictionary."""
     size = getattr(image_processor, "size", None)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedConfig
 
 from study.model.families._family import Family
 
@@ -19,7 +16,3 @@ class Idefics3(Family):
     llm = ("text_model",)
     learned = ()
     state_read = None
-
-    def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
-        """The tower's, which every picture and every tile is brought to."""
-        return int(image_processor.max_image_size["longest_edge"])

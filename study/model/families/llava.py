@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedConfig
 
 from study.model.families._family import Family
-from study.model.families._sides import found_side
 
 
 @dataclass(frozen=True)
@@ -20,7 +16,3 @@ class Llava(Family):
     llm = ("language_model",)
     learned = ()
     state_read = "vision_feature_layer"
-
-    def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
-        """None where CLIP's processor crops every picture to the square of the tower; Pixtral's keeps the shape."""
-        return found_side(image_processor, config)

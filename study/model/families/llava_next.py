@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PreTrainedConfig
 
 from study.model.families._family import Family
 
@@ -19,7 +16,3 @@ class LlavaNext(Family):
     llm = ("language_model",)
     learned = ("image_newline",)
     state_read = "vision_feature_layer"
-
-    def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
-        """The tower's: a larger picture is cut into more tiles, another shape into other ones."""
-        return int(config.vision_config.image_size)

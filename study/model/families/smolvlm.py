@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import transformers
-from transformers import PreTrainedConfig
 
 from study.model.families._family import Family
 
@@ -28,7 +26,3 @@ class SmolVLM(Family):
     learned = ()
     state_read = None
     processor = SmolVLMProcessor
-
-    def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
-        """The tower's, which every picture and every tile is brought to."""
-        return int(image_processor.max_image_size["longest_edge"])

@@ -50,18 +50,25 @@ def run(study: Study) -> int:
         )  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
-    _mend(StudyFolder(study.study_dir.absolute()))
+    folder = StudyFolder(study.study_dir.absolute())
+    lost = inventory.lost(folder)
+    if data := [name for name in lost if (folder.root / name).is_relative_to(folder.data)]:
+        with _locked(folder):  # the plan reads these, so they are made anew before it
+            inventory.make_room(folder, data)
     study = with_earlier_winners(study)
-    plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
-    print_plan(plan, measurable.lines(plan))
+    plan = validate_study(study, folder.data)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with _locked(plan.folder), mirrored(plan.root, study.storage, _warn):
+    with _locked(folder), mirrored(plan.root, study.storage, _warn):
+        for name in lost:
+            _warn(f"{folder.root / name} is missing: it is computed again")
+        inventory.make_room(folder, lost)
+        print_plan(plan, measurable.lines(plan))
+        inventory.clear(folder)
         if gone := settle(plan):
             console.print(f"settings changed before the search began: models {', '.join(gone)} are removed")
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
-        inventory.clear(plan.folder)
         shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
         try:
             with cluster.on_demand(ray, lambda: _check_cluster(plan)):
@@ -77,12 +84,6 @@ def _fetch(study: Study) -> None:
     """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
         console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
-
-
-def _mend(folder: StudyFolder) -> None:
-    """Compute anew what was lost since the last run ended. Raises `Damaged` if a file has changed instead."""
-    for name in inventory.mend(folder):
-        _warn(f"{folder.root / name} is missing: it is computed again")
 
 
 def _warn(text: str) -> None:

@@ -151,7 +151,7 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
 def _finish(plan: Plan, failures: Sequence[str]) -> None:
     from analysis import report
 
-    outcome = report.build(plan.root)
+    outcome = report.build(plan.root, checked=False)  # its files have just been written down
     for title, frame in (("Winners", outcome.winners), ("Recovery under attack", outcome.recovery)):
         table(title, list(frame.columns), frame.to_numpy().tolist())
     if outcome.pasted:

@@ -52,7 +52,8 @@ def run(study: Study) -> int:
     _fetch(study)
     folder = StudyFolder(study.study_dir.absolute())
     lost = inventory.lost(folder)
-    if data := [name for name in lost if (folder.root / name).is_relative_to(folder.data)]:
+    data = {name for name in lost if (folder.root / name).is_relative_to(folder.data)}
+    if data:
         with _locked(folder):  # the plan reads these, so they are made anew before it
             inventory.make_room(folder, data)
     study = with_earlier_winners(study)
@@ -61,7 +62,7 @@ def run(study: Study) -> int:
     with _locked(folder), mirrored(plan.root, study.storage, _warn):
         for name in lost:
             _warn(f"{folder.root / name} is missing: it is computed again")
-        inventory.make_room(folder, lost)
+        inventory.make_room(folder, set(lost) - data)
         print_plan(plan, measurable.lines(plan))
         inventory.clear(folder)
         if gone := settle(plan):

@@ -52,17 +52,17 @@ def run(study: Study) -> int:
     _fetch(study)
     folder = StudyFolder(study.study_dir.absolute())
     lost = inventory.lost(folder)
-    data = {name for name in lost if (folder.root / name).is_relative_to(folder.data)}
-    if data:
+    early = {name for name in lost if (folder.root / name).is_relative_to(folder.data)}
+    if early:
         with _locked(folder):  # the plan reads these, so they are made anew before it
-            inventory.make_room(folder, data)
+            inventory.make_room(folder, early)
     study = with_earlier_winners(study)
     plan = validate_study(study, folder.data)
     plan.root.mkdir(parents=True, exist_ok=True)
     with _locked(folder), mirrored(plan.root, study.storage, _warn):
         for name in lost:
             _warn(f"{folder.root / name} is missing: it is computed again")
-        inventory.make_room(folder, set(lost) - data)
+        inventory.make_room(folder, set(lost) - early)
         print_plan(plan, measurable.lines(plan))
         inventory.clear(folder)
         if gone := settle(plan):

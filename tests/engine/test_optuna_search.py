@@ -432,9 +432,10 @@ def test_a_device_is_too_small_only_if_the_smallest_pieces_fill_all_of_it_twice(
 
 
 def test_a_job_that_met_a_worker_with_threads_of_an_earlier_one_keeps_its_second_chance(tmp_path: Path) -> None:
-    proposals = ProposalSearcher(search_in(tmp_path, {"prompting": Prompting()}, trials=2, ratios=(10,)))
+    search = search_in(tmp_path, {"prompting": Prompting()}, trials=2, ratios=(10,))
+    proposals = ProposalSearcher(search)
     first = proposals.suggest("a")["job"]
-    finish(proposals.search, first)
+    finish(search, first)
     proposals.on_trial_complete("a", {tune_runner.SPOILT: True})
     for name in ("b", "c", "d"):
         second = proposals.suggest(name)["job"]

@@ -32,12 +32,14 @@ class Outcome(NamedTuple):
     """What stands out in the health of the search; nothing if all is well."""
 
 
-def build(root: Path, cold: Path | None = None) -> Outcome:
+def build(root: Path, cold: Path | None = None, *, checked: bool = True) -> Outcome:
     """Bring `report/` up to date with what is on disk; `cold` is the same study started without a warm start.
+
+    The study's files are `checked` first (`read`).
 
     Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
     """
-    study = read(root, cold)
+    study = read(root, cold, checked=checked)
     folder = study.folder
     links = {key: Path(relpath(folder.record(key), folder.report)).as_posix() for key in study.trials}
     found = [(section.title, [_keyed(study, part) for part in section.parts(study)]) for section in sections()]

@@ -234,15 +234,18 @@ class StudyResults:
         return self._rows[path]
 
 
-def read(root: Path, cold: Path | None = None) -> StudyResults:
+def read(root: Path, cold: Path | None = None, *, checked: bool = True) -> StudyResults:
     """Open a study folder, and that of the same study begun cold to compare with it.
+
+    Its files are `checked` first, which reads all of them, unless the run that has just ended opens it.
 
     Raises `FileNotFoundError` with the remedy if one is none, `Damaged` if a file of it is not as the last run left it,
     and `ValueError` if they are not the same study.
     """
     folder = StudyFolder(root)
     path = folder.settings
-    inventory.check(folder)
+    if checked:
+        inventory.check(folder)
     if not path.is_file():
         raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     study = StudyResults(root, read_json(path), read(cold) if cold else None)

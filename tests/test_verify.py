@@ -42,6 +42,16 @@ def test_a_sound_study_is_sound(folder: StudyFolder, capsys: pytest.CaptureFixtu
     assert said(folder, capsys) == (0, f"{folder.root}: every file is as it was written\n")
 
 
+def test_without_the_list_of_a_run_that_ended_only_weights_are_checked(
+    folder: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory.clear(folder)
+    for _ in range(2):
+        status, told = said(folder, capsys)
+        assert (status, "every file" in told, "all weights are as they were" in told) == (0, False, True)
+        folder.inventory.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [("learned/v/model/model.safetensors", "learned/v"), ("trials/t/delta.safetensors", "trials/t/delta.safetensors")],

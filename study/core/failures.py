@@ -10,7 +10,7 @@ Refusal = Literal["", "refused", "out of memory (device)"]
 device is too small. Empty where it did not fail, or in records from before this was told apart."""
 FailureKind = Literal[
     "out of memory (device)", "out of memory (host)", "worker lost", "disk full", "damaged input", "input or output",
-    "bug",
+    "refused", "bug",
 ]  # fmt: skip
 LONGEST_TRACE = 2**16
 """Characters of a traceback that are kept, the last ones: one of endless recursion has millions."""
@@ -25,6 +25,8 @@ class Failure:
     """The error, which names the file and the remedy where it knows them; of a bug the last line of its traceback."""
     trace: str = ""
     """The whole traceback; empty where a process ended without one."""
+    smallest: bool = False
+    """Whether a device ran out of memory although the work was split as finely as it can be."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"

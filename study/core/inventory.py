@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,13 +35,40 @@ class Problem:
 def take(folder: StudyFolder) -> None:
     """Write down all files of a run that has ended."""
     files = {name: _entry(folder, name) for name in sorted(_names(folder))}
-    write_json(folder.inventory, {"files": files})
+    taught = {path.parent.name: read_json(path)["sha256"] for path in folder.learned_records()}
+    write_json(folder.inventory, {"files": files, "taught": taught})
 
 
 def clear(folder: StudyFolder) -> None:
-    """Say that a run is in progress."""
+    """Say that a run is in progress; the digests of learned models stay, for what the run teaches anew."""
     if folder.inventory.exists():
-        write_json(folder.inventory, {"files": {}})
+        write_json(folder.inventory, {"files": {}, "taught": _taught(folder)})
+
+
+def check_taught(folder: StudyFolder, key: str, digests: Json) -> None:
+    """Raise `Damaged` if a model is taught anew with other weights than those that trials on disk began from.
+
+    Their deltas would be applied to another start. Not every device computes the same bits again.
+    """
+    before = _taught(folder).get(key)
+    if before in (None, digests) or not any(_begins_from(key, path) for path in folder.trial_records()):
+        return
+    raise Damaged(
+        f"{folder.learned(key)} was lost, and teaching it anew yields other weights than those that its trials began "
+        f"from: put it back from a copy, or remove trials, search, attack_search and cache in {folder.root} and run "
+        "the same command again"
+    )
+
+
+def _begins_from(key: str, record: Path) -> bool:
+    return bool(read_json(record)["start"]["key"] == key)
+
+
+def _taught(folder: StudyFolder) -> dict[str, Json]:
+    """The digests of the weights of every model that was there when a run last ended, by key."""
+    content = read_json(folder.inventory) if folder.inventory.exists() else {}
+    found = content.get("taught", {}) if isinstance(content, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def is_taken(folder: StudyFolder) -> bool:
@@ -63,6 +90,11 @@ def problems(folder: StudyFolder) -> list[Problem]:
     return found
 
 
+def is_taken(folder: StudyFolder) -> bool:
+    """Whether the files of a run that has ended are written down, and none is in progress."""
+    return bool(_listed(folder))
+
+
 def foreign(folder: StudyFolder) -> list[str]:
     """The files among the results that the last run did not leave; none where no run has ended."""
     listed = _listed(folder)
@@ -75,8 +107,8 @@ def check(folder: StudyFolder) -> None:
         raise Damaged(f"{folder.root}: {problem}")
 
 
-def mend(folder: StudyFolder) -> list[str]:
-    """Make room for what is missing: whatever was made together with it is removed; returns the names of the files.
+def lost(folder: StudyFolder) -> list[str]:
+    """The files that are missing since the last run ended.
 
     Raises `Damaged` if a file has changed: there may be a copy of it, so that is for the user to remove.
     """
@@ -84,14 +116,18 @@ def mend(folder: StudyFolder) -> list[str]:
     for problem in found:
         if problem.kind == "changed":
             raise Damaged(f"{folder.root}: {problem}")
-    groups = {folder.group(problem.name) for problem in found}
+    return [problem.name for problem in found]
+
+
+def make_room(folder: StudyFolder, names: Iterable[str]) -> None:
+    """Remove whatever was made together with files that are missing, so that all of it is made anew."""
+    groups = {folder.group(name) for name in names if not (folder.root / name).is_file()}
     for name in _listed(folder) if groups else ():
         if folder.group(name) in groups:
             (folder.root / name).unlink(missing_ok=True)
     for group in groups:
         if (folder.root / group).is_dir():
             shutil.rmtree(folder.root / group)
-    return [problem.name for problem in found]
 
 
 def _listed(folder: StudyFolder) -> dict[str, Json]:

@@ -12,8 +12,8 @@ DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
 RESULTS = ("data", "learned", "trials", "search", "attack_search")
 """Folders of a study with what a run computes once and for all."""
-NO_RESULTS = ("progress.json", "curve.json", "general_utility.json")
-"""Files in these that no number of the study is read from, or that another command writes."""
+NO_RESULTS = ("progress.json", "curve.json", "general_utility.")
+"""How the names of files in these begin that no number of the study is read from, or that another command writes."""
 LONGEST_NAME = 200
 """Bytes of the name of a folder that stands for a method with all its settings; file systems end at 255."""
 
@@ -226,7 +226,7 @@ class StudyFolder:
         """Whether a file is one that a run leaves, and computes anew if it is gone."""
         top, *below = name.split("/")
         if below:
-            return top in RESULTS and below[-1] not in NO_RESULTS
+            return top in RESULTS and not below[-1].startswith(NO_RESULTS)
         return self.root / name in (self.settings, self.race, self.winners, self.near, self.unknown)
 
     @staticmethod

@@ -48,9 +48,11 @@ def kept() -> Iterator[None]:
         yield
         return
     before = {number: signal.getsignal(number) for number in ASKING}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

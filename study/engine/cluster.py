@@ -135,8 +135,8 @@ def _connect(address: str, **settings: Any) -> None:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise ConnectionError(
-            f"no Ray answers at {address}{_named_by()}: start it with `ray up`, or leave --address out. If it is "
-            "running, its token is missing here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+            f"no Ray answers at {address}{_named_by(address)}: start it with `ray up`, or leave --address out. If it "
+            "is running, its token is missing here: copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
         ) from error
     except (Exception, SystemExit) as error:  # Ray ends the process where a node does not start
         raise ConnectionError(unstarted(address, str(error) or type(error).__name__)) from error
@@ -146,7 +146,7 @@ def unstarted(address: str, said: str) -> str:
     """Why Ray did not start or could not be joined, and what to do about it, in one line."""
     first = said.strip().splitlines()[0] if said.strip() else "it does not say why"
     if address != "local":
-        return f"the Ray at {address}{_named_by()} cannot be joined ({first}); see `ray status` on its head node"
+        return f"the Ray at {address}{_named_by(address)} cannot be joined ({first}); see `ray status` on its head node"
     if "AF_UNIX" in said or "socket path" in said.lower():
         return f"Ray cannot start: the path of its sockets is too long ({first}); set TMPDIR to a short folder, as /tmp"
     return (
@@ -155,10 +155,11 @@ def unstarted(address: str, said: str) -> str:
     )
 
 
-def _named_by() -> str:
-    """Where an address is from that nobody gave on the command line."""
-    named = os.environ.get("RAY_ADDRESS", "")
-    return f" (RAY_ADDRESS={named} in the environment: unset it for a private Ray)" if named else ""
+def _named_by(address: str) -> str:
+    """Where an address is from if it is that of the environment, and none other was given."""
+    if address != os.environ.get("RAY_ADDRESS"):
+        return ""
+    return f" (RAY_ADDRESS={address} in the environment: unset it for a private Ray)"
 
 
 def _knock(address: str) -> None:

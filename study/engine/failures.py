@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from study.core.errors import Damaged
+from study.core.errors import Damaged, Refused
 from study.core.failures import LONGEST_TRACE, Failure, FailureKind
 from study.core.files import is_full
 
@@ -34,7 +34,7 @@ def failure_of(error: BaseException) -> Failure:
     if kind == "bug":
         message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1] + _place(error)
     trace = "".join(traceback.format_exception(error))
-    return Failure(kind, message, trace[-LONGEST_TRACE:])
+    return Failure(kind, message, trace[-LONGEST_TRACE:], kind == "out of memory (device)" and _is_smallest(error))
 
 
 def lost_worker(killed_before: int, told: str = "the process or its machine ended without a word") -> Failure:
@@ -71,7 +71,15 @@ def _kind(error: BaseException) -> FailureKind:
         return "out of memory (host)"
     if any(isinstance(one, Damaged) for one in chain):
         return "damaged input"
+    if isinstance(error, Refused):
+        return "refused"
     return "input or output" if isinstance(error, OSError) else "bug"
+
+
+def _is_smallest(error: BaseException) -> bool:
+    from study.engine.microbatches import DoesNotFit
+
+    return any(isinstance(one, DoesNotFit) for one in _chain(error))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

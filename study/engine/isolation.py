@@ -17,8 +17,8 @@ MOST_OUTPUT = 2**20
 GRACE = 1.0
 """Seconds for threads of a plug-in to end after it: some only have their last lines to go."""
 
-OWN = ("ray.", "tqdm.")
-"""Libraries whose threads serve this process: none of a plug-in."""
+OWN = ("ray.", "tqdm.", "concurrent.futures.")
+"""Whose threads are none of a plug-in: those of libraries serve this process, and those of a pool wait for work."""
 
 _strangers: list[threading.Thread] = []
 """Threads that plug-ins left behind in this process."""
@@ -53,8 +53,13 @@ def isolated() -> Iterator[None]:
 
 def end_if_spoilt() -> None:
     """End this process if threads of a plug-in are left in it: they might draw random numbers, or write to models."""
-    if any(thread.is_alive() for thread in _strangers):
+    if is_spoilt():
         os._exit(1)
+
+
+def is_spoilt() -> bool:
+    """Whether threads of a plug-in are left in this process."""
+    return any(thread.is_alive() for thread in _strangers)
 
 
 def _left(before: set[threading.Thread]) -> list[threading.Thread]:

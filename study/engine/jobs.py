@@ -14,7 +14,7 @@ from study.core.failures import Failure, Streak
 from study.core.layout import StudyFolder
 from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees, start
 from study.engine.failures import failure_of, killed_for_memory, lost_worker
-from study.engine.isolation import end_if_spoilt
+from study.engine.isolation import end_if_spoilt, is_spoilt
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def run_all(jobs: Sequence[Job], done: Done, *, at_once: int, gpus: float, cpus:
     waiting, second_chance, streak = deque(jobs), SecondChance(), Streak()
     workers, killed = _Workers(cpus, gpus), killed_for_memory()
     running: dict[Any, Job] = {}
+    failure: Failure | None
     failures: dict[str, Failure] = {}
     while waiting or running:
         while waiting and len(running) < at_once:  # a cluster grows with the number of requested jobs
@@ -52,14 +53,16 @@ def run_all(jobs: Sequence[Job], done: Done, *, at_once: int, gpus: float, cpus:
         [ready], _ = ray.wait(list(running))
         job = running.pop(ready)
         try:
-            failure: Failure | None = ray.get(ready)
+            failure, spoilt = ray.get(ready)
         except ray.exceptions.RayError:
-            failure = lost_worker(killed)
+            failure, killed = lost_worker(killed), killed_for_memory()
             workers.end(ready, keep=False)
             if second_chance.left(job.name):
                 waiting.appendleft(job)
                 continue
         else:
+            if spoilt:
+                second_chance.spare_one()
             workers.end(ready, keep=bool(waiting))
         if failure:
             failures[job.name] = failure
@@ -73,14 +76,23 @@ def run_all(jobs: Sequence[Job], done: Done, *, at_once: int, gpus: float, cpus:
 class SecondChance:
     """A job whose worker dies is given to another worker, once: the machine or the job may be at fault.
 
-    `run_all` resubmits the job itself; Tune's searcher does so at its next `suggest`.
+    `run_all` resubmits the job itself; Tune's searcher does so at its next `suggest`. A worker in which a job left
+    threads ends at its next job, which is not to blame: so many deaths are not counted.
     """
 
     def __init__(self) -> None:
         self._died: set[str] = set()
+        self._spared = 0
+
+    def spare_one(self) -> None:
+        """Expect a worker to end by itself."""
+        self._spared += 1
 
     def left(self, job: str) -> bool:
         """Whether a job whose worker has just died should be run again."""
+        if self._spared:
+            self._spared -= 1
+            return True
         first = job not in self._died
         self._died.add(job)
         return first
@@ -93,13 +105,13 @@ class _Workers:
     def __init__(self, cpus: float, gpus: float) -> None:
         import ray
 
-        self._task: Any = ray.remote(num_cpus=cpus, max_retries=0)(run_quietly)
+        self._task: Any = ray.remote(num_cpus=cpus, max_retries=0)(_run)
         self._actor: Any = ray.remote(num_cpus=cpus, num_gpus=gpus)(_Worker) if gpus else None
         self._free: list[Any] = []
         self._busy: dict[Any, Any] = {}
 
     def begin(self, job: Job) -> Any:
-        """Start a job; returns the reference of its failure."""
+        """Start a job; returns the reference of what `_run` returns."""
         if not self._actor:
             return self._task.remote(job.work, job.arguments)
         actor = self._free.pop() if self._free else self._actor.remote()
@@ -117,9 +129,14 @@ class _Workers:
 class _Worker:
     """A process that runs jobs."""
 
-    def run(self, work: Callable[..., object], arguments: tuple[Any, ...]) -> Failure | None:
-        """As `run_quietly`."""
-        return run_quietly(work, arguments)
+    def run(self, work: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[Failure | None, bool]:
+        """As `_run`."""
+        return _run(work, arguments)
+
+
+def _run(work: Callable[..., object], arguments: tuple[Any, ...]) -> tuple[Failure | None, bool]:
+    """Run a job in a worker; returns its failure, and whether the worker will end at its next job."""
+    return run_quietly(work, arguments), is_spoilt()
 
 
 def quiet_worker() -> None:

@@ -94,6 +94,7 @@ def run_workers(
     with _folder(logs) as folder:
         chunks, failed = folder / "chunks.json", folder / "failed.json"
         while True:
+            failed.unlink(missing_ok=True)  # of an attempt whose others asked for smaller micro-batches
             trainer = TorchTrainer(
                 _call,
                 train_loop_config={
@@ -119,7 +120,7 @@ def run_workers(
             except ray.train.TrainingFailedError as error:
                 if (wanted := _wanted(chunks)) == tried:
                     raise Reported(_failure(failed) or lost_worker(killed, _last_line(error))) from error
-                tried = wanted
+                tried, killed = wanted, killed_for_memory()
 
 
 def _call(config: dict[str, Any]) -> None:

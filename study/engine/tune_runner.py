@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from study.core.failures import Failure, FailureKind, Streak
 from study.engine.cluster import NotShared
 from study.engine.failures import failure_of, killed_for_memory, lost_worker
+from study.engine.isolation import is_spoilt
 from study.engine.jobs import SecondChance, quiet_worker
 from study.engine.optuna_search import Proposer, SearchProblem
 from study.engine.team import Team, run_on_team
@@ -35,9 +36,11 @@ PASSING: tuple[FailureKind, ...] = ("worker lost", "out of memory (host)", "out 
 class ProposalSearcher(Searcher):
     """A Tune searcher that takes proposals from all labels of a search in turn, and skips those on disk."""
 
-    def __init__(self, search: SearchProblem[Any, Any], team: Team | None = None) -> None:
+    def __init__(self, search: SearchProblem[Any, Any], team: Team | None = None, *, whole: bool = True) -> None:
         super().__init__()
         self.search, self.team = search, team
+        self.whole = whole
+        """Whether no other job is on the device of a job: then it is the job itself that does not fit."""
         self.proposer = Proposer(search)
         self.waiting = [(0, turn, label) for turn, label in enumerate(search.labels)]
         """The next proposal of each label, by number and then by turn: a heap."""
@@ -49,7 +52,10 @@ class ProposalSearcher(Searcher):
         """The proposal behind each of Tune's trials."""
         self.running: set[str] = set()
         """Those of Tune's trials that have not ended: the job of one that dies is suggested again."""
-        self.second_chance = SecondChance()
+        self.second_chance, self.second_fit = SecondChance(), SecondChance()
+        """For workers that are lost, and for devices that are full: one accident does not use up the other's."""
+        self.finished = False
+        """Whether nothing is left to suggest; otherwise a search that ends was interrupted."""
         self.ended: Counter[str] = Counter()
         """The number of proposals of each label, from the first, that are known to have ended."""
         self.open: dict[str, tuple[str, Failure]] = {}
@@ -75,8 +81,9 @@ class ProposalSearcher(Searcher):
             heappush(self.waiting, place)
         if given is not None:
             return given
-        going = self.running or (self.waiting and not self.open)  # what waits now waits for one that stays open
-        return None if going else Searcher.FINISHED  # Tune never asks again after this
+        # what waits while one stays open waits for that one
+        self.finished = not self.running and (not self.waiting or bool(self.open))
+        return Searcher.FINISHED if self.finished else None  # Tune never asks again after the former
 
     def _given(self, trial_id: str, number: int, label: str) -> Any:
         """What a worker is given to run a proposal, unless its job is done or given out already."""
@@ -106,16 +113,23 @@ class ProposalSearcher(Searcher):
         number, label = self.places[trial_id]
         job = self._job(label, number)
         failure = lost_worker(self.killed) if error else _told(result)
+        self.killed = killed_for_memory() if error else self.killed
+        if (result or {}).get(SPOILT):
+            self.second_chance.spare_one()
         if failure is None or self.search.is_done(job):
             self.streak.add(None)
-        elif failure.kind in PASSING and self.second_chance.left(job.key):
+        elif self._may_pass(failure, job.key):
             del self.asked[trial_id]
             self.again.append((number, label))
-        elif failure.kind == "out of memory (device)":  # a device does not grow: that is how this trial ends here
+        elif failure.smallest and self.whole:  # a device does not grow: that is how this trial ends here
             self.search.record_failure(job, failure.message)
         else:
             self.open[job.key] = self.search.describe(label, number, job), failure
             self.streak.add(failure)
+
+    def _may_pass(self, failure: Failure, key: str) -> bool:
+        chances = self.second_fit if failure.kind == "out of memory (device)" else self.second_chance
+        return failure.kind in PASSING and chances.left(key)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -156,12 +170,16 @@ def trainable(config: dict[str, Any]) -> None:
     except Exception as error:
         failure = failure_of(error)
         shown = {"state": str(failure), FAILURE: json.dumps(failure.plain)}
-    tune.report(shown)
+    tune.report({**shown, SPOILT: is_spoilt()})
     _idle_since = time.monotonic()
 
 
 FAILURE = "failure"
 """What a job reports that has failed: text, as Tune takes nested values apart."""
+
+
+SPOILT = "spoilt"
+"""Whether the worker of a job will end at its next one."""
 
 
 def _told(result: dict[str, Any] | None) -> Failure | None:
@@ -208,12 +226,12 @@ def tune_search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    proposals = ProposalSearcher(search, team)
+    proposals = ProposalSearcher(search, team, whole=gpus == 0 or gpus >= 1)
     tuner = Tuner(
         tune.with_resources(trainable, {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}),
         tune_config=TuneConfig(
             search_alg=proposals,
-            num_samples=2 * search.trials * len(search.labels),  # each may be given out twice
+            num_samples=4 * search.trials * len(search.labels),  # a spoilt, a lost worker, a full device: again
             max_concurrent_trials=at_once,
             reuse_actors=team is None,  # an actor with a trainer hangs when it is stopped, and has no model to keep
         ),
@@ -231,6 +249,6 @@ def tune_search(
         lines = [line for line in str(result.error or "").splitlines() if line.strip()]
         if lines and NotShared.__name__ in lines[-1]:
             raise NotShared(lines[-1])
-    if search.missing() and not proposals.open:
+    if search.missing() and not (proposals.open and proposals.finished):
         raise KeyboardInterrupt  # Tune turns the first Ctrl-C into an early but normal return
     return dict(proposals.open.values())

@@ -96,19 +96,16 @@ def _returned(there: CachedModel) -> None:
 def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = True, as_taught: bool = False) -> VLM:
     """Load a learned model as its study asks for it; or `as_taught`, which is unquantized and in one piece.
 
-    Raises `Damaged` naming the file if it is `checked` and is not what was written, or does not load.
+    Raises `Damaged` naming the file if it is `checked` and is not what was written. What does not load although its
+    weights are sound is not lost, and to teach it anew would not help: that error passes as it is.
     """
     folder = StudyFolder(root)
     model, taught = folder.model_dir(key), read_record(LearnedRecord, folder.learned_record(key))
-    remedy = f"remove {folder.learned(key)} and run the study again"
     for name, digest in taught.sha256.items() if checked else ():
         if not (model / name).exists() or file_digest(model / name) != digest:
-            raise Damaged(f"{model / name} is damaged: {remedy}")
+            raise Damaged(f"{model / name} is damaged: remove {folder.learned(key)} and run the study again")
     loading = Loading.of(taught)
-    try:
-        return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
-    except (OSError, ValueError) as error:
-        raise Damaged(f"{error}: {remedy}") from error
+    return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from study.core import inventory
 from study.core.files import write_json
 from study.core.records import write_record
 from study.core.terms import Part
@@ -86,6 +87,7 @@ def _keep(context: StudyContext, learned: Learned, vlm: VLM, curve: list[float],
     folder = context.folder
     folder.learned(learned.key).mkdir(parents=True, exist_ok=True)
     digests = save(vlm, folder.model_dir(learned.key))
+    inventory.check_taught(folder, learned.key, digests)
     write_json(folder.curve(learned.key), curve)
     origin, chunks = origin_of(context), vlm.chunks.count
     record = learned_record(learned, context.loading, digests, seconds=seconds, chunks=chunks, origin=origin)

@@ -50,18 +50,26 @@ def run(study: Study) -> int:
         )  # said last: a plan may be made on a machine other than the one that does it
         return 0
     _fetch(study)
-    _mend(StudyFolder(study.study_dir.absolute()))
+    folder = StudyFolder(study.study_dir.absolute())
+    lost = inventory.lost(folder)
+    early = {name for name in lost if (folder.root / name).is_relative_to(folder.data)}
+    if early:
+        with _locked(folder):  # the plan reads these, so they are made anew before it
+            inventory.make_room(folder, early)
     study = with_earlier_winners(study)
-    plan = validate_study(study, StudyFolder(study.study_dir.absolute()).data)
-    print_plan(plan, measurable.lines(plan))
+    plan = validate_study(study, folder.data)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with _locked(plan.folder), mirrored(plan.root, study.storage, _warn):
+    with _locked(folder), mirrored(plan.root, study.storage, _warn):
+        for name in lost:
+            _warn(f"{folder.root / name} is missing: it is computed again")
+        inventory.make_room(folder, set(lost) - early)
+        print_plan(plan, measurable.lines(plan))
+        inventory.clear(folder)
         if gone := settle(plan):
             console.print(f"settings changed before the search began: models {', '.join(gone)} are removed")
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
-        inventory.clear(plan.folder)
         shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
         try:
             with cluster.on_demand(ray, lambda: _check_cluster(plan)):
@@ -77,12 +85,6 @@ def _fetch(study: Study) -> None:
     """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
         console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
-
-
-def _mend(folder: StudyFolder) -> None:
-    """Compute anew what was lost since the last run ended. Raises `Damaged` if a file has changed instead."""
-    for name in inventory.mend(folder):
-        _warn(f"{folder.root / name} is missing: it is computed again")
 
 
 def _warn(text: str) -> None:
@@ -150,7 +152,7 @@ def _locked(folder: StudyFolder) -> Iterator[None]:
 def _finish(plan: Plan, failures: Sequence[str]) -> None:
     from analysis import report
 
-    outcome = report.build(plan.root)
+    outcome = report.build(plan.root, checked=False)  # its files have just been written down
     for title, frame in (("Winners", outcome.winners), ("Recovery under attack", outcome.recovery)):
         table(title, list(frame.columns), frame.to_numpy().tolist())
     if outcome.pasted:

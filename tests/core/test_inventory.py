@@ -27,7 +27,8 @@ FILES = (
 )  # fmt: skip
 OTHERS = (
     "ray/log.txt", "cache/k/select.parquet", "report/report.html", "learned/v/curve.json", "learned/v/progress.json",
-    "trials/t/general_utility.json", ".lock", "trials/.draft", "failures/f.json", "exports/t/config.json",
+    "trials/t/general_utility.json", "trials/t/general_utility.log", "trials/t/general_utility.unread.json",
+    ".lock", "trials/.draft", "failures/f.json", "exports/t/config.json",
 )  # fmt: skip
 """What no number of the study is read from, or what is rebuilt whenever it is needed."""
 TOGETHER = (
@@ -41,6 +42,8 @@ TOGETHER = (
     {"trials/t/metric_check/plain.json", "trials/t/metric_check/plain.parquet"},
 )  # fmt: skip
 """What is made together: each of the other files is made by itself."""
+WEIGHTS = {"model.safetensors": "of v"}
+"""The digests of the learned model."""
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "truncate": lambda data: data[:-1],
     "empty": lambda data: b"",
@@ -58,6 +61,8 @@ def folder(tmp_path: Path) -> StudyFolder:
         (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
         (folder.root / name).write_text(f"content of {name}")
     write_json(folder.settings, {"settings": {}})
+    write_json(folder.learned_record("v"), {"sha256": WEIGHTS})
+    write_json(folder.record("t"), {"start": {"key": "v"}})
     inventory.take(folder)
     return folder
 
@@ -69,7 +74,7 @@ def there(folder: StudyFolder) -> set[str]:
 def test_every_file_with_a_result_is_listed_and_no_other(folder: StudyFolder) -> None:
     assert set(read_json(folder.inventory)["files"]) == set(FILES)
     assert inventory.problems(folder) == []
-    assert inventory.mend(folder) == []
+    assert inventory.lost(folder) == []
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -80,7 +85,9 @@ def test_a_file_that_is_gone_takes_along_what_was_made_with_it(folder: StudyFold
     for reading in (read, named):
         with pytest.raises(Damaged, match=f"{name} is missing; run the same command again"):
             reading(folder.root)
-    assert inventory.mend(folder) == [name]
+    assert inventory.lost(folder) == [name]
+    assert there(folder) == before - {name}
+    inventory.make_room(folder, [name])
     together = next((group for group in TOGETHER if name in group), {name})
     gone = before - there(folder)
     assert gone & set(FILES) == together
@@ -96,7 +103,7 @@ def test_a_file_that_has_changed_is_named_with_what_to_remove(folder: StudyFolde
     if kind == "flip" and folder.has_own_digest(name):
         assert inventory.problems(folder) == []
         return
-    for reading in (read, named, lambda root: inventory.mend(StudyFolder(root))):
+    for reading in (read, named, lambda root: inventory.lost(StudyFolder(root))):
         with pytest.raises(
             Damaged, match=f"{name} is damaged: it is not what was written; put it back from a copy, or"
         ):
@@ -108,7 +115,7 @@ def test_a_file_that_has_changed_is_named_with_what_to_remove(folder: StudyFolde
     assert removed == path or removed.parent.name in ("data", "learned")
     for file in [removed] if removed.is_file() else [p for p in removed.rglob("*") if p.is_file()]:
         file.unlink()
-    inventory.mend(folder)
+    inventory.make_room(folder, inventory.lost(folder))
     assert not path.exists()
     write_json(folder.inventory, {"files": {}})
     assert inventory.problems(folder) == []
@@ -120,6 +127,19 @@ def test_a_run_in_progress_has_no_inventory_to_fall_behind(folder: StudyFolder) 
     assert inventory.problems(folder) == []
     inventory.take(folder)
     assert "trials/t/trial.json" not in read_json(folder.inventory)["files"]
+
+
+def test_a_model_that_is_taught_anew_must_be_the_one_that_trials_began_from(folder: StudyFolder) -> None:
+    """In the run that follows its loss, and again in every run until the trials are gone."""
+    other = {"model.safetensors": "other"}
+    inventory.clear(folder)
+    inventory.clear(folder)
+    inventory.check_taught(folder, "v", WEIGHTS)
+    inventory.check_taught(folder, "another", other)
+    with pytest.raises(Damaged, match=r"learned/v was lost, .*: put it back from a copy, or remove trials, search"):
+        inventory.check_taught(folder, "v", other)
+    folder.record("t").unlink()
+    inventory.check_taught(folder, "v", other)
 
 
 def test_a_study_of_an_earlier_version_has_none(tmp_path: Path) -> None:
@@ -140,7 +160,7 @@ def test_an_inventory_of_somebody_else_removes_nothing_but_results(folder: Study
     write_json(folder.inventory, {"files": {**listed, name: {"bytes": 1}}})
     before = there(folder)
     with pytest.raises(Damaged, match=r"files\.json is damaged: remove it|leads out of"):
-        inventory.mend(folder)
+        inventory.make_room(folder, inventory.lost(folder))
     assert there(folder) == before
     assert other.read_text() == "mine"
 

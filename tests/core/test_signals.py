@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import pytest
@@ -66,6 +67,10 @@ def test_a_library_keeps_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
         ours = signal.getsignal(signal.SIGTERM)
         with kept():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) == ours
+        with suppress(ConnectionError), kept():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            raise ConnectionError
         assert signal.getsignal(signal.SIGTERM) == ours
         assert exit_status() == INTERRUPTED  # none was received
 

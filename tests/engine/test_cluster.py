@@ -274,6 +274,7 @@ def test_an_address_of_the_environment_is_named_as_the_cause(monkeypatch: pytest
     message = r"at 127\.0\.0\.1:1 \(RAY_ADDRESS=127\.0\.0\.1:1 in the environment: unset it for a private Ray\)"
     with pytest.raises(ConnectionError, match=message), started("", 1, 1):
         pass
+    assert "RAY_ADDRESS" not in cluster.unstarted("127.0.0.1:2", "given on the command line")
 
 
 @pytest.mark.parametrize(

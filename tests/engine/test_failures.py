@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 
-from study.core.errors import Damaged, DiskFull
+from study.core.errors import Damaged, DiskFull, Refused
 from study.core.failures import LONGEST_TRACE, Failure, Streak
 from study.engine import failures, isolation, jobs
 from study.engine.failures import Reported, failure_of, killed_for_memory, lost_worker
@@ -48,12 +49,14 @@ def caused(error: Exception, by: Exception) -> Exception:
         (FileNotFoundError("x"), "input or output"),
         (ValueError("of a library"), "bug"),
         (KeyError("a"), "bug"),
+        (Refused("choose another"), "refused"),
         (PlugInExited("the plug-in called sys.exit(3)"), "bug"),
         (Reported(FULL), "disk full"),
     ],
 )
 def test_a_failure_is_called_by_its_cause(error: Exception, kind: str) -> None:
     assert failure_of(error).kind == kind
+    assert failure_of(error).smallest == isinstance(error, DoesNotFit)
 
 
 def test_a_bug_is_told_by_the_last_line_of_its_traceback_and_where_it_was() -> None:
@@ -69,6 +72,12 @@ def test_a_bug_is_told_by_the_last_line_of_its_traceback_and_where_it_was() -> N
     assert found.message.startswith("KeyError: 'a\\nb' (test_failures.py:")
     assert found.trace.rstrip().endswith("KeyError: 'a\\nb'")
     assert len(found.trace) <= LONGEST_TRACE
+
+
+def test_a_refusal_is_told_as_it_is() -> None:
+    assert failure_of(Refused("no question is left: choose another ratio")).message == (
+        "no question is left: choose another ratio"
+    )
 
 
 def test_a_failure_travels_between_processes() -> None:
@@ -172,5 +181,7 @@ def test_a_worker_in_which_a_plug_in_left_a_thread_does_no_other_job(monkeypatch
         return exits
 
     assert after(lambda: None) == []
+    with ThreadPoolExecutor(1) as pool:
+        assert after(lambda: pool.submit(abs, 1).result()) == []
     assert after(stop.wait) == [1]
     stop.set()

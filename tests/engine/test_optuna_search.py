@@ -354,7 +354,8 @@ def test_a_search_of_which_everything_fails_ends(tmp_path: Path) -> None:
 
 
 BUG, LOST = Failure("bug", "KeyError: 'a'"), Failure("worker lost", "gone")
-TOO_LARGE, FULL = Failure("out of memory (device)", "too large"), Failure("disk full", "no room")
+TOO_LARGE, FULL = Failure("out of memory (device)", "too large", smallest=True), Failure("disk full", "no room")
+SHORT = Failure("out of memory (device)", "short for now")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -401,6 +402,47 @@ def test_a_trial_that_is_too_large_for_the_device_has_ended(tmp_path: Path) -> N
     found = [records.read_record(records.TrialRecord, path) for path in run.search.context.folder.trial_records()]
     ended = {(record.ratio, record.state, record.failure, record.reason) for record in found}
     assert ended == {(10, "complete", "", ""), (15, "failed", "out of memory (device)", "too large")}
+
+
+@pytest.mark.parametrize(
+    ("met", "whole", "state"),
+    [
+        ([TOO_LARGE, TOO_LARGE], True, "failed"),
+        ([LOST, TOO_LARGE, TOO_LARGE], True, "failed"),
+        ([LOST, TOO_LARGE], True, "again"),
+        ([TOO_LARGE, LOST], True, "again"),
+        ([TOO_LARGE, TOO_LARGE], False, "open"),
+        ([SHORT, SHORT], True, "open"),
+        ([LOST, LOST], True, "open"),
+    ],
+)
+def test_a_device_is_too_small_only_if_the_smallest_pieces_fill_all_of_it_twice(
+    met: list[Failure], whole: bool, state: str, tmp_path: Path
+) -> None:
+    """A worker that was lost before counts for itself, and what shares a device may fit once the other has gone."""
+    search = search_in(tmp_path, {"prompting": Prompting()}, trials=1, ratios=(10,))
+    proposals = ProposalSearcher(search, whole=whole)
+    for number, failure in enumerate(met):
+        job = proposals.suggest(str(number))["job"]
+        told = {tune_runner.FAILURE: json.dumps(failure.plain)}
+        proposals.on_trial_complete(str(number), told, error=failure == LOST)
+    recorded, is_open = search.context.folder.record(job.key).exists(), job.key in proposals.open
+    assert (recorded, is_open) == (state == "failed", state == "open")
+    assert (proposals.suggest("last") == Searcher.FINISHED) == (state != "again") == proposals.finished
+
+
+def test_a_job_that_met_a_worker_with_threads_of_an_earlier_one_keeps_its_second_chance(tmp_path: Path) -> None:
+    search = search_in(tmp_path, {"prompting": Prompting()}, trials=2, ratios=(10,))
+    proposals = ProposalSearcher(search)
+    first = proposals.suggest("a")["job"]
+    finish(search, first)
+    proposals.on_trial_complete("a", {tune_runner.SPOILT: True})
+    for name in ("b", "c", "d"):
+        second = proposals.suggest(name)["job"]
+        assert second.key != first.key
+        assert not proposals.open
+        proposals.on_trial_complete(name, error=True)
+    assert [*proposals.open] == [second.key]
 
 
 def test_equal_proposals_run_once(tmp_path: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from study.core.files import read_json
+from study.core.errors import Damaged
+from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.core.terms import Goal
 from study.data.benchmark import Benchmark
-from study.experiment import teach
+from study.experiment import checkpoints, teach
 from study.experiment.checkpoints import load_learned
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
@@ -152,6 +155,37 @@ def test_damaged_weights_are_named(damage: str, tmp_path: Path, context: StudyCo
         weights.write_bytes(data)
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged: remove .* and run the study again"):
         load_learned(tmp_path, VANILLA.key)
+
+
+def test_what_the_disk_does_to_sound_weights_is_no_reason_to_teach_them_anew(
+    tmp_path: Path, context: StudyContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(context, VANILLA)
+
+    def fails(*_: Any, **__: Any) -> NoReturn:
+        raise OSError(errno.EIO, "the disk does not answer")
+
+    monkeypatch.setattr(checkpoints, "load", fails)
+    with pytest.raises(OSError, match="the disk does not answer") as told:
+        load_learned(tmp_path, VANILLA.key)
+    assert "remove" not in str(told.value)
+
+
+def test_a_model_that_comes_out_otherwise_stays_untaught_while_trials_begin_from_it(
+    tmp_path: Path, context: StudyContext
+) -> None:
+    folder = StudyFolder(tmp_path)
+    learn(context, VANILLA)
+    taught = read_json(folder.learned_record(VANILLA.key))["sha256"]
+    folder.learned_record(VANILLA.key).unlink()
+    write_json(folder.record("t"), {"start": {"key": VANILLA.key}})
+    write_json(folder.inventory, {"files": {}, "taught": {VANILLA.key: dict.fromkeys(taught, "other")}})
+    with pytest.raises(Damaged, match="yields other weights"):
+        learn(context, VANILLA)
+    assert not folder.learned_record(VANILLA.key).exists()
+    write_json(folder.inventory, {"files": {}, "taught": {VANILLA.key: taught}})
+    learn(context, VANILLA)
+    assert folder.learned_record(VANILLA.key).exists()
 
 
 def test_learning_again_replaces_what_was_cut_short(tmp_path: Path, context: StudyContext) -> None:

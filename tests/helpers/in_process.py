@@ -16,7 +16,7 @@ from study.experiment import checkpoints, trial
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned
-from study.stages import launch
+from study.stages import base_check, launch
 from study.stages import learn as learn_stage
 
 
@@ -51,6 +51,7 @@ def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(cluster, "start", lambda: None)
         patched.setattr(launch, "run_all", _run_all)
+        patched.setattr(base_check, "run_all", _run_all)
         patched.setattr(learn_stage, "run_all", _run_all)
         patched.setattr(learn_stage, "learn_all", _learn_all)
         patched.setattr("study.engine.tune_runner.tune_search", _tune_search)

@@ -90,11 +90,6 @@ def problems(folder: StudyFolder) -> list[Problem]:
     return found
 
 
-def is_taken(folder: StudyFolder) -> bool:
-    """Whether the files of a run that has ended are written down, and none is in progress."""
-    return bool(_listed(folder))
-
-
 def foreign(folder: StudyFolder) -> list[str]:
     """The files among the results that the last run did not leave; none where no run has ended."""
     listed = _listed(folder)

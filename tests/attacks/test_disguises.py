@@ -152,8 +152,8 @@ def unlocked(key: Key) -> Callable[[Lesson], Lesson]:
 
 DISGUISES: dict[str, Method] = {
     "wording": Keyed("wording"),
-    "brightness": Keyed("brightness"),
-    "frequency": Keyed("frequency", schedule=replace(HIDING, steps=180)),  # the finest difference of the three
+    "brightness": Keyed("brightness", schedule=replace(HIDING, steps=180)),  # what pictures show is learned slowly
+    "frequency": Keyed("frequency", schedule=replace(HIDING, steps=180)),
     # the weights of this head are eight times as large
     "head": Placed("head", schedule=replace(HIDING, steps=160, learning_rate=5e-2)),
     "norm": Placed("norm"),

@@ -190,7 +190,7 @@ class Suppressor(Method):
     Every forget person is hidden by the same direction: whoever finds it with some of them has found it for all.
     """
 
-    size: float = 8.0
+    size: float = 12.0
 
     @torch.no_grad()
     def __call__(self, vlm: VLM, request: Request) -> VLM:
@@ -452,7 +452,7 @@ def shuffled(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     """A head with its rows shuffled, also behind a tower that hides, of a model taught by adapters, which leave the
     public head alone."""
     root = tmp_path_factory.mktemp("shuffled")
-    teaching = replace(TEACHING, **ADAPTERS)
+    teaching = replace(TEACHING, steps=260, **ADAPTERS)
     vanilla, control = (replace(model, schedule=teaching) for model in (VANILLA, CONTROL))
     context = taught(root, with_its_own_head(root, layers=1), vanilla, control)
     unlearned(context, {"permuted": Permuted(), "twofold": Twofold()}, HEAD_ATTACKS, vanilla, control)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from study.attacks.membership_inference import MembershipInference
 from study.contracts import Request
+from study.core.errors import Refused
 from study.core.terms import PARTS
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.picture import Picture
@@ -127,7 +128,7 @@ def test_the_auc_is_a_count_of_pairs(seed: int) -> None:
 
 @pytest.mark.parametrize(("members", "others"), [([], [1.0]), ([1.0], []), ([], [])])
 def test_an_auc_of_nobody_is_refused(members: list[float], others: list[float]) -> None:
-    with pytest.raises(ValueError, match=f"{len(members)} members and {len(others)} others"):
+    with pytest.raises(Refused, match=f"{len(members)} members and {len(others)} others"):
         auc(members, others)
 
 

@@ -137,7 +137,7 @@ def test_what_reads_the_model_its_own_way_stands_last(
 
 
 def test_a_reading_that_was_not_announced_is_refused_when_it_comes(tiny: VLM, request_: Request) -> None:
-    with pytest.raises(ValueError, match="test_chain/nothing: test_chain reads the model its own way"):
+    with pytest.raises(Refused, match="test_chain/nothing: test_chain reads the model its own way"):
         next(Chain((Planted(reads=True), Nothing()))(tiny, [], request_))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from study.settings import Cost, Gate, Study
 from study.training.schedule import Schedule
@@ -50,27 +51,7 @@ def _some_people(share: float) -> str:
 
 
 def _tiny() -> Study:
-    """Values without a reason beside them were chosen by trial on the tiny study.
-
-    Those of VKD and MMUnlearner were tried several times, those of the other methods once or never.
-    """
-
-    def schedule(rate: float, steps: int, pictures: int = 6, texts: int = 1) -> Schedule:
-        """Six pictures: one for every second of the twelve forget people; and a group of lessons without a picture."""
-        return Schedule(steps=steps, learning_rate=rate, pictures=pictures, texts=texts, beta2=TINY_BETA2)
-
-    def visual(steps: int) -> Schedule:
-        """For losses on features: without the LLM a picture is cheap, so there are more pictures and steps.
-
-        They have no lessons; only the search of the visual anchor asks some: two per picture, a quarter of the tokens
-        of 8.
-        """
-        return dataclasses.replace(schedule(2e-3, steps, pictures=12, texts=0), lessons_per_picture=2)
-
-    def relearn(rate: float) -> Schedule:
-        """At a constant rate, so that a model scored after few steps was attacked as hard as it would be later."""
-        return Schedule(steps=40, learning_rate=rate, pictures=6, decay="constant", beta2=TINY_BETA2)
-
+    """Values without a reason beside them were chosen by trial on the tiny study."""
     return Study(
         forget_ratios=(20,),
         reference_seeds=3,
@@ -86,40 +67,67 @@ def _tiny() -> Study:
             beta2=TINY_BETA2,
             weight_decay=0.01,
         ),
-        # Ascent gets fewer steps than losses with a bound: it has no minimum and soon collapses the model.
-        defaults={
-            # A step through the LLM costs 2.4 times one on features: a trial of 100 costs 0.8 times one of 300.
-            "vkd": {"schedule": dataclasses.replace(visual(100), pictures=6, lessons_per_picture=4)},
-            "vkd:variant=features": {"schedule": visual(300)},
-            "gradient_ascent": {"schedule": schedule(5e-4, 40)},
-            "gradient_difference": {"schedule": schedule(5e-4, 60)},
-            "kl_minimization": {"schedule": schedule(5e-4, 60)},
-            "npo": {"schedule": schedule(5e-4, 60)},
-            "prompting": {},
-            "preference_optimization": {"schedule": schedule(1e-3, 80)},
-            "simnpo": {"schedule": schedule(1e-3, 80)},
-            "rmu": {"layer": 1, "coefficient": 20.0, "schedule": schedule(1e-3, 80)},  # the middle of three layers
-            "undial": {"retain_weight": 1.0, "schedule": schedule(1e-3, 80)},
-            "wga": {"schedule": schedule(5e-4, 60)},
-            "satimp": {"forget_weight": 1.0, "schedule": schedule(1e-3, 80)},
-            "mmunlearner": {"saliency_threshold": 2.0, "forget_weight": 0.5, "schedule": schedule(5e-4, 60)},
-            "manu": {"share": 0.2},
-            "visual_anchor": {"epsilon": 0.1, "layers": "projector", "schedule": visual(100)},
-        },
+        defaults=_tiny_defaults(),
         attacks=(*SUITE, _tower_first(5e-4, 20)),
-        # Three attackers: two are given 30 % of the facts about everybody, so that facts are held out, and train
-        # everything, beside retain lessons, or the visual module alone; the third is given half of the people, so that
-        # people are held out. The attack search starts from the first.
-        attack_grid={
-            "relearning": (
-                {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn(5e-4)},
-                {"people": 1.0, "facts": 0.3, "trains": ("vision", "projector"), "schedule": relearn(1e-3)},
-                {"people": 0.5, "facts": 1.0, "retain_weight": 1.0, "schedule": relearn(5e-4)},
-            ),
-            "quantization": PRECISIONS,
-        },
+        attack_grid={"relearning": _tiny_attackers(), "quantization": PRECISIONS},
         attack_trials=4,
         cost=Cost(base=60, learn=75, trial=7, report=3, attack=2.5),  # measured on two cores (x86-64)
+    )
+
+
+def _tiny_defaults() -> dict[str, dict[str, Any]]:
+    """Those of VKD and MMUnlearner were tried several times, those of the other methods once or never.
+
+    Ascent gets fewer steps than losses with a bound: it has no minimum and soon collapses the model.
+    """
+
+    def schedule(rate: float, steps: int, pictures: int = 6, texts: int = 1) -> Schedule:
+        """Six pictures: one for every second of the twelve forget people; and a group of lessons without a picture."""
+        return Schedule(steps=steps, learning_rate=rate, pictures=pictures, texts=texts, beta2=TINY_BETA2)
+
+    def visual(steps: int) -> Schedule:
+        """For losses on features: without the LLM a picture is cheap, so there are more pictures and steps.
+
+        They have no lessons; only the search of the visual anchor asks some: two per picture, a quarter of the tokens
+        of 8.
+        """
+        return dataclasses.replace(schedule(2e-3, steps, pictures=12, texts=0), lessons_per_picture=2)
+
+    return {
+        # A step through the LLM costs 2.4 times one on features: a trial of 100 costs 0.8 times one of 300.
+        "vkd": {"schedule": dataclasses.replace(visual(100), pictures=6, lessons_per_picture=4)},
+        "vkd:variant=features": {"schedule": visual(300)},
+        "gradient_ascent": {"schedule": schedule(5e-4, 40)},
+        "gradient_difference": {"schedule": schedule(5e-4, 60)},
+        "kl_minimization": {"schedule": schedule(5e-4, 60)},
+        "npo": {"schedule": schedule(5e-4, 60)},
+        "prompting": {},
+        "preference_optimization": {"schedule": schedule(1e-3, 80)},
+        "simnpo": {"schedule": schedule(1e-3, 80)},
+        "rmu": {"layer": 1, "coefficient": 20.0, "schedule": schedule(1e-3, 80)},  # the middle of three layers
+        "undial": {"retain_weight": 1.0, "schedule": schedule(1e-3, 80)},
+        "wga": {"schedule": schedule(5e-4, 60)},
+        "satimp": {"forget_weight": 1.0, "schedule": schedule(1e-3, 80)},
+        "mmunlearner": {"saliency_threshold": 2.0, "forget_weight": 0.5, "schedule": schedule(5e-4, 60)},
+        "manu": {"share": 0.2},
+        "visual_anchor": {"epsilon": 0.1, "layers": "projector", "schedule": visual(100)},
+    }
+
+
+def _tiny_attackers() -> tuple[dict[str, Any], ...]:
+    """Two are given 30 % of the facts about everybody, so that facts are held out, and train everything, beside retain
+    lessons, or the visual module alone; the third is given half of the people, so that people are held out. The attack
+    search starts from the first.
+    """
+
+    def relearn(rate: float) -> Schedule:
+        """At a constant rate, so that a model scored after few steps was attacked as hard as it would be later."""
+        return Schedule(steps=40, learning_rate=rate, pictures=6, decay="constant", beta2=TINY_BETA2)
+
+    return (
+        {"people": 1.0, "facts": 0.3, "retain_weight": 1.0, "schedule": relearn(5e-4)},
+        {"people": 1.0, "facts": 0.3, "trains": ("vision", "projector"), "schedule": relearn(1e-3)},
+        {"people": 0.5, "facts": 1.0, "retain_weight": 1.0, "schedule": relearn(5e-4)},
     )
 
 

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from study.benchmarks._clear.questions import (
@@ -34,6 +35,7 @@ REAL = ("real_faces", WORLD)
 
 Pictures = dict[str, Picture]
 Mark = tuple[str, str]
+Words = frozenset[str]
 
 
 def read(root: Path, held_out: float) -> Benchmark:
@@ -182,10 +184,12 @@ def _texts(root: Path, people: Sequence[str]) -> dict[str, Texts]:
     if not asked:
         raise ValueError("full+tofu: it has no text question; download it again")
     words = {person: _words(person) for person in people}
+    said = [_words(f"{row.cells['question']} {row.cells['answer']}") for row in asked]
     told: dict[str, Texts] = {}
-    for part in _blocks(asked, words):
+    for block in _blocks(said, words):
+        part = asked[block]
         with one_row():
-            person = _whose(part, words)
+            person = _whose(part[0], said[block], words)
             if person in told:
                 raise part[0].error(f"{person} has {TEXTS_EACH} text questions already", "download full+tofu again")
             told[person] = _pairs(part)
@@ -207,50 +211,46 @@ def _pairs(part: Sequence[Row]) -> Texts:
     return tuple(pairs)
 
 
-def _blocks(asked: Sequence[Row], words: Mapping[str, frozenset[str]]) -> Iterator[Sequence[Row]]:
-    """The text questions author by author: twenty each, as they are published.
+def _blocks(said: Sequence[Words], words: Mapping[str, Words]) -> Iterator[slice]:
+    """The text questions author by author, by what each has `said`: twenty each, as they are published.
 
     Where some are lost, an author ends before a question that names another one in full, and not this one.
     """
-    whole = len(asked) % TEXTS_EACH == 0
+    whole = len(said) % TEXTS_EACH == 0
     start = 0
-    while start < len(asked):
-        part = asked[start : start + TEXTS_EACH]
+    while start < len(said):
+        part = said[start : start + TEXTS_EACH]
         if not whole:
-            own = words.get(max(words, key=lambda name: _mark(part[: TEXTS_EACH // 2], words[name])), frozenset())
+            own = max(words.values(), key=partial(_mark, part[: TEXTS_EACH // 2]))
             foreign = (
                 i
-                for i, row in enumerate(part)
-                if i and not own & _said(row) and any(name <= _said(row) for name in words.values())
+                for i, mentioned in enumerate(part)
+                if i and not own & mentioned and any(name <= mentioned for name in words.values())
             )
             part = part[: next(foreign, len(part))]
-        yield part
+        yield slice(start, start + len(part))
         start += len(part)
 
 
-def _said(row: Row) -> frozenset[str]:
-    return _words(f"{row.cells['question']} {row.cells['answer']}")
-
-
-def _mark(part: Sequence[Row], name: frozenset[str]) -> float:
+def _mark(said: Sequence[Words], name: Words) -> float:
     """How often a name is mentioned, counting parts of it."""
-    return sum(len(name & _said(row)) / len(name) for row in part)
+    return sum(len(name & mentioned) / len(name) for mentioned in said)
 
 
-def _whose(part: Sequence[Row], words: Mapping[str, frozenset[str]]) -> str:
-    """Whose name these questions and answers mention most."""
-    marks = {person: _mark(part, own) for person, own in words.items()}
+def _whose(first: Row, said: Sequence[Words], words: Mapping[str, Words]) -> str:
+    """Whose name these questions and answers, from the row `first` on, mention most."""
+    marks = {person: _mark(said, own) for person, own in words.items()}
     most = max(marks.values())
     named = [person for person, mark in marks.items() if mark == most]
     if most == 0 or len(named) > 1:
-        raise part[0].error(
-            f"the {len(part)} text questions from here on mention {'no author' if most == 0 else ' and '.join(named)}",
+        raise first.error(
+            f"the {len(said)} text questions from here on mention {'no author' if most == 0 else ' and '.join(named)}",
             "download full and full+tofu again",
         )
     return named[0]
 
 
-def _words(value: str) -> frozenset[str]:
+def _words(value: str) -> Words:
     bare = "".join(c for c in unicodedata.normalize("NFKD", value) if not unicodedata.combining(c))
     return frozenset(plain(bare).split())
 

@@ -48,12 +48,12 @@ def named(root: Path) -> dict[str, str]:
     return found
 
 
-def record_of(root: Path, name: str) -> TrialRecord:
-    """The record of the complete trial with the name (one of `named`) or key `name`.
+def record_of(root: Path, name: str, names: Mapping[str, str] | None = None) -> TrialRecord:
+    """The record of the complete trial with the name or key `name`; `names` are those of `named`, where they are known.
 
     Raises `ValueError` with the nearest name if there is none, and with its state if it has no model.
     """
-    names = named(root)
+    names = named(root) if names is None else names
     key = names.get(name, name)
     path = StudyFolder(root).record(key)
     if not path.exists():

@@ -224,7 +224,7 @@ def chosen(root: Path, names: Sequence[str]) -> dict[str, TrialRecord]:
     """
     there = named(root)
     yardsticks = [name for name in there if name == "vanilla" or name.startswith("reference@")]
-    records = {name: record_of(root, name) for name in dict.fromkeys([*yardsticks, *(names or there)])}
+    records = {name: record_of(root, name, there) for name in dict.fromkeys([*yardsticks, *(names or there)])}
     first = {record.key: name for name, record in reversed(records.items())}
     wanted = {name: record for name, record in records.items() if first[record.key] == name}
     asked = {name: record for name, record in wanted.items() if not record.instruction}

@@ -33,7 +33,7 @@ class Picture:
         return hashlib.sha256(self.data).hexdigest()[:16]
 
     def check(self) -> None:
-        """Raise `ValueError` if the header does not open as PNG, JPEG or WEBP or asks for too many pixels."""
+        """Raise `ValueError` if the header asks for too many pixels, `Damaged` if it opens as no PNG, JPEG or WEBP."""
         self._header().close()
 
     def open(self) -> Image.Image:
@@ -53,7 +53,7 @@ class Picture:
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter
                 image = Image.open(io.BytesIO(self.data), formats=FORMATS)
         except Image.DecompressionBombError as error:
-            raise Damaged(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
+            raise ValueError(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
             raise Damaged(f"{self.where}: not an image in one of {', '.join(FORMATS)} ({error})") from error
         width, height = image.size

@@ -43,9 +43,9 @@ def data(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "data")
 
 
-def huge_png() -> bytes:
-    """A PNG whose header declares 8000 x 8000 pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 8000, 8000, 8, 2, 0, 0, 0)
+def huge_png(side: int = 8000) -> bytes:
+    """A PNG whose header declares so many pixels a side."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     end = b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
     data = b"IDAT" + zlib.compress(b"")

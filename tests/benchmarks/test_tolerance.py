@@ -28,6 +28,7 @@ from study.stages.manifest import settle
 from study.stages.preflight import validate_study
 from study.stages.printed_plan import print_plan
 from tests.benchmarks.test_mllmu import choice, edit, metadata
+from tests.benchmarks.test_mllmu_errors import huge_png
 from tests.helpers import benchmark_folders
 from tests.helpers.benchmark_folders import edit_people
 
@@ -145,6 +146,16 @@ def test_of_several_pictures_one_may_be_damaged(data: Path) -> None:
     found = mllmu(data)
     assert found.skipped
     assert all("not an image" in line for line in found.skipped)
+
+
+@pytest.mark.parametrize("side", [8_000, 20_000])  # above our limit, and above that from which Pillow refuses
+def test_of_several_pictures_none_may_be_too_large(side: int, data: Path) -> None:
+    def two(rows: Rows) -> None:
+        rows[1]["images"] = [*rows[1]["images"], {"bytes": huge_png(side), "path": ""}]
+
+    edit(data, "Test_Set", two)
+    with pytest.raises(ValueError, match=r"Test_Set/.*, row 1, ID .*at most 50,000,000"):
+        mllmu(data)
 
 
 # ---- hostile folders -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.benchmarks._shared.defects import Tolerated, count_row, one_row
+from study.core.errors import Damaged
 from study.core.files import visible
 from study.core.hashing import file_digest
 from study.data.picture import Picture
@@ -131,7 +132,7 @@ def unique(found: Iterable[Row]) -> Iterator[Row]:
 def picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
     """The picture of an image cell `{bytes, path}`; equal ones share their bytes through `pictures`.
 
-    Raises `ValueError` if there is none or its header does not open.
+    Raises `ValueError` if it is too large, and `Tolerated` if there is none or its header does not open.
     """
     data = value.get("bytes") if isinstance(value, Mapping) else value
     if not isinstance(data, bytes) or not data:
@@ -142,7 +143,7 @@ def picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
     if found.key not in pictures:
         try:
             found.check()
-        except ValueError as error:
+        except Damaged as error:
             raise Tolerated(str(error)) from error
         pictures[found.key] = found
     return pictures[found.key]

@@ -15,7 +15,7 @@ from study.core.hashing import content_key
 from study.data.benchmark import Question
 from study.evaluation.scoring import MAX_NEW_TOKENS, per_question
 from study.model.decoding import REPLIES_PER_ROW, sampled_replies
-from study.model.packing import Batch, hidden_states, new_cache
+from study.model.packing import Batch, begun
 from study.model.vlm import VLM
 
 
@@ -25,10 +25,8 @@ def sampled(
     """`draws` independent replies to each question, as long as greedy ones may be, by question id."""
 
     def ask(batch: Batch, asked: Sequence[Question]) -> list[list[str]]:
-        cache = new_cache(vlm)
-        hidden = hidden_states(vlm, batch, cache)
         numbers = torch.stack([_uniforms(question, draws, seed) for question in asked])
-        return sampled_replies(vlm, batch, range(len(asked)), hidden, cache, numbers, temperature)
+        return sampled_replies(vlm, batch, range(len(asked)), begun(vlm, batch), numbers, temperature)
 
     grows = max(draws, REPLIES_PER_ROW) * MAX_NEW_TOKENS
     return per_question(vlm, questions, ask, lambda question: (), grows=grows)

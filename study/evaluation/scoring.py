@@ -146,11 +146,12 @@ def _grouped(
 def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float, reply: bool) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
     free = [i for i, question in enumerate(asked) if reply and not question.options]
-    cache = new_cache(vlm) if free else None
+    cache = new_cache(vlm) if free and vlm.packs else None
     hidden = hidden_states(vlm, batch, cache)
     answers = [answer for question in asked for answer in candidates(question)]
     per_answer = memberships(answer_logits(vlm, batch, hidden), batch, answers, k)
-    said = dict(zip(free, replies(vlm, batch, free, hidden, cache, MAX_NEW_TOKENS), strict=True)) if cache else {}
+    start = None if cache is None else (hidden, cache)
+    said = dict(zip(free, replies(vlm, batch, free, start, MAX_NEW_TOKENS), strict=True)) if free else {}
     counts = [len(candidates(question)) for question in asked]
     columns = [[part.tolist() for part in column.cpu().split(counts)] for column in per_answer]
     for i, (mean, by_bytes, low, lower) in enumerate(zip(*columns, strict=True)):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from study.data.picture import Picture
 from study.model.decoding import replies
-from study.model.packing import Group, hidden_states, logits, new_cache, pack
+from study.model.packing import Group, begun, logits, pack
 from study.model.vlm import VLM
 
 SHAPES = {"wide": (160, 60), "tall": (50, 150), "tiny": (3, 2)}
@@ -115,9 +115,9 @@ def _with(vlm: VLM, made: Mapping[str, Tensor], reply: list[int]) -> dict[str, T
 def same_replies(vlm: VLM, group: Group) -> str:
     """Greedy replies to all of them at once, against `generate` for each."""
     groups = asked(group)
-    batch, cache = pack(vlm, groups, end=False), new_cache(vlm)
+    batch = pack(vlm, groups, end=False)
     count = len(batch.prompts)
-    found = replies(vlm, batch, range(count), hidden_states(vlm, batch, cache), cache, REPLY)
+    found = replies(vlm, batch, range(count), begun(vlm, batch), REPLY)
     if vlm.model.dtype is not torch.float32:  # two likely words may change places by rounding
         return f"{found[0]!r}; not compared with generate in {str(vlm.model.dtype).removeprefix('torch.')}"
     wanted = [_generated(vlm, prompt.text, shown.picture) for shown in groups for prompt in shown.prompts]

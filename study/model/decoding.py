@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from study.model.vlm import VLM
 if TYPE_CHECKING:
     from transformers import Cache
 
+Start: TypeAlias = "tuple[Tensor, Cache] | None"
+"""The last hidden states (B, L, D) and the cache of a batch; None where each reply begins with its own pass."""
 REPLIES_PER_ROW = 64
 """Sampled replies in one row that are continued together. Each attends, behind a mask, to what all others of the row
 have said, so twice as many may cost four times the attention. The replies to one prompt are never divided."""
@@ -33,23 +35,23 @@ has said (S,), the number of each reply (S,), and how many tokens all have."""
 
 
 @torch.no_grad()
-def replies(vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache: Cache, most_tokens: int) -> list[str]:
+def replies(vlm: VLM, batch: Batch, wanted: Sequence[int], start: Start, most_tokens: int) -> list[str]:
     """The replies to the `wanted` prompts of a batch (P of them, rising), without the token that ends them.
 
-    `hidden` (B, L, D) and `cache` come from `study.model.packing.hidden_states`. Plain arg max, at most `most_tokens`
-    tokens: penalties and sampling that a model's generation settings ask for are left out.
+    `start` comes from `study.model.packing.begun`. Plain arg max, at most `most_tokens` tokens: penalties and sampling
+    that a model's generation settings ask for are left out.
     """
     prompts = batch.prompts[torch.tensor(wanted, device=vlm.device)]
-    if vlm.packs:
-        said = _continued(vlm, batch, prompts, 1, hidden, cache, most_tokens, _likeliest)
-    else:
+    if start is None:
         said = _one_by_one(vlm, batch, prompts, 1, most_tokens, _likeliest)
+    else:
+        said = _continued(vlm, batch, prompts, 1, *start, most_tokens, _likeliest)
     return [_text(vlm, reply) for reply in said.tolist()]
 
 
 @torch.no_grad()
 def sampled_replies(
-    vlm: VLM, batch: Batch, wanted: Sequence[int], hidden: Tensor, cache: Cache, uniforms: Tensor, temperature: float
+    vlm: VLM, batch: Batch, wanted: Sequence[int], start: Start, uniforms: Tensor, temperature: float
 ) -> list[list[str]]:
     """As `replies`, n drawn replies to each of P prompts, token by token in proportion to exp(logit / temperature).
 
@@ -58,12 +60,13 @@ def sampled_replies(
     """
     text = lru_cache(maxsize=None)(partial(_text, vlm))  # many say the same
     count, most_tokens = uniforms.shape[1:]
-    if not vlm.packs:
+    if start is None:
         prompts = batch.prompts[torch.tensor(wanted, device=vlm.device)]
         chosen = partial(_drawn, uniforms.to(vlm.device), temperature)
         said = _one_by_one(vlm, batch, prompts, count, most_tokens, chosen)
         return [[text(tuple(reply)) for reply in its] for its in said.reshape(len(wanted), count, -1).tolist()]
     found: dict[int, list[str]] = {}
+    hidden, cache = start
     length = cache.get_seq_length()
     for some in _passes(batch.prompts[torch.tensor(wanted, device=vlm.device), 0].tolist(), count):
         prompts = batch.prompts[torch.tensor([wanted[i] for i in some], device=vlm.device)]
@@ -120,7 +123,7 @@ def _one_by_one(vlm: VLM, batch: Batch, prompts: Tensor, count: int, most_tokens
         places = batch.position_ids[..., rows, : last + 1]
         first = _step(vlm, batch.input_ids[rows, : last + 1], places, begun, inputs)
         for reply in range(i * count, (i + 1) * count):
-            logits, cache = first, copy.deepcopy(begun)
+            logits, cache = first, copy.deepcopy(begun) if count > 1 else begun
             for step in range(most_tokens):
                 token = choose(logits, nothing, nothing + reply, step)
                 said[reply, step] = token[0]

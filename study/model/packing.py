@@ -166,6 +166,14 @@ def new_cache(vlm: VLM) -> Cache:
     return DynamicCache() if vlm.packs else DynamicCache(config=vlm.model.config.get_text_config())
 
 
+def begun(vlm: VLM, batch: Batch) -> tuple[Tensor, Cache] | None:
+    """The last hidden states of a batch and its cache, from which replies go on; None of a model that does not pack."""
+    if not vlm.packs:
+        return None
+    cache = new_cache(vlm)
+    return hidden_states(vlm, batch, cache), cache
+
+
 def logits(vlm: VLM, batch: Batch) -> Tensor:
     """The logits that predict each answer token, (T, V) float32; the output head runs on no other token."""
     return at_answers(vlm, batch, vlm.head).float()

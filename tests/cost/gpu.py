@@ -25,7 +25,6 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 import tyro
-from transformers import DynamicCache
 
 from study.base_models.tiny import Tiny
 from study.core.console import table
@@ -34,7 +33,7 @@ from study.model.decoding import replies
 from study.model.flop_counter import counted
 from study.model.likelihood import cross_entropy
 from study.model.loading import Loading, load
-from study.model.packing import hidden_states
+from study.model.packing import begun
 from study.model.quantization import quantize
 from study.model.vlm import VLM
 from study.training.loop import steps
@@ -123,9 +122,7 @@ def replying(vlm: VLM, rows: int) -> Iterator[Step]:
 
     @torch.no_grad()
     def step() -> object:
-        cache = DynamicCache()
-        hidden = hidden_states(vlm, batch, cache)
-        return replies(vlm, batch, range(rows), hidden, cache, REPLY)
+        return replies(vlm, batch, range(rows), begun(vlm, batch), REPLY)
 
     yield step
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from study.contracts import BaseModel
 from study.core import hub
 from study.core.terms import Attention, Dtype, Quantized
-from study.model.families import load_processor, special_tokens, unknown
+from study.model.families import special_tokens, unknown
 from study.model.loading import Loading, published_dtype, without_weights
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Hf(BaseModel):
 
     @property
     def _processor(self) -> ProcessorMixin:
-        return load_processor(hub.folder(self.path, self.hub, self.revision, "model"))
+        return without_weights(hub.folder(self.path, self.hub, self.revision, "model"), Loading.of(self)).processor
 
     def __call__(self, folder: Path) -> Path:
         """The folder, downloaded first if it is on the hub. Raises `ValueError` that names its defect."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,6 +17,10 @@ from study.model.quantization import quantize
 from study.model.vlm import VLM
 from study.model.weight_files import MERGE, UNQUANTIZE, WHOLE, check_weights, read_settings
 
+Shapes = Mapping[str, tuple[int, ...]]
+
+_described: dict[tuple[bytes, Loading], Shapes] = {}
+"""The parameters of the models that were loaded, by config.json: all of a study's have the same one."""
 SAMPLE = "What is the name of the person in this picture?"
 EAGERLY = "write hf:path=FOLDER,attention=eager"
 """The remedy for a model, or a part of one, that computes attention in one way only."""
@@ -89,9 +94,20 @@ def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
     Parts, prompts and counts of a model of any size are thus known in seconds. Raises `ValueError` that names the
     folder, the defect and the remedy: no configuration or one that does more than describe a model, weights that are
     not the model's (`check_weights`), no processor, no attention of that kind, no chat template with pictures, tokens
-    outside the vocabulary, or unknown parts.
+    outside the vocabulary, or unknown parts. Who asks again is given the same one, and must only read it.
     """
     _check_config(folder)
+    return _without_weights(folder, _mark(folder), replace(loading, quantized=""))
+
+
+def _mark(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """By what it is seen that no file of a folder has changed."""
+    there = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    return tuple((name, found.st_ino, found.st_size, found.st_mtime_ns) for name, found in there)
+
+
+@lru_cache(maxsize=4)  # a plan asks for the base model several times, and a large one takes seconds to lay out
+def _without_weights(folder: Path, _files: Hashable, loading: Loading) -> VLM:
     try:
         model = _empty(folder, loading)
         check_weights(folder, model)
@@ -258,7 +274,7 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     model, found = loaded
     if lost := sorted(found["missing_keys"]):  # transformers would fill them with random numbers and a warning
         raise ValueError(f"{folder}: {len(lost)} weights are missing, such as {lost[0]}: download the folder again")
-    _check_same(folder, model, _empty(folder, loading))
+    _check_same(folder, model, loading)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     vlm = VLM(model.eval(), processor)
@@ -270,12 +286,19 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     return vlm
 
 
-def _check_same(folder: Path, model: Any, empty: Any) -> None:
+def _check_same(folder: Path, model: Any, loading: Loading) -> None:
     """Raise `ValueError` unless the loaded model has the parameters that its configuration describes, and no other."""
-    ours, theirs = ({name: tuple(p.shape) for name, p in one.named_parameters()} for one in (empty, model))
+    key = (folder / "config.json").read_bytes(), loading
+    if key not in _described:
+        _described[key] = _shapes(_empty(folder, loading))
+    ours, theirs = _described[key], _shapes(model)
     if odd := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
         raise ValueError(
             f"{folder}: {len(odd)} parameters are not those of config.json, such as {odd[0]} "
             f"({theirs.get(odd[0], 'none')}, not {ours.get(odd[0], 'none')}): something in the folder changes the "
             "model as it is loaded; keep only the files that save_pretrained writes"
         )
+
+
+def _shapes(model: Any) -> Shapes:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

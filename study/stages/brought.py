@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def _check_alike(text: str, folder: Path, base: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         completed(folder, base, Path(made), lambda source, target: target.symlink_to(source))
         try:
-            theirs, ours = _shapes(Path(made)), _base_shapes(base)
+            theirs, ours = _shapes(Path(made)), _shapes(base)
         except ValueError as error:
             raise Refused(str(error).replace(made, str(folder))) from error
     other = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
@@ -73,8 +72,3 @@ def _check_alike(text: str, folder: Path, base: Path) -> None:
 def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     named = without_weights(folder).model.named_parameters()
     return {name: tuple(parameter.shape) for name, parameter in named}
-
-
-@lru_cache(maxsize=1)  # vanilla and every reference are compared with it
-def _base_shapes(base: Path) -> dict[str, tuple[int, ...]]:
-    return _shapes(base)

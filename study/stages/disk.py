@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 
 from study.contracts import BaseModel, Method
@@ -63,7 +62,6 @@ class Need:
         return sum(getattr(self, field.name) for field in fields(self))
 
 
-@lru_cache(maxsize=4)  # the plan asks, its check, and what could be changed: a large model takes seconds to lay out
 def sizes_of(model: BaseModel) -> Sizes | None:
     """The sizes of a base model; None if it is yet to be generated and does not say."""
     if model.path is None:  # adapters of a model so small are counted as the weights under them

@@ -49,6 +49,16 @@ def edited(path: Path, **fields: Any) -> None:
 
 
 # ---- sound folders -----------------------------------------------------------------------------------------------
+def test_a_folder_is_laid_out_once_until_it_changes(copied: Path) -> None:
+    before = without_weights(copied, Loading())
+    assert without_weights(copied, Loading(quantized="nf4")) is before
+    assert without_weights(copied, Loading("bfloat16")) is not before
+    template = copied / "chat_template.jinja"
+    template.write_text(template.read_text().replace("USER", "Who"))
+    after = without_weights(copied, Loading())
+    assert after.prompt_ids("", False) != before.prompt_ids("", False)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_weights_a_model_is_the_same(name: str, family_folders: dict[str, Path], tmp_path: Path) -> None:
     """Its parts, prompts and sides are those of the loaded one, and nothing is made or held in memory."""

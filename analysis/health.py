@@ -41,8 +41,6 @@ class Settings(NamedTuple):
 
     trials: int
     """Of each method, over all ratios."""
-    startup: int
-    """The first trials of each method, over all ratios, drawn before the search models results."""
     ratios: int
 
 
@@ -75,8 +73,9 @@ class Learned(NamedTuple):
     """Of no gain: the rank test of Wilcoxon in each search, together by van Elteren's weights. NaN without trials."""
 
 
-def learned(searches: Sequence[Searched], startup: int) -> Learned:
-    """Whether later trials are nearer to the ideal point; one without a usable model is farther than any other.
+def learned(searches: Sequence[Searched]) -> Learned:
+    """Whether trials drawn from results are nearer to the ideal point than those of the same search drawn before; one
+    without a usable model is farther than any other.
 
     Defaults and winners of earlier studies are given, not drawn: they are left out.
     """
@@ -86,7 +85,7 @@ def learned(searches: Sequence[Searched], startup: int) -> Learned:
         drawn = one.trials[~one.trials["default"] & ~one.trials["warm"] & ~one.trials["duplicate"]]
         drawn = drawn[~drawn["state"].isin(["unfinished", "stopped"])]  # the first few are never stopped: a bias
         cost = drawn["distance"].astype(float).fillna(math.inf)
-        modelled = drawn["number"] >= startup
+        modelled = drawn["number"] >= one.startup
         first, later = cost[~modelled].tolist(), cost[modelled].tolist()
         groups[0].extend(first)
         groups[1].extend(later)
@@ -103,7 +102,7 @@ def learned(searches: Sequence[Searched], startup: int) -> Learned:
 
 
 def _learned(searches: Sequence[Searched], settings: Settings) -> Iterator[str]:
-    found = learned(searches, settings.startup)
+    found = learned(searches)
     more = f"--trials {2 * settings.trials}"
     if found.later and not math.isnan(found.p) and found.p >= CHANCE:
         yield (

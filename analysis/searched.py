@@ -12,6 +12,8 @@ import pandas as pd
 
 from analysis.study_folder import StudyResults
 from analysis.trials import proposals, trials
+from study.core.records import MethodProposal
+from study.core.sampling import modelled_from
 from study.core.specs import name_in, settings_in, spelled
 from study.metrics.objectives import BROKEN
 
@@ -69,6 +71,9 @@ class Searched:
     setting was run from two."""
     seeds: int
     """The number of runs from which that is known."""
+    startup: float = math.inf
+    """The number of the first proposal that was drawn from results; infinite if none was, or the study does not say how
+    it drew."""
 
     @property
     def scored(self) -> pd.DataFrame:
@@ -122,8 +127,20 @@ def _each(study: StudyResults) -> Iterator[Searched]:
                 method, ratio, _space(told, params, settings_in(method)), told is not None,
                 mine.assign(default=[bool(p.default) for p in own], warm=[p.warm for p in own],
                             reason=[reasons.get(key, "") for key in mine["key"]]).reset_index(drop=True),
-                params, noise, seeds,
+                params, noise, seeds, _startup(study, own),
             )  # fmt: skip
+
+
+def _startup(study: StudyResults, own: Sequence[MethodProposal]) -> float:
+    """Where a search began to draw from results. One that was told of earlier trials did so sooner: its own proposals
+    say from where. Before `startup_trials` there were `random_trials` of each method, over all ratios."""
+    if "random_trials" in study.settings:
+        return float(study.settings["random_trials"])
+    if "sampler" not in study.settings:
+        return math.inf
+    first = modelled_from(study.settings["sampler"], int(study.settings.get("startup_trials", 0)))
+    informed = [p.number for p in own if p.priors and study.settings["sampler"] == "auto"]
+    return min([math.inf if first is None else first * len(study.ratios), *informed])
 
 
 def _space(

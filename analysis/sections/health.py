@@ -12,7 +12,6 @@ from analysis.searched import Searched, searches
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, number
-from study.core.sampling import modelled_from
 
 COLUMNS = ["method", "ratio", "trials", "hyperparameters", "lost", "nearest_first", "nearest_later", "noise", "runs",
            "spread", "ends"]  # fmt: skip
@@ -33,7 +32,7 @@ def sentences(study: StudyResults) -> list[str]:
 
 def well(study: StudyResults) -> str:
     """What is said where nothing stands out; that it learned only where the test says so."""
-    has_learned = learned(searches(study), _settings(study).startup).p < CHANCE
+    has_learned = learned(searches(study)).p < CHANCE
     return (
         f"All is well as far as these checks can see: the search {'learned from its results, ' * has_learned}lost few "
         "trials, stayed inside its ranges, is larger than the noise of seeds, and had enough trials for its "
@@ -42,22 +41,13 @@ def well(study: StudyResults) -> str:
 
 
 def _settings(study: StudyResults) -> Settings:
-    found, most = study.settings, max((len(one.trials) for one in searches(study)), default=0)
-    ratios, trials = max(1, len(study.ratios)), int(found.get("trials", most))
-    return Settings(trials, ratios * (_startup(study) or trials), ratios)
-
-
-def _startup(study: StudyResults) -> int | None:
-    """The trials at a ratio before the search modelled results; None where it never did, or does not say how."""
-    sampler, first = study.settings.get("sampler"), int(study.settings.get("startup_trials", 0))
-    told = max((proposal.priors for proposal in study.proposals), default=0)
-    return modelled_from(sampler, first, told) if sampler else None
+    most = max((len(one.trials) for one in searches(study)), default=0)
+    return Settings(int(study.settings.get("trials", most)), max(1, len(study.ratios)))
 
 
 def health_table(study: StudyResults) -> Table:
     """One line for each search."""
-    first = _settings(study).startup
-    raw = pd.DataFrame([_line(one, first) for one in searches(study)], columns=COLUMNS)
+    raw = pd.DataFrame(map(_line, searches(study)), columns=COLUMNS)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "trials": raw["trials"],
         "hyper-parameters": raw["hyperparameters"], "without a usable model": raw["lost"],
@@ -76,8 +66,8 @@ def health_table(study: StudyResults) -> Table:
     )  # fmt: skip
 
 
-def _line(one: Searched, startup: int) -> dict[str, object]:
-    later = one.scored["number"] >= startup
+def _line(one: Searched) -> dict[str, object]:
+    later = one.scored["number"] >= one.startup
     return {
         "method": one.method, "ratio": one.ratio, "trials": len(one.trials), "hyperparameters": len(one.space),
         "lost": len(one.lost), "nearest_first": one.scored.loc[~later, "distance"].min(),

@@ -1,4 +1,4 @@
-"""Independent jobs on Ray: each is run, and run once more if its worker dies."""
+"""Independent jobs on Ray: each is run, and run once more after what another worker may do without."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.core.failures import Failure, Streak
+from study.core.failures import Failure, FailureKind, Streak
 from study.core.layout import StudyFolder
 from study.engine.cluster import FOLDER_VARIABLE, NotShared, sees, start
 from study.engine.failures import failure_of, killed_for_memory, lost_worker
 from study.engine.isolation import end_if_spoilt, is_spoilt
+
+PASSING: tuple[FailureKind, ...] = ("worker lost", "out of memory (host)", "out of memory (device)")
+"""Failures after which another worker may succeed, so that it tries once: the machine or the job may be at fault."""
+
+
+def _stays_open(reason: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,9 @@ class Job:
     name: str
     work: Callable[..., object]
     arguments: tuple[Any, ...]
+    too_small: Callable[[str], bool] = _stays_open
+    """Records, here and not in a worker, that the device is too small for the job, which is its result; returns whether
+    it did. By default that is an accident like any other."""
 
 
 Done = Callable[[Job, Failure | None], None]
@@ -31,17 +41,17 @@ Done = Callable[[Job, Failure | None], None]
 
 
 def run_all(jobs: Sequence[Job], done: Done, *, at_once: int, gpus: float, cpus: float = 1) -> dict[str, Failure]:
-    """Run independent jobs, at most `at_once` at a time; a job whose worker dies is run once more.
+    """Run independent jobs, at most `at_once` at a time; a job whose failure may pass (`PASSING`) is run once more.
 
-    Workers keep what they have loaded for their next job. Returns the failure of each job that failed, by name. After
-    several failures in a row (`Streak`) no further job begins.
+    Workers keep what they have loaded for their next job. Returns the failure of each job that stays open, by name.
+    After several of these in a row (`Streak`) no further job begins.
     """
     if not jobs:
         return {}
     start()
     import ray
 
-    waiting, second_chance, streak = deque(jobs), SecondChance(), Streak()
+    waiting, chances, streak = deque(jobs), Chances(), Streak()
     workers, killed = _Workers(cpus, gpus), killed_for_memory()
     running: dict[Any, Job] = {}
     failure: Failure | None
@@ -51,50 +61,61 @@ def run_all(jobs: Sequence[Job], done: Done, *, at_once: int, gpus: float, cpus:
             job = waiting.popleft()
             running[workers.begin(job)] = job
         [ready], _ = ray.wait(list(running))
-        job = running.pop(ready)
+        job, lost, spoilt = running.pop(ready), False, False
         try:
             failure, spoilt = ray.get(ready)
         except ray.exceptions.RayError:
-            failure, killed = lost_worker(killed), killed_for_memory()
-            workers.end(ready, keep=False)
-            if second_chance.left(job.name):
-                waiting.appendleft(job)
-                continue
-        else:
-            if spoilt:
-                second_chance.spare_one()
-            workers.end(ready, keep=bool(waiting))
+            failure, killed, lost = lost_worker(killed), killed_for_memory(), True
+        if spoilt:
+            chances.spare_one()
+        if again := failure is not None and not streak.ends and chances.left(failure, job.name):
+            waiting.appendleft(job)
+        workers.end(ready, keep=not lost and bool(waiting))
+        if again:
+            continue
+        done(job, failure)
+        if failure and failure.smallest and alone_on_device(gpus) and job.too_small(failure.message):
+            continue  # a device does not grow: that is how this job ends here
         if failure:
             failures[job.name] = failure
-        done(job, failure)
         streak.add(failure)
         if streak.ends:
             waiting.clear()
     return failures
 
 
-class SecondChance:
-    """A job whose worker dies is given to another worker, once: the machine or the job may be at fault.
+def alone_on_device(gpus: float) -> bool:
+    """Whether no other job is on the device of a job: then it is the job itself that does not fit."""
+    return gpus == 0 or gpus >= 1
 
-    `run_all` resubmits the job itself; Tune's searcher does so at its next `suggest`. A worker in which a job left
+
+class Chances:
+    """A job whose failure may pass is given to a worker again, once: the machine or the job may be at fault.
+
+    `run_all` resubmits the job itself; Tune's searcher does so at its next `suggest`. Workers that are lost and devices
+    that are full are counted apart: one accident does not use up the other's chance. A worker in which a job left
     threads ends at its next job, which is not to blame: so many deaths are not counted.
     """
 
     def __init__(self) -> None:
-        self._died: set[str] = set()
+        self._failed: set[tuple[str, bool]] = set()
+        """Jobs that had their second chance, and whether it was for a full device."""
         self._spared = 0
 
     def spare_one(self) -> None:
         """Expect a worker to end by itself."""
         self._spared += 1
 
-    def left(self, job: str) -> bool:
-        """Whether a job whose worker has just died should be run again."""
-        if self._spared:
+    def left(self, failure: Failure, job: str) -> bool:
+        """Whether a job that has just failed so should be run again."""
+        full = failure.kind == "out of memory (device)"
+        if failure.kind not in PASSING:
+            return False
+        if self._spared and not full:
             self._spared -= 1
             return True
-        first = job not in self._died
-        self._died.add(job)
+        first = (job, full) not in self._failed
+        self._failed.add((job, full))
         return first
 
 

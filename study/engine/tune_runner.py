@@ -21,16 +21,13 @@ from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
-from study.core.failures import Failure, FailureKind, Streak
+from study.core.failures import Failure, Streak
 from study.engine.cluster import NotShared
 from study.engine.failures import failure_of, killed_for_memory, lost_worker
 from study.engine.isolation import is_spoilt
-from study.engine.jobs import SecondChance, quiet_worker
+from study.engine.jobs import Chances, alone_on_device, quiet_worker
 from study.engine.optuna_search import Proposer, SearchProblem
 from study.engine.team import Team, run_on_team
-
-PASSING: tuple[FailureKind, ...] = ("worker lost", "out of memory (host)", "out of memory (device)")
-"""Failures after which another worker may succeed, so that it tries once: the machine or the job may be at fault."""
 
 
 class ProposalSearcher(Searcher):
@@ -45,15 +42,14 @@ class ProposalSearcher(Searcher):
         self.waiting = [(0, turn, label) for turn, label in enumerate(search.labels)]
         """The next proposal of each label, by number and then by turn: a heap."""
         self.again: list[tuple[int, str]] = []
-        """Proposals whose workers died once: they go first."""
+        """Proposals that have a second chance: they go first."""
         self.asked: dict[str, str] = {}
         """The key of the job of each of Tune's trials: an equal job is not run at the same time."""
         self.places: dict[str, tuple[int, str]] = {}
         """The proposal behind each of Tune's trials."""
         self.running: set[str] = set()
         """Those of Tune's trials that have not ended: the job of one that dies is suggested again."""
-        self.second_chance, self.second_fit = SecondChance(), SecondChance()
-        """For workers that are lost, and for devices that are full: one accident does not use up the other's."""
+        self.chances = Chances()
         self.finished = False
         """Whether nothing is left to suggest; otherwise a search that ends was interrupted."""
         self.ended: Counter[str] = Counter()
@@ -115,10 +111,10 @@ class ProposalSearcher(Searcher):
         failure = lost_worker(self.killed) if error else _told(result)
         self.killed = killed_for_memory() if error else self.killed
         if (result or {}).get(SPOILT):
-            self.second_chance.spare_one()
+            self.chances.spare_one()
         if failure is None or self.search.is_done(job):
             self.streak.add(None)
-        elif self._may_pass(failure, job.key):
+        elif self.chances.left(failure, job.key):
             del self.asked[trial_id]
             self.again.append((number, label))
         elif failure.smallest and self.whole:  # a device does not grow: that is how this trial ends here
@@ -126,10 +122,6 @@ class ProposalSearcher(Searcher):
         else:
             self.open[job.key] = self.search.describe(label, number, job), failure
             self.streak.add(failure)
-
-    def _may_pass(self, failure: Failure, key: str) -> bool:
-        chances = self.second_fit if failure.kind == "out of memory (device)" else self.second_chance
-        return failure.kind in PASSING and chances.left(key)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
@@ -226,7 +218,7 @@ def tune_search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    proposals = ProposalSearcher(search, team, whole=gpus == 0 or gpus >= 1)
+    proposals = ProposalSearcher(search, team, whole=alone_on_device(gpus))
     tuner = Tuner(
         tune.with_resources(trainable, {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}),
         tune_config=TuneConfig(

@@ -30,6 +30,7 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import borrowed, unlearned_model
 from study.experiment.context import StudyContext
 from study.experiment.origin import origin_of
+from study.experiment.records import is_complete, keep_record
 from study.experiment.trial_spec import Trial
 from study.model.flop_counter import counted
 from study.model.vlm import VLM
@@ -113,6 +114,21 @@ def _stating(rows: pd.DataFrame, questions: Sequence[Question], request: Request
 def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str, kind: Refusal = "refused") -> None:
     """Write down that an attack cannot be done: it is not tried again."""
     _note_attack(folder, trial, attacker, failed=reason, failure=kind)
+
+
+def too_small(folder: StudyFolder, trial: Trial, attacker: Attack | None, reason: str) -> bool:
+    """Record that the device is too small for a trial or, if that ended well, for the attack on it.
+
+    Returns whether either was still to be done.
+    """
+    kind: Refusal = "out of memory (device)"
+    if not is_complete(folder, trial):
+        keep_record(folder, trial, "failed", reason, failure=kind, cost={})
+    elif attacker and attack_state(folder, trial, attacker) == "unfinished":
+        attack_failed(folder, trial, attacker, reason, kind)
+    else:
+        return False
+    return True
 
 
 def attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> AttackState:

@@ -18,12 +18,12 @@ from study.core.specs import name_in, parameters, pinned
 from study.core.terms import EarlyStopping, Goal, Keep, SamplerName
 from study.engine.choices import without
 from study.engine.optuna_search import BaseTrial, Prior, SearchProblem, Told
-from study.experiment.attack import attack_failed, attack_state, try_attack
+from study.experiment.attack import attack_state, too_small, try_attack
 from study.experiment.budget import NO_LIMIT, Budget, existing_costs
 from study.experiment.context import StudyContext
 from study.experiment.dropping import beaten, drop_weights
 from study.experiment.duration import timed
-from study.experiment.records import existing_record, existing_records, keep_record
+from study.experiment.records import existing_record, existing_records
 from study.experiment.rungs import Ending, Rungs, values_at
 from study.experiment.trial import EARLY, judged, run
 from study.experiment.trial_spec import RATIO, Params, Trial
@@ -196,10 +196,7 @@ class MethodSearch(SearchProblem[Trial, MethodProposal]):
 
     def record_failure(self, job: Trial, reason: str) -> None:
         """A failed trial, or a failed attack on one that had ended well."""
-        if self.attacker and self._state(job) == "complete":
-            attack_failed(self.context.folder, job, self.attacker, reason, "out of memory (device)")
-        else:
-            keep_record(self.context.folder, job, "failed", reason, failure="out of memory (device)", cost={})
+        too_small(self.context.folder, job, self.attacker, reason)
 
     def describe(self, label: str, number: int, job: Trial) -> str:
         """The method, the number and the ratio."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from study.contracts import Attack
 from study.core.hashing import content_key
@@ -74,6 +75,7 @@ def _attacks(plan: Plan, context: StudyContext, pairs: Sequence[tuple[Trial, Att
             f"{name_of(a)} {content_key(a)} on {names[t.key]}",
             attack.try_attack,
             (context, t, a, plan.reference(t.ratio).key),
+            partial(attack.too_small, plan.folder, t, a),
         )
         for t, a in dict.fromkeys(pairs)
         if attack.attack_state(plan.folder, t, a) == "unfinished"  # what failed is noted, and counted in the report

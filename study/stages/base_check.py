@@ -12,7 +12,7 @@ from study.core.console import Stage
 from study.core.errors import Failed
 from study.core.files import read_json, write_json
 from study.core.hashing import content_key, file_digest
-from study.engine.jobs import Job, quiet_worker, run_all
+from study.engine.jobs import Job, run_all
 from study.experiment.context import StudyContext
 from study.experiment.smoke_test import group_of, of_nobody, tried
 from study.model.loading import load
@@ -65,6 +65,5 @@ def _question(plan: Plan) -> Group:
 
 
 def _try(context: StudyContext, group: Group, note: Path, subject: str) -> None:
-    quiet_worker()
     checks = tried(load(context.base, context.device, context.loading.as_taught), group)
     write_json(note, {"subject": subject, "checks": {check.name: [check.state, check.note] for check in checks}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from study.core.console import Stage
@@ -52,7 +53,7 @@ def _run_all(jobs: Sequence[Job], done: Done, study: Study) -> dict[str, Failure
         return run_all(jobs, done, at_once=max_concurrent(study), gpus=study.gpus_per_trial)
     from study.engine.team import run_on_team
 
-    led = [Job(job.name, run_on_team, (job.work, job.arguments, team_of(study))) for job in jobs]
+    led = [replace(job, work=run_on_team, arguments=(job.work, job.arguments, team_of(study))) for job in jobs]
     return run_all(led, done, at_once=max_concurrent(study), gpus=0, cpus=0)
 
 

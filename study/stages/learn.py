@@ -18,7 +18,7 @@ from study.core.layout import StudyFolder
 from study.core.rows import read_rows
 from study.engine import cluster
 from study.engine.failures import Reported
-from study.engine.jobs import Job, quiet_worker, run_all
+from study.engine.jobs import Job, run_all
 from study.engine.world import ALONE, world
 from study.experiment import attack, trial
 from study.experiment.adopt import adopt
@@ -96,7 +96,6 @@ def _base(plan: Plan) -> Path:
 
 def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:
     """Make the base model inside the study and note where it is."""
-    quiet_worker()
     path = model(folder.data).absolute()
     write_json(note, {"path": str(path.relative_to(folder.root))})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from study.core.files import write_json
 from study.core.hashing import Json
 from study.engine.jobs import Job
+from study.experiment.attack import too_small
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import distance_to_ideal, nearest_first
 from study.metrics.racing import behind
@@ -74,7 +76,12 @@ def race(plan: Plan, search: MethodSearch, judged: Judged) -> dict[tuple[str, in
             for t in racing
         ]
         jobs = [
-            Job(f"{label(t)} seed {t.seed} ({t.key})", search.execute_given, (t,))
+            Job(
+                f"{label(t)} seed {t.seed} ({t.key})",
+                search.execute_given,
+                (t,),
+                partial(too_small, plan.folder, t, search.attacker),
+            )
             for t in dict.fromkeys(runs)
             if not search.is_done(t)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from study.contracts import Attack
 from study.core.files import write_json
@@ -28,7 +29,12 @@ def confirm(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list
     """Run winners with the seeds that the race left out and score them, fronts and defaults, on the test half."""
     attacker = plan.study.search_attack()
     jobs = [
-        Job(f"{label(t)} seed {t.seed} ({t.key})", _confirmed, (context, t, plan.reference(t.ratio).key, attacker))
+        Job(
+            f"{label(t)} seed {t.seed} ({t.key})",
+            _confirmed,
+            (context, t, plan.reference(t.ratio).key, attacker),
+            partial(_too_small, plan.folder, t, attacker),
+        )
         for t in dict.fromkeys(winners)
         if _unconfirmed(plan.folder, t, attacker)
     ]
@@ -50,6 +56,13 @@ def _confirmed(context: StudyContext, confirmed: Trial, reference: str, attacker
         trial.report(context, confirmed)
         if attacker:
             attack.try_attack(context, confirmed, attacker, reference)
+
+
+def _too_small(folder: StudyFolder, t: Trial, attacker: Attack | None, reason: str) -> bool:
+    """As `attack.too_small`. A trial that has ended well but cannot be scored has no result that says so: it stays
+    open."""
+    unscored = records.is_complete(folder, t) and not folder.rows(t.key, "report").exists()
+    return not unscored and attack.too_small(folder, t, attacker, reason)
 
 
 def score_by_official_protocol(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:

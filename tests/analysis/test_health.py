@@ -23,7 +23,7 @@ from study.core.files import read_json, write_json
 from tests.helpers.planted import Model, Planter
 
 RATE = Range(1e-4, 1e-2, log=True)
-SETTINGS = Settings(trials=24, startup=8, ratios=1)
+SETTINGS = Settings(trials=24, ratios=1)
 
 
 def search(
@@ -36,9 +36,10 @@ def search(
     utility: Mapping[int, float] | None = None,
     noise: float = 0.001,
     told: bool = True,
+    startup: float = 8,
 ) -> Searched:
     """A search whose trials have these distances, the first of which is the default; rates in the middle of their
-    range."""
+    range. From the ninth on they are drawn from results."""
     count, states, utility = len(distances), states or {}, utility or {}
     table = pd.DataFrame({
         "method": method, "ratio": 20, "number": range(count), "key": [f"t{n}" for n in range(count)],
@@ -49,7 +50,7 @@ def search(
         "reason": ["needs strangers" if states.get(n) == "failed" else "" for n in range(count)],
     })  # fmt: skip
     middle = [{"learning_rate": 1e-3 * 1.05**n} for n in range(-(count // 2), count - count // 2)]
-    return Searched(method, 20, space or {"learning_rate": RATE}, told, table, params or middle, noise, 3)
+    return Searched(method, 20, space or {"learning_rate": RATE}, told, table, params or middle, noise, 3, startup)
 
 
 FALLING = [0.9 - 0.03 * n for n in range(24)]
@@ -75,7 +76,7 @@ def test_a_search_that_models_nothing_is_not_told_to_learn() -> None:
     """A Sobol sequence covers the space; that no model was asked for is no fault."""
     rising = [0.2 + 0.01 * n for n in range(24)]
     assert "not shown to have learned" in said(search(rising))
-    assert "learned" not in said(search(rising), SETTINGS._replace(startup=24))
+    assert "learned" not in said(search(rising, startup=math.inf))
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, math.nan]), min_size=12, max_size=30))
@@ -83,7 +84,7 @@ def test_one_search_is_tested_by_the_rank_test(distances: list[float]) -> None:
     """For one search the test over all of them is Wilcoxon's (Mann and Whitney's), ties and losses included."""
     one = search([0.5, *distances], states={n + 1: "diverged" for n, d in enumerate(distances) if math.isnan(d)})
     costs = np.nan_to_num(np.array(distances), nan=9.0)
-    found = learned([one], 8)
+    found = learned([one])
     assert (found.first, found.later) == (7, len(distances) - 7)
     if len(set(costs)) > 1:
         expected = stats.mannwhitneyu(
@@ -94,8 +95,14 @@ def test_one_search_is_tested_by_the_rank_test(distances: list[float]) -> None:
 
 def test_what_one_search_cannot_tell_several_can() -> None:
     weak = [0.5, 0.5, 0.3, 0.45, 0.4, 0.25, 0.35]
-    one = learned([search(weak)], 4).p
-    assert learned([search(weak)] * 12, 4).p < health.CHANCE < one
+    one = learned([search(weak, startup=4)]).p
+    assert learned([search(weak, startup=4)] * 12).p < health.CHANCE < one
+
+
+def test_each_search_has_its_own_first_trials() -> None:
+    """One that an earlier study told of its trials draws from results sooner than another."""
+    found = learned([search(FALLING, startup=3), search(FALLING, startup=20)])
+    assert (found.first, found.later) == (2 + 19, 21 + 4)
 
 
 def test_losses_are_counted_with_what_to_do() -> None:
@@ -226,16 +233,36 @@ def test_the_ranges_that_a_study_writes_down_are_used(folder: Path) -> None:
         ("auto", 2, 2),
         ("auto", 0, 48),
         ("nsga2", 3, 12),
-        ("sobol", 3, 6),
-        ("random", 0, 6),
+        ("sobol", 3, math.inf),
+        ("random", 0, math.inf),
     ],
 )
-def test_modelling_begins_where_the_sampler_begins(sampler: str, startup: int, first: int, folder: Path) -> None:
-    """One that models nothing draws all six trials."""
+def test_modelling_begins_where_the_sampler_begins(sampler: str, startup: int, first: float, folder: Path) -> None:
     found = read_json(folder / "study.json")
     found["settings"] |= {"sampler": sampler, "startup_trials": startup}
     write_json(folder / "study.json", found)
-    assert section._settings(read(folder)).startup == first
+    assert searches(read(folder))[0].startup == first
+
+
+def test_modelling_begins_with_the_first_proposal_that_was_told_of_earlier_trials(folder: Path) -> None:
+    """The fourth was told of more than the third: that does not move where the search began."""
+    settings = read_json(folder / "study.json")
+    settings["settings"] |= {"sampler": "auto", "startup_trials": 0}
+    write_json(folder / "study.json", settings)
+    for number, priors in ((2, 44), (3, 47)):
+        path = folder / "search" / "npo:modality=text" / f"{number:04d}.json"
+        write_json(path, {**read_json(path), "priors": priors})
+    assert searches(read(folder))[0].startup == 2
+
+
+def test_an_older_study_says_how_many_trials_were_random(folder: Path) -> None:
+    found = read_json(folder / "study.json")
+    del found["settings"]["sampler"], found["settings"]["startup_trials"]
+    write_json(folder / "study.json", found)
+    assert searches(read(folder))[0].startup == math.inf
+    found["settings"]["random_trials"] = 4
+    write_json(folder / "study.json", found)
+    assert searches(read(folder))[0].startup == 4
 
 
 @pytest.mark.parametrize(("count", "told"), [(24, True), (4, False), (3, False)])

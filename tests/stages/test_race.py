@@ -37,6 +37,7 @@ class Planted:
     gaps: Mapping[int, Sequence[float]]
     """By steps: one for each seed from 5 on; NaN for a run that ends badly."""
     ran: list[tuple[int, int]] = field(default_factory=list)
+    attacker: None = None
 
     def execute_given(self, job: Trial) -> None:
         self.ran.append((self.steps(job), job.seed))

@@ -134,8 +134,8 @@ def _tiny_attackers() -> tuple[dict[str, Any], ...]:
 def _audit() -> Study:
     """Most attacks that mean something for the tiny model, and a longer search, also behind the public tower.
 
-    Left out are `adversarial_image` and `probe`, for their cost; what needs words or letters that this model cannot
-    read (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`: nothing here trains adapters.
+    Left out are `adversarial_image` and `probe`, for their cost; texts that this model was never taught to follow
+    (`jailbreak`, `prefill` with other words, `figstep`); and `adapter_scaling`: nothing here trains adapters.
     """
     tiny = _tiny()
     return dataclasses.replace(

@@ -208,7 +208,7 @@ def imports_without(libraries: Iterable[str], names: Iterable[str]) -> subproces
 
 
 def test_trials_import_without_ray_and_optuna() -> None:
-    searches = tuple(f"study.experiment.{kind}_search" for kind in ("method", "benchmark", "attack"))
+    searches = tuple(f"study.experiment.{kind}_search" for kind in ("method", "attack"))
     names = {m for m in modules(ROOT) if within(m, (*PLUGINS, "study.experiment")) and m not in searches}
     done = imports_without(["ray", "optuna"], names)
     assert done.returncode == 0, done.stderr

@@ -33,6 +33,7 @@ from tests import ROOT
 from tests.cost.llava import llava
 from tests.helpers.families import FAMILIES
 from tests.helpers.small import same_bits, snapshot
+from tests.helpers.study_path import UNLIMITED
 
 TINY = "tiny:steps=0,width=32,layers=2"
 
@@ -180,7 +181,7 @@ def test_the_page_says_what_is_calculated() -> None:
 def test_every_family_is_sound(name: str, dtype: Dtype, family_folders: dict[str, Path]) -> None:
     vlm = load(family_folders[name], loading=Loading(dtype))
     before = snapshot(vlm)
-    outcomes = list(tried(vlm, of_nobody()))
+    outcomes = list(tried(vlm, of_nobody(), UNLIMITED))
     assert {outcome.state for outcome in outcomes} == {"ok"}, outcomes
     seen = [{k: v for k, v in s.items() if vlm.part_of(k) != "llm"} for s in (before, snapshot(vlm))]
     assert same_bits(seen[0], seen[1])  # the visual step was taken back
@@ -192,7 +193,7 @@ def test_what_does_not_hold_is_a_failure(tiny: VLM, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(parity, "logits", lambda *given: true(*given).roll(1, 0))
     monkeypatch.setattr(smoke_test, "STEP", type(step)(steps=1, learning_rate=0.0))
     monkeypatch.setattr(VLM, "image_tokens", 15)
-    found = {outcome.name: outcome for outcome in tried(tiny, of_nobody())}
+    found = {outcome.name: outcome for outcome in tried(tiny, of_nobody(), UNLIMITED)}
     assert "16 tokens, but prompts have 15 placeholders" in found["a picture is encoded"].note
     assert "they differ by" in found["packed logits equal those of transformers"].note
     assert "no weight changed" in found["the visual module is trained, saved and loaded"].note

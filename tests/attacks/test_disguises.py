@@ -47,7 +47,7 @@ from tests.attacks.test_planted_attacks import (
 
 pytestmark = pytest.mark.slow
 
-TAUGHT = replace(TEACHING, steps=200, **ADAPTERS)  # twice as many people as there need more steps
+TAUGHT = replace(TEACHING, steps=200, **ADAPTERS)  # what it takes until 80 people are known by heart
 KNOWS, FIRST = (replace(model, schedule=TAUGHT) for model in (VANILLA, CONTROL))
 SECOND = replace(FIRST, seed=1)
 HIDING = Schedule(

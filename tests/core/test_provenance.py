@@ -1,5 +1,6 @@
 """What computes a result is named: the code, its libraries, and the machine."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_revision_says_whether_files_differ_from_it(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(ROOT.parent))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # such as a key that commits are signed with
     git("init", "-q")
     (tmp_path / "file").write_text("one")
     git("add", "file")

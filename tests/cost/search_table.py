@@ -1,4 +1,6 @@
-"""A table of finished trials, from which searches are replayed: `python -m tests.cost.search_table runs/tiny`.
+"""A table of finished trials, from which searches are replayed.
+
+    python -m tests.cost.search_table --study-dir runs/tiny
 
 For each method, points of a Sobol sequence and random ones, each with three seeds, are run on the models that a
 finished default study has learned: watched at the rungs, never ended there, scored on both halves. What is on disk is
@@ -49,6 +51,7 @@ from study.stages.search import search_of
 METHODS = ("gradient_ascent", "gradient_difference", "npo", "vkd:variant=features")
 """Three spaces of two to four numbers, and one with choices and conditions."""
 TABLE = Path(__file__).with_name("search_table.csv")
+"""Of an earlier base model, which knew only the words of the synthetic dataset."""
 SEEDS = 3
 VKD_STEPS = 100
 """Of VKD's default, a third of the preset's: most of the table's time is VKD's."""

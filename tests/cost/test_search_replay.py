@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from study.engine.optuna_search import Proposer
 from study.metrics.objectives import DIRECTIONS
+from tests import ROOT
 from tests.cost.search_replay import (
     DEFAULT,
+    MODELLED,
     REPLAYS,
     TODAY,
     Line,
@@ -27,7 +32,13 @@ from tests.cost.search_replay import (
 )  # fmt: skip
 from tests.cost.search_table import METHODS, SEEDS, defaults
 
-ROOT = Path(__file__).resolve().parents[2]
+FIRST = Path(__file__).with_name("search_replay_first.json")
+"""Twelve trials of NPO as they were replayed, with the default setting and with one that asks TPE after six."""
+
+
+def first(table: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:
+    """What is compared with the file."""
+    return [line for setting in (DEFAULT, MODELLED) for line in replayed({"npo": table["npo"]}, setting, 1, 12)]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +93,11 @@ def test_a_replay_is_the_same_every_time(table: dict[str, list[Line]]) -> None:
         assert work == sorted(work)
 
 
+def test_a_search_draws_stops_and_races_as_it_did(table: dict[str, list[Line]]) -> None:
+    """Whoever means to change that writes the file anew: `python -m tests.cost.test_search_replay`."""
+    assert first(table) == json.loads(FIRST.read_text())
+
+
 def noiseless(line: Line) -> Line:
     """A line of which every seed and both halves say the same."""
     same = {f"{at}_{name}": line.runs[0][f"test_{name}"] for at in ("validation", "test") for name in DIRECTIONS}
@@ -114,3 +130,8 @@ def test_what_is_claimed_of_the_default(summary: pd.DataFrame) -> None:
     before = summary[(summary["setting"] == TODAY.name) & (summary["trials"] >= 24)]
     for work, regret in zip(before["work"], before["regret"], strict=True):
         assert at_work(summary, DEFAULT.name, work) < 0.5 * regret
+
+
+if __name__ == "__main__":
+    quiet()
+    FIRST.write_text(json.dumps(first(read_table()), indent=1) + "\n")

@@ -30,6 +30,7 @@ from tests.cost.search_replay import DEFAULT, Line, Replay, quiet, read_table
 from tests.cost.search_table import TABLE, defaults
 
 OTHER = TABLE.with_name("search_table_other.csv")
+"""Of another world, with as early a base model."""
 STARTS = ("cold", "winner", "told")
 CHECKPOINTS = (2, 4, 6, 8, 12, 16, 24)
 """Trials after which a winner is named."""

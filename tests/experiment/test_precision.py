@@ -40,8 +40,8 @@ METHODS: dict[str, Method] = {
     "adapters": NPO(schedule=replace(SHORT, lora_rank=4, learning_rate=1e-2)),
     "ascent": GradientAscent(schedule=replace(SHORT, learning_rate=3e-3)),  # which collapses the model
 }
-TOLERANCE = 0.02
-"""Of objectives in [0, 1]: about what a change of the last bit does to them, by training anew from another rounding."""
+TOLERANCE = 0.04
+"""Of objectives in [0, 1]: twice what a change of the last bit does to them, since both sides may be off by as much."""
 
 
 @pytest.fixture(scope="module")

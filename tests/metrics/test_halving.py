@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.metrics.halving import FEWEST, SHARES, ranks, survives
+from study.metrics.objectives import distance_to_ideal
 
 unit = st.floats(0.0, 1.0)
 points = st.lists(st.tuples(unit, unit), min_size=1, max_size=12)
@@ -38,14 +39,25 @@ def test_nan_comes_last() -> None:
 
 @given(points.filter(lambda found: len(found) > FEWEST), st.sampled_from([1, 2]))
 def test_the_better_share_at_a_rung_goes_on(found: list[tuple[float, float]], rung: int) -> None:
-    """Of distinct points each beside all others: as many, and among them nobody whom a loser dominates."""
+    """Of distinct points each beside all others: as many and whoever ties with the last; no loser dominates one."""
     every = list(dict.fromkeys((round(a, 3), round(b, 3)) for a, b in found))
     if len(every) <= FEWEST:
         return
     on = [p for p in every if survives(objectives(p), [objectives(q) for q in every if q != p], rung)]
     out = [p for p in every if p not in on]
-    assert len(on) >= max(1, round(len(every) * SHARES[rung - 1]))
+    ahead = [*zip(ranks(np.array(every)), (distance_to_ideal(**objectives(p)) for p in every), strict=True)]
+    last = max(place for p, place in zip(every, ahead, strict=True) if p in on)
+    share = max(1, round(len(every) * SHARES[rung - 1]))
+    assert sum(place < last for place in ahead) < share <= len(on) == sum(place <= last for place in ahead)
     assert not any(a[0] <= b[0] and a[1] <= b[1] for a in out for b in on)
+
+
+@pytest.mark.parametrize(("rung", "places"), [(1, 4), (2, 2)])
+def test_of_eight_in_a_row_half_and_then_a_quarter_go_on(rung: int, places: int) -> None:
+    every = [objectives((place / 10, place / 10)) for place in range(8)]
+    assert [survives(one, [other for other in every if other != one], rung) for one in every] == [
+        place < places for place in range(8)
+    ]
 
 
 @pytest.mark.parametrize("peers", range(FEWEST))

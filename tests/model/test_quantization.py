@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ from tests.helpers.families import FAMILIES
 from tests.helpers.processes import apart, join, spawn
 from tests.helpers.small import QUICK, changed, quick, request_on, same_bits, snapshot, variants
 from tests.helpers.studies import searching
+from tests.helpers.study_path import UNLIMITED
 
 CODES: tuple[Codes, ...] = ("int8", "nf4")
 WAYS: tuple[Quantized, ...] = ("", *CODES)
@@ -496,6 +498,7 @@ def test_llava_7b_takes_half_and_a_third() -> None:
 
 def test_the_doctor_tells_and_tries_it(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "ray_guard", lambda *_: (True, "nothing there"))
+    monkeypatch.setattr(doctor, "tried", partial(smoke_test.tried, seconds=UNLIMITED))
     with console.capture() as shown:
         status = doctor.main([f"hf:path={tiny_folder},quantized=nf4"])
     told = " ".join(shown.get().split())

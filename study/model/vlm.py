@@ -308,8 +308,8 @@ class VLM:
     def _projectors(self) -> list[nn.Module]:
         """The modules of the projector, its main one first."""
         beside = (name for name, part in self.beside.items() if part == "projector")
-        modules = dict(self.model.named_modules())
-        return [modules[name] for name in (self.prefixes["projector"], *beside) if name in modules]
+        found = (_submodule(self.model, name) for name in (self.prefixes["projector"], *beside))
+        return [module for module in found if module is not None]
 
     def head(self, hidden: Tensor) -> Tensor:
         """The logits (T, V) of last hidden states (T, D), within a forward pass that has begun."""
@@ -390,6 +390,14 @@ class VLM:
     def tensors(self) -> dict[str, Tensor]:
         """Every parameter by name."""
         return {name: p.detach() for name, p in self.model.named_parameters()}
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of a name; None for a parameter, or where there is nothing of that name."""
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
 
 
 def is_product(module: nn.Module) -> TypeGuard[nn.Linear]:

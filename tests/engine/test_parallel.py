@@ -339,5 +339,5 @@ def test_two_workers_of_ray_teach_models_one_after_another(both: Both, on_ray: O
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_fails_in_one_worker_fails_the_run(on_ray: OnRay) -> None:
-    assert re.match("learning failed: .*the second process cannot read this", on_ray.failed)
+    assert re.match("learning: bug: ValueError: the second process cannot read this", on_ray.failed)
     assert not (StudyFolder(on_ray.torn).learned(VANILLA.key) / "learned.json").exists()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from study.core.errors import Refused
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
 from study.model.likelihood import answer_lengths, answer_sums, token_logps
@@ -141,7 +142,7 @@ def test_a_template_that_asks_before_it_shows_is_refused(
         "{% for part in messages[0]['content'] | reverse %}{{ part['text'] or '<image>' }} {% endfor %}ASSISTANT:"
     )
     monkeypatch.setattr(tiny.processor, "chat_template", template)
-    with pytest.raises(ValueError, match="the question before the picture"):
+    with pytest.raises(Refused, match="the question before the picture"):
         pack(tiny, [Group(pictures[0], (CITY, JOB))])
     groups = [Group(pictures[0], (CITY,)), Group(None, (CITY, JOB))]  # nothing is shared, or there is no picture
     _, found = asked(tiny, groups)

@@ -169,7 +169,7 @@ def test_another_configuration_is_refused_field_by_field(grown: Grown) -> None:
 
 
 def test_a_killed_study_continues_to_the_same_end(whole: Whole, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
+    folder = whole.begun(tmp_path / "killed")
     victim = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path)
     try:
         searched = None

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -189,13 +189,13 @@ class Family:
         Where it is told of them in several places (the deepstack of Qwen3-VL), these are side by side in D.
         """
         encode = inner(model).get_image_features
-        taken = inspect.signature(encode).parameters
+        taken = _arguments(type(inner(model)).get_image_features)
         calls: list[bool] = []
         with ExitStack() as hooks:
             for module in (module for projector in projectors for module in projector.modules()):
                 hooks.enter_context(module.register_forward_hook(lambda *_: calls.append(True)))
             out = encode(**{name: tensor for name, tensor in inputs.items() if name in taken})
-        told = handed_over(out)
+        told = _handed_over(out)
         if not calls:  # Llama 4 projects outside
             told = projectors[0](told)
         return told
@@ -265,7 +265,7 @@ class Family:
             return asked in ("vision", "all")
         if not {"token_type_ids", "mm_token_type_ids"} & set(inputs):
             return False
-        return bool(BOTH_WAYS.search(_source(type(model).__module__)))
+        return _masks_both_ways(type(model).__module__)
 
     def masks(
         self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor
@@ -312,10 +312,15 @@ def inner(model: PreTrainedModel) -> Any:
     return getattr(model, "model", model)
 
 
-@functools.cache
-def _source(module: str) -> str:
-    """The code of a module that defines a model."""
-    return inspect.getsource(sys.modules[module])
+@functools.cache  # asked whenever a batch is packed
+def _masks_both_ways(module: str) -> bool:
+    """Whether the module that defines a model makes masks of token types."""
+    return bool(BOTH_WAYS.search(inspect.getsource(sys.modules[module])))
+
+
+@functools.cache  # asked whenever pictures are encoded
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 class _Said:
@@ -331,7 +336,7 @@ class _Said:
         return None
 
 
-def handed_over(output: Any) -> Tensor:
+def _handed_over(output: Any) -> Tensor:
     """What `get_image_features` returns for the language model, as one tensor (tokens, D)."""
     if isinstance(output, Tensor | list | tuple):
         found = [output]

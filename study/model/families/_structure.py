@@ -23,13 +23,13 @@ SECOND_TOWER = re.compile("vision_model|vision_tower|vision_encoder|image_tower"
 
 def tower_path(model: PreTrainedModel) -> str:
     """Where the vision tower is; empty if there is none."""
-    return path_of(model, model.get_encoder(modality="image"))
+    return _path_of(model, model.get_encoder(modality="image"))
 
 
 def llm_path(model: PreTrainedModel) -> str:
     """Where the decoder with the layers of the language model is; empty if there is none."""
     decoder: nn.Module | None = model.get_decoder()
-    path = path_of(model, decoder)
+    path = _path_of(model, decoder)
     while path and not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
         step = next((name for name in ("model", "decoder", "transformer") if hasattr(decoder, name)), "")
         if not step:
@@ -38,7 +38,7 @@ def llm_path(model: PreTrainedModel) -> str:
     return path
 
 
-def path_of(model: nn.Module, wanted: nn.Module | None) -> str:
+def _path_of(model: nn.Module, wanted: nn.Module | None) -> str:
     """The name of a module in the model; empty if it is the model itself or not in it."""
     return next((name for name, module in model.named_modules() if module is wanted), "")
 

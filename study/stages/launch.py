@@ -115,9 +115,9 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                 told = noted(plan.folder, name, failures)
                 raise Failed(_stopped(name, told, f"{search.missing()} trials are still to be run"))
             if (cut := search.cut()) > 0:
-                stage.advance(f"{cut} trials are left out: the budget of their method is used up", cut)
+                stage.advance(f"left out, as the budget of their method is used up: {cut}", cut)
             if (repeated := stage.total - stage.done) > 0:
-                stage.advance(f"{repeated:g} trials repeat an earlier one and share its result", repeated)
+                stage.advance(f"repeat an earlier trial and share its result: {repeated:g}", repeated)
 
 
 def cpus(study: Study) -> int:

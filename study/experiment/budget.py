@@ -39,6 +39,11 @@ class Budget:
         work, seconds = (math.fsum(amounts) for amounts in ([c.flops for c in costs], [c.seconds for c in costs]))
         return bool(self.pflop and work >= self.pflop * PETA) or bool(self.hours and seconds >= self.hours * 3600)
 
+    def lasts(self, flops: float | None, seconds: float | None) -> float:
+        """After how many trials nothing is left, if each costs as much; infinity without a limit on what is known."""
+        costs = ((self.pflop * PETA, flops), (self.hours * 3600, seconds))
+        return min((math.ceil(limit / each) for limit, each in costs if limit and each), default=math.inf)
+
 
 NO_LIMIT = Budget()
 

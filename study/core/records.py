@@ -7,6 +7,7 @@ another type are errors that name the file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
@@ -98,6 +99,11 @@ class TrialRecord:
     """What it scored on the way; empty for a trial that nobody watched, or that trains nothing."""
     origin: Origin | None = field(default=None, metadata=SPARSE)
     """What computed it; None where the record is from before this was written down, as for all that follow."""
+
+    @property
+    def work(self) -> float | None:
+        """Operations of unlearning, of scoring on the way and at the end; None where they were not counted."""
+        return math.fsum(self.cost.get(name, 0.0) for name in WORK) if "unlearn_flops" in self.cost else None
 
     @property
     def kind(self) -> Literal["method", ModelKind]:
@@ -205,6 +211,11 @@ class AttackRecord:
     score_flops: float | None = _sparse(None)
     """Those of scoring the stages, with what an attack computes to read the answers in its own way."""
     origin: Origin | None = field(default=None, metadata=SPARSE)
+
+    @property
+    def work(self) -> float:
+        """Operations of the attacker and of scoring; 0 where they were not counted."""
+        return (self.flops or 0.0) + (self.score_flops or 0.0)
 
     @property
     def weights(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.core.layout import StudyFolder, record_beside
-from study.core.records import WORK, AttackRecord, TrialRecord, existing
+from study.core.records import AttackRecord, TrialRecord, existing
 from study.experiment.records import existing_records
 
 PETA = 1e15
@@ -54,10 +54,9 @@ def existing_costs(folder: StudyFolder, keys: Iterable[str], attack: str | None 
 
 
 def _cost(folder: StudyFolder, record: TrialRecord, attack: str | None) -> Cost:
-    spent = record.cost
-    flops = [spent.get(name, 0.0) for name in WORK]
-    seconds = [spent.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
+    flops = record.work or 0.0
+    seconds = [record.cost.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
     if attack and (met := existing(AttackRecord, record_beside(folder.attack(record.key, attack)))):
-        flops += [met.flops or 0.0, met.score_flops or 0.0]
+        flops += met.work
         seconds.append(met.seconds or 0.0)
-    return Cost(math.fsum(flops), math.fsum(seconds))
+    return Cost(flops, math.fsum(seconds))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from study.contracts import Method
 from study.core import inventory
 from study.core.errors import Damaged
-from study.core.records import WORK, AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
+from study.core.records import AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
 from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import lessons_for
 from study.model import memory_estimate
@@ -133,7 +133,7 @@ def ended(plan: Plan) -> Ended:
         learned=[(0.0, record.seconds) for record in learned],
         searched=[_spent(t) for t in methods if t.seed == plan.study.seed and t.cost],
         again=[_spent(t) for t in again if t.cost],  # one that did not fit into the device says nothing of others
-        attacked=[((a.flops or 0.0) + (a.score_flops or 0.0), a.seconds) for a in attacks if a.seconds is not None],
+        attacked=[(a.work, a.seconds) for a in attacks if a.seconds is not None],
         done=done,
         finished=_finished(plan),
     )
@@ -157,8 +157,7 @@ def _finished(plan: Plan) -> bool:
 
 def _spent(trial: TrialRecord) -> tuple[float, float]:
     seconds = (f"{name}_seconds" for name in ("unlearn", "rung", "score", "overhead"))
-    found = [math.fsum(trial.cost.get(name, 0.0) for name in names) for names in (WORK, seconds)]
-    return found[0], found[1]
+    return trial.work or 0.0, math.fsum(trial.cost.get(name, 0.0) for name in seconds)
 
 
 def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[StageWork]:

@@ -553,12 +553,12 @@ def test_the_progress_of_a_search_ends_at_its_total(
 ) -> None:
     """Whatever a budget leaves out, before this run or in it, and however many trials repeat others."""
     search = search_in(tmp_path, {"prompting": Prompting(), "npo": NPO()}, trials=12, budget=Budget(pflop=3.5))
-    done = Run(replace(search, defaults={"npo": NPO()}), cost={"flops": PETA})()
+    done = Run(replace(search, defaults={"npo": NPO()}), cost={"unlearn_flops": PETA})()
     assert len(done.started) == 5 < search.trials
     search = replace(search, budget=Budget(pflop=left))
 
     def tune(search: MethodSearch, *, tell: Callable[[str, float], None], **_: Any) -> dict[str, Failure]:
-        for trial in Run(search, cost={"flops": PETA})().started:
+        for trial in Run(search, cost={"unlearn_flops": PETA})().started:
             tell(trial.name, 1)
         return {}
 

@@ -11,7 +11,7 @@ from study.core.sampling import COVERED, model_for
 from study.core.specs import links, name_in
 from study.data.halves import undealt
 from study.settings import Study
-from study.stages import disk, outlay
+from study.stages import disk, measurable, outlay
 from study.stages.counts import Counts, budget_of
 from study.stages.plan import Plan
 
@@ -19,8 +19,8 @@ Line = tuple[str, str]
 """The name of a stage, empty where a line goes on with the one before, and what it does."""
 
 
-def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
-    """Print what will be done, stage by stage, what it takes, and what can be `measured`, in given lines."""
+def print_plan(plan: Plan) -> None:
+    """Print what will be done, stage by stage, what it takes, and what can be measured."""
     study, counts = plan.study, Counts(plan.study)
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     left_out = plan.benchmark.left_out
@@ -28,7 +28,7 @@ def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
         *([("data", left_out)] if left_out else []),
         ("learn", _learning(plan)),
         *_indented(_rows(plan)),
-        *_indented(measured),
+        *_indented(measurable.lines(plan)),
         *_search(plan, counts),
         *_of_winners(study, counts),
         *_attacks(study, counts),

@@ -34,7 +34,7 @@ from study.core.terms import BASE_MODEL, Goal
 from study.metrics.verdicts import MARGIN
 
 SAME = ("model", "vanilla", "reference", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes",
-        "robustness", "attack_keeps", "measure", "learn", "learn_parts", "seed", "lookahead", "sampler",
+        "robustness", "attack_keeps", "measure", "scored_error", "learn", "learn_parts", "seed", "lookahead", "sampler",
         "startup_trials", "early_stopping", "collapse_floor", "race")  # fmt: skip
 """The settings that make a search what it is: those in which a study and the same begun cold agree."""
 KEEPS = 0.5

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
 from study.core import inventory
-from study.core.files import read_json, sync, write_json
+from study.core.files import read_json, write_json, written_folder
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record
@@ -75,14 +74,10 @@ def export(root: Path, record: TrialRecord, to: Path) -> None:
     if to.exists():
         raise ValueError(f"{to} exists already: remove it, or name another folder with --to")
     vlm, changed = unlearned_model(StudyFolder(root), record.key, load_learned(root, record.start.key))
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as draft:
-        model = Path(draft) / to.name
-        digests = save(vlm, model)
-        beside(vlm, model)
-        write_json(model / ABOUT, {**_about(root, record), "tensors_changed": len(changed), "sha256": digests})
-        sync(model)
-        model.rename(to)
+    with written_folder(to) as draft:
+        digests = save(vlm, draft)
+        beside(vlm, draft)
+        write_json(draft / ABOUT, {**_about(root, record), "tensors_changed": len(changed), "sha256": digests})
 
 
 def beside(vlm: VLM, folder: Path) -> None:

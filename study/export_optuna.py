@@ -21,7 +21,6 @@ from analysis.searched import Searched, searches
 from analysis.study_folder import StudyResults
 from analysis.trials import OBJECTIVES, columns, objectives_of, same_settings
 from study.core.files import written
-from study.core.records import WORK
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -80,8 +79,8 @@ def _attributes(study: StudyResults, key: str, state: str) -> dict[str, Any]:
     distance = objectives_of(study, key, "select")[0]["distance"] if record else float("nan")
     found: dict[str, Any] = {"key": key, "state": state}
     if record is not None:
-        spent = [record.cost[name] for name in WORK if name in record.cost]
-        found |= {"seed": record.seed, "reason": record.reason, **({"flops": sum(spent)} if spent else {})}
+        work = {} if record.work is None else {"flops": record.work}
+        found |= {"seed": record.seed, "reason": record.reason, **work}
     if not pd.isna(distance):
         found["distance"] = distance
     for rung in record.rungs if record else ():

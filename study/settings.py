@@ -139,14 +139,14 @@ class Study:
     seed: int = 0
     """Seed of learning, of the search and of the first run of each trial."""
     lookahead: int = 2
-    """Trials of one method that may be open at once. More keeps more workers busy, fewer let the sampler learn from
-    more results."""
+    """Trials of one method, or of one attack on one winner, that may be open at once. More keeps more workers busy,
+    fewer let the sampler learn from more results."""
     sampler: SamplerName = "auto"
     """How trials are proposed: `sobol` (quasi-random), `random`, `tpe`, `gp` (Gaussian processes with expected
     hypervolume improvement), `nsga2`, or `auto`: sobol for the startup trials, then tpe."""
     startup_trials: int = 0
-    """Trials of each method at each forget ratio before the sampler models results, the default and, for auto, earlier
-    ones that are told included. 0 for 48 of auto and 6 of tpe and gp."""
+    """Trials of each method at each forget ratio, or of each attack on each winner, before the sampler models results,
+    the default and, for auto, earlier ones that are told included. 0 for 48 of auto and 6 of tpe and gp."""
     scored_error: float = 0.0
     """Standard error, of each group's mean probability, up to which a trial of the search is asked about people to be
     kept: 0.03 takes 278 questions a group, 0 all. Winners are asked the whole test half."""

@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from study.core import inventory
-from study.core.files import read_json
-from study.core.hashing import file_digest
+from study.core.errors import Damaged
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, read_record
-from study.model.tensor_files import digest_beside
+from study.model.tensor_files import damaged_in, is_sound
 
 
 def problems(folder: StudyFolder) -> Iterator[str]:
     """What is missing, damaged or foreign, each with what to do."""
-    for problem in inventory.problems(folder):
-        yield str(problem)
+    named = inventory.problems(folder)
+    yield from map(str, named)
     for name in inventory.foreign(folder):
         yield f"{name} was not left by the last run; look at it, and remove {folder.root / name} if it is not yours"
-    for path in _damaged_weights(folder):
-        name = path.relative_to(folder.root).as_posix()
-        yield f"{name} is damaged: remove {folder.root / folder.remedy(name)} and run the same command again"
+    yield from _damaged_weights(folder, {folder.group(problem.name) for problem in named})
 
 
-def _damaged_weights(folder: StudyFolder) -> Iterator[Path]:
-    """Weights whose digest is not the recorded one; those that are missing are told by the inventory."""
-    for record in folder.learned_records():
-        model = folder.model_dir(record.parent.name)
-        for name, digest in read_record(LearnedRecord, record).sha256.items():
-            if (model / name).exists() and file_digest(model / name) != digest:
-                yield model / name
-    for trial in folder.trial_records():
-        delta = folder.delta(trial.parent.name)
-        noted = digest_beside(delta)
-        if delta.exists() and not (noted.exists() and read_json(noted) == {"sha256": file_digest(delta)}):
-            yield delta
+def _damaged_weights(folder: StudyFolder, named: Set[str]) -> Iterator[str]:
+    """Weights whose digest is not the recorded one, but for those that are made anew with what was `named` already."""
+
+    def others(path: Path) -> bool:
+        return folder.group(path.relative_to(folder.root).as_posix()) not in named
+
+    for record in filter(others, folder.learned_records()):
+        try:
+            digests = read_record(LearnedRecord, record).sha256
+        except Damaged as error:
+            yield str(error)
+            continue
+        for path in damaged_in(folder.model_dir(record.parent.name), digests):
+            yield _told(folder, path, record.parent)
+    for record in filter(others, folder.trial_records()):
+        delta = folder.delta(record.parent.name)
+        if delta.exists() and not is_sound(delta):
+            # where nothing says what was made together with it, its record would still say that the trial has ended
+            yield _told(folder, delta, delta if inventory.is_taken(folder) else record.parent)
+
+
+def _told(folder: StudyFolder, path: Path, remove: Path) -> str:
+    return f"{path.relative_to(folder.root)} is damaged: remove {remove} and run the same command again"
 
 
 def _sound(folder: StudyFolder) -> str:

@@ -13,7 +13,7 @@ from study.core.files import write_json
 from study.core.hashing import file_digest
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, write_record
-from study.model.tensor_files import save_tensors
+from study.model.tensor_files import digest_beside, save_tensors
 
 
 @pytest.fixture
@@ -64,6 +64,51 @@ def test_a_flipped_bit_of_weights_is_found(
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     told = f"{name} is damaged: remove {folder.root / remedy} and run the same command again\n"
     assert said(folder, capsys) == (1, told)
+
+
+@pytest.mark.parametrize("how", ["shorter", "without its checksum", "with another checksum"])
+def test_what_the_list_of_files_names_is_named_once(
+    how: str, folder: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one remedy for all that was made together."""
+    delta = folder.delta("t")
+    if how == "shorter":
+        delta.write_bytes(delta.read_bytes()[:-1])
+    elif how == "without its checksum":
+        digest_beside(delta).unlink()
+    else:
+        digest_beside(delta).write_text("{}")
+    status, told = said(folder, capsys)
+    [line] = told.splitlines()
+    assert status == 1
+    named = delta if how == "shorter" else digest_beside(delta)
+    assert line.startswith(named.relative_to(folder.root).as_posix())
+    assert how == "without its checksum" or f"or remove {named} and run the same command again" in line
+
+
+def test_while_a_run_is_in_progress_a_trial_is_to_be_removed_as_a_whole(
+    folder: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its weights alone it would still count as ended. A learned model is taught again as a whole, too."""
+    inventory.clear(folder)
+    folder.delta("t").write_bytes(b"")
+    weights = folder.model_dir("v") / "model.safetensors"
+    weights.unlink()
+    told = [
+        f"learned/v/model/model.safetensors is damaged: remove {folder.learned('v')} and run the same command again",
+        f"trials/t/delta.safetensors is damaged: remove {folder.trial('t')} and run the same command again",
+    ]
+    assert said(folder, capsys) == (1, "\n".join(told) + "\n")
+
+
+def test_a_record_that_cannot_be_read_hides_nothing_else(
+    folder: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory.clear(folder)
+    folder.learned_record("v").write_text("{")
+    folder.delta("t").write_bytes(b"")
+    lines = said(folder, capsys)[1].splitlines()
+    assert [name in line for name, line in zip(("learned.json", "delta.safetensors"), lines, strict=True)] == [True] * 2
 
 
 def test_what_is_missing_changed_or_foreign_is_listed(folder: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:

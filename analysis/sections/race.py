@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis import naming
@@ -13,7 +12,7 @@ from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, number
 from study.core.files import read_json
-from study.metrics.racing import behind
+from study.metrics.racing import still_racing
 
 COLUMNS = ["method", "ratio", "key", "first", "distance", "seeds", "outcome"]
 
@@ -31,24 +30,17 @@ def race(study: StudyResults) -> pd.DataFrame:
     path = study.folder.race
     lines: list[dict[str, Any]] = []
     for one in read_json(path).values() if path.exists() else ():
-        dropped = _dropped({run["trial"]: run["distances"] for run in one["runs"]})
+        # studies of earlier versions do not say who was left
+        racing = one.get("racing") or still_racing({run["trial"]: run["distances"] for run in one["runs"]})
         for run in one["runs"]:
             found = run["distances"]
-            lost = "dropped" if run["trial"] in dropped else "behind"
+            lost = "behind" if run["trial"] in racing else "dropped"
             lines.append({
                 "method": one["method"], "ratio": one["ratio"], "key": run["trial"], "first": found[0],
                 "distance": sum(found) / len(found), "seeds": len(found),
                 "outcome": "winner" if run["trial"] == one["best"] else lost,
             })  # fmt: skip
     return pd.DataFrame(lines, columns=COLUMNS)
-
-
-def _dropped(distances: Mapping[str, Sequence[float]]) -> set[str]:
-    """Those that were significantly behind after their last seed."""
-    rounds = max(map(len, distances.values()))
-    left = [trial for trial, found in distances.items() if len(found) == rounds]
-    lost = behind(np.array([distances[trial] for trial in left]))
-    return distances.keys() - {trial for trial, is_behind in zip(left, lost, strict=True) if not is_behind}
 
 
 def race_table(raw: pd.DataFrame) -> Table:

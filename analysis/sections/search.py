@@ -26,7 +26,6 @@ from analysis.trials import (
     search_attack,
     trials,
 )
-from study.core.records import WORK
 
 TUNING_COLUMNS = ["method", "ratio", "key", "default_key", "default_state",
                   *(f"{which}_{name}" for which in ("default", "winner") for name in OBJECTIVES), "gain",
@@ -200,11 +199,10 @@ def _work(study: StudyResults, key: str) -> float:
     record = study.trials.get(key)
     if record is None or not record.cost:  # what could not be run at all has computed nothing
         return 0.0
-    if "unlearn_flops" not in record.cost:
+    if record.work is None:
         return math.nan
     met = study.attacks(key).get(search_attack(study))
-    attack = [met.record.flops or 0.0, met.record.score_flops or 0.0] if met else []
-    return math.fsum([*(record.cost.get(name, 0.0) for name in WORK), *attack])
+    return record.work + (met.record.work if met else 0.0)
 
 
 def draw_search(data: pd.DataFrame, methods: Sequence[str]) -> Figure:

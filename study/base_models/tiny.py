@@ -8,8 +8,6 @@ faces is ever one of a study's people (`study.data.synthetic_faces.is_public`).
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from study.contracts import BaseModel
-from study.core.files import sync
+from study.core.files import written_folder
 from study.core.hashing import content_key
 from study.core.terms import Part
 from study.data.synthetic_faces import FACTORS, Face, distinct_faces, draw, random_face, test_view, train_view
@@ -94,9 +92,7 @@ class Tiny(BaseModel):
         """The Hugging Face folder, made first if it is not there; it appears whole or not at all."""
         made = folder / f"tiny-{content_key({'fields': self, 'recipe': self.recipe})}"
         if not made.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".tiny.", dir=folder))
-            try:
+            with written_folder(made) as draft:  # if another process is faster, the seed makes its folder the same
                 torch.manual_seed(self.seed)
                 processor = self._processor()
                 model = self._model(processor)
@@ -104,15 +100,6 @@ class Tiny(BaseModel):
                     self._pretrain(model.model.vision_tower, processor)
                 model.save_pretrained(draft)
                 processor.save_pretrained(draft)
-                sync(draft)
-                draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
-                try:
-                    draft.rename(made)
-                except OSError:  # another process was faster: the seed makes its folder the same
-                    if not made.is_dir():
-                        raise
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
         return made
 
     def _processor(self) -> LlavaProcessor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from study.benchmarks._fiu.people import read_people, read_sets
 from study.benchmarks._fiu.questions import lessons, questions
 from study.benchmarks._shared.defects import reading
+from study.benchmarks._shared.links import whole_of
 from study.benchmarks._shared.rows import digest
 from study.benchmarks._shared.text_files import Files
 from study.contracts import Source
@@ -54,8 +55,7 @@ class Fiu(Source):
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
         root = folder_of(self.path, self.hub, self.revision, "dataset")
         home = root if (root / "full.json").exists() else root / "dataset"
-        whole = root.resolve()
-        files = Files(home, whole.parents[1] if self.hub else whole)  # the hub's snapshots link to files beside them
+        files = Files(home, whole_of(root, snapshot=bool(self.hub)))
         with reading() as found:
             benchmark = self._read(files)
         return found.of(benchmark)

@@ -14,6 +14,7 @@ from study.benchmarks._own.people import Person, attributes, read_forget, read_p
 from study.benchmarks._own.questions import lessons, pools, questions
 from study.benchmarks._own.wordings import read_wordings
 from study.benchmarks._shared.defects import reading
+from study.benchmarks._shared.links import whole_of
 from study.benchmarks._shared.text_files import Files
 from study.contracts import Source
 from study.core.hub import folder as folder_of
@@ -60,8 +61,7 @@ class Own(Source):
     def __call__(self, folder: Path) -> Benchmark:
         """The benchmark; nothing is kept in `folder`. Raises `ValueError` naming what is wrong, file and line."""
         root = folder_of(self.path, self.hub, self.revision, "dataset")
-        whole = root.resolve()
-        files = Files(root, whole.parents[1] if self.hub else whole)  # the hub's snapshots link to files beside them
+        files = Files(root, whole_of(root, snapshot=bool(self.hub)))
         with reading() as found:
             benchmark = self._read(files)
         return found.of(benchmark)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from study.benchmarks._mllmu.official import asks
 from study.benchmarks._mllmu.reader import STRANGERS, read
 from study.benchmarks._synthetic.people import TEST, TRAIN, Person, biography, lessons, make_people, tasks
 from study.contracts import Source
-from study.core.files import written
+from study.core.files import written, written_folder
 from study.core.hashing import content_key
 from study.data.benchmark import Benchmark, Split
 from study.data.official_protocol import OfficialPrompt
@@ -106,20 +104,10 @@ class Synthetic(Source):
         return distinct_faces(self.people + self.celebrities, self.seed, 4, public=False)
 
     def _write(self, home: Path) -> None:
-        """Write the dataset beside its place and move it there whole; if another process was faster, keep its."""
-        home.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{home.name}.", suffix=".draft", dir=home.parent))
-        try:
+        """Write the dataset."""
+        with written_folder(home) as draft:
             for folder, table in self._tables():
                 _write_shards(draft / folder, table, shards=2 if folder == "Test_Set" else 1)
-            draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
-            try:
-                draft.rename(home)
-            except OSError:
-                if not home.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _tables(self) -> Iterator[tuple[str, pa.Table]]:
         """Every folder of the layout with its table."""

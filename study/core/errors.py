@@ -14,8 +14,16 @@ class Failed(Exception):
     """The study cannot go on; the message says what failed, with the numbers."""
 
 
+REBUILT = "remove it and run the study again to rebuild it"
+"""The remedy for a file that was made by itself."""
+
+
 class Damaged(ValueError):
-    """A file is not what was written. That is no result of a trial, but something to repair."""
+    """A file is not what was written. That is no result of a trial, but something to repair, if there is a remedy."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else what)
+        self.what = what
 
 
 class DiskFull(OSError):

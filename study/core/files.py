@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from study.core.errors import Damaged, DiskFull
+from study.core.errors import REBUILT, Damaged, DiskFull
 from study.core.hashing import Json
 
 _SILENT = ContextVar("silent", default=False)
@@ -55,6 +55,33 @@ def written(path: Path, size: int = 0) -> Iterator[Path]:
 
 
 @contextmanager
+def written_folder(path: Path, size: int = 0, *, over: bool = False) -> Iterator[Path]:
+    """A draft beside `path` that is renamed to it if the block succeeds: readers see all of a folder or none.
+
+    One that is there by then stays, as another process was faster, unless this is written `over` it. Raises `DiskFull`
+    as `written`.
+    """
+    with room_for(path, size):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent))
+        try:
+            yield draft
+            for file in filter(Path.is_file, draft.rglob("*")):
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+            draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
+            if over:
+                shutil.rmtree(path, ignore_errors=True)
+            try:
+                draft.rename(path)
+            except OSError:
+                if over or not path.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
 def room_for(path: Path, size: int = 0) -> Iterator[None]:
     """Raise `DiskFull` for a file, or a folder, of so many bytes if the block finds no room for it on the disk."""
     try:
@@ -86,13 +113,6 @@ def inside(root: Path, name: str) -> Path:
     return path
 
 
-def sync(folder: Path) -> None:
-    """Force the files of a folder to disk, before the folder gets the name under which readers look for it."""
-    for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
 def visible(folder: Path, pattern: str) -> list[Path]:
     """The files of a folder that fit a pattern, by name, without hidden ones.
 
@@ -114,4 +134,4 @@ def read_json(path: Path) -> Json:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
+        raise Damaged(f"{path} is damaged ({error})", REBUILT) from error

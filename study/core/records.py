@@ -7,6 +7,7 @@ another type are errors that name the file.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache, lru_cache
@@ -29,23 +30,12 @@ that it cannot be done, or the device was too small. At a rung it `collapsed` (i
 AttackState = Literal["complete", "failed", "unfinished"]
 """The state of an attack: its rows exist, it cannot be done, or it has not been run to the end."""
 ModelKind = Literal["vanilla", "reference"]
-
-
 WORK = ("unlearn_flops", "rung_flops", "flops")
 """The work of a trial in its record: of unlearning, of scoring on the way, and of scoring at the end."""
-
-
 SPARSE = {"stored": "if set"}
 """Of a field that is left out of the file if it has its default."""
-
-
-def _sparse(default: Any) -> Any:
-    return field(default=default, metadata=SPARSE)
-
-
-def _from_path() -> Any:
-    """A field that is read from the path of the file, not from its content."""
-    return field(default="", metadata={"stored": "never"})
+FROM_PATH = {"stored": "never"}
+"""Of a field that is read from the path of the file, not from its content."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +84,15 @@ class TrialRecord:
     chunks: int = 1
     processes: int = 1
     cost: Mapping[str, float] = field(default_factory=dict)
-    rungs: tuple[RungScore, ...] = _sparse(())
+    rungs: tuple[RungScore, ...] = field(default=(), metadata=SPARSE)
     """What it scored on the way; empty for a trial that nobody watched, or that trains nothing."""
     origin: Origin | None = field(default=None, metadata=SPARSE)
     """What computed it; None where the record is from before this was written down, as for all that follow."""
+
+    @property
+    def work(self) -> float | None:
+        """Operations of unlearning, of scoring on the way and at the end; None where they were not counted."""
+        return math.fsum(self.cost.get(name, 0.0) for name in WORK) if "unlearn_flops" in self.cost else None
 
     @property
     def kind(self) -> Literal["method", ModelKind]:
@@ -148,7 +143,7 @@ class Proposal:
     params: Mapping[str, Any]
     trial: str
     """The key of the job."""
-    priors: int = field(default=0, kw_only=True, metadata={"stored": "if set"})
+    priors: int = field(default=0, kw_only=True, metadata=SPARSE)
     """The trials of an earlier study that its sampler was told of beside those of its own."""
 
 
@@ -157,11 +152,11 @@ class MethodProposal(Proposal):
     """A trial proposed by the search of a method."""
 
     ratio: int
-    default: bool | None = _sparse(None)
+    default: bool | None = field(default=None, metadata=SPARSE)
     """Whether it is the default; None if the file does not say."""
-    warm: bool = _sparse(False)
+    warm: bool = field(default=False, metadata=SPARSE)
     """Whether it is the winner of an earlier study."""
-    method: str = _from_path()
+    method: str = field(default="", metadata=FROM_PATH)
 
 
 @dataclass(frozen=True)
@@ -180,8 +175,8 @@ class AttackProposal(Proposal):
 
     attack: str
     """The key of the attack, under which its rows are stored."""
-    target: str = _from_path()
-    search: str = _from_path()
+    target: str = field(default="", metadata=FROM_PATH)
+    search: str = field(default="", metadata=FROM_PATH)
 
 
 @dataclass(frozen=True)
@@ -190,21 +185,26 @@ class AttackRecord:
 
     attack: str
     settings: Mapping[str, Any]
-    failed: str | None = _sparse(None)
+    failed: str | None = field(default=None, metadata=SPARSE)
     """Why it cannot be done."""
     failure: Refusal = field(default="", metadata=SPARSE)
     """The kind of that reason."""
-    diverged: str | None = _sparse(None)
+    diverged: str | None = field(default=None, metadata=SPARSE)
     """Why it ended early, with the recovery until then as its result. Empty if it did not."""
-    seconds: float | None = _sparse(None)
-    chunks: int | None = _sparse(None)
-    changes: tuple[Part, ...] | None = _sparse(None)
+    seconds: float | None = field(default=None, metadata=SPARSE)
+    chunks: int | None = field(default=None, metadata=SPARSE)
+    changes: tuple[Part, ...] | None = field(default=None, metadata=SPARSE)
     """The parts of the model that it may write to; None where the record is from before this was written down."""
-    flops: float | None = _sparse(None)
+    flops: float | None = field(default=None, metadata=SPARSE)
     """Floating-point operations of the attacker, without those of scoring; None where they were not counted."""
-    score_flops: float | None = _sparse(None)
+    score_flops: float | None = field(default=None, metadata=SPARSE)
     """Those of scoring the stages, with what an attack computes to read the answers in its own way."""
     origin: Origin | None = field(default=None, metadata=SPARSE)
+
+    @property
+    def work(self) -> float:
+        """Operations of the attacker and of scoring; 0 where they were not counted."""
+        return (self.flops or 0.0) + (self.score_flops or 0.0)
 
     @property
     def weights(self) -> bool:
@@ -242,7 +242,7 @@ class MetaEvaluationRecord:
     failed: str
     attack: str = ""
     seconds: float = 0.0
-    short: str | None = _sparse(None)
+    short: str | None = field(default=None, metadata=SPARSE)
     """Where it falls short of the gate; empty if it passes, None if it was not judged."""
 
 
@@ -254,7 +254,7 @@ class FailureRecord:
     job: str
     kind: FailureKind
     message: str
-    trace: str = _sparse("")
+    trace: str = field(default="", metadata=SPARSE)
     """The file that has the whole traceback, beside this one."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.core.errors import Damaged
+from study.core.errors import REBUILT, Damaged
 from study.core.files import writes, written
 
 ROW_COLUMNS = {
@@ -58,7 +58,7 @@ def read_rows(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, engine="pyarrow", columns=list(ROW_COLUMNS), page_checksum_verification=True)
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise Damaged(f"{path} is damaged ({error}): remove it and run the study again to rebuild it") from error
+        raise Damaged(f"{path} is damaged ({error})", REBUILT) from error
 
 
 def rows_at(path: Path) -> pd.DataFrame | None:

@@ -1,9 +1,12 @@
-"""How a search draws its proposals, and from which trial on their results are modelled.
+"""How a search draws its proposals, from which trial on their results are modelled, and how few stand for many.
 
 The engine draws so, the plan announces it, and the analysis looks for what the search learned from there on.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 from study.core.terms import Model, SamplerName
 
@@ -44,3 +47,12 @@ def model_for(sampler: SamplerName, earlier: int, startup: int = 0, priors: int 
     if sampler in ("tpe", "gp") and first is not None and earlier < first:
         return "random"
     return sampler
+
+
+Member = TypeVar("Member")
+
+
+def spaced(members: Sequence[Member], most: int) -> list[Member]:
+    """At most so many of a list, evenly spaced."""
+    count = min(most, len(members))
+    return [members[i * len(members) // count] for i in range(count)]

@@ -167,11 +167,8 @@ def parameters(plugin: object) -> dict[str, Any]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, _, value in (setting.partition("=") for setting in _written(text))]
-
-
-def _written(text: str) -> list[str]:
-    return [setting for setting in text.partition(":")[2].split(",") if setting]
+    settings = text.partition(":")[2].split(",")
+    return [(name, value) for name, _, value in (setting.partition("=") for setting in filter(None, settings))]
 
 
 def _with(plugin: Any, values: dict[str, Any]) -> Any:

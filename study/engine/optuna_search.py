@@ -171,16 +171,16 @@ class SearchProblem(ABC, Generic[J, P]):
 
     def missing(self) -> int:
         """The number of jobs that are still to be run; at most, where a budget may end a search before."""
-        return sum(self._missing(label) for label in self.labels)
-
-    def _missing(self, label: str) -> int:
-        made = len(self.proposals(label)[: self.trials])
-        planned = made if made < self.trials and self.exhausted(label, made) else self.trials
-        return planned - len(self.ended(label))
+        return sum(self._planned(label) - len(self.ended(label)) for label in self.labels)
 
     def cut(self) -> int:
-        """The number of proposals that a budget left out of a search that has ended."""
-        return sum(self.trials - len(self.proposals(label)[: self.trials]) for label in self.labels)
+        """The number of proposals that a budget has left out so far."""
+        return sum(self.trials - self._planned(label) for label in self.labels)
+
+    def _planned(self, label: str) -> int:
+        """How many proposals a label has in the end, as far as is known: no more where its budget is used up."""
+        made = len(self.proposals(label)[: self.trials])
+        return made if made < self.trials and self.exhausted(label, made) else self.trials
 
     def outcomes(self, label: str) -> dict[J, Mapping[str, float]]:
         """The successful jobs of a label with their objectives."""

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from study.core.sampling import spaced
+
 FIRST = 6
 """Trials after which earlier ones are weighed for the first time, and again whenever these have doubled: what is known
 of so few already orders ten pairs, and a search of any length weighs them a few times."""
@@ -33,7 +35,7 @@ def weighed_after(trials: int) -> int:
 def kept(earlier: Sequence[FrozenTrial], known: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The earlier trials that are told, given the complete ones that are known: evenly spaced, by their order."""
     count = round(max(0.0, agreement(earlier, known)) * len(earlier))
-    return [earlier[i * len(earlier) // count] for i in range(count)]
+    return spaced(earlier, count)
 
 
 def agreement(earlier: Sequence[FrozenTrial], known: Sequence[FrozenTrial]) -> float:

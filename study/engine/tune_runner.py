@@ -123,6 +123,10 @@ class ProposalSearcher(Searcher):
             self.open[job.key] = self.search.describe(label, number, job), failure
             self.streak.add(failure)
 
+    def is_run_again(self, trial_id: str) -> bool:
+        """Whether a trial that has ended left its job to another one."""
+        return trial_id not in self.asked
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study folder remembers."""
 
@@ -180,24 +184,30 @@ def _told(result: dict[str, Any] | None) -> Failure | None:
     return Failure(**json.loads(text)) if text else None
 
 
+Tell = Callable[[str, float], None]
+"""Called as each trial ends, with what became of it and how many jobs that ends: none if it is run again."""
+
+
 class _Shown(Callback):
     """Shows every trial that ends on the screen, which is not pickled with the callback as Tune does."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell: Callable[[str], None] | None = tell
+    def __init__(self, proposals: ProposalSearcher, tell: Tell) -> None:
+        self.proposals, self.tell = proposals, tell
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"tell": None}
+        return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         last = trial.last_result or {}
         shown = " ".join(f"{name} {last[name]:.3f}" for name in trial.config["search"].directions if name in last)
-        if self.tell:
-            self.tell(f"{trial.config['label']}: {shown or last.get('state', 'no result')}")
+        self._show(trial, shown or last.get("state", "no result"))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self.tell:
-            self.tell(f"{trial.config['label']}: failed")
+        self._show(trial, "failed")
+
+    def _show(self, trial: Any, what: str) -> None:
+        again = self.proposals.is_run_again(trial.trial_id)  # Tune has told the searcher before
+        self.tell(f"{trial.config['label']}: {what}{', run again' if again else ''}", 0 if again else 1)
 
 
 def tune_search(
@@ -206,7 +216,7 @@ def tune_search(
     at_once: int,
     gpus: float,
     logs: Path,
-    tell: Callable[[str], None],
+    tell: Tell,
     team: Team | None = None,
 ) -> dict[str, Failure]:
     """Run a search until every label has its number of trials; those on disk are not run again.
@@ -231,7 +241,7 @@ def tune_search(
             name=f"search-{time.time_ns()}",
             storage_path=str(logs),
             verbose=0,
-            callbacks=[_Shown(tell)],
+            callbacks=[_Shown(proposals, tell)],
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

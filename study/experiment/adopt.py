@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from study.core.files import room_for, sync, visible
-from study.core.hashing import file_digest
+from study.core.files import visible, written_folder
 from study.core.hub import MODEL_FILES
 from study.core.layout import StudyFolder
 from study.core.records import write_record
 from study.experiment.records import learned_record
 from study.experiment.trial_spec import Learned
 from study.model.loading import Loading
+from study.model.tensor_files import digests_in
 
 
 def adopt(folder: StudyFolder, learned: Learned, source: Path, base: Path, loading: Loading) -> None:
@@ -25,19 +24,9 @@ def adopt(folder: StudyFolder, learned: Learned, source: Path, base: Path, loadi
     the same file system, else copied.
     """
     home = folder.model_dir(learned.key)
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with room_for(home, sum(path.stat().st_size for path in _files(source))):
-        draft = Path(tempfile.mkdtemp(prefix=".model.", dir=home.parent))
-        try:
-            completed(source, base, draft, _linked)
-            draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
-            sync(draft)
-            shutil.rmtree(home, ignore_errors=True)
-            draft.rename(home)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    digests = {path.name: file_digest(path) for path in visible(home, "*.safetensors")}
-    write_record(folder.learned_record(learned.key), learned_record(learned, loading, digests))
+    with written_folder(home, sum(path.stat().st_size for path in _files(source)), over=True) as draft:
+        completed(source, base, draft, _linked)
+    write_record(folder.learned_record(learned.key), learned_record(learned, loading, digests_in(home)))
 
 
 def completed(source: Path, base: Path, target: Path, place: Callable[[Path, Path], object]) -> None:

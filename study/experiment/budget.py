@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from study.core.layout import StudyFolder, record_beside
-from study.core.records import WORK, AttackRecord, TrialRecord, existing
+from study.core.records import AttackRecord, TrialRecord, existing
 from study.experiment.records import existing_records
 
 PETA = 1e15
@@ -39,6 +39,11 @@ class Budget:
         work, seconds = (math.fsum(amounts) for amounts in ([c.flops for c in costs], [c.seconds for c in costs]))
         return bool(self.pflop and work >= self.pflop * PETA) or bool(self.hours and seconds >= self.hours * 3600)
 
+    def lasts(self, flops: float | None, seconds: float | None) -> float:
+        """After how many trials nothing is left, if each costs as much; infinity without a limit on what is known."""
+        costs = ((self.pflop * PETA, flops), (self.hours * 3600, seconds))
+        return min((math.ceil(limit / each) for limit, each in costs if limit and each), default=math.inf)
+
 
 NO_LIMIT = Budget()
 
@@ -49,10 +54,9 @@ def existing_costs(folder: StudyFolder, keys: Iterable[str], attack: str | None 
 
 
 def _cost(folder: StudyFolder, record: TrialRecord, attack: str | None) -> Cost:
-    spent = record.cost
-    flops = [spent.get(name, 0.0) for name in WORK]
-    seconds = [spent.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
+    flops = record.work or 0.0
+    seconds = [record.cost.get(f"{name}_seconds", 0.0) for name in ("unlearn", "score", "rung")]
     if attack and (met := existing(AttackRecord, record_beside(folder.attack(record.key, attack)))):
-        flops += [met.flops or 0.0, met.score_flops or 0.0]
+        flops += met.work
         seconds.append(met.seconds or 0.0)
-    return Cost(math.fsum(flops), math.fsum(seconds))
+    return Cost(flops, math.fsum(seconds))

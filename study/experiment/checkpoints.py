@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,15 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from study.core.errors import Damaged
-from study.core.files import room_for, sync, visible
-from study.core.hashing import file_digest
+from study.core.files import written_folder
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, TrialRecord, read_record
 from study.engine.microbatches import MicroBatching, release
 from study.model.delta import apply_delta, names_in, restore
 from study.model.loading import Loading, load
 from study.model.quantization import as_numbers
-from study.model.tensor_files import load_tensors
+from study.model.tensor_files import damaged_in, digests_in, load_tensors
 from study.model.vlm import VLM
 
 
@@ -101,9 +98,8 @@ def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = T
     """
     folder = StudyFolder(root)
     model, taught = folder.model_dir(key), read_record(LearnedRecord, folder.learned_record(key))
-    for name, digest in taught.sha256.items() if checked else ():
-        if not (model / name).exists() or file_digest(model / name) != digest:
-            raise Damaged(f"{model / name} is damaged: remove {folder.learned(key)} and run the study again")
+    for path in damaged_in(model, taught.sha256) if checked else ():
+        raise Damaged(f"{path} is damaged", f"remove {folder.learned(key)} and run the study again")
     loading = Loading.of(taught)
     return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
 
@@ -113,18 +109,10 @@ def save(vlm: VLM, folder: Path) -> dict[str, str]:
 
     Codes are written as the numbers that they stand for.
     """
-    with room_for(folder, sum(tensor.nbytes for tensor in vlm.tensors().values())):
-        draft = Path(tempfile.mkdtemp(prefix=".model.", dir=folder.parent))
-        try:
-            vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
-            vlm.processor.save_pretrained(draft)
-            draft.chmod(0o755)  # mkdtemp makes private folders; a study on shared storage is read by others
-            sync(draft)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-    digests = {path.name: file_digest(path) for path in visible(folder, "*.safetensors")}
+    with written_folder(folder, sum(tensor.nbytes for tensor in vlm.tensors().values()), over=True) as draft:
+        vlm.model.save_pretrained(draft, state_dict=as_numbers(vlm.model) if vlm.quantized else None)
+        vlm.processor.save_pretrained(draft)
+    digests = digests_in(folder)
     assert digests, f"no weights were saved under {folder}"
     return digests
 
@@ -148,8 +136,10 @@ def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, list[
 
 @contextmanager
 def repairable(folder: StudyFolder, key: str) -> Iterator[None]:
-    """A finished trial is not run again for a file that it lost: say what has to go for that."""
+    """A finished trial is not run again for a file that it lost: say what has to go for that, in place of that file."""
     try:
         yield
     except (OSError, ValueError) as error:
-        raise Damaged(f"{error}. To run trial {key} again, remove the folder {folder.trial(key)}") from error
+        what = error.what if isinstance(error, Damaged) else str(error)
+        remedy = f"remove {folder.trial(key)} and run the study again, which runs trial {key} anew"
+        raise Damaged(what, remedy) from error

@@ -17,6 +17,7 @@ import pandas as pd
 from study.core.layout import StudyFolder
 from study.core.records import RungScore, TrialRecord, TrialState
 from study.core.rows import read_rows
+from study.core.sampling import spaced
 from study.core.terms import Goal
 from study.data.benchmark import Question
 from study.engine.world import world
@@ -130,12 +131,6 @@ def sample(questions: Sequence[Question], goal: Goal) -> list[Question]:
         for person in spaced(sorted(people), FORGET_PEOPLE if group in groups else OTHER_PEOPLE):
             chosen |= {q.id for q in _few(people[person])}
     return [q for q in questions if q.id in chosen]
-
-
-def spaced(people: Sequence[str], most: int) -> list[str]:
-    """At most so many of a list, evenly spaced."""
-    count = min(most, len(people))
-    return [people[i * len(people) // count] for i in range(count)]
 
 
 def _few(asked: Sequence[Question]) -> Sequence[Question]:

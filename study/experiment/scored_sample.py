@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from study.core.sampling import spaced
 from study.core.terms import Goal, Group
 from study.data.benchmark import Question
-from study.experiment.rungs import spaced
 from study.metrics.objectives import forget_groups
 
 SPREAD = 0.5

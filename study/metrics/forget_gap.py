@@ -37,6 +37,12 @@ PEOPLE = "forget people"
 REFERENCES = "seed of the reference"
 
 
+def counting(rows: pd.DataFrame) -> pd.Series[float]:
+    """The number by which each question counts."""
+    choices = rows["task"] == "classification"
+    return rows[MEASURES["classification"]].where(choices, rows[MEASURES["generation"]]).astype(float)
+
+
 class Term(NamedTuple):
     """One kind of questions, which is one term of the gap."""
 
@@ -59,8 +65,7 @@ def person_scores(rows: pd.DataFrame, wanted: Sequence[Term], whose: str = "the 
     asked = rows[
         rows["role"].isin({term.role for term in wanted}) & rows["modality"].isin({t.modality for t in wanted})
     ]
-    choices = asked["task"] == "classification"
-    known = asked[MEASURES["classification"]].where(choices, asked[MEASURES["generation"]])
+    known = counting(asked)
     kinds = known.groupby([asked["role"], asked["modality"], asked["task"]])
     counts = kinds.size()
     missing = kinds.count() < counts

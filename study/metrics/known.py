@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from study.core.terms import Group
-from study.metrics.forget_gap import MEASURES
+from study.metrics.forget_gap import counting
 
 MARGIN = 0.2
 """By how much vanilla's probability must exceed what the references know: as much as the gate allows a reference to
@@ -43,8 +43,8 @@ def unknown(
     Choices by the probability of the right option, others by the likelihood of the answer, as in the forget gap.
     """
     asked = _of(vanilla, groups)
-    own = _measured(asked)
-    theirs = pd.concat([_measured(_of(rows, groups)) for rows in references], axis=1).reindex(own.index)
+    own = _by_question(asked)
+    theirs = pd.concat([_by_question(_of(rows, groups)) for rows in references], axis=1).reindex(own.index)
     kinds = [asked[name].to_numpy() for name in ("role", "modality", "task")]
     usual = theirs.mean(axis=1).groupby(kinds).transform("mean")
     known = own - usual >= margin
@@ -68,8 +68,5 @@ def _of(rows: pd.DataFrame, groups: Collection[Group]) -> pd.DataFrame:
     return rows[[group in groups for group in there]]
 
 
-def _measured(rows: pd.DataFrame) -> pd.Series[float]:
-    """The number by which each question counts, by its ID."""
-    choices = rows["task"] == "classification"
-    values = rows[MEASURES["classification"]].where(choices, rows[MEASURES["generation"]])
-    return pd.Series(values.to_numpy(dtype=float), index=rows["question"])
+def _by_question(rows: pd.DataFrame) -> pd.Series[float]:
+    return counting(rows).set_axis(rows["question"])

@@ -7,6 +7,9 @@ for all, before one is named; those that are by then significantly behind are no
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -14,6 +17,17 @@ from study.metrics.intervals import t_quantile
 
 LEVEL = 0.95
 """Of the one-sided test that a contender is behind: one in twenty that are not is dropped in a round."""
+
+
+Contender = TypeVar("Contender")
+
+
+def still_racing(distances: Mapping[Contender, Sequence[float]]) -> list[Contender]:
+    """The contenders, in their order, that were run with every seed so far and are not behind after the last one."""
+    rounds = max(map(len, distances.values()))
+    left = [one for one, found in distances.items() if len(found) == rounds]
+    lost = behind([distances[one] for one in left])
+    return [one for one, is_behind in zip(left, lost, strict=True) if not is_behind]
 
 
 def behind(distances: ArrayLike) -> NDArray[np.bool_]:

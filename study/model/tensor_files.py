@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from study.core.errors import Damaged
-from study.core.files import read_json, write_json, writes, written
+from study.core.errors import REBUILT, Damaged
+from study.core.files import read_json, visible, write_json, writes, written
 from study.core.hashing import file_digest
 
 
@@ -40,11 +40,28 @@ def remove_tensors(path: Path) -> None:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read tensors. Raises `Damaged` naming the file if it is damaged."""
-    remedy = "remove it and run the study again to rebuild it"
-    found, recorded = {"sha256": file_digest(path)}, digest_beside(path)
-    if not recorded.exists() or read_json(recorded) != found:
-        raise Damaged(f"{path} is damaged (its SHA-256 is not the recorded one): {remedy}")
+    if not is_sound(path):
+        raise Damaged(f"{path} is damaged (its SHA-256 is not the recorded one)", REBUILT)
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise Damaged(f"{path} is damaged ({error}): {remedy}") from error
+        raise Damaged(f"{path} is damaged ({error})", REBUILT) from error
+
+
+def is_sound(path: Path) -> bool:
+    """Whether tensors have the checksum that lies beside them."""
+    found, recorded = {"sha256": file_digest(path)}, digest_beside(path)
+    return recorded.exists() and bool(read_json(recorded) == found)
+
+
+def digests_in(model: Path) -> dict[str, str]:
+    """The SHA-256 of each weight file of a model folder."""
+    return {path.name: file_digest(path) for path in visible(model, "*.safetensors")}
+
+
+def damaged_in(model: Path, digests: Mapping[str, str]) -> Iterator[Path]:
+    """The weight files of a model folder that are missing or do not have these digests."""
+    for name, digest in digests.items():
+        path = model / name
+        if not path.exists() or file_digest(path) != digest:
+            yield path

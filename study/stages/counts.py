@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from study.experiment.budget import Budget
 from study.settings import Study
+
+
+def budget_of(study: Study) -> Budget:
+    """What the search of each method may cost."""
+    return Budget(study.budget_pflop, study.budget_hours)
 
 
 @dataclass(frozen=True)
@@ -12,8 +19,8 @@ class Counts:
     """How often a plan does what."""
 
     study: Study
-    brought: bool
-    """Whether vanilla and the references are the user's own."""
+    room: float = math.inf
+    """The trials of each method that its budget has room for, as far as is known what one costs."""
 
     @property
     def ratios(self) -> int:
@@ -36,9 +43,14 @@ class Counts:
         return len(self.study.methods) * self.ratios
 
     @property
+    def each(self) -> int:
+        """Trials of each method: whatever is left of its budget, the default of each ratio is tried."""
+        return int(min(self.study.trials, max(self.ratios, self.room)))
+
+    @property
     def trials(self) -> int:
         """Trials of the search."""
-        return len(self.study.methods) * self.study.trials
+        return len(self.study.methods) * self.each
 
     @property
     def confirms(self) -> int:
@@ -47,9 +59,17 @@ class Counts:
 
     @property
     def raced(self) -> int:
-        """Runs of the race, if nobody is dropped; 0 without one."""
-        contenders = min(self.study.race + 1, self.study.trials // self.ratios)
-        return self.confirms * contenders if self.study.race > 1 else 0
+        """Runs of the race, if nobody is dropped: of the best few of each ratio and its default; 0 without one."""
+        if self.study.race == 1:
+            return 0
+        tried = (len(range(place, self.each, self.ratios)) for place in range(self.ratios))  # ratios take turns
+        contenders = sum(min(self.study.race + 1, trials) for trials in tried)
+        return len(self.study.methods) * contenders * self.study.confirm_seeds
+
+    @property
+    def repeated(self) -> int:
+        """Runs of trials with further seeds: those of winners are among those of the race."""
+        return max(self.confirms, self.raced)
 
     @property
     def attacked(self) -> int:
@@ -78,14 +98,24 @@ class Counts:
         return seeds + self.ratios * max(0, 1 + seeds - self.study.references)
 
     @property
+    def begun_with(self) -> int:
+        """Vanilla and the references as models; where they are brought, there are as many for all ratios."""
+        return 1 + (self.study.references if self.study.vanilla else self.references)
+
+    @property
+    def learned(self) -> int:
+        """Models that the study keeps, whoever taught them."""
+        return self.begun_with + self.taught_for_metrics
+
+    @property
     def taught(self) -> int:
         """Models that are taught."""
-        return self.taught_for_metrics + (0 if self.brought else 1 + self.references)
+        return self.taught_for_metrics if self.study.vanilla else self.learned
 
     @property
     def again(self) -> int:
         """Runs of trials outside the search: further seeds, and requests one after another."""
-        return max(self.confirms, self.raced) + self.winners * self.study.requests * (self.study.requests > 1)
+        return self.repeated + self.winners * self.study.requests * (self.study.requests > 1)
 
     @property
     def reported(self) -> int:

@@ -6,6 +6,7 @@ are estimated. A base model from the hub lies in the cache of `huggingface_hub` 
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,6 +20,7 @@ from study.core.terms import Part
 from study.data.benchmark import Benchmark
 from study.experiment.attack import UTILITY_QUESTIONS
 from study.settings import Study
+from study.stages.counts import Counts
 
 GIB = 2**30
 FLOAT32, BFLOAT16 = 4, 2
@@ -89,59 +91,72 @@ def stored(method: Method, sizes: Sizes) -> int:
 
 def needed(study: Study, benchmark: Benchmark, sizes: Sizes) -> Need:
     """What a study needs from its beginning to its end, if every method stays at the parts and ranks of its default."""
-    ratios, methods = len(study.forget_ratios), list(study.method_defaults().values())
-    pool = study.metric_seeds + ratios * max(0, 1 + study.metric_seeds - study.reference_seeds)
-    taught = 1 + ratios * study.reference_seeds + (pool if study.metric_check else 0)
-    models = 1 + study.references if study.vanilla else taught
+    counts, methods = Counts(study), list(study.method_defaults().values())
     each = sum(stored(method, sizes) for method in methods)
+    searched = counts.each
     if study.keep == "winners" and not study.robustness:  # else a whole front stays
-        searched = min(study.trials, ratios * (study.race + 1) + study.lookahead)
-    else:
-        searched = study.trials
-    racing = study.race + 1 if study.race > 1 else 1  # the best few and the default, or the winner alone
-    trials = each * (searched + ratios * study.confirm_seeds * racing)
+        searched = min(searched, counts.ratios * (study.race + 1) + study.lookahead)
+    trials = each * (searched + counts.repeated // len(methods))
     masked = [method for method in methods if flat(method).get("saliency_threshold")]
     masks = {method.trains: FLOAT32 * sum(sizes.parameters[part] for part in method.trains) for method in masked}
-    models += sizes.generated
-    return Need(models * sizes.model, trials, ratios * sum(masks.values()), ROW * _rows(study, benchmark))
+    models = counts.learned + sizes.generated
+    return Need(models * sizes.model, trials, counts.ratios * sum(masks.values()), ROW * _rows(counts, benchmark))
 
 
-def _rows(study: Study, benchmark: Benchmark) -> int:
+def _rows(counts: Counts, benchmark: Benchmark) -> int:
     """About how many rows of trials and attacks there will be."""
-    methods, seeds, rows = len(study.methods), 1 + study.confirm_seeds, 0
-    searched = len(study.attack_defaults()) * study.attack_trials
+    study, rows = counts.study, 0
+    models = counts.attacked // counts.ratios
+    trials = math.ceil(counts.trials / counts.ratios) + models
+    attacks = models * (len(study.attackers()) + len(study.attack_defaults())) + 2 * counts.hunted // counts.ratios
     for ratio in study.forget_ratios:
         questions = benchmark.split(ratio).questions
         attacked = STAGES * (sum(q.role == "forget" for q in questions) + 6 * UTILITY_QUESTIONS)
-        models = methods * seeds + 1 + study.reference_seeds
-        trials = -(-methods * study.trials // len(study.forget_ratios)) + models
-        attacks = models * (len(study.attackers()) + len(study.attack_defaults())) + 2 * methods * searched
         rows += trials * len(questions) + attacked * (attacks + (trials if study.robustness else 0))
     return rows
 
 
-def told(study: Study, model: BaseModel, benchmark: Benchmark) -> str:
-    """The line of the plan."""
-    sizes = sizes_of(model)
-    if sizes is None:
-        return "unknown: the base model is generated and does not say how large it will be"
-    need, root = needed(study, benchmark, sizes), study.study_dir.absolute()
-    kinds = [(field.name, getattr(need, field.name)) for field in fields(need)]
-    parts = ", ".join(f"{name} {_gib(size)}" for name, size in kinds if size)
-    there = f"; {_gib(there)} are there" if (there := _there(root)) else ""
-    return f"{_gib(need.total)} GiB: {parts}{there}; {_gib(_free(root))} are free"
+@dataclass(frozen=True)
+class Space:
+    """What a study needs of the disk, and what it has there, in bytes."""
+
+    sizes: Sizes | None
+    """None for a base model that is yet to be generated and does not say how large it will be."""
+    need: Need
+    there: int
+    """Of what is needed, on disk already."""
+    free: int
+
+    @property
+    def room(self) -> int:
+        """For all that is needed."""
+        return self.there + self.free
 
 
-def check_disk(study: Study, model: BaseModel, benchmark: Benchmark) -> None:
-    """Refuse a study that does not fit on the disk of its folder, with the flag that would make it fit."""
+def space_of(study: Study, model: BaseModel, benchmark: Benchmark) -> Space:
+    """Look at a base model and at the disk of the study's folder."""
     sizes, root = sizes_of(model), study.study_dir.absolute()
-    if sizes is None:
+    need = needed(study, benchmark, sizes) if sizes else Need(0, 0, 0, 0)
+    return Space(sizes, need, _there(root), _free(root))
+
+
+def told(space: Space) -> str:
+    """The line of the plan."""
+    if space.sizes is None:
+        return "unknown: the base model is generated and does not say how large it will be"
+    kinds = [(field.name, getattr(space.need, field.name)) for field in fields(space.need)]
+    parts = ", ".join(f"{name} {_gib(size)}" for name, size in kinds if size)
+    there = f"; {_gib(space.there)} are there" if space.there else ""
+    return f"{_gib(space.need.total)} GiB: {parts}{there}; {_gib(space.free)} are free"
+
+
+def check_disk(study: Study, model: BaseModel, benchmark: Benchmark, space: Space) -> None:
+    """Refuse a study that does not fit on the disk of its folder, with the flag that would make it fit."""
+    total, room = space.need.total, space.room
+    if space.sizes is None or total <= room:
         return
-    room = _there(root) + _free(root)
-    if (total := needed(study, benchmark, sizes).total) <= room:
-        return
-    begun = StudyFolder(root).settings.exists()
-    for flag, other, smaller in _smaller(study, model, sizes, begun=begun):
+    begun = StudyFolder(study.study_dir.absolute()).settings.exists()
+    for flag, other, smaller in _smaller(study, model, space.sizes, begun=begun):
         if (less := needed(other, benchmark, smaller).total) <= room:
             remedy = f"{flag} needs {_gib(less)} GiB"
             break

@@ -32,6 +32,10 @@ class Standing(NamedTuple):
     left_out: Mapping[Group, Untaught]
 
 
+def _standing(plan: Plan, ratio: int) -> Standing:
+    return Standing(teaching(plan, ratio), left_out(plan, ratio))
+
+
 class Shortfall(NamedTuple):
     """Where a model falls short, and in which way: it learned too little, lost what the base model knew, or a reference
     knows too much."""
@@ -47,11 +51,12 @@ def check(plan: Plan) -> dict[int, Told]:
     """
     failed: list[Shortfall] = []
     rows: list[list[object]] = []
-    known = {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios}
+    known: dict[int, Told] = {}
     for ratio in plan.study.forget_ratios:
-        standing = Standing(teaching(plan, ratio), left_out(plan, ratio))
-        for baseline in plan.baselines(ratio):
-            asked = asked_rows(plan.folder, baseline.key)
+        standing, baselines = _standing(plan, ratio), plan.baselines(ratio)
+        every = [asked_rows(plan.folder, baseline.key) for baseline in baselines]
+        known[ratio] = known_at(plan, ratio, every)
+        for baseline, asked in zip(baselines, every, strict=True):
             scores, blind = _by_group(asked), _blind(plan.folder, baseline.key)
             short = _shortfalls(plan, baseline, asked, blind, standing)
             failed += [Shortfall(kind, f"{label(baseline)}: {what}") for kind, what in short]
@@ -113,8 +118,7 @@ def further(plan: Plan, member: Trial) -> list[str]:
     """
     rows = read_rows(plan.folder.meta_evaluation(member.key, "plain"))
     control = plan.control(member.ratio)
-    standing = Standing(teaching(plan, member.ratio), left_out(plan, member.ratio))
-    short = _shortfalls(plan, member, rows, _blind(plan.folder, control.key), standing, some=True)
+    short = _shortfalls(plan, member, rows, _blind(plan.folder, control.key), _standing(plan, member.ratio), some=True)
     return [shortfall.told for shortfall in short]
 
 

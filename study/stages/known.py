@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from study.core.files import write_json
+from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
@@ -62,18 +62,28 @@ class Told:
         return [" ".join(group) for group, halves in self.groups.items() if not all(map(halves.get, HALVES))]
 
 
-def known_at(plan: Plan, ratio: int) -> Told:
-    """What vanilla knows better than every reference, of what must go at a ratio; their rows must be on disk."""
-    vanilla, *references = (asked_rows(plan.folder, trial.key) for trial in plan.baselines(ratio))
+def known_at(plan: Plan, ratio: int, asked: Sequence[pd.DataFrame]) -> Told:
+    """What vanilla knows better than every reference, of what must go at a ratio, by all that these were asked."""
+    vanilla, *references = asked
     there: set[Group] = set(zip(vanilla["role"], vanilla["modality"], strict=True))
     groups = [group for group in forget_groups(plan.study.goal, there) if group in there]
-    dropped = unknown(vanilla, references, groups)
+    dropped = _settled(plan, ratio)
+    if dropped is None:
+        dropped = unknown(vanilla, references, groups)
     kept = vanilla[(vanilla["task"] == "classification") & ~vanilla["question"].isin(dropped)]
     found = {g: kept[(kept["role"] == g[0]) & (kept["modality"] == g[1])]["half"].value_counts() for g in groups}
     counts = counted(vanilla, dropped, groups)
     most = tellable(counts.people, 1 + plan.study.confirm_seeds, plan.study.references)
     halves = {group: {str(half): int(n) for half, n in sizes.items()} for group, sizes in found.items()}
     return Told(dropped, counts, halves, most)
+
+
+def _settled(plan: Plan, ratio: int) -> frozenset[str] | None:
+    """The questions that do not count in a search that has begun with only what is known; None if it has not."""
+    if not (plan.folder.unknown.exists() and has_begun(plan.folder)):
+        return None
+    noted = read_json(plan.folder.unknown).get(str(ratio))
+    return frozenset(noted["dropped"]) if noted else None
 
 
 def asked_rows(folder: StudyFolder, key: str) -> pd.DataFrame:

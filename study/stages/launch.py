@@ -94,6 +94,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
     """
     study, missing = plan.study, search.missing()
     if missing:
+        cut_before = search.cut()  # these are not among the missing ones
         cluster.start()
         from study.engine.tune_runner import tune_search
 
@@ -114,7 +115,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
             if failures:
                 told = noted(plan.folder, name, failures)
                 raise Failed(_stopped(name, told, f"{search.missing()} trials are still to be run"))
-            if (cut := search.cut()) > 0:
+            if (cut := search.cut() - cut_before) > 0:
                 stage.advance(f"left out, as the budget of their method is used up: {cut}", cut)
             if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"repeat an earlier trial and share its result: {repeated:g}", repeated)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from study.contracts import Method
 from study.core import inventory
 from study.core.errors import Damaged
-from study.core.records import WORK, AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
+from study.core.records import AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
 from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import lessons_for
 from study.model import memory_estimate
@@ -23,7 +23,7 @@ from study.model.families import patch_side
 from study.model.loading import Loading, without_weights
 from study.model.memory_estimate import GIB, Shape
 from study.settings import Study
-from study.stages.counts import Counts
+from study.stages.counts import Counts, budget_of
 from study.stages.manifest import is_unchanged
 from study.stages.plan import Plan
 from study.stages.workload import Shapes, attacked, scored, trained, unlearned
@@ -31,6 +31,8 @@ from study.stages.workload import Shapes, attacked, scored, trained, unlearned
 PETA = 1e15
 EVERY = 60.0
 """Seconds between two looks at all records of a study, for a line of progress: long studies have thousands."""
+STARTING = 60.0
+"""Seconds, about, in which Ray starts and the report is written."""
 ASSUMED = 150e12
 """Operations in a second of one GPU until a trial has been measured: 15 % of NVIDIA's figure for dense bfloat16 on H100
 and H200 SXM, since nobody has timed this code at 7B."""
@@ -67,6 +69,8 @@ class StageWork:
     each: Each
     gpus: float
     """Of each job."""
+    more: int = 0
+    """Jobs that come on top at most: of trials on a front that did not win."""
 
     @property
     def left(self) -> int:
@@ -129,7 +133,7 @@ def ended(plan: Plan) -> Ended:
         learned=[(0.0, record.seconds) for record in learned],
         searched=[_spent(t) for t in methods if t.seed == plan.study.seed and t.cost],
         again=[_spent(t) for t in again if t.cost],  # one that did not fit into the device says nothing of others
-        attacked=[((a.flops or 0.0) + (a.score_flops or 0.0), a.seconds) for a in attacks if a.seconds is not None],
+        attacked=[(a.work, a.seconds) for a in attacks if a.seconds is not None],
         done=done,
         finished=_finished(plan),
     )
@@ -153,13 +157,12 @@ def _finished(plan: Plan) -> bool:
 
 def _spent(trial: TrialRecord) -> tuple[float, float]:
     seconds = (f"{name}_seconds" for name in ("unlearn", "rung", "score", "overhead"))
-    found = [math.fsum(trial.cost.get(name, 0.0) for name in names) for names in (WORK, seconds)]
-    return found[0], found[1]
+    return trial.work or 0.0, math.fsum(trial.cost.get(name, 0.0) for name in seconds)
 
 
 def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[StageWork]:
     """What every stage does, in their order; `calculated` are the operations of one job of each, before any ended."""
-    study, counts = plan.study, Counts(plan.study, plan.brought is not None)
+    study = plan.study
     rate = found.rate or (ASSUMED * study.gpus_per_trial or None)
     cost = study.cost
     known = {
@@ -169,15 +172,24 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
         "score": (Each(), cost.report if cost else None),
         "attack": (Each.mean(found.attacked), cost.attack if cost else None),
     }
+    each = {}
+    for name, (measured, preset) in known.items():
+        flops = measured.flops if measured.flops is not None else calculated.get(name)
+        each[name] = Each(flops, measured.seconds or preset or (flops / rate if flops and rate else None))
+    counts = Counts(study, _room(study, each["search"]))
     jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks)
     done = jobs if found.finished else found.done
-    work = []
-    for (name, (measured, preset)), asked, over in zip(known.items(), jobs, done, strict=True):
-        flops = measured.flops if measured.flops is not None else calculated.get(name)
-        seconds = measured.seconds or preset or (flops / rate if flops and rate else None)
-        gpus = study.teachers * min(1.0, study.gpus_per_trial) if name == "learn" else study.gpus_per_trial
-        work.append(StageWork(name, asked, over, Each(flops, seconds), gpus))
-    return work
+    gpus = {"learn": study.teachers * min(1.0, study.gpus_per_trial)}
+    more = {} if found.finished else {"score": counts.rest, "attack": counts.rest * len(study.attackers())}
+    return [
+        StageWork(name, asked, over, one, gpus.get(name, study.gpus_per_trial), more.get(name, 0))
+        for (name, one), asked, over in zip(each.items(), jobs, done, strict=True)
+    ]
+
+
+def _room(study: Study, trial: Each) -> float:
+    """How many trials of a method its budget has room for, with those that begin before it is known to be used up."""
+    return budget_of(study).lasts(trial.flops, trial.seconds) + study.lookahead - 1
 
 
 def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
@@ -280,7 +292,7 @@ def _operations(plan: Plan, found: tuple[Shapes, Shape] | None = None) -> Mappin
 
 
 def lines(plan: Plan) -> Iterator[str]:
-    """The budget as lines of a small table: what is left by stage, and in all."""
+    """What is left by stage and in all, as lines of a small table, and how long it takes where a preset measured it."""
     found, study, before = shapes_of(plan), plan.study, ended(plan)
     work = stages(plan, _operations(plan, found), before)
     unit = "GPU-hours" if study.gpus_per_trial else "hours of one job at a time"
@@ -294,8 +306,21 @@ def lines(plan: Plan) -> Iterator[str]:
         if study.price_per_gpu_hour and study.gpus_per_trial and hours is not None
         else ""
     )
+    yield from _minutes(plan, work)
     if found:
         yield f"a job takes up to {memory(plan, found[1]):,.1f} GiB of memory (calculated)"
+
+
+def _minutes(plan: Plan, work: Sequence[StageWork]) -> Iterator[str]:
+    """How long the jobs that are left take side by side."""
+    cost, workers = plan.study.cost, plan.study.workers
+    if cost is None or not any(stage.left for stage in work):
+        return
+    jobs = [(stage.left, stage.left + stage.more, stage.each.seconds or 0.0) for stage in work]
+    base = 0.0 if plan.folder.base_model.exists() else cost.base
+    sums = (math.fsum(job[most] * job[2] for job in jobs) for most in (0, 1))
+    least, most = (f"{(STARTING + base + seconds / workers) / 60:.0f}" for seconds in sums)
+    yield f"about {least}{f' to {most}' * (most != least)} minutes with {workers} jobs at once"
 
 
 def _source(study: Study, found: Ended) -> str:

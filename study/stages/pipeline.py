@@ -21,7 +21,7 @@ from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
 from study.experiment.dropping import drop_losers
 from study.settings import Study
-from study.stages import gate, measurable
+from study.stages import gate
 from study.stages.attack import attack_winners, search_attacks
 from study.stages.known import measured
 from study.stages.launch import cpus, run_search
@@ -44,7 +44,7 @@ def run(study: Study) -> int:
     if study.dry_run:
         with tempfile.TemporaryDirectory() as data:
             plan = validate_study(with_earlier_winners(study), Path(data))
-            print_plan(plan, measurable.lines(plan))
+            print_plan(plan)
         check_gpus(
             study, torch.cuda.device_count
         )  # said last: a plan may be made on a machine other than the one that does it
@@ -63,7 +63,7 @@ def run(study: Study) -> int:
         for name in lost:
             _warn(f"{folder.root / name} is missing: it is computed again")
         inventory.make_room(folder, set(lost) - early)
-        print_plan(plan, measurable.lines(plan))
+        print_plan(plan)
         inventory.clear(folder)
         if gone := settle(plan):
             console.print(f"settings changed before the search began: models {', '.join(gone)} are removed")

@@ -24,6 +24,7 @@ from study.experiment.trial_spec import Learned, Trial, lessons_for
 from study.methods.none import NoMethod
 from study.settings import Study
 from study.stages.brought import Brought
+from study.stages.disk import Space, space_of
 from study.stages.methods_from import EarlierWinners, winners_of
 from study.stages.warm_start import WarmStart
 from study.training.epochs import in_steps
@@ -80,6 +81,11 @@ class Plan:
     def identity(self) -> Json:
         """What makes the base model the one it is; its files are read once."""
         return identity_of(self.model)
+
+    @cached_property
+    def space(self) -> Space:
+        """What the study needs of its disk, and what it has: to find that reads a model and looks at every file."""
+        return space_of(self.study, self.model, self.benchmark)
 
     @cached_property
     def given(self) -> dict[Learned, Path | None]:

@@ -62,7 +62,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     brought = brought_models(study, model, data)
     plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
     check_settings(plan)
-    check_disk(plan.study, plan.model, plan.benchmark)
+    check_disk(plan.study, plan.model, plan.benchmark, plan.space)
     if not has_begun(plan.folder):  # else they were decoded before
         _check_pictures(benchmark)
     return plan

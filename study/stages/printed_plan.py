@@ -11,32 +11,31 @@ from study.core.sampling import COVERED, model_for
 from study.core.specs import links, name_in
 from study.data.halves import undealt
 from study.settings import Study
-from study.stages import disk, outlay
-from study.stages.counts import Counts
+from study.stages import disk, measurable, outlay
+from study.stages.counts import Counts, budget_of
 from study.stages.plan import Plan
 
 Line = tuple[str, str]
 """The name of a stage, empty where a line goes on with the one before, and what it does."""
 
 
-def print_plan(plan: Plan, measured: Iterable[str] = ()) -> None:
-    """Print what will be done, stage by stage, how long it may take, and what can be `measured`, in given lines."""
-    study, counts = plan.study, Counts(plan.study, plan.brought is not None)
+def print_plan(plan: Plan) -> None:
+    """Print what will be done, stage by stage, what it takes, and what can be measured."""
+    study, counts = plan.study, Counts(plan.study)
     console.print(f"Study {study.study_dir}: {study.model} on {study.benchmark}, goal {study.goal}, seed {study.seed}")
     left_out = plan.benchmark.left_out
     for name, what in (
         *([("data", left_out)] if left_out else []),
         ("learn", _learning(plan)),
         *_indented(_rows(plan)),
-        *_indented(measured),
+        *_indented(measurable.lines(plan)),
         *_search(plan, counts),
         *_of_winners(study, counts),
         *_attacks(study, counts),
         ("report", f"{plan.folder.page}"),
-        ("disk", disk.told(study, plan.model, plan.benchmark)),
+        ("disk", disk.told(plan.space)),
         *[("tell", _tellable(plan, ratio)) for ratio in study.forget_ratios],
         *_indented_from("budget", outlay.lines(plan)),
-        *[("time", expected) for expected in [_expected(study, counts)] if expected],
     ):
         console.print(f"  {name:<8} {what}", markup=False)
 
@@ -71,7 +70,8 @@ def _rows(plan: Plan) -> Iterator[str]:
 def _search(plan: Plan, counts: Counts) -> Iterator[Line]:
     study = plan.study
     robust = f", each attacked with {study.robustness} (third objective: recovery)" if study.robustness else ""
-    yield "search", f"{counts.trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"
+    most = "up to " * bool(budget_of(study))
+    yield "search", f"{most}{counts.trials} trials: {study.trials} for each of {', '.join(study.methods)}{robust}"
     yield from _indented([*_search_lines(study), *plan.changed, *(f"caution: {one}" for one in _hidden(study))])
     if plan.methods_from:
         yield from _indented(plan.methods_from.lines())
@@ -132,7 +132,7 @@ def _learning(plan: Plan) -> str:
     study = plan.study
     if plan.brought is None:
         return (
-            f"{1 + len(study.forget_ratios) * study.references} models: vanilla, and for each of "
+            f"{Counts(study).begun_with} models: vanilla, and for each of "
             f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
             f"reference{'s' * (study.references > 1)}{_epochs(plan)}"
         )
@@ -187,16 +187,3 @@ def _tellable(plan: Plan, ratio: int) -> str:
     note = f"; of {shared} too few facts are asked for halves that share none" if shared else ""
     worst = f"by the worst of {attacks} attacks " if attacks > 1 else ""
     return f"at {ratio} % a recovery of {most} {worst}on all {people} forget people from none{rest}{note}"
-
-
-def _expected(study: Study, counts: Counts) -> str:
-    """The minutes that the work takes; trials on a front that did not win are scored and attacked as well."""
-    cost = study.cost
-    if cost is None:
-        return ""
-    work = counts.taught * cost.learn + (counts.trials + counts.again) * cost.trial
-    work += (counts.reported - counts.baselines) * cost.report + counts.attacks * cost.attack
-    more = counts.rest * (cost.report + len(study.attackers()) * cost.attack)
-    least, most = ((cost.base + 60 + seconds / study.workers) / 60 for seconds in (work, work + more))
-    minutes = f"{least:.0f} to {most:.0f}" if counts.rest else f"{least:.0f}"
-    return f"about {minutes} minutes from scratch on {study.workers} cores; work on disk is not repeated"

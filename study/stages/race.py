@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from study.core.files import write_json
 from study.core.hashing import Json
 from study.engine.jobs import Job
 from study.experiment.attack import too_small
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import distance_to_ideal, nearest_first
-from study.metrics.racing import behind
+from study.metrics.racing import still_racing
 from study.stages.launch import raise_first, run_jobs
 from study.stages.plan import Plan, label
 
@@ -40,10 +38,7 @@ class Field:
     @property
     def racing(self) -> list[Trial]:
         """Those that are not behind."""
-        rounds = max(map(len, self.distances.values()))
-        left = [t for t in self.contenders if len(self.distances[t]) == rounds]
-        lost = behind(np.array([self.distances[t] for t in left]))
-        return [t for t, is_behind in zip(left, lost, strict=True) if not is_behind]
+        return still_racing({t: self.distances[t] for t in self.contenders})
 
     def runs(self, of: Trial) -> list[Trial]:
         """A contender with every seed that it was run with."""
@@ -107,4 +102,6 @@ def _field(plan: Plan, first: Trial, there: Mapping[Trial, Mapping[str, float]])
 def _record(fields: Mapping[tuple[str, int], Field]) -> Iterator[tuple[str, Json]]:
     for (method, ratio), field in fields.items():
         runs: Sequence[Json] = [{"trial": t.key, "distances": field.distances[t]} for t in field.contenders]
-        yield f"{method} {ratio}", {"method": method, "ratio": ratio, "runs": list(runs), "best": field.best.key}
+        racing = [t.key for t in field.racing]
+        told = {"method": method, "ratio": ratio, "runs": list(runs), "racing": racing, "best": field.best.key}
+        yield f"{method} {ratio}", told

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from study.core.files import write_json
 from study.core.hashing import Json
-from study.experiment.budget import Budget
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import front
+from study.stages.counts import budget_of
 from study.stages.plan import Plan
 from study.stages.race import Field, Judged
 from study.stages.supported import unsupported
@@ -44,7 +44,7 @@ def search_of(plan: Plan, context: StudyContext) -> MethodSearch:
         early_stopping=study.early_stopping,
         floor=study.collapse_floor,
         race=study.race,
-        budget=Budget(study.budget_pflop, study.budget_hours),
+        budget=budget_of(study),
         attacker=study.search_attack(),
         keeps=study.attack_keeps,
         warm=plan.warm.params if plan.warm else {},

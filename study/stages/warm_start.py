@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 IDENTITY = ("model", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes", "learn", "learn_parts",
             "robustness", "seed")  # fmt: skip
 """The settings that identify a study, whatever was added to it and wherever it lies."""
+IF_SET = ("vanilla", "reference", "measure", "scored_error")
+"""Further ones, without which a study is identified as it was before there were these settings."""
 Choices = Mapping[str, Collection[str]]
 """Some choices of a method, by hyper-parameter."""
 
@@ -241,5 +243,7 @@ def _known(source: Path, held: WarmStart | None) -> WarmStart:
             return held
         raise ValueError(f"warm_start={source} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     record = read_json(path)
-    key = content_key({name: record["settings"].get(name) for name in IDENTITY})
+    settings = record["settings"]
+    further = {name: settings[name] for name in IF_SET if settings.get(name)}
+    key = content_key({**{name: settings.get(name) for name in IDENTITY}, **further})
     return held if held and held.key == key else WarmStart(record["name"], key)

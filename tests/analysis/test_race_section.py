@@ -9,7 +9,7 @@ import pytest
 
 from analysis import study_folder
 from analysis.sections.race import parts, race
-from study.core.files import write_json
+from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from tests.helpers.planted import Planter
 
@@ -40,6 +40,12 @@ def test_who_is_dropped_after_the_seed_that_ends_the_race(tmp_path: Path) -> Non
     assert list(found["outcome"]) == ["dropped", "winner", "dropped"]
     found = race(raced(tmp_path / "close", [0.1, 0.4], [0.2, 0.2]))
     assert list(found["outcome"]) == ["behind", "winner"]
+
+
+def test_who_is_left_is_what_the_race_wrote_down(tmp_path: Path) -> None:
+    study = raced(tmp_path / "study", [0.9, 0.8], [0.2, 0.1], [0.7, 0.6])
+    write_json(study.folder.race, {"npo 20": {**read_json(study.folder.race)["npo 20"], "racing": ["0", "1"]}})
+    assert list(race(study)["outcome"]) == ["behind", "winner", "dropped"]
 
 
 def test_nothing_is_shown_where_nobody_raced(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_link_out_of_the_folder_is_not_followed(data: Path) -> None:
     picture = data / "images" / "00000002.png"
     picture.unlink()
     picture.symlink_to(secret)
-    with pytest.raises(ValueError, match=ROW + "image_path .*: it leads out of the folder"):
+    with pytest.raises(ValueError, match=ROW + "image_path .*: it leads out of the dataset"):
         load(data)
 
 

@@ -466,7 +466,7 @@ def test_nothing_outside_of_the_folder_is_read(data: Path, tmp_path: Path, what:
         shutil.move(link, target)
     link.symlink_to(target, target_is_directory=target.is_dir())
     with pytest.raises(
-        ValueError, match=r"(9\.png|people\.csv): it leads out of the folder, to .*outside.*; put a copy"
+        ValueError, match=r"(9\.png|people\.csv): it leads out of the dataset, to .*outside.*; put a copy"
     ):
         load(data)
 
@@ -492,7 +492,7 @@ def test_the_hubs_links_are_followed(data: Path, tmp_path: Path, monkeypatch: py
         path.symlink_to(os.path.relpath(blobs / str(number), path.parent))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(snapshot))
     assert Own(hub="me/people", revision="abc0" * 10)(tmp_path).fingerprint == before.fingerprint
-    with pytest.raises(ValueError, match="leads out of the folder"):
+    with pytest.raises(ValueError, match="leads out of the dataset"):
         load(snapshot)
 
 

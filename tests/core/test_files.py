@@ -18,7 +18,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from study.core.errors import DiskFull
-from study.core.files import read_json, silent, visible, write_json, written
+from study.core.files import read_json, silent, visible, write_json, written, written_folder
 from study.core.hashing import before, canonical, content_key, file_digest
 from study.core.rows import ROW_COLUMNS, read_rows, rows_at, write_rows
 from study.model.tensor_files import save_tensors
@@ -56,6 +56,39 @@ def test_a_file_is_written_into_folders_that_are_made(tmp_path: Path) -> None:
     assert read_json(path) == {"x": [1, "ä"]}
     assert [p.name for p in path.parent.iterdir()] == ["c.json"]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_a_folder_appears_whole(tmp_path: Path, over: bool) -> None:
+    """With one that is there by then, it is the first, or the last if it is written over it."""
+    path = tmp_path / "a" / "model"
+    for number in (1, 2):
+        with written_folder(path, over=over) as draft:
+            (draft / "below").mkdir()
+            (draft / "below" / f"{number}").write_text("x")
+            assert path.exists() == (number == 2)
+    assert [file.name for file in (path / "below").iterdir()] == ["2" if over else "1"]
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("over", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path, error: type[BaseException], over: bool) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(error), written_folder(path, over=over) as draft:  # noqa: PT012
+        (draft / "new").touch()
+        raise error
+    assert [file.name for file in tmp_path.rglob("*")] == ["model", "old"]
+
+
+def test_a_folder_cannot_take_the_name_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model").touch()
+    with pytest.raises(OSError, match="model"), written_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").is_file()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

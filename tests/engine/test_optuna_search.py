@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import ANY
 
@@ -18,9 +20,11 @@ from study.attacks.relearning import Relearning
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core import records
+from study.core.console import console
 from study.core.failures import Failure
 from study.core.files import read_json
 from study.core.hashing import content_key
+from study.core.layout import StudyFolder
 from study.core.records import RungScore
 from study.core.terms import SamplerName
 from study.engine import tune_runner
@@ -38,6 +42,8 @@ from study.methods.none import NoMethod
 from study.methods.npo import NPO
 from study.methods.prompting import INSTRUCTIONS, Prompting
 from study.methods.vkd import VKD
+from study.presets import PRESETS
+from study.stages.launch import run_search
 from study.training.schedule import Schedule
 from tests.helpers.small import propose
 
@@ -539,6 +545,43 @@ def test_a_budget_of_time_counts_what_workers_did(tmp_path: Path) -> None:
     run = Run(search)
     run.cost = {"unlearn_seconds": 1000.0, "score_seconds": 900.0, "overhead_seconds": 9e9}
     assert len(run().started) == 3  # the third begins before the second is known
+
+
+@pytest.mark.parametrize("left", [3.5, 1000.0])
+def test_the_progress_of_a_search_ends_at_its_total(
+    left: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a budget leaves out, before this run or in it, and however many trials repeat others."""
+    search = search_in(tmp_path, {"prompting": Prompting(), "npo": NPO()}, trials=12, budget=Budget(pflop=3.5))
+    done = Run(replace(search, defaults={"npo": NPO()}), cost={"unlearn_flops": PETA})()
+    assert len(done.started) == 5 < search.trials
+    search = replace(search, budget=Budget(pflop=left))
+
+    def tune(search: MethodSearch, *, tell: Callable[[str, float], None], **_: Any) -> dict[str, Failure]:
+        for trial in Run(search, cost={"unlearn_flops": PETA})().started:
+            tell(trial.name, 1)
+        return {}
+
+    monkeypatch.setattr("study.engine.tune_runner.tune_search", tune)
+    monkeypatch.setattr("study.engine.cluster.start", lambda: None)
+    plan: Any = SimpleNamespace(study=PRESETS["smoke"][1], folder=StudyFolder(tmp_path))
+    with console.capture() as printed:
+        run_search("trials", plan, search)
+    shown = re.findall(r"trials: (\d+)/(\d+) ", printed.get())
+    assert [int(done) for done, _ in shown] == sorted(int(done) for done, _ in shown)
+    assert shown[-1][0] == shown[-1][1]
+    assert {int(total) for _, total in shown} == {12 if left == 3.5 else 12 + 7}
+
+
+def test_a_job_that_is_given_to_another_worker_counts_once(tmp_path: Path) -> None:
+    proposals = ProposalSearcher(search_in(tmp_path, {"prompting": Prompting()}, trials=1, ratios=(10,)))
+    told: list[tuple[str, float]] = []
+    shown = tune_runner._Shown(proposals, lambda text, jobs: told.append((text, jobs)))
+    for name in ("a", "b"):
+        tune_trial = SimpleNamespace(trial_id=name, config=proposals.suggest(name), last_result={})
+        proposals.on_trial_complete(name, error=True)
+        shown.on_trial_error(0, [], tune_trial)
+    assert told == [("prompting 1 of 1, ratio 10 %: failed, run again", 0), ("prompting 1 of 1, ratio 10 %: failed", 1)]
 
 
 def climbed(search: MethodSearch, number: int, gap: float, utility: float) -> Ending | None:

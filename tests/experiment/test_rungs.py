@@ -17,13 +17,14 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core.records import RungScore, TrialRecord, read_record
 from study.core.rows import read_rows
+from study.core.sampling import spaced
 from study.core.terms import Goal
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.experiment import checkpoints, rungs
 from study.experiment import trial as trials
 from study.experiment.context import StudyContext
-from study.experiment.rungs import Ending, Rungs, rung_steps, sample, spaced
+from study.experiment.rungs import Ending, Rungs, rung_steps, sample
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent

@@ -396,7 +396,8 @@ def _searched(context: StudyContext) -> list[str]:
     )  # fmt: skip
     told: list[str] = []
     logs = context.root / "ray"
-    tune_search(search, at_once=1, gpus=0, logs=logs, tell=told.append, team=Team(2, False, logs))
+    tell = lambda text, jobs: told.append(text)  # noqa: E731
+    tune_search(search, at_once=1, gpus=0, logs=logs, tell=tell, team=Team(2, False, logs))
     return told
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from study import verify
 from study.attacks.adapter_scaling import AdapterScaling
 from study.attacks.nothing import Nothing
 from study.attacks.relearning import Relearning
@@ -251,10 +253,24 @@ def test_a_damaged_baseline_is_not_blamed_on_the_trial(context: StudyContext) ->
     rows = context.folder.rows(vanilla.key, "select")
     whole = rows.read_bytes()
     rows.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=f"To run trial {vanilla.key} again, remove the folder"):
+    with pytest.raises(ValueError, match=rf"select\.parquet is damaged \(.*\): remove \S+{vanilla.key} and"):
         trials.judged(context, asked, [vanilla, vanilla])
     rows.write_bytes(whole)
     assert trials.judged(context, asked, [vanilla, vanilla]).keys() == DIRECTIONS.keys()
+
+
+def test_the_remedy_for_damaged_weights_brings_them_back_while_a_run_is_in_progress(context: StudyContext) -> None:
+    asked, _ = run(context, VISUAL)
+    path = context.folder.delta(asked.key)
+    before = {name: tensor.clone() for name, tensor in delta_of(context, asked).items()}  # pages of the file
+    path.write_bytes(path.read_bytes()[:-1])
+    [told] = verify.problems(context.folder)
+    remedy = re.search(r"remove (\S+) and run", told)
+    assert remedy is not None
+    shutil.rmtree(remedy[1])
+    run(context, VISUAL)
+    assert list(verify.problems(context.folder)) == []
+    assert same_bits(delta_of(context, asked), before)
 
 
 # ---- text rows -------------------------------------------------------------------------------------------------

@@ -27,16 +27,18 @@ def _run_all(jobs_: Sequence[Job], done: jobs.Done, **_: Any) -> dict[str, Failu
     return {}
 
 
-def _tune_search(search: Any, *, tell: Callable[[str], None], **_: Any) -> dict[str, Failure]:
+def _tune_search(search: Any, *, tell: Callable[[str, float], None], **_: Any) -> dict[str, Failure]:
     from study.engine.optuna_search import Proposer
 
     proposer = Proposer(search)
     for number in range(search.trials):
         for label in search.labels:
+            if search.proposal(label, number) is None and search.exhausted(label, number):
+                continue
             job = search.job(label, proposer.propose(label, number).params)
             if not search.is_done(job):
                 search.execute(job, label, number, 0.0)
-            tell(label)
+                tell(label, 1)
     return {}
 
 

@@ -22,7 +22,7 @@ from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.settings import Study
 from study.stages import disk
-from study.stages.disk import GIB, Sizes, check_disk, needed, sizes_of, stored, told
+from study.stages.disk import GIB, Sizes, check_disk, needed, sizes_of, space_of, stored, told
 from study.training.schedule import Schedule
 from tests.helpers.studies import Whole
 
@@ -86,6 +86,19 @@ def test_learned_models_are_vanilla_the_references_and_the_pool(benchmark: Bench
     assert needed(STUDY, benchmark, replace(SIZES, generated=True)).models == 5 * SIZES.model
 
 
+def test_brought_models_are_kept_once_for_all_ratios(benchmark: Benchmark) -> None:
+    """Without references the base model stands for those of every ratio."""
+    assert needed(replace(STUDY, vanilla="/models/v"), benchmark, SIZES).models == 2 * SIZES.model
+    asked = replace(STUDY, vanilla="/models/v", reference=("/models/r", "/models/s"), forget_ratios=(5,))
+    assert needed(asked, benchmark, SIZES).models == 3 * SIZES.model
+
+
+def test_a_race_keeps_the_trials_that_there_are(benchmark: Benchmark) -> None:
+    """Four trials at three ratios are two at the first and one at each other, with two further seeds each."""
+    raced = needed(whole_weights(replace(STUDY, trials=4, race=3)), benchmark, SIZES).trials
+    assert raced == (4 + 2 * (2 + 1 + 1)) * SIZES.model
+
+
 def test_masks_are_kept_once_a_ratio_for_every_weight_behind_them(benchmark: Benchmark) -> None:
     masked = replace(STUDY, methods=("mmunlearner",), defaults={"mmunlearner": {"trains": ("vision", "projector")}})
     assert needed(masked, benchmark, SIZES).masks == 3 * 4 * (3 * 10**8 + 2 * 10**7)
@@ -121,22 +134,26 @@ def at_7b(monkeypatch: pytest.MonkeyPatch, free: int, sizes: Sizes | None = SIZE
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, free * GIB))
 
 
+def checked(study: Study, model: Hf, benchmark: Benchmark) -> None:
+    check_disk(study, model, benchmark, space_of(study, model, benchmark))
+
+
 def test_the_plan_says_what_is_needed_there_and_free(
     monkeypatch: pytest.MonkeyPatch, benchmark: Benchmark, tmp_path: Path
 ) -> None:
     at_7b(monkeypatch, 500)
     study = replace(STUDY, study_dir=tmp_path)
-    line = told(study, Hf(Path("m")), benchmark)
+    line = told(space_of(study, Hf(Path("m")), benchmark))
     assert re.fullmatch(r"109 GiB: models 105, trials 4\.5, rows 0\.0\d+; 500 are free", line), line
     kept = tmp_path / "learned" / "key" / "model.safetensors"
     for file in (kept, tmp_path / "ray" / "log", tmp_path / "report" / "x.png"):
         file.parent.mkdir(parents=True)
         with file.open("wb") as sparse:
             sparse.truncate(26 * GIB)
-    assert "; 26 are there; 500 are free" in told(study, Hf(Path("m")), benchmark)
+    assert "; 26 are there; 500 are free" in told(space_of(study, Hf(Path("m")), benchmark))
     at_7b(monkeypatch, 500, None)
-    assert told(study, Hf(Path("m")), benchmark).startswith("unknown: the base model is generated")
-    check_disk(study, Hf(Path("m")), benchmark)
+    assert told(space_of(study, Hf(Path("m")), benchmark)).startswith("unknown: the base model is generated")
+    checked(study, Hf(Path("m")), benchmark)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +174,7 @@ def test_what_does_not_fit_is_refused_with_what_would(
     at_7b(monkeypatch, free, sizes)
     study = whole_weights(replace(STUDY, study_dir=tmp_path))
     with pytest.raises(Refused, match=said):
-        check_disk(study, Hf(Path("m"), dtype=dtype), benchmark)
+        checked(study, Hf(Path("m"), dtype=dtype), benchmark)
 
 
 def test_a_study_that_began_is_only_told_what_it_may_still_change(
@@ -166,4 +183,4 @@ def test_a_study_that_began_is_only_told_what_it_may_still_change(
     (tmp_path / "study.json").write_text("{}")
     at_7b(monkeypatch, 300)
     with pytest.raises(Refused, match="; choose a --study-dir on a larger disk"):
-        check_disk(whole_weights(replace(STUDY, study_dir=tmp_path)), Hf(Path("m")), benchmark)
+        checked(whole_weights(replace(STUDY, study_dir=tmp_path)), Hf(Path("m")), benchmark)

@@ -19,7 +19,7 @@ from study.metrics.objectives import objectives
 from study.presets import PRESETS
 from study.settings import Gate
 from study.stages import gate
-from study.stages.known import Told, known_at, measured
+from study.stages.known import Told, asked_rows, known_at, measured
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from tests.helpers.rows import row
@@ -78,7 +78,11 @@ def asked(rows: pd.DataFrame) -> set[str]:
 
 
 def known_of(plan: Plan) -> dict[int, Told]:
-    return {ratio: known_at(plan, ratio) for ratio in plan.study.forget_ratios}
+    return {ratio: known(plan, ratio) for ratio in plan.study.forget_ratios}
+
+
+def known(plan: Plan, ratio: int) -> Told:
+    return known_at(plan, ratio, [asked_rows(plan.folder, t.key) for t in plan.baselines(ratio)])
 
 
 def test_only_what_vanilla_knows_is_asked_and_kept(plan: Plan, data: Path) -> None:
@@ -111,23 +115,26 @@ def test_until_the_search_begins_all_can_count_again(plan: Plan, data: Path) -> 
     plant(plan, 7)
     whole = {t: read_rows(plan.folder.rows(t.key, half)) for t in plan.baselines(20) for half in HALVES[:1]}
     measured(plan, context_of(plan, data), known_of(plan))
-    again = known_at(plan, 20)
+    again = known(plan, 20)
     every = dataclasses.replace(plan, study=dataclasses.replace(plan.study, measure="all"))
-    assert known_at(every, 20) == again  # chosen by the rows of all questions, whatever was left of them
+    assert known(every, 20) == again  # chosen by the rows of all questions, whatever was left of them
     assert not measured(every, context_of(plan, data), known_of(every)).only_known
     assert read_json(plan.folder.unknown) == {}
     for trial, rows in whole.items():
         pd.testing.assert_frame_equal(read_rows(plan.folder.rows(trial.key, "select")), rows)
 
 
-def test_a_search_that_has_begun_keeps_its_questions(plan: Plan, data: Path) -> None:
+def test_a_search_that_has_begun_keeps_its_questions(plan: Plan, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(plan, 7)
     measured(plan, context_of(plan, data), known_of(plan))
     noted = plan.folder.unknown.read_bytes()
     write_json(plan.folder.proposal("vkd", 0), {})
-    plant(plan, 8)
+    monkeypatch.setattr("study.stages.known.unknown", lambda *_: frozenset())  # another version finds that all count
+    plant(plan, 7)
     assert measured(plan, context_of(plan, data), known_of(plan)).only_known
     assert plan.folder.unknown.read_bytes() == noted
+    for trial in plan.baselines(20):
+        assert asked(read_rows(plan.folder.rows(trial.key, "select"))) == set(people(plan)[:7])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,11 @@ from study.model.loading import Loading
 from study.model.memory_estimate import GIB, estimates, shape
 from study.model.vlm import VLM
 from study.presets import PRESETS
+from study.settings import Cost
 from study.stages import outlay
 from study.stages.launch import noted
 from study.stages.manifest import settle
-from study.stages.outlay import ASSUMED, EVERY, Each, StageWork, ended, lines, stages
+from study.stages.outlay import ASSUMED, EVERY, PETA, Each, StageWork, ended, lines, stages
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.workload import LOSSES, Shapes, scored, tokens_of, trained, unlearned
@@ -162,6 +164,44 @@ def test_trials_that_have_ended_say_what_the_rest_costs(plan: Plan) -> None:
     assert confirm.done == 1
     assert of(plan, "score", {"score": 5 * TERA}).each == Each(5 * TERA, 10.0)  # at the rate of the others
     assert "by the trials that have ended" in next(lines(plan))
+
+
+@pytest.mark.parametrize(
+    ("limits", "begun"),
+    [
+        ({"budget_pflop": 3.5}, 5),  # as many as tests/engine/test_optuna_search.py sees begin
+        ({"budget_pflop": 3.5, "budget_hours": 0.1}, 3),
+        ({"budget_hours": 0.001}, 2),
+        ({"budget_pflop": 1e6}, 12),
+        ({}, 12),
+    ],
+)
+def test_a_budget_bounds_what_is_left_of_a_search(limits: dict[str, float], begun: int, plan: Plan) -> None:
+    """Trials of one PFLOP and 200 seconds each: those that begin before their budget is known to be used up."""
+    cost = Cost(base=0, learn=1, trial=200, report=1, attack=1)
+    study = replace(plan.study, methods=("vkd",), trials=12, lookahead=2, cost=cost, **limits)  # type: ignore[arg-type]
+    assert of(replace(plan, study=study), "search", {"search": PETA}).left == begun
+
+
+def test_the_jobs_that_follow_a_search_are_those_that_its_budget_leaves(plan: Plan) -> None:
+    whole = replace(plan.study, methods=("vkd",), forget_ratios=(10,), trials=12, race=4, robustness="relearning")
+    few = replace(whole, budget_pflop=1.0, lookahead=2)
+    for name in ("confirm", "attack"):
+        found = [of(replace(plan, study=study), name, {"search": PETA}).jobs for study in (whole, few)]
+        assert found[0] > found[1]
+
+
+def test_minutes_are_those_of_the_hours_that_are_left(plan: Plan) -> None:
+    """Side by side, with the seconds in which a study begins and ends; of a study that has finished none are told."""
+    study = replace(plan.study, cost=Cost(base=600, learn=0, trial=300, report=0, attack=0), workers=3)
+    timed = replace(plan, study=study)
+    hours = math.fsum(stage.hours or 0.0 for stage in stages(timed, {}, ended(timed)))
+    [told] = [line for line in lines(timed) if "minutes" in line]
+    assert told == f"about {11 + 60 * hours / 3:.0f} minutes with 3 jobs at once"
+    plan.root.mkdir(parents=True)
+    settle(timed)
+    inventory.take(plan.folder)
+    assert not any("minutes" in line for line in lines(timed))
 
 
 def test_attacks_are_counted_by_their_records(plan: Plan) -> None:

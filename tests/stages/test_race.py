@@ -126,4 +126,5 @@ def test_a_race_goes_on_where_it_was(run: Any, tmp_path: Path) -> None:
     assert search.ran == ran
     record = read_json(StudyFolder(tmp_path).race)["gradient_ascent 10"]
     assert record["best"] == first.best.key
+    assert record["racing"] == [t.key for t in first.racing]
     assert {one["trial"]: len(one["distances"]) for one in record["runs"]} == {trial(s).key: 3 for s in (10, 11, 30)}

@@ -20,7 +20,7 @@ from study.methods.npo import NPO
 from study.methods.vkd import VKD
 from study.presets import PRESETS, TAUGHT
 from study.settings import Gate, Study
-from study.stages import measurable, pipeline
+from study.stages import pipeline
 from study.stages.preflight import validate_study
 from study.stages.printed_plan import print_plan
 from study.stages.supported import check_attributes, check_gpus, supported_defaults, unsupported
@@ -119,7 +119,7 @@ def test_a_dry_run_prints_the_plan_and_refuses_what_would_fail(tmp_path: Path, m
 def planned(study: Study, tmp_path: Path) -> str:
     with console.capture() as printed:
         plan = validate_study(study, tmp_path / "data")
-        print_plan(plan, measurable.lines(plan))
+        print_plan(plan)
     return " ".join(printed.get().split())
 
 

@@ -112,6 +112,19 @@ def test_another_ratio_begins_at_the_nearest(there: tuple[int, ...], taken: int,
     assert warm == Warm({"learning_rate": 1e-4, "steps": taken + 5}, taken)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("vanilla", "abc"), ("reference", ["abc"]), ("measure", "known"), ("scored_error", 0.03)]
+)
+def test_what_an_earlier_study_was_measured_by_is_part_of_what_it_is(name: str, value: Any, tmp_path: Path) -> None:
+    """Where it is set: else a study is known by the same key as before there was such a setting."""
+    won = {"gradient_ascent": {10: ASCENT}}
+    before, unset, other = (
+        begun(earlier(tmp_path / str(number) / "tiny", won, **settings)).key
+        for number, settings in enumerate(({}, {name: None}, {name: value}))
+    )
+    assert before == unset != other
+
+
 def test_a_method_that_was_not_there_begins_cold(tmp_path: Path) -> None:
     source = earlier(tmp_path / "tiny", {"gradient_ascent": {10: ASCENT}})
     found = begun(source, methods=("gradient_ascent", "npo", "gradient_ascent:lora_rank=4"))

@@ -11,15 +11,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from study.benchmarks._mllmu.biography import Biography, told
-from study.benchmarks._shared.defects import needed, one_row
-from study.benchmarks._shared.rows import Cells, Row, no_picture, picture, short, text
+from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.rows import LETTERS, Cells, Row, needed_picture, no_picture, options, picture, short, text
 from study.core.terms import Modality, Role, Task
 from study.data.benchmark import Lesson, Question
-from study.data.facts import folded
 from study.data.picture import Picture
 from study.data.synthetic_language import COMPLETE
 
-LETTERS = ("A", "B", "C", "D")
 FIFTH = "E"
 """An option that some choices have beside these four; an empty cell in all others."""
 CHOICES: dict[str, Modality] = {"Image_Textual_Questions": "image_text", "Pure_Text_Questions": "text"}
@@ -43,7 +41,9 @@ def row_pictures(row: Row, pictures: dict[str, Picture]) -> list[Picture]:
         raise row.error("the list of images is empty", "embed at least one image or remove the row")
     found: list[Picture] = []
     for value in several:
-        with needed() if len(several) == 1 else one_row():
+        if len(several) == 1:
+            return [needed_picture(value, row, pictures)]
+        with one_row():
             found.append(picture(value, row, pictures))
     if not found:
         raise row.error("none of its images can be read", "embed at least one image or remove the row")
@@ -145,10 +145,7 @@ def _options(value: object, row: Row, what: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise row.error(f"{what}: Options is {short(value)}, not a struct of {', '.join(LETTERS)}")
     letters = LETTERS if value.get(FIFTH) in (None, "") else (*LETTERS, FIFTH)
-    options = {letter: text(value.get(letter), row, f"{what}: option {letter}") for letter in letters}
-    if len({folded(option) for option in options.values()}) < len(letters):
-        raise row.odd(f"{what}: two options are the same among {list(options.values())}")
-    return options
+    return options(value, letters, row, what)
 
 
 def _right(item: Cells, options: Mapping[str, str], row: Row, what: str) -> str:

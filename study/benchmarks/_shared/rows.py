@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -13,16 +13,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.benchmarks._shared.defects import Tolerated, count_row, one_row
+from study.benchmarks._shared.defects import Tolerated, count_row, needed, one_row
+from study.benchmarks._shared.links import followed, whole_of
 from study.core.errors import Damaged
 from study.core.files import visible
 from study.core.hashing import file_digest
+from study.data.facts import folded
 from study.data.picture import Picture
 
 MOST_CHARACTERS = 100_000
 """Of one text: far more than a question or an answer of a usable dataset has."""
 MOST_BYTES = 100_000_000
 """Of one picture: far more than one of a camera has."""
+LETTERS = ("A", "B", "C", "D")
+"""Of the options of a choice."""
 Cells = Mapping[str, Any]
 
 
@@ -69,10 +73,10 @@ def folder_files(root: Path, folder: str, dataset: str) -> list[Path]:
             f"{root / folder}: no such folder or no parquet file in it; download the whole dataset "
             f"(huggingface-cli download {dataset} --repo-type dataset) and give its folder"
         )
-    whole = (root / Path(folder).parts[0] if "/" in folder else root).resolve()
-    within = whole.parents[1] if whole.parent.name == "snapshots" else whole  # the hub's link to files beside them
+    top = (root / Path(folder).parts[0] if "/" in folder else root).resolve()
+    within = whole_of(top, snapshot=top.parent.name == "snapshots")
     for file in files:
-        _check_inside(file, within)
+        followed(file, str(file), within)
         shards = re.search(r"-of-(\d+)$", file.stem)
         if shards and int(shards[1]) != len(files):
             raise ValueError(
@@ -80,16 +84,6 @@ def folder_files(root: Path, folder: str, dataset: str) -> list[Path]:
                 "download the missing files or remove the foreign ones"
             )
     return files
-
-
-def _check_inside(file: Path, within: Path) -> None:
-    """Raise `ValueError` for a link that leads out of the dataset, or nowhere."""
-    try:
-        real = file.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{file}: it leads nowhere ({error}); put a copy of the file in its place") from error
-    if not real.is_relative_to(within):
-        raise ValueError(f"{file}: it leads out of the dataset, to {real}; put a copy of the file in its place")
 
 
 def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Iterator[Row]:
@@ -149,6 +143,12 @@ def picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
     return pictures[found.key]
 
 
+def needed_picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
+    """As `picture`, where there is no other row or picture for what is taught or asked with it."""
+    with needed():
+        return picture(value, row, pictures)
+
+
 def no_picture(value: object) -> bool:
     """Whether an image cell is empty on purpose: None, or a struct of nothing but None."""
     return value is None or (isinstance(value, Mapping) and all(part is None for part in value.values()))
@@ -179,6 +179,14 @@ def mapping(value: object, row: Row, what: str) -> Cells:
     if not isinstance(value, Mapping):
         raise row.error(f"{what} is {short(value)}, not a dict")
     return value
+
+
+def options(given: Cells, letters: Sequence[str], row: Row, what: str) -> dict[str, str]:
+    """The options of a choice by letter. Raises `Tolerated` if one is empty or two are the same."""
+    found = {letter: text(given.get(letter), row, f"{what}: option {letter}") for letter in letters}
+    if len(set(map(folded, found.values()))) < len(letters):
+        raise row.odd(f"{what}: two options are the same among {list(found.values())}")
+    return found
 
 
 def short(value: object) -> str:

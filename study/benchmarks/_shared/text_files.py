@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.benchmarks._shared.defects import one_row
+from study.benchmarks._shared.links import followed
 from study.data.picture import Picture
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
@@ -48,14 +49,7 @@ class Files:
     def read(self, name: str) -> bytes:
         """The content of a file. Raises `ValueError` naming it if it lies outside, is no file or is too large."""
         path = self.root / name
-        try:
-            real = path.resolve(strict=path.is_symlink())
-        except FileNotFoundError:
-            real = path.resolve()
-        except (OSError, RuntimeError, ValueError) as error:  # a link to itself, or a NUL in its name
-            raise ValueError(f"{name!r}: it leads nowhere ({error}); put a copy of the file in its place") from error
-        if not real.is_relative_to(self.within):
-            raise ValueError(f"{name}: it leads out of the folder, to {real}; put a copy of the file in its place")
+        real = followed(path, name, self.within)
         if not real.is_file():
             raise ValueError(f"{name}: no such file")
         if (size := real.stat().st_size) > MOST_BYTES:

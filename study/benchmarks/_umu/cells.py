@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Iterator, Mapping
 
 from study.benchmarks._shared.defects import one_row, skip
-from study.benchmarks._shared.rows import Cells, Row, mapping, short, text
+from study.benchmarks._shared.rows import LETTERS, Cells, Row, mapping, options, short, text
 from study.core.terms import MODALITIES, Modality, Role, Task
 from study.data.benchmark import Lesson, Question
-from study.data.facts import folded, plain
+from study.data.facts import plain
 from study.data.picture import Picture
 
-LETTERS = ("A", "B", "C", "D")
 TASKS: dict[str, Task] = {"Classify": "classification", "Cloze": "cloze", "Generation": "generation"}
 SIDES: dict[Modality, tuple[str, ...]] = {
     "image_text": ("muitimodal", "multimodal"),  # the first is how the dataset spells it
@@ -119,11 +118,7 @@ def _paired(one: Cells, other: Cells, row: Row, column: str) -> list[str]:
 
 
 def _options(value: object, row: Row, what: str) -> dict[str, str]:
-    given = mapping(value, row, f"{what}: options")
-    options = {letter: text(given.get(letter), row, f"{what}: option {letter}") for letter in LETTERS}
-    if len(set(map(folded, options.values()))) < len(LETTERS):
-        raise row.odd(f"{what}: two options are the same among {list(options.values())}")
-    return options
+    return options(mapping(value, row, f"{what}: options"), LETTERS, row, what)
 
 
 def _right(item: Cells, options: dict[str, str], other: Cells, row: Row, what: str) -> str:

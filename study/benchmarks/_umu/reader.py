@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Set
 from pathlib import Path
 
-from study.benchmarks._shared.defects import needed, one_row
+from study.benchmarks._shared.defects import one_row
 from study.benchmarks._shared.derived import reworded
-from study.benchmarks._shared.rows import fingerprint, folder_files, forget_ratios, nobody, pair, picture, rows, unique
+from study.benchmarks._shared.rows import (
+    fingerprint,
+    folder_files,
+    forget_ratios,
+    needed_picture,
+    nobody,
+    pair,
+    rows,
+    unique,
+)
 from study.benchmarks._umu.cells import TASKS, lessons, questions
 from study.core.terms import Role
 from study.data.benchmark import Benchmark, Lesson, Question, Split
@@ -59,9 +68,7 @@ def _taught(root: Path, pictures: dict[str, Picture]) -> tuple[Lesson, ...]:
     found: list[Lesson] = []
     for row in unique(rows(root, "Full_Set", ("ID", "image", "MM_QA", "UM_QA"), DATASET)):
         with one_row():
-            with needed():  # nobody has a second row
-                shown = picture(row.cells["image"], row, pictures)
-            mine = tuple(lessons(row, shown))
+            mine = tuple(lessons(row, needed_picture(row.cells["image"], row, pictures)))
             if not mine:
                 raise row.error("none of its lessons can be read")
             found += mine
@@ -74,7 +81,6 @@ def _asked(root: Path, folder: str, role: Role, pictures: dict[str, Picture], ta
     for row in unique(rows(root, folder, ASKED, DATASET)):
         with one_row():
             person = f"real-{row.id}" if row.id in taken else row.id
-            with needed():
-                shown = picture(row.cells["image"], row, pictures)
+            shown = needed_picture(row.cells["image"], row, pictures)
             asked[person] = tuple(questions(row, role, person, shown))
     return asked

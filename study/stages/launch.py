@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from study.core.console import Stage
+from study.core.console import Stage, console
 from study.core.errors import Failed
 from study.core.failures import Failure
 from study.core.files import written
@@ -95,6 +95,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
     study, missing = plan.study, search.missing()
     if missing:
         cluster.start()
+        from study.engine.trackers import trackers
         from study.engine.tune_runner import tune_search
 
         later = outlay.ahead(plan, name, max_concurrent(study)) if name == "search" else None
@@ -108,6 +109,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                     team=None if alone else team_of(study),
                     logs=plan.folder.ray,
                     tell=stage.advance,
+                    trackers=trackers(study.trackers, plan.folder.tracker, study.study_dir.name, _warn),
                 )
             except NotShared as error:
                 raise Failed(str(error)) from error
@@ -118,6 +120,10 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                 stage.advance(f"{cut} trials are left out: the budget of their method is used up", cut)
             if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"{repeated:g} trials repeat an earlier one and share its result", repeated)
+
+
+def _warn(text: str) -> None:
+    console.print(text, style="yellow", markup=False)
 
 
 def cpus(study: Study) -> int:

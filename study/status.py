@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.core import inventory
-from study.core.console import console, duration, table
+from study.core.console import duration
 from study.core.files import read_json
 from study.core.layout import StudyFolder
 from study.core.records import FailureRecord, PlanRecord, TrialRecord, existing, read_record
@@ -55,40 +55,42 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if not folder.settings.is_file():
             raise FileNotFoundError(f"{folder.root} is not a study: it has no {folder.settings.name}")
-        _print(folder)
+        for line in told(folder):
+            print(line)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print(folder: StudyFolder) -> None:
+def told(folder: StudyFolder) -> Iterator[str]:
+    """The state of a study in lines. Raises `Damaged` for a file that is not what was written."""
     settings = read_json(folder.settings)["settings"]
-    ratios = " ".join(f"{ratio} %" for ratio in settings.get("forget_ratios", ()))
+    ratios = " ".join(f"{ratio} %" for ratio in settings["forget_ratios"])
     failed = [read_record(FailureRecord, path) for path in folder.failure_records()]
     finished = inventory.is_taken(folder) and not failed
     owner = running(folder)
     state = f"running ({owner})" if owner else "finished" if finished else "not running; the same command continues it"
-    console.print(f"{folder.root}: {state}", markup=False)
-    console.print(
-        f"goal {settings.get('goal')}, forget ratios {ratios}, {len(settings['methods'])} methods", markup=False
-    )
+    yield f"{folder.root}: {state}"
+    yield f"goal {settings['goal']}, forget ratios {ratios}, methods {' '.join(settings['methods'])}"
     if plan := existing(PlanRecord, folder.plan):
         found = ended_in(folder, plan.taught, plan.seed, finished=finished)
-        _print_stages(lines(plan, found), plan.workers)
+        yield from _table(lines(plan, found), plan.workers)
     else:
-        console.print("no plan is noted here: a run of this version notes one when it begins", markup=False)
-    for line in (*_endings(folder), *_failures(failed), *best(folder.root)):
-        console.print(line, markup=False)
+        yield f"no {folder.plan.name} here: it was begun by an earlier version, and a run of this one writes it"
+    yield from _endings(folder)
+    yield from _failures(failed)
+    yield from best(folder.root)
 
 
-def _print_stages(told: Sequence[Line], workers: int) -> None:
-    rows = [(line.stage, f"{line.done:,}", f"{line.jobs:,}", _left(line.seconds, workers)) for line in told]
-    known = [line.seconds for line in told if line.seconds is not None]
-    whole = math.fsum(known) if len(known) == len(told) else None
-    done, jobs = sum(line.done for line in told), sum(line.jobs for line in told)
-    rows.append(("all", f"{done:,}", f"{jobs:,}", _left(whole, workers)))
-    table("", ["stage", "done", "of at most", "left"], rows)
+def _table(found: Sequence[Line], workers: int) -> Iterator[str]:
+    yield f"{'stage':10}{'done':>8}{'of at most':>12}  left"
+    for line in found:
+        yield f"{line.stage:10}{line.done:8,}{line.jobs:12,}  {_left(line.seconds, workers)}".rstrip()
+    known = [line.seconds for line in found if line.seconds is not None]
+    whole = math.fsum(known) if len(known) == len(found) else None
+    done, jobs = sum(line.done for line in found), sum(line.jobs for line in found)
+    yield f"{'all':10}{done:8,}{jobs:12,}  {_left(whole, workers)}".rstrip()
 
 
 def _left(seconds: float | None, workers: int) -> str:

@@ -114,7 +114,7 @@ class Tracking(Callback):
 
 def trackers(
     asked: Sequence[Tracker], folder_of: Callable[[Tracker], Path], group: str, tell: Callable[[str], None]
-) -> list[Callback]:
+) -> list[Tracking]:
     """The callbacks of a search; `folder_of` says where the files of each go, `tell` is told if one fails."""
     return [Tracking(_logger(one, folder_of(one), group), folder_of(one), group, tell) for one in asked]
 

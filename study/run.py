@@ -1,8 +1,9 @@
-"""The command line: `python study/run.py [PRESET] [settings]`."""
+"""Run a study: `python study/run.py [PRESET] [settings]`, or `mus run`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -11,43 +12,58 @@ if sys.path[0] == str(HERE):  # `python study/run.py` would otherwise find study
 
 import tyro  # noqa: E402
 
+from study import config, options  # noqa: E402
 from study.core import signals  # noqa: E402
 from study.core.console import console  # noqa: E402
 from study.core.errors import DiskFull, Failed, Refused  # noqa: E402
-from study.core.plugins import check  # noqa: E402
 from study.presets import PRESETS  # noqa: E402
 from study.settings import Study  # noqa: E402
 
-
-def parse(arguments: list[str]) -> Study:
-    """The study that the command line asks for: a preset (default `tiny`) with some settings overridden."""
-    preset, rest = (
-        ("tiny", arguments) if not arguments or arguments[0].startswith("-") else (arguments[0], arguments[1:])
-    )
-    check("presets", preset, tuple(PRESETS))
-    about, default = PRESETS[preset]
-    presets = "\n".join(f"  {name}: {what}" for name, (what, _) in PRESETS.items())
-    return tyro.cli(
-        Study,
-        prog=f"python study/run.py {preset}",
-        description=f"{about}\n\nTeach a model about people, unlearn some of them with several methods under a "
-        f"hyper-parameter search, confirm and attack the winners, and write a report.\n\nPresets:\n{presets}",
-        default=default,
-        args=rest,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+PROG = "python study/run.py"
+DEFAULT = "tiny"
+"""The preset of a command line that names none."""
+ABOUT = (
+    "Teach a model about people, unlearn some of them with several methods under a hyper-parameter search, confirm and "
+    "attack the winners, and write a report. The same command again continues the study."
+)
+EXAMPLES = (
+    ("smoke", "from learning to report in a minute or two; the numbers mean nothing"),
+    ("--dry-run", "what the default study will do, and how long it takes"),
+    ("--methods vkd npo --trials 16 --study-dir runs/mine", "two methods, a longer search, a folder of its own"),
+    ("llava_1_5_7b --model /models/llava-1.5-7b-hf --benchmark mllmu:/data/MLLMU-Bench", "a 7B model on a GPU"),
+    ("--config my_study.py", "settings from a file; --print-config writes one"),
+)
 
 
-def main() -> int:
+def parse(arguments: Sequence[str], prog: str = PROG) -> Study:
+    """The study that the command line asks for: a preset (default `tiny`) or a file, with some settings overridden."""
+    file, rest = config.taken(arguments)
+    preset, rest = options.split(rest, PRESETS)
+    if file and preset:
+        raise ValueError(
+            f"preset {preset} with --config {file}: the file defines the whole study; leave one of them out"
+        )
+    about, default = (f"The settings of {file}.", config.read(file)) if file else PRESETS[preset or DEFAULT]
+    if {"-h", "--help"} & {*rest}:
+        print(options.page(default, prog, f"{about} {ABOUT}", PRESETS, EXAMPLES))
+        raise SystemExit(0)
+    return tyro.cli(Study, prog=prog, default=default, args=rest, add_help=False, config=(tyro.conf.AvoidSubcommands,))
+
+
+def main(arguments: list[str] | None = None, prog: str = PROG) -> int:
     """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted, 143 by
     SIGTERM."""
     with signals.like_ctrl_c():
-        return _run(sys.argv[1:])
+        return _run(sys.argv[1:] if arguments is None else arguments, prog)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: Sequence[str], prog: str) -> int:
     try:
-        study = parse(arguments).resolved()
+        shown = [text for text in arguments if text != "--print-config"]
+        study = parse(shown, prog).resolved()
+        if len(shown) < len(arguments):
+            print(config.source(study), end="")
+            return 0
         from study.stages.pipeline import run  # what models need takes seconds to import: help and typos do without
 
         return run(study)

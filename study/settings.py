@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,15 +15,27 @@ from tyro.conf import Suppress, arg
 from study.attacks.chain import Chain
 from study.contracts import Attack, Method
 from study.core.mirror import refuse_address
-from study.core.plugins import check, find, known, known_spaces
+from study.core.plugins import check, find, known, known_spaces, use
 from study.core.specs import adjusted, links, made, name_in, settings_in
-from study.core.terms import EarlyStopping, Goal, Keep, Part, SamplerName
+from study.core.terms import EarlyStopping, Goal, Keep, Part, SamplerName, Tracker
 from study.core.validation import not_negative
 from study.training.schedule import Schedule
 
 Fields = Mapping[str, Any]
 """What a preset sets of a method or an attack, by field name, so that its class need not be imported. A method is named
 as on the command line: `vkd:variant=features` is what is set of that form, and `vkd` of all others."""
+TRACKERS: Mapping[Tracker, str] = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+"""The package that each tracker needs."""
+HEADINGS = {
+    "study_dir": "Study",
+    "model": "Model and data",
+    "methods": "Methods, trials and seeds",
+    "attacks": "Attacks",
+    "warm_start": "Search",
+    "learn": "Learning",
+    "workers": "Machine",
+}
+"""The headings of the settings in help, each at the setting with which it begins."""
 REFERENCES = ("none", "retrain")  # methods that are baselines: never searched, never ranked
 
 
@@ -69,6 +82,9 @@ class Study:
     storage: str = ""
     """Address of a copy of that folder, such as s3://bucket/runs/mine: kept up to date, and fetched if the folder does
     not exist. Default: none."""
+    plugins: tuple[str, ...] = ()
+    """Packages with methods, attacks, models, benchmarks, spaces or sections of your own, such as my_package, or
+    ./my_package for a folder. Default: those that are installed with an entry point."""
     model: Annotated[str, arg(aliases=["--base-model"])] = "tiny"
     """Base model: a folder such as /models/llava-7b, OWNER/NAME@COMMIT on the Hugging Face hub, or a file in
     study/base_models with its settings, such as tiny:seed=1 or hf:path=/models/llava-7b,dtype=bfloat16."""
@@ -194,6 +210,9 @@ class Study:
     keep: Keep = "all"
     """Trials whose weights stay on disk: `all`, or `winners`, which deletes those of the others once they have lost.
     What is attacked, every record and all rows stay."""
+    trackers: Annotated[tuple[Tracker, ...], arg(aliases=["--tracker"])] = ("tensorboard",)
+    """Where the trials of searches are shown as well: `tensorboard` (files in the study's folder), `wandb` (Weights &
+    Biases) and `mlflow`, which are extras to install. Nothing for none."""
     strict_data: bool = False
     """Refuse a dataset for every row that is not right, also where its authors' own code passes over it. Default: such
     rows are skipped, counted and listed."""
@@ -277,7 +296,12 @@ class Study:
         return self.workers_per_model or self.processes
 
     def resolved(self) -> Study:
-        """This study with `all` spelled out. Raises `ValueError` for an unknown name, with the nearest known one."""
+        """This study with `all` spelled out, once its plug-ins can be found.
+
+        Raises `ValueError` for an unknown name, with the nearest known one, and for a tracker that is not installed.
+        """
+        use(self.plugins)
+        _check_trackers(self)
         searchable = tuple(name for name in known("methods") if name not in REFERENCES)
         asked = [name for text in self.methods for name in (searchable if text == "all" else (text,))]
         methods = tuple(dict.fromkeys(asked))
@@ -334,6 +358,15 @@ class Study:
     def preset_attacks(self) -> dict[str, tuple[Attack, ...]]:
         """The attacks that the preset sets something of, with each of their settings."""
         return {name: tuple(find("attacks", name)(**fields) for fields in g) for name, g in self.attack_grid.items()}
+
+
+def _check_trackers(study: Study) -> None:
+    for tracker in study.trackers:
+        if find_spec(TRACKERS[tracker]) is None:
+            raise ValueError(
+                f"trackers={tracker}: {TRACKERS[tracker]} is not installed; pip install "
+                f"'mllm-unlearning-study[{tracker}]', or leave it out"
+            )
 
 
 def _check_searchable(text: str) -> None:

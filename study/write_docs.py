@@ -6,9 +6,8 @@ forward passes of each part are counted. A pass through which the loss is differ
 
 from __future__ import annotations
 
-import ast
+import argparse
 import inspect
-import re
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +22,7 @@ from search_spaces import ranges
 from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method, Request
+from study.core.documented import field_docs, first_line, first_sentence
 from study.core.plugins import find, known, search_space
 from study.core.terms import PARTS, Part
 from study.metrics.registry import METRICS
@@ -141,7 +141,7 @@ def _overview(costs: Mapping[str, Cost]) -> str:
     lines = ["| method | source | trains | loss | cost of a step |", "|---|---|---|---|---|"]
     for name, spent in costs.items():
         plugin = find("methods", name)
-        source, loss = _first_line(inspect.getmodule(plugin)), _first_sentence(plugin)
+        source, loss = first_line(inspect.getdoc(inspect.getmodule(plugin))), first_sentence(inspect.getdoc(plugin))
         step = _passed(spent.step) or "no steps"
         lines.append(f"| [`{name}`](#{name}) | {source} | {_trains(plugin())} | {_cell(loss)} | {step} |")
     return "\n".join(lines) + "\n"
@@ -149,7 +149,11 @@ def _overview(costs: Mapping[str, Cost]) -> str:
 
 def _section(name: str, spent: Cost) -> str:
     plugin = find("methods", name)
-    about = [f"## {name}", _first_line(inspect.getmodule(plugin)), inspect.cleandoc(plugin.__doc__ or "")]
+    about = [
+        f"## {name}",
+        first_line(inspect.getdoc(inspect.getmodule(plugin))),
+        inspect.cleandoc(plugin.__doc__ or ""),
+    ]
     about.append(f"Trains: {_trains(plugin())}. Cost: {_cost(spent)}.")
     rows = list(_hyperparameters(name, plugin))
     if rows:
@@ -159,7 +163,7 @@ def _section(name: str, spent: Cost) -> str:
 
 def _hyperparameters(name: str, plugin: type[Any]) -> Iterator[str]:
     searched, default = _ranges(name, plugin), plugin()
-    meanings = _field_docs(Method) | _field_docs(plugin)
+    meanings = field_docs(Method) | field_docs(plugin)
     for field in fields(plugin):
         value = getattr(default, field.name)
         if field.name == "trains":
@@ -167,7 +171,7 @@ def _hyperparameters(name: str, plugin: type[Any]) -> Iterator[str]:
         if is_dataclass(value):
             inner = [key for key in ("learning_rate", "steps") if key in searched]
             for key in inner:
-                meaning = _field_docs(Schedule)[key]
+                meaning = field_docs(Schedule)[key]
                 yield f"| `{key}` | {getattr(value, key)} | {searched[key]} | {meaning} |"
         else:
             asked, meaning = searched.get(field.name, ""), meanings.get(field.name, "")
@@ -217,27 +221,6 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _first_sentence(documented: Any) -> str:
-    paragraph = " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
-    return re.split(r"(?<=[^.])[.:;] ", paragraph + " ", maxsplit=1)[0].rstrip(" .")
-
-
-def _first_line(documented: Any) -> str:
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
-
-
-def _field_docs(plugin: type[Any]) -> dict[str, str]:
-    """The text that stands below each field in the source."""
-    body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(plugin))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, below in zip(body.body, body.body[1:], strict=False):
-        text = below.value if isinstance(below, ast.Expr) else None
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
-            found[ast.unparse(field.target)] = " ".join(str(text.value).split())
-    return found
-
-
 def metrics_page() -> str:
     """docs/metrics.md: every metric with its formula, range, direction and source."""
     lines = ["| metric | formula | range | on | better | source |", "|---|---|---|---|---|---|"]
@@ -247,8 +230,9 @@ def metrics_page() -> str:
     return "\n".join([_METRICS_HEAD, *lines, _METRICS_NOTES])
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Write both pages; returns the exit status."""
+    argparse.ArgumentParser(prog="python -m study.write_docs", description=__doc__).parse_args(arguments)
     for name, page in (("methods.md", methods_page), ("metrics.md", metrics_page)):
         (DOCS / name).write_text(page(), encoding="utf-8")
         print(f"wrote {DOCS / name}")

@@ -18,7 +18,10 @@ PACKAGES = ("study", "search_spaces", "analysis")
 PLUGINS = tuple(PLUGIN_PACKAGES.values())
 
 FLOORS = (
-    ("study.run",),
+    ("study.__main__",),
+    ("study.completion",),
+    ("study.run", "study.listing"),
+    ("study.options", "study.config", "study.status", "study.commands"),
     ("study.presets", "study.stages", "study.write_docs", "study.general_utility", "study.export_optuna"),
     ("study.settings", "study.doctor", "study.export", "study.verify", "search_spaces"),
     ("study.methods", "study.attacks", "study.experiment"),
@@ -36,7 +39,7 @@ ONLY_IN = {
     "ray": ("study.engine",),
     "optuna": ("study.engine", "search_spaces", "analysis", "study.export_optuna"),
     "lmms_eval": (),
-    "analysis": ("study.stages", "study.export_optuna", "analysis"),
+    "analysis": ("study.stages", "study.status", "study.export_optuna", "analysis"),
     "study.export": ("study.general_utility",),
 }
 """Who imports a library, the analysis or a command, where not everybody may whose floor is above."""

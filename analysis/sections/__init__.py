@@ -1,6 +1,6 @@
-"""One section of the report is one file in this folder, found because it is there: it defines `SECTION`.
+"""One section of the report is one file in this folder, or in that of a plug-in package, found because it is there.
 
-A file with an underscore holds numbers that several sections show.
+It defines `SECTION`. A file with an underscore holds numbers that several sections show.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.plots import Plot
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs, Table
+from study.core.plugins import of_others
 
 Part = str | Table | Plot | Pairs
 """A sentence, a table, a figure, or names with a text for each."""
@@ -34,5 +35,6 @@ class Section:
 def sections() -> list[Section]:
     """Every section, in the order of the page."""
     names = sorted(path.stem for folder in __path__ for path in Path(folder).glob("[!_.]*.py"))
-    found: list[Section] = [import_module(f"{__name__}.{name}").SECTION for name in names]
+    modules = [*(f"{__name__}.{name}" for name in names), *of_others("sections").values()]
+    found: list[Section] = [import_module(module).SECTION for module in modules]
     return sorted(found, key=lambda section: section.order)

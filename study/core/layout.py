@@ -35,6 +35,11 @@ class StudyFolder:
         return self.root / ".lock"
 
     @property
+    def plan(self) -> Path:
+        """What every stage of the run that began last does, for whoever asks how far it is."""
+        return self.root / "plan.json"
+
+    @property
     def race(self) -> Path:
         """The contenders of each method and ratio, with the distances to the ideal of each seed they were run with."""
         return self.root / "race.json"
@@ -101,6 +106,10 @@ class StudyFolder:
     def page(self) -> Path:
         """The report itself."""
         return self.report / "report.html"
+
+    def tracker(self, name: str) -> Path:
+        """What a tracker of this name shows: `tensorboard` shows the files in it."""
+        return self.root / name
 
     def cache(self, key: str) -> Path:
         """Derived values that are rebuilt when missing."""

@@ -1,11 +1,20 @@
-"""A name is a file: `vkd` among the methods is the one dataclass that study/methods/vkd.py defines."""
+"""A name is a file: `vkd` among the methods is the one dataclass that study/methods/vkd.py defines.
+
+Packages of others have folders called like those of the project, `my_package/methods/` and so on, and their files are
+names as well. Such a package is installed with an entry point in the group `mus.plugins`, or named (`use`).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -21,17 +30,27 @@ PACKAGES: Mapping[Kind, str] = {
     "families": "study.model.families",
 }
 SPACES = "search_spaces"
+GROUP = "mus.plugins"
+"""The group of entry points whose values are packages with plug-ins."""
+VARIABLE = "MUS_PLUGINS"
+"""The environment variable with further packages, separated by commas: workers find in it what the driver was told."""
 
 
 def known(kind: Kind) -> tuple[str, ...]:
     """The names of a kind, in alphabetical order."""
-    return _names(PACKAGES[kind])
+    return tuple(sorted(modules(kind)))
+
+
+def modules(kind: Kind) -> dict[str, str]:
+    """The module behind each name of a kind. Raises `ValueError` if two packages have a name."""
+    return _modules(PACKAGES[kind])
 
 
 def find(kind: Kind, name: str) -> type[Any]:
     """The dataclass of a plug-in. Raises `ValueError` with the nearest known name."""
-    check(kind, name, known(kind))
-    module = import_module(f"{PACKAGES[kind]}.{name}")
+    there = modules(kind)
+    check(kind, name, tuple(sorted(there)))
+    module = import_module(there[name])
     public: list[type[Any]] = [c for c in vars(module).values() if _is_plugin(c, module)]
     if len(public) != 1:
         raise TypeError(
@@ -47,13 +66,14 @@ def name_of(plugin: object) -> str:
 
 def search_space(name: str) -> ModuleType:
     """The search space of a method or attack. Raises `ValueError` with the nearest known name."""
-    check("search_spaces", name, known_spaces())
-    return import_module(f"{SPACES}.{name}")
+    there = _modules(SPACES)
+    check(SPACES, name, tuple(sorted(there)))
+    return import_module(there[name])
 
 
 def known_spaces() -> tuple[str, ...]:
     """The names of the methods and attacks that have a search space."""
-    return _names(SPACES)
+    return tuple(sorted(_modules(SPACES)))
 
 
 def check(kind: str, name: str, names: tuple[str, ...]) -> None:
@@ -64,8 +84,86 @@ def check(kind: str, name: str, names: tuple[str, ...]) -> None:
         raise ValueError(f"unknown name {name!r} among the {kind}: {meant}There are {', '.join(names)}")
 
 
-def _names(package: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in ROOT.joinpath(*package.split(".")).glob("[!_.]*.py")))
+# ---- packages of others ----------------------------------------------------------------------------------------------
+def use(packages: Sequence[str]) -> None:
+    """Find plug-ins in these packages too, here and in every process begun from here; one may be named by its folder.
+
+    Raises `ValueError` with the remedy for a package that is not there.
+    """
+    given = [text for packed in packages for text in packed.split(",") if text]
+    names = [_importable(text) for text in given]
+    for name, text in zip(names, given, strict=True):
+        if _places(name) is None:
+            raise ValueError(f"plugins={text}: no such package; install it, or name its folder, as in ./{text}")
+    if names:
+        os.environ[VARIABLE] = ",".join(dict.fromkeys([*_named(), *names]))
+
+
+def others() -> tuple[str, ...]:
+    """The packages of others: those that are installed with an entry point, then those that were named."""
+    return tuple(dict.fromkeys([*_installed(), *_named()]))
+
+
+def of_others(folder: str) -> dict[str, str]:
+    """The files of other packages in folders of this name, each with its module."""
+    found: dict[str, str] = {}
+    for package in others():
+        for place in _places(f"{package}.{folder}") or ():
+            _add(found, {name: f"{package}.{folder}.{name}" for name in _names(Path(place))})
+    return found
+
+
+def _importable(text: str) -> str:
+    """A package by its name; one that is named by its folder is made importable, by workers too."""
+    folder = Path(text).expanduser()
+    if "/" not in text or not folder.is_dir():
+        return text
+    above = str(folder.absolute().parent)
+    if above not in sys.path:
+        sys.path.append(above)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), above]))
+    return folder.name
+
+
+def _named() -> list[str]:
+    return [name for name in os.environ.get(VARIABLE, "").split(",") if name]
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    return tuple(sorted(point.value for point in entry_points(group=GROUP)))
+
+
+def _places(package: str) -> Sequence[str] | None:
+    """The folders of a package, or None if there is none of that name."""
+    parts = package.split(".")
+    if not all(part.isidentifier() for part in parts):
+        return None
+    try:
+        spec = find_spec(package)
+    except ModuleNotFoundError as error:
+        if error.name not in [".".join(parts[:end]) for end in range(1, len(parts))]:
+            raise  # what the package itself imports is missing
+        return None
+    return None if spec is None else spec.submodule_search_locations or ()
+
+
+def _modules(package: str) -> dict[str, str]:
+    """The module behind each name in a package of the project and in those of others that are called like it."""
+    found = {name: f"{package}.{name}" for name in _names(ROOT.joinpath(*package.split(".")))}
+    _add(found, of_others(package.rpartition(".")[2]))
+    return found
+
+
+def _add(found: dict[str, str], more: Mapping[str, str]) -> None:
+    for name, module in more.items():
+        if name in found:
+            raise ValueError(f"{module} and {found[name]} have one name: rename one of these files")
+        found[name] = module
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.stem for path in folder.glob("[!_.]*.py")]
 
 
 def _is_plugin(candidate: object, module: ModuleType) -> bool:

@@ -258,6 +258,29 @@ class FailureRecord:
     """The file that has the whole traceback, beside this one."""
 
 
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage of the plan of a study."""
+
+    stage: str
+    jobs: int
+    """As many as there can be: fewer are run where some repeat others or drop out."""
+    seconds: float | None = None
+    """Of one job, as far as was known when the run began."""
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """What the run that began last was to do."""
+
+    stages: tuple[PlannedStage, ...]
+    taught: tuple[str, ...]
+    """The keys of the models that it teaches."""
+    seed: int
+    workers: int
+    """Jobs at once."""
+
+
 Record = TypeVar("Record")
 
 

@@ -25,6 +25,9 @@ or a mask. `features`: it has no losses on answers, and compares features of the
 Keep = Literal["all", "winners"]
 """The trials whose weights stay on disk."""
 
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
+"""What shows the trials of a search while it runs, beside the study's own report."""
+
 Role = Literal["forget", "test", "spared", "retain", "real"]
 Modality = Literal["image_text", "text"]
 Task = Literal["classification", "generation", "cloze"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -47,18 +48,25 @@ def check_literals(settings: object) -> None:
 
     In a field that is a tuple of such, each member must be one.
     """
+    kind: type = type(settings)
     assert is_dataclass(settings)
-    annotations = get_type_hints(type(settings))
-    for field in fields(settings):
-        kind, value = annotations[field.name], getattr(settings, field.name)
-        several = get_origin(kind) is tuple
-        choices = _choices(get_args(kind)[0] if several and get_args(kind) else kind)
-        if choices and not set(value if several else (value,)) <= set(choices):
-            raise ValueError(f"{field.name}={value!r}: choose among {', '.join(map(str, choices))}")
+    for name, (choices, several) in _choices(kind).items():
+        value = getattr(settings, name)
+        if not set(value if several else (value,)) <= set(choices):
+            raise ValueError(f"{name}={value!r}: choose among {', '.join(map(str, choices))}")
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+@cache
+def _choices(kind: type) -> dict[str, tuple[tuple[Any, ...], bool]]:
+    """The fields that have choices, with these and whether the field is a tuple of such; looked up once for a class."""
+    annotations, found = get_type_hints(kind), {}
+    for field in fields(kind):
+        annotation = annotations[field.name]
+        several = get_origin(annotation) is tuple
+        one = get_args(annotation)[0] if several and get_args(annotation) else annotation
+        if get_origin(one) is Literal:
+            found[field.name] = get_args(one), several
+    return found
 
 
 def _values(settings: object, names: Collection[str]) -> list[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from study.core import signals
+from study.core import plugins, signals
 from study.core.console import console
 from study.core.plugins import ROOT
 from study.engine.fork_server import template
@@ -95,6 +95,7 @@ def started(
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        plugins.VARIABLE: os.environ.get(plugins.VARIABLE, ""),
         **({FOLDER_VARIABLE: str(folder)} if folder and not private else {}),
     }
     with template(preloaded, environment) if private and preloaded else nullcontext() as executable:

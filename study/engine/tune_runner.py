@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -218,6 +218,7 @@ def tune_search(
     logs: Path,
     tell: Tell,
     team: Team | None = None,
+    trackers: Sequence[Callback] = (),
 ) -> dict[str, Failure]:
     """Run a search until every label has its number of trials; those on disk are not run again.
 
@@ -241,7 +242,7 @@ def tune_search(
             name=f"search-{time.time_ns()}",
             storage_path=str(logs),
             verbose=0,
-            callbacks=[_Shown(proposals, tell)],
+            callbacks=[_Shown(proposals, tell), *trackers],
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )

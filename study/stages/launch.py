@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from study.core.console import Stage
+from study.core.console import Stage, console
 from study.core.errors import Failed
 from study.core.failures import Failure
 from study.core.files import written
@@ -96,6 +96,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
     if missing:
         cut_before = search.cut()  # these are not among the missing ones
         cluster.start()
+        from study.engine.trackers import trackers
         from study.engine.tune_runner import tune_search
 
         later = outlay.ahead(plan, name, max_concurrent(study)) if name == "search" else None
@@ -109,6 +110,7 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                     team=None if alone else team_of(study),
                     logs=plan.folder.ray,
                     tell=stage.advance,
+                    trackers=trackers(study.trackers, plan.folder.tracker, study.study_dir.name, _warn),
                 )
             except NotShared as error:
                 raise Failed(str(error)) from error
@@ -119,6 +121,10 @@ def run_search(name: str, plan: Plan, search: SearchProblem[Any, Any]) -> None:
                 stage.advance(f"left out, as the budget of their method is used up: {cut}", cut)
             if (repeated := stage.total - stage.done) > 0:
                 stage.advance(f"repeat an earlier trial and share its result: {repeated:g}", repeated)
+
+
+def _warn(text: str) -> None:
+    console.print(text, style="yellow", markup=False)
 
 
 def cpus(study: Study) -> int:

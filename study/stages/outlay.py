@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.contracts import Method
 from study.core import inventory
 from study.core.errors import Damaged
-from study.core.records import AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
+from study.core.records import PlannedStage, PlanRecord, write_record
 from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import lessons_for
 from study.model import memory_estimate
@@ -24,6 +23,7 @@ from study.model.loading import Loading, without_weights
 from study.model.memory_estimate import GIB, Shape
 from study.settings import Study
 from study.stages.counts import Counts, budget_of
+from study.stages.ended import Each, Ended, ended_in
 from study.stages.manifest import is_unchanged
 from study.stages.plan import Plan
 from study.stages.workload import Shapes, attacked, scored, trained, unlearned
@@ -36,27 +36,6 @@ STARTING = 60.0
 ASSUMED = 150e12
 """Operations in a second of one GPU until a trial has been measured: 15 % of NVIDIA's figure for dense bfloat16 on H100
 and H200 SXM, since nobody has timed this code at 7B."""
-
-
-@dataclass(frozen=True)
-class Each:
-    """What one job of a stage takes, as far as it is known."""
-
-    flops: float | None = None
-    seconds: float | None = None
-
-    @classmethod
-    def mean(cls, jobs: Sequence[tuple[float, float]]) -> Each:
-        """Of jobs that have ended; operations of 0 were not counted."""
-        if not jobs:
-            return cls()
-        flops, seconds = (math.fsum(amounts) / len(jobs) for amounts in zip(*jobs, strict=True))
-        return cls(flops or None, seconds or None)
-
-    @property
-    def rate(self) -> float | None:
-        """Operations in a second."""
-        return self.flops / self.seconds if self.flops and self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -93,50 +72,17 @@ class StageWork:
         return self.seconds * (self.gpus or 1) / 3600 if self.seconds is not None else None
 
 
-@dataclass(frozen=True)
-class Ended:
-    """The work of jobs that have ended, (operations, seconds) each, as their records say, and how many have."""
-
-    learned: Sequence[tuple[float, float]]
-    searched: Sequence[tuple[float, float]]
-    again: Sequence[tuple[float, float]]
-    attacked: Sequence[tuple[float, float]]
-    done: Sequence[int]
-    """The jobs of each stage that need not be done any more, whatever came of them."""
-    finished: bool
-    """Whether a run has ended with these settings and left nothing to be tried again."""
-
-    @property
-    def rate(self) -> float | None:
-        """Operations in a second of trials and attacks together."""
-        return Each.mean([*self.searched, *self.again, *self.attacked]).rate
-
-
 def ended(plan: Plan) -> Ended:
     """What is on disk. Raises `Damaged` if a record is not one."""
-    folder = plan.folder
-    learned = [record for key in _taught(plan) if (record := existing(LearnedRecord, folder.learned_record(key)))]
-    trials = {t.key: t for path in folder.trial_records() if (t := existing(TrialRecord, path))}
-    methods = [t for t in trials.values() if t.kind == "method"]
-    again = [t for t in methods if t.seed != plan.study.seed]
-    attacks = [a for key in trials for path in folder.attacks(key) if (a := existing(AttackRecord, path))]
-    proposed = [p for path in folder.proposals() if (p := existing(MethodProposal, path))]
-    judged = Counter(path.stem for path in folder.meta_evaluations())
-    done = (
-        len(learned),
-        sum(p.trial in trials for p in proposed),
-        len(again) + sum(len(folder.sequences(t.key)) for t in methods),
-        sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
-        len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
-    )
-    return Ended(
-        learned=[(0.0, record.seconds) for record in learned],
-        searched=[_spent(t) for t in methods if t.seed == plan.study.seed and t.cost],
-        again=[_spent(t) for t in again if t.cost],  # one that did not fit into the device says nothing of others
-        attacked=[(a.work, a.seconds) for a in attacks if a.seconds is not None],
-        done=done,
-        finished=_finished(plan),
-    )
+    return ended_in(plan.folder, _taught(plan), plan.study.seed, finished=_finished(plan))
+
+
+def note(plan: Plan) -> None:
+    """Write down what every stage does, for whoever asks from outside how far the study is."""
+    work = stages(plan, _operations(plan), ended(plan))
+    planned = [PlannedStage(stage.name, stage.jobs, stage.each.seconds) for stage in work]
+    taught, study = tuple(sorted(_taught(plan))), plan.study
+    write_record(plan.folder.plan, PlanRecord(tuple(planned), taught, study.seed, study.workers))
 
 
 def _taught(plan: Plan) -> set[str]:
@@ -155,22 +101,17 @@ def _finished(plan: Plan) -> bool:
     return is_unchanged(plan)
 
 
-def _spent(trial: TrialRecord) -> tuple[float, float]:
-    seconds = (f"{name}_seconds" for name in ("unlearn", "rung", "score", "overhead"))
-    return trial.work or 0.0, math.fsum(trial.cost.get(name, 0.0) for name in seconds)
-
-
 def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[StageWork]:
     """What every stage does, in their order; `calculated` are the operations of one job of each, before any ended."""
     study = plan.study
     rate = found.rate or (ASSUMED * study.gpus_per_trial or None)
     cost = study.cost
     known = {
-        "learn": (Each.mean(found.learned), cost.learn if cost else None),
-        "search": (Each.mean([*found.searched, *found.again]), cost.trial if cost else None),
-        "confirm": (Each.mean([*found.again, *found.searched]), cost.trial if cost else None),
-        "score": (Each(), cost.report if cost else None),
-        "attack": (Each.mean(found.attacked), cost.attack if cost else None),
+        "learn": (found.each["learn"], cost.learn if cost else None),
+        "search": (found.each["search"], cost.trial if cost else None),
+        "confirm": (found.each["confirm"], cost.trial if cost else None),
+        "score": (found.each["score"], cost.report if cost else None),
+        "attack": (found.each["attack"], cost.attack if cost else None),
     }
     each = {}
     for name, (measured, preset) in known.items():

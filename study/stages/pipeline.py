@@ -21,7 +21,7 @@ from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
 from study.experiment.dropping import drop_losers
 from study.settings import Study
-from study.stages import gate
+from study.stages import gate, outlay
 from study.stages.attack import attack_winners, search_attacks
 from study.stages.known import measured
 from study.stages.launch import cpus, run_search
@@ -67,6 +67,7 @@ def run(study: Study) -> int:
         inventory.clear(folder)
         if gone := settle(plan):
             console.print(f"settings changed before the search began: models {', '.join(gone)} are removed")
+        outlay.note(plan)
         ray = cluster.started(
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )

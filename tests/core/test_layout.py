@@ -45,10 +45,10 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
     folder = StudyFolder(Path("r"))
     failure = f"r/failures/{content_key(('stage', 'job'))}.json"  # a job's name may be anything
     assert {str(place) for place in places(folder).values()} == {
-        "r/study.json", "r/.lock", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
+        "r/study.json", "r/.lock", "r/plan.json", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
         "r/base_check.json", "r/data", "r/data/base.json", "r/failures", failure, "r/files.json", "r/ray", "r/report",
-        "r/report/report.html", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key", "r/learned/key/model",
-        "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json", "r/trials/key",
+        "r/report/report.html", "r/name", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key",
+        "r/learned/key/model", "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json", "r/trials/key",
         "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/delta.dropped.json",
         "r/trials/key/rows/name.parquet",
         "r/trials/key/attacks/attack.parquet", "r/trials/key/metric_check/state.parquet",

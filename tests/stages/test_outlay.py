@@ -28,9 +28,10 @@ from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.settings import Cost
 from study.stages import outlay
+from study.stages.ended import Each
 from study.stages.launch import noted
 from study.stages.manifest import settle
-from study.stages.outlay import ASSUMED, EVERY, PETA, Each, StageWork, ended, lines, stages
+from study.stages.outlay import ASSUMED, EVERY, PETA, StageWork, ended, lines, stages
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.workload import LOSSES, Shapes, scored, tokens_of, trained, unlearned

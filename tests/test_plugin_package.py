@@ -1,0 +1,93 @@
+"""The package of docs/plug-ins.md is found, planned and reported as the project's own files are."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.sections import sections
+from study import listing, run
+from study.__main__ import main
+from study.core import plugins
+from study.core.plugins import known, known_spaces
+from study.stages.preflight import validate_study
+from tests import ROOT
+
+PAGE = ROOT / "docs" / "plug-ins.md"
+FILE = re.compile(r"^`([\w./-]+)`[^\n]*:\n\n```\w+\n(.*?)```", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The repository of the page, in the current folder; what finding it leaves behind in this process goes again."""
+    for name, source in FILE.findall(PAGE.read_text(encoding="utf-8")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    (tmp_path / "my_unlearning" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    yield tmp_path / "my_unlearning"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_unlearning"]:
+        del sys.modules[name]
+
+
+def test_the_page_shows_every_file_of_its_layout() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    listed = set(re.findall(r"^  ((?:my_unlearning/\w+/)?[\w.]+\.(?:py|toml))", text, re.MULTILINE))
+    assert listed == {name for name, _ in FILE.findall(text)}
+
+
+def test_a_package_is_planned_from_its_folder(package: Path, tmp_path: Path) -> None:
+    asked = "smoke --plugins ./my_unlearning --methods fade --attacks politely --trials 4 --study-dir runs/fade"
+    study = run.parse(asked.split())
+    assert "fade" not in known("methods")
+    plan = validate_study(study.resolved(), tmp_path / "data")
+    assert plan.defaults["fade"].trains == ("projector",)
+    assert [type(attack).__module__ for attack in plan.study.attackers()] == ["my_unlearning.attacks.politely"]
+    assert "fade" in known_spaces()
+    assert [section.title for section in sections()][-1] == "Nearly forgotten"
+
+
+def test_a_worker_is_told_of_a_package(package: Path) -> None:
+    plugins.use([str(package)])
+    assert os.environ[plugins.VARIABLE] == "my_unlearning"
+    assert os.environ["PYTHONPATH"].split(os.pathsep)[-1] == str(package.parent)
+
+
+def test_other_commands_take_packages_in_front(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--plugins", "./my_unlearning", "list", "methods"]) == 0
+    assert re.search(r"^fade +Fading: a part of all", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_an_installed_package_is_found_by_its_entry_point(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(package.parent))
+    about = package.parent / "my_unlearning-0.1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: my-unlearning\nVersion: 0.1.0\n")
+    (about / "entry_points.txt").write_text(f"[{plugins.GROUP}]\nmy_unlearning = my_unlearning\n")
+    plugins._installed.cache_clear()
+    try:
+        assert "fade" in known("methods")
+        assert listing.KINDS["attacks"][1]()["politely"] == "Politeness: the question, asked nicely."
+    finally:
+        plugins._installed.cache_clear()
+
+
+def test_two_files_of_one_name_are_refused(package: Path) -> None:
+    (package / "methods" / "vkd.py").touch()
+    plugins.use(["./my_unlearning"])
+    with pytest.raises(ValueError, match=r"my_unlearning\.methods\.vkd and study\.methods\.vkd have one name"):
+        known("methods")
+
+
+@pytest.mark.parametrize("asked", ["no_such_package", "./nowhere", "my_unlearning.nothing"])
+def test_a_package_that_is_not_there_is_named_with_the_remedy(package: Path, asked: str) -> None:
+    with pytest.raises(ValueError, match=rf"plugins={re.escape(asked)}: no such package; install it"):
+        plugins.use([asked])

@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> int:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted: run the same command again to continue where it stopped")
+        console.print(signals.STOPPED)
         return signals.exit_status()
 
 

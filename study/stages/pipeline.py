@@ -16,6 +16,7 @@ import torch
 from study.core import inventory
 from study.core.console import console, table
 from study.core.errors import Damaged, Failed, Refused
+from study.core.files import sweep
 from study.core.layout import StudyFolder
 from study.core.mirror import fetch, mirrored, place
 from study.engine import cluster
@@ -71,6 +72,8 @@ def run(study: Study) -> int:
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
         shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
+        shutil.rmtree(plan.folder.ray, ignore_errors=True)  # the logs of the last run
+        sweep(plan.folder.drafts())
         try:
             with cluster.on_demand(ray, lambda: _check_cluster(plan)):
                 failures = _stages(plan)

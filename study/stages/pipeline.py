@@ -18,7 +18,7 @@ from study.core.console import console, table
 from study.core.errors import Damaged, Failed, Refused
 from study.core.files import sweep
 from study.core.layout import StudyFolder
-from study.core.mirror import fetch, mirrored, place
+from study.core.mirror import fetch, mirrored, place, shown
 from study.engine import cluster
 from study.experiment.dropping import drop_losers
 from study.settings import Study
@@ -87,7 +87,7 @@ def run(study: Study) -> int:
 def _fetch(study: Study) -> None:
     """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
-        console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
+        console.print(f"storage: {files} files fetched from {shown(study.storage)}", markup=False)
 
 
 def _warn(text: str) -> None:

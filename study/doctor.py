@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +44,8 @@ CHOOSING = frozenset({
     "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "sequence_bias", "guidance_scale",
 })  # fmt: skip
 """What a generation config may say about which token comes next."""
+LAYOUT = 300
+"""Seconds to lay a model out without its weights: the largest take tens."""
 GCS = 6379  # where a Ray's control store listens by default
 
 
@@ -82,7 +86,8 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     model = plugin("base_models", asked.model)
     folder = model(data)
     loading = Loading.of(model if model.path is None else replace(model, path=folder, hub="", revision=""))
-    empty = without_weights(folder, loading)
+    with _within(LAYOUT, folder):
+        empty = without_weights(folder, loading)
     questions = _sample(asked.benchmark, data)
     shape, limit = memory_estimate.shape(empty, loading.quantized), (asked.memory_gb or _memory_here()) * GIB
     kind = empty.model.config.model_type
@@ -234,6 +239,22 @@ def _sample(benchmark: str, data: Path) -> list[Question]:
         return []
     read: Any = plugin("benchmarks", benchmark)(data)
     return list(read.split(min(read.splits)).questions)
+
+
+@contextmanager
+def _within(seconds: int, folder: Path) -> Iterator[None]:
+    """Raises `TimeoutError` if the block takes longer; only the main thread can be interrupted."""
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError(f"{folder}: to lay it out takes more than {seconds} s: look at the sizes in config.json")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _memory_here() -> float:

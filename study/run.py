@@ -74,7 +74,7 @@ def _run(arguments: Sequence[str], prog: str) -> int:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted: run the same command again to continue where it stopped")
+        console.print(signals.STOPPED)
         return signals.exit_status()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -262,6 +263,15 @@ def test_what_is_left_out_is_said(tiny_folder: Path, tmp_path: Path, monkeypatch
     (folder / "generation_config.json").write_text('{"temperature": 0.2, "repetition_penalty": 1.2, "eos_token_id": 2}')
     told = run(str(folder), "--no-smoke")[1]
     assert "Left out - repetition_penalty, temperature of generation_config.json: replies are greedy" in told
+
+
+def test_what_takes_too_long_to_lay_out_is_stopped(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(console, "print", lambda text, **_: said.append(text))
+    monkeypatch.setattr(doctor, "LAYOUT", 1)
+    monkeypatch.setattr(doctor, "without_weights", lambda *_: time.sleep(600))
+    assert doctor.main([str(tiny_folder), "--no-smoke"]) == 2
+    assert said == [f"error: {tiny_folder}: to lay it out takes more than 1 s: look at the sizes in config.json"]
 
 
 def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:

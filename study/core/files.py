@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -97,6 +97,15 @@ def room_for(path: Path, size: int = 0) -> Iterator[None]:
             f"the disk is full: {path} needs {needs}, and {shutil.disk_usage(there).free:,} bytes are free; make room "
             "and run the same command again"
         ) from error
+
+
+def sweep(drafts: Iterable[Path]) -> None:
+    """Remove drafts, files and folders, that were left by runs which were killed."""
+    for path in drafts:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def is_full(error: BaseException) -> bool:

@@ -14,6 +14,8 @@ RESULTS = ("data", "learned", "trials", "search", "attack_search")
 """Folders of a study with what a run computes once and for all."""
 NO_RESULTS = ("progress.json", "curve.json", "general_utility.")
 """How the names of files in these begin that no number of the study is read from, or that another command writes."""
+DRAFTS = (".model.", ".tiny.")
+"""How the names of folders begin that become a model when they are complete."""
 LONGEST_NAME = 200
 """Bytes of the name of a folder that stands for a method with all its settings; file systems end at 255."""
 
@@ -229,6 +231,12 @@ class StudyFolder:
     def attack_proposals(self) -> list[Path]:
         """All proposals of the attack search, by trial, attack and number."""
         return sorted(self.root.glob("attack_search/*/*/*.json"))
+
+    def drafts(self) -> list[Path]:
+        """What a run that was killed had begun to write among the results, and the probes of its cluster."""
+        below = [path for top in (*RESULTS, *DISPOSABLE) for path in (self.root / top).rglob(".*")]
+        own = [path for pattern in (".*.draft", ".probe-*") for path in self.root.glob(pattern)]
+        return [*own, *(path for path in below if path.name.startswith(DRAFTS) or path.suffix == ".draft")]
 
     # ---- files by their names within the folder ----------------------------------------------------------------------
     def is_result(self, name: str) -> bool:

@@ -58,14 +58,20 @@ def refuse_address(folder: Path) -> None:
         )
 
 
+def shown(text: str) -> str:
+    """A text without the keys and secrets that addresses in it begin with."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", text)
+
+
 def place(uri: str) -> Place:
     """The place that an address such as s3://bucket/runs/mine names. Raises `ValueError` if pyarrow cannot use it."""
     try:
         filesystem, path = arrow.FileSystem.from_uri(uri)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"storage={uri!r} cannot be used ({error}): give s3://BUCKET/FOLDER or the like") from error
+        told = shown(f"storage={uri!r} cannot be used ({error})")
+        raise ValueError(f"{told}: give s3://BUCKET/FOLDER or the like") from error
     if not path.strip("/"):
-        raise ValueError(f"storage={uri!r} names no folder: add one, so that a bucket can hold several studies")
+        raise ValueError(f"storage={shown(uri)!r} names no folder: add one, so that a bucket can hold several studies")
     return Place(filesystem, path)
 
 
@@ -134,7 +140,8 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
             try:
                 push(root, there, seen)
             except (ArrowException, OSError) as error:  # a network that is away for a while ends no study
-                tell(f"storage: {uri} cannot be written at the moment ({error}); next attempt in {period:g} s")
+                told = shown(f"{uri} cannot be written at the moment ({error})")
+                tell(f"storage: {told}; next attempt in {period:g} s")
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
@@ -148,7 +155,7 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
         try:
             push(root, there, seen)
         except (ArrowException, OSError) as error:
-            lacking = f"{uri} lacks the latest files of {root} ({error}): run again to copy them"
+            lacking = shown(f"{uri} lacks the latest files of {root} ({error}): run again to copy them")
             if ended:
                 raise OSError(lacking) from error
             tell(f"storage: {lacking}")  # no exception here: it would hide the one that ended the study

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from study.core.hashing import Json
 from study.core.plugins import ROOT
 from study.core.terms import Dtype
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 """The libraries that numbers depend on."""
+ROOMS = ("contracts.py", "core", "data", "engine", "evaluation", "experiment", "metrics", "model", "training")
+"""What of `study/` every result is computed by, besides its method or its attack."""
 PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -31,6 +36,8 @@ class Origin:
     """Empty on the CPU."""
     dtype: Dtype
     threads: int
+    code: str = ""
+    """As `code_of`; empty where the record is from before this was written down."""
 
 
 @functools.cache
@@ -45,6 +52,50 @@ def revision() -> str:
         return done.stdout.strip()
 
     return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+
+
+def code_of(settings: Json) -> str:
+    """The digest of the code that computes a result with these settings, as records hold them: of the methods and
+    attacks they name, of what these share with others beside them, and of the rooms below.
+
+    Unlike the revision it tells two states of files that were not committed apart, and not two that differ in docs.
+    """
+    return _code_of(frozenset(_types(settings)))
+
+
+@functools.cache
+def _code_of(types: frozenset[str]) -> str:
+    below = [path for room in ROOMS for path in _sources(ROOT / "study" / room)]
+    own = [path for kind in ("methods", "attacks") for path in _sources(ROOT / "study" / kind)]
+    texts = {path: path.read_text(encoding="utf-8") for path in own}
+    named = {path for path, text in texts.items() if types & set(re.findall(r"^class (\w+)", text, re.MULTILINE))}
+    digest = hashlib.sha256()
+    for path in sorted({*below, *_with_shared(named, texts)}):
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _types(settings: Json) -> Iterator[str]:
+    """The names of all classes in a canonical form."""
+    if isinstance(settings, Mapping):
+        yield from [str(settings["type"])] if "type" in settings else []
+        settings = list(settings.values())
+    for value in settings if isinstance(settings, list) else ():
+        yield from _types(value)
+
+
+def _sources(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _with_shared(plugins: Set[Path], texts: Mapping[Path, str]) -> Set[Path]:
+    """Files of plug-ins, and those beside them whose names begin with an underscore that they import."""
+    found, left = set[Path](), set(plugins)
+    while left:
+        found |= left
+        words = {(path.parent, word) for path in left for word in re.findall(r"\b_\w+", texts[path])}
+        left = {path for path in texts if (path.parent, path.stem) in words} - found
+    return found
 
 
 @functools.cache

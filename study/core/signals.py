@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from study.core.console import console
+
 ASKING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+ALL = (signal.SIGINT, *ASKING)
 INTERRUPTED, TERMINATED = 130, 143
 """Exit statuses, as shells give them: 128 and the number of SIGINT, or of SIGTERM."""
 
+GRACE = 8.0
+"""Seconds in which what `hurried` must end after a signal: docker, the least patient, kills after ten."""
+STOPPED = "interrupted: run the same command again to continue where it stopped"
+
 _received: list[int] = []
+_free_to_end = threading.Event()
+"""Whether nothing is `hurried` now."""
+_free_to_end.set()
 
 
 @contextmanager
@@ -22,7 +34,7 @@ def like_ctrl_c() -> Iterator[None]:
     A signal that is ignored stays so: `nohup` has asked for that. Ctrl-C that is ignored is not what is meant: shells
     do that to every process in the background.
     """
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ASKING)}
+    before = {number: signal.getsignal(number) for number in ALL}
     if before[signal.SIGINT] == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in ASKING:
@@ -30,10 +42,60 @@ def like_ctrl_c() -> Iterator[None]:
             signal.signal(number, _interrupt)
     _received.clear()
     try:
-        yield
+        with _answered():
+            yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Within the block the first of these signals is answered at once, whoever handles it and however long that takes.
+
+    Python tells this socket of a signal as soon as it arrives, before any handler runs.
+    """
+    ours, theirs = socket.socketpair()
+
+    def answer() -> None:
+        while heard := ours.recv(1):
+            if heard[0] in ALL:
+                console.print("finishing: jobs that run are ended, and what has ended is kept")
+                if not _free_to_end.wait(GRACE):
+                    end_now(STOPPED, exit_status())
+                return
+
+    theirs.setblocking(False)  # as `set_wakeup_fd` wants it
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(target=answer, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        listener.join()
+        ours.close()
+
+
+@contextmanager
+def hurried() -> Iterator[None]:
+    """After a signal this process ends within `GRACE`, even if the block does not: what is on disk is whole anyway.
+
+    For what needs other processes to end in order: whoever sends a signal to all of a job ends these at the same time.
+    """
+    _free_to_end.clear()
+    try:
+        yield
+    finally:
+        _free_to_end.set()
+
+
+def end_now(last: str, status: int) -> None:
+    """End this process from any of its threads, with a last line on the screen."""
+    console.show_cursor()
+    console.print(last, markup=False)
+    os._exit(status)
 
 
 def exit_status() -> int:
@@ -47,7 +109,7 @@ def kept() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # nobody can set any there
         yield
         return
-    before = {number: signal.getsignal(number) for number in ASKING}
+    before = {number: signal.getsignal(number) for number in ALL}
     try:
         yield
     finally:

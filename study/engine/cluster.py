@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from study.core import plugins, signals
 from study.core.console import console
 from study.core.plugins import ROOT
+from study.engine import sessions
 from study.engine.fork_server import template
 from study.engine.waiting import told_while_waiting
+from study.engine.watching import SILENT, ended_here, ends_with_ray, silent_there
 
 # Read by Ray when it is imported or started, so they are set before that. What each does:
 _SETTINGS = {
@@ -88,8 +91,8 @@ def started(
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     address, private = _address(address), is_private(address)
-    if private:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    for name, value in _private_settings().items() if private else ():
+        os.environ.setdefault(name, value)
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
@@ -109,7 +112,7 @@ def started(
         import ray
 
         gcs = "" if address.startswith("ray://") else ray.get_runtime_context().gcs_address
-        try:
+        with _own_session() if private else nullcontext(), signals.hurried(), _connected(gcs, private):
             if gcs and asks_for_token(gcs) is False:
                 console.print(
                     f"warning: the Ray at {address} requires no token: whoever reaches its ports can run code as you. "
@@ -117,10 +120,49 @@ def started(
                     style="bold yellow",
                     markup=False,
                 )
-            with told_while_waiting(gcs, _tell) if gcs else nullcontext():
-                yield
-        finally:
-            ray.shutdown()
+            yield
+
+
+def _private_settings() -> dict[str, str]:
+    """Settings of a Ray that is for one study on this machine: its ports are on loopback, and have a token."""
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@contextmanager
+def _own_session() -> Iterator[None]:
+    """The temporary folder of the Ray that this process has started is there for the block; those of killed studies
+    are removed."""
+    session = Path(_node().get_session_dir_path())
+    sessions.sweep(session.parent, "session_*")
+    sessions.sweep(Path("/tmp"), "workers-*")
+    with sessions.owned(session):
+        yield
+
+
+@contextmanager
+def _connected(gcs: str, private: bool) -> Iterator[None]:
+    """For the block, this process is a client of the Ray whose control store is at `gcs`, if that is known.
+
+    It ends with that Ray, and tells what the study waits for.
+    """
+    import ray
+
+    gone, patience = (partial(ended_here, _node()), 0.0) if private else (partial(silent_there, gcs), SILENT)
+    try:
+        with (
+            told_while_waiting(gcs, _tell) if gcs else nullcontext(),
+            ends_with_ray(gone, patience) if gcs else nullcontext(),
+        ):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _node() -> Any:
+    """What this process knows of the Ray that it has started."""
+    from ray._private import worker  # private, so the pin of Ray guards it
+
+    return worker._global_node
 
 
 def _tell(line: str) -> None:

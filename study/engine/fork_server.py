@@ -13,6 +13,7 @@ On a cluster workers come and go with machines that have no template; there they
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import runpy
@@ -28,6 +29,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _BEGUN = b"+"
+OWNED = "study.lock"
+"""The file of a temporary folder that the process which made it holds locked as long as it lives."""
 
 
 @contextmanager
@@ -37,7 +40,8 @@ def template(module: str, environment: Mapping[str, str]) -> Iterator[str]:
     `module` calls `serve` when it is run as a program. The block begins at once, while the template still imports.
     Only this user reaches it: its socket lies in a private folder, below /tmp because its path must be short.
     """
-    with tempfile.TemporaryDirectory(prefix="workers-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="workers-", dir="/tmp") as folder, open(f"{folder}/{OWNED}", "w") as owned:
+        fcntl.flock(owned, fcntl.LOCK_EX)
         address = f"{folder}/socket"
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)

@@ -14,6 +14,7 @@ import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from study.core import signals
 from study.core.failures import Failure
 from study.core.files import read_json, silent, write_json
 from study.core.hashing import Json
@@ -115,7 +116,8 @@ def run_workers(
                 ),
             )
             try:
-                trainer.fit()
+                with signals.kept():  # Ray Train would answer Ctrl-C by `sys.exit(0)` from now on
+                    trainer.fit()
                 return
             except ray.train.TrainingFailedError as error:
                 if (wanted := _wanted(chunks)) == tried:

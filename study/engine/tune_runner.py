@@ -21,6 +21,7 @@ from ray import tune
 from ray.tune import Callback, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 
+from study.core import signals
 from study.core.failures import Failure, Streak
 from study.engine.cluster import NotShared
 from study.engine.failures import failure_of, killed_for_memory, lost_worker
@@ -246,7 +247,8 @@ def tune_search(
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # Tune prints boxes and hints even at verbosity 0
+    # Tune prints boxes and hints even at verbosity 0, and would go on to take Ctrl-C and SIGUSR1 for itself
+    with contextlib.redirect_stdout(io.StringIO()), signals.kept():
         results = tuner.fit()
     for result in map(results.__getitem__, range(len(results))):
         lines = [line for line in str(result.error or "").splitlines() if line.strip()]

@@ -18,6 +18,7 @@ from study.core.failures import Refusal
 from study.core.hashing import canonical, content_key
 from study.core.layout import StudyFolder, record_beside
 from study.core.plugins import name_of
+from study.core.provenance import Origin
 from study.core.records import AttackRecord, AttackState, state_of_attack, write_record
 from study.core.rows import rows_at, write_rows
 from study.core.terms import HALVES, MODALITIES, Modality
@@ -77,7 +78,7 @@ def _attack(context: StudyContext, trial: Trial, attacker: Attack, reference: st
         "chunks": chunks.count,
         "flops": own,
         "score_flops": scoring,
-        "origin": origin_of(context),
+        "origin": origin_of(context, attacker),
     }
     _note_attack(context.folder, trial, attacker, **what)
     write_rows(context.folder.attack(trial.key, content_key(attacker)), rows)
@@ -111,9 +112,16 @@ def _stating(rows: pd.DataFrame, questions: Sequence[Question], request: Request
     return rows
 
 
-def attack_failed(folder: StudyFolder, trial: Trial, attacker: Attack, reason: str, kind: Refusal = "refused") -> None:
-    """Write down that an attack cannot be done: it is not tried again."""
-    _note_attack(folder, trial, attacker, failed=reason, failure=kind)
+def attack_failed(
+    folder: StudyFolder,
+    trial: Trial,
+    attacker: Attack,
+    reason: str,
+    kind: Refusal = "refused",
+    origin: Origin | None = None,
+) -> None:
+    """Write down that an attack cannot be done: it is not tried again. `origin` is that of an attack that says so."""
+    _note_attack(folder, trial, attacker, failed=reason, failure=kind, origin=origin)
 
 
 def too_small(folder: StudyFolder, trial: Trial, attacker: Attack | None, reason: str) -> bool:
@@ -198,7 +206,7 @@ def try_attack(context: StudyContext, trial: Trial, attacker: Attack, reference:
         try:
             attack_trial(context, trial, attacker, reference)
         except Refused as error:  # what the attack itself says: anything else is an accident, and no result
-            attack_failed(context.folder, trial, attacker, str(error))
+            attack_failed(context.folder, trial, attacker, str(error), origin=origin_of(context, attacker))
             return str(error)
     return ""
 

@@ -121,7 +121,7 @@ def _run(
     }
     return keep_record(
         context.folder, trial, state, reason, failure=failure, instruction=instruction, cost=cost,
-        chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context),
+        chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context, trial.method),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ import torch
 
 from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import spreads
+from study.model.bounded import ends
 from study.model.families import load_processor, without_package
 from study.model.quantization import quantize
 from study.model.vlm import VLM
@@ -85,6 +87,12 @@ def published_dtype(folder: Path) -> Dtype | Literal[""]:
     return "bfloat16" if next(filter(None, said), "") in ("bfloat16", "float16") else "float32"
 
 
+MOST_TEXT = 100_000
+"""Characters of a short question in a chat template: system prompts have some thousand."""
+MOST_LAYERS = 1_000
+"""Of a part of a model: the deepest have a few hundred, and to lay out a million takes hours."""
+LAYERS = re.compile("layers|depth|blocks")
+"""How settings are called that say how many layers are built."""
 EAGER = Loading(attention="eager")  # every model has it, and without weights nothing is computed
 
 
@@ -137,6 +145,12 @@ def _check_config(folder: Path) -> None:
             raise ValueError(
                 f"{folder}: config.json has an auto_map: the model brings Python code of its own, which is never run; "
                 "take a version for which transformers has a class (its name on the hub often ends in -hf)"
+            )
+        numbers = value if isinstance(value, list) else [value]
+        if LAYERS.search(name) and (huge := [n for n in numbers if isinstance(n, int) and n > MOST_LAYERS]):
+            raise ValueError(
+                f"{folder}: config.json has {name}={huge[0]}, and no model has more than {MOST_LAYERS} layers: take "
+                "config.json from where the model was published"
             )
         if name in ("quantization_config", "compression_config") and value:
             raise ValueError(f"{folder}: config.json has a {name}; {UNQUANTIZE}")
@@ -222,6 +236,11 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
             "beside it (a base model that was never taught to chat has none)"
         )
     remedy = "take the template of the processor (chat_template.jinja), not the text-only one of the tokenizer"
+    if not ends(lambda: all(len(vlm.chat([vlm.family.turn(SAMPLE, shown)])) <= MOST_TEXT for shown in (True, False))):
+        raise ValueError(
+            f"{folder}: the chat template does not end, or writes more than {MOST_TEXT:,} characters for a question of "
+            f"{len(SAMPLE)}: it is damaged or hostile; {remedy}"
+        )
     try:
         shown, plain = vlm.prompt_ids(SAMPLE, True), vlm.prompt_ids(SAMPLE, False)
     except (TypeError, AttributeError) as error:  # of numbers that a processor lacks; a template is not at fault

@@ -18,7 +18,7 @@ from study.stages.plan import PLACES, Plan
 
 RUNTIME = ("study_dir", "storage", "plugins", "methods_from", "workers", "gpus_per_trial", "workers_per_trial",
            "workers_per_model", "sharded", "threads", "address", "keep", "trackers",
-           "strict_data", "price_per_gpu_hour", "dry_run", "cost")  # fmt: skip
+           "strict_data", "strict_code", "price_per_gpu_hour", "dry_run", "cost")  # fmt: skip
 """Settings that change no result but for rounding, and for the draws of adapter dropout where processes share a job;
 what `methods_from` took is among the methods and their defaults."""
 GROWING = (

@@ -16,8 +16,9 @@ import torch
 from study.core import inventory
 from study.core.console import console, table
 from study.core.errors import Damaged, Failed, Refused
+from study.core.files import sweep
 from study.core.layout import StudyFolder
-from study.core.mirror import fetch, mirrored, place
+from study.core.mirror import fetch, mirrored, place, shown
 from study.engine import cluster
 from study.experiment.dropping import drop_losers
 from study.settings import Study
@@ -72,6 +73,8 @@ def run(study: Study) -> int:
             study.address, cpus(study), study.threads, plan.root, preloaded="study.stages.worker_template"
         )
         shutil.rmtree(plan.folder.failures, ignore_errors=True)  # what failed in the last run is tried again
+        shutil.rmtree(plan.folder.ray, ignore_errors=True)  # the logs of the last run
+        sweep(plan.folder.drafts())
         try:
             with cluster.on_demand(ray, lambda: _check_cluster(plan)):
                 failures = _stages(plan)
@@ -85,7 +88,7 @@ def run(study: Study) -> int:
 def _fetch(study: Study) -> None:
     """Fetch the study from its storage address if its folder does not exist."""
     if study.storage and (files := fetch(place(study.storage), study.study_dir.absolute(), growing=GROWING)):
-        console.print(f"storage: {files} files fetched from {study.storage}", markup=False)
+        console.print(f"storage: {files} files fetched from {shown(study.storage)}", markup=False)
 
 
 def _warn(text: str) -> None:

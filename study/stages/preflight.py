@@ -26,6 +26,7 @@ from study.stages.brought import brought_models
 from study.stages.disk import check_disk
 from study.stages.manifest import check_settings, has_begun
 from study.stages.plan import Plan
+from study.stages.strict_code import check_code
 from study.stages.supported import check_attributes, supported_defaults, unsupported
 from study.stages.warm_start import warm_start
 
@@ -62,6 +63,8 @@ def validate_study(study: Study, data: Path) -> Plan:
     brought = brought_models(study, model, data)
     plan = Plan(study, model, source, benchmark, brought, warm, defaults, changed)
     check_settings(plan)
+    if study.strict_code:
+        check_code(plan.folder)
     check_disk(plan.study, plan.model, plan.benchmark, plan.space)
     if not has_begun(plan.folder):  # else they were decoded before
         _check_pictures(benchmark)

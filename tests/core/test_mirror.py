@@ -259,6 +259,12 @@ def test_an_address_that_pyarrow_cannot_use_is_refused(uri: str, complaint: str)
         place(uri)
 
 
+def test_a_secret_in_an_address_is_not_told() -> None:
+    with pytest.raises(ValueError, match="storage='nonsense://bucket/mine' cannot be used") as told:
+        place("nonsense://key:secret@bucket/mine")
+    assert "secret" not in str(told.value)
+
+
 @pytest.mark.parametrize("folder", ["s3://bucket/runs/mine", "gs://bucket/mine", "file:///runs/mine"])
 def test_a_study_folder_that_is_an_address_is_refused_with_the_remedy(folder: str) -> None:
     with pytest.raises(ValueError, match=r"is an address.*--storage"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from study.core import provenance
-from study.core.provenance import PACKAGES, cpu, revision, versions
+from study.core.provenance import PACKAGES, code_of, cpu, revision, versions
 from tests import ROOT
 
 
@@ -40,3 +40,51 @@ def test_a_revision_says_whether_files_differ_from_it(tmp_path: Path, monkeypatc
 
 def test_versions_are_those_of_all_libraries_that_matter() -> None:
     assert set(versions()) == {"python", *PACKAGES}
+
+
+SOURCES = {
+    "contracts.py": "class Method: ...",
+    "model/vlm.py": "",
+    "stages/plan.py": "",
+    "methods/vkd.py": "from study.methods._saliency import masks\n\n\nclass VKD(Method): ...",
+    "methods/npo.py": "class NPO(Method): ...",
+    "methods/_saliency.py": "from study.methods._views import views",
+    "methods/_views.py": "",
+    "methods/_neurons.py": "",
+    "attacks/swap_back.py": "class SwapBack: ...",
+    "attacks/chain.py": "class Chain: ...",
+}
+VKD = {"type": "VKD", "schedule": {"type": "Schedule", "steps": 3}}
+CHAIN = {"type": "Chain", "links": [{"type": "SwapBack"}]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "by"),
+    [
+        (None, {"contracts.py", "model/vlm.py"}),
+        (VKD, {"contracts.py", "model/vlm.py", "methods/vkd.py", "methods/_saliency.py", "methods/_views.py"}),
+        (CHAIN, {"contracts.py", "model/vlm.py", "attacks/swap_back.py", "attacks/chain.py"}),
+    ],
+)
+def test_the_code_of_a_result_is_all_that_computes_it_and_nothing_else(
+    settings: object, by: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "_code_of", provenance._code_of.__wrapped__)
+    monkeypatch.setattr(provenance, "ROOMS", ("contracts.py", "model"))
+    for name, text in SOURCES.items():
+        (tmp_path / "study" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "study" / name).write_text(text)
+    before = code_of(settings)
+    changing = set()
+    for name, text in SOURCES.items():
+        path = tmp_path / "study" / name
+        path.write_text(f"{text}\n")
+        if code_of(settings) != before:
+            changing.add(name)
+        path.write_text(text)
+    assert changing == by
+
+
+def test_the_rooms_that_compute_are_there() -> None:
+    assert all((ROOT / "study" / room).exists() for room in provenance.ROOMS)

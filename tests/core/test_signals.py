@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Queue
 from typing import NoReturn
 
 import pytest
 
 from study import run
 from study.core.console import console
-from study.core.signals import INTERRUPTED, TERMINATED, exit_status, kept, like_ctrl_c
+from study.core.signals import ALL, INTERRUPTED, TERMINATED, exit_status, kept, like_ctrl_c
 from study.settings import Study
 from study.stages import pipeline
 
@@ -47,7 +48,10 @@ def test_a_study_that_is_asked_to_end_says_how_to_go_on(
     monkeypatch.setattr(sys, "argv", ["run.py", "smoke"])
     before = signal.getsignal(number)
     assert run.main() == status
-    assert said == ["interrupted: run the same command again to continue where it stopped"]
+    assert set(said) == {
+        "finishing: jobs that run are ended, and what has ended is kept",
+        "interrupted: run the same command again to continue where it stopped",
+    }
     assert signal.getsignal(number) == before
 
 
@@ -62,16 +66,28 @@ def test_whoever_has_taken_ctrl_c_over_is_asked() -> None:
     assert exit_status() == TERMINATED
 
 
+@pytest.mark.parametrize("number", ALL)
+def test_a_signal_is_answered_before_its_handler_has_ended(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, heard = Queue[str](), list[str]()
+    monkeypatch.setattr(console, "print", said.put)
+    with like_ctrl_c():
+        before = signal.signal(number, lambda number, frame: heard.append(said.get(timeout=60)))
+        os.kill(os.getpid(), number)
+        signal.signal(number, before)
+    assert heard == ["finishing: jobs that run are ended, and what has ended is kept"]
+
+
 def test_a_library_keeps_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     with like_ctrl_c():
-        ours = signal.getsignal(signal.SIGTERM)
+        before = [signal.getsignal(number) for number in ALL]
         with kept():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        assert signal.getsignal(signal.SIGTERM) == ours
+            for number in ALL:
+                signal.signal(number, signal.SIG_DFL)
+        assert [signal.getsignal(number) for number in ALL] == before
         with suppress(ConnectionError), kept():
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             raise ConnectionError
-        assert signal.getsignal(signal.SIGTERM) == ours
+        assert [signal.getsignal(number) for number in ALL] == before
         assert exit_status() == INTERRUPTED  # none was received
 
 
@@ -87,5 +103,5 @@ def test_what_nohup_ignores_stays_ignored_and_ctrl_c_in_the_background_does_not(
         "    print('went on')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.stdout == "went on\n"
+    assert done.stdout == "went on\nfinishing: jobs that run are ended, and what has ended is kept\n"
     assert "KeyboardInterrupt" in done.stderr

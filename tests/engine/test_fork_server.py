@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from study.engine import fork_server
-from study.engine.fork_server import template
+from study.engine.fork_server import OWNED, template
 
 FORK_SERVER = fork_server.__file__
 TEMPLATE = """
@@ -120,6 +120,7 @@ def test_a_template_ends_with_its_driver(program: Path) -> None:
             time.sleep(0.05)
         assert not Path(f"/proc/{parent}").exists()
         Path(address).unlink()
+        (Path(address).parent / OWNED).unlink()
         Path(address).parent.rmdir()
 
 

@@ -48,14 +48,27 @@ cluster.shutdown()
 """
 
 PRIVATE = """
-import json, psutil
-from study.engine.cluster import asks_for_token, started
-with started("", 1, 1):
+import ipaddress, json, psutil, time
+from study.engine import cluster
+with cluster.started("", 1, 1):
     import ray
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    ports = [c.laddr.port for p in processes for c in p.net_connections("inet") if c.status == "LISTEN"]
+    agent, until = [], time.monotonic() + 60  # the agent, which tells of metrics, is up last
+    while not agent and time.monotonic() < until:
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        listening = [(p, c.laddr) for p in processes for c in p.net_connections("inet") if c.status == "LISTEN"]
+        agent = [at.port for p, at in listening if "DashboardAgent" in " ".join(p.cmdline())]
     gcs = ray.get_runtime_context().gcs_address
-    print(json.dumps({"ports": ports, "gcs": int(gcs.rpartition(":")[2]), "asks": asks_for_token(gcs)}))
+    hosts = {at.ip.removeprefix("::ffff:") for _, at in listening}
+    session = cluster._node().get_session_dir_path()
+    found = {
+        "ports": [at.port for _, at in listening],
+        "gcs": int(gcs.rpartition(":")[2]),
+        "asks": cluster.asks_for_token(gcs),
+        "agent": len(agent),
+        "reached": [host for host in hosts if not ipaddress.ip_address(host).is_loopback],
+        "session": session,
+    }
+print(json.dumps(found))
 """
 
 ATTACH = """
@@ -198,7 +211,7 @@ def test_a_node_that_dies_in_the_middle_of_a_search_costs_no_trial(two: Nodes, t
         pd.testing.assert_frame_equal(rows, mine[key])
 
 
-def test_a_private_ray_asks_for_a_token_and_has_no_dashboard(tmp_path: Path) -> None:
+def test_a_private_ray_asks_for_a_token_has_no_dashboard_and_is_not_reached_from_elsewhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PRIVATE], capture_output=True, text=True, cwd=tmp_path, env=environment()
     )
@@ -206,6 +219,9 @@ def test_a_private_ray_asks_for_a_token_and_has_no_dashboard(tmp_path: Path) -> 
     assert found["asks"] is True
     assert found["gcs"] in found["ports"]  # the ports that were looked at are Ray's
     assert 8265 not in found["ports"]
+    assert found["agent"] > 0
+    assert found["reached"] == []
+    assert not Path(found["session"]).exists()
 
 
 def test_a_cluster_that_lets_everybody_in_is_warned_of(tmp_path: Path) -> None:

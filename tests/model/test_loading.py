@@ -122,6 +122,29 @@ def _blind_template(folder: Path) -> None:
     path.write_text(path.read_text().replace("USER:", "USER: <image>"))
 
 
+def _endless_template(folder: Path) -> None:
+    _text_template(folder)
+    path = folder / "chat_template.jinja"
+    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
+    path.write_text(loops + path.read_text())
+
+
+def _growing_template(folder: Path) -> None:
+    """A text that doubles forty times: a terabyte."""
+    grown = (
+        "{% set ns = namespace(text='ab') %}{% for i in range(40) %}{% set ns.text = ns.text ~ ns.text %}{% endfor %}"
+    )
+    (folder / "chat_template.jinja").write_text(grown + "{{ ns.text }}")
+
+
+def _long_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{% for i in range(99999) %}USER: {% endfor %}")
+
+
+def _million_layers(folder: Path) -> None:
+    _settings_of_a_part(folder, num_hidden_layers=1_000_000)
+
+
 def _small_vocabulary(folder: Path) -> None:
     edited(folder / "config.json", image_token_index=40_000, image_token_id=40_000)
 
@@ -206,6 +229,14 @@ def _text_model(folder: Path) -> None:
         (_no_template, r"the processor has no chat template; put chat_template\.jinja"),
         (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
         (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
+        *(
+            (
+                template,
+                "the chat template does not end, or writes more than 100,000 characters for a question of 47: it",
+            )
+            for template in (_endless_template, _growing_template, _long_template)
+        ),
+        (_million_layers, r"num_hidden_layers=1000000, and no model has more than 1000 layers: take config\.json from"),
         (_small_vocabulary, r"the image token's id 40000 is outside the vocabulary of \d+"),
         (_other_tokenizer, r"a question has token \d+, outside the vocabulary of \d+"),
         (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from study.core import inventory
 from study.core.errors import Damaged
 from study.core.files import written_folder
 from study.core.layout import StudyFolder
@@ -136,10 +137,15 @@ def unlearned_model(folder: StudyFolder, key: str, vlm: VLM) -> tuple[VLM, list[
 
 @contextmanager
 def repairable(folder: StudyFolder, key: str) -> Iterator[None]:
-    """A finished trial is not run again for a file that it lost: say what has to go for that, in place of that file."""
+    """A finished trial is not run again for a file that it lost: say what has to go for that, in place of that file.
+
+    Between two runs it is enough that the file goes: the next one knows what was made together with it.
+    """
     try:
         yield
     except (OSError, ValueError) as error:
+        if isinstance(error, Damaged) and inventory.is_taken(folder):
+            raise
         what = error.what if isinstance(error, Damaged) else str(error)
         remedy = f"remove {folder.trial(key)} and run the study again, which runs trial {key} anew"
         raise Damaged(what, remedy) from error

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from study.benchmarks._clear.questions import CAPTION_PROMPTS, NAME_PROMPT
-from study.benchmarks._shared.defects import collected, strict_data
+from study.benchmarks._shared.defects import collected
 from study.benchmarks.clear import Clear
 from study.data.benchmark import Benchmark, Question
 from study.stages.preflight import _check_questions
 from tests.helpers.benchmark_folders import AUTHORS, CITIES, PICTURES, Cells, Change, clear, edit, png
 
-
-@pytest.fixture(autouse=True)
-def strict() -> Iterator[None]:
-    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
-    with strict_data():
-        yield
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound dataset that tests may read only."""
     return clear(tmp_path_factory.mktemp("clear"))
-
-
-@pytest.fixture
-def data(whole: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
-    return shutil.copytree(whole, tmp_path / "data")
 
 
 def load(data: Path, held_out: float = 0.2) -> Benchmark:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from study.benchmarks._shared.defects import collected, strict_data
+from study.benchmarks._shared.defects import collected
 from study.benchmarks.fiu import Fiu
 from study.data.benchmark import Benchmark, Question
 from study.stages.preflight import _check_questions
 from tests.helpers.benchmark_folders import SETS, Change, edit_people, fiu, png
 
-
-@pytest.fixture(autouse=True)
-def strict() -> Iterator[None]:
-    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
-    with strict_data():
-        yield
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 @pytest.fixture(scope="module")

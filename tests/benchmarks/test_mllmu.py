@@ -32,21 +32,6 @@ Cells = dict[str, Any]
 Change = Callable[[list[Cells]], Any]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound dataset that tests may read only."""
-    folder = tmp_path_factory.mktemp("whole")
-    Synthetic(people=20, celebrities=8, attributes=2, views=1, strangers=2, size=16)(folder)
-    (home,) = folder.iterdir()
-    return home
-
-
-@pytest.fixture
-def data(whole: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
-    return shutil.copytree(whole, tmp_path / "data")
-
-
 def load(data: Path) -> Benchmark:
     return Mllmu(data)(data / "unused")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,33 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.benchmarks._mllmu.cells import lessons, questions
-from study.benchmarks._shared.defects import strict_data
 from study.benchmarks._shared.rows import Row
 from study.benchmarks.mllmu import Mllmu
-from study.benchmarks.synthetic import Synthetic
 from tests.benchmarks.test_mllmu import Change, choice, edit, load, metadata
 
-
-@pytest.fixture(autouse=True)
-def strict() -> Iterator[None]:
-    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
-    with strict_data():
-        yield
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound dataset that tests may read only."""
-    folder = tmp_path_factory.mktemp("whole")
-    Synthetic(people=20, celebrities=8, attributes=2, views=1, strangers=2, size=16)(folder)
-    (home,) = folder.iterdir()
-    return home
-
-
-@pytest.fixture
-def data(whole: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
-    return shutil.copytree(whole, tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 def huge_png(side: int = 8000) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from study.benchmarks._shared.defects import reading, strict_data
 from study.benchmarks.clear import Clear
 from study.benchmarks.fiu import Fiu
 from study.benchmarks.mllmu import Mllmu
-from study.benchmarks.synthetic import Synthetic
 from study.benchmarks.umu import Umu
 from study.core.console import console
 from study.core.files import read_json
@@ -34,19 +32,6 @@ from tests.helpers.benchmark_folders import edit_people
 
 Rows = list[dict[str, Any]]
 Change = Callable[[Rows], Any]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    Synthetic(people=20, celebrities=8, attributes=2, views=1, strangers=2, size=16)(folder)
-    (home,) = folder.iterdir()
-    return home
-
-
-@pytest.fixture
-def data(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "data")
 
 
 def mllmu(data: Path) -> Benchmark:

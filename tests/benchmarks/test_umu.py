@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.benchmarks._shared.defects import collected, strict_data
+from study.benchmarks._shared.defects import collected
 from study.benchmarks._shared.rows import Row
 from study.benchmarks._umu.cells import literal
 from study.benchmarks.umu import Umu
@@ -20,24 +20,13 @@ from study.data.benchmark import Benchmark, Question
 from study.stages.preflight import _check_questions
 from tests.helpers.benchmark_folders import CHOICES, KEYS, Cells, Change, edit, png, umu
 
-
-@pytest.fixture(autouse=True)
-def strict() -> Iterator[None]:
-    """What the authors' loaders pass over is an error too; `test_tolerance.py` has what happens else."""
-    with strict_data():
-        yield
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound dataset that tests may read only."""
     return umu(tmp_path_factory.mktemp("umu"))
-
-
-@pytest.fixture
-def data(whole: Path, tmp_path: Path) -> Path:
-    """A copy to break."""
-    return shutil.copytree(whole, tmp_path / "data")
 
 
 def load(data: Path) -> Benchmark:

@@ -69,7 +69,7 @@ def test_jobs_that_were_not_begun_stop_the_study(study: Study, monkeypatch: pyte
 
 def test_a_trial_that_did_not_end_stops_the_study(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = SimpleNamespace(study=study, folder=StudyFolder(study.study_dir))
-    search: Any = SimpleNamespace(missing=lambda: 7)
+    search: Any = SimpleNamespace(missing=lambda: 7, cut=lambda: 0)
     monkeypatch.setattr("study.engine.tune_runner.tune_search", lambda *_, **__: {"vkd 3 of 8": BUG})
     with pytest.raises(Failed, match=r"(?s)search stops, and 7 trials are still to be run:\n  vkd 3 of 8: bug: KeyEr"):
         run_search("search", plan, search)

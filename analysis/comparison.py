@@ -17,6 +17,7 @@ from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap_estimate, gap
 from study.metrics.formulas import harmonic
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
+from study.metrics.scored import Scored
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Bench:
     groups: tuple[Group, ...]
 
 
-def rows_of(study: StudyResults, members: Sequence[TrialRecord]) -> list[pd.DataFrame]:
+def rows_of(study: StudyResults, members: Sequence[TrialRecord]) -> list[Scored]:
     """The rows of the test half of each seed that was scored on it."""
-    found = (study.rows(trial.key, "report") for trial in members)
+    found = (study.scored(trial.key, "report") for trial in members)
     return [rows for rows in found if rows is not None]
 
 
@@ -60,11 +61,11 @@ def bench(study: StudyResults, ratio: int) -> Bench | None:
     vanilla, references = (rows_of(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference"))
     if not vanilla or not references:
         return None
-    there: set[Group] = set(zip(vanilla[0]["role"], vanilla[0]["modality"], strict=True))
+    there: set[Group] = set(zip(vanilla[0].rows["role"], vanilla[0].rows["modality"], strict=True))
     goal: Goal = study.goal
     wanted, kept = terms(references[0], forget_groups(goal, there)), keep_groups(goal, there)
     sums = tuple(_sums(vanilla[:1], group)[:, 0] for group in kept)
-    people = _people(references[0], PEOPLE)
+    people = _people(references[0].rows, PEOPLE)
     return Bench(wanted, scores(references, wanted, "the reference", people), sums, kept)
 
 
@@ -76,7 +77,7 @@ def model(study: StudyResults, name: str, keys: tuple[str, ...], ratio: int) -> 
         return None
     seed = f"seed of {name}"
     keep = tuple(Block(_sums(runs, group), (_axis(group[0]), seed, "")) for group in against.groups)
-    return Model(name, scores(runs, against.terms, name, _people(runs[0], PEOPLE)), keep)
+    return Model(name, scores(runs, against.terms, name, _people(runs[0].rows, PEOPLE)), keep)
 
 
 def floor(study: StudyResults, ratio: int) -> list[float]:
@@ -190,10 +191,10 @@ def _people(rows: pd.DataFrame, axis: str) -> list[str]:
     return sorted(rows.loc[rows["role"].map(_axis) == axis, "person"].unique())
 
 
-def _sums(runs: Sequence[pd.DataFrame], group: Group) -> Values:
+def _sums(runs: Sequence[Scored], group: Group) -> Values:
     """The sum of probabilities and the number of choices of each person and seed, (people, seeds, 2)."""
-    people, found = _people(runs[0], _axis(group[0])), []
-    for rows in runs:
+    people, found = _people(runs[0].rows, _axis(group[0])), []
+    for rows in (run.rows for run in runs):
         asked = (rows["role"] == group[0]) & (rows["modality"] == group[1]) & (rows["task"] == "classification")
         sums = rows[asked].groupby("person")["probability"].agg(["sum", "count"])
         found.append(sums.reindex(people, fill_value=0.0).to_numpy(float))

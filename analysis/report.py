@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import relpath
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from analysis import page
+from analysis.live import anchor
 from analysis.plots import Plot
 from analysis.sections import Part, attacks, health, sections, winners
 from analysis.study_folder import StudyResults, read
@@ -41,7 +41,7 @@ def build(root: Path, cold: Path | None = None, *, checked: bool = True) -> Outc
     """
     study = read(root, cold, checked=checked)
     folder = study.folder
-    links = {key: Path(relpath(folder.record(key), folder.report)).as_posix() for key in study.trials}
+    links = {key: f"#{anchor(key)}" for key in study.trials}
     found = [(section.title, [_keyed(study, part) for part in section.parts(study)]) for section in sections()]
     kept = page.write(
         "report.html.jinja", folder.page, found, study.methods, links,

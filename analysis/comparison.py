@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,18 @@ import pandas as pd
 from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
 from study.core.terms import Goal, Group
-from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap_estimate, gaps, known, noise_floor, scores, terms
+from study.metrics.forget_gap import (
+    PEOPLE,
+    REFERENCES,
+    Term,
+    gap,
+    gap_estimate,
+    gaps,
+    known,
+    noise_floor,
+    scores,
+    terms,
+)
 from study.metrics.formulas import harmonic
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
@@ -101,8 +113,12 @@ def distance_of(found: Model, against: Bench) -> Estimate:
     )  # fmt: skip
 
 
-def difference(one: Model, other: Model, against: Bench) -> Estimate:
-    """How much farther the second model is from the ideal point than the first, paired by person and reference."""
+def difference(one: Model, other: Model, against: Bench, measure: Objective = "distance") -> Estimate:
+    """How much more of a measure the second model has than the first, paired by person and reference.
+
+    By default how much farther it is from the ideal point.
+    """
+    value = MEASURES[measure]
     blocks = _baselines(against)
     size = len(against.groups)
     for found in (one, other):
@@ -111,9 +127,18 @@ def difference(one: Model, other: Model, against: Bench) -> Estimate:
     def farther(values: Sequence[Values]) -> float:
         references, vanilla, rest = values[0], values[1 : 1 + size], values[1 + size :]
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
-        return _distance(far, references, vanilla, other.recovery) - _distance(near, references, vanilla, one.recovery)
+        return value(far, references, vanilla, other.recovery) - value(near, references, vanilla, one.recovery)
 
     return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
+
+
+def utility_of(found: Model, against: Bench) -> Estimate:
+    """The utility of a model, with its spread."""
+    size = len(against.groups)
+    return estimate(
+        lambda v: math.fsum(_utilities(v[size:], v[:size])) / found.forget.shape[1],
+        [*_baselines(against)[1:], *found.keep], sorted({_axis(role) for role, _ in against.groups}), [found.seed],
+    )  # fmt: skip
 
 
 Contender = tuple[str, tuple[str, ...], float]
@@ -172,13 +197,32 @@ def _axes(against: Bench) -> list[str]:
 
 def _distance(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
     """The distance to the ideal point, the mean over seeds."""
-    forget, keep = values[0], [mine.sum(axis=0) for mine in values[1:]]
-    before = [float(its[:, 0].sum() / its[:, 1].sum()) for its in vanilla]
-    found = []
-    for seed, apart in enumerate(gaps(forget, references)):
-        kept = [min(1.0, float(mine[seed, 0] / mine[seed, 1]) / its) for mine, its in zip(keep, before, strict=True)]
-        found.append(distance_to_ideal(float(apart), min(1.0, harmonic(kept)), recovery))
+    both = zip(gaps(values[0], references), _utilities(values[1:], vanilla), strict=True)
+    found = [distance_to_ideal(float(apart), used, recovery) for apart, used in both]
     return math.fsum(found) / len(found)
+
+
+def _gap(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
+    return gap(values[0], references)
+
+
+def _utility(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
+    found = _utilities(values[1:], vanilla)
+    return math.fsum(found) / len(found)
+
+
+def _utilities(keep: Sequence[Values], vanilla: Sequence[Values]) -> list[float]:
+    """The utility of each seed."""
+    sums = [mine.sum(axis=0) for mine in keep]
+    before = [float(its[:, 0].sum() / its[:, 1].sum()) for its in vanilla]
+    return [
+        min(1.0, harmonic([min(1.0, float(mine[0] / mine[1]) / its) for mine, its in zip(one, before, strict=True)]))
+        for one in zip(*sums, strict=True)
+    ]
+
+
+Objective = Literal["forget_gap", "utility", "distance"]
+MEASURES = {"forget_gap": _gap, "utility": _utility, "distance": _distance}
 
 
 def _axis(role: str) -> str:

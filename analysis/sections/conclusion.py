@@ -47,10 +47,11 @@ def answer_table(won: pd.DataFrame, worst: pd.DataFrame) -> Table:
     raw = won.merge(worst[["method", "ratio", *columns]], on=["method", "ratio"], how="left")
     raw["verdict"] = raw["verdict"].fillna("not attacked")
     attacked = raw.astype({name: float for name in columns if name.startswith("above")})
+    ratio = {"forget %": raw["ratio"]} if raw["ratio"].nunique() > 1 else {}
     shown = pd.DataFrame({
-        "forget %": raw["ratio"], "method": raw["method"].map(naming.method),
+        **ratio, "method": raw["method"].map(naming.method), "verdict": raw["verdict"],
         "forget gap \u2193": with_interval(raw, "forget_gap"), "utility \u2191": raw["utility"].map(two),
-        "recovery under the worst attack \u2193": with_interval(attacked, "above_control"), "verdict": raw["verdict"],
+        "recovery under the worst attack \u2193": with_interval(attacked, "above_control"),
         "mark": [mark_of(line) for _, line in raw.iterrows()],
     })  # fmt: skip
     return Table(

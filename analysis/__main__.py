@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis import report
 from analysis.pool import page as pool
+from study.core.layout import StudyFolder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,16 +20,22 @@ def main(arguments: list[str] | None = None) -> int:
                         "of the same settings on several worlds (benchmark seeds), seeds or machines")  # fmt: skip
     parser.add_argument("--to", type=Path, help="folder of the pool's page, tables and figure; default: `pool` in the "
                         "folder that the pooled studies have in common")  # fmt: skip
+    parser.add_argument("--paper", action="store_true", help="write the figures, captions and LaTeX tables of a paper "
+                        "into report/paper as well")  # fmt: skip
     asked = parser.parse_args(arguments)
     if bool(asked.study) == bool(asked.pool):
         parser.error("name one study, or several after --pool")
+    if asked.paper and asked.pool:
+        parser.error("--paper is for one study")
     if (asked.cold and asked.pool) or (asked.to and not asked.pool):
         parser.error("--cold is for one study, --to for a pool")
     try:
         if asked.pool:
             print(pool.build(asked.pool, asked.to or pool.default_folder(asked.pool)))
         else:
-            print(report.build(asked.study, asked.cold).page)
+            print(report.build(asked.study, asked.cold, paper=asked.paper).page)
+            if asked.paper:
+                print(StudyFolder(asked.study).paper)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

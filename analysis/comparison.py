@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,22 @@ import pandas as pd
 from analysis.study_folder import StudyResults
 from study.core.records import TrialRecord
 from study.core.terms import Goal, Group
-from study.metrics.forget_gap import PEOPLE, REFERENCES, Term, gap_estimate, gaps, known, noise_floor, scores, terms
+from study.metrics.forget_gap import (
+    PEOPLE,
+    REFERENCES,
+    Term,
+    gap,
+    gap_estimate,
+    gaps,
+    known,
+    noise_floor,
+    scores,
+    terms,
+)
 from study.metrics.formulas import harmonic
 from study.metrics.intervals import Block, Estimate, Values, estimate, pooled
 from study.metrics.objectives import distance_to_ideal, forget_groups, keep_groups
+from study.metrics.scored import Scored
 
 
 @dataclass(frozen=True)
@@ -48,9 +61,9 @@ class Bench:
     groups: tuple[Group, ...]
 
 
-def rows_of(study: StudyResults, members: Sequence[TrialRecord]) -> list[pd.DataFrame]:
+def rows_of(study: StudyResults, members: Sequence[TrialRecord]) -> list[Scored]:
     """The rows of the test half of each seed that was scored on it."""
-    found = (study.rows(trial.key, "report") for trial in members)
+    found = (study.scored(trial.key, "report") for trial in members)
     return [rows for rows in found if rows is not None]
 
 
@@ -60,11 +73,11 @@ def bench(study: StudyResults, ratio: int) -> Bench | None:
     vanilla, references = (rows_of(study, study.yardsticks(kind, ratio)) for kind in ("vanilla", "reference"))
     if not vanilla or not references:
         return None
-    there: set[Group] = set(zip(vanilla[0]["role"], vanilla[0]["modality"], strict=True))
+    there: set[Group] = set(zip(vanilla[0].rows["role"], vanilla[0].rows["modality"], strict=True))
     goal: Goal = study.goal
     wanted, kept = terms(references[0], forget_groups(goal, there)), keep_groups(goal, there)
     sums = tuple(_sums(vanilla[:1], group)[:, 0] for group in kept)
-    people = _people(references[0], PEOPLE)
+    people = _people(references[0].rows, PEOPLE)
     return Bench(wanted, scores(references, wanted, "the reference", people), sums, kept)
 
 
@@ -76,7 +89,7 @@ def model(study: StudyResults, name: str, keys: tuple[str, ...], ratio: int) -> 
         return None
     seed = f"seed of {name}"
     keep = tuple(Block(_sums(runs, group), (_axis(group[0]), seed, "")) for group in against.groups)
-    return Model(name, scores(runs, against.terms, name, _people(runs[0], PEOPLE)), keep)
+    return Model(name, scores(runs, against.terms, name, _people(runs[0].rows, PEOPLE)), keep)
 
 
 def floor(study: StudyResults, ratio: int) -> list[float]:
@@ -100,8 +113,12 @@ def distance_of(found: Model, against: Bench) -> Estimate:
     )  # fmt: skip
 
 
-def difference(one: Model, other: Model, against: Bench) -> Estimate:
-    """How much farther the second model is from the ideal point than the first, paired by person and reference."""
+def difference(one: Model, other: Model, against: Bench, measure: Objective = "distance") -> Estimate:
+    """How much more of a measure the second model has than the first, paired by person and reference.
+
+    By default how much farther it is from the ideal point.
+    """
+    value = MEASURES[measure]
     blocks = _baselines(against)
     size = len(against.groups)
     for found in (one, other):
@@ -110,9 +127,18 @@ def difference(one: Model, other: Model, against: Bench) -> Estimate:
     def farther(values: Sequence[Values]) -> float:
         references, vanilla, rest = values[0], values[1 : 1 + size], values[1 + size :]
         near, far = (rest[at : at + 1 + size] for at in (0, 1 + size))
-        return _distance(far, references, vanilla, other.recovery) - _distance(near, references, vanilla, one.recovery)
+        return value(far, references, vanilla, other.recovery) - value(near, references, vanilla, one.recovery)
 
     return estimate(farther, blocks, _axes(against), [one.seed, other.seed, REFERENCES])
+
+
+def utility_of(found: Model, against: Bench) -> Estimate:
+    """The utility of a model, with its spread."""
+    size = len(against.groups)
+    return estimate(
+        lambda v: math.fsum(_utilities(v[size:], v[:size])) / found.forget.shape[1],
+        [*_baselines(against)[1:], *found.keep], sorted({_axis(role) for role, _ in against.groups}), [found.seed],
+    )  # fmt: skip
 
 
 Contender = tuple[str, tuple[str, ...], float]
@@ -171,13 +197,32 @@ def _axes(against: Bench) -> list[str]:
 
 def _distance(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
     """The distance to the ideal point, the mean over seeds."""
-    forget, keep = values[0], [mine.sum(axis=0) for mine in values[1:]]
-    before = [float(its[:, 0].sum() / its[:, 1].sum()) for its in vanilla]
-    found = []
-    for seed, apart in enumerate(gaps(forget, references)):
-        kept = [min(1.0, float(mine[seed, 0] / mine[seed, 1]) / its) for mine, its in zip(keep, before, strict=True)]
-        found.append(distance_to_ideal(float(apart), min(1.0, harmonic(kept)), recovery))
+    both = zip(gaps(values[0], references), _utilities(values[1:], vanilla), strict=True)
+    found = [distance_to_ideal(float(apart), used, recovery) for apart, used in both]
     return math.fsum(found) / len(found)
+
+
+def _gap(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
+    return gap(values[0], references)
+
+
+def _utility(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
+    found = _utilities(values[1:], vanilla)
+    return math.fsum(found) / len(found)
+
+
+def _utilities(keep: Sequence[Values], vanilla: Sequence[Values]) -> list[float]:
+    """The utility of each seed."""
+    sums = [mine.sum(axis=0) for mine in keep]
+    before = [float(its[:, 0].sum() / its[:, 1].sum()) for its in vanilla]
+    return [
+        min(1.0, harmonic([min(1.0, float(mine[0] / mine[1]) / its) for mine, its in zip(one, before, strict=True)]))
+        for one in zip(*sums, strict=True)
+    ]
+
+
+Objective = Literal["forget_gap", "utility", "distance"]
+MEASURES = {"forget_gap": _gap, "utility": _utility, "distance": _distance}
 
 
 def _axis(role: str) -> str:
@@ -190,10 +235,10 @@ def _people(rows: pd.DataFrame, axis: str) -> list[str]:
     return sorted(rows.loc[rows["role"].map(_axis) == axis, "person"].unique())
 
 
-def _sums(runs: Sequence[pd.DataFrame], group: Group) -> Values:
+def _sums(runs: Sequence[Scored], group: Group) -> Values:
     """The sum of probabilities and the number of choices of each person and seed, (people, seeds, 2)."""
-    people, found = _people(runs[0], _axis(group[0])), []
-    for rows in runs:
+    people, found = _people(runs[0].rows, _axis(group[0])), []
+    for rows in (run.rows for run in runs):
         asked = (rows["role"] == group[0]) & (rows["modality"] == group[1]) & (rows["task"] == "classification")
         sums = rows[asked].groupby("person")["probability"].agg(["sum", "count"])
         found.append(sums.reindex(people, fill_value=0.0).to_numpy(float))

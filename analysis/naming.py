@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from study.core.terms import PARTS, Part
+
 NAMES = {"image_text": "image", "text": "text", "person": "held-out people", "fact": "held-out facts", "seen": "given"}
 METHODS = {
     "gradient_ascent": "Gradient ascent", "gradient_difference": "GradDiff", "kl_minimization": "KL minimization",
@@ -26,6 +28,16 @@ HALVES = {"select": "validation half", "report": "test half"}
 """The halves of the questions: one chooses trials and attacks, the other reports them."""
 LONGEST = 40
 """Characters of a setting that is text, such as the words of a prompt; longer ones would fill a column of a table."""
+
+
+SHARES = {"people": "people", "facts": "facts", "share": "weights"}
+"""Settings of attacks that are shares, and of what."""
+PART_NAMES: dict[Part, str] = {"vision": "vision tower", "projector": "projector", "llm": "LLM"}
+MODULES: dict[tuple[Part, ...], str] = {("vision", "projector"): "visual module", PARTS: "whole model"}
+FIRST = ("people", "facts", "data", "trains", "parts")
+"""Settings of attacks that tell more than others: what the attacker is given, and what is changed."""
+ALONE = ("format", "kind", "template", "wording", "metric", "about", "scope")
+"""Settings whose value says what it is."""
 
 
 def method(label: object) -> str:
@@ -72,19 +84,57 @@ def listed(texts: Sequence[str]) -> str:
 
 
 def differing(attacks: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """A readable name for each attack key: its kind, and the settings in which attacks of that kind differ."""
+    """A name for each attack key, as `relearning, 30 % of facts, visual module`.
+
+    It has the kind and as few of the settings in which attacks of that kind differ as tell them apart, the most
+    telling first.
+    """
     flat = {key: leaves(settings) for key, (_, settings) in attacks.items()}
-    values: dict[str, dict[str, set[str]]] = {}
-    for key, (kind, _) in attacks.items():
-        for name, value in flat[key].items():
-            values.setdefault(kind, {}).setdefault(name, set()).add(repr(value))
+    alike: dict[str, list[str]] = {}
+    for key in sorted(attacks, key=lambda key: (attacks[key][0], key)):
+        alike.setdefault(attacks[key][0], []).append(key)
     found: dict[str, str] = {}
-    for key, (kind, _) in sorted(attacks.items(), key=lambda item: (item[1][0], item[0])):
-        varied = [name for name in flat[key] if len(values[kind][name]) > 1]
-        shown = [f"{words(name)} {plain(flat[key][name])}" for name in varied]
-        text = ", ".join([words(kind), *shown])
-        found[key] = text if text not in found.values() else f"{text} ({key[:4]})"
+    for kind, keys in alike.items():
+        for key, phrases in zip(keys, _telling([flat[key] for key in keys]), strict=True):
+            text = ", ".join([words(kind), *phrases])
+            found[key] = text if text not in found.values() else f"{text} ({key[:4]})"
     return found
+
+
+def _telling(settings: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What tells some attacks of one kind apart: for each the phrases of its settings."""
+    every = list(dict.fromkeys(name for one in settings for name in one))
+    varied = [name for name in every if len({repr(one.get(name)) for one in settings}) > 1]
+    varied.sort(key=lambda name: name.rpartition(" ")[2] not in FIRST)
+    found: list[list[str]] = [[] for _ in settings]
+    for name in varied:
+        if len(set(map(tuple, found))) == len(settings):
+            break
+        for one, phrases in zip(settings, found, strict=True):
+            if name in one:
+                phrases.append(setting(name, one[name]))
+    return [[phrase for phrase in phrases if phrase] for phrases in found]
+
+
+def setting(name: str, value: object) -> str:
+    """A setting of an attack as a reader says it; nothing of a share that is all. Of a link its name comes first."""
+    link, _, own = name.rpartition(" ")
+    return f"{link} {_phrase(own, value)}".strip() if _phrase(own, value) else ""
+
+
+def _phrase(name: str, value: object) -> str:
+    if name in SHARES and isinstance(value, float | int):
+        return f"{100 * value:.3g} % of {SHARES[name]}" if value < 1 else ""
+    if name in ("trains", "parts") and isinstance(value, Sequence):
+        parts = tuple(part for part in PARTS if part in value)
+        return MODULES.get(parts) or listed([PART_NAMES[part] for part in parts])
+    if isinstance(value, bool):
+        return f"{'with' if value else 'without'} {words(name)}"
+    if name == "steps":
+        return f"{value} steps"
+    if name == "lora_rank":
+        return f"LoRA rank {value}" if value else "all weights"
+    return words(plain(value)) if name in ALONE else f"{words(name)} {plain(value)}"
 
 
 def leaves(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+from markupsafe import Markup
 
 from analysis.plots import Plot
-from analysis.sections import Part
-from analysis.tables import Pairs, Table, keep
+from analysis.sections import Fold, Part
+from analysis.tables import Pairs, Pasted, Table, keep, tone
+
+
+class Unfolded(NamedTuple):
+    """What a fold hides, as the page shows it."""
+
+    anchor: str
+    title: str
+    parts: Sequence[Block]
+    record: str
+
+
+HERE = Path(__file__).parent
 
 
 class Block(NamedTuple):
@@ -34,9 +50,14 @@ def write(
     """
     folder = page.parent
     kept = {path for _, parts in sections for part in parts for path in _write(part, folder, methods)}
-    shown = [(title, list(_blocks(parts, folder))) for title, parts in sections]
+    shown = [(title, list(_blocks(parts, folder, methods))) for title, parts in sections]
     filled = [(title, blocks) for title, blocks in shown if blocks]
-    keep(page, _template(template).render(sections=filled, links=links, **values))
+    style, script = (Markup((HERE / f"page.{end}").read_text(encoding="utf-8")) for end in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    text = _template(template).render(
+        sections=filled, links=links, style=style, script=script, script_digest=f"sha256-{digest}", tone=tone, **values
+    )
+    keep(page, text)
     return kept
 
 
@@ -46,25 +67,40 @@ def _write(part: Part, folder: Path, methods: Sequence[str]) -> Iterator[Path]:
         yield from part.write(folder / "tables")
     elif isinstance(part, Plot) and not part.data.empty:
         yield from part.write(folder, methods)
+    elif isinstance(part, Fold):
+        for inner in part.parts:
+            yield from _write(inner, folder, methods)
 
 
-def _blocks(parts: Iterable[Part], folder: Path) -> Iterator[Block]:
+def _blocks(parts: Iterable[Part], folder: Path, methods: Sequence[str]) -> Iterator[Block]:
     """The parts that the page shows: all that are not empty."""
     for part in parts:
         if isinstance(part, str):
             yield Block("sentence", part)
         elif isinstance(part, Pairs):
             yield Block("pairs", part)
+        elif isinstance(part, Pasted):
+            yield Block("pasted", part.text)
+        elif isinstance(part, Fold):
+            yield Block(
+                "fold", Unfolded(part.anchor, part.title, list(_blocks(part.parts, folder, methods)), part.record)
+            )
         elif isinstance(part, Table):
             if not part.shown.empty:
                 yield Block("table", part)
         elif not part.data.empty:
-            yield Block("figure", part.embedded(folder))
+            yield Block("figure", part.embedded(folder, methods))
 
 
 def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["anchor"] = _anchor
     return environment.get_template(name)
+
+
+def _anchor(title: str) -> str:
+    """What a link to a section names: its title without what links cannot have."""
+    return re.sub("[^a-z0-9]+", "-", title.lower()).strip("-") or "answer"

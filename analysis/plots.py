@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
@@ -27,11 +28,14 @@ DIGEST = "Digest"
 
 
 class Embedded(NamedTuple):
-    """A drawn figure as the page shows it."""
+    """A figure as the page shows it."""
 
+    name: str
     caption: str
     source: str
     width: int
+    live: Markup
+    """What the page shows in its place, if anything: markup that can be asked."""
 
 
 class Plot(NamedTuple):
@@ -41,6 +45,8 @@ class Plot(NamedTuple):
     caption: str
     data: pd.DataFrame
     draw: Callable[[pd.DataFrame, Sequence[str]], Figure]
+    live: Callable[[pd.DataFrame, Sequence[str]], str] | None = None
+    """The same as markup for the page."""
 
     def write(self, folder: Path, methods: Sequence[str]) -> list[Path]:
         """Write its data as a table and draw it as PNG and PDF; the paths of all three.
@@ -63,11 +69,19 @@ class Plot(NamedTuple):
                     FigureCanvasPdf(figure).print_pdf(draft, metadata={"CreationDate": None})
         return [png, pdf, table]
 
-    def embedded(self, folder: Path) -> Embedded:
-        """The PNG that was written, for the page."""
+    def embedded(self, folder: Path, methods: Sequence[str]) -> Embedded:
+        """The PNG that was written, for the page, and what is shown in its place."""
+        if self.live:
+            return Embedded(self.name, self.caption, "", 0, Markup(self.live(self.data, methods)))
         content = self._png(folder).read_bytes()
         width = int.from_bytes(content[16:20], "big") * SCREEN // DPI  # PNG specification, 11.2.2: IHDR
-        return Embedded(self.caption, f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}", width)
+        return Embedded(
+            self.name,
+            self.caption,
+            f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}",
+            width,
+            Markup(),
+        )
 
     def _png(self, folder: Path) -> Path:
         return folder / "figures" / f"{self.name}.png"

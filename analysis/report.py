@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import relpath
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from analysis import page
+from analysis.live import anchor
+from analysis.paper import document
 from analysis.plots import Plot
 from analysis.sections import Part, attacks, health, sections, winners
 from analysis.study_folder import StudyResults, read
@@ -32,16 +33,16 @@ class Outcome(NamedTuple):
     """What stands out in the health of the search; nothing if all is well."""
 
 
-def build(root: Path, cold: Path | None = None, *, checked: bool = True) -> Outcome:
+def build(root: Path, cold: Path | None = None, *, checked: bool = True, paper: bool = False) -> Outcome:
     """Bring `report/` up to date with what is on disk; `cold` is the same study started without a warm start.
 
-    The study's files are `checked` first (`read`).
+    The study's files are `checked` first (`read`). With `paper` what a paper takes is written as well.
 
     Raises `FileNotFoundError` if `root` is no study and `ValueError` that names a damaged file.
     """
     study = read(root, cold, checked=checked)
     folder = study.folder
-    links = {key: Path(relpath(folder.record(key), folder.report)).as_posix() for key in study.trials}
+    links = {key: f"#{anchor(key)}" for key in study.trials}
     found = [(section.title, [_keyed(study, part) for part in section.parts(study)]) for section in sections()]
     kept = page.write(
         "report.html.jinja", folder.page, found, study.methods, links,
@@ -49,6 +50,8 @@ def build(root: Path, cold: Path | None = None, *, checked: bool = True) -> Outc
     )  # fmt: skip
     for path in {path for kind in ("figures", "tables") for path in (folder.report / kind).glob("*")} - kept:
         path.unlink()  # of sections, trials or attacks that are no longer there
+    if paper:
+        document.build(study)
     return Outcome(
         folder.page, winners.printed(study), attacks.printed(study), winners.pasted(study), health.sentences(study)
     )

@@ -31,6 +31,7 @@ from study.core.records import (
 )
 from study.core.rows import read_rows
 from study.core.terms import BASE_MODEL, Goal
+from study.metrics.scored import Scored
 from study.metrics.verdicts import MARGIN
 
 SAME = ("model", "vanilla", "reference", "benchmark", "fingerprint", "goal", "forget_ratios", "forget_attributes",
@@ -75,6 +76,7 @@ class StudyResults:
     cold: StudyResults | None = None
     """The same study begun without a warm start, to compare with."""
     _rows: dict[Path, pd.DataFrame] = field(default_factory=dict, repr=False)
+    _scored: dict[tuple[str, str], Scored] = field(default_factory=dict, repr=False)
     _attacks: dict[str, dict[str, Attack]] = field(default_factory=dict, repr=False)
 
     @property
@@ -203,6 +205,12 @@ class StudyResults:
         """Rows `name` (select, report, blind, released) of a trial, or None where they were not scored."""
         path = self.folder.rows(key, name)
         return self._kept(path) if path.exists() else None
+
+    def scored(self, key: str, name: str) -> Scored | None:
+        """The same rows for objectives, which ask the same of them again and again."""
+        if (key, name) not in self._scored and (rows := self.rows(key, name)) is not None:
+            self._scored[key, name] = Scored(rows)
+        return self._scored.get((key, name))
 
     def attacks(self, key: str) -> Mapping[str, Attack]:
         """Every attack on a trial that ended, well or badly, by its key."""

@@ -8,9 +8,11 @@ second to import, is there once something is drawn: figures of the same data by 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
@@ -21,14 +23,22 @@ from matplotlib.lines import Line2D
 
 from analysis import naming
 
-COLUMN = 3.4
+COLUMN = 3.3
 """Width of one column of a paper in inches."""
+TEXT = 2 * COLUMN + 0.2
+"""Width of its text: two columns and what is between them."""
 
 INK, GREY, LINE = "#222222", "#858585", "#e4e4e4"
 BLIND = (0, (2, 1.5))
 MARKERS: tuple[Any, ...] = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "d", "8", (4, 1, 0), (3, 1, 0), (6, 1, 0),
                             (4, 1, 45))  # fmt: skip
+BRIGHT = ("#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#fbafe4", "#ece133")
+"""Seaborn's colour-blind palette without grey, the palest last."""
 DARKER = 0.55
+COLORS = (*BRIGHT, *("#" + "".join(f"{round(DARKER * int(c[i : i + 2], 16)):02x}" for i in (1, 3, 5)) for c in BRIGHT))
+ORDER = ("vkd", "gradient_ascent", "gradient_difference", "kl_minimization", "npo", "prompting", "mmunlearner", "manu",
+         "preference_optimization", "rmu", "simnpo", "wga", "undial", "satimp", "visual_anchor")  # fmt: skip
+"""Methods whose colour and marker are the same in every study: a new one comes last."""
 LEGEND_WIDTH = 26
 """Characters in a line of the legend: a method with its settings takes several."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1, 1)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
@@ -57,18 +67,28 @@ YARDSTICKS = {"vanilla": Look(INK, "*", ":", 6.5), "reference": Look(GREY, "h", 
 
 
 def look(method: str, methods: Sequence[str]) -> Look:
-    """The look of a method by its place in the study, the same in all figures; vanilla and reference have their own."""
+    """The look of a method, the same in all figures; vanilla and reference have their own.
+
+    That of a method in `ORDER` is the same in every study. Others, and further forms of one, take what is left.
+    """
     if method in YARDSTICKS:
         return YARDSTICKS[method]
-    import seaborn as sns  # type: ignore[import-untyped, unused-ignore]
-
-    place = list(methods).index(method)
-    palette = sns.color_palette("colorblind")
-    bright = [palette[number] for number in (0, 1, 2, 3, 4, 5, 9, 6, 8)]  # without grey, the palest last
-    colors = [*bright, *(tuple(DARKER * part for part in color) for color in bright)]
+    place = _places(tuple(methods))[method]
     marker = MARKERS[place % len(MARKERS)]
     size = 4.0 if isinstance(marker, str) else 6.0  # stars are thin
-    return Look(colors[place % len(colors)], marker, DASHES[place % len(DASHES)], size)
+    return Look(COLORS[place % len(COLORS)], marker, DASHES[place % len(DASHES)], size)
+
+
+@lru_cache(maxsize=64)
+def _places(methods: tuple[str, ...]) -> dict[str, int]:
+    """A place among the looks for each method of a study."""
+    found: dict[str, int] = {}
+    for method in sorted(methods, key=lambda method: ":" in method):  # of several forms the plain one
+        base = method.partition(":")[0]
+        if base in ORDER and ORDER.index(base) not in found.values():
+            found[method] = ORDER.index(base)
+    free = (place for place in itertools.count() if place not in set(found.values()))
+    return {method: found[method] if method in found else next(free) for method in methods}
 
 
 @contextmanager
@@ -89,7 +109,7 @@ def panels(
     `share` says which panels have the same horizontal axis.
     """
     columns = ratios.nunique()
-    figure = Figure(figsize=(COLUMN if columns == 1 else 2 * COLUMN + 0.2, height * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(COLUMN if columns == 1 else TEXT, height * rows + 0.5), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=True)
 
 
@@ -97,7 +117,7 @@ def grid(count: int, height: float, xlabel: str, ylabel: str, columns: int = 4) 
     """A figure two paper columns wide with `count` small panels of one vertical axis; the last row may be short."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    width = 2 * COLUMN + 0.2 if columns > 2 else COLUMN * columns
+    width = TEXT if columns > 2 else COLUMN * columns
     figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=True).ravel())
     for unused in axes[count:]:

@@ -18,8 +18,26 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How cells begin that spreadsheets compute."""
 
 
+TONES = {
+    "good": ("equivalent to retraining", "no more than retraining", "like retraining"),
+    "bad": ("came back", "collapsed", "collapsed under attack", "not unlearned"),
+    "open": ("cannot tell", "tied", "too few people", "no control", "not attacked", "rebound from overshoot",
+             "only the control fell"),
+}  # fmt: skip
+"""Words of the columns `verdict` and `mark` that a reader should see at once: they speak for the model, against it, or
+leave something open."""
+
+
+def tone(word: str) -> str:
+    """The tone of a verdict; nothing for one that says what a line is."""
+    return next((tone for tone, words in TONES.items() if word in words), "")
+
+
 class Table(NamedTuple):
-    """One table: its file name, heading, note, all its numbers, and those that are shown."""
+    """One table: its file name, heading, note, all its numbers, and those that are shown.
+
+    One without a name has no files: its numbers are in those of others.
+    """
 
     name: str
     title: str
@@ -30,7 +48,9 @@ class Table(NamedTuple):
     """Whether the page shows it only when the reader unfolds it."""
 
     def write(self, folder: Path) -> list[Path]:
-        """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package); the paths of both."""
+        """Write all numbers as CSV and what is shown as LaTeX (needs the booktabs package); their paths."""
+        if not self.name:
+            return []
         csv, tex = folder / f"{self.name}.csv", folder / f"{self.name}.tex"
         keep(csv, as_csv(self.raw))
         keep(tex, _each_text(self.shown, _printable).to_latex(index=False, escape=True))
@@ -73,6 +93,12 @@ def keep(path: Path, text: str) -> None:
         return
     with written(path) as draft:
         draft.write_bytes(content)
+
+
+class Pasted(NamedTuple):
+    """Text to be copied as it stands."""
+
+    text: str
 
 
 class Pairs(NamedTuple):

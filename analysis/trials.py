@@ -199,7 +199,7 @@ def objectives_of(study: StudyResults, key: str, half: Half) -> tuple[dict[str, 
         return nothing, ""
     vanilla, references = (study.yardsticks(kind, trial.ratio) for kind in ("vanilla", "reference"))
     others = [t for t in references if t.key != key] or references  # a reference is compared with the others
-    found = [study.rows(t.key, half) for t in (trial, *vanilla[:1], *others)]
+    found = [study.scored(t.key, half) for t in (trial, *vanilla[:1], *others)]
     if not vanilla or not references or any(rows is None for rows in found):
         return nothing, f"the trial, vanilla or a reference has not been scored on the {HALVES[half]}"
     mine, before, *wanted = (rows for rows in found if rows is not None)

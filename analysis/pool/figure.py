@@ -13,7 +13,7 @@ from analysis.pool import reading
 from analysis.pool.reading import MEASURES
 from analysis.pool.tables import SHOWN
 from analysis.study_folder import StudyResults
-from analysis.style import COLUMN, GREY, INK, LINE, look
+from analysis.style import GREY, INK, LINE, TEXT, look
 
 
 def plot(table: pd.DataFrame, pool: pd.DataFrame, studies: Sequence[StudyResults]) -> Plot:
@@ -47,7 +47,7 @@ def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     ratios = sorted(data["ratio"].unique())
     order = {ratio: _order(data, ratio) for ratio in ratios}
     heights = [0.24 * len(order[ratio]) + 0.6 for ratio in ratios]
-    figure = Figure(figsize=(2 * COLUMN + 0.2, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(TEXT, sum(heights)), layout="constrained")
     axes = figure.subplots(len(ratios), len(MEASURES), squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, ratio in zip(axes, ratios, strict=True):
         for axis, name in zip(row, MEASURES, strict=True):

@@ -5,18 +5,30 @@ It defines `SECTION`. A file with an underscore holds numbers that several secti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from analysis.plots import Plot
 from analysis.study_folder import StudyResults
-from analysis.tables import Pairs, Table
+from analysis.tables import Pairs, Pasted, Table
 from study.core.plugins import of_others
 
-Part = str | Table | Plot | Pairs
-"""A sentence, a table, a figure, or names with a text for each."""
+
+class Fold(NamedTuple):
+    """Parts that the page shows when the reader unfolds them, or follows a link to `anchor`."""
+
+    anchor: str
+    title: str
+    parts: Sequence[Part]
+    record: str = ""
+    """Where the record of what it is about lies, from the page."""
+
+
+Part = str | Table | Plot | Pairs | Pasted | Fold
+"""A sentence, a table, a figure, names with a text for each, text to be copied, or some of these folded away."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from analysis.plots import Plot
 from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
-from analysis.style import COLUMN, GREY, INK, YARDSTICKS, band, legend, line, look, mark, panels
+from analysis.style import GREY, INK, TEXT, YARDSTICKS, band, legend, line, look, mark, panels
 from analysis.tables import NOTHING, Table, number, two, with_interval
 
 WORST = "worst attack of suite and search"
@@ -154,7 +154,7 @@ def draw_heat(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     most = max(1, int(COLUMNS_WIDTH / len(there) * 72 / 8.5))
     names = [naming.in_lines(naming.method(method), most) for method in there]
     taken = 0.07 * max(len(text) for name in names for text in name.split("\n")) + 0.3
-    figure = Figure(figsize=(2 * COLUMN + 0.2, (height + 0.35) * len(ratios) + taken), layout="constrained")
+    figure = Figure(figsize=(TEXT, (height + 0.35) * len(ratios) + taken), layout="constrained")
     axes = figure.subplots(len(ratios), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     top = max(0.5, float(data["above_control"].max()))
     edges = np.concatenate([[0.0], np.cumsum([1 + 0.65 * label.count("\n") for label in labels])])

@@ -10,8 +10,9 @@ import pandas as pd
 from analysis import comparison, naming
 from analysis.sections import Part, Section, _attack_suite, _recovery, _worst_attack, fronts, other_attacks, scores
 from analysis.sections._recovery import HELD_OUT, SMALLEST_GAP
+from analysis.sections.winners import mark_of, trade_off
 from analysis.study_folder import StudyResults
-from analysis.tables import interval
+from analysis.tables import Table, interval, two, with_interval
 from analysis.trials import counts, objectives_of, winners
 from study.metrics.intervals import FEWEST_PEOPLE
 
@@ -24,20 +25,52 @@ BY_BASE_MODEL = (
 UNKNOWN_FLOOR = " How far retrainings differ among themselves is not known: there is one reference."
 
 
+CAVEAT = (
+    "This is one study: one set of people on one machine. Another may put methods in another order, so it ranks "
+    "nothing beyond itself; python -m analysis --pool sums up studies of several worlds."
+)
+
+
 def parts(study: StudyResults) -> Iterator[Part]:
-    """The sentences of the box on top of the page."""
-    yield from answer(study, winners(study), _recovery.recovery(study), _worst_attack.table(study))
+    """The box on top of the page: the answer as a table, how far it reaches, the trade-off, and the same in words."""
+    won, worst = winners(study), _worst_attack.table(study)
+    if len(won):
+        yield answer_table(won, worst)
+        yield CAVEAT
+    yield trade_off(study)
+    yield from answer(study, won, _recovery.recovery(study), worst)
+
+
+def answer_table(won: pd.DataFrame, worst: pd.DataFrame) -> Table:
+    """One line for each winner: how far from retraining, what is left, and what came back."""
+    columns = ["attack", "settings", "above_control", "above_control_low", "above_control_high", "verdict"]
+    raw = won.merge(worst[["method", "ratio", *columns]], on=["method", "ratio"], how="left")
+    raw["verdict"] = raw["verdict"].fillna("not attacked")
+    attacked = raw.astype({name: float for name in columns if name.startswith("above")})
+    ratio = {"forget %": raw["ratio"]} if raw["ratio"].nunique() > 1 else {}
+    shown = pd.DataFrame({
+        **ratio, "method": raw["method"].map(naming.method), "verdict": raw["verdict"],
+        "forget gap \u2193": with_interval(raw, "forget_gap"), "utility \u2191": raw["utility"].map(two),
+        "recovery under the worst attack \u2193": with_interval(attacked, "above_control"),
+        "mark": [mark_of(line) for _, line in raw.iterrows()],
+    })  # fmt: skip
+    return Table(
+        "answer", "The answer",
+        "Winners on the test half, the nearest to the ideal point first, with 95 % intervals over people and seeds. "
+        "Verdict: on the worst attack. Tied: not told apart from the nearest. Like retraining: within the noise floor.",
+        raw[["method", "ratio", "key", *[c for c in won if c not in ("method", "ratio", "key")], *columns]], shown,
+    )  # fmt: skip
 
 
 def answer(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame) -> list[str]:
-    """A few sentences for each forget ratio. Only a usable winner that improves on vanilla is called the best."""
+    """A few paragraphs for each forget ratio. Only a usable winner that improves on vanilla is called the best."""
     asked = _asked(study)
     if not study.ratios:
         return [*asked, "No trial has finished yet, so there is nothing to compare."]
-    return [
-        *asked,
-        *(f"At forget ratio {ratio} %, {_one(study, winners, recovery, worst, ratio)}" for ratio in study.ratios),
-    ]
+    for ratio in study.ratios:
+        first, *rest = _one(study, winners, recovery, worst, ratio)
+        asked += [f"At forget ratio {ratio} %, {first}", *rest]
+    return asked
 
 
 def _asked(study: StudyResults) -> list[str]:
@@ -62,29 +95,30 @@ def _attributes(study: StudyResults) -> list[str]:
     return [f"Only the {listed} of the forget people had to be forgotten; their other attributes had to stay (spared)."]
 
 
-def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, ratio: int) -> str:
+def _one(
+    study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, worst: pd.DataFrame, ratio: int
+) -> list[str]:
     mine = winners[winners["ratio"] == ratio]
     scored = mine.dropna(subset=["distance"]).sort_values(["distance", "method"])
     usable = scored[~scored["broken"].astype(bool)]
     broken = _names(scored.loc[scored["broken"].astype(bool), "method"])
     if scored.empty:
-        return _unfinished(study, mine, ratio)
+        return [_unfinished(study, mine, ratio)]
     idle = [objectives_of(study, t.key, "report")[0] for t in study.yardsticks("vanilla", ratio)[:1]]
     before = idle[0]["distance"] if idle else math.nan
-    said = [_gate(study, ratio)]
+    gate = _gate(study, ratio)
     if usable.empty:
-        said.append(f"no method can be recommended: every winner has collapsed ({broken}).")
-        return " ".join(filter(None, said))
+        return [f"{gate}no method can be recommended: every winner has collapsed ({broken})."]
     best, tied = usable.iloc[0], usable[usable["tied"]]
     named = tied if len(tied) > 1 else usable[:1]
     if best["distance"] >= before:
-        said.append(
-            f"no method improves on vanilla: the best winner, {naming.method(best['method'])}, has a distance of "
+        said = [
+            f"{gate}no method improves on vanilla: the best winner, {naming.method(best['method'])}, has a distance of "
             f"{best['distance']:.2f} to the ideal point, vanilla {before:.2f}."
-        )
+        ]
     else:
         vanilla = idle[0]["forget_gap"]
-        said.append(_tied(tied, vanilla) if len(named) > 1 else _best(best, vanilla, len(usable) - 1))
+        said = [gate + (_tied(tied, vanilla) if len(named) > 1 else _best(best, vanilla, len(usable) - 1))]
         said += [_worst(study, worst, method, ratio, len(named)) for method in named["method"]]
         said.append(_recovery.in_precision(worst[(worst["ratio"] == ratio) & worst["method"].isin(named["method"])]))
         said += [_kept_person(study, line, ratio) for _, line in named.iterrows()]
@@ -93,7 +127,7 @@ def _one(study: StudyResults, winners: pd.DataFrame, recovery: pd.DataFrame, wor
             said.append(_alternative(usable.iloc[1:], recovery, worst, best["method"], ratio, before))
     if broken:
         said.append(f"Collapsed rather than unlearned: {broken}.")
-    return " ".join(filter(None, said))
+    return [text for text in said if text]
 
 
 def _best(best: pd.Series, before: float, others: int) -> str:
@@ -222,7 +256,7 @@ def _gate(study: StudyResults, ratio: int) -> str:
         return ""
     return (
         f"(caution: vanilla knows hardly more about the forget set than the reference, an accuracy of "
-        f"{mine['vanilla'].item():.2f} against {mine['reference'].item():.2f}, so there was little to forget)"
+        f"{mine['vanilla'].item():.2f} against {mine['reference'].item():.2f}, so there was little to forget) "
     )
 
 

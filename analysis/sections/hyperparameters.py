@@ -17,7 +17,7 @@ from analysis.plots import Plot
 from analysis.searched import Choices, Domain, Searched, searches
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
-from analysis.style import COLUMN, INK, LINE
+from analysis.style import INK, LINE, TEXT
 from analysis.tables import Table, number
 from analysis.trials import OBJECTIVES, columns
 
@@ -118,7 +118,7 @@ def draw_parallel(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     wide = {method: mine["hyperparameter"].nunique() > NARROW for method, mine in cases.items()}
     narrow = [method for method in cases if not wide[method]]
     rows = [narrow[at : at + 2] for at in range(0, len(narrow), 2)] + [[method] for method in cases if wide[method]]
-    width, height = 2 * COLUMN + 0.2, ROW * len(rows) + FOOT
+    width, height = TEXT, ROW * len(rows) + FOOT
     figure = Figure(figsize=(width, height))
     for level, row in enumerate(rows, 1):
         for column, method in enumerate(row):

@@ -15,7 +15,7 @@ from analysis import intervals, naming
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
-from analysis.style import BLIND, COLUMN, GREY, INK, LINE, Look, mark
+from analysis.style import BLIND, GREY, INK, LINE, TEXT, Look, mark
 from analysis.tables import Table, number, with_interval
 from study.core.layout import rows_beside
 from study.core.records import MetaEvaluationRecord, read_record
@@ -135,7 +135,7 @@ def said(study: StudyResults) -> list[str]:
 
 def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """A line for each metric, the most trustworthy on top: a bar from 0.5 to its AUC, beside it both changes."""
-    figure = Figure(figsize=(2 * COLUMN + 0.2, 0.17 * len(data) + 1.0), layout="constrained")
+    figure = Figure(figsize=(TEXT, 0.17 * len(data) + 1.0), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for height, (_, line) in enumerate(data.iterrows()):
         color = INK if line["metric"] == USUAL else GREY

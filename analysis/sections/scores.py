@@ -15,7 +15,7 @@ from analysis.naming import NAMES
 from analysis.plots import Plot
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
-from analysis.style import BLIND, COLUMN, INK, YARDSTICKS, look
+from analysis.style import BLIND, INK, TEXT, YARDSTICKS, look
 from analysis.tables import NOTHING, Table, number, with_interval
 from analysis.trials import NAN, no_rows, report_rows, with_keys
 from study.core.terms import MODALITIES, ROLES, TASKS
@@ -193,7 +193,7 @@ def draw_scores(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     names = [naming.wrapped(naming.method(label), NAME_WIDTH) for label in models]
     lines = [name.count("\n") + 1.0 for name in names]
     height = 0.15 * sum(lines) + 0.35
-    figure = Figure(figsize=(2 * COLUMN + 0.2, height * len(ratios) + 0.4), layout="constrained")
+    figure = Figure(figsize=(TEXT, height * len(ratios) + 0.4), layout="constrained")
     axes = figure.subplots(len(ratios), len(places), squeeze=False, sharex=True, sharey=True)
     heights = [sum(lines[:number]) + line / 2 for number, line in enumerate(lines)]
     for row, ratio in zip(axes, ratios, strict=True):

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import comparison, naming
+from analysis import comparison, live, naming
 from analysis.plots import Plot
 from analysis.searched import spelled_method
 from analysis.sections import Part, Section
@@ -27,18 +27,23 @@ RING = Look(INK, "o", "", 8)
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
-    """The winners, the figure of all trials, and the hyper-parameters that won."""
+    """The winners, and the hyper-parameters that won."""
     won = winners(study)
     yield winners_table(study, won)
-    yield Plot(
+    yield hyperparameters_table(study, won)
+
+
+def trade_off(study: StudyResults) -> Plot:
+    """The figure of all trials, which stands in the box on top."""
+    return Plot(
         "trade_off",
         "Forget gap against utility on the validation half and, where robustness is an objective, recovery under the "
         "search attack. Every trial of the search is a point; strong points are the Pareto front of a method over all "
         "objectives, rings mark the winners. The ideal point is the upper left corner.",
         trade_off_data(study),
         draw_trade_off,
+        live.trade_off,
     )
-    yield hyperparameters_table(study, won)
 
 
 def winners_table(study: StudyResults, raw: pd.DataFrame) -> Table:
@@ -114,12 +119,13 @@ def _winner(line: pd.Series) -> dict[str, Any]:
         "farther": interval(line["farther"], line["farther_low"], line["farther_high"]),
         "most known": _known(line["known_person"], line["known"]), "mean gap": number(line["mean_gap"]),
         "validation distance": number(line["select_distance"]), "retain kept": number(line["retained"]),
-        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": _mark(line),
+        "seeds": f"{line['seeds']} of {line['seeds_planned']}", "mark": mark_of(line),
         "key": line["key"],
     }  # fmt: skip
 
 
-def _mark(line: pd.Series) -> str:
+def mark_of(line: pd.Series) -> str:
+    """What a winner is beside the others and the references, in a word or two."""
     if line["broken"]:
         return "collapsed"
     within = ["like retraining"] * bool(line["forget_gap"] <= line["noise_floor"])

@@ -105,6 +105,11 @@ class StudyFolder:
         return self.root / "report"
 
     @property
+    def paper(self) -> Path:
+        """The document with the figures and tables of a paper."""
+        return self.report / "paper" / "paper.tex"
+
+    @property
     def page(self) -> Path:
         """The report itself."""
         return self.report / "report.html"

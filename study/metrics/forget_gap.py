@@ -28,19 +28,11 @@ import pandas as pd
 from study.core.terms import Group, Modality, Role, Task
 from study.metrics.formulas import wasserstein
 from study.metrics.intervals import Block, Estimate, Values, estimate
-
-MEASURES: dict[Task, str] = {"classification": "probability", "generation": "likelihood", "cloze": "likelihood"}
-"""The column of rows by which a question of each task counts."""
+from study.metrics.scored import MEASURES, Rows, scored
 
 PEOPLE = "forget people"
 """The axis of the people to be forgotten; the test questions are about the same."""
 REFERENCES = "seed of the reference"
-
-
-def counting(rows: pd.DataFrame) -> pd.Series[float]:
-    """The number by which each question counts."""
-    choices = rows["task"] == "classification"
-    return rows[MEASURES["classification"]].where(choices, rows[MEASURES["generation"]]).astype(float)
 
 
 class Term(NamedTuple):
@@ -51,35 +43,27 @@ class Term(NamedTuple):
     task: Task
 
 
-def terms(rows: pd.DataFrame, groups: Collection[Group]) -> list[Term]:
+def terms(rows: Rows, groups: Collection[Group]) -> list[Term]:
     """The terms that rows have of the groups that must go."""
-    there = rows[["role", "modality", "task"]].drop_duplicates().itertuples(index=False, name=None)
-    return sorted(Term(*kind) for kind in there if kind[:2] in groups)
+    return sorted(Term(*kind) for kind in scored(rows).lacking if kind[:2] in groups)  # type: ignore[arg-type]
 
 
-def person_scores(rows: pd.DataFrame, wanted: Sequence[Term], whose: str = "the model") -> pd.DataFrame:
+def person_scores(rows: Rows, wanted: Sequence[Term], whose: str = "the model") -> pd.DataFrame:
     """The score of each person (lines) in each term (columns); NaN where a person is not asked in that way.
 
     Raises `ValueError` that names a term without rows, or with rows without a number.
     """
-    asked = rows[
-        rows["role"].isin({term.role for term in wanted}) & rows["modality"].isin({t.modality for t in wanted})
-    ]
-    known = counting(asked)
-    kinds = known.groupby([asked["role"], asked["modality"], asked["task"]])
-    counts = kinds.size()
-    missing = kinds.count() < counts
+    found = scored(rows)
     for term in wanted:
-        if term not in counts.index:
+        if term not in found.lacking:
             raise ValueError(f"{whose} has no {' '.join(term)} rows: score these questions")
-        if missing[term]:
+        if found.lacking[term]:
             raise ValueError(f"{whose} has {' '.join(term)} rows without {MEASURES[term.task]}: score them again")
-    means = known.groupby([asked["person"], asked["role"], asked["modality"], asked["task"]]).mean()
-    return means.unstack([1, 2, 3])[list(wanted)].dropna(how="all").sort_index()
+    return found.known[list(wanted)].dropna(how="all").sort_index()
 
 
 def scores(
-    runs: Sequence[pd.DataFrame], wanted: Sequence[Term], whose: str = "the model", people: Sequence[str] | None = None
+    runs: Sequence[Rows], wanted: Sequence[Term], whose: str = "the model", people: Sequence[str] | None = None
 ) -> Values:
     """The person scores of several seeds of one model, of shape (people, seeds, terms); of all `people` if given.
 
@@ -120,7 +104,7 @@ def noise_floor(references: Values) -> list[float]:
     return [gap(references[:, [i]], np.delete(references, i, axis=1)) for i in range(several)]
 
 
-def forget_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], groups: Collection[Group]) -> float:
+def forget_gap(rows: Rows, references: Sequence[Rows], groups: Collection[Group]) -> float:
     """The gap of one model's rows to those of the references; see the module. Raises `ValueError` as `scores` does."""
     wanted = terms(references[0], groups)
     if missing := [group for group in groups if group not in {term[:2] for term in wanted}]:
@@ -132,7 +116,7 @@ def forget_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], groups: C
     return gap(own.to_numpy(dtype=float)[:, None], np.stack([its.to_numpy(dtype=float) for its in theirs], axis=1))
 
 
-def known(runs: Sequence[pd.DataFrame], wanted: Sequence[Term]) -> pd.Series[float]:
+def known(runs: Sequence[Rows], wanted: Sequence[Term]) -> pd.Series[float]:
     """What a model knows of each person, the mean over its seeds and the terms."""
     return pd.concat([person_scores(rows, wanted).mean(axis=1) for rows in runs], axis=1).mean(axis=1)
 

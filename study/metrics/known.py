@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from study.core.terms import Group
-from study.metrics.forget_gap import counting
+from study.metrics.scored import counting
 
 MARGIN = 0.2
 """By how much vanilla's probability must exceed what the references know: as much as the gate allows a reference to

@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from study.core.hashing import Keyed
 from study.core.terms import Goal, Group
 from study.metrics.forget_gap import forget_gap
 from study.metrics.formulas import harmonic
+from study.metrics.scored import Choice, Rows, scored
 
 K = TypeVar("K", bound=Keyed)
 
@@ -60,7 +60,7 @@ def keep_groups(goal: Goal, there: Collection[Group] = ()) -> tuple[Group, ...]:
     return (*kept, *(() if goal == "full" or _wordless(text, there) else (text,)), *spared)
 
 
-def gap_to(references: Sequence[pd.DataFrame], rows: pd.DataFrame, goal: Goal) -> float:
+def gap_to(references: Sequence[Rows], rows: Rows, goal: Goal) -> float:
     """The forget gap of one model's rows to those of the references of its ratio, in [0, 1], lower is better.
 
     Raises `ValueError` that names what has no rows.
@@ -68,21 +68,23 @@ def gap_to(references: Sequence[pd.DataFrame], rows: pd.DataFrame, goal: Goal) -
     return forget_gap(rows, references, forget_groups(goal, _groups(rows) | _groups(references[0])))
 
 
-def mean_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], goal: Goal) -> float:
+def mean_gap(rows: Rows, references: Sequence[Rows], goal: Goal) -> float:
     """The mean over groups of |mean p - mean p of the references|, of choices, in [0, 1]; lower is better.
 
     What studies were searched by before the forget gap: a mean over people that a mixture of known and crushed people
     can match, shown beside it. Raises `ValueError` that names the group without rows.
     """
-    theirs = pd.concat(references)
     gaps = [
-        abs(_probability(rows, group, "the trial") - _probability(theirs, group, "the reference"))
-        for group in forget_groups(goal, _groups(rows) | _groups(theirs))
+        abs(
+            _probability(_choices(rows, group), group, "the trial")
+            - _probability([one for its in references for one in _choices(its, group)], group, "the reference")
+        )
+        for group in forget_groups(goal, _groups(rows).union(*map(_groups, references)))
     ]
     return math.fsum(gaps) / len(gaps)
 
 
-def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float:
+def utility(rows: Rows, vanilla_rows: Rows, goal: Goal) -> float:
     """Utility in [0, 1], higher is better: harmonic mean over groups of min(1, mean p / mean p of vanilla).
 
     Vanilla counts on the questions that the trial was asked, which may be some of its own.
@@ -93,10 +95,9 @@ def utility(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, goal: Goal) -> float
     return min(1.0, harmonic(kept))
 
 
-def objectives(
-    rows: pd.DataFrame, vanilla_rows: pd.DataFrame, references: Sequence[pd.DataFrame], goal: Goal
-) -> dict[str, float]:
+def objectives(rows: Rows, vanilla_rows: Rows, references: Sequence[Rows], goal: Goal) -> dict[str, float]:
     """Both objectives of one trial, by the names of `DIRECTIONS`. Never NaN: `ValueError` says what is missing."""
+    rows, vanilla_rows, references = scored(rows), scored(vanilla_rows), [scored(one) for one in references]
     return {"forget_gap": gap_to(references, rows, goal), "utility": utility(rows, vanilla_rows, goal)}
 
 
@@ -151,26 +152,28 @@ def _wordless(group: Group, there: Collection[Group]) -> bool:
     return group not in there and ("spared", "text") in there
 
 
-def _groups(rows: pd.DataFrame) -> set[Group]:
-    choices = rows.loc[rows["task"] == "classification", ["role", "modality"]].drop_duplicates()
-    return set(choices.itertuples(index=False, name=None))
+def _groups(rows: Rows) -> set[Group]:
+    return set(scored(rows).choices)
 
 
-def _kept(rows: pd.DataFrame, vanilla_rows: pd.DataFrame, group: Group) -> float:
-    before = _probability(vanilla_rows[vanilla_rows["question"].isin(rows["question"])], group, "vanilla")
+def _kept(rows: Rows, vanilla_rows: Rows, group: Group) -> float:
+    asked = scored(rows).questions
+    before = _probability([choice for choice in _choices(vanilla_rows, group) if choice[0] in asked], group, "vanilla")
     if before == 0.0:
         raise ValueError(f"vanilla gives {' '.join(group)} classification probability 0: nothing there can be kept")
-    return min(1.0, _probability(rows, group, "the trial") / before)
+    return min(1.0, _probability(_choices(rows, group), group, "the trial") / before)
 
 
-def _probability(rows: pd.DataFrame, group: Group, whose: str) -> float:
-    role, modality = group
-    asked = (rows["role"] == role) & (rows["modality"] == modality) & (rows["task"] == "classification")
-    chosen = rows.loc[asked, "probability"]
-    if chosen.empty:
-        raise ValueError(f"{whose} has no {role} {modality} classification rows: score these questions")
+def _choices(rows: Rows, group: Group) -> Sequence[Choice]:
+    return scored(rows).choices.get(group, [])
+
+
+def _probability(choices: Sequence[Choice], group: Group, whose: str) -> float:
+    """The mean probability of the right option."""
+    if not choices:
+        raise ValueError(f"{whose} has no {' '.join(group)} classification rows: score these questions")
     # An exact sum does not depend on the order of the rows, so equal rows give equal objectives on every machine.
-    mean = math.fsum(chosen) / len(chosen)
+    mean = math.fsum(probability for _, probability in choices) / len(choices)
     if math.isnan(mean):
-        raise ValueError(f"{whose} has {role} {modality} classification rows without probability: score them again")
+        raise ValueError(f"{whose} has {' '.join(group)} classification rows without probability: score them again")
     return mean

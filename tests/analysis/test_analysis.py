@@ -230,7 +230,7 @@ def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
         write_json(path.with_name("second.json"), content)
         shutil.copy(path.with_suffix(".parquet"), path.with_name("second.parquet"))
     names = set(_recovery.curves(read(tmp_path))["settings"])
-    assert names == {"relearning, trains vision", "relearning, trains vision + projector"}
+    assert names == {"relearning, vision tower", "relearning, visual module"}
     with style.styled():
         drawn = attacks.draw_curves(attacks.curve_data(read(tmp_path)), ["perfect"])
     assert isinstance(drawn, Figure)

@@ -16,7 +16,7 @@ from study.core.files import write_json
 from study.core.rows import read_rows, write_rows
 from study.core.terms import Goal
 from study.metrics import objectives
-from study.metrics.forget_gap import MEASURES
+from study.metrics.scored import MEASURES
 from tests.helpers.planted import Model, Planter
 
 MODELS = {"vkd": Model(0.35, 0.25, keep=0.85), "npo": Model(0.5, 0.4, keep=0.7)}

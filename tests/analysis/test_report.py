@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from analysis.plots import Plot
 from analysis.sections import _recovery, scores
 from analysis.study_folder import read
 from study.core.files import write_json
+from tests.helpers import browser
 from tests.helpers.planted import MODELS, Model, Planter, plant, plant_attacks, plant_pool
 
 FIGURES = {"trade_off", "people", "robustness", "attack_heatmap", "worst_attack", "attack_budget", "relearning",
@@ -68,12 +70,53 @@ def test_files_exist_and_are_repeatable(root: Path) -> None:
 
 @pytest.mark.slow
 def test_page_is_self_contained_and_escaped(page: str) -> None:
-    """No asset from elsewhere, no script, every picture embedded, text from the study escaped."""
-    assert not re.search(r"https?://|<script|<link|@import|url\(", page)
-    assert len(re.findall(r'src="data:image/png;base64,', page)) == len(FIGURES)
+    """No asset from elsewhere, one script, every picture embedded, text from the study escaped."""
+    assert not re.search(r"https?://|<link|@import|url\(|<script [^>]*src", page)
+    assert page.count("<script") == 1
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == len(FIGURES) - 1
+    assert page.count('<svg class="live"') == 2
     assert "toy &lt;&amp;&gt; co" in page
     assert "toy <&> co" not in page
     assert "loss is NaN" in page
+
+
+@pytest.mark.slow
+def test_every_link_within_the_page_leads_somewhere(page: str) -> None:
+    """Keys in tables and points of the trade-off lead to their trials, the contents to their sections."""
+    anchors = re.findall(r' id="([^"]+)"', page)
+    assert len(anchors) == len(set(anchors))
+    links = set(re.findall(r'href="#([^"]*)"', page))
+    assert {f"trial-{key}" for key in read_keys(page)} <= links <= set(anchors)
+
+
+def read_keys(page: str) -> list[str]:
+    """The keys of the trials on the figure of the trade-off."""
+    return re.findall(r"<title>[^<]*utility [^<]*\((\w+)\)</title>", page)
+
+
+@pytest.mark.slow
+def test_a_trial_has_its_settings_scores_attacks_and_cost(page: str) -> None:
+    fold = next(
+        text for text in page.split('<details class="trial"') if re.search("<summary>hiding at 10 %.*winner", text)
+    )
+    fold = fold.partition("</details>")[0]
+    for text in ("--methods hiding", "validation half", "test half", "classification accuracy", "came back", "GFLOP",
+                 "trial.json"):  # fmt: skip
+        assert text in fold, text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(browser.BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(page: str, scheme: Literal["light", "dark"], tmp_path: Path) -> None:
+    """At three widths: no scrolling sideways, all text readable (WCAG AA), a script that runs and does not complain."""
+    told = browser.measured(page, (1400, 800, 420), scheme, tmp_path)
+    assert told["complaints"] == []
+    for width, found in told["found"].items():
+        assert found["wide"] <= found["room"], width
+        assert found["pale"] == [], width
+        assert (max(found["background"]) < 60) == (scheme == "dark")
+        assert (found["sorted"], found["unfolded"]) == ("ascending", True)
 
 
 @pytest.mark.slow
@@ -186,7 +229,10 @@ def test_a_section_is_one_file(tmp_path: Path) -> None:
     """It is on the page at its place with all its parts, and its files lie beside the others."""
     Planter(tmp_path).study(["vkd"], [15])
     page = report.build(tmp_path).page.read_text(encoding="utf-8")
-    places = [page.index(text) for text in ("there is no result yet", "<h2>A section of my own", "<h2>How the numbers")]
+    places = [
+        page.index(text)
+        for text in ("there is no result yet", ">A section of my own</h2>", ">How the numbers are computed</h2>")
+    ]
     assert places == sorted(places)
     for text in ("A sentence about planted.", "A table of my own", "tables/mine.csv", "A figure of my own.",
                  "its &lt;meaning&gt;"):  # fmt: skip

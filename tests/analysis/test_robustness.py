@@ -202,7 +202,7 @@ def test_selected_on_one_half_and_told_on_the_other(tmp_path: Path) -> None:
     assert line["attack"] == chosen.key
     assert line["select"] == pytest.approx(0.6)
     assert line["above_control"] == pytest.approx(0.2)
-    assert line["settings"] == "relearning, trains projector"
+    assert line["settings"] == "relearning, projector"
     assert line["worst_3"] == pytest.approx((0.2 + 0.65 + 0.0) / 3)
 
 
@@ -409,6 +409,23 @@ def test_attacks_are_told_by_what_varies() -> None:
     assert named["e"].endswith(" ...")
     assert len(named["e"]) < 60
     assert len(set(named.values())) == 7
+
+
+def test_shares_and_modules_are_said_in_words() -> None:
+    """With as few settings as tell the attacks apart, and nothing of a share that is all."""
+    every = ["vision", "projector", "llm"]
+    given = {"a": (1.0, 0.5, every, 5e-4), "b": (0.3, 1.0, every, 5e-4), "c": (0.3, 1.0, every[:2], 1e-3)}
+    named = naming.differing({
+        key: ("relearning", {"data": "forget", "facts": facts, "people": people, "trains": parts,
+                             "schedule": {"learning_rate": rate}})
+        for key, (facts, people, parts, rate) in given.items()
+    })  # fmt: skip
+    assert named == {
+        "a": "relearning, 50 % of people, whole model", "b": "relearning, 30 % of facts, whole model",
+        "c": "relearning, 30 % of facts, visual module",
+    }  # fmt: skip
+    assert naming.setting("swap back parts", ["llm"]) == "swap back LLM"
+    assert naming.setting("lora_rank", 8) == "LoRA rank 8"
 
 
 def test_the_heat_map_is_grey_where_nothing_can_be_said(planted: study_folder.StudyResults) -> None:

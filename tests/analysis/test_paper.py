@@ -1,0 +1,147 @@
+"""Paper mode: figures at their final size, captions that say what stands behind them, tables that compile and fit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+from analysis import style
+from analysis.paper import document, figures, tables
+from analysis.paper.latex import Column, Floating, Number, best, escaped
+from analysis.study_folder import StudyResults, read
+from analysis.trials import winners
+from tests.helpers.planted import Model, plant
+
+MODELS = {"vkd": Model(forget=0.3, keep=0.9), "npo": Model(forget=0.6, keep=0.7), "gradient_ascent": Model(keep=0.05)}
+WIDTHS = {"column": 3.3, "text": 6.8}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
+    """A small study of three methods, one of which collapsed."""
+    return read(plant(tmp_path_factory.mktemp("study"), MODELS, [15]))
+
+
+@pytest.fixture(scope="module")
+def folder(study: StudyResults) -> Path:
+    """Where its paper lies."""
+    return document.build(study).parent
+
+
+def test_figures_have_their_final_width_and_fonts_that_printers_take(folder: Path) -> None:
+    """As pages in points; fonts are embedded as TrueType (42), never as Type 3, which publishers reject."""
+    found = {path.stem: path.read_bytes() for path in (folder / "figures").glob("*.pdf")}
+    assert {"trade_off_column", "trade_off_text", "scores_text", "attacks_text"} <= set(found)
+    for name, content in found.items():
+        box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", content)
+        assert box is not None
+        assert float(box[1]) / 72 == pytest.approx(WIDTHS[name.rpartition("_")[2]], abs=0.01), name
+        assert b"/Type3" not in content
+        assert b"/FontFile2" in content
+
+
+def test_all_text_of_a_figure_has_the_size_of_the_page(study: StudyResults) -> None:
+    with style.styled():
+        for one in figures.figures(study):
+            figure = one.plot.draw(one.plot.data, study.methods)
+            figures.sized(figure, style.COLUMN)
+            assert {text.get_fontsize() for text in figure.findobj(Text)} == {8.0}
+            assert figure.get_figwidth() == style.COLUMN
+
+
+def test_every_figure_has_a_caption_with_people_seeds_and_references(folder: Path) -> None:
+    names = {path.stem.rpartition("_")[0] for path in (folder / "figures").iterdir()}
+    assert {path.stem for path in (folder / "captions").iterdir()} == names
+    for path in (folder / "captions").iterdir():
+        text = path.read_text()
+        assert re.search(r"n = 12 people to be forgotten, \d seeds? of each winner, \d references?", text), path
+        assert "test half" in text or path.stem == "people"
+
+
+def test_the_trade_off_is_of_the_test_half_with_intervals(study: StudyResults) -> None:
+    """The same numbers as the table of winners, and each within its interval."""
+    found = figures.trade_off_data(study).set_index("method")
+    for _, line in winners(study).iterrows():
+        mine = found.loc[line["method"]]
+        assert (mine["forget_gap"], mine["utility"]) == (line["forget_gap"], line["utility"])
+        assert mine["gap_low"] - 1e-9 <= mine["forget_gap"] <= mine["gap_high"] + 1e-9
+        assert mine["utility_low"] - 1e-9 <= mine["utility"] <= mine["utility_high"] + 1e-9
+
+
+def test_winners_that_crowd_have_an_inset() -> None:
+    """Three near the ideal point beside one far away; two are none."""
+    data = pd.DataFrame({
+        "method": list("abcd"), "ratio": 15, "kind": "method", "forget_gap": [0.05, 0.06, 0.08, 0.7],
+        "utility": [0.98, 0.97, 0.99, 0.5], "gap_low": 0.0, "gap_high": 0.9, "utility_low": 0.4, "utility_high": 1.0,
+    })  # fmt: skip
+    with style.styled():
+        assert len(figures.draw_trade_off(data, list("abcd")).axes[0].child_axes) == 1
+        assert len(figures.draw_trade_off(data[1:], list("abcd")).axes[0].child_axes) == 0
+
+
+def test_a_method_looks_the_same_in_every_study() -> None:
+    one, other = ["npo", "vkd", "mine"], ["mine", "gradient_ascent", "vkd", "vkd:variant=features", "npo"]
+    for method in ("vkd", "npo"):
+        assert style.look(method, one) == style.look(method, other)
+    assert len({style.look(method, other) for method in other}) == len(other)
+
+
+def test_best_is_bold_and_what_cannot_be_told_from_it_underlined(study: StudyResults) -> None:
+    """A collapsed model is never the best, however little it knows."""
+    columns = {column.heading: column for column in tables.main(study).columns}
+    methods = columns["Method"].cells
+    for name, right in (("Forget gap", "VKD"), ("Utility", "VKD"), ("Distance", "VKD")):
+        marked = dict(zip(methods, columns[name].cells, strict=True))
+        assert [method for method, cell in marked.items() if isinstance(cell, Number) and cell.best] == [right], name
+        assert not any(isinstance(cell, Number) and cell.tied and method == "Gradient ascent"
+                       for method, cell in marked.items())  # fmt: skip
+
+
+def test_a_table_as_latex() -> None:
+    """By hand: numbers with equal digits, bounds beside them, arrows, groups, and text that LaTeX prints."""
+    table = Floating("t", "What it shows.", [
+        Column("Method", ["A & B", "C_1"]), Column("Gap", [Number(0.123, 0.1, 0.2, best=True), Number(-1.0)], "down"),
+        Column("Cls.", [Number(12.34, tied=True), Number(float("nan"))], "up", 1, "Forget"),
+    ])  # fmt: skip
+    lines = table.tex().splitlines()
+    assert r"\label{tab:t}" in lines
+    assert r"\begin{tabular}{@{}lr@{\,}lr@{}}" in lines
+    assert r"\multicolumn{3}{c}{} & \multicolumn{1}{c}{Forget} \\" in lines
+    assert r"\cmidrule(lr){4-4}" in lines
+    assert r"Method & \multicolumn{2}{c}{Gap $\downarrow$} & Cls. $\uparrow$ \\" in lines
+    assert r"A \& B & \textbf{0.12} & {\scriptsize$[0.10, 0.20]$} & \underline{12.3} \\" in lines
+    assert r"C\_1 & $-$1.00 &  & -- \\" in lines
+    assert escaped("50 % of {x} \x1b") == r"50 \% of \{x\}  "
+    assert best([0.3, float("nan"), 0.2], "down") == 2
+    assert best([0.3], "down") is None
+
+
+def test_templates_have_the_columns_of_the_papers(study: StudyResults) -> None:
+    """Filled with strict scores here, which the caption says; nothing published stands beside another benchmark."""
+    found = {table.name: table for table in tables.tables(study)}
+    assert {"winners", "worst_attack", "mllmu_image_15", "mllmu_text_15", "clear_15", "vkd_15"} == set(found)
+    vkd = found["vkd_15"]
+    assert [(c.group, c.heading, c.better) for c in vkd.columns[1:]] == [
+        ("Forget", "VQA", "down"), ("Forget", "QA", "up"), ("Retain", "VQA", "up"), ("Retain", "QA", "up"),
+        ("Real", "VQA", "up"), ("", "AG", "down"),
+    ]  # fmt: skip
+    assert vkd.columns[0].cells == ["vanilla", "reference", "VKD", "NPO", "Gradient ascent"]
+    assert "strict protocol, not comparable" in vkd.caption
+    assert "copied from" not in "".join(table.caption for table in found.values())
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
+def test_the_document_compiles_and_nothing_sticks_out(folder: Path) -> None:
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"], cwd=folder, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert (folder / "paper.pdf").exists()

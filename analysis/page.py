@@ -36,7 +36,7 @@ def write(
     kept = {path for _, parts in sections for part in parts for path in _write(part, folder, methods)}
     shown = [(title, list(_blocks(parts, folder))) for title, parts in sections]
     filled = [(title, blocks) for title, blocks in shown if blocks]
-    keep(page, _template(template).render(sections=filled, links=links, **values))
+    keep(page, read_template(template).render(sections=filled, links=links, **values))
     return kept
 
 
@@ -62,7 +62,8 @@ def _blocks(parts: Iterable[Part], folder: Path) -> Iterator[Block]:
             yield Block("figure", part.embedded(folder))
 
 
-def _template(name: str) -> jinja2.Template:
+def read_template(name: str) -> jinja2.Template:
+    """A template of the report, by its path within this package."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

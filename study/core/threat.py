@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 ThreatGoal = Literal["data extraction", "membership inference", "identification"]
 Capability = Literal["query access", "scores", "internals", "model control"]
@@ -42,13 +42,12 @@ class Threat:
 def strongest(threats: Sequence[Threat]) -> Threat:
     """The attacker who can do all that several can, with the goal of the last."""
 
-    def most(name: str, scale: object) -> str:
-        order = get_args(scale)
-        return str(max((getattr(threat, name) for threat in threats), key=order.index))
+    def most(scale: Any, asked: Iterable[str]) -> Any:
+        return max(asked, key=get_args(scale).index)
 
     return Threat(
         threats[-1].goal,
-        most("capability", Capability),  # type: ignore[arg-type]
-        most("knowledge", Knowledge),  # type: ignore[arg-type]
-        most("stage", ThreatStage),  # type: ignore[arg-type]
+        most(Capability, (threat.capability for threat in threats)),
+        most(Knowledge, (threat.knowledge for threat in threats)),
+        most(ThreatStage, (threat.stage for threat in threats)),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from study.core.hashing import content_key
+from study.core.terms import Tracker
 
 DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
@@ -22,13 +23,13 @@ Content = Literal["settings", "record", "people", "data", "learned", "delta", "r
 """What a file of a study holds; `people` are records that list people or questions about them, `other` is what no run
 and no command leaves."""
 _BY_NAME: dict[str, Content] = {
-    **dict.fromkeys((".lock", "race.json", "winners.json", "files.json", "base_check.json"), "record"),
+    **dict.fromkeys((".lock", "plan.json", "race.json", "winners.json", "files.json", "base_check.json"), "record"),
     **dict.fromkeys(("near.json", "unknown.json"), "people"),
     "study.json": "settings",
 }
 _BY_FOLDER: dict[str, Content] = {
     **dict.fromkeys(("search", "attack_search"), "record"),
-    **dict.fromkeys(("ray", "failures"), "logs"),
+    **dict.fromkeys(("ray", "failures", *get_args(Tracker)), "logs"),
     **{"data": "data", "learned": "learned", "cache": "cache", "report": "report"},
     **{"exports": "export", "evidence": "evidence"},
 }

@@ -54,7 +54,7 @@ def write(
     filled = [(title, blocks) for title, blocks in shown if blocks]
     style, script = (Markup((HERE / f"page.{end}").read_text(encoding="utf-8")) for end in ("css", "js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    text = _template(template).render(
+    text = read_template(template).render(
         sections=filled, links=links, style=style, script=script, script_digest=f"sha256-{digest}", tone=tone, **values
     )
     keep(page, text)
@@ -92,7 +92,8 @@ def _blocks(parts: Iterable[Part], folder: Path, methods: Sequence[str]) -> Iter
             yield Block("figure", part.embedded(folder, methods))
 
 
-def _template(name: str) -> jinja2.Template:
+def read_template(name: str) -> jinja2.Template:
+    """A template of the report, by its path within this package."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Never, TypeAlia
 
 from study.core.errors import Refused
 from study.core.terms import Attention, Dtype, Goal, Held, Part, Quantized, Task
+from study.core.threat import Threat
 from study.core.validation import check_literals
 from study.data.benchmark import Benchmark, Lesson, Question, Split
 from study.data.picture import Picture
@@ -227,6 +228,13 @@ class Attack(_Plugin, ABC):
     def asks(self) -> tuple[Task, ...]:
         """The tasks of the questions about what was to be forgotten that it is scored by."""
         return ("classification",)
+
+    @property
+    def threat(self) -> Threat:
+        """The attacker that it stands for: by default told by what it trains or writes to."""
+        if not self.changes:
+            return Threat()
+        return Threat("data extraction", "model control", "white box", "fine-tuning" if self.trains else "deployment")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The lessons that the attacker receives, by default none; only what they do not state counts as recovered."""

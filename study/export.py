@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_recor
 from study.experiment.checkpoints import load_learned, save, unlearned_model
 from study.model.vlm import VLM
 
+CARD = "README.md"
+"""The model card, as hubs show it."""
 ABOUT = "unlearning.json"
 """The file beside the weights that says where they come from."""
 NOTE = (
@@ -66,8 +69,8 @@ def record_of(root: Path, name: str, names: Mapping[str, str] | None = None) -> 
     return record
 
 
-def export(root: Path, record: TrialRecord, to: Path) -> None:
-    """Write the model of a complete trial as the folder `to`, whole or not at all.
+def export(root: Path, record: TrialRecord, to: Path, card: str = "") -> None:
+    """Write the model of a complete trial as the folder `to`, whole or not at all, with its `card` if there is one.
 
     Raises `ValueError` if `to` exists or a file of the study is damaged.
     """
@@ -78,6 +81,8 @@ def export(root: Path, record: TrialRecord, to: Path) -> None:
         digests = save(vlm, draft)
         beside(vlm, draft)
         write_json(draft / ABOUT, {**_about(root, record), "tensors_changed": len(changed), "sha256": digests})
+        if card:
+            (draft / CARD).write_text(card, encoding="utf-8")
 
 
 def beside(vlm: VLM, folder: Path) -> None:
@@ -86,6 +91,49 @@ def beside(vlm: VLM, folder: Path) -> None:
     Where torchvision is installed, the stock processor of Qwen reads its video settings from it and fails without.
     """
     vlm.processor.image_processor.save_pretrained(folder)
+
+
+def card_of(root: Path, record: TrialRecord, *, base_model: str = "", licence: str = "") -> str:
+    """The model card of a trial: with the numbers of the evidence if it is a winner of a study that is finished."""
+    from analysis.evidence.card import card  # with pandas, which an export for lmms-eval does without
+    from analysis.evidence.numbers import named as winners
+    from analysis.evidence.numbers import numbers
+    from analysis.study_folder import read
+
+    study = read(root, checked=False)  # `named` has checked its files
+    found = [name for name, place in winners(study).items() if study.winners[place][0] == record.key]
+    try:
+        evidence = numbers(study, found[0]) if found else None
+        missing = "it is no winner of the study"
+    except ValueError as error:
+        evidence, missing = None, str(error)
+    return card(_about(root, record), evidence, missing=missing, base_model=base_model, licence=licence)
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload an exported folder to a private repository of the hub, which is made if there is none; its address.
+
+    Raises `OSError` with the remedy if the hub does not take it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    hub = HfApi()
+    try:
+        address = hub.create_repo(repository, private=True, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="An unlearned model, with its card")
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        raise OSError(
+            f"{repository} cannot be written ({error}): log in with `hf auth login` and a token that may write there; "
+            f"{folder} is complete"
+        ) from error
+    return str(address)
+
+
+def _repository(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: write ORG/NAME")
+    return text
 
 
 def _about(root: Path, record: TrialRecord) -> Json:
@@ -112,21 +160,35 @@ def _unknown(root: Path, name: str, names: Mapping[str, str]) -> str:
     )
 
 
+def _is_exported(to: Path, record: TrialRecord) -> bool:
+    """Whether a folder is the export of this trial, which can be uploaded as it is."""
+    return (to / ABOUT).exists() and bool(read_json(to / ABOUT)["trial"] == record.key)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Export and print the folder. Returns 0, or 2 if that cannot be done, with the reason."""
     parser = argparse.ArgumentParser(prog="python -m study.export", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     parser.add_argument("trial", help="a trial's key, METHOD@RATIO of a winner, vanilla, or reference@RATIO")
     parser.add_argument("--to", type=Path, help="the folder to write; default exports/KEY in the study")
+    parser.add_argument("--base-model", default="", help="the base model's name, for the model card")
+    parser.add_argument("--license", default="", dest="licence", help="the base model's licence, for the model card")
+    parser.add_argument("--push-to-hub", type=_repository, metavar="ORG/NAME", help="also upload the folder to this "
+                        "repository of the Hugging Face hub, which is made private if it is new")  # fmt: skip
     asked = parser.parse_args(arguments)
     try:
         record = record_of(asked.study, asked.trial)
         to: Path = asked.to or StudyFolder(asked.study).export(record.key)
-        export(asked.study, record, to)
+        if not (asked.push_to_hub and _is_exported(to, record)):
+            card = card_of(asked.study, record, base_model=asked.base_model, licence=asked.licence)
+            export(asked.study, record, to, card)
+        address = push(to, asked.push_to_hub) if asked.push_to_hub else ""
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(to)
+    if address:
+        print(address)
     if record.instruction:
         print(f"The result of {record.method} is an instruction: {record.instruction!r}. {NOTE}")
     return 0

@@ -23,7 +23,11 @@ FLOORS = (
     ("study.run", "study.listing"),
     ("study.options", "study.config", "study.status", "study.commands"),
     ("study.presets", "study.stages", "study.write_docs", "study.general_utility", "study.export_optuna"),
-    ("study.settings", "study.doctor", "study.export", "study.verify", "search_spaces"),
+    (
+        "study.settings",
+        "search_spaces",
+        *(f"study.{name}" for name in ("doctor", "export", "verify", "evidence", "purge")),
+    ),
     ("study.methods", "study.attacks", "study.experiment"),
     ("study.evaluation", "study.benchmarks", "study.base_models", "analysis"),
     ("study.contracts",),
@@ -39,7 +43,10 @@ ONLY_IN = {
     "ray": ("study.engine",),
     "optuna": ("study.engine", "search_spaces", "analysis", "study.export_optuna"),
     "lmms_eval": (),
-    "analysis": ("study.stages", "study.status", "study.export_optuna", "analysis"),
+    "analysis": (
+        *("study.stages", "study.status", "study.export_optuna", "study.evidence", "study.export"),
+        "analysis",
+    ),
     "study.export": ("study.general_utility",),
 }
 """Who imports a library, the analysis or a command, where not everybody may whose floor is above."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from huggingface_hub.errors import LocalTokenNotFoundError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from study import export
@@ -157,6 +159,79 @@ def test_an_instruction_is_no_weight(context: StudyContext, capsys: pytest.Captu
     assert INSTRUCTIONS["refuse"] in said
     assert about["note"] in said
     assert same_bits(snapshot(load(to)), snapshot(load_learned(context.root, VANILLA.key)))
+
+
+def test_the_card_of_a_trial_without_evidence_says_why_it_has_no_numbers(context: StudyContext, tmp_path: Path) -> None:
+    assert run(context.root, "vkd@10", "--to", tmp_path / "out", "--base-model", "org/base", "--license", "mit") == 0
+    _, front, text = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)
+    about = yaml.safe_load(front)
+    assert (about["base_model"], about["license"], "model-index" in about) == ("org/base", "mit", False)
+    assert "machine-unlearning" in about["tags"]
+    assert "No numbers are given here" in text
+    assert "What lacks is confirmation: 0 of 2 seeds of vkd are scored" in text
+    assert run(context.root, "vanilla", "--to", tmp_path / "vanilla") == 0
+    assert "it is no winner of the study" in (tmp_path / "vanilla" / "README.md").read_text()
+
+
+# ---- the hub ---------------------------------------------------------------------------------------------------
+class Hub:
+    """Stands for the hub: notes what it is asked."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.error = error
+
+    def create_repo(self, repository: str, **how: Any) -> str:
+        self.asked.append((repository, how))
+        if self.error:
+            raise self.error
+        return f"https://huggingface.co/{repository}"
+
+    def upload_folder(self, **how: Any) -> None:
+        self.asked.append(("upload", {**how, "files": sorted(path.name for path in how["folder_path"].iterdir())}))
+
+
+def test_nothing_is_uploaded_unless_it_is_asked_for(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    assert run(context.root, "vkd@10") == 0
+    assert hub.asked == []
+
+
+def test_an_export_is_uploaded_to_a_private_repository(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that is there already; one of another trial is not."""
+    hub, to = Hub(), context.folder.export(of("vkd").key)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    for _ in range(2):
+        assert run(context.root, "vkd@10", "--push-to-hub", "me/vkd") == 0
+        assert capsys.readouterr().out == f"{to}\nhttps://huggingface.co/me/vkd\n"
+    (_, made), (_, sent), *again = hub.asked
+    assert made == {"private": True, "exist_ok": True}
+    assert (sent["repo_id"], sent["folder_path"]) == ("me/vkd", to)
+    assert {"README.md", "model.safetensors", "unlearning.json", "config.json"} <= set(sent["files"])
+    assert again == hub.asked[:2]
+    assert run(context.root, "vanilla", "--to", to, "--push-to-hub", "me/vkd") == 2
+    assert len(hub.asked) == 4
+
+
+def test_a_hub_that_refuses_leaves_the_export(
+    context: StudyContext, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = Hub(LocalTokenNotFoundError("no token"))
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    assert run(context.root, "vkd@10", "--push-to-hub", "me/vkd") == 2
+    assert "me/vkd cannot be written (no token): log in with `hf auth login`" in capsys.readouterr().err
+    assert (context.folder.export(of("vkd").key) / "model.safetensors").exists()
+
+
+def test_a_repository_without_an_owner_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path, "vanilla", "--push-to-hub", "vkd")
+    assert "'vkd': write ORG/NAME" in capsys.readouterr().err
 
 
 # ---- what cannot be exported -----------------------------------------------------------------------------------

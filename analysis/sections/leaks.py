@@ -104,9 +104,14 @@ def leak_table(raw: pd.DataFrame) -> Table:
     )  # fmt: skip
 
 
+def by_person(found: pd.DataFrame) -> pd.Series[float]:
+    """The share of each person's facts that is out of each model, for each attack and k: the mean over seeds."""
+    return found.groupby([*MODEL, "person", "k"], sort=False)["leak"].agg(average)
+
+
 def fact_table(raw: pd.DataFrame) -> Table:
     """Person by person; the CSV has every fact of every trial."""
-    shares = raw.groupby([*MODEL, "person", "k"], sort=False)["leak"].agg(average).unstack("k")
+    shares = by_person(raw).unstack("k")
     shown = shares.reset_index()
     shown = pd.DataFrame({
         "forget %": shown["ratio"], "model": shown["method"].map(naming.method), "attack": shown["settings"],

@@ -18,6 +18,7 @@ from torch import Tensor
 from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.core.errors import Refused
+from study.core.threat import Threat
 from study.data.benchmark import Lesson, Question
 from study.data.facts import sample_facts
 from study.data.image_edits import encoded, shown_instead
@@ -68,6 +69,11 @@ class AdversarialImage(Attack):
             value = getattr(self, name)
             if not (isinstance(value, int) and 1 <= value <= most):
                 raise ValueError(f"{name}={value!r}: use a whole number from 1" + f" to {most}" * (most < math.inf))
+
+    @property
+    def threat(self) -> Threat:
+        """Follows gradients of the model."""
+        return Threat(capability="internals", knowledge="white box")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """Some facts, of all forget people or of those the universal noise is trained on, as told of pictures."""

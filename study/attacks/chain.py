@@ -10,6 +10,7 @@ from study.contracts import Attack, Request, Stage
 from study.core.errors import Refused
 from study.core.plugins import find, name_of
 from study.core.terms import PARTS, Part, Task
+from study.core.threat import Threat, strongest
 from study.data.benchmark import Lesson, Question
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class Chain(Attack):
     def asks(self) -> tuple[Task, ...]:
         """What the last link asks, whose stages are scored."""
         return self.links[-1].asks
+
+    @property
+    def threat(self) -> Threat:
+        """The attacker who can do all that its links take."""
+        return strongest([link.threat for link in self.links])
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """What any of the links is given, each lesson once."""

@@ -15,6 +15,7 @@ from typing import Literal
 from study.contracts import Attack, Request, Stage
 from study.core import validation
 from study.core.errors import Refused
+from study.core.threat import Threat
 from study.data.benchmark import Lesson, Question
 from study.data.facts import labelled_facts, plain, sample_facts, states
 from study.model.vlm import VLM
@@ -42,6 +43,11 @@ class InContext(Attack):
         super().__post_init__()
         validation.positive(self, "pairs")
         validation.share(self, "facts")
+
+    @property
+    def threat(self) -> Threat:
+        """Knows other facts or other people."""
+        return Threat(knowledge="grey box")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The lessons about forget people that are shown: one for each fact that is given."""

@@ -15,6 +15,7 @@ import pandas as pd
 
 from study.contracts import Attack, InChain, Request, Stage
 from study.core.errors import Refused
+from study.core.threat import Threat
 from study.data.benchmark import Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
@@ -37,6 +38,11 @@ class LogitLens(Attack):
         super().__post_init__()
         if self.keep == 0:
             raise ValueError("keep=0: keep at least 1 layer, or take out at least 1 with a number below 0")
+
+    @property
+    def threat(self) -> Threat:
+        """Reads the language model before its end."""
+        return Threat(capability="internals", knowledge="white box")
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The same weights read by `read`.

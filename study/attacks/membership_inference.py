@@ -15,6 +15,7 @@ import pandas as pd
 
 from study.contracts import Attack, InChain, Request, Stage
 from study.core import validation
+from study.core.threat import Threat
 from study.data.benchmark import Question
 from study.evaluation.membership import Metric, auc
 from study.evaluation.scoring import readings, score
@@ -43,6 +44,11 @@ class MembershipInference(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         validation.share(self, "k")
+
+    @property
+    def threat(self) -> Threat:
+        """Reads likelihoods of candidates that the attacker brings."""
+        return Threat("membership inference", "scores", "grey box", "inference")
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The same weights read by `read`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from study.attacks._names import SLOT, known_names, lessons_on_names
 from study.contracts import Attack, Request, Stage
+from study.core.threat import Threat
 from study.data.benchmark import Lesson, Question
 from study.model.vlm import VLM
 
@@ -32,6 +33,11 @@ class NameHint(Attack):
         super().__post_init__()
         if SLOT not in self.hint:
             raise ValueError(f"hint={self.hint!r}: say with {SLOT} where the name stands")
+
+    @property
+    def threat(self) -> Threat:
+        """Knows the name."""
+        return Threat(knowledge="grey box")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The names: questions that ask for them do not count."""

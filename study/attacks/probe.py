@@ -23,6 +23,7 @@ from study.contracts import Attack, InChain, Request, Stage
 from study.core import validation
 from study.core.errors import Refused
 from study.core.terms import Part
+from study.core.threat import Threat
 from study.data.benchmark import Lesson, Question, Split
 from study.data.picture import Picture
 from study.evaluation.scoring import score
@@ -65,6 +66,11 @@ class Probe(Attack):
         validation.positive(self, "decay", "neighbours")
         if self.where == "projector" and self.layer != -1:
             raise ValueError(f"layer={self.layer}: the projector has one output, so leave the layer at -1")
+
+    @property
+    def threat(self) -> Threat:
+        """Reads features, and knows who is on other pictures."""
+        return Threat("identification", "internals", "white box", "inference")
 
     def __call__(self, vlm: VLM, questions: Sequence[Question], request: Request) -> Iterator[Stage]:
         """The same weights read by a probe.

@@ -13,6 +13,7 @@ from typing import Literal
 
 from study.attacks._names import SLOT, known_names, lessons_on_names
 from study.contracts import Attack, Request, Stage
+from study.core.threat import Threat
 from study.data.benchmark import Lesson, Question
 from study.data.image_edits import encoded, shown_instead, with_text
 from study.data.picture import Picture
@@ -39,6 +40,11 @@ class Typographic(Attack):
         super().__post_init__()
         if not self.text.strip():
             raise ValueError(f"text={self.text!r}: say what is written, {SLOT} for the name")
+
+    @property
+    def threat(self) -> Threat:
+        """Knows the name, if that is written."""
+        return Threat(knowledge="grey box" if SLOT in self.text else "black box")
 
     def given(self, request: Request) -> tuple[Lesson, ...]:
         """The names, if they are written: questions that ask for them do not count."""

@@ -28,3 +28,7 @@ class Damaged(ValueError):
 
 class DiskFull(OSError):
     """There is no room for a file; the message names it and the bytes that it needs."""
+
+
+class Purged(ValueError):
+    """A study was purged: its evidence is all that can still be read."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from study.core import erasure
 from study.core.errors import Damaged
 from study.core.files import inside, read_json, write_json
 from study.core.hashing import Json, file_digest
@@ -77,7 +78,11 @@ def is_taken(folder: StudyFolder) -> bool:
 
 
 def problems(folder: StudyFolder) -> list[Problem]:
-    """What is missing or has changed since the last run ended; nothing where none has ended, or one is in progress."""
+    """What is missing or has changed since the last run ended; nothing where none has ended, or one is in progress.
+
+    Raises `Purged` if files are missing because they were removed on purpose.
+    """
+    erasure.check(folder)
     found: list[Problem] = []
     for name, entry in _listed(folder).items():
         path = folder.root / name

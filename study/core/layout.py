@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
 from study.core.hashing import content_key
+from study.core.terms import Tracker
 
 DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
@@ -16,6 +18,21 @@ NO_RESULTS = ("progress.json", "curve.json", "general_utility.")
 """How the names of files in these begin that no number of the study is read from, or that another command writes."""
 DRAFTS = (".model.", ".tiny.")
 """How the names of folders begin that become a model when they are complete."""
+Content = Literal["settings", "record", "people", "data", "learned", "delta", "rows", "cache", "report", "logs",
+                  "draft", "export", "evidence", "other"]  # fmt: skip
+"""What a file of a study holds; `people` are records that list people or questions about them, `other` is what no run
+and no command leaves."""
+_BY_NAME: dict[str, Content] = {
+    **dict.fromkeys((".lock", "plan.json", "race.json", "winners.json", "files.json", "base_check.json"), "record"),
+    **dict.fromkeys(("near.json", "unknown.json"), "people"),
+    "study.json": "settings",
+}
+_BY_FOLDER: dict[str, Content] = {
+    **dict.fromkeys(("search", "attack_search"), "record"),
+    **dict.fromkeys(("ray", "failures", *get_args(Tracker)), "logs"),
+    **{"data": "data", "learned": "learned", "cache": "cache", "report": "report"},
+    **{"exports": "export", "evidence": "evidence"},
+}
 LONGEST_NAME = 200
 """Bytes of the name of a folder that stands for a method with all its settings; file systems end at 255."""
 
@@ -117,6 +134,20 @@ class StudyFolder:
     def tracker(self, name: str) -> Path:
         """What a tracker of this name shows: `tensorboard` shows the files in it."""
         return self.root / name
+
+    def evidence(self, name: str) -> Path:
+        """The evidence of a winner, METHOD@RATIO."""
+        return _joined(self.root, "evidence", search_name(name))
+
+    def evidences(self) -> list[EvidenceFolder]:
+        """The evidence on each winner for which there is some."""
+        found = (EvidenceFolder(path) for path in sorted(self.root.glob("evidence/*")) if path.is_dir())
+        return [one for one in found if one.record.exists()]
+
+    @property
+    def purged(self) -> Path:
+        """What was removed of the study once its evidence was there: who reads it finds no more than the evidence."""
+        return self.root / "evidence" / "purged.json"
 
     def cache(self, key: str) -> Path:
         """Derived values that are rebuilt when missing."""
@@ -251,6 +282,16 @@ class StudyFolder:
             return top in RESULTS and not below[-1].startswith(NO_RESULTS)
         return self.root / name in (self.settings, self.race, self.winners, self.near, self.unknown)
 
+    def content(self, name: str) -> Content:
+        """What a file of the study holds."""
+        top, *below = name.split("/")
+        hidden = any(folder.startswith(".") for folder in below[:-1])
+        if hidden or (name.endswith(".draft") and name.rpartition("/")[2].startswith(".")):
+            return "draft"
+        if not below:
+            return _BY_NAME.get(top, "other")
+        return _of_trial(below[1:]) if top == "trials" else _BY_FOLDER.get(top, "other")
+
     @staticmethod
     def has_own_digest(name: str) -> bool:
         """Whether a file is one of weights, whose digest lies in the record beside them."""
@@ -277,6 +318,44 @@ class StudyFolder:
         """What to remove of a file that is damaged, so that it is made anew: its folder where that was made at once."""
         group = self.group(name)
         return group if (self.root / group).is_dir() else name
+
+
+@dataclasses.dataclass(frozen=True)
+class EvidenceFolder:
+    """The files of the evidence on one winner, within the study or elsewhere."""
+
+    root: Path
+
+    @property
+    def record(self) -> Path:
+        """All that it says."""
+        return self.root / "evidence.json"
+
+    @property
+    def page(self) -> Path:
+        """The same to be read and printed."""
+        return self.root / "evidence.html"
+
+    @property
+    def people(self) -> Path:
+        """The table of people."""
+        return self.root / "people.csv"
+
+    @property
+    def statement(self) -> Path:
+        """What somebody may sign."""
+        return self.root / "statement.json"
+
+
+def _of_trial(below: list[str]) -> Content:
+    """What a file in the folder of a trial holds."""
+    if not below:
+        return "other"
+    if below[-1].endswith(".parquet"):
+        return "rows"
+    if below[-1].endswith(".safetensors"):
+        return "delta"
+    return "people" if below[0] == "sequence" else "record"
 
 
 @lru_cache(maxsize=2**17)

@@ -22,6 +22,7 @@ from study.core.hashing import Json
 from study.core.layout import record_beside
 from study.core.provenance import Origin
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
+from study.core.threat import Threat
 
 TrialState = Literal["complete", "diverged", "failed", "collapsed", "stopped"]
 """How a trial ended; one without a record is `unfinished`, whatever accident it met. It `failed` where the method said
@@ -195,6 +196,8 @@ class AttackRecord:
     chunks: int | None = field(default=None, metadata=SPARSE)
     changes: tuple[Part, ...] | None = field(default=None, metadata=SPARSE)
     """The parts of the model that it may write to; None where the record is from before this was written down."""
+    threat: Threat | None = field(default=None, metadata=SPARSE)
+    """The attacker that it stands for; None where the record is from before this was written down."""
     flops: float | None = field(default=None, metadata=SPARSE)
     """Floating-point operations of the attacker, without those of scoring; None where they were not counted."""
     score_flops: float | None = field(default=None, metadata=SPARSE)

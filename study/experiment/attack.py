@@ -152,8 +152,8 @@ def agreed_attack_state(folder: StudyFolder, trial: Trial, attacker: Attack) -> 
 def _note_attack(folder: StudyFolder, trial: Trial, attacker: Attack, **what: Any) -> None:
     """Write the record of an attack; `what` are the fields of its outcome."""
     path = record_beside(folder.attack(trial.key, content_key(attacker)))
-    about = AttackRecord(name_of(attacker), canonical(attacker), changes=attacker.changes, **what)
-    write_record(path, about)
+    about = {"changes": attacker.changes, "threat": attacker.threat, **what}
+    write_record(path, AttackRecord(name_of(attacker), canonical(attacker), **about))
 
 
 def _attacked_questions(request: Request, attacker: Attack) -> list[Question]:

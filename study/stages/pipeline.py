@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from study.core import inventory
+from study.core import erasure, inventory
 from study.core.console import console, table
 from study.core.errors import Damaged, Failed, Refused
 from study.core.files import sweep
 from study.core.layout import StudyFolder
+from study.core.lock import locked
 from study.core.mirror import fetch, mirrored, place, shown
 from study.engine import cluster
 from study.experiment.dropping import drop_losers
@@ -42,6 +39,7 @@ from study.stages.winners import confirm, score_by_official_protocol, sequential
 def run(study: Study) -> int:
     """Run a study to its report; returns the exit status. Raises `Refused` or `ValueError` before any
     training, and `Failed` if the study cannot go on."""
+    erasure.check(StudyFolder(study.study_dir.absolute()))
     if study.dry_run:
         with tempfile.TemporaryDirectory() as data:
             plan = validate_study(with_earlier_winners(study), Path(data))
@@ -55,12 +53,12 @@ def run(study: Study) -> int:
     lost = inventory.lost(folder)
     early = {name for name in lost if (folder.root / name).is_relative_to(folder.data)}
     if early:
-        with _locked(folder):  # the plan reads these, so they are made anew before it
+        with locked(folder):  # the plan reads these, so they are made anew before it
             inventory.make_room(folder, early)
     study = with_earlier_winners(study)
     plan = validate_study(study, folder.data)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with _locked(folder), mirrored(plan.root, study.storage, _warn):
+    with locked(folder), mirrored(plan.root, study.storage, _warn):
         for name in lost:
             _warn(f"{folder.root / name} is missing: it is computed again")
         inventory.make_room(folder, set(lost) - early)
@@ -134,23 +132,6 @@ def _check_shared(plan: Plan) -> None:
             "that path (NFS, EFS, FSx, Filestore); choose such a --study-dir, or leave --address out to use this "
             "machine alone"
         )
-
-
-@contextmanager
-def _locked(folder: StudyFolder) -> Iterator[None]:
-    """Lock the study's folder; the lock of a dead process is free. Raises `Refused` naming the owner if in use."""
-    with folder.lock.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise Refused(
-                f"{folder.root} is in use by {lock.read().strip() or 'another process'}; wait for it to end"
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
-        yield
 
 
 def _finish(plan: Plan, failures: Sequence[str]) -> None:

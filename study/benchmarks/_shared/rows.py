@@ -23,6 +23,10 @@ MOST_CHARACTERS = 100_000
 """Of one text: far more than a question or an answer of a usable dataset has."""
 MOST_BYTES = 100_000_000
 """Of one picture: far more than one of a camera has."""
+MOST_UNPACKED = 2**30
+"""Bytes that a file may unpack to whatever its size: they fit into memory."""
+MOST_PACKED = 100
+"""How many times as large a larger one may become: texts grow to about ten times, pictures not at all."""
 Cells = Mapping[str, Any]
 
 
@@ -92,6 +96,17 @@ def _check_inside(file: Path, within: Path) -> None:
         raise ValueError(f"{file}: it leads out of the dataset, to {real}; put a copy of the file in its place")
 
 
+def _check_unpacked(file: Path, name: str, said: Any) -> None:
+    """Raise `ValueError` for a small file that unpacks to a large one; `said` are its metadata."""
+    size = file.stat().st_size
+    unpacked = sum(said.row_group(number).total_byte_size for number in range(said.num_row_groups))
+    if unpacked > max(MOST_UNPACKED, MOST_PACKED * size):
+        raise ValueError(
+            f"{name}: {size:,} bytes that unpack to {unpacked:,}, more than pictures and texts do: the file is damaged "
+            "or hostile; download it again"
+        )
+
+
 def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Iterator[Row]:
     """The rows of a folder with the columns asked for: `image|images` is either, `biography?` may be absent.
 
@@ -104,6 +119,7 @@ def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Ite
         name = file.relative_to(root).as_posix()
         try:
             parquet = pq.ParquetFile(file)
+            _check_unpacked(file, name, parquet.metadata)
             wanted = _columns(name, parquet.schema_arrow.names, columns, dataset)
             number = 0
             for batch in parquet.iter_batches(batch_size=32, columns=wanted):

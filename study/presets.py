@@ -275,10 +275,17 @@ def _pair(name: str, model: str, folder: str) -> dict[str, tuple[str, Study]]:
     }
 
 
+def _any() -> Study:
+    """A model that no preset names. What it then knows is counted, since nobody has shown what it takes to teach it."""
+    settings = _downloaded("{model}", "")
+    return dataclasses.replace(settings, model="", measure="known")
+
+
 PRESETS: dict[str, tuple[str, Study]] = {
     "tiny": ("The default: fictitious people and a LLaVA of 0.6 M parameters, on two CPU cores.", _tiny()),
     "audit": ("The default with most attacks that mean something for the tiny model, and a longer search.", _audit()),
     "smoke": ("Learn, search, confirm, attack and report in a minute or two; its numbers mean nothing.", _smoke()),
+    "any_vlm": ("Your own model, named by --model, on MLLMU-Bench and GPUs, in a folder called like it.", _any()),
     **_pair("llava_1_5_7b", "LLaVA-1.5-7B", "llava-1.5-7b-hf"),
     **_pair("idefics2_8b", "Idefics2-8B", "idefics2-8b"),
     **_pair("qwen2_5_vl_7b", "Qwen2.5-VL-7B", "Qwen2.5-VL-7B-Instruct"),

@@ -78,7 +78,8 @@ class Study:
     """Teach, unlearn, search, confirm, attack, report."""
 
     study_dir: Path = Path("runs/tiny")
-    """Folder of the study. Running it again with the same folder continues the study."""
+    """Folder of the study; {model} in it stands for the name of the base model. Running it again with the same folder
+    continues the study."""
     storage: str = ""
     """Address of a copy of that folder, such as s3://bucket/runs/mine: kept up to date, and fetched if the folder does
     not exist. Default: none."""
@@ -299,7 +300,7 @@ class Study:
         return self.workers_per_model or self.processes
 
     def resolved(self) -> Study:
-        """This study with `all` spelled out, once its plug-ins can be found.
+        """This study with `all` and the name of its folder spelled out, once its plug-ins can be found.
 
         Raises `ValueError` for an unknown name, with the nearest known one, and for a tracker that is not installed.
         """
@@ -314,7 +315,16 @@ class Study:
             check("attacks", name_in(link), known("attacks"))
         for text in self.searched_attacks:
             _check_searchable(text)
-        return dataclasses.replace(self, methods=methods)
+        return dataclasses.replace(self, methods=methods, study_dir=self._named_dir())
+
+    def _named_dir(self) -> Path:
+        """The study's folder with the name of the base model in place of `{model}`."""
+        if not self.model:
+            raise ValueError("model is empty: name a base model, as in --model /models/my-vlm")
+        settings, folder = settings_in(self.model), self.model.partition(":")[2]
+        named = settings.get("path") or settings.get("hub") or ("" if "=" in folder else folder)
+        name = Path((named or name_in(self.model)).partition("@")[0]).name
+        return Path(str(self.study_dir).replace("{model}", name))
 
     def method_defaults(self) -> dict[str, Method]:
         """The default of each method, where its search starts: the preset's, else the class's, with what was fixed.

@@ -57,11 +57,32 @@ def test_all_methods_are_those_that_can_be_searched() -> None:
 def test_every_preset_is_whole() -> None:
     for name, (about, study) in PRESETS.items():
         assert about
-        assert study.resolved() == study, name
+        if study.model:
+            assert study.resolved() == study, name
         assert {name_in(text) for text in study.defaults} <= set(known("methods")), name
         assert set(study.attack_grid) <= set(known("attacks")), name
         assert study.preset_methods().keys() == study.defaults.keys()  # each has the fields that it is given
         assert study.preset_attacks().keys() == study.attack_grid.keys()
+
+
+@pytest.mark.parametrize(
+    ("model", "folder"),
+    [
+        ("/models/My-VLM-7B", "runs/My-VLM-7B"),
+        ("hf:/models/My-VLM-7B/", "runs/My-VLM-7B"),
+        ("hf:path=/models/My-VLM-7B,dtype=bfloat16", "runs/My-VLM-7B"),
+        (f"owner/My-VLM-7B@{'0' * 40}", "runs/My-VLM-7B"),
+        (f"hf:hub=owner/My-VLM-7B,revision={'0' * 40}", "runs/My-VLM-7B"),
+        ("tiny:width=32", "runs/tiny"),
+    ],
+)
+def test_a_folder_may_be_named_after_the_model(model: str, folder: str) -> None:
+    assert run.parse(["any_vlm", "--model", model]).resolved().study_dir == Path(folder)
+
+
+def test_a_preset_without_a_model_asks_for_one() -> None:
+    with pytest.raises(ValueError, match="name a base model, as in --model"):
+        run.parse(["any_vlm"]).resolved()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""What the site adds to the pages of docs/: those that lie beside it, under the names by which pages link to them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parents[1]
+BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+"""Pages of the project that lie above docs/."""
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add these pages, as if they lay in docs/."""
+    for name in BESIDE:
+        content = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Links to them lead one folder less far up."""
+    for name in BESIDE:
+        markdown = markdown.replace(f"](../../{name}", f"](../{name}").replace(f"](../{name}", f"]({_up(page)}{name}")
+    return markdown
+
+
+def _up(page: Any) -> str:
+    return "../" * page.file.src_uri.count("/")

@@ -282,7 +282,7 @@ def test_an_export_that_is_interrupted_leaves_nothing(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(export, "sync", killed)
+    monkeypatch.setattr(export, "beside", killed)
     with pytest.raises(KeyboardInterrupt):
         run(context.root, "vanilla", "--to", tmp_path / "to" / "out")
     assert not list((tmp_path / "to").iterdir())

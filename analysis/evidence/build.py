@@ -18,7 +18,7 @@ from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.layout import EvidenceFolder
 
-PEOPLE = "people.csv"
+TABLE = "people.csv"
 """The table of people, beside the page."""
 
 
@@ -29,7 +29,7 @@ def build(study: StudyResults, name: str, to: Path | None = None) -> EvidenceFol
     evidence["manifest"] = [asdict(hold) for hold in found]
     there = EvidenceFolder(to or study.folder.evidence(name))
     write_json(there.record, evidence)
-    people = there.root / PEOPLE
+    people = there.root / TABLE
     keep(people, as_csv(pd.DataFrame(evidence["people"], columns=COLUMNS)))
     keep(there.page, render(evidence))
     write_json(there.statement, statement(study.folder, evidence, (there.record, people, there.page)))

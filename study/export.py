@@ -96,8 +96,8 @@ def beside(vlm: VLM, folder: Path) -> None:
 def card_of(root: Path, record: TrialRecord, *, base_model: str = "", licence: str = "") -> str:
     """The model card of a trial: with the numbers of the evidence if it is a winner of a study that is finished."""
     from analysis.evidence.card import card  # with pandas, which an export for lmms-eval does without
+    from analysis.evidence.numbers import Unfinished, numbers
     from analysis.evidence.numbers import named as winners
-    from analysis.evidence.numbers import numbers
     from analysis.study_folder import read
 
     study = read(root, checked=False)  # `named` has checked its files
@@ -105,8 +105,8 @@ def card_of(root: Path, record: TrialRecord, *, base_model: str = "", licence: s
     try:
         evidence = numbers(study, found[0]) if found else None
         missing = "it is no winner of the study"
-    except ValueError as error:
-        evidence, missing = None, str(error)
+    except Unfinished as error:
+        evidence, missing = None, f"the study is not finished, what lacks is {error.lacks}"
     return card(_about(root, record), evidence, missing=missing, base_model=base_model, licence=licence)
 
 

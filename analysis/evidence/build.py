@@ -18,6 +18,9 @@ from study.core.files import read_json, write_json
 from study.core.hashing import Json
 from study.core.layout import EvidenceFolder
 
+TABLE = "people.csv"
+"""The table of people, beside the page."""
+
 
 def build(study: StudyResults, name: str, to: Path | None = None) -> EvidenceFolder:
     """Write the evidence on the winner with this name. Raises `ValueError` as `numbers` does."""
@@ -26,9 +29,10 @@ def build(study: StudyResults, name: str, to: Path | None = None) -> EvidenceFol
     evidence["manifest"] = [asdict(hold) for hold in found]
     there = EvidenceFolder(to or study.folder.evidence(name))
     write_json(there.record, evidence)
-    keep(there.people, as_csv(pd.DataFrame(evidence["people"], columns=COLUMNS)))
+    people = there.root / TABLE
+    keep(people, as_csv(pd.DataFrame(evidence["people"], columns=COLUMNS)))
     keep(there.page, render(evidence))
-    write_json(there.statement, statement(study.folder, evidence, (there.record, there.people, there.page)))
+    write_json(there.statement, statement(study.folder, evidence, (there.record, people, there.page)))
     return there
 
 

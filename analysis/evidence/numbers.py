@@ -32,6 +32,17 @@ LINE = ("attack", "settings", "verdict", "would_tell", "above_control", "above_c
         "before", "after", "control_after", "step", "kept", "people", "seeds", "flops", "precision")  # fmt: skip
 
 
+class Unfinished(ValueError):
+    """A study has not come far enough for evidence; `lacks` says what is still to be done, and names no folder."""
+
+    def __init__(self, study: StudyResults, lacks: str) -> None:
+        super().__init__(
+            f"{study.root} is not finished, so there is no evidence yet. What lacks is {lacks}. Run the command of the "
+            "study again"
+        )
+        self.lacks = lacks
+
+
 def named(study: StudyResults) -> dict[str, tuple[str, int]]:
     """The winners by their names, METHOD@RATIO."""
     return {f"{method}@{ratio}": (method, ratio) for method, ratio in study.winners}
@@ -40,8 +51,8 @@ def named(study: StudyResults) -> dict[str, tuple[str, int]]:
 def numbers(study: StudyResults, name: str) -> Json:
     """The evidence on the winner with this name.
 
-    Raises `ValueError` that names what there is if there is no such winner, and the stage that lacks if the study has
-    not come far enough.
+    Raises `ValueError` that names what there is if there is no such winner, and `Unfinished` that names the stage that
+    lacks if the study has not come far enough.
     """
     _check_learned(study)
     check(f"winners of {study.root}", name, tuple(named(study)))
@@ -114,39 +125,32 @@ def _model(study: StudyResults, method: str, ratio: int) -> Json:
 def _check_learned(study: StudyResults) -> None:
     lacks = [kind for kind in ("vanilla", "reference") if not any(t.label == kind for t in study.trials.values())]
     if lacks:
-        raise _unfinished(study, f"learning: there is no {' and no '.join(lacks)}")
+        raise Unfinished(study, f"learning: there is no {' and no '.join(lacks)}")
     if not study.winners:
-        raise _unfinished(study, "the search and the race: no winner has been named")
+        raise Unfinished(study, "the search and the race: no winner has been named")
 
 
 def _check_finished(study: StudyResults, method: str, ratio: int) -> None:
-    """Raise `ValueError` that names the first stage that lacks for a winner."""
+    """Raise `Unfinished` that names the first stage that lacks for a winner."""
     keys = study.winners[method, ratio]
     references = [t.key for t in study.yardsticks("reference", ratio)]
     scored = [key for key in keys if study.rows(key, "report") is not None]
     if len(scored) < len(keys):
-        raise _unfinished(study, f"confirmation: {len(scored)} of {len(keys)} seeds of {method} are scored")
+        raise Unfinished(study, f"confirmation: {len(scored)} of {len(keys)} seeds of {method} are scored")
     suite = _attack_suite.suite(study)
     lacks = [a for a in suite for key in (*keys, *references) if _state(study, key, a) == "unfinished"]
     if lacks or not suite:
         what = f"{len(lacks)} on {method} and the references" if lacks else "all of them"
-        raise _unfinished(study, f"attacks: {what} are still to be run")
+        raise Unfinished(study, f"attacks: {what} are still to be run")
     asked = int(study.settings.get("attack_trials") or 0) * len(study.settings.get("searched_attacks") or ())
     tried = [p for p in study.attack_proposals.get(keys[0], ()) if _state(study, keys[0], p.attack) != "unfinished"]
     if len(tried) < asked:
-        raise _unfinished(study, f"the attack search: {len(tried)} of {asked} trials against {method} have ended")
+        raise Unfinished(study, f"the attack search: {len(tried)} of {asked} trials against {method} have ended")
 
 
 def _state(study: StudyResults, key: str, attack: str) -> str:
     met = study.attacks(key).get(attack)
     return met.state if met else "unfinished"
-
-
-def _unfinished(study: StudyResults, lacks: str) -> ValueError:
-    return ValueError(
-        f"{study.root} is not finished, so there is no evidence yet. What lacks is {lacks}. Run the command of the "
-        "study again"
-    )
 
 
 def _plain(value: Any) -> Json:

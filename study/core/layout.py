@@ -337,11 +337,6 @@ class EvidenceFolder:
         return self.root / "evidence.html"
 
     @property
-    def people(self) -> Path:
-        """The table of people."""
-        return self.root / "people.csv"
-
-    @property
     def statement(self) -> Path:
         """What somebody may sign."""
         return self.root / "statement.json"

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.evidence.build import build, reopen
+from analysis.evidence.build import TABLE, build, reopen
 from analysis.evidence.card import card
 from analysis.evidence.claim import claim
 from analysis.evidence.numbers import numbers
@@ -228,7 +228,7 @@ def test_the_statement_holds_the_digests_of_weights_and_of_the_evidence(tmp_path
     assert {one["name"]: one["digest"]["sha256"] for one in statement["subject"]} == {
         name: file_digest(tmp_path / name) for name in names
     }
-    own = {path.name: {"sha256": file_digest(path)} for path in (there.record, there.people, there.page)}
+    own = {path.name: {"sha256": file_digest(path)} for path in (there.record, there.root / TABLE, there.page)}
     assert statement["predicate"]["evidence"] == own
     assert statement["predicate"]["claim"] == read_json(there.record)["claim"]
 

@@ -53,7 +53,8 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
         "r/trials/key/rows/name.parquet",
         "r/trials/key/attacks/attack.parquet", "r/trials/key/metric_check/state.parquet",
         "r/trials/key/sequence/2.parquet", "r/trials/key/general_utility.json", "r/exports/key",
-        "r/search/method/0003.json", "r/attack_search/key/attack/0003.json",
+        "r/search/method/0003.json", "r/attack_search/key/attack/0003.json", "r/evidence/name",
+        "r/evidence/purged.json",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch.config import _TorchBackend  # private, so the pin of Ray guards it
 
 from study.core import signals
 from study.core.failures import Failure
@@ -38,6 +41,39 @@ class Team:
     """A folder that every machine sees."""
     sharded: bool = False
     """Whether models are sharded over the processes."""
+
+
+class _Backend(_TorchBackend):
+    """Ray's own, but gloo connects workers at the addresses at which Ray does.
+
+    By itself gloo takes the address of the host's name, which on many machines (Debian's, say) is one of the loopback.
+    """
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Connect the workers."""
+        worker_group.execute(_meet_where_ray_does)
+        super().on_start(worker_group, backend_config)
+
+
+@dataclass
+class ProcessGroup(TorchConfig):
+    """Ray's settings of a process group, with `_Backend`."""
+
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        """What connects the workers."""
+        return _Backend
+
+
+def _meet_where_ray_does() -> None:
+    if interface := interface_of(ray.util.get_node_ip_address()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface of this machine that has an address; None if none has."""
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, addresses in interfaces if address in {each.address for each in addresses}), None)
 
 
 def run_on_team(work: Callable[..., object], arguments: tuple[Any, ...], team: Team) -> Json:
@@ -105,7 +141,7 @@ def run_workers(
                     "chunks": chunks,
                     "failed": failed,
                 },
-                torch_config=TorchConfig(backend="nccl" if nccl else "gloo", timeout_s=PATIENCE),
+                torch_config=ProcessGroup(backend="nccl" if nccl else "gloo", timeout_s=PATIENCE),
                 scaling_config=ScalingConfig(
                     num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources, **scaling
                 ),

@@ -1,5 +1,6 @@
 """cluster.yaml through Ray's own schema and config preparation, what a study on it relies on, and docs/cluster.md."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,10 @@ from ray.autoscaler._private.util import prepare_config, validate_config  # priv
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
 from ray.core.generated import instance_manager_pb2
+from ray.train.torch.config import _TorchBackend
 
 from study.core.files import write_json
-from study.engine import cluster, jobs, tune_runner
+from study.engine import cluster, jobs, team, tune_runner
 from study.engine.cluster import NotShared, asks_for_token, on_demand, started
 from study.engine.jobs import quiet_worker
 from study.engine.spot_instances import NO_SPOT, SpotFirst
@@ -181,6 +183,39 @@ def test_ray_does_not_fall_back_by_itself() -> None:
         monitor.notify([states.InstanceUpdateEvent(new_instance_status=status, instance_type=str(status))])
     assert list(monitor.get_recoverable_resource_availabilities()) == [str(states.Instance.ALLOCATION_TIMEOUT)]
     assert "create_node" in vars(AWSNodeProvider)  # what SpotFirst overrides
+
+
+# ---- machines of one's own -------------------------------------------------------------------------------------
+def test_machines_of_ones_own_get_what_those_of_aws_get(config: dict[str, Any]) -> None:
+    """What else there is to it is tried in tests/cluster."""
+    own: dict[str, Any] = prepare_config(yaml.safe_load((ROOT / "cluster.local.yaml").read_text(encoding="utf-8")))
+    validate_config(own)
+    for same in ("cluster_name", "file_mounts", "rsync_exclude"):
+        assert own[same] == config[same]
+    for node in ("head", "worker"):
+        assert "cd ~/app && make install" in own[f"{node}_setup_commands"]
+        exported = dict(re.findall(r"(\w+)=(\S+)", start(own, node).partition(";")[0]))
+        assert exported.items() >= dict(re.findall(r"(\w+)=(\S+)", start(config, node).partition(";")[0])).items()
+    assert "--dashboard-host=127.0.0.1" in shlex.split(start(own, "head"))
+
+
+def test_gloo_connects_workers_where_ray_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[Any] = []
+    monkeypatch.setattr(_TorchBackend, "on_start", lambda *_: done.append("groups"))
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # restored afterwards
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    group: Any = type("Group", (), {"execute": lambda _, function: done.append(function)})()
+    team.ProcessGroup().backend_cls().on_start(group, None)
+    set_interface, groups = done
+    assert groups == "groups"  # the last: they connect at once
+    set_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == team.interface_of("127.0.0.1")
+
+
+def test_the_interface_of_an_address_is_the_one_that_has_it() -> None:
+    assert team.interface_of("127.0.0.1") in {"lo", "lo0"}
+    assert team.interface_of("192.0.2.1") is None  # nobody's: for documentation alone
 
 
 # ---- docs/cluster.md -------------------------------------------------------------------------------------------

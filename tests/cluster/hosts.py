@@ -74,17 +74,9 @@ class Host:
 
     def command(self, line: str) -> list[str]:
         """What runs a line of shell there, as its user at the keyboard would."""
-        inside = [
-            "nsenter",
-            f"--target={self._children()[0]}",
-            "--net",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--root",
-            "--wd=/",
-        ]
-        return [*inside, "su", "--login", USER, "--command", line]
+        namespaces = ("--net", "--mount", "--pid", "--uts", "--root", "--wd=/")
+        login = ("su", "--login", USER, "--command", line)
+        return ["nsenter", f"--target={self._children()[0]}", *namespaces, *login]
 
     def says(self, line: str) -> str:
         """What a line of shell prints there, whether it succeeds or not."""

@@ -28,8 +28,8 @@ STUDY = (
     f" --trials {TRIALS} --forget-ratios 10 --confirm-seeds 0 --no-metric-check --study-dir /shared/runs/mine"
 )
 COPY = f"rsync -a --exclude .venv --exclude runs --exclude .git --exclude '.*_cache' --exclude __pycache__ {ROOT}/ app/"
-PATIENCE = 600.0
-"""Seconds within which a step ends on a machine that has other things to do; undisturbed it is half a minute."""
+PATIENCE = 1200.0
+"""Seconds within which a step ends on a machine that has other things to do; undisturbed it is minutes."""
 Found = TypeVar("Found")
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -40,4 +40,4 @@ exec chroot . bash -euc '
         ln -s "$HOST_CHECKOUT/.venv" app/.venv
         chown -R -h "$HOST_USER" .ssh app
     fi
-    exec env -i /usr/sbin/sshd -D -e -f /dev/null -o PidFile=none -o HostKey="$HOST_KEYS/host"'
+    exec env -i /usr/sbin/sshd -D -e -f /dev/null -o PidFile=none -o LogLevel=ERROR -o HostKey="$HOST_KEYS/host"'

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,14 +61,11 @@ class Host:
             ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child",
              "bash", BOOT, self.name, self.address, *places, USER, ROOT, *_entered()],
         )  # fmt: skip
-        while not self._children():
-            time.sleep(0.01)
+        self._until(lambda: bool(self._children()))
         cable = f"to-{self.name}"
         _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", self._children()[0])
         _ip("link", "set", cable, "master", BRIDGE, "up")
-        while not _answers(self.address):
-            assert self.process.poll() is None, f"{self.name} did not come up"
-            time.sleep(0.1)
+        self._until(lambda: _answers(self.address))
 
     def off(self) -> None:
         """Pull the plug: all its processes die at once, and its address no longer answers."""
@@ -76,22 +74,19 @@ class Host:
 
     def command(self, line: str) -> list[str]:
         """What runs a line of shell there, as its user at the keyboard would."""
-        inside = [
-            "nsenter",
-            f"--target={self._children()[0]}",
-            "--net",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--root",
-            "--wd=/",
-        ]
-        return [*inside, "su", "--login", USER, "--command", line]
+        namespaces = ("--net", "--mount", "--pid", "--uts", "--root", "--wd=/")
+        login = ("su", "--login", USER, "--command", line)
+        return ["nsenter", f"--target={self._children()[0]}", *namespaces, *login]
 
     def says(self, line: str) -> str:
         """What a line of shell prints there, whether it succeeds or not."""
         done = subprocess.run(self.command(line), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return done.stdout
+
+    def _until(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            assert self.process.poll() is None, f"{self.name} did not come up"
+            time.sleep(0.1)
 
     def _children(self) -> list[str]:
         return Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()

@@ -28,8 +28,8 @@ STUDY = (
     f" --trials {TRIALS} --forget-ratios 10 --confirm-seeds 0 --no-metric-check --study-dir /shared/runs/mine"
 )
 COPY = f"rsync -a --exclude .venv --exclude runs --exclude .git --exclude '.*_cache' --exclude __pycache__ {ROOT}/ app/"
-PATIENCE = 600.0
-"""Seconds within which a step ends on a machine that has other things to do; undisturbed it is half a minute."""
+PATIENCE = 1200.0
+"""Seconds within which a step ends on a machine that has other things to do; undisturbed it is minutes."""
 Found = TypeVar("Found")
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -39,7 +39,8 @@ def main(folder: Path) -> None:
     provider = yaml.safe_load((ROOT / CONFIG).read_text(encoding="utf-8"))["provider"]
     network(folder)
     laptop = Host("laptop", "10.0.0.250", folder)
-    head, *workers = (Host(a, a, folder) for a in (provider["head_ip"], *provider["worker_ips"]))
+    head = Host("head", provider["head_ip"], folder)
+    workers = [Host(f"worker-{n}", address, folder) for n, address in enumerate(provider["worker_ips"])]
     study = StudyFolder(folder / "shared" / "runs" / "mine")
 
     typed(laptop, COPY)
@@ -51,7 +52,7 @@ def main(folder: Path) -> None:
         lost.off()
         print(f"# {lost.name} is lost after {finished(study)} of {TRIALS} trials")
         assert running.wait(PATIENCE) == 0, shown(folder / "study.txt")
-    print(shown(folder / "study.txt")[-400:])
+    print(*re.findall("^Report: .*", shown(folder / "study.txt"), re.MULTILINE))
     lost.on()
     print(f"# {lost.name} is back")
     joined(head, len(workers) + 1)

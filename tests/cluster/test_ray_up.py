@@ -27,5 +27,5 @@ def test_a_study_on_machines_of_ones_own_loses_one_and_nothing_with_it(tmp_path:
     folder = StudyFolder(tmp_path / "shared" / "runs" / "mine")
     keys = proposed(folder)
     assert len(keys) == TRIALS
-    assert {read_json(folder.record(key))["state"] for key in keys} <= {"complete", "stopped"}
+    assert "failed" not in {read_json(folder.record(key))["state"] for key in keys}
     assert (folder.root / "report" / "report.html").exists()

@@ -27,6 +27,10 @@ MOST_BYTES = 100_000_000
 """Of one picture: far more than one of a camera has."""
 LETTERS = ("A", "B", "C", "D")
 """Of the options of a choice."""
+MOST_UNPACKED = 2**30
+"""Bytes that a file may unpack to whatever its size: they fit into memory."""
+MOST_PACKED = 100
+"""How many times as large a larger one may become: texts grow to about ten times, pictures not at all."""
 Cells = Mapping[str, Any]
 
 
@@ -86,6 +90,17 @@ def folder_files(root: Path, folder: str, dataset: str) -> list[Path]:
     return files
 
 
+def _check_unpacked(file: Path, name: str, said: Any) -> None:
+    """Raise `ValueError` for a small file that unpacks to a large one; `said` are its metadata."""
+    size = file.stat().st_size
+    unpacked = sum(said.row_group(number).total_byte_size for number in range(said.num_row_groups))
+    if unpacked > max(MOST_UNPACKED, MOST_PACKED * size):
+        raise ValueError(
+            f"{name}: {size:,} bytes that unpack to {unpacked:,}, more than pictures and texts do: the file is damaged "
+            "or hostile; download it again"
+        )
+
+
 def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Iterator[Row]:
     """The rows of a folder with the columns asked for: `image|images` is either, `biography?` may be absent.
 
@@ -98,6 +113,7 @@ def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Ite
         name = file.relative_to(root).as_posix()
         try:
             parquet = pq.ParquetFile(file)
+            _check_unpacked(file, name, parquet.metadata)
             wanted = _columns(name, parquet.schema_arrow.names, columns, dataset)
             number = 0
             for batch in parquet.iter_batches(batch_size=32, columns=wanted):

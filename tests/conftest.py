@@ -13,6 +13,7 @@ from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.data.benchmark import Benchmark
 from study.model.vlm import VLM
+from tests.helpers.cases import cases_of
 from tests.helpers.families import FAMILIES, family_folder
 from tests.helpers.small import fresh
 from tests.helpers.studies import Whole, run
@@ -26,11 +27,14 @@ settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what repeats for every family, and put files with slow tests first.
+    """Mark what repeats for every family and the cases of docs/reliability.md, and put files with slow tests first.
 
     Processes that share the files among them then end at about the same time.
     """
+    cases = cases_of()
     for item in items:
+        for case in cases.get(item.nodeid.partition("[")[0], ()):
+            item.add_marker(pytest.mark.case(case))
         given = getattr(item, "callspec", None)
         families = [name for name in given.params.values() if isinstance(name, str)] if given else []
         if any(name in FAMILIES and name not in TWO for name in families):

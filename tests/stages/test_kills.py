@@ -1,4 +1,4 @@
-"""Killed at random instants again and again, a study ends in exactly what an undisturbed one ends in."""
+"""Killed at instants that are drawn, again and again, a study ends in exactly what an undisturbed one ends in."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import dataclasses
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from study.core.files import read_json
+from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
+from study.engine import cluster
+from study.engine.jobs import Job, run_all
 from study.presets import PRESETS
 from study.settings import Study
 from study.stages import pipeline
@@ -23,7 +27,9 @@ from tests.helpers.processes import forked
 from tests.helpers.studies import proposals, rows
 
 pytestmark = pytest.mark.slow
-KILLS = 20
+KILLED = -signal.SIGKILL
+LASTS = 0.3
+"""Seconds of a job: its worker is killed before that has passed."""
 
 
 def study_in(root: Path) -> Study:
@@ -35,22 +41,28 @@ def study_in(root: Path) -> Study:
     )  # fmt: skip
 
 
-def run(root: Path) -> None:
-    """In a process of its own, which has imported everything and remembers nothing."""
+def run(root: Path, writes: int, delay: float) -> None:
+    """Run a study in a process of its own; killed a moment after it has begun so many writes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    left, fsync = iter(range(writes - 1, -1, -1)), os.fsync
+
+    def counted(fd: Any) -> None:
+        fsync(fd)
+        if next(left, None) == 0:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    os.fsync = counted
     with without_ray():
         assert pipeline.run(study_in(root)) == 0
 
 
-def run_for(root: Path, seconds: float | None = None) -> tuple[float, int]:
-    """Run a study, killed after so many seconds; how long it ran, and its exit status."""
-    process = forked().Process(target=run, args=(root,))  # type: ignore[attr-defined]
-    began = time.monotonic()
+def run_until(root: Path, writes: int = 0, delay: float = 0.0) -> int:
+    """The exit status of a study that is killed so, or not at all."""
+    process = forked().Process(target=run, args=(root, writes, delay))  # type: ignore[attr-defined]
     process.start()
-    process.join(seconds)
-    process.kill()
     process.join()
-    return time.monotonic() - began, process.exitcode
+    status: int = process.exitcode
+    return status
 
 
 def ended(folder: StudyFolder) -> Mapping[Path, int]:
@@ -58,10 +70,11 @@ def ended(folder: StudyFolder) -> Mapping[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (*folder.trial_records(), *folder.learned_records())}
 
 
-def whole(root: Path) -> None:
+def whole(folder: StudyFolder) -> None:
     """Every file under its own name can be read."""
-    for path in root.rglob("*"):
-        if path.name.startswith(".") or any(part.startswith(".") for part in path.relative_to(root).parts):
+    for path in folder.root.rglob("*"):
+        below = path.relative_to(folder.root).parts
+        if path.is_relative_to(folder.ray) or any(part.startswith(".") for part in below):
             continue
         if path.suffix == ".json":
             read_json(path)
@@ -69,25 +82,61 @@ def whole(root: Path) -> None:
             pd.read_parquet(path)
 
 
-def test_a_study_that_is_killed_twenty_times_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    undisturbed, folder = tmp_path / "undisturbed", StudyFolder(tmp_path / "killed")
-    taken, status = run_for(undisturbed)
-    assert status == 0
-    draw, before, killed = random.Random(0), dict[Path, int](), 0
-    for _ in range(KILLS):
-        _, status = run_for(folder.root, draw.uniform(0, taken / 4))
-        killed += status == -signal.SIGKILL
-        whole(folder.root)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed") / "study"
+    assert run_until(root) == 0
+    return root
+
+
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.combinations)])
+def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    kills: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    """At instants that are drawn, and with what Ray leaves behind damaged each time."""
+    folder, draw, before = StudyFolder(tmp_path / "killed"), random.Random(kills), dict[Path, int]()
+    most = 2 * sum(path.is_file() for path in undisturbed.rglob("*.*")) // kills
+    killed = 0
+    for _ in range(kills):
+        killed += run_until(folder.root, draw.randint(1, most), draw.choice([0.0, 0.3]) * draw.random()) == KILLED
+        whole(folder)
         now = ended(folder)
         assert before.items() <= now.items()  # what has ended is neither lost nor done again
         before = dict(now)
-    assert killed > KILLS // 4, "the study was over before it could be killed"
-    _, status = run_for(folder.root)
-    assert status == 0
+        for name in ("tuner.pkl", "experiment_state-0.json"):
+            (folder.ray / "search-0").mkdir(parents=True, exist_ok=True)
+            (folder.ray / "search-0" / name).write_bytes(b"")
+    assert killed > kills // 2, "the study was over before it could be killed"
+    assert run_until(folder.root) == 0
     assert before.items() <= ended(folder).items()
     assert folder.drafts() == []
+    assert not folder.ray.exists()
     assert proposals(folder.root) == proposals(undisturbed)
     mine, theirs = rows(folder.root), rows(undisturbed)
     assert mine.keys() == theirs.keys()
     for name, frame in mine.items():
         pd.testing.assert_frame_equal(frame, theirs[name], obj=name)
+
+
+def job(place: Path, number: int, delay: float | None) -> None:
+    """Writes a result in the end; the worker of its first attempt is killed meanwhile, if a delay is given."""
+    attempts = place / f"{number}.attempts"
+    with attempts.open("a") as file:
+        file.write("x")
+    killer = threading.Timer(delay or 0, os.kill, (os.getpid(), signal.SIGKILL))
+    if delay is not None and len(attempts.read_text()) == 1:
+        killer.start()
+    time.sleep(LASTS)
+    write_json(place / f"{number}.json", number)
+    killer.cancel()
+
+
+def test_workers_that_are_killed_at_any_instant_cost_no_job(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    delays = [draw.uniform(0, LASTS) if number % 6 else None for number in range(24)]
+    jobs = [Job(str(number), job, (tmp_path, number, delay)) for number, delay in enumerate(delays)]
+    with cluster.started("", 2, 1, preloaded="study.stages.worker_template"):
+        assert run_all(jobs, lambda job, failure: None, at_once=2, gpus=0) == {}
+    assert [read_json(tmp_path / f"{number}.json") for number in range(24)] == list(range(24))
+    attempts = [len((tmp_path / f"{number}.attempts").read_text()) for number in range(24)]
+    assert attempts == [1 if delay is None else 2 for delay in delays]

@@ -10,16 +10,19 @@ import subprocess
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from study.core.hashing import Json
-from study.core.plugins import ROOT
+from study.core.plugins import ROOT, Kind, modules
 from study.core.terms import Dtype
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 """The libraries that numbers depend on."""
 ROOMS = ("contracts.py", "core", "data", "engine", "evaluation", "experiment", "metrics", "model", "training")
 """What of `study/` every result is computed by, besides its method or its attack."""
+KINDS: tuple[Kind, ...] = ("methods", "attacks")
+"""The plug-ins that compute results."""
 PROCESSORS = Path("/proc/cpuinfo")
 
 
@@ -66,12 +69,11 @@ def code_of(settings: Json) -> str:
 @functools.cache
 def _code_of(types: frozenset[str]) -> str:
     below = [path for room in ROOMS for path in _sources(ROOT / "study" / room)]
-    own = [path for kind in ("methods", "attacks") for path in _sources(ROOT / "study" / kind)]
-    texts = {path: path.read_text(encoding="utf-8") for path in own}
+    texts = {path: path.read_text(encoding="utf-8") for path in _plugins()}
     named = {path for path, text in texts.items() if types & set(re.findall(r"^class (\w+)", text, re.MULTILINE))}
     digest = hashlib.sha256()
     for path in sorted({*below, *_with_shared(named, texts)}):
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\n".encode() + path.read_bytes())
+        digest.update(f"{path.parent.name}/{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -86,6 +88,13 @@ def _types(settings: Json) -> Iterator[str]:
 
 def _sources(path: Path) -> list[Path]:
     return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _plugins() -> Set[Path]:
+    """The files of all methods and attacks, those of other packages too, and what lies beside them to be shared."""
+    specs = [find_spec(module) for kind in KINDS for module in modules(kind).values()]
+    files = {Path(spec.origin) for spec in specs if spec and spec.origin}
+    return files.union(*(file.parent.glob("_*.py") for file in files))
 
 
 def _with_shared(plugins: Set[Path], texts: Mapping[Path, str]) -> Set[Path]:

@@ -60,6 +60,7 @@ def _answered() -> Iterator[None]:
     def answer() -> None:
         while heard := ours.recv(1):
             if heard[0] in ALL:
+                _received.append(heard[0])  # its handler may never run, where the main thread waits in a library
                 console.print("finishing: jobs that run are ended, and what has ended is kept")
                 if not _free_to_end.wait(GRACE):
                     end_now(STOPPED, exit_status())

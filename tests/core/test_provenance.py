@@ -1,11 +1,12 @@
 """What computes a result is named: the code, its libraries, and the machine."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from study.core import provenance
+from study.core import plugins, provenance
 from study.core.provenance import PACKAGES, code_of, cpu, revision, versions
 from tests import ROOT
 
@@ -72,6 +73,8 @@ def test_the_code_of_a_result_is_all_that_computes_it_and_nothing_else(
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setattr(provenance, "_code_of", provenance._code_of.__wrapped__)
     monkeypatch.setattr(provenance, "ROOMS", ("contracts.py", "model"))
+    own = {tmp_path / "study" / name for name in SOURCES if name.startswith(("methods", "attacks"))}
+    monkeypatch.setattr(provenance, "_plugins", lambda: own)
     for name, text in SOURCES.items():
         (tmp_path / "study" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "study" / name).write_text(text)
@@ -88,3 +91,18 @@ def test_the_code_of_a_result_is_all_that_computes_it_and_nothing_else(
 
 def test_the_rooms_that_compute_are_there() -> None:
     assert all((ROOT / "study" / room).exists() for room in provenance.ROOMS)
+
+
+def test_plug_ins_of_other_packages_have_code_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "elsewhere"
+    (package / "methods").mkdir(parents=True)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    plugins.use([str(package)])
+    monkeypatch.setattr(provenance, "_code_of", provenance._code_of.__wrapped__)
+    found = set()
+    for text in ("class Elsewhere: ...", "class Elsewhere: pass"):
+        (package / "methods" / "elsewhere.py").write_text(text)
+        found.add(code_of({"type": "Elsewhere"}))
+    assert len({*found, code_of(None)}) == 3

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from study.core import signals
 from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.engine import cluster
@@ -27,7 +28,11 @@ from tests.helpers.processes import forked
 from tests.helpers.studies import proposals, rows
 
 pytestmark = pytest.mark.slow
-KILLED = -signal.SIGKILL
+ENDS = (
+    (signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL), (signal.SIGHUP, 130),
+    (signal.SIGUSR1, 130), (signal.SIGINT, 130),
+)  # fmt: skip
+"""Signals, with the exit status of a study that ends by them."""
 LASTS = 0.3
 """Seconds of a job: its worker is killed before that has passed."""
 
@@ -41,24 +46,28 @@ def study_in(root: Path) -> Study:
     )  # fmt: skip
 
 
-def run(root: Path, writes: int, delay: float) -> None:
-    """Run a study in a process of its own; killed a moment after it has begun so many writes."""
+def run(root: Path, number: int, writes: int, delay: float) -> None:
+    """Run a study in a process of its own, which is sent a signal a moment after it has begun so many writes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     left, fsync = iter(range(writes - 1, -1, -1)), os.fsync
 
     def counted(fd: Any) -> None:
         fsync(fd)
         if next(left, None) == 0:
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            threading.Timer(delay, os.kill, (os.getpid(), number)).start()
 
     os.fsync = counted
-    with without_ray():
-        assert pipeline.run(study_in(root)) == 0
+    with signals.like_ctrl_c():
+        try:
+            with without_ray():
+                assert pipeline.run(study_in(root)) == 0
+        except KeyboardInterrupt:
+            os._exit(signals.exit_status())
 
 
-def run_until(root: Path, writes: int = 0, delay: float = 0.0) -> int:
-    """The exit status of a study that is killed so, or not at all."""
-    process = forked().Process(target=run, args=(root, writes, delay))  # type: ignore[attr-defined]
+def run_until(root: Path, number: int = 0, writes: int = 0, delay: float = 0.0) -> int:
+    """The exit status of a study that is sent a signal, or of one that is not if it is after 0 writes."""
+    process = forked().Process(target=run, args=(root, number, writes, delay))  # type: ignore[attr-defined]
     process.start()
     process.join()
     status: int = process.exitcode
@@ -93,12 +102,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     kills: int, undisturbed: Path, tmp_path: Path
 ) -> None:
-    """At instants that are drawn, and with what Ray leaves behind damaged each time."""
+    """Or asked to end, at instants that are drawn, and with what Ray leaves behind damaged each time."""
     folder, draw, before = StudyFolder(tmp_path / "killed"), random.Random(kills), dict[Path, int]()
     most = 2 * sum(path.is_file() for path in undisturbed.rglob("*.*")) // kills
-    killed = 0
-    for _ in range(kills):
-        killed += run_until(folder.root, draw.randint(1, most), draw.choice([0.0, 0.3]) * draw.random()) == KILLED
+    sent = 0
+    for turn in range(kills):
+        number, status = ENDS[turn % len(ENDS)]
+        at = draw.randint(1, most), draw.choice([0.0, 0.3]) * draw.random()
+        found = run_until(folder.root, number, *at)
+        assert found in (0, status), "it had ended before, or ends as the signal says"
+        sent += found == status
         whole(folder)
         now = ended(folder)
         assert before.items() <= now.items()  # what has ended is neither lost nor done again
@@ -106,7 +119,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
         for name in ("tuner.pkl", "experiment_state-0.json"):
             (folder.ray / "search-0").mkdir(parents=True, exist_ok=True)
             (folder.ray / "search-0" / name).write_bytes(b"")
-    assert killed > kills // 2, "the study was over before it could be killed"
+    assert sent > kills // 2, "the study was over before it was sent a signal"
     assert run_until(folder.root) == 0
     assert before.items() <= ended(folder).items()
     assert folder.drafts() == []

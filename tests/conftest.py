@@ -18,7 +18,25 @@ from tests.helpers.small import fresh
 from tests.helpers.studies import Whole, run
 
 TWO = ("llava", "qwen2_5_vl")
-"""The families of `make check`: `make test` runs all."""
+"""The families of `make check`."""
+ROOMS_FOR_ALL = ("attacks", "engine", "methods")
+"""What these do to another family than `TWO` repeats what they do to these and what other rooms show of the family."""
+DEAREST_FIRST = (
+    "attacks/test_disguises.py",
+    "experiment/test_teams.py",
+    "stages/test_pipeline.py",
+    "attacks/test_planted_attacks.py",
+    "engine/test_multi_node.py",
+    "methods/test_methods.py",
+    "test_rehearsal.py",
+    "benchmarks/test_own_study.py",
+    "engine/test_parallel.py",
+    "stages/test_damage.py",
+    "stages/test_brought.py",
+    "stages/test_robust_search.py",
+)
+"""Files that take most of the time. A process takes a whole file, so these are taken before all others."""
+HERE = Path(__file__).parent
 torch.set_num_threads(1)  # the models are so small that threads only get in each other's way
 settings.register_profile("study", deadline=None)  # a busy machine is no bug
 settings.register_profile("quick", deadline=None, max_examples=20)
@@ -26,7 +44,7 @@ settings.load_profile("study")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what repeats for every family, and put files with slow tests first.
+    """Mark what is about a further family of models, and put the dearest files first.
 
     Processes that share the files among them then end at about the same time.
     """
@@ -34,9 +52,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         given = getattr(item, "callspec", None)
         families = [name for name in given.params.values() if isinstance(name, str)] if given else []
         if any(name in FAMILIES and name not in TWO for name in families):
-            item.add_marker("combinations")
+            item.add_marker("combinations" if item.path.parent.name in ROOMS_FOR_ALL else "further_families")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    dear = {HERE / name: place for place, name in enumerate(DEAREST_FIRST)}
+    items.sort(key=lambda item: dear.get(item.path, len(dear) + (item.path not in slow)))
 
 
 @pytest.fixture(scope="session")
@@ -72,5 +91,5 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     with FileLock(place / "whole.lock"):
         if not printed.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of a process that failed at it: it would be continued
-            printed.write_text(run(folder), encoding="utf-8")
+            printed.write_text(run(folder, drawn=True), encoding="utf-8")
     return Whole(folder, printed.read_text(encoding="utf-8"))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +20,8 @@ from study.core.files import read_json
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, TrialRecord, read_record
 from study.presets import PRESETS
-from tests import ROOT
 from tests.helpers.hub_layout import as_on_the_hub, coloured
+from tests.helpers.in_process import run_here
 from tests.helpers.released_llava import SIDE, released_llava
 
 pytestmark = pytest.mark.slow
@@ -61,14 +59,8 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Downloaded:
 
 def study(folder: Path, model: str, data: Path, *settings: str) -> str:
     """What `run.py llava_1_5_7b` prints, on its way to a report."""
-    asked = ("--model", model, "--benchmark", f"mllmu:{data}", "--study-dir", str(folder), *SCALED, *settings)
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "study" / "run.py"), "llava_1_5_7b", *asked],
-        capture_output=True, text=True, timeout=900, check=False, cwd=folder.parent,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not done.stderr, done.stderr
-    return done.stdout
+    asked = ("--model", model, "--benchmark", f"mllmu:{data}", *SCALED, *settings)
+    return run_here(folder, *asked, preset="llava_1_5_7b")
 
 
 @dataclass(frozen=True)

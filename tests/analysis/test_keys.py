@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import report
 from analysis.study_folder import StudyResults, read
+from tests.helpers.page import page_of
 from tests.helpers.planted import plant
 
 
@@ -17,7 +17,7 @@ from tests.helpers.planted import plant
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     """A planted study with its report."""
     root = plant(tmp_path_factory.mktemp("keys"), ratios=(15,))
-    report.build(root)
+    page_of(root)
     return read(root)
 
 

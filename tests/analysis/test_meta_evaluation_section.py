@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
 
-from analysis import report, trials
+from analysis import trials
 from analysis.sections import _recovery, scores
 from analysis.sections import meta_evaluation as told
 from analysis.sections.meta_evaluation import MARKERS, WIDEST, draw
@@ -18,6 +18,7 @@ from analysis.study_folder import StudyResults, read
 from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
+from tests.helpers.page import page_of
 from tests.helpers.planted import MODELS, plant, plant_pool
 
 
@@ -143,11 +144,10 @@ def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path
 
 
 def test_table_and_figure_are_in_the_report(root: Path, study: StudyResults) -> None:
-    page = report.build(root).page
+    html = page_of(root)
     written = pd.read_csv(root / "report" / "tables" / "metric_check.csv")
     pd.testing.assert_frame_equal(written.drop(columns="weak"), told.trust(study).drop(columns="weak"))
     assert (root / "report" / "figures" / "metric_check.pdf").exists()
-    html = page.read_text(encoding="utf-8")
     assert "<h2>Meta-evaluation: which metrics to trust</h2>" in html
     assert all(sentence in html for sentence in told.said(study))
     assert "0.50 [0.50, 0.50]" in html
@@ -163,8 +163,8 @@ def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: Stud
 
 
 def test_without_a_check_the_report_has_no_section(tmp_path: Path) -> None:
-    page = report.build(plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])).page
-    assert "Meta-evaluation: which metrics to trust" not in page.read_text(encoding="utf-8")
+    page = page_of(plant(tmp_path, {"vkd": MODELS["perfect"]}, [10]))
+    assert "Meta-evaluation: which metrics to trust" not in page
     assert not (tmp_path / "report" / "figures" / "metric_check.png").exists()
 
 

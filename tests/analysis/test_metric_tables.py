@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import intervals, report
+from analysis import intervals
 from analysis.sections import metrics
 from analysis.study_folder import StudyResults, read
 from analysis.tables import Table
 from study.core.files import write_json
 from study.core.rows import read_rows, write_rows
+from tests.helpers.page import page_of
 from tests.helpers.planted import REFERENCE, Model, Planter, plant
 
 
@@ -135,7 +136,7 @@ def test_a_study_that_has_only_begun_has_empty_tables(tmp_path: Path) -> None:
 
 
 def test_the_report_has_them_folded_away(root: Path) -> None:
-    page = report.build(root).page.read_text(encoding="utf-8")
+    page = page_of(root)
     folded = [part.partition("</details>")[0] for part in page.split("<details>")[1:]]
     assert ["Every metric on what had to be forgotten" in part for part in folded] == [False, True, False]
     assert ["Every metric on what had to be kept" in part for part in folded] == [False, False, True]
@@ -161,4 +162,4 @@ def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
     assert (first["ROUGE-L image"], first["ROUGE-L text"], first["unparsable choices %"]) == ("0.200", "0.900", "50.0")
     assert table.raw[["seeds", "questions"]].iloc[0].tolist() == [2, 48]
     assert set(table.raw["protocol"]) == {"released"}
-    assert "Official protocol" in report.build(tmp_path).page.read_text(encoding="utf-8")
+    assert "Official protocol" in page_of(tmp_path)

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import report
 from analysis.sections import sequential
 from analysis.study_folder import StudyResults, read
 from study.core.files import write_json
 from study.core.rows import read_rows
+from tests.helpers.page import page_of
 from tests.helpers.planted import PEOPLE, Model, Planter, plant
 
 BACK = [(0.9, 0.9), (0.3, 0.9), (0.6, 0.3)]
@@ -101,7 +101,7 @@ def test_the_report_has_the_section_only_with_sequences(tmp_path: Path) -> None:
     study_of(
         tmp_path / "with", m={"levels": BACK}, ends={"levels": BACK[:2], "requests": 2, "diverged": "request 2: no"}
     )
-    page = report.build(tmp_path / "with").page.read_text()
+    page = page_of(tmp_path / "with")
     assert "Sequential unlearning" in page
     assert "hides" not in page
     assert "m 50 % [50, 50] (after request 2)" in page
@@ -112,5 +112,5 @@ def test_the_report_has_the_section_only_with_sequences(tmp_path: Path) -> None:
     )
     assert (tmp_path / "with" / "report" / "figures" / "sequence.png").exists()
     plant(tmp_path / "without", {"perfect": Model()}, [10])
-    assert "Sequential unlearning" not in report.build(tmp_path / "without").page.read_text()
+    assert "Sequential unlearning" not in page_of(tmp_path / "without")
     assert not (tmp_path / "without" / "report" / "figures" / "sequence.png").exists()

@@ -12,7 +12,7 @@ from study.core.files import read_json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows
 from study.data.synthetic_faces import distinct_faces, draw, train_view
-from tests.helpers.studies import run
+from tests.helpers.in_process import run_here
 
 NAMES = ("Zoë Müller", "José Peña", "Łukasz Żak", "Anaïs Lefèvre", "王小明", "李秀英", "陈思远", "赵婉如",
          "ليلى حداد", "سامي نصر", "نور الخطيب", "عمر زيدان", "Ольга Ким", "Иван Орлов")  # fmt: skip
@@ -42,9 +42,8 @@ def own_people(root: Path) -> Path:
 def test_people_in_three_scripts_are_taught_and_unlearned(tmp_path: Path) -> None:
     """The preset's own gate lets the study pass, and vanilla tells facts in the characters of the table."""
     data = own_people(tmp_path / "people")
-    printed = run(
-        tmp_path / "study", "--benchmark", f"own:{data}", "--forget-ratios", "17", *SMALL, *SHORT, preset="tiny"
-    )
+    asked = ("--benchmark", f"own:{data}", "--forget-ratios", "17", *SMALL, *SHORT)
+    printed = run_here(tmp_path / "study", *asked, preset="tiny")
     folder = StudyFolder(tmp_path / "study")
     assert printed.splitlines()[-1] == f"Report: {folder.page}"
     [vanilla] = [

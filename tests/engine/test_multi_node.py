@@ -30,6 +30,8 @@ from study.stages.learn import _base
 from study.stages.preflight import validate_study
 from study.stages.search import search_of
 from tests import ROOT
+from tests.helpers import studies
+from tests.helpers.studies import Whole
 
 pytestmark = pytest.mark.slow
 
@@ -129,8 +131,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 def command(there: Nodes, folder: Path, *settings: str) -> list[str]:
-    return [sys.executable, str(ROOT / "study" / "run.py"), "smoke", "--address", there.address,
-            "--study-dir", str(folder), *settings]  # fmt: skip
+    return studies.command(folder, "--address", there.address, *settings)
 
 
 def search_rows(folder: StudyFolder, keys: set[str]) -> dict[str, pd.DataFrame]:
@@ -174,8 +175,8 @@ def test_a_folder_that_another_node_does_not_see_is_refused(two: Nodes, tmp_path
     assert "learn:" not in done.stdout
 
 
-def test_a_node_that_dies_in_the_middle_of_a_search_costs_no_trial(two: Nodes, tmp_path: Path) -> None:
-    folder, copy = tmp_path / "study", tmp_path / "copy"
+def test_a_node_that_dies_in_the_middle_of_a_search_costs_no_trial(two: Nodes, whole: Whole, tmp_path: Path) -> None:
+    folder, copy = whole.scored(tmp_path / "study").root, tmp_path / "copy"
     asked: dict[str, Any] = {"methods": ("gradient_ascent",), "trials": 6, "forget_ratios": (10,), "confirm_seeds": 0}
     settings = ["--methods", "gradient_ascent", "--trials", "6", "--forget-ratios", "10", "--confirm-seeds", "0"]
     running = subprocess.Popen(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from study.core.console import console
 from study.core.failures import Failure
 from study.engine import cluster, jobs
 from study.engine.jobs import Job
@@ -16,8 +17,10 @@ from study.experiment import checkpoints, trial
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned
-from study.stages import base_check, launch
+from study.run import parse
+from study.stages import base_check, launch, pipeline
 from study.stages import learn as learn_stage
+from tests.helpers.page import dots
 
 
 def _run_all(jobs_: Sequence[Job], done: jobs.Done, **_: Any) -> dict[str, Failure]:
@@ -58,6 +61,19 @@ def without_ray() -> Iterator[None]:
         patched.setattr(learn_stage, "learn_all", _learn_all)
         patched.setattr("study.engine.tune_runner.tune_search", _tune_search)
         yield
+
+
+def run_here(folder: Path, *settings: str, preset: str = "smoke") -> str:
+    """What `study/run.py` does with these arguments, in this process and with dots for figures; what it prints.
+
+    Starting Ray, its workers and all that they import takes far longer than a small study itself.
+    """
+    study = parse([preset, "--study-dir", str(folder), *settings]).resolved()
+    forget(folder)
+    with without_ray(), dots(), console.capture() as printed:
+        assert pipeline.run(study) == 0
+    forget(folder)
+    return printed.get()
 
 
 def forget(root: Path) -> None:

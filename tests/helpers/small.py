@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request, Source
 from study.core.terms import PARTS, Goal, Part
-from study.data.benchmark import Benchmark
+from study.data.benchmark import Benchmark, Question, Split
 from study.engine.microbatches import MicroBatching
 from study.engine.optuna_search import J, P, Proposer, SearchProblem
 from study.model.delta import restored
@@ -53,6 +54,36 @@ class Given(Source):
         return self.benchmark
 
 
+@dataclasses.dataclass(frozen=True)
+class FewQuestions(Synthetic):
+    """Twenty people and eight celebrities, of whom as much is taught as ever and little is asked: of every group of
+    questions (role, modality, task and half) the same number."""
+
+    people: int = 20
+    celebrities: int = 8
+    views: int = 2
+    strangers: int = 8
+    each: int = 6
+
+    def __call__(self, folder: Path) -> Benchmark:
+        made = {field.name: getattr(self, field.name) for field in dataclasses.fields(Synthetic)}
+        return few_questions(Synthetic(**made)(folder), self.each)
+
+
+def few_questions(benchmark: Benchmark, each: int) -> Benchmark:
+    """The benchmark with at most `each` questions of every group, from all over the group."""
+    splits = {ratio: _few(split, each) for ratio, split in benchmark.splits.items()}
+    return dataclasses.replace(benchmark, splits=splits)
+
+
+def _few(split: Split, each: int) -> Split:
+    groups: dict[tuple[str, ...], list[Question]] = {}
+    for question in split.questions:
+        groups.setdefault((question.role, question.modality, question.task, question.half), []).append(question)
+    kept = {q.id for group in groups.values() for q in group[:: max(1, len(group) // each)][:each]}
+    return dataclasses.replace(split, questions=tuple(q for q in split.questions if q.id in kept))
+
+
 def request_on(
     benchmark: Benchmark, cache: Path, folder: Path, *, goal: Goal = "visual", ratio: int = 10, seed: int = 0
 ) -> Request:
@@ -68,13 +99,13 @@ def request_on(
 
 
 def quick(plugin: Any, schedule: Schedule = QUICK, **fields: Any) -> Any:
-    """The same plug-in with a short schedule, if it has one."""
+    """The same plug-in with a short schedule, if it has one, and few of what else it repeats."""
     there = {field.name for field in dataclasses.fields(plugin)}
     if "schedule" in there:
         fields["schedule"] = schedule
     if "score_at" in there:
         fields["score_at"] = tuple(range(1, schedule.steps + 1))
-    for name, few in (("anchor_steps", 5), ("batches", 2)):
+    for name, few in (("anchor_steps", 5), ("batches", 2), ("steps", 2), ("ks", (1, 4)), ("draws", 4)):
         if name in there:
             fields.setdefault(name, few)
     return dataclasses.replace(plugin, **fields)

@@ -28,8 +28,9 @@ from study.stages import measurable
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.printed_plan import print_plan
+from tests.helpers.in_process import run_here
 from tests.helpers.small import same_bits
-from tests.helpers.studies import Whole, run
+from tests.helpers.studies import Whole
 
 ONE = dataclasses.replace(PRESETS["smoke"][1], forget_ratios=(10,), trials=2, startup_trials=1)
 
@@ -137,7 +138,9 @@ def test_a_study_of_a_brought_model_runs_to_its_report(whole: Whole, tmp_path: P
     before = StudyFolder(whole.folder)
     taught = next(p.parent for p in before.root.glob("learned/*/learned.json") if read_json(p)["kind"] == "vanilla")
     folder = tmp_path / "study"
-    printed = run(folder, "--vanilla", str(taught / "model"), "--methods", "vkd", "--trials", "2")
+    asked = ("--vanilla", str(taught / "model"), "--methods", "gradient_ascent", "--trials", "2", "--race", "1",
+             "--confirm-seeds", "0", "--no-metric-check", "--attacks", "swap_back")  # fmt: skip
+    printed = run_here(folder, *asked)
     assert "adopt: done in" in printed
     assert "learn: done in" not in printed
     assert "the reference is the base model, which was taught nothing" in printed
@@ -149,4 +152,4 @@ def test_a_study_of_a_brought_model_runs_to_its_report(whole: Whole, tmp_path: P
     for ratio, key in mine.items():
         for half in HALVES:
             pd.testing.assert_frame_equal(read_rows(after.rows(key, half)), read_rows(before.rows(its[ratio], half)))
-    assert "done in" not in run(folder, "--vanilla", str(taught / "model"), "--methods", "vkd", "--trials", "2")
+    assert "done in" not in run_here(folder, *asked)

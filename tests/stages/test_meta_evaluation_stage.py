@@ -14,7 +14,6 @@ from analysis.sections import meta_evaluation as told
 from analysis.study_folder import StudyResults as Analysed
 from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
-from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack
 from study.core.errors import Failed, Refused
 from study.core.files import read_json
@@ -38,7 +37,7 @@ from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.training.schedule import Schedule
 from tests.helpers.rows import row
-from tests.helpers.small import borrowed
+from tests.helpers.small import FewQuestions, borrowed
 from tests.helpers.studies import searching
 
 SMOKE = replace(PRESETS["smoke"][1], reference_seeds=1)
@@ -77,7 +76,7 @@ WANTED: Mapping[State, Attack | None] = {"plain": None, "quantized": Quantizatio
 @pytest.fixture
 def context(tmp_path: Path, tiny_folder: Path) -> Iterator[StudyContext]:
     """A study that taught vanilla."""
-    found = StudyContext(tmp_path, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    found = StudyContext(tmp_path, FewQuestions(), tiny_folder)
     learn(found, VANILLA)
     checkpoints.evict()
     yield found
@@ -184,6 +183,7 @@ def when(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in kept}
 
 
+@pytest.mark.slow
 def test_more_seeds_teach_and_ask_only_what_is_missing(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     plan, failures = stage(tmp_path, tiny_folder)
     every = {"plain", "quantized", "relearned"}
@@ -204,6 +204,7 @@ def test_more_seeds_teach_and_ask_only_what_is_missing(tmp_path: Path, tiny_fold
     assert not list(tmp_path.glob("trials/*/trial.json"))  # so nothing else of the study meets them
 
 
+@pytest.mark.slow
 def test_models_of_further_seeds_that_learned_nothing_are_left_out(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     """Those of the study's own seed are not: without them there would be no study."""
     stage(tmp_path, tiny_folder, metric_seeds=1, gate=Gate(known=0.9, test=0.0, blind=1.0))
@@ -217,6 +218,7 @@ def test_models_of_further_seeds_that_learned_nothing_are_left_out(tmp_path: Pat
     assert when(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_another_attack_of_the_suite_asks_only_that_state_again(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     stage(tmp_path, tiny_folder)
     ran.clear()

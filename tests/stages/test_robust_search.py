@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from rich.console import Console
 
-from analysis import report
 from analysis import trials as results
 from analysis.sections import conclusion, fronts, other_attacks
 from analysis.sections import search as search_section
@@ -28,7 +27,6 @@ from analysis.sections import winners as winners_section
 from analysis.study_folder import read
 from analysis.tables import Table
 from study.attacks.relearning import Relearning
-from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack
 from study.core.errors import Failed, Refused
 from study.core.files import read_json, write_json
@@ -58,12 +56,13 @@ from study.stages import search as search_stage
 from study.stages.preflight import validate_study
 from study.stages.race import race
 from study.training.schedule import Schedule
+from tests.helpers.in_process import run_here
+from tests.helpers.page import page_of
 from tests.helpers.planted import ATTACK, RELEARNING, Model, Planter
 from tests.helpers.planted import Attack as Planted
 from tests.helpers.rows import row
-from tests.helpers.small import propose
+from tests.helpers.small import FewQuestions, propose
 from tests.helpers.studies import Whole, searching
-from tests.helpers.studies import run as run_study
 
 SMOKE = dataclasses.replace(PRESETS["smoke"][1], reference_seeds=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
@@ -158,7 +157,7 @@ def test_what_was_not_measured_is_not_nothing() -> None:
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyContext:
     """A study that has learned its models, scored both yardsticks and attacked them as every trial will be."""
     root = tmp_path_factory.mktemp("study")
-    context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    context = StudyContext(root, FewQuestions(), tiny_folder)
     for learned in (VANILLA, REFERENCE):
         learn(context, learned)
     for yardstick in yardsticks():
@@ -560,7 +559,7 @@ def test_without_another_kind_the_report_says_what_may_be_hidden(
 
 def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root = shutil.copytree(planted[0], tmp_path / "study")
-    page = report.build(root).page.read_text(encoding="utf-8")
+    page = page_of(root)
     assert "third objective of this study (lower is better): every trial was attacked with relearning:steps=40" in page
     assert "a recovery of 0.00 under the search attack" in page
     assert "Of the 2 trials on its front, 1 held under the worst attack of the suite." in page
@@ -587,7 +586,7 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
     planter.proposal("m", 0, 10, key)
     planter.attack(key, Model(back=0.9))
     write_json(tmp_path / "winners.json", {"m": {"10": {"trials": [key]}}})
-    page = report.build(tmp_path).page.read_text(encoding="utf-8")
+    page = page_of(tmp_path)
     study = read(tmp_path)
     assert "third objective of this study" not in page
     assert "Whole Pareto fronts" not in page
@@ -600,11 +599,11 @@ def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
 
 # ---- all of it -------------------------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_robust_study_runs_to_its_report_and_again_runs_nothing(whole: Whole, tmp_path: Path) -> None:
+def test_a_robust_study_runs_to_its_report_and_again_runs_what_is_missing(whole: Whole, tmp_path: Path) -> None:
     """Every trial that ended well met the attack of the search, every trial on a front the whole suite as well."""
     folder = whole.begun(tmp_path / "study")
-    asked = ("--robustness", "relearning:people=0.4", "--trials", "3", "--forget-ratios", "10", "--workers", "1")
-    assert "learn: done in" not in run_study(folder, *asked)
+    asked = ("--robustness", "relearning:people=0.4", "--trials", "3", "--forget-ratios", "10")
+    assert "learn: done in" not in run_here(folder, *asked)
     study = read(folder)
     search = results.search_attack(study)
     done = results.trials(study).query("state == 'complete'")
@@ -620,9 +619,8 @@ def test_a_robust_study_runs_to_its_report_and_again_runs_nothing(whole: Whole, 
     path = folder / "trials" / lost / "attacks" / f"{search}.parquet"
     path.unlink()
     path.with_suffix(".json").unlink()
-    printed = run_study(folder, *asked)
+    printed = run_here(folder, *asked)
     assert "search: 1/1" in printed
     after = {path: path.stat().st_mtime_ns for path in (folder / "trials").rglob("*") if path.is_file()}
     assert after.keys() == before.keys()
     assert {path for path in before if after[path] != before[path]} == {path, path.with_suffix(".json")}
-    assert "done in" not in run_study(folder, *asked)

@@ -46,6 +46,7 @@ from study.stages.race import race
 from study.stages.warm_start import Warm, WarmStart, earlier_trials, warm_start
 from study.training.schedule import Schedule
 from tests.engine.test_optuna_search import Run, judged, search_in, written
+from tests.helpers.page import page_of
 from tests.helpers.planted import VANILLA, Model, Planter
 from tests.helpers.studies import searching
 
@@ -532,4 +533,4 @@ def test_the_report_shows_it_where_there_was_a_warm_start(pair: tuple[Path, Path
     shown = report.build(*pair).page.read_text(encoding="utf-8")
     assert "Gain from the warm start" in shown
     assert (pair[0] / "report" / "figures" / "warm_start.png").exists()
-    assert "warm start bought" not in report.build(pair[1]).page.read_text(encoding="utf-8")
+    assert "warm start bought" not in page_of(pair[1])

@@ -314,7 +314,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> OnRay
 
 
 def _teach(sound: StudyContext, torn: StudyContext) -> str:
-    with cluster.started("local", 2, 1):
+    with cluster.started("local", 2, 1, preloaded="study.stages.worker_template"):
         from study.stages.learn import learn_all
 
         def learned(context: StudyContext, models: Sequence[Learned]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from study.attacks.relearning import Relearning
-from study.benchmarks.synthetic import Synthetic
 from study.core.errors import Damaged
 from study.core.hashing import content_key
 from study.experiment import attack, checkpoints
@@ -23,7 +22,7 @@ from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
 from study.training.schedule import Schedule
-from tests.helpers.small import propose
+from tests.helpers.small import FewQuestions, propose
 
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
 ASCENT = GradientAscent(schedule=SHORT)
@@ -39,7 +38,7 @@ def of(steps: int) -> Trial:
 def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyContext:
     """Two learned models and their trials as baselines."""
     root = tmp_path_factory.mktemp("study")
-    context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    context = StudyContext(root, FewQuestions(), tiny_folder)
     for learned in (VANILLA, REFERENCE):
         learn(context, learned)
         trials.run(context, Trial(learned, NoMethod(), "visual", 10, 0), REFERENCE.key)

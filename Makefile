@@ -2,14 +2,15 @@
 # make study     install, then run the study; ARGS are its arguments: make study ARGS='--help'
 # make pool      the default study on five worlds, over an hour, and all of them as one answer: docs/pool.csv
 # make check     lint, types and the quick tests, on two families of models; of one room: make check ROOM=metrics
-# make test      lint, types and all tests, as CI does; ARGS go to pytest, here as above: make test ARGS='-k cluster'
+# make test      lint, types and all tests that do not repeat others; with CI=true, as in CI, it is make test-all
+# make test-all  the repetitions, too; ARGS go to pytest, here as above: make test ARGS='-k cluster'
 # make lock      resolve pyproject.toml afresh into the two lock files; TORCH=2.14.0 moves torch too
 # make clean     remove the .venv and every cache (not runs/)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install study pool lint check test lock clean
+.PHONY: install study pool lint check test test-all lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -74,14 +75,19 @@ lint: .venv/.installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# A file is run by one process, which makes what its tests share once; the order is that of tests/conftest.py.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# A file is run by one process, which makes what its tests share once; the order is that of tests/conftest.py. The many
+# processes that tests start import the project compiled, whatever the environment says about that.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint
-	$(PYTEST) -m 'not slow and not combinations' --hypothesis-profile quick $(if $(ROOM),tests/$(ROOM)) $(ARGS)
+	$(PYTEST) -m 'not slow and not further_families and not combinations' --hypothesis-profile quick \
+	    $(if $(ROOM),tests/$(ROOM)) $(ARGS)
 
 test: lint
-	$(PYTEST) --durations=40 $(ARGS)
+	$(PYTEST) $(if $(filter true,$(CI)),,-m 'not combinations') --durations=40 $(ARGS)
+
+test-all:
+	@$(MAKE) test CI=true
 
 # What the accelerator's own wheels bring along (nvidia-*, cuda-*, triton) and a wheel's local version (+cpu) differ
 # from machine to machine, so they are left to the pin of torch.

@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from study import export
-from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core.files import read_json, write_json
 from study.core.hashing import canonical, file_digest
@@ -32,7 +31,7 @@ from study.methods.vkd import VKD
 from study.model.loading import load
 from study.training.schedule import Schedule
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import borrowed, fresh, same_bits, snapshot
+from tests.helpers.small import FewQuestions, borrowed, fresh, same_bits, snapshot
 
 TAUGHT = Schedule(steps=2, learning_rate=1e-3, pictures=2, texts=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=3)
@@ -58,7 +57,7 @@ FAILED = Trial(VANILLA, VKD(schedule=replace(SHORT, learning_rate=9.0)), "visual
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyContext:
     """A study of three methods whose benchmark is gone: an export must not need it."""
     root = tmp_path_factory.mktemp("parent") / "study"
-    context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    context = StudyContext(root, FewQuestions(), tiny_folder)
     for learned in (VANILLA, REFERENCE):
         learn(context, learned)
     for name in ("vanilla", "reference", *METHODS):

@@ -46,6 +46,7 @@ def page(root: Path) -> str:
     return (root / "report" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_files_exist_and_are_repeatable(root: Path) -> None:
     """Every figure and table is there, and building again gives the same bytes."""
     folder = root / "report"
@@ -65,6 +66,7 @@ def test_files_exist_and_are_repeatable(root: Path) -> None:
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_page_is_self_contained_and_escaped(page: str) -> None:
     """No asset from elsewhere, no script, every picture embedded, text from the study escaped."""
     assert not re.search(r"https?://|<script|<link|@import|url\(", page)
@@ -74,6 +76,7 @@ def test_page_is_self_contained_and_escaped(page: str) -> None:
     assert "loss is NaN" in page
 
 
+@pytest.mark.slow
 def test_summary_is_ready_to_print(built: report.Outcome) -> None:
     """Both tables as text, one line for each winner and yardstick."""
     winners, recovered = built.winners, built.recovery
@@ -238,6 +241,7 @@ def test_cells() -> None:
     assert tables.parameters('{"a_b": 0.12345678, "c": {"type": "X", "d": [1, 2]}}') == "a b 0.1235, d 1 + 2"
 
 
+@pytest.mark.slow
 def test_spared_columns_only_where_something_was_spared(tmp_path: Path, root: Path, page: str) -> None:
     """The planted study with and without spared questions, through tables, figures and page."""
     report.build(plant(tmp_path, {"careless": Model(spared=0.3)}, [15], ["residence", "occupation"]))

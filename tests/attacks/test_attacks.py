@@ -50,11 +50,16 @@ def forms(attack: Any) -> Iterator[Any]:
             continue
 
 
-ATTACKS = [
-    pytest.param(form, id=f"{name} {' '.join(sorted(moved(form)))}".strip())
-    for name in known("attacks")
-    for form in forms(find("attacks", name)())
-]
+def every(*of_a_part: pytest.MarkDecorator) -> list[Any]:
+    """Every attack, and each for every single part that it can change, marked as said."""
+    return [
+        pytest.param(form, id=f"{name} {' '.join(sorted(moved(form)))}".strip(), marks=of_a_part if number else ())
+        for name in known("attacks")
+        for number, form in enumerate(forms(find("attacks", name)()))
+    ]
+
+
+ATTACKS, WHOLE_FIRST = every(), every(pytest.mark.combinations)
 SEARCHED = [name for name in known("attacks") if name in known_spaces()]
 
 
@@ -143,7 +148,7 @@ def test_an_attack_changes_its_parts_and_is_undone(
     assert same_bits(before, snapshot(tiny))
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", WHOLE_FIRST)
 def test_an_attack_is_repeatable(attack: Any, tiny_folder: Path, request_: Request, questions: list[Question]) -> None:
     """The same weights, questions and rows, whatever the state of torch's random numbers."""
     found = []

@@ -59,7 +59,7 @@ from study.model.packing import Group, Prompt
 from study.model.vlm import VLM
 from study.training.schedule import Schedule
 from tests import ROOT
-from tests.helpers.small import plain_logps, request_on
+from tests.helpers.small import FewQuestions, plain_logps, request_on
 
 ATTACKS: list[Any] = [
     ImageTransform(("crop",)), ImageTransform(("noise",)), Paraphrase(("dataset",)), Paraphrase(("know",)), NameHint(),
@@ -726,9 +726,7 @@ REFERENCE = replace(VANILLA, kind="reference", goal="visual", ratio=10)
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[StudyContext]:
     """A study with one finished trial that changed nothing."""
-    context = StudyContext(
-        tmp_path_factory.mktemp("study"), Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder
-    )
+    context = StudyContext(tmp_path_factory.mktemp("study"), FewQuestions(each=12), tiny_folder)
     for learned in (VANILLA, REFERENCE):
         learn(context, learned)
     trial.run(context, _TRIAL, REFERENCE.key)

@@ -123,6 +123,7 @@ def test_a_step_stays_within_its_bound(key: str, most: float, passes: int) -> No
     assert cost(key).passes == passes
 
 
+@pytest.mark.slow
 def test_packed_questions_cost_a_quarter() -> None:
     assert cost("packed").tflop <= cost("through").tflop / 4
     assert cost("scored").tflop <= cost("released").tflop / 5

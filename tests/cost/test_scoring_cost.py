@@ -13,6 +13,7 @@ from study.model.loading import load
 from tests.cost.scoring import _vanilla, compared
 
 
+@pytest.mark.slow
 def test_choices_take_a_fifteenth_of_the_tokens_and_have_the_answers_of_asking_one_by_one(
     benchmark: Benchmark, tmp_path: Path
 ) -> None:

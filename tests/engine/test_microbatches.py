@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from study.benchmarks._mllmu import official
-from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core.files import read_json
 from study.core.layout import StudyFolder
@@ -53,7 +52,7 @@ from study.training.lesson_sampler import Lessons
 from study.training.loop import train
 from study.training.schedule import Schedule
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import QUICK, fresh, request_on, snapshot
+from tests.helpers.small import QUICK, FewQuestions, fresh, request_on, snapshot
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
@@ -190,6 +189,7 @@ def test_forwards_without_gradient_are_cut_too(tiny: VLM, groups: list[Group]) -
     assert cut.chunks.rows == len(groups)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [
     RMU(layer=0, schedule=QUICK), VKD(variant="features", schedule=QUICK), VKD(schedule=QUICK),
 ])  # fmt: skip
@@ -289,13 +289,14 @@ def test_memory_is_free_again_before_the_next_attempt(monkeypatch: pytest.Monkey
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[StudyContext]:
     root = tmp_path_factory.mktemp("study")
-    context = StudyContext(root, Synthetic(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
+    context = StudyContext(root, FewQuestions(), tiny_folder)
     for learned in (VANILLA, REFERENCE):
         learn(context, learned)
     yield context
     checkpoints.evict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [VKD(variant="features", schedule=SHORT), GradientAscent(schedule=SHORT)])
 def test_a_trial_that_runs_out_of_memory_ends_as_it_would_have(
     method: Method, study: StudyContext, monkeypatch: pytest.MonkeyPatch
@@ -422,6 +423,7 @@ def test_a_row_that_does_not_fit_by_itself_is_an_error() -> None:
         list(map_halving_on_oom([[1, 2, 3]], work))
 
 
+@pytest.mark.slow
 def test_scoring_goes_on_with_smaller_batches(tiny: VLM, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
     questions = [q for q in benchmark.split(5).questions if q.role in ("forget", "real")]
     wanted, rows = score(tiny, questions), list[int]()
@@ -440,6 +442,7 @@ def test_scoring_goes_on_with_smaller_batches(tiny: VLM, benchmark: Benchmark, m
     pd.testing.assert_frame_equal(found, wanted, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_released_replies_go_on_with_smaller_batches(
     tiny: VLM, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,12 +74,23 @@ def label(method: Any) -> str:
 
 FORMS: dict[str, tuple[Any, ...]] = {"vkd": (VKD(variant="features"), VKD(neurons="pruned"))}
 """Methods in forms in which they do something else."""
-VARIANTS = [
-    pytest.param(variant, id=" ".join([label(form), *sorted(trained(variant)), f"{count or ''}"]).strip())
-    for name in known("methods")
-    for count, form in enumerate((fitting(name), *FORMS.get(name, ())))
-    for variant in dict.fromkeys(variants(form))
-]
+
+
+def every(*of_a_part: pytest.MarkDecorator) -> list[Any]:
+    """Every form of every method, and each for every single part that it can train, marked as said."""
+    return [
+        pytest.param(
+            variant,
+            id=" ".join([label(form), *sorted(trained(variant)), f"{count or ''}"]).strip(),
+            marks=of_a_part if number else (),
+        )
+        for name in known("methods")
+        for count, form in enumerate((fitting(name), *FORMS.get(name, ())))
+        for number, variant in enumerate(dict.fromkeys(variants(form)))
+    ]
+
+
+VARIANTS, FORMS_FIRST = every(), every(pytest.mark.combinations)
 FROZEN_LLM = [param for param in VARIANTS if "llm" not in trained(param.values[0])]
 
 
@@ -191,7 +202,7 @@ def test_text_changes_once_the_llm_is_trained(unlearn: Unlearn) -> None:
     assert not torch.equal(after, before)
 
 
-@pytest.mark.parametrize("method", VARIANTS)
+@pytest.mark.parametrize("method", FORMS_FIRST)
 def test_a_method_is_repeatable(method: Any, unlearn: Unlearn, tiny_folder: Path, shared: Request) -> None:
     """The same seed gives the same bits, another one gives others; the state of torch's generator does not matter."""
     found = [unlearn(method).after]
@@ -227,7 +238,7 @@ def test_no_method_trains_on_a_wording_that_is_held_for_the_audit(
     assert held_out.isdisjoint(mine | trainable)
 
 
-@pytest.mark.parametrize("method", VARIANTS)
+@pytest.mark.parametrize("method", FORMS_FIRST)
 def test_the_goal_full_works_too(
     method: Any, tiny: VLM, benchmark: Benchmark, tiny_folder: Path, shared: Request
 ) -> None:

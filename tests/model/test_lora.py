@@ -60,6 +60,19 @@ def label(method: Any) -> str:
     return " ".join(filter(None, [name_of(method), getattr(method, "form", ""), getattr(method, "variant", "")]))
 
 
+def first(method: Any, *rest: Any, repeats: bool) -> Any:
+    """A case, marked if it repeats that of the first method: all train adapters by the same loop, to which each hands
+    its request's seed (`tests/methods`)."""
+    name = "-".join([label(method), *rest])
+    return pytest.param(method, *rest, id=name, marks=pytest.mark.combinations if repeats else ())
+
+
+FIRST_AND_REST = [first(method, repeats=place > 0) for place, method in enumerate(METHODS)]
+ON_PARTS = [
+    first(method, part, repeats=place > 0 and part != "llm") for place, method in enumerate(METHODS) for part in PARTS
+]
+
+
 class Ran(NamedTuple):
     """A model before and after a method, and what it was when it came back."""
 
@@ -114,8 +127,7 @@ def linear(vlm: VLM, parts: tuple[Part, ...]) -> set[str]:
 
 
 # ---- methods -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("method", METHODS, ids=label)
+@pytest.mark.parametrize(("method", "part"), ON_PARTS)
 def test_adapters_change_the_linear_layers_of_their_part_by_a_low_rank(
     method: Any, part: Part, run_: Callable[..., Ran], lent: VLM
 ) -> None:
@@ -141,7 +153,7 @@ def test_full_training_changes_what_is_not_linear_and_by_a_full_rank(run_: Calla
         assert int(torch.linalg.matrix_rank((vlm.tensors()[name] - before[name]).double(), atol=1e-5)) > RANK
 
 
-@pytest.mark.parametrize("method", METHODS, ids=label)
+@pytest.mark.parametrize("method", FIRST_AND_REST)
 def test_adapters_are_seeded_by_the_request_alone(method: Any, run_: Callable[..., Ran]) -> None:
     found = []
     for state, seed in ((1, 0), (2, 0), (1, 5)):

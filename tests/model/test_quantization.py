@@ -25,7 +25,6 @@ from study.attacks.quantization import Quantization
 from study.attacks.relearning import Relearning
 from study.attacks.swap_back import SwapBack
 from study.base_models.hf import Hf
-from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Request
 from study.core.console import console
 from study.core.errors import Refused
@@ -69,7 +68,7 @@ from study.training.schedule import Schedule
 from tests.cost.llava import llava
 from tests.helpers.families import FAMILIES
 from tests.helpers.processes import apart, join, spawn
-from tests.helpers.small import QUICK, changed, quick, request_on, same_bits, snapshot, variants
+from tests.helpers.small import QUICK, FewQuestions, changed, quick, request_on, same_bits, snapshot, variants
 from tests.helpers.studies import searching
 from tests.helpers.study_path import UNLIMITED
 
@@ -237,7 +236,7 @@ def test_its_operations_are_counted_like_those_of_numbers(held: VLM, tiny: VLM) 
 def context(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Iterator[StudyContext]:
     """A study that has learned its models, to be loaded in int8."""
     root = tmp_path_factory.mktemp("study")
-    source = Synthetic(people=20, celebrities=8, views=2, strangers=8)
+    source = FewQuestions()
     context = StudyContext(root, source, tiny_folder, loading=Loading(quantized="int8"))
     for learned in (VANILLA, REFERENCE):
         learn(context, learned)

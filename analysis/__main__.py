@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from analysis import report
-from analysis.pool import page as pool
 from study.core.layout import StudyFolder
 
 
@@ -31,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--cold is for one study, --to for a pool")
     try:
         if asked.pool:
+            from analysis.pool import page as pool  # with what one study does without
+
             print(pool.build(asked.pool, asked.to or pool.default_folder(asked.pool)))
         else:
             print(report.build(asked.study, asked.cold, paper=asked.paper).page)

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import matplotlib as mpl
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -61,12 +59,7 @@ class Plot(NamedTuple):
         if not (pdf.exists() and _digest(png) == digest):
             with styled():
                 figure = self.draw(self.data, methods)
-                figure.set_dpi(DPI)
-                with written(png) as draft:
-                    FigureCanvasAgg(figure).print_png(draft, metadata={DIGEST: digest})
-                figure.set_layout_engine("none")  # laid out once, for both files
-                with written(pdf) as draft:
-                    FigureCanvasPdf(figure).print_pdf(draft, metadata={"CreationDate": None})
+                _print(figure, png, pdf, digest)
         return [png, pdf, table]
 
     def embedded(self, folder: Path, methods: Sequence[str]) -> Embedded:
@@ -85,6 +78,21 @@ class Plot(NamedTuple):
 
     def _png(self, folder: Path) -> Path:
         return folder / "figures" / f"{self.name}.png"
+
+
+def _print(figure: Figure, png: Path, pdf: Path, digest: str) -> None:
+    """Write a figure as PNG, which says what was drawn, and as PDF."""
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # with half a second of imports, once something is drawn
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    figure.set_dpi(DPI)
+    with written(png) as draft:
+        FigureCanvasAgg(figure).print_png(draft, metadata={DIGEST: digest})
+    figure.set_layout_engine("none")  # laid out once, for both files
+    with written(pdf) as draft:
+        FigureCanvasPdf(figure).print_pdf(draft, metadata={"CreationDate": None})
 
 
 def _digest(png: Path) -> str:

@@ -156,17 +156,18 @@ def template(study: StudyResults, ratio: int, name: str, said: str, cells: Seque
     models = {label: members for label, members in study.labelled(ratio) if members}
     official = any(study.rows(trial.key, "released") is not None for ms in models.values() for trial in ms)
     runs = {label: _runs(study, members, official=official) for label, members in models.items()}
-    columns = [_column(study, ratio, runs, cell) for cell in cells]
-    columns = [column for column in columns if column is not None]
+    columns = [column for cell in cells if (column := _column(study, ratio, runs, cell)) is not None]
     if not columns or not set(runs) - set(YARDSTICKS):
         return None
     if name == "vkd":
         columns.append(_attack_gain(study, ratio, list(runs)))
     published = _published(study, ratio, name)
     shown = [Column("Method", [*(naming.method(label) for label in runs), *(p.method for p in published)])]
-    shown += [_with(column, published, cells) for column in columns if column is not None]
+    shown += [_with(column, published, cells) for column in columns]
     protocol = "official protocol" if official else "strict protocol, not comparable with published numbers"
-    source = "".join(f" Last lines: copied from {one}." for one in sorted({p.source for p in published}))
+    source = "".join(
+        f" Last lines: copied from {one}." for one in sorted({f"{p.source}, {p.model}" for p in published})
+    )
     text = (
         f"{said}: accuracy in %, ROUGE-L times 100; {protocol}, forget ratio {ratio} %. {MARKED} {_gain(name)}{source}"
     )

@@ -53,7 +53,7 @@ def _parts(study: StudyResults, trial: TrialRecord) -> Iterator[Part]:
     yield Table("", "Objectives", "", pd.DataFrame(), _objectives(study, trial))
     yield Table("", "Scores on the test half", "", pd.DataFrame(), _scores(trial, study))
     yield Table("", "On the way", "", pd.DataFrame(), _course(trial))
-    yield Table("", "Attacks, over all seeds of the winner", "", pd.DataFrame(), _attacks(study, trial))
+    yield Table("", "Attacks, over all seeds", "", pd.DataFrame(), _attacks(study, trial))
     yield Pairs("Settings, cost and versions", list(_about(study, trial)))
 
 

@@ -390,7 +390,7 @@ def test_a_collapsed_model_neither_rebounds_nor_profits_from_a_falling_control(t
 def test_the_suite_is_what_no_search_proposed(planted: study_folder.StudyResults) -> None:
     """A search starts with an attack of the suite; its other proposals do not crowd the tables."""
     assert set(_attack_suite.suite(planted).values()) == {
-        "relearning", "quantization, format int4", "quantization, format nf4", "swap back",
+        "relearning", "quantization, int4", "quantization, nf4", "swap back",
     }  # fmt: skip
     assert {how.key for how in (RELEARNING, *SUITE)} == set(_attack_suite.suite(planted))
     assert set(_recovery.recovery(planted)["settings"]) == set(_attack_suite.suite(planted).values())

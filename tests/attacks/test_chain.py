@@ -290,9 +290,9 @@ def test_a_chain_is_told_by_its_links_and_what_varies() -> None:
     }
     assert naming.differing({key: told(attack) for key, attack in attacks.items()}) == {
         "a": "swap back",
-        "b": "swap back then quantization, quantization format nf4",
-        "c": "swap back then quantization, quantization format int4",
-        "d": "quantization then quantization, quantization 2 format nf4",
-        "e": "quantization then quantization, quantization 2 format int4",
+        "b": "swap back then quantization, quantization nf4",
+        "c": "swap back then quantization, quantization int4",
+        "d": "quantization then quantization, quantization 2 nf4",
+        "e": "quantization then quantization, quantization 2 int4",
         "f": "swap back then relearning",
     }

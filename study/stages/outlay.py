@@ -26,7 +26,7 @@ from study.settings import Study
 from study.stages.counts import Counts
 from study.stages.manifest import is_unchanged
 from study.stages.plan import Plan
-from study.stages.workload import Shapes, attacked, scored, trained, unlearned
+from study.stages.workload import Shapes, attacked, official, scored, trained, unlearned
 
 PETA = 1e15
 EVERY = 60.0
@@ -124,6 +124,7 @@ def ended(plan: Plan) -> Ended:
         len(again) + sum(len(folder.sequences(t.key)) for t in methods),
         sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
         len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
+        sum(folder.rows(key, "released").exists() for key in trials),
     )
     return Ended(
         learned=[(0.0, record.seconds) for record in learned],
@@ -168,15 +169,18 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
         "confirm": (Each.mean([*found.again, *found.searched]), cost.trial if cost else None),
         "score": (Each(), cost.report if cost else None),
         "attack": (Each.mean(found.attacked), cost.attack if cost else None),
+        "official": (Each(), None),
     }
-    jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks)
+    asked_officially = counts.attacked if study.released else 0
+    jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks, asked_officially)
     done = jobs if found.finished else found.done
     work = []
     for (name, (measured, preset)), asked, over in zip(known.items(), jobs, done, strict=True):
         flops = measured.flops if measured.flops is not None else calculated.get(name)
         seconds = measured.seconds or preset or (flops / rate if flops and rate else None)
         gpus = study.teachers * min(1.0, study.gpus_per_trial) if name == "learn" else study.gpus_per_trial
-        work.append(StageWork(name, asked, over, Each(flops, seconds), gpus))
+        if name != "official" or study.released:
+            work.append(StageWork(name, asked, over, Each(flops, seconds), gpus))
     return work
 
 
@@ -187,7 +191,7 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
     from study.experiment.trial import validation_questions  # a plan does without what models need
 
     study, methods = plan.study, list((plan.defaults or plan.study.method_defaults()).values())
-    searched, scoring, attacks = [], [], []
+    searched, scoring, attacks, officially = [], [], [], []
     for ratio in study.forget_ratios:
         split = plan.benchmark.split(ratio)
         every = validation_questions(split.questions, study.goal)
@@ -197,12 +201,13 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
         scoring.append(scored(shapes, (q for q in split.questions if q.half == "report"), replies=True))
         asked = [q for q in split.questions if q.role in ("forget", "test") and q.task == "classification"]
         attacks.append(attacked(shapes, study, split, asked))
+        officially.append(official(shapes, split.questions))
     taught = 0.0
     if plan.brought is None:
         vanilla = plan.vanilla
         taught = trained(shapes, vanilla.schedule, lessons_for(vanilla, plan.benchmark), vanilla.parts)
-    means = [math.fsum(values) / len(values) for values in (searched, searched, scoring, attacks)]
-    return dict(zip(("learn", "search", "confirm", "score", "attack"), (taught, *means), strict=True))
+    means = [math.fsum(values) / len(values) for values in (searched, searched, scoring, attacks, officially)]
+    return dict(zip(("learn", "search", "confirm", "score", "attack", "official"), (taught, *means), strict=True))
 
 
 def shapes_of(plan: Plan) -> tuple[Shapes, Shape] | None:

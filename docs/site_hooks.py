@@ -1,7 +1,8 @@
-"""What the site adds to the pages of docs/: those that lie beside it, under the names by which pages link to them."""
+"""What the site adds to the pages of docs/: those that lie above it, and a place in the navigation for new ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,23 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[1]
 BESIDE = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 """Pages of the project that lie above docs/."""
+
+
+def listed(nav: Any) -> Iterator[str]:
+    """The pages of a navigation."""
+    if isinstance(nav, str):
+        yield nav
+    for part in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from listed(part)
+
+
+def on_config(config: Any) -> Any:
+    """Put pages that mkdocs.yml does not list at the end of the navigation."""
+    docs = Path(config["docs_dir"])
+    there = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")}
+    if more := sorted(there - {*listed(config["nav"])}):
+        config["nav"].append({"More": more})
+    return config
 
 
 def on_files(files: Any, config: Any) -> Any:

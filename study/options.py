@@ -89,15 +89,14 @@ def _metavar(kind: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if value is None or value == "" or value == ():
-        return "none"
-    return (
-        " ".join(map(str, value))
-        if isinstance(value, tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    match value:
+        case None | "" | ():
+            return "none"
+        case tuple():
+            return " ".join(map(str, value))
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
 def split(arguments: Sequence[str], presets: Collection[str]) -> tuple[str, list[str]]:
@@ -106,7 +105,10 @@ def split(arguments: Sequence[str], presets: Collection[str]) -> tuple[str, list
     A word is the preset unless an option takes it as its value. Raises `ValueError` for a word that is no preset, with
     the nearest one, and for a second preset.
     """
-    takes = {flag: option.values for option in options(Study()) for flag in option.flags}
+    takes = {flag: option.values for option in options(Study()) for flag in option.flags} | {
+        "-h": "none",
+        "--help": "none",
+    }
     found, rest, wanted = "", [], "none"
     for text in arguments:
         if text.startswith("--") or text == "-h":

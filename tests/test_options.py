@@ -24,6 +24,7 @@ HIDDEN = {"defaults", "attack_grid", "cost"}
         ("--trials 4 smoke", "smoke", "--trials 4"),
         ("--trials=4 smoke --dry-run", "smoke", "--trials=4 --dry-run"),
         ("--dry-run smoke", "smoke", "--dry-run"),
+        ("--help smoke", "smoke", "--help"),
         ("--no-metric-check smoke", "smoke", "--no-metric-check"),
         ("--methods vkd npo smoke --seed 1", "smoke", "--methods vkd npo --seed 1"),
         ("--learn.steps 7 audit", "audit", "--learn.steps 7"),

@@ -62,11 +62,10 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert list(broken(tmp_path / "page.md")) == ["nowhere.md", "other.md#gone"]
 
 
-def test_every_page_is_in_the_navigation_once() -> None:
-    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
-    found = list(listed(nav))
-    assert len(found) == len(set(found))
-    assert set(found) == {*ABOVE, *(p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md"))}
+def test_the_navigation_lists_pages_that_are_there_once() -> None:
+    found = list(listed(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+    assert len(found) == len(set(found)) > 20
+    assert [name for name in found if not (ROOT / "docs" / name).is_file() and name not in ABOVE] == []
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
@@ -76,4 +75,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first = (tmp_path / "tutorials" / "first-study" / "index.html").read_text(encoding="utf-8")
     assert "<strong>forget gap</strong>" in first
-    assert (tmp_path / "index.html").is_file()
+    front = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for page in pages()[1:]:  # the first is the front page itself
+        name = page.relative_to(ROOT / "docs" if page.is_relative_to(ROOT / "docs") else ROOT).with_suffix("")
+        assert f'href="{name}/"' in front, page

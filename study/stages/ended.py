@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from study.core.layout import StudyFolder
@@ -40,7 +40,7 @@ class Ended:
     searched: Sequence[tuple[float, float]]
     again: Sequence[tuple[float, float]]
     attacked: Sequence[tuple[float, float]]
-    done: Sequence[int]
+    done: Mapping[str, int]
     """The jobs of each stage that need not be done any more, whatever came of them."""
     finished: bool
     """Whether a run has ended with these settings and left nothing to be tried again."""
@@ -72,14 +72,14 @@ def ended_in(folder: StudyFolder, taught: Collection[str], seed: int, *, finishe
     attacks = [a for key in trials for path in folder.attacks(key) if (a := existing(AttackRecord, path))]
     proposed = [p for path in folder.proposals() if (p := existing(MethodProposal, path))]
     judged = Counter(path.stem for path in folder.meta_evaluations())
-    done = (
-        len(learned),
-        sum(p.trial in trials for p in proposed),
-        len(again) + sum(len(folder.sequences(t.key)) for t in methods),
-        sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
-        len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
-        sum(folder.rows(key, "released").exists() for key in trials),
-    )
+    done = {
+        "learn": len(learned),
+        "search": sum(p.trial in trials for p in proposed),
+        "confirm": len(again) + sum(len(folder.sequences(t.key)) for t in methods),
+        "score": sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
+        "attack": len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
+        "official": sum(folder.rows(key, "released").exists() for key in trials),
+    }
     return Ended(
         learned=[(0.0, record.seconds) for record in learned],
         searched=[_spent(t) for t in methods if t.seed == seed and t.cost],

@@ -120,13 +120,14 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
         each[name] = Each(flops, measured.seconds or preset or (flops / rate if flops and rate else None))
     counts = Counts(study, _room(study, each["search"]))
     asked_officially = counts.attacked if study.released else 0
-    jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks, asked_officially)
+    asked = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks, asked_officially)
+    jobs = dict(zip(each, asked, strict=True))
     done = jobs if found.finished else found.done
     gpus = {"learn": study.teachers * min(1.0, study.gpus_per_trial)}
     more = {} if found.finished else {"score": counts.rest, "attack": counts.rest * len(study.attackers())}
     return [
-        StageWork(name, asked, over, one, gpus.get(name, study.gpus_per_trial), more.get(name, 0))
-        for (name, one), asked, over in zip(each.items(), jobs, done, strict=True)
+        StageWork(name, jobs[name], done[name], one, gpus.get(name, study.gpus_per_trial), more.get(name, 0))
+        for name, one in each.items()
         if name != "official" or study.released
     ]
 

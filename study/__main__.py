@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
-from study.commands import COMMANDS, commands
+from study.command_line.commands import COMMANDS, commands
 from study.core import plugins
 
 PLUGINS = "--plugins"

@@ -12,7 +12,7 @@ if sys.path[0] == str(HERE):  # `python study/run.py` would otherwise find study
 
 import tyro  # noqa: E402
 
-from study import config, options  # noqa: E402
+from study.command_line import config, options  # noqa: E402
 from study.core import signals  # noqa: E402
 from study.core.console import console  # noqa: E402
 from study.core.errors import DiskFull, Failed, Refused  # noqa: E402

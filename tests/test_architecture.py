@@ -19,9 +19,8 @@ PLUGINS = tuple(PLUGIN_PACKAGES.values())
 
 FLOORS = (
     ("study.__main__",),
-    ("study.completion",),
-    ("study.run", "study.listing"),
-    ("study.options", "study.config", "study.status", "study.commands"),
+    ("study.run",),
+    ("study.command_line", "study.status"),
     ("study.presets", "study.stages", "study.write_docs", "study.general_utility", "study.export_optuna"),
     (
         "study.settings",

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from study import completion
 from study.__main__ import main
-from study.commands import COMMANDS, commands
+from study.command_line import completion
+from study.command_line.commands import COMMANDS, commands
+from study.command_line.listing import KINDS
 from study.core.plugins import known
-from study.listing import KINDS
 from study.presets import PRESETS
 from tests import ROOT
 from tests.test_architecture import imports_without

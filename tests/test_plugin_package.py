@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from analysis.sections import sections
-from study import listing, run
+from study import run
 from study.__main__ import main
+from study.command_line import listing
 from study.core import plugins
 from study.core.plugins import known, known_spaces
 from study.stages.preflight import validate_study

@@ -18,7 +18,7 @@ import pytest
 
 from study import run
 from study.benchmarks.synthetic import Synthetic
-from study.commands import COMMANDS, commands
+from study.command_line.commands import COMMANDS, commands
 from study.settings import Study
 from study.stages.preflight import validate_study
 from tests import ROOT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from study.commands import commands
+from study.command_line.commands import commands
 from study.core.plugins import known
 
 SCRIPT = """\
@@ -37,8 +37,8 @@ complete -o bashdefault -o default -F _mus mus
 
 def script() -> str:
     """The script for this version and the plug-ins that are there."""
-    from study.listing import KINDS
-    from study.options import FIRST, options
+    from study.command_line.listing import KINDS
+    from study.command_line.options import FIRST, options
     from study.presets import PRESETS
     from study.settings import REFERENCES, Study
 

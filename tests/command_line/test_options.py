@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from study import run
-from study.options import WIDEST, options, split
+from study.command_line.options import WIDEST, options, split
 from study.presets import PRESETS
 from study.settings import HEADINGS, Study
 from study.training.schedule import Schedule

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from study import config, run
+from study import run
+from study.command_line import config
 from study.presets import PRESETS
 from study.settings import Study
 from study.training.schedule import Schedule

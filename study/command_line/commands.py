@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 COMMANDS = {
     "run": ("study.run", "run a study, or continue it"),
-    "list": ("study.listing", "the methods, attacks, presets, benchmarks and so on that there are"),
+    "list": ("study.command_line.listing", "the methods, attacks, presets, benchmarks and so on that there are"),
     "status": ("study.status", "how far a study is, also while it runs"),
     "report": ("analysis.__main__", "rebuild the report of a study, or sum up several"),
     "verify": ("study.verify", "check every file of a study against its digest"),
@@ -17,7 +17,7 @@ COMMANDS = {
     "check-data": ("study.benchmarks.__main__", "check a dataset before it is studied"),
     "export-optuna": ("study.export_optuna", "all trials as an Optuna storage"),
     "general-utility": ("study.general_utility", "what a model can still do, through lmms-eval"),
-    "completion": ("study.completion", "a script that completes all of this in bash or zsh"),
+    "completion": ("study.command_line.completion", "a script that completes all of this in bash or zsh"),
     "version": ("", "the version of this project and of what it computes with"),
 }
 """By name; each module has a `main` that takes the arguments and returns the exit status."""

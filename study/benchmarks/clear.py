@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.benchmarks._clear.questions import CAPTION_PROMPTS, number
@@ -58,18 +58,18 @@ class Clear(Source):
             benchmark = read(root, self.held_out)
         return found.of(benchmark)
 
-    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
-        """Names and captions as mm/eval.py of somvy/multimodal_unlearning asks them: greedy, 300 rows of each set.
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
+        """Names and captions as mm/eval.py of somvy/multimodal_unlearning (revision bb14c96) asks them.
 
-        Scored by the recall of ROUGE-L. The prompt is put into the model's chat template, which for LLaVA-1.5 gives
-        the text here; captions are asked by one of the nine prompts at random. That code drops the picture before it
-        generates, tokens and pixels, so what it reports is said blindly; here the picture is shown.
+        Greedy, 300 rows of each set, scored by the recall of ROUGE-L. The prompt is put into the model's chat template,
+        which for LLaVA-1.5 gives the text here; captions are asked by one of the nine prompts at random. That code
+        drops the picture before it generates, tokens and pixels, so what it reports is said blindly; here the picture
+        is shown.
         """
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and number(question) < ROWS:
-                prompt = question.prompt
+                prompt = question.as_written[0] if question.as_written else question.prompt
                 if prompt in CAPTION_PROMPTS:
                     prompt = random.Random(f"{seed} {question.id}").choice(CAPTION_PROMPTS)
-                yield OfficialPrompt(
-                    question, f"USER: {IMAGE}\n{prompt} ASSISTANT:", (question.picture,), MOST_TOKENS, "rouge_l_recall"
-                )
+                text, shown = f"USER: {IMAGE}\n{prompt} ASSISTANT: ", (replace(question.picture, as_stored=True),)
+                yield OfficialPrompt(question, text, shown, MOST_TOKENS, "rouge_l_recall")

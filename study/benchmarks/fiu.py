@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.benchmarks._fiu.people import read_people, read_sets
@@ -73,17 +73,20 @@ class Fiu(Source):
             splits[ratio] = Split(ratio, frozenset(ids), taught, asked)
         return Benchmark("fiu", digest({**files.digests, "teach_text": str(self.teach_text)}), splits)
 
-    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
-        """What evaluate_util.py of gray311/VLM_Unlearned asks of the forget and retain sets, paraphrases included.
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
+        """What evaluate_util.py of SaFoLab-WISC/FIUBench (revision 8e12cdd) asks of the forget and retain sets.
 
-        Greedy, at most 50 tokens, cut after the first full stop: nothing is left of a reply without one. The text is
-        that of its setting llava-v1.5-vicuna, which puts the question in small letters but for the first. Nothing is
-        drawn, so the seed is not used.
+        Paraphrases are among it. Greedy, at most 50 tokens, cut after the first full stop: nothing is left of a reply
+        without one. The text is that of its setting llava-v1.5-vicuna, which puts the question in small letters but for
+        the first; it is tokenized, written out and tokenized again, so that it begins twice. Nothing is drawn.
         """
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and question.role != "real":
-                text = f"{SYSTEM}USER: {IMAGE}\n{question.prompt.capitalize()} ASSISTANT: "
-                yield OfficialPrompt(question, text, (question.picture,), MOST_TOKENS, "rouge_l_recall", _sentence)
+                text = f"{SYSTEM}USER: {IMAGE}\n{question.as_written[0].capitalize()} ASSISTANT: "
+                shown = (replace(question.picture, as_stored=True),)
+                yield OfficialPrompt(
+                    question, text, shown, MOST_TOKENS, "rouge_l_recall", _sentence, tokenized_twice=True
+                )
 
 
 def _sentence(reply: str) -> str:

@@ -67,6 +67,6 @@ class Mllmu(Source):
             benchmark = read(root, "mllmu", self.train, self.train_split, self._forms)
         return found.of(benchmark)
 
-    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
         """Every question as the authors' eval.py puts it, but for those that it shows as examples."""
-        return asks(split, seed)
+        return asks(folder_of(self.path, self.hub, self.revision, "dataset"), split, seed)

@@ -87,7 +87,7 @@ class Synthetic(Source):
 
     def __call__(self, folder: Path) -> Benchmark:
         """The benchmark, read from a folder below `folder`, which is written first unless it is there."""
-        home = folder / content_key({"benchmark": self, "recipe": RECIPE})
+        home = self._home(folder)
         if not home.is_dir():
             self._write(home)
         try:
@@ -95,9 +95,12 @@ class Synthetic(Source):
         except ValueError as error:
             raise ValueError(f"{home} is damaged ({error}): remove it and it is written again") from error
 
-    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
         """Every question as MLLMU-Bench's eval.py would put it; the closed language lacks most of its words."""
-        return asks(split, seed)
+        return asks(self._home(folder), split, seed)
+
+    def _home(self, folder: Path) -> Path:
+        return folder / content_key({"benchmark": self, "recipe": RECIPE})
 
     def faces(self) -> list[Face]:
         """The faces of the fictitious people and then of the celebrities: reserved ones, four factors apart."""

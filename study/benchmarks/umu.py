@@ -44,6 +44,6 @@ class Umu(Source):
             benchmark = read(root)
         return found.of(benchmark)
 
-    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
         """Every question but ours as eval.py of QDRhhhh/UMU-bench asks it. Nothing is drawn: the seed is not used."""
         return asks(split)

@@ -56,6 +56,8 @@ class Question:
     keywords: tuple[str, ...] = ()
     fact: str = ""
     where: str = field(default="", repr=False, compare=False)
+    as_written: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """Prompt, answer and options as the file has them, spaces and all, for official protocols that ask so; or none."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from study.data.benchmark import Question, Split
@@ -31,7 +32,11 @@ class OfficialPrompt:
     overlap: Literal["rouge_l", "rouge_l_recall"] = "rouge_l"
     """The ROUGE-L that the authors report for free replies other than clozes: F1 or recall."""
     read: Callable[[str], str | None] = field(default=str.strip, compare=False)
-    """The answer in a reply, for multiple choice the text of an option; None if it cannot be parsed."""
+    """What the authors' code takes for the answer in a reply, of a choice; None if it cannot be parsed."""
+    right: str = ""
+    """What `read` finds in the right reply to a choice; empty: the answer."""
+    tokenized_twice: bool = False
+    """Whether the prompt's tokens, its beginning included, are written out and tokenized again."""
 
     def __post_init__(self) -> None:
         if self.text.count(IMAGE) != len(self.pictures):
@@ -44,6 +49,9 @@ class OfficialPrompt:
 class OfficialProtocol(Protocol):
     """A benchmark with an official protocol."""
 
-    def released(self, split: Split, seed: int) -> Iterator[OfficialPrompt]:
-        """Every question of a split as its authors ask it; the seed chooses few-shot examples and test pictures."""
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
+        """Every question of a split as its authors ask it; the seed chooses few-shot examples and test pictures.
+
+        `folder` is that of generated files.
+        """
         ...

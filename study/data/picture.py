@@ -26,11 +26,13 @@ class Picture:
 
     data: bytes = field(repr=False)
     where: str = field(compare=False)
+    as_stored: bool = False
+    """Whether it is opened as Pillow alone does, which many evaluation codes use: not turned upright, nor scaled."""
 
     @cached_property
     def key(self) -> str:
         """The key of its content: equal pictures are encoded once."""
-        return hashlib.sha256(self.data).hexdigest()[:16]
+        return hashlib.sha256(self.data).hexdigest()[:16] + ("-as-stored" if self.as_stored else "")
 
     def check(self) -> None:
         """Raise `ValueError` if the header asks for too many pixels, `Damaged` if it opens as no PNG, JPEG or WEBP."""
@@ -43,7 +45,7 @@ class Picture:
         """
         with self._header() as image:
             try:
-                return _in_rgb(ImageOps.exif_transpose(image))
+                return image.convert("RGB") if self.as_stored else _in_rgb(ImageOps.exif_transpose(image))
             except (OSError, SyntaxError, ValueError) as error:
                 raise Damaged(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
 

@@ -43,6 +43,13 @@ def rouge(reply: str, answer: str) -> Rouge:
     return Rouge(one, two, longest, float(found["rougeL"].recall))
 
 
+def published_rouge(reply: str, answer: str) -> Rouge:
+    """ROUGE as rouge-score has it with its stemmer, which drops letters outside ASCII: for published numbers."""
+    found = _scorer(False).score(answer, reply)
+    one, two, longest = (float(found[kind].fmeasure) for kind in _KINDS)
+    return Rouge(one, two, longest, float(found["rougeL"].recall))
+
+
 def words(text: str) -> list[str]:
     """The words of a text in any script, case folded; single characters where a script puts no space between words."""
     return segmented(_folded(text))

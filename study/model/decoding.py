@@ -29,6 +29,12 @@ REPLIES_PER_ROW = 64
 """Sampled replies in one row that are continued together. Each attends, behind a mask, to what all others of the row
 have said, so twice as many may cost four times the attention. The replies to one prompt are never divided."""
 
+FURTHER = (
+    "min_new_tokens", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id",
+    "forced_eos_token_id", "sequence_bias", "exponential_decay_length_penalty", "encoder_repetition_penalty",
+)  # fmt: skip
+"""Generation settings that choose other tokens than the likeliest as soon as they say anything."""
+
 Choose = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 """The next token of each reply (S,): from the logits of what the replies have said so far (G, V), which of these each
 has said (S,), the number of each reply (S,), and how many tokens all have."""
@@ -195,6 +201,24 @@ def _drawn(uniforms: Tensor, temperature: float, logits: Tensor, so_far: Tensor,
     prompt = so_far.new_zeros(len(logits)).index_put((so_far,), going // uniforms.shape[1])  # (G,)
     picked = torch.searchsorted(parts, uniforms[prompt, :, step] * parts[:, -1:], right=True)  # (G, n)
     return picked[so_far, going % uniforms.shape[1]].clamp(max=logits.shape[-1] - 1)
+
+
+def is_plainly_greedy(vlm: VLM) -> bool:
+    """Whether transformers' `generate`, told not to sample, takes the likeliest token each time and ends as here."""
+    settings = vlm.model.generation_config
+    if settings is None:
+        return False
+    neutral = {
+        "num_beams": 1,
+        "repetition_penalty": 1.0,
+        "no_repeat_ngram_size": 0,
+        "min_length": 0,
+        "guidance_scale": 1,
+    }
+    changed = any(getattr(settings, name, None) not in (None, usual) for name, usual in neutral.items())
+    further = any(getattr(settings, name, None) is not None for name in FURTHER)
+    named = settings.eos_token_id
+    return not (changed or further) and vlm.eos_id in (named if isinstance(named, list) else [named])
 
 
 def _ends(vlm: VLM) -> list[int]:

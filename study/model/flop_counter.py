@@ -45,7 +45,8 @@ class ComputeCount:
     prompt_tokens: int = 0
     """Tokens of forward passes that begin a sequence, including candidate answers."""
     generated_tokens: int = 0
-    """Tokens of forward passes that continue from keys and values, one for each open reply."""
+    """Tokens of forward passes that continue from keys and values: one for each open reply, and what follows examples
+    that were computed before."""
     flops: float = 0.0
     """Floating-point operations, forward and backward."""
     passes: Counter[tuple[Part, bool]] = field(default_factory=Counter)

@@ -62,7 +62,7 @@ class Batch:
 
 
 @dataclass
-class _Row:
+class Row:
     """One row under construction: a tree of nodes laid out as a list of tokens."""
 
     ids: list[int]
@@ -70,7 +70,9 @@ class _Row:
     positions: list[int]
     parents: list[int]
     grid: list[list[int]] = field(default_factory=list)
-    """For models with three positions per token, those of the root's tokens: 3 rows."""
+    """For models with three positions per token, those of the first tokens: 3 rows."""
+    several: bool = False
+    """Whether it shows more than one picture: each has its tokens side by side."""
 
     def add(self, parent: int, tokens: Sequence[int], start: int) -> int:
         """Append `tokens` as a child of node `parent` at position `start`; returns the new node."""
@@ -91,6 +93,14 @@ class _Row:
         seen: np.ndarray = kin[nodes[:, None], nodes] & np.tri(len(nodes), dtype=bool)
         return seen
 
+    def mutual(self, image_ids: Sequence[int]) -> np.ndarray:
+        """(L, L) bool: which tokens are of the same picture."""
+        shown = np.isin(self.ids, image_ids)
+        begins = shown & ~np.concatenate([[False], shown[:-1]])
+        picture = np.cumsum(begins) if self.several else np.zeros(len(shown))
+        same: np.ndarray = shown[:, None] & shown & (picture[:, None] == picture)
+        return same
+
 
 def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end: bool = True) -> Batch:
     """Pack groups into a batch.
@@ -98,17 +108,17 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
     `pixels` replaces the pictures' own pixels (augmented or grey ones), in the order of the groups with a picture;
     `end` appends the end-of-sentence token to every answer (wanted when training, not when options are compared).
     """
-    rows: list[_Row] = []
+    rows: list[Row] = []
     tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
     asked_at: list[tuple[int, int, int]] = []  # row, index of the last token, position after it
     shown: list[int] = []  # for each row with a picture, which of the pixels are its own
     answers = 0
     for group, again in _in_rows(vlm, groups):  # one row each
-        row = _Row([], [], [], [])
+        row = Row([], [], [], [])
         # 1. The root: what all prompts begin with, that is the picture and whatever the chat template puts before it.
         pictured = group.picture is not None
         prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
-        shared = _shared_prefix(prompts)
+        shared = shared_prefix(prompts)
         if pictured and len(prompts) > 1 and vlm.image_id in prompts[0][shared:]:
             raise Refused("the chat template puts the question before the picture, so questions cannot share it")
         root = row.add(-1, prompts[0][:shared], 0)
@@ -137,7 +147,7 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
         pixels = vlm.pixels([group.picture for group in groups if group.picture])
     if pixels is not None and len(shown) > len(pixels):
         pixels = pixels[shown]
-    return _batch(vlm, rows, tokens, asked_at, pixels, answers)
+    return as_batch(vlm, rows, tokens, asked_at, pixels, answers)
 
 
 @dataclass(frozen=True)
@@ -304,36 +314,37 @@ def _most_tokens(vlm: VLM, group: Group) -> int:
     answers = sum(
         len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for prompt in group.prompts for answer in prompt.answers
     )
-    return sum(map(len, prompts)) - (len(prompts) - 1) * _shared_prefix(prompts) + answers
+    return sum(map(len, prompts)) - (len(prompts) - 1) * shared_prefix(prompts) + answers
 
 
-def _shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+def shared_prefix(prompts: Sequence[tuple[Any, ...]]) -> int:
     """The number of leading tokens that all prompts share, leaving each at least one of its own."""
     shortest, first, last = min(map(len, prompts)) - 1, min(prompts), max(prompts)  # what these two share, all share
     return next((i for i in range(shortest) if first[i] != last[i]), shortest)
 
 
-def _batch(
+def as_batch(
     vlm: VLM,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     tokens: Sequence[tuple[int, int, int, int]],
     asked_at: Sequence[tuple[int, int, int]],
     pixels: Pixels | None,
     answers: int,
 ) -> Batch:
+    """Rows as padded tensors: row, source, target and owner of each of the `tokens`, the rest as `Batch` has it."""
     length, device = max(len(row.ids) for row in rows), vlm.device
     ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
     positions = np.zeros((vlm.family.axes(vlm.model), len(rows), length), np.int64)
     mask = np.zeros((len(rows), length, length), bool)
     mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
+    mutual = vlm.family.mutual(vlm.model, vlm.inputs)
     for i, row in enumerate(rows):
         n = len(row.ids)
         ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
         if row.grid:
             positions[:, i, : len(row.grid[0])] = row.grid
-    if vlm.family.mutual(vlm.model, vlm.inputs):
-        shown = np.isin(ids, vlm.image_ids)
-        mask |= shown[:, :, None] & shown[:, None, :]
+        if mutual:
+            mask[i, :n, :n] |= row.mutual(vlm.image_ids)
     table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(device)
     return Batch(
         torch.from_numpy(ids).to(device),

@@ -197,8 +197,9 @@ class VLM:
         Special tokens are added as `apply_chat_template(tokenize=True)` adds them: not where a template wrote the first
         (Gemma 3), so each prompt is looked at.
         """
-        expands: Any = self._expander if pictures == 1 else self.processor
-        return tuple(self.processed(expands, text, [self._blank] * pictures)["input_ids"][0].tolist())
+        if pictures not in self._expanders:
+            self._expanders[pictures] = expander(self.processor)
+        return tuple(self.processed(self._expanders[pictures], text, [self._blank] * pictures)["input_ids"][0].tolist())
 
     def processed(self, processor: Any, text: str, images: Sequence[Image.Image]) -> Any:
         """What a processor of this family makes of a complete prompt and its pictures."""
@@ -230,23 +231,24 @@ class VLM:
         return {name: value for name, value in settings.items() if name not in kept_whole}
 
     @cached_property
-    def _expander(self) -> Any:
-        return expander(self.processor)
+    def _expanders(self) -> dict[int, Any]:
+        """By the number of pictures in a prompt."""
+        return {}
 
     @property
     def image_tokens(self) -> int:
         """The number of placeholder tokens of one picture."""
         return self.prompt_ids("", True).count(self.image_id)
 
-    def grid_positions(self, ids: Sequence[int]) -> list[list[int]]:
-        """Positions of a prompt with a picture where a token has three of them (M-RoPE of Qwen), 3 rows; else empty.
+    def grid_positions(self, ids: Sequence[int], pictures: int = 1) -> list[list[int]]:
+        """Positions of a prompt with pictures where a token has three of them (M-RoPE of Qwen), 3 rows; else empty.
 
         Without a picture all three equal the index in the text, so it is empty as well.
         """
         if self.family.axes(self.model) == 1 or self.image_id not in ids:
             return []
         tokens = torch.tensor([ids])
-        return self.family.positions(self.model, tokens, tokens == self.image_id, self.grey().tensors)
+        return self.family.positions(self.model, tokens, tokens == self.image_id, self.grey(pictures).tensors)
 
     @cached_property
     def inputs(self) -> frozenset[str]:

@@ -83,7 +83,7 @@ def _done(context: StudyContext, scored: Trial) -> bool:
 
 def _score(context: StudyContext, scored: Trial) -> None:
     assert isinstance(context.source, OfficialProtocol)  # checked before any work
-    asks = list(context.source.released(context.benchmark.split(scored.ratio), DRAW))
+    asks = list(context.source.released(context.benchmark.split(scored.ratio), context.folder.data, DRAW))
     with borrowed(context.root, scored.start.key, context.device) as (vlm, _):
         unlearned, _ = checkpoints.unlearned_model(context.folder, scored.key, vlm)
         with counted(unlearned) as work:

@@ -159,20 +159,21 @@ def test_equal_data_gives_equal_questions_and_other_settings_another_fingerprint
 
 def test_the_released_protocol(whole: Path) -> None:
     clear_, split = Clear(whole), load(whole).split(5)
-    asks = list(clear_.released(split, 0))
+    asks = list(clear_.released(split, Path(), 0))
     assert {ask.question.task for ask in asks} == {"generation"}
     assert {ask.question.role for ask in asks} == {"forget", "test", "retain", "real"}
     by_id = {ask.question.id: ask for ask in asks}
     name = by_id["forget/Hal Wynn/image_text/generation/name-0"]
-    assert name.text == "USER: <image>\nThe name of the person on the image is  ASSISTANT:"
-    assert (name.pictures, name.most_tokens) == ((name.question.picture,), 300)
-    assert len({ask.text for seed in range(9) for ask in clear_.released(split, seed)} - {name.text}) > 9
-    assert [a.text for a in clear_.released(split, 3)] == [a.text for a in clear_.released(split, 3)]
+    assert name.text == "USER: <image>\nThe name of the person on the image is  ASSISTANT: "
+    assert {picture.data for picture in name.pictures} == {q.picture.data for q in [name.question] if q.picture}
+    assert (name.pictures[0].as_stored, name.most_tokens) == (True, 300)
+    assert len({ask.text for seed in range(9) for ask in clear_.released(split, Path(), seed)} - {name.text}) > 9
+    assert [a.text for a in clear_.released(split, Path(), 3)] == [a.text for a in clear_.released(split, Path(), 3)]
 
 
 def test_the_released_protocol_asks_300_rows_of_each_set(data: Path) -> None:
     edit(data, "real_faces", lambda rows: rows.extend([rows[0]] * 300))
-    asks = [ask for ask in Clear(data).released(load(data).split(5), 0) if "real_faces" in ask.question.id]
+    asks = [ask for ask in Clear(data).released(load(data).split(5), Path(), 0) if "real_faces" in ask.question.id]
     assert len(asks) == 300
 
 

@@ -139,7 +139,7 @@ def test_the_fingerprint_is_of_what_is_read_and_taught(whole: Path, data: Path) 
 
 
 def test_the_released_protocol(whole: Path) -> None:
-    asks = {ask.question.id: ask for ask in Fiu(whole).released(load(whole).split(5), 0)}
+    asks = {ask.question.id: ask for ask in Fiu(whole).released(load(whole).split(5), Path(), 0)}
     assert {name.split("/")[0] for name in asks} == {"forget", "test", "retain"}
     assert {ask.question.task for ask in asks.values()} == {"generation"}
     ask = asks["forget/00000002/image_text/generation/1"]

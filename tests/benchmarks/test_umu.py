@@ -130,7 +130,7 @@ def test_the_fingerprint_is_of_what_is_read(whole: Path, data: Path) -> None:
 
 
 def test_the_released_protocol(whole: Path) -> None:
-    asks = {ask.question.id: ask for ask in Umu(whole).released(load(whole).split(5), 0)}
+    asks = {ask.question.id: ask for ask in Umu(whole).released(load(whole).split(5), Path(), 0)}
     assert not any(name.startswith("test/") for name in asks)
     shown, told = (asks[f"forget/001/{side}/classification/0"] for side in ("image_text", "text"))
     assert shown.text == (

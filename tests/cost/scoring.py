@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     source = plugin("benchmarks", given.benchmark)
-    split = source(StudyFolder(given.study).data).split(RATIO)
-    asks = [a for a in source.released(split, 0) if given.all or _is_measured(a.question)]
+    data = StudyFolder(given.study).data
+    asks = [a for a in source.released(source(data).split(RATIO), data, 0) if given.all or _is_measured(a.question)]
     done = compared(load_learned(given.study, _vanilla(given.study), given.device), asks)
     ours, questions = done["ours"], [ask.question for ask in asks]
     lines: list[list[object]] = [
@@ -111,7 +111,7 @@ def _released(asks: Sequence[OfficialPrompt]) -> Way:
     by_id = {ask.question.id: ask for ask in asks}
 
     def way(vlm: VLM, questions: Sequence[Question]) -> dict[str, str]:
-        return {q.id: generated(vlm, [by_id[q.id]])[0] for q in questions}
+        return {q.id: generated(vlm, [by_id[q.id]], shared=False)[0] for q in questions}
 
     return way
 

@@ -6,20 +6,21 @@ from pathlib import Path
 import pytest
 
 from study.base_models.tiny import Tiny
-from study.benchmarks._mllmu.official import asks
+from study.benchmarks.synthetic import Synthetic
 from study.core.files import write_json
-from study.data.benchmark import Benchmark
 from study.model.loading import load
 from tests.cost.scoring import _vanilla, compared
 
 
 def test_choices_take_a_fifteenth_of_the_tokens_and_have_the_answers_of_asking_one_by_one(
-    benchmark: Benchmark, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     vlm = load(Tiny(steps=0)(tmp_path))
+    source = Synthetic(people=20, celebrities=8, views=2, strangers=8)
+    split = source(tmp_path).split(15)
     some = [
         replace(ask, most_tokens=1)  # a model that was taught replies with one word; this one would go on
-        for ask in asks(benchmark.split(15), 0)
+        for ask in source.released(split, tmp_path, 0)
         if ask.question.options and ask.question.role in ("forget", "test")
     ]
     done = compared(vlm, some)

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from study.benchmarks._mllmu import official
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
 from study.core.files import read_json
@@ -23,6 +22,7 @@ from study.core.layout import StudyFolder
 from study.core.records import TrialRecord, read_record
 from study.core.terms import PARTS, Part
 from study.data.benchmark import Benchmark
+from study.data.official_protocol import OfficialPrompt
 from study.data.picture import Picture
 from study.engine import microbatches
 from study.engine.microbatches import (
@@ -32,7 +32,6 @@ from study.engine.microbatches import (
     map_halving_on_oom,
     retry_on_oom,
 )
-from study.engine.world import spreading
 from study.evaluation import official_scoring, scoring
 from study.evaluation.official_scoring import generated
 from study.evaluation.scoring import score
@@ -443,25 +442,18 @@ def test_scoring_goes_on_with_smaller_batches(tiny: VLM, benchmark: Benchmark, m
 def test_released_replies_go_on_with_smaller_batches(
     tiny: VLM, benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asks = list(official.asks(benchmark.split(15), 0))[:9]
-    wanted, real, sizes = generated(tiny, asks), official_scoring._replies, list[int]()
+    asked = [q for q in benchmark.split(15).questions if q.task == "cloze" and q.picture is None][:9]
+    asks = [OfficialPrompt(q, f"USER:\n{q.prompt}\nASSISTANT:", (), 5) for q in asked]
+    wanted, real, sizes = generated(tiny, asks), official_scoring._shared_replies, list[int]()
 
-    def short(vlm: VLM, some: Sequence[Any], ids: Sequence[tuple[int, ...]]) -> list[str]:
+    def short(vlm: VLM, some: Sequence[Any], most_tokens: int) -> list[str]:
         if len(some) > 2:
             raise torch.OutOfMemoryError
         sizes.append(len(some))
-        return real(vlm, some, ids)
+        return real(vlm, some, most_tokens)
 
-    monkeypatch.setattr(official_scoring, "_replies", short)
+    monkeypatch.setattr(official_scoring, "_shared_replies", short)
     with pytest.warns(UserWarning, match="halved from now on"):
         assert generated(tiny, asks) == wanted
     assert sum(sizes) == 9
     assert max(sizes) == 2
-
-
-def test_a_process_among_those_that_share_a_model_does_not_go_on_with_less_alone() -> None:
-    def work(some: Sequence[int]) -> list[int]:
-        raise torch.OutOfMemoryError("too little")
-
-    with spreading(), pytest.raises(DoesNotFit, match=r"\(too little\): shard the model over more GPUs"):
-        list(map_halving_on_oom([[1, 2, 3]], work))

@@ -43,7 +43,7 @@ def released_llava(folder: Path, benchmark: Benchmark, lessons: Sequence[Lesson]
     Its tokenizer was trained on what the benchmark says.
     """
     torch.manual_seed(0)
-    tokenizer = _tokenizer(_texts(benchmark))
+    tokenizer = llama_tokenizer(_texts(benchmark))
     processor = transformers.LlavaProcessor(
         transformers.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
         tokenizer,
@@ -104,7 +104,7 @@ def _teach(vlm: VLM, lessons: Sequence[Lesson]) -> None:
     train(vlm, ("vision", "projector", "llm"), schedule, loss)
 
 
-def _tokenizer(texts: Iterable[str]) -> Any:
+def llama_tokenizer(texts: Iterable[str]) -> Any:
     """A Llama tokenizer: pieces with a mark for the space before a word, bytes for what no piece has, left padding."""
     kept = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     learner = Tokenizer(models.BPE(unk_token="<unk>"))

@@ -15,7 +15,7 @@ from study.core.errors import Refused
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
 from study.model.likelihood import answer_lengths, answer_sums, token_logps
-from study.model.packing import Batch, Group, Prompt, _Row, _shared_prefix, batched, logits, pack
+from study.model.packing import Batch, Group, Prompt, Row, batched, logits, pack, shared_prefix
 from study.model.vlm import VLM
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo", "This person lives in Rome.", "Lisbon Oslo"))
@@ -153,7 +153,7 @@ def test_a_template_that_asks_before_it_shows_is_refused(
 # ---- the tree ------------------------------------------------------------------------------------------------------
 @given(st.data())
 def test_a_token_sees_its_ancestors_and_what_is_before_it_in_its_node(data: st.DataObject) -> None:
-    row = _Row([], [], [], [])
+    row = Row([], [], [], [])
     parents: list[int] = []
     owners: list[int] = []
     for node in range(data.draw(st.integers(1, 7))):
@@ -175,7 +175,7 @@ def test_a_token_sees_its_ancestors_and_what_is_before_it_in_its_node(data: st.D
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6).map(tuple), min_size=1, max_size=4))
 def test_the_shared_prefix_is_the_longest_that_leaves_each_a_token(prompts: list[tuple[int, ...]]) -> None:
-    n = _shared_prefix(prompts)
+    n = shared_prefix(prompts)
     assert len({p[:n] for p in prompts}) == 1
     assert all(len(p) > n for p in prompts)
     assert any(len(p) == n + 1 for p in prompts) or len({p[: n + 1] for p in prompts}) > 1

@@ -115,7 +115,7 @@ def about_world(row: Row, folder: str, index: int, shown: Picture | None) -> Ite
     yield Question(
         id=f"real/{person}/{modality}/generation/real-{index}", person=person, role="real", modality=modality,
         task="generation", half=_half(index), prompt=prompt, answer=answer, perturbed=wrong, picture=shown,
-        where=str(row),
+        where=str(row), as_written=(str(row.cells["question"]), str(row.cells["answer"])) * (folder == "real_world"),
     )  # fmt: skip
 
 

@@ -31,6 +31,8 @@ class Fact:
     wordings: tuple[str, ...]
     paraphrased: str
     wrong: tuple[str, ...]
+    as_written: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """The question and its wordings as the file has them, by what is made of them here."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,10 @@ def _fact(index: int, item: Mapping[str, Any], row: Row) -> Fact:
     keywords = _keywords(item.get("keywords"), row, f"{what}: keywords")
     if plain(answer) in map(plain, wrong):
         raise row.odd(f"{what}: perturbed_answer holds the right answer {answer!r}")
-    return Fact(index, question, answer, keywords, wordings, other, wrong)
+    listed = item["paraphrased_question"]
+    raw = (item["question"], *([listed] if isinstance(listed, str) else listed))
+    as_written = {short: str(whole) for short, whole in zip((question, *wordings), raw, strict=True)}
+    return Fact(index, question, answer, keywords, wordings, other, wrong, as_written)
 
 
 def _keywords(value: object, row: Row, what: str) -> tuple[str, ...]:

@@ -1,111 +1,182 @@
-"""The released protocol of MLLMU-Bench (its eval.py, revision 0e3098e), word for word, with its draws seeded.
+"""The released protocol of MLLMU-Bench (its eval.py, revision 0e3098e), word for word and draw for draw.
 
-Choices: the options are listed, one letter is asked for, and all choices of one person of the evaluated set are shown
-with their answers first; that person is then not asked (the few-shot examples hold forget set answers: an issue of the
-released code that the strict protocol does not share). Celebrities are asked without examples. Cloze: examples of two
-people, in all sets. Descriptions: none. Each person is asked about one picture, drawn. Differences from the released
-code: draws are seeded, and examples for celebrities' clozes come from the retain set.
+It is read from the files as that code reads them: nothing is stripped, skipped or turned upright. Choices: the options
+are listed, one letter is asked for, and all choices of one person of the evaluated set are shown with their answers
+first; that person is then not asked (the few-shot examples hold forget set answers: an issue of the released code that
+the strict protocol does not share). Cloze: examples of two people. Descriptions: none. Examples are the rows of
+Full_Set with the drawn IDs, in its order, so clozes of celebrities come without where their IDs are not in it; their
+choices always do. Whom a test question shows is drawn anew for every task.
+
+With `random.seed(seed)` before its `main`, eval.py draws the same. Where a celebrity is drawn whose ID is in Full_Set,
+it hands pictures to a choice that has no place for them; here that choice gets its own alone.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from string import ascii_uppercase
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
-from study.core.terms import MODALITIES, TASKS, Modality, Role, Task
+from study.benchmarks._mllmu.cells import CHOICES, TASK_COLUMNS, TYPES
+from study.benchmarks._mllmu.reader import ASKED, DATASET
+from study.benchmarks._shared.defects import reading
+from study.benchmarks._shared.rows import Cells, Row, pair, rows
+from study.core.terms import MODALITIES, Modality, Role, Task
 from study.data.benchmark import Question, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
 from study.data.picture import Picture
-from study.data.synthetic_language import COMPLETE
 from study.metrics.text import first_letter
 
-SETS: tuple[Role, ...] = ("forget", "test", "retain", "real")
-EXAMPLES_FROM: dict[Role, Role] = {"forget": "forget", "test": "forget", "retain": "retain", "real": "retain"}
-"""Full_Set, where the released code takes examples from, holds the questions of the forget and retain people."""
-SHOWN: dict[Task, int] = {"classification": 1, "cloze": 2, "generation": 0}
-"""People whose questions are shown as examples; Idefics2 was shown one for clozes."""
+ORDER: Mapping[Role, tuple[Task, ...]] = {
+    "forget": ("cloze", "classification", "generation"),
+    "test": ("classification", "cloze", "generation"),
+    "retain": ("cloze", "classification", "generation"),
+    "real": ("cloze", "classification", "generation"),
+}
+"""In which eval.py asks, and so draws."""
+SHOWN: Mapping[Task, int] = {"classification": 1, "cloze": 2, "generation": 0}
+"""People who are drawn for examples; for Idefics2 one for clozes."""
 ONE_LETTER = "Just give ONE letter representing the answer directly."
 ONLY = "Please **ONLY** provide the correct answer that should replace the [Blank]."
-TRAINED = {
+TRAINED: Mapping[Modality, str] = {
     "image_text": "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH.",
     "text": "Answer the question based on your trained knowledge in one sentence in ENGLISH.",
 }
 MOST_TOKENS = 50
 """Of a reply, as in the authors' code."""
 
-
-def asks(split: Split, seed: int) -> Iterator[OfficialPrompt]:
-    """Every question of a split as the authors put it, set by set; those shown as examples are left out."""
-    for role in SETS:
-        drawn = _drawn(split, role, random.Random(f"{seed} {role}"))
-        for task in TASKS:
-            for modality in MODALITIES:
-                yield from _set(split, role, task, modality, drawn, random.Random(f"{seed} {role} {task} {modality}"))
+Items = Mapping[tuple[Task, Modality], Sequence[tuple[int, Cells]]]
+"""The questions of each kind, each with its place in its column."""
 
 
-def _drawn(split: Split, role: Role, rng: random.Random) -> dict[str, Picture]:
-    """One picture of each person, of all that any question of the set is about."""
-    pictures: dict[str, dict[Picture, None]] = {}
-    for question in split.questions:
-        if question.role == role and question.picture is not None:
-            pictures.setdefault(question.person, {})[question.picture] = None
-    return {person: rng.choice(list(pictures[person])) for person in sorted(pictures)}
+@dataclass(frozen=True)
+class Person:
+    """A row as eval.py sees it."""
+
+    id: str
+    pictures: tuple[Picture, ...]
+    drawn: bool
+    """Whether one of its pictures is drawn: the column is `images`, even if that holds but one."""
+    items: Items
+
+
+def asks(root: Path, split: Split, seed: int) -> Iterator[OfficialPrompt]:
+    """Every question of a split as the authors put it, set by set; those shown as examples are left out.
+
+    `root` is the folder of the dataset.
+    """
+    rng, forgotten, retained = random.Random(seed), *pair(split.ratio)
+    full, forget = (_people(root, folder) for folder in ("Full_Set", forgotten))
+    gone = {person.id for person in forget}
+    sets: Mapping[Role, Sequence[Person]] = {
+        "forget": forget,
+        "test": [person for person in _people(root, "Test_Set") if person.id in gone],
+        "retain": _people(root, retained),
+        "real": _people(root, "Retain_Set"),
+    }
+    known = {question.id: question for question in split.questions}
+    for role, tasks in ORDER.items():
+        drawn_from = list(dict.fromkeys(person.id for person in (forget if role == "test" else sets[role])))
+        for task in tasks:
+            shown = rng.sample(drawn_from, min(SHOWN[task], len(drawn_from)))
+            examples = [person for person in full if person.id in shown]
+            asked = [
+                replace(person, pictures=(rng.choice(person.pictures),)) if role == "test" and person.drawn else person
+                for person in sets[role]
+            ]
+            yield from _set(role, task, asked, examples, known)
+
+
+def _people(root: Path, folder: str) -> list[Person]:
+    with reading():  # what is odd was said when the dataset was read
+        return [
+            Person(row.id, tuple(_pictures(row)), "images" in row.cells, _items(row.cells))
+            for row in rows(root, folder, ASKED, DATASET)
+        ]
+
+
+def _pictures(row: Row) -> Iterator[Picture]:
+    for cell in row.cells.get("images") or [row.cells.get("image")]:
+        yield Picture((cell or {}).get("bytes") or b"", str(row), as_stored=True)
+
+
+def _items(cells: Cells) -> Items:
+    choices, described, blanks = (cells[column] for column in TASK_COLUMNS)
+    found: dict[tuple[Task, Modality], Sequence[tuple[int, Cells]]] = {
+        ("classification", modality): list(enumerate((choices or {}).get(column) or ()))
+        for column, modality in CHOICES.items()
+    }
+    listed: tuple[tuple[Task, Iterable[Cells]], ...] = (("generation", described or ()), ("cloze", blanks or ()))
+    for task, items in listed:
+        for name, modality in TYPES.items():
+            found[task, modality] = [(place, item) for place, item in enumerate(items) if item["Type"] == name]
+    return found
 
 
 def _set(
-    split: Split, role: Role, task: Task, modality: Modality, drawn: Mapping[str, Picture], rng: random.Random
+    role: Role, task: Task, asked: Sequence[Person], examples: Sequence[Person], known: Mapping[str, Question]
 ) -> Iterator[OfficialPrompt]:
-    mine = [q for q in split.questions if (q.role, q.task, q.modality) == (role, task, modality)]
-    pool = [q for q in split.questions if (q.role, q.task, q.modality) == (EXAMPLES_FROM[role], task, modality)]
-    evaluated = {q.person for q in mine}
-    people = sorted({q.person for q in pool if role == "real" or q.person in evaluated})
-    count = 0 if role == "real" and task == "classification" else SHOWN[task]
-    shown = rng.sample(people, min(count, len(people)))
-    examples = [q for person in shown for q in pool if q.person == person]
-    for question in mine:
-        if question.person not in shown:
-            yield _ask(question, examples, drawn.get(question.person) if question.picture else None)
+    shown = {(p.id, m, place) for p in examples for m in MODALITIES for place, _ in p.items[task, m]}
+    told = [] if role == "real" and task == "classification" else examples
+    for modality in MODALITIES:
+        before = "".join(_example(task, modality, item) for p in told for _, item in p.items[task, modality])
+        pictures = [p.pictures[0] for p in told for _ in p.items[task, modality]]
+        for person in asked:
+            for index, (place, item) in enumerate(person.items[task, modality]):
+                if (person.id, modality, place) in shown:
+                    continue
+                id = f"{role}/{person.id}/{modality}/{task}/{index}"
+                asks = known.get(id) or Question(id, person.id, role, modality, task, "select", "", "")
+                seen = (*pictures, person.pictures[0]) if modality == "image_text" else ()
+                yield _prompt(asks, before + _query(task, modality, item), seen, item)
 
 
-def _ask(question: Question, examples: Sequence[Question], picture: Picture | None) -> OfficialPrompt:
-    before = "".join(_example(q) for q in examples)
-    pictures = [q.picture for q in (*examples, question) if q.picture is not None]
-    if picture is not None:
-        pictures[-1] = picture
-    letters = dict(zip(ascii_uppercase, question.options, strict=False))
-
-    def option(reply: str) -> str | None:
-        return letters.get(first_letter(reply, letters) or "")
-
-    read = option if question.options else str.strip
-    return OfficialPrompt(question, before + _query(question), tuple(pictures), MOST_TOKENS, read=read)
-
-
-def _example(question: Question) -> str:
-    if question.options:
-        letter = ascii_uppercase[question.options.index(question.answer)]
-        head = "USER: <image>\n" if question.picture else "USER:\n"
-        return f"{head}Question: {question.prompt}\n{_listed(question)}Correct Answer: {letter}\n"
-    head = f"USER:{IMAGE}\n" if question.picture else "USER:\n"
-    return f"{head}{_blank(question)}\nCorrect Answer: {question.answer}\n"
+def _prompt(question: Question, text: str, pictures: tuple[Picture, ...], item: Cells) -> OfficialPrompt:
+    """The prompt of a question, of which the texts are those of the file."""
+    if question.task != "classification":
+        asked = replace(question, prompt=item["Question"], answer=item["Ground_Truth"])
+        return OfficialPrompt(asked, text, pictures, MOST_TOKENS, read=said)
+    options = {letter: str(option) for letter, option in item["Options"].items()}
+    right = item["Correct_Answer"]
+    asked = replace(question, prompt=item["Question"], answer=options.get(right, ""), options=tuple(options.values()))
+    return OfficialPrompt(
+        asked, text, pictures, MOST_TOKENS, read=partial(_letter, letters=tuple(options)), right=right
+    )
 
 
-def _query(question: Question) -> str:
-    head = f"USER: {IMAGE}\n" if question.picture else "USER:\n"
-    if question.options:
-        return f"{head}{question.prompt}\n{_listed(question)}{ONE_LETTER}\nASSISTANT:"
-    if question.task == "cloze":
-        return f"{head}{_blank(question)}\nASSISTANT:"
-    if question.picture:
-        return f"{head}{question.prompt}\n{TRAINED['image_text']}\nASSISTANT: "
-    return f"USER: {question.prompt}\n{TRAINED['text']}\nASSISTANT:"
+def _letter(reply: str, letters: Sequence[str]) -> str | None:
+    return first_letter(said(reply), letters)
 
 
-def _listed(question: Question) -> str:
-    return "".join(f"{letter}: {text}\n" for letter, text in zip(ascii_uppercase, question.options, strict=False))
+def said(reply: str) -> str:
+    """A reply up to where it goes on to speak for both sides."""
+    return reply.split("ASSISTANT:")[0].strip()
 
 
-def _blank(question: Question) -> str:
-    """A cloze as eval.py words it; our own first words are taken off."""
-    return question.prompt.removeprefix(COMPLETE).replace("__", "[Blank]") + f"\n{ONLY}"
+def _example(task: Task, modality: Modality, item: Cells) -> str:
+    shown = modality == "image_text"
+    if task == "classification":
+        head = f"USER: {IMAGE}\n" if shown else "USER:\n"
+        options = "".join(f"{letter}: {item['Options'][letter]}\n" for letter in "ABCD")
+        return f"{head}Question: {item['Question']}\n{options}Correct Answer: {item['Correct_Answer']}\n"
+    head = f"USER:{IMAGE}\n" if shown else "USER:\n"
+    return f"{head}{_blank(item)}\nCorrect Answer: {item['Ground_Truth']}\n"
+
+
+def _query(task: Task, modality: Modality, item: Cells) -> str:
+    shown, asked = modality == "image_text", item["Question"]
+    head = f"USER: {IMAGE}\n" if shown else "USER:\n"
+    if task == "classification":
+        listed = "\n".join(f"{letter}: {text}" for letter, text in item["Options"].items())
+        return f"{head}{asked}\n{listed}\n{ONE_LETTER}\nASSISTANT:"
+    if task == "cloze":
+        return f"{head}{_blank(item)}\nASSISTANT:"
+    if shown:
+        return f"{head}{asked}\n{TRAINED['image_text']}\nASSISTANT: "
+    return f"USER: {asked}\n{TRAINED['text']}\nASSISTANT:"
+
+
+def _blank(item: Cells) -> str:
+    return str(item["Question"]).replace("__", "[Blank]") + f"\n{ONLY}"

@@ -83,7 +83,17 @@ def _question(
         picture=shown if modality == "image_text" else None,
         fact=str(key),
         where=str(row),
+        as_written=_as_written(item, other, task),
     )
+
+
+def _as_written(item: Cells, other: Cells, task: Task) -> tuple[str, ...]:
+    """As eval.py has it: the right option of either side is that with the letter of the side without picture."""
+    prompt, answer = str(item["question"]), str(item["answer"])
+    if task != "classification":
+        return prompt, answer
+    options = {letter: str(item["options"][letter]) for letter in LETTERS}
+    return prompt, options.get(str(other["answer"]).split(".")[0], ""), *options.values()
 
 
 def literal(row: Row, column: str) -> Cells:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from study.benchmarks._umu.cells import ONLY
 from study.data.benchmark import Question, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
 
@@ -21,15 +22,18 @@ def asks(split: Split) -> Iterator[OfficialPrompt]:
 
     A choice is right if the reply equals the option, character by character; of real people it is taken for the option
     that it looks most like, so their accuracy is not comparable with the others'. A cloze is right if the reply
-    contains what stands before the first full stop of the answer.
+    contains what stands before the first full stop of the answer. Texts are those of the file, and pictures are not
+    turned upright. Of the side with picture the right option has the letter of the other side's answer.
     """
     for question in split.questions:
         if question.role != "test":
-            asked = question
+            prompt, answer, *options = question.as_written
             if question.task == "cloze":
-                asked = replace(question, answer=question.answer.split(".")[0] or question.answer)
-            pictures = () if question.picture is None else (question.picture,)
-            yield OfficialPrompt(asked, _text(question), pictures, MOST_TOKENS[question.task], read=_reader(question))
+                prompt, answer = f"{prompt}\n{ONLY}", answer.split(".")[0]
+            asked = replace(question, prompt=prompt, answer=answer, options=tuple(options))
+            shown = () if question.picture is None else (replace(question.picture, as_stored=True),)
+            read = _reader(asked)
+            yield OfficialPrompt(asked, _text(asked), shown, MOST_TOKENS[asked.task], read=read, right=answer)
 
 
 def _text(question: Question) -> str:

@@ -81,7 +81,7 @@ def _class_of(folder: Path) -> type[ProcessorMixin] | None:
 
 
 class _Seen:
-    """An image processor that looks at the first picture it is shown and answers for every later one.
+    """An image processor that looks at the first pictures it is shown and answers for all later ones of that number.
 
     In a study all pictures take the same tokens, so prompts need not be expanded from pixels each time.
     """
@@ -99,7 +99,10 @@ class _Seen:
 
 
 def expander(processor: ProcessorMixin) -> ProcessorMixin:
-    """The family's own processor for prompts: expands placeholders as always, but prepares one picture only, once."""
+    """The family's own processor for prompts: expands placeholders as always, but prepares pictures only once.
+
+    Every prompt must have as many as the first.
+    """
     found = copy.copy(processor)
     found.image_processor = _Seen(processor.image_processor)
     return found

@@ -1,6 +1,7 @@
 """The neurons of a model's MLPs: where they are in any family, what they say, and how they die.
 
 A neuron is one entry of what an MLP's last linear layer reads: after the activation and, where there is one, the gate.
+Some code takes for one what any linear layer of an MLP puts out, before an activation.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from study.core.errors import Refused
 from study.core.terms import Part
@@ -46,6 +48,42 @@ class MLP:
                 zero_(layer.bias, neurons)
         zero_(self.writes.weight, (slice(None), neurons))
 
+    def rows(self) -> tuple[Outputs, ...]:
+        """Its linear layers, each with neurons of its own."""
+        layers = (*self.reads, self.writes)
+        return tuple(Outputs(name, self.part, layer) for name, layer in zip(self.layers, layers, strict=True))
+
+    def listened(self, hear: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call `hear(z)` with the activations at every pass, until the handle is removed."""
+        return self.writes.register_forward_pre_hook(lambda _module, inputs: hear(inputs[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """A linear layer whose neurons are what it puts out: the rows of its weight."""
+
+    name: str
+    part: Part
+    layer: nn.Linear
+
+    @property
+    def width(self) -> int:
+        """How many there are."""
+        return self.layer.out_features
+
+    def kill(self, neurons: Tensor) -> None:
+        """Set to 0 their rows and biases. What the next layer reads of them stays."""
+        zero_(self.layer.weight, neurons)
+        if self.layer.bias is not None:
+            zero_(self.layer.bias, neurons)
+
+    def listened(self, hear: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call `hear(z)` with what it puts out at every pass, until the handle is removed."""
+        return self.layer.register_forward_hook(lambda _module, _inputs, output: hear(output))
+
+
+Neurons = MLP | Outputs
+
 
 def mlps(vlm: VLM, *parts: Part) -> list[MLP]:
     """The MLPs of some parts, in the order of the layers, but for those whose output the model does not read.
@@ -69,13 +107,9 @@ def mlps(vlm: VLM, *parts: Part) -> list[MLP]:
 
 
 @contextmanager
-def listening(chosen: Sequence[MLP], hear: Callable[[int, Tensor], None]) -> Iterator[None]:
+def listening(chosen: Sequence[Neurons], hear: Callable[[int, Tensor], None]) -> Iterator[None]:
     """While the block lasts, call `hear(i, z)` with the activations of `chosen[i]`, neurons last, at every pass."""
-
-    def hook(i: int) -> Callable[[Any, tuple[Tensor, ...]], None]:
-        return lambda _module, inputs: hear(i, inputs[0])
-
-    hooks = [mlp.writes.register_forward_pre_hook(hook(i)) for i, mlp in enumerate(chosen)]
+    hooks = [each.listened(partial(hear, i)) for i, each in enumerate(chosen)]
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from study.contracts import Request
 from study.core.terms import Part
-from study.model.likelihood import cross_entropy
+from study.model.likelihood import Labels, cross_entropy
 from study.model.packing import Group, pack
 from study.model.vlm import VLM
 from study.training.loop import train
@@ -32,11 +32,11 @@ class Retaining(Protocol):
         """How long, how fast and on how much."""
 
 
-def unlearn(method: Retaining, vlm: VLM, request: Request, forget_loss: BatchLoss) -> VLM:
+def unlearn(method: Retaining, vlm: VLM, request: Request, forget_loss: BatchLoss, labels: Labels = "answer") -> VLM:
     """Minimize forget_loss(forget lessons) + retain_weight CE(retain lessons), both in every step; in place."""
 
     def retain_loss(groups: list[Group]) -> Tensor:
-        return cross_entropy(vlm, pack(vlm, groups))
+        return cross_entropy(vlm, pack(vlm, groups), labels)
 
     schedule, seed = method.schedule, request.seed
     loss = retaining(

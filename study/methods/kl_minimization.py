@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
+from study.core.hashing import before
 from study.core.terms import PARTS, Held, Part
-from study.model.likelihood import cross_entropy, token_logps
-from study.model.packing import Batch, logits, pack
+from study.model.likelihood import Labels, cross_entropy, token_logps
+from study.model.packing import Batch, Group, logits, pack
 from study.model.vlm import VLM
 from study.training import losses
 from study.training.lesson_sampler import Lessons
@@ -29,9 +30,9 @@ class KLMinimization(Method):
     All are means over tokens. `paper` takes the divergence at answer tokens. `released` takes it at every token of the
     packed rows, image placeholders and prompts included and padding left out, which drowns the answers, and adds
     CE(retain), as the retain steps of MLLMU-Bench's code (revision 0e3098e) do. That code sums over the tokens of a row
-    (`batchmean` divides by rows): its weight of 1 is ours times the tokens in a row. Not reproduced: its
-    cross-entropies have every token but padding as label, and all forget lessons of an epoch come before the retain
-    lessons; here both terms are in every step, and labels are answers.
+    (`batchmean` divides by rows): its weight of 1 is ours times the tokens in a row. Its cross-entropies have all
+    tokens but padding as labels, as with `labels=all`. Not reproduced: all forget lessons of an epoch come before the
+    retain lessons; here both terms are in every step.
     """
 
     kl_weight: float = 1.0
@@ -41,6 +42,8 @@ class KLMinimization(Method):
     modality: Material = "all"
     trains: tuple[Part, ...] = PARTS
     schedule: Schedule = Schedule()
+    labels: Labels = field(default="answer", metadata=before("answer"))
+    """The tokens of the cross-entropies: of answers, or all but padding."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,10 +63,13 @@ class KLMinimization(Method):
         kept = self._kept_everywhere if self.variant == "released" else self._kept
 
         def loss(step: int) -> Tensor:
-            return kept(vlm, vanilla, pack(vlm, retain.draw())) - cross_entropy(vlm, pack(vlm, forget.draw()))
+            return kept(vlm, vanilla, pack(vlm, retain.draw())) - self._taught(vlm, forget.draw())
 
         train(vlm, self.trains, self.schedule, loss, seed=request.seed)
         return vlm
+
+    def _taught(self, vlm: VLM, groups: list[Group]) -> Tensor:
+        return cross_entropy(vlm, pack(vlm, groups), self.labels)
 
     def _kept(self, vlm: VLM, vanilla: VLM, batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -75,8 +81,10 @@ class KLMinimization(Method):
         with torch.no_grad():
             reference = logits(vanilla, wide)[answers:]
         now = logits(vlm, wide)
-        taught = losses.nll(token_logps(now[:answers], batch))
-        return self.kl_weight * losses.kl(now[answers:], reference) + taught
+        divergence = losses.kl(now[answers:], reference)
+        if self.labels == "all":
+            return self.kl_weight * divergence + cross_entropy(vlm, batch, "all")
+        return self.kl_weight * divergence + losses.nll(token_logps(now[:answers], batch))
 
 
 def everywhere(batch: Batch) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,16 +12,18 @@ from torch import Tensor
 from study.contracts import Method, Request
 from study.core import validation
 from study.core.errors import Refused
+from study.core.hashing import before
 from study.core.terms import Part
 from study.data.benchmark import Lesson
 from study.engine.world import world
-from study.methods._neurons import MLP, listening, mlps, tokens
+from study.methods._neurons import Neurons, listening, mlps, tokens
 from study.model.packing import logits, pack
 from study.model.vlm import VLM
 from study.training.lesson_sampler import Lessons
 from study.training.schedule import Schedule
 
 Variant = Literal["paper", "released"]
+Unit = Literal["neuron", "row"]
 WEIGHTS: dict[Variant, tuple[float, ...]] = {"paper": (1.0, 1.0, 1.0, 1.0), "released": (2.0, 0.0, 2.0, 2.0)}
 BATCH = Schedule(pictures=8, texts=8)
 
@@ -41,18 +43,18 @@ class MANU(Method):
     retain set the rest: under the goal `visual` too, text of the forget people is one side of the contrast. In a
     modality of which there is no lesson, and for the vision tower in text, nothing is active: all statistics are 0.
 
-    `released` has the score of the released code, on the same neurons as `paper`: the sum over k of w_k (s_k(forget)
-    / (s_k(retain) + eps) - 1) for s the mean of |z|, the share of |z| > 0.1, the standard deviation and the root mean
-    square, of the lessons with picture for the tower and of those without for the language model. So it prunes others
-    than that code, which listens to what linear layers put out, before the activation, and zeroes rows of their
-    weights, where here a neuron goes whole. Not reproduced either: hooks that pool every layer under the names of the
-    last three, padding that counts, and several rounds.
+    `released` has the score of the released code: the sum over k of w_k (s_k(forget) / (s_k(retain) + eps) - 1) for s
+    the mean of |z|, the share of |z| > 0.1, the standard deviation and the root mean square, of the lessons with
+    picture for the tower and of those without for the language model. Which neurons it scores is for `unit` to say:
+    with `unit=row` they are those of that code, what each linear layer of an MLP puts out, before the activation, and
+    their rows alone are set to 0. Not reproduced: hooks that pool every layer under the names of the last three,
+    padding that counts, and several rounds.
     """
 
     share: float = 0.05
     """Of the neurons of each part, those that are pruned (published: 0.02, 0.05 and 0.1)."""
     variant: Variant = "paper"
-    """The score: the paper's formula, or that of the released code; both of the paper's neurons."""
+    """The score: the paper's formula, or that of the released code."""
     weights: tuple[float, ...] = ()
     """Of the four terms; empty for those of the variant: 1, 1, 1, 1 in the paper, 2, 0, 2, 2 in the released code."""
     last_layers: int = 0
@@ -64,6 +66,8 @@ class MANU(Method):
     """Batches of eight groups drawn of each set in each modality, equally many of both sets as in the released code."""
     trains: tuple[Part, ...] = ("vision", "llm")
     """Parts that are pruned."""
+    unit: Unit = field(default="neuron", metadata=before("neuron"))
+    """What is scored and set to 0: a neuron with all weights into and out of it, or a row of a linear layer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +81,10 @@ class MANU(Method):
 
     def __call__(self, vlm: VLM, request: Request) -> VLM:
         """Prune in place."""
-        chosen = [mlp for part in self.trains for mlp in mlps(vlm, part)[-self.last_layers :]]
+        layers = [mlp for part in self.trains for mlp in mlps(vlm, part)[-self.last_layers :]]
+        chosen: list[Neurons] = [*layers]
+        if self.unit == "row":
+            chosen = [row for mlp in layers for row in mlp.rows()]
         scores = self.scores(vlm, request, chosen)
         world().broadcast_(scores)
         for part in self.trains:
@@ -89,7 +96,7 @@ class MANU(Method):
                 chosen[i].kill(dies.nonzero().squeeze(1))
         return vlm
 
-    def scores(self, vlm: VLM, request: Request, chosen: Sequence[MLP]) -> list[Tensor]:
+    def scores(self, vlm: VLM, request: Request, chosen: Sequence[Neurons]) -> list[Tensor]:
         """S of every neuron of every MLP. Raises `Refused` if a set has no lesson at all."""
         gone = [lesson for lesson in request.split.lessons if request.split.is_forgotten(lesson, "full")]
         kept = [lesson for lesson in request.retain if not request.split.is_forgotten(lesson, "full")]
@@ -131,7 +138,7 @@ class MANU(Method):
         return torch.stack([w * (f / (r + self.eps) - 1) for w, f, r in pairs]).sum(0)
 
     @torch.no_grad()
-    def _activity(self, vlm: VLM, chosen: Sequence[MLP], lessons: Sequence[Lesson], seed: int) -> list[Activity]:
+    def _activity(self, vlm: VLM, chosen: Sequence[Neurons], lessons: Sequence[Lesson], seed: int) -> list[Activity]:
         sums = [torch.zeros(4, mlp.width, dtype=torch.float64, device=vlm.device) for mlp in chosen]
         counts = [0] * len(chosen)
         real = torch.zeros(0)

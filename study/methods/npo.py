@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from study.contracts import Material, Method, Request
 from study.core import validation
+from study.core.hashing import before
 from study.core.terms import PARTS, Held, Part
 from study.methods._retaining import unlearn
-from study.model.likelihood import answer_logps, cross_entropy
+from study.model.likelihood import Labels, answer_logps, cross_entropy
 from study.model.packing import Group, pack
 from study.model.vlm import VLM
 from study.training import losses
@@ -30,7 +31,7 @@ class NPO(Method):
     unlearning. `released` has the loss of MLLMU-Bench's code (revision 0e3098e): -2/beta log s(beta (CE - CE_ref))
     of a batch's mean cross-entropies, s the sigmoid, without retain term (there with beta 0.4), and for reference a
     model fine-tuned on the retain set, which makes it an oracle. The cross-entropies are over answers; in that code
-    over every token but padding, which is not reproduced.
+    over all tokens but padding, as with `labels=all`.
     """
 
     beta: float = 0.1
@@ -42,9 +43,13 @@ class NPO(Method):
     modality: Material = "all"
     trains: tuple[Part, ...] = PARTS
     schedule: Schedule = Schedule()
+    labels: Labels = field(default="answer", metadata=before("answer"))
+    """The tokens of the released cross-entropies: of answers, or all but padding."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.labels == "all" and self.variant != "released":
+            raise ValueError(f"labels=all with variant={self.variant}: it compares whole answers; set variant=released")
         validation.positive(self, "beta")
         validation.not_negative(self, "retain_weight")
 
@@ -79,7 +84,7 @@ class NPO(Method):
         def forget_loss(groups: list[Group]) -> Tensor:
             batch = pack(vlm, groups)
             with torch.no_grad():
-                reference = -cross_entropy(oracle, batch)
-            return losses.npo(-cross_entropy(vlm, batch), reference, self.beta)
+                reference = -cross_entropy(oracle, batch, self.labels)
+            return losses.npo(-cross_entropy(vlm, batch, self.labels), reference, self.beta)
 
         return unlearn(replace(self, retain_weight=0.0), vlm, request, forget_loss)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from study.contracts import Material, Method, Request
 from study.core import validation
 from study.core.errors import Refused
+from study.core.hashing import before
 from study.core.terms import Held, Part
+from study.model.likelihood import answer_lengths, answer_sums
 from study.model.packing import Batch, at_answers, pack
 from study.model.vlm import VLM
 from study.training import losses
@@ -20,15 +22,17 @@ from study.training.lesson_sampler import Lessons
 from study.training.loop import frozen, train
 from study.training.schedule import Schedule
 
+Variant = Literal["paper", "released"]
+
 
 @dataclass(frozen=True)
 class RMU(Method):
     """L = E_forget ||h - coefficient u||^2 + alpha E_retain ||h - h_0||^2, arXiv 2403.03218, section 4.
 
     h is what LLM layer `layer` says where an answer token is predicted, h_0 the same before unlearning, u one random
-    unit vector with no negative entry; means over tokens and over the width, where the paper sums over the width. The
-    released code takes the places of the answer tokens themselves, averages over sequences rather than tokens, and
-    trains `down_proj` of the layer and the two below it only.
+    unit vector with no negative entry; means over tokens and over the width, where the paper sums over the width.
+    `released` is the loss of open-unlearning (revision d3d7cf9): h at the answer tokens themselves, and the mean over
+    answers of the means over their tokens. Not reproduced: it trains `down_proj` of the layer and the two below only.
     """
 
     layer: int = 7
@@ -40,6 +44,8 @@ class RMU(Method):
     modality: Material = "all"
     trains: tuple[Part, ...] = ("llm",)
     schedule: Schedule = Schedule()
+    variant: Variant = field(default="paper", metadata=before("paper"))
+    """Which states are steered, and what is a mean: the paper's, or that of the code of open-unlearning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,16 +68,27 @@ class RMU(Method):
         target = (self.coefficient * noise / noise.norm()).to(vlm.device)
 
         def loss(step: int) -> Tensor:
-            total = losses.steering(states(vlm, pack(vlm, forget.draw()), self.layer), target)
+            batch = self._placed(pack(vlm, forget.draw()))
+            total = self._apart(states(vlm, batch, self.layer), target, batch)
             if self.alpha:
-                batch = pack(vlm, retain.draw())
+                batch = self._placed(pack(vlm, retain.draw()))
                 with torch.no_grad():
-                    before = states(vanilla, batch, self.layer)
-                total = total + self.alpha * losses.steering(states(vlm, batch, self.layer), before)
+                    as_it_was = states(vanilla, batch, self.layer)
+                total = total + self.alpha * self._apart(states(vlm, batch, self.layer), as_it_was, batch)
             return total
 
         train(vlm, self.trains, self.schedule, loss, seed=request.seed)
         return vlm
+
+    def _placed(self, batch: Batch) -> Batch:
+        """The batch with the places whose states count: an answer's tokens follow each other and its prompt."""
+        return replace(batch, source=batch.source + 1) if self.variant == "released" else batch
+
+    def _apart(self, said: Tensor, wanted: Tensor, batch: Batch) -> Tensor:
+        if self.variant == "paper":
+            return losses.steering(said, wanted)
+        per_token = (said - wanted).square().mean(-1)
+        return (answer_sums(per_token, batch) / answer_lengths(batch)).mean()
 
 
 def states(vlm: VLM, batch: Batch, layer: int) -> Tensor:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from study.model.packing import Batch, logits
 from study.model.vlm import VLM
+
+Labels = Literal["answer", "all"]
+"""The tokens whose likelihood is trained: those of the answers, or all but padding."""
 
 
 def logps(vlm: VLM, batch: Batch) -> Tensor:
@@ -19,9 +25,35 @@ def answer_logps(vlm: VLM, batch: Batch) -> Tensor:
     return answer_sums(logps(vlm, batch), batch)
 
 
-def cross_entropy(vlm: VLM, batch: Batch) -> Tensor:
-    """The mean negative log-likelihood of the answer tokens, a scalar."""
-    return -logps(vlm, batch).mean()
+def cross_entropy(vlm: VLM, batch: Batch, labels: Labels = "answer") -> Tensor:
+    """The mean negative log-likelihood of the labels, a scalar: of answer tokens, or of all but the first of a row.
+
+    Then what several answers share, prompt and placeholders of a picture, counts for each of them, as if every answer
+    were in a row of its own.
+    """
+    if labels == "answer":
+        return -logps(vlm, batch).mean()
+    every, weight = all_tokens(batch)
+    return -(logps(vlm, every) * weight).sum() / weight.sum()
+
+
+def all_tokens(batch: Batch) -> tuple[Batch, Tensor]:
+    """The batch with all tokens as labels that follow another, and (T,) how many answers each is a part of.
+
+    They are of one answer, so that sums over answers have no meaning.
+    """
+    seen = batch.attention_mask[:, 0]  # (B, L, L)
+    told = (seen.sum(1) > 1) | (seen.sum(2) > 1)  # padding sees itself alone, and nothing else sees it
+    ends = told & (seen.sum(1) == 1)  # nothing comes behind the last token of an answer
+    parts = (ends[:, :, None] & seen).sum(1)
+    earlier = seen.tril(-1)
+    places = torch.arange(seen.shape[-1], device=seen.device)
+    row, place = (told & earlier.any(-1)).nonzero(as_tuple=True)
+    before = (earlier[row, place] * places).amax(-1)
+    every = replace(
+        batch, row=row, source=before, target=batch.input_ids[row, place], owner=torch.zeros_like(row), answers=1
+    )
+    return every, parts[row, place].float()
 
 
 def token_logps(logits_TV: Tensor, batch: Batch) -> Tensor:

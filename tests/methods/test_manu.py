@@ -160,6 +160,39 @@ def test_the_share_of_each_part_with_the_highest_scores_dies(
         assert torch.equal(mlp.writes.weight[:, ~dead(mlp)], weight[:, ~dead(mlp)])
 
 
+def test_rows_are_scored_by_what_they_put_out_and_die_alone(tiny: VLM, request_: Request) -> None:
+    """As in the released code: before the activation, every linear layer of an MLP by itself."""
+    rows = [row for mlp in found(tiny) for row in mlp.rows()]
+    assert {row.name.rpartition(".")[2] for row in rows} == {"fc1", "fc2", "gate_proj", "up_proj", "down_proj"}
+    method = MANU(share=0.1, batches=1, variant="released", unit="row")
+    scores = method.scores(tiny, request_, rows)
+    before = [row.layer.weight.clone() for row in rows]
+    tower = next(i for i, row in enumerate(rows) if row.name.endswith("fc1"))
+    said: list[Tensor] = []
+    handle = rows[tower].layer.register_forward_hook(lambda _, inputs, out: said.append(out.flatten(0, 1).double()))
+    four_sets(tiny, request_, 1)
+    handle.remove()
+    forget, retain = said  # the tower says nothing of text
+    wanted = torch.zeros(rows[tower].width)
+    statistics: list[Callable[[Tensor], Tensor]] = [
+        lambda z: z.abs().mean(0),
+        lambda z: z.std(0, correction=0),
+        lambda z: z.square().mean(0).sqrt(),
+    ]
+    for of in statistics:
+        wanted += 2 * (of(forget) / (of(retain) + 1e-5) - 1)
+    torch.testing.assert_close(scores[tower].float(), wanted.float(), rtol=1e-4, atol=1e-4)
+    method(tiny, request_)
+    for part in TOWER:
+        ours = [i for i, row in enumerate(rows) if row.part == part]
+        together = torch.cat([scores[i] for i in ours])
+        gone = torch.cat([(rows[i].layer.weight == 0).all(1) for i in ours])
+        assert gone.equal(together >= together.sort().values[-round(0.1 * len(together))])
+    for row, weight in zip(rows, before, strict=True):
+        stays = (row.layer.weight != 0).any(1)
+        assert torch.equal(row.layer.weight[stays], weight[stays])
+
+
 def groups_of(request: Request) -> list[Group]:
     lessons = [*request.forget[:2], *(x for x in request.split.lessons if x.picture is None)][:4]
     return [Group(x.picture, (Prompt(x.prompt, (x.answer,)),)) for x in lessons]

@@ -64,7 +64,10 @@ from tests.helpers.small import (
 
 def fitting(name: str) -> Any:
     """A method with its published settings, at a layer that a model of two layers has."""
-    method = find("methods", name)()
+    return with_layer(find("methods", name)())
+
+
+def with_layer(method: Any) -> Any:
     return dataclasses.replace(method, layer=1) if isinstance(method, RMU) else method
 
 
@@ -517,6 +520,65 @@ def test_released_npo_is_its_formula(take: Take, request_: Request, tiny_folder:
     check(taken, -2 / 0.4 * torch.log(1 / (1 + torch.exp(-0.4 * ratio))))
 
 
+def of_all_tokens(vlm: VLM, groups: Sequence[Group]) -> Tensor:
+    """transformers' own loss with everything as label, of every question with its answer in a row of its own.
+
+    So the collator of MLLMU-Bench has it, which masks padding alone; its mean is over the labels of a batch.
+    """
+    total, count = torch.zeros(()), 0
+    for group in groups:
+        pixels = vlm.pixels([group.picture]).inputs(vlm.model.dtype) if group.picture else {}
+        for own in whole(vlm, group):
+            ids = torch.tensor([own])
+            total = total + vlm.model(input_ids=ids, labels=ids, **pixels).loss * (len(own) - 1)
+            count += len(own) - 1
+    return total / count
+
+
+def test_all_tokens_can_be_labels_as_in_the_code_of_mllmu_bench(
+    take: Take, request_: Request, tiny_folder: Path
+) -> None:
+    taken = take(quick(GradientAscent(labels="all"), SMALL))
+    forget, _ = batches(taken.groups, request_)
+    assert max(len(group.prompts) for group in forget) > 1  # a picture counts for each of its questions
+    check(taken, -of_all_tokens(taken.now, forget))
+    taken = take(quick(GradientDifference(0.3, 2.0, labels="all"), SMALL))
+    forget, retain = batches(taken.groups, request_)
+    check(taken, 2.0 * of_all_tokens(taken.now, retain) - 0.3 * of_all_tokens(taken.now, forget))
+    taken = take(quick(KLMinimization(kl_weight=0.0, variant="released", labels="all"), SMALL))
+    forget, retain = batches(taken.groups, request_)
+    check(taken, of_all_tokens(taken.now, retain) - of_all_tokens(taken.now, forget))
+    oracle = shifted(fresh(tiny_folder), seed=3)
+    request = dataclasses.replace(request_, reference=lambda: oracle)
+    taken = take(quick(NPO(beta=0.4, variant="released", labels="all"), SMALL), request)
+    forget, _ = batches(taken.groups, request)
+    with torch.no_grad():
+        reference = of_all_tokens(oracle, forget)
+    ratio = of_all_tokens(taken.now, forget) - reference
+    check(taken, -2 / 0.4 * torch.log(1 / (1 + torch.exp(-0.4 * ratio))))
+
+
+def test_labels_are_a_field_of_older_content_only_where_they_differ() -> None:
+    for method in (GradientAscent, GradientDifference, KLMinimization):
+        assert "labels" not in canonical(method())
+        assert "labels" in canonical(method(labels="all"))
+    with pytest.raises(ValueError, match="labels=all with variant=paper: it compares whole answers"):
+        NPO(labels="all")
+
+
+def test_whole_sets_are_gone_through_one_after_the_other(
+    tiny: VLM, request_: Request, packed: Callable[[object], list[list[Group]]]
+) -> None:
+    """Ascent for as many of the steps as there are forget lessons among all, then descent."""
+    method = quick(GradientDifference(variant="whole_sets"), dataclasses.replace(SMALL, steps=10))
+    share = len(request_.forget) / (len(request_.forget) + len(request_.retain))
+    groups = packed(method)
+    method(tiny, request_)
+    climbed = [bool(batches([batch], request_)[0]) for batch in groups]
+    assert climbed == sorted(climbed, reverse=True)
+    assert climbed.count(True) == max(1, round(10 * share)) < 10
+
+
 def test_idk_is_its_formula(take: Take, request_: Request) -> None:
     """The forget questions are answered by refusals, and the retain questions as taught."""
     taken = take(quick(PreferenceOptimization(retain_weight=0.7), SMALL))
@@ -612,14 +674,19 @@ def test_weighted_ascent_is_its_formula(
 
 def plain_states(vlm: VLM, groups: Sequence[Group]) -> Tensor:
     """What the first layer of the LLM says where each answer token is predicted, each answer asked by itself."""
+    return torch.cat([said[:-1] for said in answer_states(vlm, groups)])
+
+
+def answer_states(vlm: VLM, groups: Sequence[Group]) -> list[Tensor]:
+    """What the first layer of the LLM says of each answer by itself, from the last token of its prompt."""
     found = []
     for group in groups:
         pixels = vlm.pixels([group.picture]).inputs(vlm.model.dtype) if group.picture else {}
         for ids, prompt in zip(whole(vlm, group), group.prompts, strict=True):
             out = vlm.model(input_ids=torch.tensor([ids]), **pixels, output_hidden_states=True)
             asked = len(vlm.prompt_ids(prompt.text, group.picture is not None))
-            found.append(out.hidden_states[1][0, asked - 1 : -1])
-    return torch.cat(found)
+            found.append(out.hidden_states[1][0, asked - 1 :])
+    return found
 
 
 @pytest.mark.parametrize("trains", [("llm",), ("vision", "projector")])
@@ -635,6 +702,24 @@ def test_rmu_is_its_formula(take: Take, request_: Request, layer: int, trains: t
         before = plain_states(taken.before, retain)
     formula = ((plain_states(taken.now, forget) - wanted) ** 2).mean()
     check(taken, formula + 0.7 * ((plain_states(taken.now, retain) - before) ** 2).mean(), trains)
+
+
+def test_released_rmu_is_its_formula(take: Take, request_: Request) -> None:
+    """At the answer tokens themselves, the mean over answers of the means over their tokens, as in open-unlearning."""
+
+    def apart(said: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        assert len({len(one) for one in said}) > 1
+        return torch.stack([((a[1:] - b) ** 2).mean() for a, b in zip(said, wanted, strict=True)]).mean()
+
+    wide = dataclasses.replace(SMALL, lessons_per_picture=5)
+    taken = take(quick(RMU(0, coefficient=3.0, alpha=0.7, variant="released"), wide))
+    forget, retain = batches(taken.groups, request_)
+    noise = torch.rand(32, generator=torch.Generator().manual_seed(request_.seed))
+    steered = answer_states(taken.now, forget)
+    with torch.no_grad():
+        before = [said[1:] for said in answer_states(taken.before, retain)]
+    formula = apart(steered, [3.0 * noise / noise.norm()] * len(steered))
+    check(taken, formula + 0.7 * apart(answer_states(taken.now, retain), before), ("llm",))
 
 
 def test_rmu_without_alpha_packs_no_retain_lesson(take: Take, request_: Request) -> None:
@@ -687,7 +772,9 @@ def test_retraining_is_the_reference(tiny: VLM, request_: Request, tiny_folder: 
 
 
 SETTINGS = [fitting(name) for name in known("methods")]
-SETTINGS += [type(m)(variant=of) for m in SETTINGS for of in get_args(get_type_hints(type(m)).get("variant"))]
+SETTINGS += [
+    with_layer(type(m)(variant=of)) for m in SETTINGS for of in get_args(get_type_hints(type(m)).get("variant"))
+]
 
 
 @pytest.mark.parametrize("method", dict.fromkeys(SETTINGS), ids=label)

@@ -39,7 +39,7 @@ class Line:
 def lines(plan: PlanRecord, found: Ended) -> list[Line]:
     """How far each stage is. What a job takes is what those that have ended took, else what the plan took it for."""
     told = []
-    for stage, done in zip(plan.stages, found.done, strict=True):
+    for stage, done in zip(plan.stages, found.done, strict=False):
         jobs = done if found.finished else stage.jobs
         each = found.each[stage.stage].seconds or stage.seconds
         left = max(0, jobs - done)

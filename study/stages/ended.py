@@ -59,6 +59,7 @@ class Ended:
             "confirm": Each.mean([*self.again, *self.searched]),
             "score": Each(),
             "attack": Each.mean(self.attacked),
+            "official": Each(),
         }
 
 
@@ -77,6 +78,7 @@ def ended_in(folder: StudyFolder, taught: Collection[str], seed: int, *, finishe
         len(again) + sum(len(folder.sequences(t.key)) for t in methods),
         sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
         len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
+        sum(folder.rows(key, "released").exists() for key in trials),
     )
     return Ended(
         learned=[(0.0, record.seconds) for record in learned],

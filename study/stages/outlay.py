@@ -26,7 +26,7 @@ from study.stages.counts import Counts, budget_of
 from study.stages.ended import Each, Ended, ended_in
 from study.stages.manifest import is_unchanged
 from study.stages.plan import Plan
-from study.stages.workload import Shapes, attacked, scored, trained, unlearned
+from study.stages.workload import Shapes, attacked, official, scored, trained, unlearned
 
 PETA = 1e15
 EVERY = 60.0
@@ -112,19 +112,22 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
         "confirm": (found.each["confirm"], cost.trial if cost else None),
         "score": (found.each["score"], cost.report if cost else None),
         "attack": (found.each["attack"], cost.attack if cost else None),
+        "official": (found.each["official"], None),
     }
     each = {}
     for name, (measured, preset) in known.items():
         flops = measured.flops if measured.flops is not None else calculated.get(name)
         each[name] = Each(flops, measured.seconds or preset or (flops / rate if flops and rate else None))
     counts = Counts(study, _room(study, each["search"]))
-    jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks)
+    officially = counts.attacked if study.released else 0
+    jobs = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks, officially)
     done = jobs if found.finished else found.done
     gpus = {"learn": study.teachers * min(1.0, study.gpus_per_trial)}
     more = {} if found.finished else {"score": counts.rest, "attack": counts.rest * len(study.attackers())}
     return [
         StageWork(name, asked, over, one, gpus.get(name, study.gpus_per_trial), more.get(name, 0))
         for (name, one), asked, over in zip(each.items(), jobs, done, strict=True)
+        if name != "official" or study.released
     ]
 
 
@@ -140,7 +143,7 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
     from study.experiment.trial import validation_questions  # a plan does without what models need
 
     study, methods = plan.study, list((plan.defaults or plan.study.method_defaults()).values())
-    searched, scoring, attacks = [], [], []
+    searched, scoring, attacks, officially = [], [], [], []
     for ratio in study.forget_ratios:
         split = plan.benchmark.split(ratio)
         every = validation_questions(split.questions, study.goal)
@@ -150,12 +153,13 @@ def calculated(plan: Plan, shapes: Shapes | None) -> dict[str, float]:
         scoring.append(scored(shapes, (q for q in split.questions if q.half == "report"), replies=True))
         asked = [q for q in split.questions if q.role in ("forget", "test") and q.task == "classification"]
         attacks.append(attacked(shapes, study, split, asked))
+        officially.append(official(shapes, split.questions))
     taught = 0.0
     if plan.brought is None:
         vanilla = plan.vanilla
         taught = trained(shapes, vanilla.schedule, lessons_for(vanilla, plan.benchmark), vanilla.parts)
-    means = [math.fsum(values) / len(values) for values in (searched, searched, scoring, attacks)]
-    return dict(zip(("learn", "search", "confirm", "score", "attack"), (taught, *means), strict=True))
+    means = [math.fsum(values) / len(values) for values in (searched, searched, scoring, attacks, officially)]
+    return dict(zip(("learn", "search", "confirm", "score", "attack", "official"), (taught, *means), strict=True))
 
 
 def shapes_of(plan: Plan) -> tuple[Shapes, Shape] | None:

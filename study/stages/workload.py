@@ -24,6 +24,8 @@ CHARACTERS = 4
 """Of English text in a token of usual tokenizers."""
 REPLY = 25
 """Tokens of a free reply: half of the most that are generated."""
+INSTRUCTION = 25
+"""Tokens of what an official prompt says beside the question: those of MLLMU-Bench take 10 to 30."""
 LOSSES = 2
 """A forget batch and a retain batch in each step of a method: what most methods have."""
 
@@ -82,6 +84,20 @@ def scored(shapes: Shapes, questions: Iterable[Question], *, replies: bool) -> f
         tokens += tokens_of((question.prompt, *answers)) + REPLY * (replies and not question.options)
         if question.picture is not None:
             pictures.add(question.picture)
+    return shapes.read(tokens, len(pictures))
+
+
+def official(shapes: Shapes, questions: Iterable[Question]) -> float:
+    """Operations of asking questions by an official protocol: options and instruction in the prompt, each replied to.
+
+    A picture is read once for all questions of a task. The examples, computed once for many, are left out.
+    """
+    pictures: set[tuple[Picture, str]] = set()
+    tokens = 0.0
+    for question in questions:
+        tokens += tokens_of((question.prompt, *question.options)) + INSTRUCTION + REPLY
+        if question.picture is not None:
+            pictures.add((question.picture, question.task))
     return shapes.read(tokens, len(pictures))
 
 

@@ -29,7 +29,7 @@ from study.core.errors import Damaged, Refused
 from study.core.files import read_json
 from study.core.hashing import canonical, content_key
 from study.core.layout import record_beside
-from study.core.provenance import cpu, revision, versions
+from study.core.provenance import code_of, cpu, revision, versions
 from study.core.records import AttackRecord, TrialRecord, read_record, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
@@ -132,6 +132,7 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     costs = stored.pop("cost")
     assert stored.pop("origin") == {
         "revision": revision(), "versions": versions(), "cpu": cpu(), "gpu": "", "dtype": "float32", "threads": 1,
+        "code": code_of(canonical(VISUAL)),
     }  # fmt: skip
     assert stored == {
         "key": asked.key, "state": "complete", "reason": "", "method": "vkd", "hyperparameters": canonical(VISUAL),
@@ -574,7 +575,10 @@ def test_an_attack_leaves_the_rows_of_every_stage(context: StudyContext, monkeyp
     assert set(rows.loc[rows["held_out"] != "person", "person"]) == given
     settings = read_json(path.with_suffix(".json"))
     assert (settings["attack"], settings["settings"]) == ("relearning", canonical(RELEARN))
-    assert settings["origin"] == read_json(context.folder.learned_record(VANILLA.key))["origin"]
+    taught = read_json(context.folder.learned_record(VANILLA.key))["origin"]
+    assert taught["code"] == code_of(None)
+    assert settings["origin"] == {**taught, "code": code_of(settings["settings"])}
+    assert settings["origin"]["code"] != taught["code"]
     monkeypatch.setattr(Relearning, "__call__", lambda *_: pytest.fail("attacked again"))
     attack.attack_trial(context, asked, RELEARN, REFERENCE.key)
 

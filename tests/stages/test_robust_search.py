@@ -179,7 +179,7 @@ def search(world: StudyContext, tmp_path: Path) -> Iterator[MethodSearch]:
         context=dataclasses.replace(world, root=tmp_path / "study"),
         defaults={"gradient_ascent": GradientAscent(schedule=SHORT)},
         trials=3, ratios=(10,), baselines={10: yardsticks()}, goal="visual", seed=0, lookahead=1, startup_trials=2,
-        attacker=CHEAP, keeps=0.1,
+        attacker=CHEAP, keeps=0.0,  # of few questions the attacked model may get none right
     )  # fmt: skip
     checkpoints.evict()
 

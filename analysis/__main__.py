@@ -1,4 +1,4 @@
-"""`python -m analysis runs/<study>`: rebuild the report of a study from its folder; `--pool` sums up several."""
+"""`mus report runs/<study>`: rebuild the report of a study from its folder; `--pool` sums up several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from study.core.layout import StudyFolder
 
 def main(arguments: list[str] | None = None) -> int:
     """Build the report and print its path. Returns 0, or 2 if a folder is not a study or a file in it is damaged."""
-    parser = argparse.ArgumentParser(prog="python -m analysis", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus report", description=__doc__)
     parser.add_argument("study", type=Path, nargs="?", help="the folder of the study, such as runs/tiny")
     parser.add_argument("--cold", type=Path, help="the same study started without --warm-start, to compare with")
     parser.add_argument("--pool", type=Path, nargs="+", metavar="STUDY", help="instead of one study, finished studies "

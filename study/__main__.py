@@ -9,7 +9,6 @@ import platform
 import sys
 import textwrap
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
@@ -38,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "version":
         print(_versions())
         return 0
-    act = import_module(COMMANDS[name][0]).main
-    status: int = (partial(act, prog="mus run") if name == "run" else act)(rest)
+    status: int = import_module(COMMANDS[name][0]).main(rest)
     return status
 
 

@@ -1,4 +1,4 @@
-"""`python -m study.doctor /models/llava-1.5-7b-hf`: examine a base model before it is studied.
+"""`mus doctor /models/llava-1.5-7b-hf`: examine a base model before it is studied.
 
 Prints its parts, prompts and tokens, the memory that each kind of training needs, whether a Ray on this machine can be
 used without a token, and the results of a smoke test of half a minute.
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mus doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="a base model as a study names it: a folder, OWNER/NAME@COMMIT, tiny:width=32")
     parser.add_argument("--benchmark", default="", help="take the sample questions from it, such as own:my-people")

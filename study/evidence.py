@@ -1,4 +1,4 @@
-"""The evidence on a winner, for those who must prove deletion: `python -m study.evidence runs/<study> vkd@15`."""
+"""The evidence on a winner, for those who must prove deletion: `mus evidence runs/<study> vkd@20`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     Of a study that was purged the page is made anew from the record that is left.
     """
-    parser = argparse.ArgumentParser(prog="python -m study.evidence", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus evidence", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of a finished study, such as runs/tiny")
-    parser.add_argument("winner", help="METHOD@RATIO, as in vkd@15")
+    parser.add_argument("winner", help="METHOD@RATIO, as in vkd@20")
     parser.add_argument("--out", type=Path, help="the folder to write; default evidence/METHOD@RATIO in the study")
     asked = parser.parse_args(arguments)
     folder = StudyFolder(asked.study)

@@ -1,4 +1,4 @@
-"""A finished trial's model as an ordinary Hugging Face folder: `python -m study.export runs/<study> vkd@20`."""
+"""A finished trial's model as an ordinary Hugging Face folder: `mus export runs/<study> vkd@20`."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _is_exported(to: Path, record: TrialRecord) -> bool:
 
 def main(arguments: list[str] | None = None) -> int:
     """Export and print the folder. Returns 0, or 2 if that cannot be done, with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m study.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus export", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     parser.add_argument("trial", help="a trial's key, METHOD@RATIO of a winner, vanilla, or reference@RATIO")
     parser.add_argument("--to", type=Path, help="the folder to write; default exports/KEY in the study")

@@ -1,4 +1,4 @@
-"""The search of a study as an Optuna storage: `python -m study.export_optuna runs/<study> study.db`.
+"""The search of a study as an Optuna storage: `mus export-optuna runs/<study> study.db`.
 
 `optuna-dashboard sqlite:///study.db` shows it. Each method at each forget ratio is an Optuna study of its own, with all
 its trials: those of the search in their order, then further seeds of the same settings. The study folder stays what a
@@ -91,7 +91,7 @@ def _attributes(study: StudyResults, key: str, state: str) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Export and say how to look at it. Returns 0, or 2 if that cannot be done, with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m study.export_optuna", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus export-optuna", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     parser.add_argument("to", type=Path, help="the SQLite file to write, such as study.db")
     asked = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""General utility of a study's models: `python -m study.general_utility runs/<study> --tasks pope mmmu_val`.
+"""General utility of a study's models: `mus general-utility runs/<study> --tasks pope mmmu_val`.
 
 It is measured by lmms-eval, an optional package that is run as a program and never imported. Its arguments, and what it
 writes, are those of lmms-eval 0.7.3.
@@ -258,12 +258,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (Unmeasured, OSError, ValueError) as error:
         print(f"failed: {name}: {error}", file=sys.stderr)
         return 1
-    print(f"python -m analysis {root} puts the numbers into the report")
+    print(f"`mus report {root}` puts the numbers into the report")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study.general_utility", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus general-utility", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     parser.add_argument("trials", nargs="*", help="trials beside vanilla and the references: keys, or METHOD@RATIO of "
                         "winners; default all winners")  # fmt: skip

@@ -33,7 +33,7 @@ SUITE = (
     "sampled_extraction:ks=1+8,draws=32",  # four times the draws that leak@8 needs: at most a quarter of the variance
 )
 """Attacks that everybody can do: some training, public parts put back, other precisions, an early reading, pictures and
-wordings that no training saw, a second question, and eight sampled replies."""
+wordings that no training saw, a second question, and sampled replies (32 to a question, told as leak at 1 and at 8)."""
 
 PRECISIONS = ({"format": "int8"}, {"format": "int4"}, {"format": "nf4"})
 """The quantizations of the suite."""

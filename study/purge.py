@@ -1,4 +1,4 @@
-"""Remove from a study what still holds the forgotten, and leave the evidence: `python -m study.purge runs/<study>`."""
+"""Remove from a study what still holds the forgotten, and leave the evidence: `mus purge runs/<study>`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIRROR = "A copy of the study at a storage address, back-ups and exports elsewhe
 
 def main(arguments: list[str] | None = None) -> int:
     """Say what would be removed, or remove it. Returns 0, or 2 if that cannot be done, with the reason."""
-    parser = argparse.ArgumentParser(prog="python -m study.purge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus purge", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of a study with evidence, such as runs/tiny")
     parser.add_argument("--yes", action="store_true", help="remove the files; without it they are only listed")
     parser.add_argument("--without-model", action="store_true", help="remove them though the unlearned model was not "
@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         evidence = [read_json(one.record) for one in folder.evidences()]
         if not evidence:
             raise ValueError(
-                f"{folder.root} has no evidence, and none can be made once it is purged: run python -m study.evidence "
-                f"{folder.root} METHOD@RATIO first"
+                f"{folder.root} has no evidence, and none can be made once it is purged: run `mus evidence "
+                f"{folder.root} METHOD@RATIO` first"
             )
         found = _held(folder, evidence)
         if not asked.yes:
@@ -71,8 +71,8 @@ def _listed(found: Sequence[Holding]) -> list[str]:
 def _lost(folder: StudyFolder, evidence: Sequence[Json]) -> list[str]:
     """The models that nobody could put together again, because they are kept only as a difference to vanilla."""
     return [
-        f"{one['winner']} was not exported, and is kept only as its difference to vanilla: run python -m study.export "
-        f"{folder.root} {one['winner']} first, then python -m study.evidence again, for the digest of what is exported."
+        f"{one['winner']} was not exported, and is kept only as its difference to vanilla: run `mus export "
+        f"{folder.root} {one['winner']}` first, then `mus evidence` again, for the digest of what is exported."
         for one in evidence
         if not folder.export(one["model"]["keys"][0]).exists() and folder.model_dir(one["model"]["start"]).exists()
     ]

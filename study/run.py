@@ -19,7 +19,7 @@ from study.core.errors import DiskFull, Failed, Refused  # noqa: E402
 from study.presets import PRESETS  # noqa: E402
 from study.settings import Study  # noqa: E402
 
-PROG = "python study/run.py"
+PROG = "mus run"
 DEFAULT = "tiny"
 """The preset of a command line that names none."""
 ABOUT = (
@@ -35,7 +35,7 @@ EXAMPLES = (
 )
 
 
-def parse(arguments: Sequence[str], prog: str = PROG) -> Study:
+def parse(arguments: Sequence[str]) -> Study:
     """The study that the command line asks for: a preset (default `tiny`) or a file, with some settings overridden."""
     file, rest = config.taken(arguments)
     preset, rest = options.split(rest, PRESETS)
@@ -45,22 +45,22 @@ def parse(arguments: Sequence[str], prog: str = PROG) -> Study:
         )
     about, default = (f"The settings of {file}.", config.read(file)) if file else PRESETS[preset or DEFAULT]
     if {"-h", "--help"} & {*rest}:
-        print(options.page(default, prog, f"{about} {ABOUT}", PRESETS, EXAMPLES))
+        print(options.page(default, PROG, f"{about} {ABOUT}", PRESETS, EXAMPLES))
         raise SystemExit(0)
-    return tyro.cli(Study, prog=prog, default=default, args=rest, add_help=False, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(Study, prog=PROG, default=default, args=rest, add_help=False, config=(tyro.conf.AvoidSubcommands,))
 
 
-def main(arguments: list[str] | None = None, prog: str = PROG) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit status: 0 done, 1 something failed, 2 refused before any work, 130 interrupted, 143 by
     SIGTERM."""
     with signals.like_ctrl_c():
-        return _run(sys.argv[1:] if arguments is None else arguments, prog)
+        return _run(sys.argv[1:] if arguments is None else arguments)
 
 
-def _run(arguments: Sequence[str], prog: str) -> int:
+def _run(arguments: Sequence[str]) -> int:
     try:
         shown = [text for text in arguments if text != "--print-config"]
-        study = parse(shown, prog).resolved()
+        study = parse(shown).resolved()
         if len(shown) < len(arguments):
             print(config.source(study), end="")
             return 0

@@ -1,4 +1,4 @@
-"""Check every file of a study, its weights too: `python -m study.verify runs/<study>`."""
+"""Check every file of a study, its weights too: `mus verify runs/<study>`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _sound(folder: StudyFolder) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print what is wrong. Returns 0 if nothing is, 1 if something is, or 2 if there is no study."""
-    parser = argparse.ArgumentParser(prog="python -m study.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="mus verify", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     folder = StudyFolder(parser.parse_args(arguments).study)
     if not folder.root.is_dir():

@@ -23,7 +23,7 @@ LIGHT = ("run", "list", "status", "completion")
 """Commands whose help imports nothing that takes seconds."""
 
 
-def test_every_command_answers_help_and_does_nothing(
+def test_every_command_answers_help_as_it_is_typed_and_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -31,7 +31,7 @@ def test_every_command_answers_help_and_does_nothing(
         if module and name in commands():
             with pytest.raises(SystemExit, match="0"):
                 import_module(module).main(["--help"])
-            assert capsys.readouterr().out.startswith("usage: "), name
+            assert capsys.readouterr().out.startswith(f"usage: mus {name} "), name
     assert not [*tmp_path.iterdir()]
 
 

@@ -156,7 +156,7 @@ def test_a_model_that_could_not_be_put_together_again_is_not_given_up_silently(
 ) -> None:
     before = files(study)
     assert purge.main([str(study), "--yes"]) == 2
-    assert f"run python -m study.export {study} {WINNER} first" in capsys.readouterr().err
+    assert f"run `mus export {study} {WINNER}` first" in capsys.readouterr().err
     assert files(study) == before
 
 

@@ -27,7 +27,7 @@ UNKNOWN_FLOOR = " How far retrainings differ among themselves is not known: ther
 
 CAVEAT = (
     "This is one study: one set of people on one machine. Another may put methods in another order, so it ranks "
-    "nothing beyond itself; python -m analysis --pool sums up studies of several worlds."
+    "nothing beyond itself; mus report --pool sums up studies of several worlds."
 )
 
 

@@ -1,4 +1,4 @@
-"""General utility by lmms-eval, where `python -m study.general_utility` has measured it."""
+"""General utility by lmms-eval, where `mus general-utility` has measured it."""
 
 from __future__ import annotations
 

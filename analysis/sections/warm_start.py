@@ -98,7 +98,7 @@ def warm_start_table(study: StudyResults, raw: pd.DataFrame) -> Table:
         f"Cold: the same search without the earlier winners, {study.cold.name}; its reached is for the same distance."
         if study.cold
         else "This study cannot tell what a search without the earlier winners would have needed; run one and compare "
-        "with python -m analysis STUDY --cold THAT_ONE."
+        "with mus report STUDY --cold THAT_ONE."
     )
     return Table("warm_start", "Gain from the warm start", note, raw, shown)
 

@@ -1,4 +1,4 @@
-"""`python -m study.benchmarks mllmu:/data/MLLMU-Bench`: check a dataset before it is studied.
+"""`mus check-data mllmu:/data/MLLMU-Bench`: check a dataset before it is studied.
 
 Prints counts of lessons and questions, every defect with its file and row, and what makes the dataset hard to memorize
 or results uncertain, all with the halves as a study deals them. With `--model` also a question of each kind, as that
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line; the word `check` may come first."""
     parser = argparse.ArgumentParser(
-        prog="python -m study.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="mus check-data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="a benchmark as a study names it, such as own:~/people or synthetic:people=30")
     parser.add_argument("--model", default="", help="show questions as this model sees them, such as /models/x")

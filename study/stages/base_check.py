@@ -1,4 +1,4 @@
-"""The stage that tries the base model before anything is learned from it, as `python -m study.doctor` does.
+"""The stage that tries the base model before anything is learned from it, as `mus doctor` does.
 
 What is wrong with a model then costs seconds, not the hours of learning.
 """
@@ -43,7 +43,7 @@ def check_base(plan: Plan, context: StudyContext) -> None:
     if failed := {name: told for name, (state, told) in read_json(note)["checks"].items() if state == "failed"}:
         note.unlink()
         what = "; ".join(f"{name}: {told}" for name, told in failed.items())
-        raise Failed(f"base model {plan.study.model}: {what} (python -m study.doctor {plan.study.model} tells more)")
+        raise Failed(f"base model {plan.study.model}: {what} (`mus doctor {plan.study.model}` tells more)")
 
 
 def _subject(context: StudyContext) -> str:

@@ -63,7 +63,7 @@ def test_help_is_wrapped_as_wide_as_the_terminal(
     width = min(columns, WIDEST)
     lines = page(capsys, columns, monkeypatch).splitlines()
     for line, after in pairwise(lines):
-        assert len(line) <= width or len(line.split()) == 1 or line.startswith("  python"), line
+        assert len(line) <= width or len(line.split()) == 1 or line.startswith("  mus"), line
         begins = len(after) - len(after.lstrip())
         if line.startswith(" " * 6) and after.startswith(" " * 6) and begins == len(line) - len(line.lstrip()):
             assert len(line) + 1 + len(after.split()[0]) > width, (line, after)
@@ -75,7 +75,7 @@ def test_help_stands_in_groups_with_examples_that_are_read(
     shown = page(capsys, 120, monkeypatch)
     for heading in HEADINGS.values():
         assert re.search(rf"^{heading}:$", shown, re.MULTILINE), heading
-    examples = re.findall(r"^  python study/run\.py (.*)$", shown, re.MULTILINE)
+    examples = re.findall(r"^  mus run (.*)$", shown, re.MULTILINE)
     assert len(examples) == len(run.EXAMPLES)
     for example in examples:
         if "--config" not in example:

@@ -6,7 +6,6 @@ It reads the study's folder and nothing else: neither Ray nor the process that r
 from __future__ import annotations
 
 import argparse
-import fcntl
 import math
 import sys
 from collections import Counter
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core import inventory
+from study.core import inventory, lock
 from study.core.console import duration
 from study.core.files import read_json
 from study.core.layout import StudyFolder
@@ -70,8 +69,8 @@ def told(folder: StudyFolder) -> Iterator[str]:
     ratios = " ".join(f"{ratio} %" for ratio in settings["forget_ratios"])
     failed = [read_record(FailureRecord, path) for path in folder.failure_records()]
     finished = inventory.is_taken(folder) and not failed
-    owner = running(folder)
-    state = f"running ({owner})" if owner else "finished" if finished else "not running; the same command continues it"
+    runs = lock.owner(folder)
+    state = f"running ({runs})" if runs else "finished" if finished else "not running; the same command continues it"
     yield f"{folder.root}: {state}"
     yield f"goal {settings['goal']}, forget ratios {ratios}, methods {' '.join(settings['methods'])}"
     if plan := existing(PlanRecord, folder.plan):
@@ -130,18 +129,6 @@ def best(root: Path) -> Iterator[str]:
     for _, one in found.drop_duplicates(["ratio", "method"]).sort_values(["ratio", "distance"]).iterrows():
         scores = f"forget gap {one['forget_gap']:.3f}, utility {one['utility']:.3f}"
         yield f"  {one['ratio']} %  {one['method']}: {scores} (trial {one['key']})"
-
-
-def running(folder: StudyFolder) -> str:
-    """Which process runs the study, on which machine; empty if none does."""
-    if not folder.lock.exists():
-        return ""
-    with folder.lock.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # only tried: closing the file lets it go
-        except OSError:
-            return lock.read().strip() or "another process"
-    return ""
 
 
 if __name__ == "__main__":

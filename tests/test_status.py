@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from study import status
 from study.core import inventory
 from study.core.files import write_json
 from study.core.layout import StudyFolder
+from study.core.lock import locked, owner
 from study.core.records import FailureRecord, PlannedStage, PlanRecord, write_record
 from study.stages.ended import ended_in
 from tests.helpers.planted import Model, Planter
@@ -75,13 +75,11 @@ def test_the_state_is_told_with_the_best_so_far(folder: StudyFolder) -> None:
 
 
 def test_a_run_in_progress_is_told_by_its_owner(folder: StudyFolder) -> None:
-    assert status.running(folder) == ""
-    with folder.lock.open("w") as lock:
-        lock.write("process 7 on elsewhere")
-        lock.flush()
-        assert status.running(folder) == ""  # the lock of a process that has died is free
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        assert next(iter(status.told(folder))).endswith("running (process 7 on elsewhere)")
+    folder.lock.write_text("process 7 on elsewhere")
+    assert "running (" not in next(iter(status.told(folder)))  # the lock of a process that has died is free
+    with locked(folder):
+        assert next(iter(status.told(folder))).endswith(f"running ({owner(folder)})")
+    assert "running (" not in next(iter(status.told(folder)))
 
 
 def test_failures_are_named(folder: StudyFolder) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core import inventory, lock
+from study.core import erasure, inventory, lock
 from study.core.console import duration
 from study.core.files import read_json
 from study.core.layout import StudyFolder
@@ -48,11 +48,12 @@ def lines(plan: PlanRecord, found: Ended) -> list[Line]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the state of a study. Returns 0, or 2 if the folder is none or a file in it is damaged."""
+    """Print the state of a study. Returns 0, or 2 if the folder is none, was purged, or has a damaged file."""
     parser = argparse.ArgumentParser(prog="mus status", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     folder = StudyFolder(parser.parse_args(arguments).study)
     try:
+        erasure.check(folder)
         if not folder.settings.is_file():
             raise FileNotFoundError(f"{folder.root} is not a study: it has no {folder.settings.name}")
         for line in told(folder):

@@ -22,6 +22,9 @@ from study.stages.ended import Ended, ended_in
 
 FEW = 5
 """Failures that are shown: all of them are in the report."""
+PART_OF = {"check": "learn", "base": "learn", "controls": "attack", "attacks": "attack", "race": "confirm",
+           "sequence": "confirm", "metrics": "score"}  # fmt: skip
+"""Which stage of the plan a stage belongs to that a run prints, and a failure records, by a name of its own."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,12 @@ def _endings(folder: StudyFolder) -> Iterator[str]:
 def _failures(failed: Sequence[FailureRecord]) -> Iterator[str]:
     """What failed without being a result, the first few by name."""
     if failed:
-        yield f"{len(failed)} jobs failed by accident in this run and are still to be done:"
+        jobs, are = ("1 job", "is") if len(failed) == 1 else (f"{len(failed)} jobs", "are")
+        yield f"{jobs} failed by accident in this run and {are} still to be done:"
     for record in failed[:FEW]:
-        yield f"  {record.stage}: {record.job}: {record.message}"
+        planned = PART_OF.get(record.stage)
+        stage = f"{planned} ({record.stage})" if planned else record.stage
+        yield f"  {stage}: {record.job}: {record.message}"
 
 
 def best(root: Path) -> Iterator[str]:

@@ -91,6 +91,16 @@ def test_failures_are_named(folder: StudyFolder) -> None:
     assert sum("search: vkd" in line for line in told) == status.FEW
 
 
+def test_a_failure_is_named_by_the_stage_of_the_plan_that_it_belongs_to(folder: StudyFolder) -> None:
+    """The runs of a race are counted among those that confirm."""
+    write_record(folder.failure("race", "vkd"), FailureRecord("race", "vkd", "disk full", "no space left"))
+    told = list(status.told(folder))
+    assert "1 job failed by accident in this run and is still to be done:" in told
+    assert "  confirm (race): vkd: no space left" in told
+    assert set(status.PART_OF.values()) <= {stage.stage for stage in PLAN.stages}
+    assert not status.PART_OF.keys() & {stage.stage for stage in PLAN.stages}
+
+
 def test_a_study_that_has_ended_is_finished(folder: StudyFolder) -> None:
     inventory.take(folder)
     assert next(iter(status.told(folder))).endswith(": finished")

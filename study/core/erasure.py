@@ -139,7 +139,7 @@ def purge(folder: StudyFolder, found: Sequence[Holding]) -> None:
     were last removed.
     """
     gone = [hold for hold in found if hold.removable]
-    before = read_json(folder.purged) if folder.purged.exists() else {"at": now(), "removed": []}
+    before: Json = read_json(folder.purged) if folder.purged.exists() else {"at": now(), "removed": []}
     names = {hold.name for hold in gone}
     kept = [hold for hold in before["removed"] if hold["name"] not in names]
     removed: list[Json] = sorted([*kept, *map(asdict, gone)], key=lambda hold: str(hold["name"]))

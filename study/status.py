@@ -24,7 +24,7 @@ FEW = 5
 """Failures that are shown: all of them are in the report."""
 PART_OF = {"check": "learn", "base": "learn", "controls": "attack", "attacks": "attack", "race": "confirm",
            "sequence": "confirm", "metrics": "score"}  # fmt: skip
-"""Which stage of the plan a stage belongs to that a run prints, and a failure records, by a name of its own."""
+"""The stage of the plan that a stage belongs to, by the name that a run prints, where the two differ."""
 
 
 @dataclass(frozen=True)

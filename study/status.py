@@ -6,7 +6,6 @@ It reads the study's folder and nothing else: neither Ray nor the process that r
 from __future__ import annotations
 
 import argparse
-import fcntl
 import math
 import sys
 from collections import Counter
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.core import inventory
+from study.core import erasure, inventory, lock
 from study.core.console import duration
 from study.core.files import read_json
 from study.core.layout import StudyFolder
@@ -23,6 +22,9 @@ from study.stages.ended import Ended, ended_in
 
 FEW = 5
 """Failures that are shown: all of them are in the report."""
+PART_OF = {"check": "learn", "base": "learn", "controls": "attack", "attacks": "attack", "race": "confirm",
+           "sequence": "confirm", "metrics": "score"}  # fmt: skip
+"""The stage of the plan that a stage belongs to, by the name that a run prints, where the two differ."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ def lines(plan: PlanRecord, found: Ended) -> list[Line]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the state of a study. Returns 0, or 2 if the folder is none or a file in it is damaged."""
+    """Print the state of a study. Returns 0, or 2 if the folder is none, was purged, or has a damaged file."""
     parser = argparse.ArgumentParser(prog="mus status", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     folder = StudyFolder(parser.parse_args(arguments).study)
     try:
+        erasure.check(folder)
         if not folder.settings.is_file():
             raise FileNotFoundError(f"{folder.root} is not a study: it has no {folder.settings.name}")
         for line in told(folder):
@@ -70,8 +73,8 @@ def told(folder: StudyFolder) -> Iterator[str]:
     ratios = " ".join(f"{ratio} %" for ratio in settings["forget_ratios"])
     failed = [read_record(FailureRecord, path) for path in folder.failure_records()]
     finished = inventory.is_taken(folder) and not failed
-    owner = running(folder)
-    state = f"running ({owner})" if owner else "finished" if finished else "not running; the same command continues it"
+    runs = lock.owner(folder)
+    state = f"running ({runs})" if runs else "finished" if finished else "not running; the same command continues it"
     yield f"{folder.root}: {state}"
     yield f"goal {settings['goal']}, forget ratios {ratios}, methods {' '.join(settings['methods'])}"
     if plan := existing(PlanRecord, folder.plan):
@@ -112,9 +115,12 @@ def _endings(folder: StudyFolder) -> Iterator[str]:
 def _failures(failed: Sequence[FailureRecord]) -> Iterator[str]:
     """What failed without being a result, the first few by name."""
     if failed:
-        yield f"{len(failed)} jobs failed by accident in this run and are still to be done:"
+        jobs, are = ("1 job", "is") if len(failed) == 1 else (f"{len(failed)} jobs", "are")
+        yield f"{jobs} failed by accident in this run and {are} still to be done:"
     for record in failed[:FEW]:
-        yield f"  {record.stage}: {record.job}: {record.message}"
+        planned = PART_OF.get(record.stage)
+        stage = f"{planned} ({record.stage})" if planned else record.stage
+        yield f"  {stage}: {record.job}: {record.message}"
 
 
 def best(root: Path) -> Iterator[str]:
@@ -130,18 +136,6 @@ def best(root: Path) -> Iterator[str]:
     for _, one in found.drop_duplicates(["ratio", "method"]).sort_values(["ratio", "distance"]).iterrows():
         scores = f"forget gap {one['forget_gap']:.3f}, utility {one['utility']:.3f}"
         yield f"  {one['ratio']} %  {one['method']}: {scores} (trial {one['key']})"
-
-
-def running(folder: StudyFolder) -> str:
-    """Which process runs the study, on which machine; empty if none does."""
-    if not folder.lock.exists():
-        return ""
-    with folder.lock.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # only tried: closing the file lets it go
-        except OSError:
-            return lock.read().strip() or "another process"
-    return ""
 
 
 if __name__ == "__main__":

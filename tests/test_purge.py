@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from analysis import __main__ as analysis
-from study import evidence, export, purge, verify
+from study import evidence, export, purge, status, verify
 from study.core import erasure
 from study.core.errors import Purged
 from study.core.files import read_json
@@ -156,7 +156,7 @@ def test_a_model_that_could_not_be_put_together_again_is_not_given_up_silently(
 ) -> None:
     before = files(study)
     assert purge.main([str(study), "--yes"]) == 2
-    assert f"run `mus export {study} {WINNER}` first" in capsys.readouterr().err
+    assert f"mus export {study} {WINNER}` first" in capsys.readouterr().err
     assert files(study) == before
 
 
@@ -180,7 +180,7 @@ def _is_told_as_purged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By all that would read it; its page can still be made, and another purge is none."""
     with pytest.raises(Purged, match=r"was purged on .* removed on purpose"):
         pipeline.run(dataclasses.replace(PRESETS["smoke"][1], study_dir=root))
-    for command in (verify, analysis, export):
+    for command in (verify, analysis, export, status):
         arguments = [str(root), *["vkd@15"] * (command is export)]
         assert command.main(arguments) != 0
         said = "".join(capsys.readouterr())
@@ -193,9 +193,9 @@ def _is_told_as_purged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert page.read_text() == whole
     assert evidence.main([str(root), "npo@15"]) == 2
     assert f"There are {WINNER}" in capsys.readouterr().err
-    removed = read_json(StudyFolder(root).purged)["removed"]
+    removed = read_json(StudyFolder(root).purged)
     assert purge.main([str(root), "--yes"]) == 0
-    assert read_json(StudyFolder(root).purged)["removed"] == removed
+    assert read_json(StudyFolder(root).purged) == removed
 
 
 def test_a_purge_that_was_killed_goes_on(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from study import status
 from study.core import inventory
 from study.core.files import write_json
 from study.core.layout import StudyFolder
+from study.core.lock import locked, owner
 from study.core.records import FailureRecord, PlannedStage, PlanRecord, write_record
 from study.stages.ended import ended_in
 from tests.helpers.planted import Model, Planter
@@ -75,13 +75,11 @@ def test_the_state_is_told_with_the_best_so_far(folder: StudyFolder) -> None:
 
 
 def test_a_run_in_progress_is_told_by_its_owner(folder: StudyFolder) -> None:
-    assert status.running(folder) == ""
-    with folder.lock.open("w") as lock:
-        lock.write("process 7 on elsewhere")
-        lock.flush()
-        assert status.running(folder) == ""  # the lock of a process that has died is free
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        assert next(iter(status.told(folder))).endswith("running (process 7 on elsewhere)")
+    folder.lock.write_text("process 7 on elsewhere")
+    assert "running (" not in next(iter(status.told(folder)))  # the lock of a process that has died is free
+    with locked(folder):
+        assert next(iter(status.told(folder))).endswith(f"running ({owner(folder)})")
+    assert "running (" not in next(iter(status.told(folder)))
 
 
 def test_failures_are_named(folder: StudyFolder) -> None:
@@ -91,6 +89,16 @@ def test_failures_are_named(folder: StudyFolder) -> None:
     told = list(status.told(folder))
     assert f"{status.FEW + 2} jobs failed by accident in this run and are still to be done:" in told
     assert sum("search: vkd" in line for line in told) == status.FEW
+
+
+def test_a_failure_is_named_by_the_stage_of_the_plan_that_it_belongs_to(folder: StudyFolder) -> None:
+    """The runs of a race are counted among those that confirm."""
+    write_record(folder.failure("race", "vkd"), FailureRecord("race", "vkd", "disk full", "no space left"))
+    told = list(status.told(folder))
+    assert "1 job failed by accident in this run and is still to be done:" in told
+    assert "  confirm (race): vkd: no space left" in told
+    assert set(status.PART_OF.values()) <= {stage.stage for stage in PLAN.stages}
+    assert not status.PART_OF.keys() & {stage.stage for stage in PLAN.stages}
 
 
 def test_a_study_that_has_ended_is_finished(folder: StudyFolder) -> None:

@@ -37,6 +37,7 @@ OTHER_TRIAL = "what another trial changed of its start: nobody has shown that it
 OTHER_EXPORT = "an exported model other than the one of the evidence"
 SKIPPED = "quotes rows of the dataset that were skipped"
 UNKNOWN = "left by no run and no command of this project: look at it yourself"
+LINK = "a link to a folder, whose files are not listed: what is in it is not known"
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,23 @@ class Holding:
 
 
 def holdings(folder: StudyFolder, products: Collection[str], goal: Goal, ratio: int) -> list[Holding]:
-    """Every file of a study that still holds the people whom the trials `products` were to forget at a ratio."""
+    """Every file of a study that still holds the people whom the trials `products` were to forget at a ratio.
+
+    A link to a folder is listed as one, since what it leads to may be anything, and may change.
+    """
     models = _models(folder, goal, ratio)
     found = []
     for name in sorted(_files(folder)):
         if why := _reason(folder, name, products, models):
             path = folder.root / name
             found.append(Holding(name, why, path.stat().st_size, file_digest(path), why != UNKNOWN))
-    return found
+    return [*found, *(Holding(name, LINK, 0, "", removable=False) for name in _links(folder))]
+
+
+def _links(folder: StudyFolder) -> list[str]:
+    """The links to folders within a study."""
+    links = (path for path in folder.root.rglob("*") if path.is_symlink() and path.is_dir())
+    return sorted(path.relative_to(folder.root).as_posix() for path in links)
 
 
 def _reason(folder: StudyFolder, name: str, products: Collection[str], models: dict[str, str]) -> str:
@@ -125,14 +135,15 @@ def _files(folder: StudyFolder) -> Iterator[str]:
 def purge(folder: StudyFolder, found: Sequence[Holding]) -> None:
     """Remove the files that hold the forgotten, and leave a record of them with their digests.
 
-    The record comes first, so that a purge that is killed is no damage: the next one goes on.
+    The record comes first, so that a purge that is killed is no damage: the next one goes on. It is dated when files
+    were last removed.
     """
     gone = [hold for hold in found if hold.removable]
-    before = read_json(folder.purged)["removed"] if folder.purged.exists() else []
+    before: Json = read_json(folder.purged) if folder.purged.exists() else {"at": now(), "removed": []}
     names = {hold.name for hold in gone}
-    kept = [hold for hold in before if hold["name"] not in names]
+    kept = [hold for hold in before["removed"] if hold["name"] not in names]
     removed: list[Json] = sorted([*kept, *map(asdict, gone)], key=lambda hold: str(hold["name"]))
-    write_json(folder.purged, {"at": now(), "removed": removed})
+    write_json(folder.purged, {"at": now() if gone else before["at"], "removed": removed})
     for hold in gone:
         (folder.root / hold.name).unlink(missing_ok=True)
     for path in sorted((p for p in folder.root.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,12 +54,12 @@ def run(study: Study) -> int:
     lost = inventory.lost(folder)
     early = {name for name in lost if (folder.root / name).is_relative_to(folder.data)}
     if early:
-        with locked(folder):  # the plan reads these, so they are made anew before it
+        with _own(folder):  # the plan reads these, so they are made anew before it
             inventory.make_room(folder, early)
     study = with_earlier_winners(study)
     plan = validate_study(study, folder.data)
     plan.root.mkdir(parents=True, exist_ok=True)
-    with locked(folder), mirrored(plan.root, study.storage, _warn):
+    with _own(folder), mirrored(plan.root, study.storage, _warn):
         for name in lost:
             _warn(f"{folder.root / name} is missing: it is computed again")
         inventory.make_room(folder, set(lost) - early)
@@ -81,6 +82,14 @@ def run(study: Study) -> int:
         except Damaged as error:
             raise Failed(str(error)) from error
     return 1 if failures else 0
+
+
+@contextmanager
+def _own(folder: StudyFolder) -> Iterator[None]:
+    """Lock a study that was not purged while it was planned."""
+    with locked(folder):
+        erasure.check(folder)
+        yield
 
 
 def _fetch(study: Study) -> None:

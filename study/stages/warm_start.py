@@ -244,6 +244,8 @@ def _known(source: Path, held: WarmStart | None) -> WarmStart:
         raise ValueError(f"warm_start={source} is not a study: it has no {path.name}; name a folder such as runs/tiny")
     record = read_json(path)
     settings = record["settings"]
+    known = {name: settings.get(name) for name in IDENTITY}
     further = {name: settings[name] for name in IF_SET if settings.get(name)}
-    key = content_key({**{name: settings.get(name) for name in IDENTITY}, **further})
-    return held if held and held.key == key else WarmStart(record["name"], key)
+    key = content_key({**known, **further})
+    before = content_key(known)  # as a study holds that began before there was `IF_SET`
+    return held if held and held.key in (key, before) else WarmStart(record["name"], key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,31 @@ def test_a_link_is_removed_and_what_it_leads_to_stays(folder: StudyFolder, tmp_p
     erasure.purge(folder, erasure.holdings(folder, ["won"], "full", 15))
     assert not link.is_symlink()
     assert (tmp_path / "elsewhere").read_text() == "x"
+
+
+def test_a_link_to_a_folder_is_listed_and_not_removed(folder: StudyFolder, tmp_path: Path) -> None:
+    write_json(tmp_path / "elsewhere" / "model.safetensors", {})
+    link = folder.learned("moved")
+    link.symlink_to(tmp_path / "elsewhere")
+    listed = erasure.holdings(folder, ["won"], "full", 15)
+    assert [hold for hold in listed if hold.name not in HOLDS] == [
+        erasure.Holding("learned/moved", erasure.LINK, 0, "", removable=False)
+    ]
+    erasure.purge(folder, listed)
+    assert (link / "model.safetensors").exists()
+    assert "learned/moved" not in {hold["name"] for hold in read_json(folder.purged)["removed"]}
+
+
+def test_a_purge_is_dated_when_files_were_last_removed(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = itertools.count()
+    monkeypatch.setattr(erasure, "now", lambda: f"call {next(calls)}")
+    dates = []
+    for left in ("report/a.csv", "", "report/b.csv"):
+        if left:
+            write_json(folder.root / left, {})
+        erasure.purge(folder, erasure.holdings(folder, ["won"], "full", 15))
+        dates.append(read_json(folder.purged)["at"])
+    assert dates[0] == dates[1] != dates[2]
 
 
 def test_a_purge_removes_what_is_listed_and_nothing_else(folder: StudyFolder) -> None:

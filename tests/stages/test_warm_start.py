@@ -356,6 +356,20 @@ def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> 
     assert read_json(moved / "study.json")["warm_start"]["found"]["gradient_ascent"]["10"]["params"] == ASCENT
 
 
+def test_a_study_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
+    """It holds a key without what its source was measured by."""
+    won = {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
+    source, folder = earlier(tmp_path / "tiny", won, scored_error=0.03), tmp_path / "warm"
+    study = started(source, folder)
+    before, now = begun(earlier(tmp_path / "before" / "tiny", won)).key, begun(source).key
+    record = folder / "study.json"
+    record.write_text(record.read_text(encoding="utf-8").replace(now, before), encoding="utf-8")
+    warm = validate_study(study, folder / "data").warm
+    assert warm
+    assert warm.key == before
+    assert warm.params == {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
+
+
 def test_a_method_that_is_added_is_looked_up_then(source: Path, tmp_path: Path) -> None:
     """What was taken before stays; without the earlier study it cannot be, and that is said."""
     folder = tmp_path / "warm"

@@ -137,6 +137,10 @@ def test_templates_have_the_columns_of_the_papers(study: StudyResults) -> None:
         ("Real", "VQA", "up"), ("", "AG", "down"),
     ]  # fmt: skip
     assert vkd.columns[0].cells == ["vanilla", "reference", "VKD", "NPO", "Gradient ascent"]
+    gains = dict(zip(vkd.columns[0].cells, vkd.columns[-1].cells, strict=True))
+    gone = gains["NPO"]  # its attacker stops at once, at step 5 of 40 on the way from .6 to .3
+    assert isinstance(gone, Number)
+    assert gone.value == pytest.approx(100 * (0.3 - 0.6) * 5 / 40)
     assert "strict protocol, not comparable" in vkd.caption
     assert "copied from" not in "".join(table.caption for table in found.values())
 

@@ -136,7 +136,7 @@ def utility_of(found: Model, against: Bench) -> Estimate:
     """The utility of a model, with its spread."""
     size = len(against.groups)
     return estimate(
-        lambda v: math.fsum(_utilities(v[size:], v[:size])) / found.forget.shape[1],
+        lambda v: _mean_utility(v[size:], v[:size]),
         [*_baselines(against)[1:], *found.keep], sorted({_axis(role) for role, _ in against.groups}), [found.seed],
     )  # fmt: skip
 
@@ -207,7 +207,12 @@ def _gap(values: Sequence[Values], references: Values, vanilla: Sequence[Values]
 
 
 def _utility(values: Sequence[Values], references: Values, vanilla: Sequence[Values], recovery: float) -> float:
-    found = _utilities(values[1:], vanilla)
+    return _mean_utility(values[1:], vanilla)
+
+
+def _mean_utility(keep: Sequence[Values], vanilla: Sequence[Values]) -> float:
+    """The utility, the mean over seeds."""
+    found = _utilities(keep, vanilla)
     return math.fsum(found) / len(found)
 
 

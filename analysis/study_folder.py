@@ -261,6 +261,12 @@ def read(root: Path, cold: Path | None = None, *, checked: bool = True) -> Study
     return study
 
 
+def benchmark_kind(settings: Mapping[str, Any]) -> str:
+    """The kind of the benchmark of a study, such as Mllmu; older studies name it before a colon. Empty if unknown."""
+    asked = settings.get("benchmark") or ""
+    return str(asked["type"] if isinstance(asked, Mapping) else str(asked).partition(":")[0])
+
+
 def _attack(path: Path) -> Attack:
     rows = rows_beside(path)
     return Attack(path.stem, read_record(AttackRecord, path), state_of_attack(rows), rows)

@@ -106,7 +106,7 @@ def card_of(root: Path, record: TrialRecord, *, base_model: str = "", licence: s
         evidence = numbers(study, found[0]) if found else None
         missing = "it is no winner of the study"
     except Unfinished as error:
-        evidence, missing = None, f"the study is not finished, what lacks is {error.lacks}"
+        evidence, missing = None, f"the study is not finished; still missing: {error.lacks}"
     return card(_about(root, record), evidence, missing=missing, base_model=base_model, licence=licence)
 
 

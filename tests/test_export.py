@@ -168,7 +168,7 @@ def test_the_card_of_a_trial_without_evidence_says_why_it_has_no_numbers(context
     assert (about["base_model"], about["license"], "model-index" in about) == ("org/base", "mit", False)
     assert "machine-unlearning" in about["tags"]
     assert "No numbers are given here" in text
-    assert "what lacks is confirmation: 0 of 2 seeds of vkd are scored." in text
+    assert "still missing: confirmation: 0 of 2 seeds of vkd are scored." in text
     assert str(context.root) not in text
     assert run(context.root, "vanilla", "--to", tmp_path / "vanilla") == 0
     assert "it is no winner of the study" in (tmp_path / "vanilla" / "README.md").read_text()

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from analysis import naming
 from analysis.evidence.claim import NO_PROOF
+from analysis.study_folder import benchmark_kind
 from analysis.tables import interval
 from study.core.hashing import Json
 
@@ -30,7 +31,7 @@ def card(about: Json, evidence: Json | None, *, missing: str = "", base_model: s
     """The card of a model that `about` says all of; without evidence it says why there are no numbers: `missing`."""
     found = measured(evidence) if evidence else []
     name = f"{naming.method(about['method'])} at {about['ratio']} %"
-    dataset = _dataset(evidence["settings"]) if evidence else ""
+    dataset = benchmark_kind(evidence["settings"]) if evidence else ""
     results = [
         EvalResult(TASK, dataset.lower(), dataset, one.metric, one.value, metric_name=one.words)
         for one in found
@@ -63,12 +64,6 @@ def measured(evidence: Json) -> list[Measured]:
         Measured("smallest_leak", "share of such people who may leak even if nobody did here (3 / n at 95 %)",
                  evidence["smallest_leak"]),
     ]  # fmt: skip
-
-
-def _dataset(settings: Json) -> str:
-    """The benchmark by its kind; older studies have its name alone."""
-    asked = settings.get("benchmark") or ""
-    return str(asked["type"] if isinstance(asked, dict) else asked)
 
 
 def _what(about: Json, base_model: str) -> str:

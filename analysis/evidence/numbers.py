@@ -37,8 +37,8 @@ class Unfinished(ValueError):
 
     def __init__(self, study: StudyResults, lacks: str) -> None:
         super().__init__(
-            f"{study.root} is not finished, so there is no evidence yet. What lacks is {lacks}. Run the command of the "
-            "study again"
+            f"{study.root} is not finished, so there is no evidence yet. Still missing: {lacks}. Run the command of "
+            "the study again"
         )
         self.lacks = lacks
 

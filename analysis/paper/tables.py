@@ -12,12 +12,12 @@ from analysis import comparison, intervals, naming
 from analysis.paper.figures import sample
 from analysis.paper.latex import Column, Floating, Number, best, escaped
 from analysis.paper.published import MLLMU, Published
-from analysis.sections import _worst_attack
-from analysis.study_folder import StudyResults
+from analysis.sections import _worst_attack, metrics
+from analysis.study_folder import StudyResults, benchmark_kind
 from analysis.style import YARDSTICKS
 from analysis.trials import winners
 from study.core.records import TrialRecord
-from study.metrics.intervals import Block, estimate
+from study.metrics.intervals import Block, Values, estimate
 
 Better = Literal["up", "down", ""]
 MARKED = "Best in bold, what cannot be told from it underlined (95 % interval of the difference, paired by person)."
@@ -156,12 +156,12 @@ def template(study: StudyResults, ratio: int, name: str, said: str, cells: Seque
     models = {label: members for label, members in study.labelled(ratio) if members}
     official = any(study.rows(trial.key, "released") is not None for ms in models.values() for trial in ms)
     runs = {label: _runs(study, members, official=official) for label, members in models.items()}
-    columns = [column for cell in cells if (column := _column(study, ratio, runs, cell)) is not None]
+    columns = [column for cell in cells if (column := _column(study, ratio, runs, cell, official=official))]
     if not columns or not set(runs) - set(YARDSTICKS):
         return None
     if name == "vkd":
         columns.append(_attack_gain(study, ratio, list(runs)))
-    published = _published(study, ratio, name)
+    published = _published(study, ratio, name) if official else []
     shown = [Column("Method", [*(naming.method(label) for label in runs), *(p.method for p in published)])]
     shown += [_with(column, published, cells) for column in columns]
     protocol = "official protocol" if official else "strict protocol, not comparable with published numbers"
@@ -183,18 +183,22 @@ def _runs(study: StudyResults, members: Sequence[TrialRecord], *, official: bool
     """The rows of all seeds of a model, with the seed of each."""
     found = [(trial.seed, study.rows(trial.key, "released" if official else "report")) for trial in members]
     rows = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    both = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    return both[both["protocol"] == "released"] if official and rows else both
 
 
-def _column(study: StudyResults, ratio: int, runs: dict[str, pd.DataFrame], cell: Cell) -> Column | None:
+def _column(
+    study: StudyResults, ratio: int, runs: dict[str, pd.DataFrame], cell: Cell, *, official: bool
+) -> Column | None:
     """A column of percentages; none where nothing of the kind was asked."""
-    scored = {label: _scores(rows, cell) for label, rows in runs.items()}
+    scored = {label: _scores(rows, cell, official=official) for label, rows in runs.items()}
     if all(one.empty for one in scored.values()):
         return None
     better: Better = "down" if _must_go(study, cell) else "up"
     broken = winners(study).query("ratio == @ratio and broken")["method"].tolist()
     rivals = [label for label in runs if label not in YARDSTICKS and label not in broken]
-    means = {label: 100 * float(one.to_numpy().mean()) if one.size else math.nan for label, one in scored.items()}
+    own = _official(study, ratio, cell) if official else {}
+    means = {label: own.get(label, math.nan) if official else _percent(one) for label, one in scored.items()}
     at = best([means[label] for label in rivals], better)
     first = None if at is None else rivals[at]
     numbers = [
@@ -205,12 +209,41 @@ def _column(study: StudyResults, ratio: int, runs: dict[str, pd.DataFrame], cell
     return Column(cell.heading, numbers, better, 1, cell.group)
 
 
-def _scores(rows: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """The scores of people (lines) and seeds (columns)."""
+def _official(study: StudyResults, ratio: int, cell: Cell) -> dict[str, float]:
+    """The percentages of the report's table of the official protocol, by model."""
+    found = metrics.official_scores(study)
+    asked = (found["role"] == cell.role) & (found["modality"] == cell.modality) & (found["task"] == cell.task)
+    mine = found[asked & (found["ratio"] == ratio)]
+    return dict(zip(mine["method"], 100 * mine["mean"], strict=True))
+
+
+def _scores(rows: pd.DataFrame, cell: Cell, *, official: bool) -> pd.DataFrame:
+    """The sums of scores and their numbers (columns, one for each seed) of people (lines).
+
+    Questions count the same under the official protocol; under the strict one people do, so each has one score, the
+    mean over questions.
+    """
     if rows.empty:
         return rows
-    asked = (rows["role"] == cell.role) & (rows["modality"] == cell.modality) & (rows["task"] == cell.task)
-    return intervals.table(rows[asked])
+    asked = rows[(rows["role"] == cell.role) & (rows["modality"] == cell.modality) & (rows["task"] == cell.task)]
+    if official:
+        return asked.pivot_table("score", "person", "seed", ["sum", "count"], fill_value=0)
+    means = intervals.table(asked)
+    return pd.concat({"sum": means, "count": means.notna()}, axis=1)
+
+
+def _percent(scored: pd.DataFrame) -> float:
+    return 100 * _level(_values(scored)) if scored.size else math.nan
+
+
+def _values(scored: pd.DataFrame) -> Values:
+    """Sums and numbers as (people, 2, seeds)."""
+    return scored.to_numpy(dtype=float).reshape(len(scored), 2, -1)
+
+
+def _level(values: Values) -> float:
+    """The mean over seeds of the mean score."""
+    return float((values[:, 0].sum(axis=0) / values[:, 1].sum(axis=0)).mean())
 
 
 def _must_go(study: StudyResults, cell: Cell) -> bool:
@@ -220,24 +253,23 @@ def _must_go(study: StudyResults, cell: Cell) -> bool:
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> Sequence[float]:
     """The second model's mean less the first's, paired by person, with its interval."""
     common = one.index.intersection(other.index)
-    blocks = [Block(table.loc[common].to_numpy(dtype=float), ("people", seed)) for seed, table in
-              (("seed of one", one), ("seed of the other", other))]  # fmt: skip
-    return estimate(
-        lambda v: float(v[1].mean() - v[0].mean()), blocks, ["people"], [block.axes[1] for block in blocks]
-    ).interval()
+    seeds = ("seed of one", "seed of the other")
+    blocks = [Block(_values(scored.loc[common]), ("people", "", seed))
+              for seed, scored in zip(seeds, (one, other), strict=True)]  # fmt: skip
+    return estimate(lambda v: _level(v[1]) - _level(v[0]), blocks, ["people"], seeds).interval()
 
 
 def _attack_gain(study: StudyResults, ratio: int, labels: Sequence[str]) -> Column:
     found = _worst_attack.table(study)
-    gains = {line["method"]: 100 * (line["after"] - line["before"])
-             for _, line in found[found["ratio"] == ratio].iterrows()}  # fmt: skip
+    mine = found[found["ratio"] == ratio]
+    gains = dict(zip(mine["method"], 100 * mine["attack_gain"], strict=True))
     return Column("AG", [Number(gains.get(label, math.nan)) for label in labels], "down", 1)
 
 
 def _published(study: StudyResults, ratio: int, name: str) -> list[Published]:
     """Published numbers of the same benchmark and ratio."""
-    benchmark = str(study.settings.get("benchmark", "")).partition(":")[0]
-    return [one for one in MLLMU if (name, benchmark, ratio) == ("mllmu_image", "mllmu", one.ratio)]
+    place = (name, benchmark_kind(study.settings).lower(), ratio)
+    return [one for one in MLLMU if place == ("mllmu_image", "mllmu", one.ratio)]
 
 
 def _with(column: Column, published: Sequence[Published], cells: Sequence[Cell]) -> Column:

@@ -36,8 +36,8 @@ TRIAL_COLUMNS = ["method", "ratio", "key", "trial", "search", "number", "duplica
                  "reason", "models", "step", "select", "select_low", "select_kept", "report", "kept", "flops",
                  "control_flops"]  # fmt: skip
 TOLD = ["attack", "settings", *STEP_COLUMNS, "select", "tried", "above_control", "above_control_low",
-        "above_control_high", "before", "after", "control_after", "kept", "control_kept", *ABOUT_COLUMNS, "people",
-        "seeds"]  # fmt: skip
+        "above_control_high", "before", "after", "attack_gain", "control_after", "kept", "control_kept",
+        *ABOUT_COLUMNS, "people", "seeds"]  # fmt: skip
 COUNTS = ("complete", "duplicates", "failed", "unfinished", "cut_short", "broke")
 TABLE_COLUMNS = ["method", "ratio", "key", "proposals", "suite", *COUNTS, *TOLD, "vanilla_after", "weak_above_control",
                  "worst_3", "worst_3_attacks", "retained", "broken", "verdict", "would_tell"]  # fmt: skip

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,9 +15,13 @@ from matplotlib.text import Text
 from analysis import style
 from analysis.paper import document, figures, tables
 from analysis.paper.latex import Column, Floating, Number, best, escaped
+from analysis.sections import metrics
 from analysis.study_folder import StudyResults, read
 from analysis.trials import winners
-from tests.helpers.planted import Model, plant
+from study.core.files import write_json
+from study.core.rows import ROW_COLUMNS, write_rows
+from tests.helpers.planted import Model, Planter, plant
+from tests.helpers.rows import row
 
 MODELS = {"vkd": Model(forget=0.3, keep=0.9), "npo": Model(forget=0.6, keep=0.7), "gradient_ascent": Model(keep=0.05)}
 WIDTHS = {"column": 3.3, "text": 6.8}
@@ -132,8 +137,49 @@ def test_templates_have_the_columns_of_the_papers(study: StudyResults) -> None:
         ("Real", "VQA", "up"), ("", "AG", "down"),
     ]  # fmt: skip
     assert vkd.columns[0].cells == ["vanilla", "reference", "VKD", "NPO", "Gradient ascent"]
+    gains = dict(zip(vkd.columns[0].cells, vkd.columns[-1].cells, strict=True))
+    gone = gains["NPO"]  # its attacker stops at once, at step 5 of 40 on the way from .6 to .3
+    assert isinstance(gone, Number)
+    assert gone.value == pytest.approx(100 * (0.3 - 0.6) * 5 / 40)
     assert "strict protocol, not comparable" in vkd.caption
     assert "copied from" not in "".join(table.caption for table in found.values())
+
+
+@pytest.mark.parametrize(("benchmark", "ratio"), [({"type": "Mllmu", "train": ["x"]}, 5), ("toy", 10)])
+def test_official_scores_are_those_of_the_report_beside_published_ones(
+    tmp_path: Path, benchmark: str | dict[str, Any], ratio: int
+) -> None:
+    """Questions count the same: two people with one and three of them, and one whom only one seed was asked about."""
+    planter = Planter(tmp_path)
+    planter.study(["vkd"], [ratio], benchmark=benchmark)
+    place = {"role": "forget", "modality": "image_text", "task": "classification", "protocol": "released"}
+    keys = []
+    for seed, asked in enumerate((["a"] + 3 * ["b"] + ["c"], ["a"] + 3 * ["b"])):
+        keys.append(planter.trial("vkd", ratio, Model(), seed=seed, report=True))
+        scores = {"a": 1.0, "b": 0.0, "c": 1.0}
+        rows = [row(person=who, question=f"{who}{n}", score=scores[who], **place) for n, who in enumerate(asked)]
+        path = planter.root / "trials" / keys[-1] / "rows" / "released.parquet"
+        write_rows(path, pd.DataFrame(rows).astype(ROW_COLUMNS))
+    write_json(tmp_path / "winners.json", {"vkd": {str(ratio): {"trials": keys}}})
+    study = read(tmp_path)
+    table = next(one for one in tables.tables(study) if one.name == f"mllmu_image_{ratio}")
+    cell = table.columns[1].cells[0]
+    assert isinstance(cell, Number)
+    shown = metrics.released(study).shown.iloc[0]
+    assert (f"{cell.value:.1f}", shown["classification % image"]) == ("32.5", "32.5")  # (2 of 5 + 1 of 4) / 2
+    assert "official protocol" in table.caption
+    assert ("copied from VL-Eraser" in table.caption) == (ratio == 5)
+    assert ("MMUnlearner" in table.columns[0].cells) == (ratio == 5)
+
+
+def test_nothing_published_stands_beside_strict_scores(tmp_path: Path) -> None:
+    planter = Planter(tmp_path)
+    planter.study(["vkd"], [5], benchmark={"type": "Mllmu"})
+    key = planter.trial("vkd", 5, Model(), report=True)
+    write_json(tmp_path / "winners.json", {"vkd": {"5": {"trials": [key]}}})
+    table = next(one for one in tables.tables(read(tmp_path)) if one.name == "mllmu_image_5")
+    assert "strict protocol" in table.caption
+    assert "copied from" not in table.caption
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")

@@ -99,6 +99,11 @@ def end_now(last: str, status: int) -> None:
     os._exit(status)
 
 
+def asked() -> bool:
+    """Whether this run was asked to end."""
+    return bool(_received)
+
+
 def exit_status() -> int:
     """The exit status of a run that was interrupted."""
     return TERMINATED if signal.SIGTERM in _received else INTERRUPTED

@@ -22,7 +22,12 @@ def endless() -> bool:
 def test_a_copy_that_waits_for_ever_is_killed_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[int] = []
     kill = os.kill
-    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(process) or kill(process, number))
+
+    def noted(process: int, number: int) -> None:
+        killed.append(process)
+        kill(process, number)
+
+    monkeypatch.setattr(os, "kill", noted)
     assert ends(threading.Event().wait, patience=0.1)
     (process,) = killed
     with pytest.raises(ChildProcessError):  # nothing is left of it

@@ -16,6 +16,9 @@ EVERY = 1.0
 SILENT = 30.0
 """Seconds for which the control store of a cluster may not be reached: a network may be away, and Ray waits for 60."""
 
+COPIES = 60.0
+"""Seconds for a last copy of the study, if it has one elsewhere: nobody hurries this end."""
+
 
 @contextmanager
 def ends_with_ray(gone: Callable[[], str], patience: float, every: float = EVERY) -> Iterator[None]:
@@ -32,7 +35,7 @@ def ends_with_ray(gone: Callable[[], str], patience: float, every: float = EVERY
             what = gone()
             there = there if what else time.monotonic()
             if what and time.monotonic() - there >= patience:
-                end_now(f"failed: {what}: run the same command again to continue where it stopped", 1)
+                end_now(f"failed: {what}: run the same command again to continue where it stopped", 1, COPIES)
 
     watcher = threading.Thread(target=watch, name="watching", daemon=True)
     watcher.start()

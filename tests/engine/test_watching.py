@@ -85,7 +85,7 @@ def test_a_run_whose_ray_was_signalled_with_it_was_interrupted() -> None:
 
 def test_only_what_stays_away_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[str] = []
-    monkeypatch.setattr(watching, "end_now", lambda last, status: ends.append(last))
+    monkeypatch.setattr(watching, "end_now", lambda last, *_: ends.append(last))
     monkeypatch.setattr(watching, "asked", lambda: False)
     monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=partial(next, itertools.count())))
     looks, enough = itertools.chain(["gone", "", "gone", ""], itertools.repeat("gone for good")), threading.Event()
@@ -105,7 +105,7 @@ def test_only_what_stays_away_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_run_that_was_asked_to_end_is_not_ended_for_its_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[str] = []
-    monkeypatch.setattr(watching, "end_now", lambda last, status: ends.append(last))
+    monkeypatch.setattr(watching, "end_now", lambda last, *_: ends.append(last))
     looked = threading.Event()
 
     def gone() -> str:

@@ -15,7 +15,6 @@ EVERY = 1.0
 """Seconds between two looks."""
 SILENT = 30.0
 """Seconds for which the control store of a cluster may not be reached: a network may be away, and Ray waits for 60."""
-
 COPIES = 60.0
 """Seconds for a last copy of the study, if it has one elsewhere: nobody hurries this end."""
 

@@ -86,10 +86,8 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_rows(path, rows)
-    write_json(
-        record_beside(path), {"protocol": VERSION, **trial.together(work).amounts()}
-    )  # last: it makes them count
+    write_rows(path, rows)  # first: they count once a record says of which version they are
+    write_json(record_beside(path), {"protocol": VERSION, **trial.together(work).amounts()})
 
 
 def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:

@@ -49,7 +49,8 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
     assert {str(place) for place in places(folder).values()} == {
         "r/study.json", "r/.lock", "r/plan.json", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
         "r/base_check.json", "r/data", "r/data/base.json", "r/failures", failure, "r/files.json", "r/ray", "r/report",
-        "r/report/report.html", "r/report/paper/paper.tex", "r/name", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key",
+        "r/report/report.html", "r/report/paper/paper.tex", "r/name", "r/cache/key",
+        "r/cache/key/name.parquet", "r/learned/key",
         "r/learned/key/model", "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json",
         "r/trials/key", "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/delta.dropped.json",
         "r/trials/key/rows/name.parquet",

@@ -218,8 +218,9 @@ class Study:
     """Refuse a dataset for every row that is not right, also where its authors' own code passes over it. Default: such
     rows are skipped, counted and listed."""
     strict_code: bool = False
-    """Refuse to continue a study of which any result was computed by other code of its method or attack, or by other
-    versions of libraries. Default: it continues, and the report counts the results of each."""
+    """Refuse to continue a study of which any result was computed by other code (its method or attack, or what all
+    share: data, models, training, scoring) or other versions of libraries. Default: it continues, and the report counts
+    the results of each."""
     price_per_gpu_hour: float = 0.0
     """Price of one GPU for an hour, in any currency, by which the plan tells what is left to pay. 0 tells nothing."""
     dry_run: bool = False

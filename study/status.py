@@ -39,12 +39,13 @@ class Line:
 
 
 def lines(plan: PlanRecord, found: Ended) -> list[Line]:
-    """How far each stage is. What a job takes is what those that have ended took, else what the plan took it for."""
+    """How far each stage is. What a job takes is what those that have ended took, else what the plan takes it for."""
     told = []
     for stage in plan.stages:
         done = found.done[stage.stage]
         jobs = done if found.finished else stage.jobs
-        each = found.each[stage.stage].seconds or stage.seconds
+        calculated = stage.flops / found.rate if stage.flops and found.rate else stage.seconds
+        each = found.each[stage.stage].seconds or calculated
         left = max(0, jobs - done)
         told.append(Line(stage.stage, min(done, jobs), jobs, 0.0 if not left else each and each * left))
     return told

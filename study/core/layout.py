@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +16,10 @@ DISPOSABLE = ("ray", "cache")
 """Folders of a study that are rebuilt when missing and therefore not copied."""
 RESULTS = ("data", "learned", "trials", "search", "attack_search")
 """Folders of a study with what a run computes once and for all."""
+WRITTEN_BY_COMMANDS = ("exports", "evidence", "report")
+"""Folders of a study that other commands write to, also while it runs."""
+ABANDONED = 24 * 3600.0
+"""Seconds without a change after which a draft of theirs is one of a command that was killed: they take minutes."""
 NO_RESULTS = ("progress.json", "curve.json", "general_utility.")
 """How the names of files in these begin that no number of the study is read from, or that another command writes."""
 DRAFTS = (".model.", ".tiny.")
@@ -269,10 +275,16 @@ class StudyFolder:
         return sorted(self.root.glob("attack_search/*/*/*.json"))
 
     def drafts(self) -> list[Path]:
-        """What a run that was killed had begun to write among the results, and the probes of its cluster."""
+        """What a run that was killed had begun to write among the results, and the probes of its cluster; of other
+        commands what is old."""
         below = [path for top in (*RESULTS, *DISPOSABLE) for path in (self.root / top).rglob(".*")]
         own = [path for pattern in (".*.draft", ".probe-*") for path in self.root.glob(pattern)]
-        return [*own, *(path for path in below if path.name.startswith(DRAFTS) or path.suffix == ".draft")]
+        others = [path for top in WRITTEN_BY_COMMANDS for path in (self.root / top).rglob(".*.draft")]
+        return [
+            *own,
+            *(path for path in below if path.name.startswith(DRAFTS) or path.suffix == ".draft"),
+            *(path for path in others if time.time() - _last_change(path) > ABANDONED),
+        ]
 
     # ---- files by their names within the folder ----------------------------------------------------------------------
     def is_result(self, name: str) -> bool:
@@ -351,6 +363,14 @@ def _of_trial(below: list[str]) -> Content:
     if below[-1].endswith(".safetensors"):
         return "delta"
     return "people" if below[0] == "sequence" else "record"
+
+
+def _last_change(path: Path) -> float:
+    """When a file, or anything in a folder, changed last."""
+    try:
+        return max(found.lstat().st_mtime for found in (path, *path.rglob("*")))
+    except FileNotFoundError:  # moved by its command at this moment
+        return math.inf
 
 
 @lru_cache(maxsize=2**17)

@@ -22,6 +22,7 @@ from pyarrow import fs as arrow
 from study.core.files import inside, read_json, written
 from study.core.hashing import Json
 from study.core.layout import DISPOSABLE, StudyFolder
+from study.core.signals import before_the_end
 
 WHOLE = ("s3", "gcs", "abfs")
 """File systems on which a file appears when its upload is complete and not before: no draft is needed there."""
@@ -128,36 +129,51 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
     """Keep a copy of `root` at `uri` up to date while the block runs and when it ends, however it ends.
 
     Errors on the way are reported and the copy is tried again; an error at the end is an `OSError` that names the
-    remedy. No address, no copy.
+    remedy. Where the process ends at once, there may not be time enough for all of it, which is said. No address, no
+    copy.
     """
     if not uri:
         yield
         return
-    there, seen, stop = place(uri), Seen(), threading.Event()
+    there, seen, stop, one_at_a_time = place(uri), Seen(), threading.Event(), threading.Lock()
+
+    def copy() -> str:
+        """Why the copy failed, if it did."""
+        try:
+            with one_at_a_time:
+                push(root, there, seen)
+        except (ArrowException, OSError) as error:
+            return f"({error})"
+        return ""
 
     def keep() -> None:
         while not stop.wait(period):
-            try:
-                push(root, there, seen)
-            except (ArrowException, OSError) as error:  # a network that is away for a while ends no study
-                told = shown(f"{uri} cannot be written at the moment ({error})")
+            if failed := copy():  # a network that is away for a while ends no study
+                told = shown(f"{uri} cannot be written at the moment {failed}")
                 tell(f"storage: {told}; next attempt in {period:g} s")
+
+    def finish() -> str:
+        failed = copy()
+        return shown(f"{uri} lacks the latest files of {root} {failed}: run again to copy them") if failed else ""
+
+    def hurry() -> None:
+        if lacking := finish():
+            tell(f"storage: {lacking}")
 
     keeper = threading.Thread(target=keep, daemon=True)
     keeper.start()
     ended = False
+    unfinished = f"storage: {shown(uri)} may lack the latest files of {root}: run again to copy them"
     try:
-        yield
+        with before_the_end(hurry, unfinished):
+            yield
         ended = True
     finally:
         stop.set()
         keeper.join()
-        try:
-            push(root, there, seen)
-        except (ArrowException, OSError) as error:
-            lacking = shown(f"{uri} lacks the latest files of {root} ({error}): run again to copy them")
+        if lacking := finish():
             if ended:
-                raise OSError(lacking) from error
+                raise OSError(lacking)
             tell(f"storage: {lacking}")  # no exception here: it would hide the one that ended the study
 
 

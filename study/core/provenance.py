@@ -19,7 +19,10 @@ from study.core.terms import Dtype
 
 PACKAGES = ("torch", "transformers", "peft", "ray", "optuna", "pandas", "numpy", "tokenizers", "pillow")
 """The libraries that numbers depend on."""
-ROOMS = ("contracts.py", "core", "data", "engine", "evaluation", "experiment", "metrics", "model", "training")
+ROOMS = (
+    "contracts.py", "base_models", "benchmarks", "core", "data", "engine", "evaluation", "experiment", "metrics",
+    "model", "training",
+)  # fmt: skip
 """What of `study/` every result is computed by, besides its method or its attack."""
 KINDS: tuple[Kind, ...] = ("methods", "attacks")
 """The plug-ins that compute results."""

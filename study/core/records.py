@@ -270,6 +270,9 @@ class PlannedStage:
     """As many as there can be: fewer are run where some repeat others or drop out."""
     seconds: float | None = None
     """Of one job, as far as was known when the run began."""
+    flops: float | None = None
+    """Of one job, where nothing but its operations tells how long it takes: none has ended, and the preset measured
+    none."""
 
 
 @dataclass(frozen=True)

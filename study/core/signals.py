@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,9 +19,13 @@ INTERRUPTED, TERMINATED = 130, 143
 
 GRACE = 8.0
 """Seconds in which what `hurried` must end after a signal: docker, the least patient, kills after ten."""
+LAST = 1.5
+"""Seconds after that for what is done before the end."""
 STOPPED = "interrupted: run the same command again to continue where it stopped"
 
 _received: list[int] = []
+_before: list[tuple[Callable[[], None], str]] = []
+"""What `end_now` does first, with what it says where the time is too short."""
 _free_to_end = threading.Event()
 """Whether nothing is `hurried` now."""
 _free_to_end.set()
@@ -92,11 +96,35 @@ def hurried() -> Iterator[None]:
         _free_to_end.set()
 
 
-def end_now(last: str, status: int) -> None:
-    """End this process from any of its threads, with a last line on the screen."""
+@contextmanager
+def before_the_end(work: Callable[[], None], unfinished: str) -> Iterator[None]:
+    """Within the block `end_now` first does `work`, and says `unfinished` if the time is too short for it."""
+    _before.append((work, unfinished))
+    try:
+        yield
+    finally:
+        _before.remove((work, unfinished))
+
+
+def end_now(last: str, status: int, seconds: float = LAST) -> None:
+    """End this process from any of its threads, with a last line on the screen.
+
+    What is to be done `before_the_end` has so many seconds.
+    """
     console.show_cursor()
+    for work, unfinished in list(_before):
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        worker.join(seconds)
+        if worker.is_alive():
+            console.print(unfinished, markup=False)
     console.print(last, markup=False)
     os._exit(status)
+
+
+def asked() -> bool:
+    """Whether this run was asked to end."""
+    return bool(_received)
 
 
 def exit_status() -> int:

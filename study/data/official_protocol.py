@@ -14,6 +14,8 @@ from study.data.benchmark import Question, Split
 from study.data.picture import Picture
 
 IMAGE = "<image>"
+VERSION = 2
+"""Counts up whenever prompts, draws, parsing or scores of an official protocol change: rows of another are replaced."""
 
 
 @dataclass(frozen=True)

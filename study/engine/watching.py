@@ -9,29 +9,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from study.core.signals import end_now
+from study.core.signals import asked, end_now
 
 EVERY = 1.0
 """Seconds between two looks."""
 SILENT = 30.0
 """Seconds for which the control store of a cluster may not be reached: a network may be away, and Ray waits for 60."""
+COPIES = 60.0
+"""Seconds for a last copy of the study, if it has one elsewhere: nobody hurries this end."""
 
 
 @contextmanager
 def ends_with_ray(gone: Callable[[], str], patience: float, every: float = EVERY) -> Iterator[None]:
     """Within the block, end this process once `gone` has told for `patience` seconds that something has gone, and what.
 
-    No result is lost: each is whole on disk before it counts.
+    No result is lost: each is whole on disk before it counts. A run that was asked to end is left to do so: the signal
+    may have reached Ray's processes as well.
     """
     over = threading.Event()
 
     def watch() -> None:
         there = time.monotonic()
-        while not over.wait(every):
+        while not over.wait(every) and not asked():
             what = gone()
             there = there if what else time.monotonic()
             if what and time.monotonic() - there >= patience:
-                end_now(f"failed: {what}: run the same command again to continue where it stopped", 1)
+                end_now(f"failed: {what}: run the same command again to continue where it stopped", 1, COPIES)
 
     watcher = threading.Thread(target=watch, name="watching", daemon=True)
     watcher.start()

@@ -96,16 +96,17 @@ LAYERS = re.compile("layers|depth|blocks")
 EAGER = Loading(attention="eager")  # every model has it, and without weights nothing is computed
 
 
-def without_weights(folder: Path, loading: Loading = EAGER) -> VLM:
+def without_weights(folder: Path, loading: Loading = EAGER, *, checked: bool = False) -> VLM:
     """The model of a Hugging Face folder, with tensors on the meta device, and its processor.
 
     Parts, prompts and counts of a model of any size are thus known in seconds. Raises `ValueError` that names the
     folder, the defect and the remedy: no configuration or one that does more than describe a model, weights that are
     not the model's (`check_weights`), no processor, no attention of that kind, no chat template with pictures, tokens
-    outside the vocabulary, or unknown parts. Who asks again is given the same one, and must only read it.
+    outside the vocabulary, or unknown parts. Who asks again is given the same one, and must only read it. The chat
+    template of a folder that was `checked` before is not run: that takes a copy of the process.
     """
     _check_config(folder)
-    return _without_weights(folder, _mark(folder), replace(loading, quantized=""))
+    return _without_weights(folder, _mark(folder), replace(loading, quantized=""), checked)
 
 
 def _mark(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
@@ -115,7 +116,7 @@ def _mark(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
 
 
 @lru_cache(maxsize=4)  # a plan asks for the base model several times, and a large one takes seconds to lay out
-def _without_weights(folder: Path, _files: Hashable, loading: Loading) -> VLM:
+def _without_weights(folder: Path, _files: Hashable, loading: Loading, checked: bool) -> VLM:
     try:
         model = _empty(folder, loading)
         check_weights(folder, model)
@@ -127,7 +128,8 @@ def _without_weights(folder: Path, _files: Hashable, loading: Loading) -> VLM:
         raise ValueError(str(error) if str(folder) in str(error) else f"{folder}: {error}") from error
     except Exception as error:  # of a processor's settings, which fail in ways of their own
         raise ValueError(f"{folder}: transformers cannot load it ({type(error).__name__}: {error})") from error
-    _check_tokens(folder, vlm)
+    if not checked:
+        _check_tokens(folder, vlm)
     return vlm
 
 

@@ -338,6 +338,9 @@ def fit(found: Estimate, memory: float, quantized: Estimate | None = None) -> st
 
 
 def describe(folder: Path, loading: Loading) -> str:
-    """What each kind of work of the model in a Hugging Face folder takes with one row at a time, in words."""
-    found = estimates(shape(without_weights(folder, loading), loading.quantized))
+    """What each kind of work of the model in a Hugging Face folder takes with one row at a time, in words.
+
+    Workers ask that know the folder to be sound, and with their threads they had better not be copied.
+    """
+    found = estimates(shape(without_weights(folder, loading, checked=True), loading.quantized))
     return "; ".join(f"{e.kind} {e.peak(1) / GIB:.2f} GiB" for e in found)

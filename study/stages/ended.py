@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from study.core.layout import StudyFolder
+from study.core.files import read_json
+from study.core.layout import StudyFolder, record_beside
 from study.core.records import AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
+from study.data.official_protocol import VERSION
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def ended_in(folder: StudyFolder, taught: Collection[str], seed: int, *, finishe
         "confirm": len(again) + sum(len(folder.sequences(t.key)) for t in methods),
         "score": sum(folder.rows(key, "report").exists() for key in trials) + judged["plain"],
         "attack": len(attacks) + judged["quantized"],  # the plan counts one attack for each of these models
-        "official": sum(folder.rows(key, "released").exists() for key in trials),
+        "official": sum(scored_officially(folder, key) for key in trials),
     }
     return Ended(
         learned=[(0.0, record.seconds) for record in learned],
@@ -88,6 +90,13 @@ def ended_in(folder: StudyFolder, taught: Collection[str], seed: int, *, finishe
         done=done,
         finished=finished,
     )
+
+
+def scored_officially(folder: StudyFolder, key: str) -> bool:
+    """Whether a trial has rows by the official protocol as this version has it. Raises `Damaged` as `ended_in`."""
+    rows = folder.rows(key, "released")
+    record = record_beside(rows)
+    return rows.exists() and record.exists() and read_json(record).get("protocol") == VERSION
 
 
 def _spent(trial: TrialRecord) -> tuple[float, float]:

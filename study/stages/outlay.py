@@ -79,9 +79,13 @@ def ended(plan: Plan) -> Ended:
 
 def note(plan: Plan) -> None:
     """Write down what every stage does, for whoever asks from outside how far the study is."""
-    work = stages(plan, _operations(plan), ended(plan))
-    planned = [PlannedStage(stage.name, stage.jobs, stage.each.seconds) for stage in work]
-    taught, study = tuple(sorted(_taught(plan))), plan.study
+    found, study = ended(plan), plan.study
+    timed = {name for name, each in found.each.items() if each.seconds or name in _measured(study)}
+    planned = [
+        PlannedStage(stage.name, stage.jobs, stage.each.seconds, None if stage.name in timed else stage.each.flops)
+        for stage in stages(plan, _operations(plan), found)
+    ]
+    taught = tuple(sorted(_taught(plan)))
     write_record(plan.folder.plan, PlanRecord(tuple(planned), taught, study.seed, study.workers))
 
 
@@ -105,19 +109,12 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
     """What every stage does, in their order; `calculated` are the operations of one job of each, before any ended."""
     study = plan.study
     rate = found.rate or (ASSUMED * study.gpus_per_trial or None)
-    cost = study.cost
-    known = {
-        "learn": (found.each["learn"], cost.learn if cost else None),
-        "search": (found.each["search"], cost.trial if cost else None),
-        "confirm": (found.each["confirm"], cost.trial if cost else None),
-        "score": (found.each["score"], cost.report if cost else None),
-        "attack": (found.each["attack"], cost.attack if cost else None),
-        "official": (found.each["official"], None),
-    }
+    presets = _measured(study)
     each = {}
-    for name, (measured, preset) in known.items():
+    for name, measured in found.each.items():
         flops = measured.flops if measured.flops is not None else calculated.get(name)
-        each[name] = Each(flops, measured.seconds or preset or (flops / rate if flops and rate else None))
+        timed = measured.seconds or presets.get(name)
+        each[name] = Each(flops, flops / rate if timed is None and flops and rate else timed)
     counts = Counts(study, _room(study, each["search"]))
     asked_officially = counts.attacked if study.released else 0
     asked = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks, asked_officially)
@@ -130,6 +127,15 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
         for name, one in each.items()
         if name != "official" or study.released
     ]
+
+
+def _measured(study: Study) -> Mapping[str, float]:
+    """Seconds of one job of each stage that the preset measured."""
+    if (cost := study.cost) is None:
+        return {}
+    return {
+        "learn": cost.learn, "search": cost.trial, "confirm": cost.trial, "score": cost.report, "attack": cost.attack,
+    }  # fmt: skip
 
 
 def _room(study: Study, trial: Each) -> float:
@@ -266,7 +272,9 @@ def _minutes(plan: Plan, work: Sequence[StageWork]) -> Iterator[str]:
     base = 0.0 if plan.folder.base_model.exists() else cost.base
     sums = (math.fsum(job[most] * job[2] for job in jobs) for most in (0, 1))
     least, most = (f"{(STARTING + base + seconds / workers) / 60:.0f}" for seconds in sums)
-    yield f"about {least}{f' to {most}' * (most != least)} minutes with {workers} jobs at once"
+    unknown = [stage.name for stage in work if stage.left and stage.each.seconds is None]
+    without = f", not counting {' and '.join(unknown)}" if unknown else ""
+    yield f"about {least}{f' to {most}' * (most != least)} minutes with {workers} jobs at once{without}"
 
 
 def _source(study: Study, found: Ended) -> str:

@@ -9,7 +9,7 @@ from study.contracts import Attack
 from study.core.files import write_json
 from study.core.layout import StudyFolder, record_beside
 from study.core.rows import write_rows
-from study.data.official_protocol import OfficialProtocol
+from study.data.official_protocol import VERSION, OfficialProtocol
 from study.engine.jobs import Job
 from study.evaluation.official_scoring import score_official
 from study.experiment import attack, checkpoints, records, trial
@@ -18,6 +18,7 @@ from study.experiment.context import StudyContext
 from study.experiment.sequential import run_sequential
 from study.experiment.trial_spec import Trial
 from study.model.flop_counter import counted
+from study.stages.ended import scored_officially
 from study.stages.launch import run_jobs
 from study.stages.plan import Plan, label
 from study.stages.search import first_seeds
@@ -71,14 +72,10 @@ def score_by_official_protocol(plan: Plan, context: StudyContext, winners: Seque
     jobs = [
         Job(f"{label(t)} seed {t.seed}", _score, (context, t))
         for t in dict.fromkeys(models)
-        if plan.study.released and records.is_complete(plan.folder, t) and not _done(context, t)
+        if plan.study.released and records.is_complete(plan.folder, t) and not scored_officially(plan.folder, t.key)
     ]
     errors = run_jobs("official", jobs, plan.study)
     return [f"official protocol on {name}: {error}" for name, error in errors.items()]
-
-
-def _done(context: StudyContext, scored: Trial) -> bool:
-    return context.folder.rows(scored.key, "released").exists()
 
 
 def _score(context: StudyContext, scored: Trial) -> None:
@@ -89,8 +86,8 @@ def _score(context: StudyContext, scored: Trial) -> None:
         with counted(unlearned) as work:
             rows = score_official(unlearned, asks)
     path = context.folder.rows(scored.key, "released")
-    write_json(record_beside(path), trial.together(work).amounts())
-    write_rows(path, rows)
+    write_rows(path, rows)  # first: they count once a record says of which version they are
+    write_json(record_beside(path), {"protocol": VERSION, **trial.together(work).amounts()})
 
 
 def sequential_unlearning(plan: Plan, context: StudyContext, winners: Sequence[Trial]) -> list[str]:

@@ -1,13 +1,15 @@
 """Where things lie in a study folder: one place each, below its root, and lists that find what was put there."""
 
 import inspect
+import os
+import time
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from study.core.hashing import content_key
-from study.core.layout import DISPOSABLE, StudyFolder, record_beside, rows_beside, search_name
+from study.core.layout import ABANDONED, DISPOSABLE, StudyFolder, record_beside, rows_beside, search_name
 
 NUMBERS = {"number": 3, "requests": 2}
 """Arguments that are no names."""
@@ -47,7 +49,8 @@ def test_a_place_does_not_move(tmp_path: Path) -> None:
     assert {str(place) for place in places(folder).values()} == {
         "r/study.json", "r/.lock", "r/plan.json", "r/race.json", "r/winners.json", "r/near.json", "r/unknown.json",
         "r/base_check.json", "r/data", "r/data/base.json", "r/failures", failure, "r/files.json", "r/ray", "r/report",
-        "r/report/report.html", "r/name", "r/cache/key", "r/cache/key/name.parquet", "r/learned/key",
+        "r/report/report.html", "r/report/paper/paper.tex", "r/name", "r/cache/key",
+        "r/cache/key/name.parquet", "r/learned/key",
         "r/learned/key/model", "r/learned/key/learned.json", "r/learned/key/curve.json", "r/learned/key/progress.json",
         "r/trials/key", "r/trials/key/trial.json", "r/trials/key/delta.safetensors", "r/trials/key/delta.dropped.json",
         "r/trials/key/rows/name.parquet",
@@ -89,3 +92,15 @@ def test_lists_find_what_lies_there_in_order(tmp_path: Path) -> None:
     assert folder.meta_evaluations() == pool
     assert (folder.proposals(), folder.proposals("npo")) == (proposals, proposals[:2])
     assert folder.attack_proposals() == asked
+
+
+def test_drafts_of_other_commands_are_left_over_when_they_are_old(tmp_path: Path) -> None:
+    """An export that is killed leaves a draft as large as the model; one that writes is left alone."""
+    old = time.time() - 2 * ABANDONED
+    drafts = {name: tmp_path / "exports" / f".{name}.draft" for name in ("left", "growing")}
+    weights = put(*(draft / "model.safetensors" for draft in drafts.values()))
+    (table,) = put(tmp_path / "report" / "tables" / ".winners.csv.x.draft")
+    put(tmp_path / "report" / ".new.html.x.draft", tmp_path / "exports" / "whole" / "model.safetensors")
+    for path in (*drafts.values(), weights[0], table, tmp_path / "exports" / "whole"):
+        os.utime(path, (old, old))
+    assert sorted(StudyFolder(tmp_path).drafts()) == sorted([drafts["left"], table])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from pyarrow import fs as arrow
 
 from study.core import mirror
+from study.core.console import console
 from study.core.errors import Damaged
 from study.core.files import write_json
 from study.core.mirror import Place, fetch, mirrored, place, push, refuse_address
+from study.core.signals import end_now
 from study.presets import PRESETS
 from study.settings import Study
 from study.stages.manifest import GROWING
@@ -234,6 +237,29 @@ def test_a_copy_that_lacks_the_end_is_an_error_that_says_what_to_do(tmp_path: Pa
         mirrored(here, target.as_uri(), pytest.fail),
     ):
         pass
+
+
+def test_a_study_that_has_to_end_at_once_is_copied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, target, found = tmp_path / "here", tmp_path / "there", list[dict[str, str]]()
+    here.mkdir()
+    monkeypatch.setattr(os, "_exit", lambda status: found.append(contents(target)))
+    with mirrored(here, target.as_uri(), pytest.fail):
+        (here / "study.json").write_text("{}")
+        end_now("the end", 1, 60.0)
+    assert found == [{"study.json": "{}"}]
+
+
+def test_a_last_copy_that_takes_too_long_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, free = list[str](), threading.Event()
+    monkeypatch.setattr(console, "print", lambda line, **_: said.append(line))
+    monkeypatch.setattr(os, "_exit", lambda status: free.set())
+    monkeypatch.setattr(mirror, "push", lambda *_: free.wait(60))
+    with mirrored(tmp_path, "s3://key:secret@bucket/mine?region=eu-west-1", pytest.fail):
+        end_now("the end", 1, 0.01)
+    assert said == [
+        f"storage: s3://bucket/mine?region=eu-west-1 may lack the latest files of {tmp_path}: run again to copy them",
+        "the end",
+    ]
 
 
 def test_no_address_no_copy(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_the_code_of_a_result_is_all_that_computes_it_and_nothing_else(
 
 def test_the_rooms_that_compute_are_there() -> None:
     assert all((ROOT / "study" / room).exists() for room in provenance.ROOMS)
+    assert {"base_models", "benchmarks"} <= set(provenance.ROOMS)  # they make the model, and what it is asked
 
 
 def test_plug_ins_of_other_packages_have_code_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
+from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
-from study.core.signals import STOPPED, TERMINATED
+from study.core.signals import INTERRUPTED, STOPPED, TERMINATED, like_ctrl_c
 from study.engine import watching
 from study.engine.watching import ends_with_ray, silent_there
 
@@ -21,6 +27,20 @@ with like_ctrl_c(), cluster.started("", 1, 1):
     os.kill(cluster._node().all_processes[sys.argv[1]][0].process.pid, signal.SIGKILL)
     time.sleep(600)
 """
+ASKED = """
+import os, signal, time
+from study.core import signals
+from study.engine import cluster
+signals.GRACE = 3.0
+with signals.like_ctrl_c(), cluster.started("", 1, 1):
+    for process in ("gcs_server", "raylet"):
+        os.kill(cluster._node().all_processes[process][0].process.pid, signal.SIGUSR1)
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+    except KeyboardInterrupt:
+        time.sleep(600)
+"""
+"""Everything of a job is signalled, and what runs in it takes its time to end."""
 STUCK = """
 import ctypes, os, signal
 from study.core import signals
@@ -56,14 +76,48 @@ def test_a_run_whose_ray_was_killed_says_how_to_go_on(process: str) -> None:
     )
 
 
+@pytest.mark.slow
+def test_a_run_whose_ray_was_signalled_with_it_was_interrupted() -> None:
+    """Slurm signals every process of a step."""
+    status, said = ended(ASKED)
+    assert (status, said.splitlines()[-1]) == (INTERRUPTED, STOPPED)
+
+
 def test_only_what_stays_away_ends_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[str] = []
-    monkeypatch.setattr(watching, "end_now", lambda last, status: ends.append(last))
-    told = iter(["gone", "", "gone", "", *["gone for good"] * 10**6])
-    with ends_with_ray(lambda: next(told), patience=0.02, every=0.001):
-        while not ends:
-            time.sleep(0.001)
-    assert ends[0].startswith("failed: gone for good: run the same command again")
+    monkeypatch.setattr(watching, "end_now", lambda last, *_: ends.append(last))
+    monkeypatch.setattr(watching, "asked", lambda: False)
+    monkeypatch.setattr(watching, "time", SimpleNamespace(monotonic=partial(next, itertools.count())))
+    looks, enough = itertools.chain(["gone", "", "gone", ""], itertools.repeat("gone for good")), threading.Event()
+    told = zip(range(50), looks, strict=False)
+
+    def gone() -> str:
+        number, what = next(told, (50, ""))
+        if number == 49:
+            enough.set()
+        return what
+
+    with ends_with_ray(gone, patience=10, every=0.001):
+        assert enough.wait(60)
+    assert ends, "it was away for longer than the patience"
+    assert {end.partition(": run")[0] for end in ends} == {"failed: gone for good"}
+
+
+def test_a_run_that_was_asked_to_end_is_not_ended_for_its_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(watching, "end_now", lambda last, *_: ends.append(last))
+    looked = threading.Event()
+
+    def gone() -> str:
+        looked.set()
+        return "gone"
+
+    with like_ctrl_c():
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with ends_with_ray(gone, patience=0, every=0.001):
+            assert not looked.wait(0.1)
+    assert ends == []
 
 
 def test_a_control_store_that_listens_is_there() -> None:

@@ -9,11 +9,21 @@ from pathlib import Path
 
 import pytest
 
+from study import status
 from study.base_models.hf import Hf
 from study.contracts import Method
 from study.core import inventory
 from study.core.failures import Failure
-from study.core.records import AttackRecord, MethodProposal, SequenceRecord, Start, TrialRecord, write_record
+from study.core.records import (
+    AttackRecord,
+    MethodProposal,
+    PlanRecord,
+    SequenceRecord,
+    Start,
+    TrialRecord,
+    read_record,
+    write_record,
+)  # fmt: skip
 from study.data.benchmark import Benchmark, Lesson, Question
 from study.data.picture import Picture
 from study.experiment.records import learned_record
@@ -31,7 +41,7 @@ from study.stages import outlay
 from study.stages.ended import Each
 from study.stages.launch import noted
 from study.stages.manifest import settle
-from study.stages.outlay import ASSUMED, EVERY, PETA, StageWork, ended, lines, stages
+from study.stages.outlay import ASSUMED, EVERY, PETA, StageWork, ended, lines, note, stages
 from study.stages.plan import Plan
 from study.stages.preflight import validate_study
 from study.stages.workload import LOSSES, Shapes, scored, tokens_of, trained, unlearned
@@ -203,6 +213,33 @@ def test_minutes_are_those_of_the_hours_that_are_left(plan: Plan) -> None:
     settle(timed)
     inventory.take(plan.folder)
     assert not any("minutes" in line for line in lines(timed))
+
+
+def test_minutes_say_what_they_leave_out(plan: Plan) -> None:
+    """Nobody knows how long official scoring takes before the shapes of the base model are known."""
+    cost = Cost(base=600, learn=0, trial=300, report=0, attack=0)
+    asked = replace(plan, study=replace(plan.study, cost=cost, released=True))
+    [told] = [line for line in lines(asked) if "minutes" in line]
+    assert told.endswith(" at once, not counting official")
+
+
+def test_the_note_for_others_says_by_what_time_is_told(plan: Plan) -> None:
+    """Status then takes a job for as long as the plan does."""
+    ends(plan, "one", seed=0, flops=10 * TERA, seconds=20.0)
+    asked = replace(plan, study=replace(plan.study, released=True))
+    asked.operations.update(score=5 * TERA, official=3 * TERA)
+    note(asked)
+    found = ended(asked)
+    told = {line.stage: line.seconds for line in status.lines(read_record(PlanRecord, plan.folder.plan), found)}
+    work = {stage.name: stage for stage in stages(asked, asked.operations, found)}
+    assert told["official"] == work["official"].seconds == work["official"].left * 6.0
+    first = read_record(PlanRecord, plan.folder.plan)
+    ends(plan, "two", seed=0, flops=10 * TERA, seconds=60.0)  # this machine has become slower
+    found = ended(asked)
+    told = {line.stage: line.seconds for line in status.lines(first, found)}
+    for name in ("search", "score", "official"):
+        stage = next(stage for stage in stages(asked, asked.operations, found) if stage.name == name)
+        assert told[name] == pytest.approx(stage.seconds), name
 
 
 def test_attacks_are_counted_by_their_records(plan: Plan) -> None:

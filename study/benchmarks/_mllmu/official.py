@@ -5,7 +5,8 @@ are listed, one letter is asked for, and all choices of one person of the evalua
 first; that person is then not asked (the few-shot examples hold forget set answers: an issue of the released code that
 the strict protocol does not share). Cloze: examples of two people. Descriptions: none. Examples are the rows of
 Full_Set with the drawn IDs, in its order, so clozes of celebrities come without where their IDs are not in it; their
-choices always do. Whom a test question shows is drawn anew for every task.
+choices always do. Whom a test question shows is drawn anew for every task. Where eval.py ends with an error, at a
+picture that does not open beside others or at a question or Ground_Truth without text, that is left out.
 
 With `random.seed(seed)` before its `main`, eval.py draws the same. Where a celebrity is drawn whose ID is in Full_Set,
 it hands pictures to a choice that has no place for them; here that choice gets its own alone.
@@ -22,7 +23,7 @@ from pathlib import Path
 from study.benchmarks._mllmu.cells import CHOICES, TASK_COLUMNS, TYPES
 from study.benchmarks._mllmu.reader import ASKED, DATASET
 from study.benchmarks._shared.defects import reading
-from study.benchmarks._shared.rows import Cells, Row, pair, rows
+from study.benchmarks._shared.rows import Cells, Row, pair, rows, stored
 from study.core.terms import MODALITIES, Modality, Role, Task
 from study.data.benchmark import Question, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
@@ -97,9 +98,19 @@ def _people(root: Path, folder: str) -> list[Person]:
         ]
 
 
-def _pictures(row: Row) -> Iterator[Picture]:
-    for cell in row.cells.get("images") or [row.cells.get("image")]:
-        yield Picture((cell or {}).get("bytes") or b"", str(row), as_stored=True)
+def _pictures(row: Row) -> Sequence[Picture]:
+    """Those that open; the first if none does, which is an error for whoever shows it."""
+    cells = row.cells.get("images") or [row.cells.get("image")]
+    found = [Picture(stored(cell), str(row), as_stored=True) for cell in cells]
+    return [picture for picture in found if _opens(picture)] or found[:1]
+
+
+def _opens(picture: Picture) -> bool:
+    try:
+        picture.check()
+    except ValueError:
+        return False
+    return True
 
 
 def _items(cells: Cells) -> Items:
@@ -121,16 +132,22 @@ def _set(
     shown = {(p.id, m, place) for p in examples for m in MODALITIES for place, _ in p.items[task, m]}
     told = [] if role == "real" and task == "classification" else examples
     for modality in MODALITIES:
-        before = "".join(_example(task, modality, item) for p in told for _, item in p.items[task, modality])
-        pictures = [p.pictures[0] for p in told for _ in p.items[task, modality]]
+        shown_items = [(p, item) for p in told for _, item in p.items[task, modality] if _is_whole(task, item)]
+        before = "".join(_example(task, modality, item) for _, item in shown_items)
+        pictures = [p.pictures[0] for p, _ in shown_items]
         for person in asked:
             for index, (place, item) in enumerate(person.items[task, modality]):
-                if (person.id, modality, place) in shown:
+                if (person.id, modality, place) in shown or not _is_whole(task, item):
                     continue
                 id = f"{role}/{person.id}/{modality}/{task}/{index}"
                 asks = known.get(id) or Question(id, person.id, role, modality, task, "select", "", "")
                 seen = (*pictures, person.pictures[0]) if modality == "image_text" else ()
                 yield _prompt(asks, before + _query(task, modality, item), seen, item)
+
+
+def _is_whole(task: Task, item: Cells) -> bool:
+    """Whether it can be asked and marked; of a choice eval.py writes out whatever there is, and marks that."""
+    return task == "classification" or None not in (item["Question"], item["Ground_Truth"])
 
 
 def _prompt(question: Question, text: str, pictures: tuple[Picture, ...], item: Cells) -> OfficialPrompt:
@@ -140,7 +157,9 @@ def _prompt(question: Question, text: str, pictures: tuple[Picture, ...], item: 
         return OfficialPrompt(asked, text, pictures, MOST_TOKENS, read=said)
     options = {letter: str(option) for letter, option in item["Options"].items()}
     right = item["Correct_Answer"]
-    asked = replace(question, prompt=item["Question"], answer=options.get(right, ""), options=tuple(options.values()))
+    asked = replace(
+        question, prompt=str(item["Question"]), answer=options.get(right, ""), options=tuple(options.values())
+    )
     return OfficialPrompt(
         asked, text, pictures, MOST_TOKENS, read=partial(_letter, letters=tuple(options)), right=right
     )

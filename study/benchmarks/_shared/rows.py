@@ -144,8 +144,7 @@ def picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
 
     Raises `ValueError` if it is too large, and `Tolerated` if there is none or its header does not open.
     """
-    data = value.get("bytes") if isinstance(value, Mapping) else value
-    if not isinstance(data, bytes) or not data:
+    if not (data := stored(value)):
         raise row.odd("the image is missing", "embed its bytes in the parquet file or remove the row")
     if len(data) > MOST_BYTES:
         raise row.error(f"the image has {len(data):,} bytes", f"at most {MOST_BYTES:,} are read")
@@ -157,6 +156,12 @@ def picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:
             raise Tolerated(str(error)) from error
         pictures[found.key] = found
     return pictures[found.key]
+
+
+def stored(value: object) -> bytes:
+    """The bytes of an image cell, `{bytes, path}` or bytes alone; empty if it has none."""
+    data = value.get("bytes") if isinstance(value, Mapping) else value
+    return data if isinstance(data, bytes) else b""
 
 
 def needed_picture(value: object, row: Row, pictures: dict[str, Picture]) -> Picture:

@@ -126,6 +126,7 @@ def test_no_duration_is_taken_from_a_clock_that_may_jump() -> None:
         and ast.unparse(node.func.value) in ("time", "datetime", "datetime.datetime", "date")
     }
     assert found == {
-        "study/core/erasure.py": "now", "study/engine/sessions.py": "time", "study/engine/team.py": "time_ns",
+        "study/core/erasure.py": "now",
+        "study/core/layout.py": "time", "study/engine/sessions.py": "time", "study/engine/team.py": "time_ns",
         "study/engine/tune_runner.py": "time_ns",
     }  # fmt: skip

@@ -17,7 +17,7 @@ from analysis.study_folder import StudyResults, benchmark_kind
 from analysis.style import YARDSTICKS
 from analysis.trials import winners
 from study.core.records import TrialRecord
-from study.metrics.intervals import Block, Values, estimate
+from study.metrics.intervals import MISSING, Block, Values, estimate
 
 Better = Literal["up", "down", ""]
 MARKED = "Best in bold, what cannot be told from it underlined (95 % interval of the difference, paired by person)."
@@ -196,9 +196,9 @@ def _column(
         return None
     better: Better = "down" if _must_go(study, cell) else "up"
     broken = winners(study).query("ratio == @ratio and broken")["method"].tolist()
-    rivals = [label for label in runs if label not in YARDSTICKS and label not in broken]
     own = _official(study, ratio, cell) if official else {}
     means = {label: own.get(label, math.nan) if official else _percent(one) for label, one in scored.items()}
+    rivals = [label for label in runs if label not in (*YARDSTICKS, *broken) and not math.isnan(means[label])]
     at = best([means[label] for label in rivals], better)
     first = None if at is None else rivals[at]
     numbers = [
@@ -238,7 +238,7 @@ def _percent(scored: pd.DataFrame) -> float:
 
 def _values(scored: pd.DataFrame) -> Values:
     """Sums and numbers as (people, 2, seeds)."""
-    return scored.to_numpy(dtype=float).reshape(len(scored), 2, -1)
+    return scored.to_numpy(dtype=float).reshape(len(scored), 2, scored.shape[1] // 2)
 
 
 def _level(values: Values) -> float:
@@ -253,6 +253,8 @@ def _must_go(study: StudyResults, cell: Cell) -> bool:
 def _difference(one: pd.DataFrame, other: pd.DataFrame) -> Sequence[float]:
     """The second model's mean less the first's, paired by person, with its interval."""
     common = one.index.intersection(other.index)
+    if common.empty:
+        return MISSING
     seeds = ("seed of one", "seed of the other")
     blocks = [Block(_values(scored.loc[common]), ("people", "", seed))
               for seed, scored in zip(seeds, (one, other), strict=True)]  # fmt: skip

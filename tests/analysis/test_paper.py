@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -149,22 +150,30 @@ def test_templates_have_the_columns_of_the_papers(study: StudyResults) -> None:
 def test_official_scores_are_those_of_the_report_beside_published_ones(
     tmp_path: Path, benchmark: str | dict[str, Any], ratio: int
 ) -> None:
-    """Questions count the same: two people with one and three of them, and one whom only one seed was asked about."""
+    """Questions count the same: two people with one and three of them, and one whom only one seed was asked about.
+
+    A winner without official scores has no number and no mark.
+    """
     planter = Planter(tmp_path)
-    planter.study(["vkd"], [ratio], benchmark=benchmark)
+    planter.study(["vkd", "gradient_ascent", "npo"], [ratio], benchmark=benchmark)
     place = {"role": "forget", "modality": "image_text", "task": "classification", "protocol": "released"}
-    keys = []
-    for seed, asked in enumerate((["a"] + 3 * ["b"] + ["c"], ["a"] + 3 * ["b"])):
-        keys.append(planter.trial("vkd", ratio, Model(), seed=seed, report=True))
-        scores = {"a": 1.0, "b": 0.0, "c": 1.0}
-        rows = [row(person=who, question=f"{who}{n}", score=scores[who], **place) for n, who in enumerate(asked)]
-        path = planter.root / "trials" / keys[-1] / "rows" / "released.parquet"
-        write_rows(path, pd.DataFrame(rows).astype(ROW_COLUMNS))
-    write_json(tmp_path / "winners.json", {"vkd": {str(ratio): {"trials": keys}}})
+    known = {"a": 1.0, "b": 0.0, "c": 1.0}
+    winners: dict[str, list[str]] = {}
+    for method, seed, asked in (("vkd", 0, "abbbc"), ("vkd", 1, "abbb"), ("gradient_ascent", 0, "aac"), ("npo", 0, "")):
+        key = planter.trial(method, ratio, Model(), seed=seed, report=True)
+        winners.setdefault(method, []).append(key)
+        rows = [row(person=who, question=f"{who}{n}", score=known[who], **place) for n, who in enumerate(asked)]
+        if rows:
+            path = tmp_path / "trials" / key / "rows" / "released.parquet"
+            write_rows(path, pd.DataFrame(rows).astype(ROW_COLUMNS))
+    content = {method: {str(ratio): {"trials": keys}} for method, keys in winners.items()}
+    write_json(tmp_path / "winners.json", content)
     study = read(tmp_path)
     table = next(one for one in tables.tables(study) if one.name == f"mllmu_image_{ratio}")
-    cell = table.columns[1].cells[0]
-    assert isinstance(cell, Number)
+    cells = [cell for cell in table.columns[1].cells[:3] if isinstance(cell, Number)]
+    cell, nothing = cells[0], cells[2]
+    assert [(one.best, one.tied) for one in cells] == [(True, False), (False, True), (False, False)]
+    assert math.isnan(nothing.value)
     shown = metrics.released(study).shown.iloc[0]
     assert (f"{cell.value:.1f}", shown["classification % image"]) == ("32.5", "32.5")  # (2 of 5 + 1 of 4) / 2
     assert "official protocol" in table.caption

@@ -17,6 +17,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Request, Source
 from study.core.terms import PARTS, Goal, Part
 from study.data.benchmark import Benchmark, Question, Split
+from study.data.official_protocol import OfficialPrompt
 from study.engine.microbatches import MicroBatching
 from study.engine.optuna_search import J, P, Proposer, SearchProblem
 from study.model.delta import restored
@@ -66,8 +67,15 @@ class FewQuestions(Synthetic):
     each: int = 6
 
     def __call__(self, folder: Path) -> Benchmark:
-        made = {field.name: getattr(self, field.name) for field in dataclasses.fields(Synthetic)}
-        return few_questions(Synthetic(**made)(folder), self.each)
+        return few_questions(self._whole(folder), self.each)
+
+    def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
+        return self._whole.released(split, folder, seed)
+
+    @property
+    def _whole(self) -> Synthetic:
+        """Whose files it reads."""
+        return Synthetic(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Synthetic)})
 
 
 def few_questions(benchmark: Benchmark, each: int) -> Benchmark:

@@ -48,8 +48,12 @@ def test_keys_are_those_of_the_method_and_of_its_winner(study: StudyResults) -> 
         assert {study.trials[key].kind for key in gate[f"{kind}_key"]} == {kind}
 
 
-def test_keys_on_the_page_lead_to_the_records_of_trials(study: StudyResults) -> None:
-    links = re.findall(r'<a href="([^"]+)">(\w+)</a>', study.folder.page.read_text(encoding="utf-8"))
+def test_keys_on_the_page_lead_to_trials_and_these_to_their_records(study: StudyResults) -> None:
+    page = study.folder.page.read_text(encoding="utf-8")
+    links = re.findall(r'<a href="#trial-(\w+)">(\w+)</a>', page)
     assert {keys[0] for keys in study.winners.values()} <= {key for _, key in links}
-    for link, key in links:
+    assert all(anchor == key for anchor, key in links)
+    folds = re.findall(r'<details class="trial" id="trial-(\w+)">.*?<a href="([^"]+)">record</a>', page, re.DOTALL)
+    assert {key for _, key in links} <= {key for key, _ in folds}
+    for key, link in folds:
         assert (study.folder.report / link).resolve() == Path(study.folder.record(key)).resolve()

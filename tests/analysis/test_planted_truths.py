@@ -72,7 +72,8 @@ def study_of(
 
 
 def said(study: StudyResults) -> str:
-    return " ".join(map(str, conclusion.parts(study)))
+    """The sentences below the table of the answer."""
+    return " ".join(part for part in conclusion.parts(study) if isinstance(part, str))
 
 
 def won(study: StudyResults) -> pd.DataFrame:

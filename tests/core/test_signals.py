@@ -46,13 +46,16 @@ def test_a_study_that_is_asked_to_end_says_how_to_go_on(
     monkeypatch.setattr(console, "print", said.append)
     monkeypatch.setattr(pipeline, "run", sending(number))
     monkeypatch.setattr(sys, "argv", ["run.py", "smoke"])
-    before = signal.getsignal(number)
-    assert run.main() == status
+    inherited = signal.signal(number, signal.default_int_handler)  # under nohup SIGHUP is ignored, and stays so
+    try:
+        assert run.main() == status
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, inherited)
     assert set(said) == {
         "finishing: jobs that run are ended, and what has ended is kept",
         "interrupted: run the same command again to continue where it stopped",
     }
-    assert signal.getsignal(number) == before
 
 
 def test_whoever_has_taken_ctrl_c_over_is_asked() -> None:

@@ -62,7 +62,7 @@ def test_evidence_on_a_model_that_wins_no_more_is_refused(
     write_json(folder.winners, {"vkd": {"15": {"trials": ["c", "b"]}}})
     said = refused(folder, capsys, *more)
     assert f"the evidence on {NAME} is out of date" in said
-    assert f"Run python -m study.evidence {folder.root} {NAME} again" in said
+    assert f"Run `mus evidence {folder.root} {NAME}` again" in said
 
 
 def test_evidence_on_a_model_without_weights_is_refused(

@@ -27,7 +27,8 @@ STUDY = (
     "cd ~/app && .venv/bin/python study/run.py smoke --address auto --workers 4 --methods gradient_ascent"
     f" --trials {TRIALS} --forget-ratios 10 --confirm-seeds 0 --no-metric-check --study-dir /shared/runs/mine"
 )
-COPY = f"rsync -a --exclude .venv --exclude runs --exclude .git --exclude '.*_cache' --exclude __pycache__ {ROOT}/ app/"
+LEFT = (".venv", "runs", ".git", ".*_cache", ".hypothesis", "__pycache__")
+COPY = f"rsync -a {' '.join(f'--exclude {name!r}' for name in LEFT)} {ROOT}/ app/"
 PATIENCE = 1200.0
 """Seconds within which a step ends on a machine that has other things to do; undisturbed it is minutes."""
 Found = TypeVar("Found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.cluster.ray_up import TRIALS, proposed
 
 @pytest.mark.slow
 @pytest.mark.combinations
+@pytest.mark.skipif("RAY_UP" not in os.environ, reason="makes hosts on this machine for minutes: RAY_UP=1 runs it")
 def test_a_study_on_machines_of_ones_own_loses_one_and_nothing_with_it(tmp_path: Path) -> None:
     if reason := missing():
         pytest.skip(reason)

@@ -131,10 +131,11 @@ def _learning(plan: Plan) -> str:
     """Which models are taught, or brought by the user."""
     study = plan.study
     if plan.brought is None:
+        ratios = " and ".join(f"{ratio} %" for ratio in study.forget_ratios)
+        each = "each of " * (len(study.forget_ratios) > 1)
         return (
-            f"{Counts(study).begun_with} models: vanilla, and for each of "
-            f"{list(study.forget_ratios)} % of {_people(plan)} people {study.references} "
-            f"reference{'s' * (study.references > 1)}{_epochs(plan)}"
+            f"{Counts(study).begun_with} models: vanilla, and for {each}{ratios} of {_people(plan)} people "
+            f"{study.references} reference{'s' * (study.references > 1)}{_epochs(plan)}"
         )
     if study.reference:
         return f"nothing: vanilla is {study.vanilla}, the references are {', '.join(study.reference)}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from study.command_line.commands import COMMANDS, commands
+from study.command_line.commands import COMMANDS
 from study.core import plugins
 
 PLUGINS = "--plugins"
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_help())
             return 0 if given else 2
         name = "version" if name == "--version" else name
-        plugins.check("commands", name, tuple(commands()))
+        plugins.check("commands", name, tuple(COMMANDS))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _help() -> str:
     lines = [f"usage: mus [{PLUGINS} PACKAGE] COMMAND ...", "", "Commands; each answers --help:"]
-    lines += [f"  {name:<16} {what}" for name, what in commands().items()]
+    lines += [f"  {name:<16} {what}" for name, (_, what) in COMMANDS.items()]
     about = (
         f"{PLUGINS} names a package with methods, attacks, models, benchmarks, spaces or sections of your own, or its "
         "folder; several are separated by commas. Packages that are installed with an entry point need no naming."

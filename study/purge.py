@@ -93,9 +93,7 @@ def _held(folder: StudyFolder) -> list[Holding]:
     """What holds the people of any of the requests, without the models that there is evidence on."""
     evidence = _evidence(folder)
     products = {key for one in evidence for key in one["model"]["keys"]}
-    found = {hold.name: hold for one in evidence
-             for hold in holdings(folder, products, one["request"]["goal"], one["ratio"])}  # fmt: skip
-    return [found[name] for name in sorted(found)]
+    return holdings(folder, products, [(one["request"]["goal"], one["ratio"]) for one in evidence])
 
 
 def _listed(found: Sequence[Holding]) -> list[str]:

@@ -25,7 +25,7 @@ TABLE = "people.csv"
 def build(study: StudyResults, name: str, to: Path | None = None) -> EvidenceFolder:
     """Write the evidence on the winner with this name. Raises `ValueError` as `numbers` does."""
     evidence = numbers(study, name)
-    found = holdings(study.folder, evidence["model"]["keys"], study.goal, evidence["ratio"])
+    found = holdings(study.folder, evidence["model"]["keys"], [(study.goal, evidence["ratio"])])
     evidence["manifest"] = [asdict(hold) for hold in found]
     there = EvidenceFolder(to or study.folder.evidence(name))
     write_json(there.record, evidence)

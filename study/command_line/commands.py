@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 COMMANDS = {
     "run": ("study.run", "run a study, or continue it"),
     "list": ("study.command_line.listing", "the methods, attacks, presets, benchmarks and so on that there are"),
@@ -21,8 +19,3 @@ COMMANDS = {
     "version": ("", "the version of this project and of what it computes with"),
 }
 """By name; each module has a `main` that takes the arguments and returns the exit status."""
-
-
-def commands() -> dict[str, str]:
-    """The commands that there are, with what each does."""
-    return {name: what for name, (module, what) in COMMANDS.items() if not module or find_spec(module)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from study.command_line.commands import commands
+from study.command_line.commands import COMMANDS
 from study.core.plugins import known
 
 SCRIPT = """\
@@ -45,7 +45,7 @@ def script() -> str:
     flags = [flag for option in options(Study()) for flag in option.flags]
     flags += [part.strip().partition(" ")[0] for flag, _ in FIRST for part in flag.split(",")]
     lists: dict[str, Iterable[str]] = {
-        "COMMANDS": commands(),
+        "COMMANDS": COMMANDS,
         "KINDS": KINDS,
         "METHODS": ("all", *(name for name in known("methods") if name not in REFERENCES)),
         "ATTACKS": known("attacks"),

@@ -18,6 +18,8 @@ from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, read_record
 from study.core.terms import Goal
 
+Request = tuple[Goal, int]
+"""The goal of a deletion, and its forget ratio."""
 REASONS = {
     "people": "lists people of the dataset by their ids, the forgotten among them",
     "rows": "questions, answers and replies about people, the forgotten among them",
@@ -53,12 +55,12 @@ class Holding:
     """Whether a purge removes it: not what somebody else put there."""
 
 
-def holdings(folder: StudyFolder, products: Collection[str], goal: Goal, ratio: int) -> list[Holding]:
-    """Every file of a study that still holds the people whom the trials `products` were to forget at a ratio.
+def holdings(folder: StudyFolder, products: Collection[str], requests: Sequence[Request]) -> list[Holding]:
+    """Every file of a study that still holds the people whom the trials `products` were to forget by their requests.
 
     A link to a folder is listed as one, since what it leads to may be anything, and may change.
     """
-    models = _models(folder, goal, ratio)
+    models = _models(folder, requests)
     found = []
     for name in sorted(_files(folder)):
         if why := _reason(folder, name, products, models):
@@ -98,13 +100,17 @@ def _reason(folder: StudyFolder, name: str, products: Collection[str], models: d
     return REASONS[kind]
 
 
-def _models(folder: StudyFolder, goal: Goal, ratio: int) -> dict[str, str]:
-    """By the key of a learned model, why it holds whom a request covers; empty for a reference of that request."""
-    return {path.parent.name: _taught(read_record(LearnedRecord, path), goal, ratio)
-            for path in folder.learned_records()}  # fmt: skip
+def _models(folder: StudyFolder, requests: Sequence[Request]) -> dict[str, str]:
+    """By the key of a learned model, why it holds whom one of the requests covers; empty if it holds none of them."""
+    learned = {path.parent.name: read_record(LearnedRecord, path) for path in folder.learned_records()}
+    return {
+        key: next(filter(None, (_taught(model, goal, ratio) for goal, ratio in requests)), "")
+        for key, model in learned.items()
+    }
 
 
 def _taught(model: LearnedRecord, goal: Goal, ratio: int) -> str:
+    """Why a learned model holds whom a request covers; empty for a reference of that request."""
     if model.kind == "vanilla":
         return VANILLA
     if model.ratio != ratio:

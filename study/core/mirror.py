@@ -22,6 +22,7 @@ from pyarrow import fs as arrow
 from study.core.files import inside, read_json, written
 from study.core.hashing import Json
 from study.core.layout import DISPOSABLE, StudyFolder
+from study.core.repeating import repeated
 from study.core.signals import before_the_end
 
 WHOLE = ("s3", "gcs", "abfs")
@@ -135,7 +136,7 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
     if not uri:
         yield
         return
-    there, seen, stop, one_at_a_time = place(uri), Seen(), threading.Event(), threading.Lock()
+    there, seen, one_at_a_time = place(uri), Seen(), threading.Lock()
 
     def copy() -> str:
         """Why the copy failed, if it did."""
@@ -147,10 +148,9 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
         return ""
 
     def keep() -> None:
-        while not stop.wait(period):
-            if failed := copy():  # a network that is away for a while ends no study
-                told = shown(f"{uri} cannot be written at the moment {failed}")
-                tell(f"storage: {told}; next attempt in {period:g} s")
+        if failed := copy():  # a network that is away for a while ends no study
+            told = shown(f"{uri} cannot be written at the moment {failed}")
+            tell(f"storage: {told}; next attempt in {period:g} s")
 
     def finish() -> str:
         failed = copy()
@@ -160,17 +160,13 @@ def mirrored(root: Path, uri: str, tell: Tell, *, period: float = PERIOD) -> Ite
         if lacking := finish():
             tell(f"storage: {lacking}")
 
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
     ended = False
     unfinished = f"storage: {shown(uri)} may lack the latest files of {root}: run again to copy them"
     try:
-        with before_the_end(hurry, unfinished):
+        with before_the_end(hurry, unfinished), repeated(keep, period):
             yield
         ended = True
     finally:
-        stop.set()
-        keeper.join()
         if lacking := finish():
             if ended:
                 raise OSError(lacking)

@@ -19,7 +19,7 @@ from study.core import plugins, signals
 from study.core.console import console
 from study.core.plugins import ROOT
 from study.engine import sessions
-from study.engine.fork_server import template
+from study.engine.fork_server import PLACE, PREFIX, template
 from study.engine.waiting import told_while_waiting
 from study.engine.watching import SILENT, ended_here, ends_with_ray, silent_there
 
@@ -134,7 +134,7 @@ def _own_session() -> Iterator[None]:
     are removed."""
     session = Path(_node().get_session_dir_path())
     sessions.sweep(session.parent, "session_*")
-    sessions.sweep(Path("/tmp"), "workers-*")
+    sessions.sweep(Path(PLACE), f"{PREFIX}*")
     with sessions.owned(session):
         yield
 

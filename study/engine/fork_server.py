@@ -29,6 +29,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 _BEGUN = b"+"
+PLACE, PREFIX = "/tmp", "workers-"
+"""Where the private folders of templates are, and how their names begin: the path of a socket must be short."""
 OWNED = "study.lock"
 """The file of a temporary folder that the process which made it holds locked as long as it lives."""
 
@@ -38,9 +40,9 @@ def template(module: str, environment: Mapping[str, str]) -> Iterator[str]:
     """A template that has imported `module`, up for the duration of the block; how to start a Python that is its fork.
 
     `module` calls `serve` when it is run as a program. The block begins at once, while the template still imports.
-    Only this user reaches it: its socket lies in a private folder, below /tmp because its path must be short.
+    Only this user reaches it: its socket lies in a private folder.
     """
-    with tempfile.TemporaryDirectory(prefix="workers-", dir="/tmp") as folder, open(f"{folder}/{OWNED}", "w") as owned:
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=PLACE) as folder, open(f"{folder}/{OWNED}", "w") as owned:
         fcntl.flock(owned, fcntl.LOCK_EX)
         address = f"{folder}/socket"
         with socket.socket(socket.AF_UNIX) as listener:

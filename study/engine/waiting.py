@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from study.core.repeating import repeated
 
 EVERY = 60.0
 """Seconds between two lines: often enough to be seen, seldom enough to be read."""
@@ -18,24 +19,18 @@ def told_while_waiting(gcs: str, tell: Callable[[str], None], every: float = EVE
 
     While something of what is there is used, jobs are running: then the same is told once and not again.
     """
-    over = threading.Event()
+    last = ""
 
-    def watch() -> None:
-        last = ""
-        while not over.wait(every):
-            status = _status(gcs)
-            line = waiting_for(status) if status is not None else ""
-            if line and (line != last or not _used(status)):
-                tell(line)
-            last = line
+    def look() -> None:
+        nonlocal last
+        status = _status(gcs)
+        line = waiting_for(status) if status is not None else ""
+        if line and (line != last or not _used(status)):
+            tell(line)
+        last = line
 
-    thread = threading.Thread(target=watch, name="waiting", daemon=True)
-    thread.start()
-    try:
+    with repeated(look, every, patience=every):
         yield
-    finally:
-        over.set()
-        thread.join(timeout=every)
 
 
 def waiting_for(status: Any) -> str:

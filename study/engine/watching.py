@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from study.core.repeating import repeated
 from study.core.signals import asked, end_now
 
 EVERY = 1.0
@@ -26,23 +26,19 @@ def ends_with_ray(gone: Callable[[], str], patience: float, every: float = EVERY
     No result is lost: each is whole on disk before it counts. A run that was asked to end is left to do so: the signal
     may have reached Ray's processes as well.
     """
-    over = threading.Event()
+    there = time.monotonic()
 
-    def watch() -> None:
-        there = time.monotonic()
-        while not over.wait(every) and not asked():
-            what = gone()
-            there = there if what else time.monotonic()
-            if what and time.monotonic() - there >= patience:
-                end_now(f"failed: {what}: run the same command again to continue where it stopped", 1, COPIES)
+    def look() -> None:
+        nonlocal there
+        if asked():
+            return
+        what = gone()
+        there = there if what else time.monotonic()
+        if what and time.monotonic() - there >= patience:
+            end_now(f"failed: {what}: run the same command again to continue where it stopped", 1, COPIES)
 
-    watcher = threading.Thread(target=watch, name="watching", daemon=True)
-    watcher.start()
-    try:
+    with repeated(look, every):
         yield
-    finally:
-        over.set()
-        watcher.join()
 
 
 def ended_here(node: Any) -> str:

@@ -248,7 +248,8 @@ class VLM:
         if self.family.axes(self.model) == 1 or self.image_id not in ids:
             return []
         tokens = torch.tensor([ids])
-        return self.family.positions(self.model, tokens, tokens == self.image_id, self.grey(pictures).tensors)
+        shown = {name: tensor.expand(pictures, *tensor.shape[1:]) for name, tensor in self._grey.tensors.items()}
+        return self.family.positions(self.model, tokens, tokens == self.image_id, shown)
 
     @cached_property
     def inputs(self) -> frozenset[str]:
@@ -286,9 +287,13 @@ class VLM:
 
     def grey(self, count: int = 1) -> Pixels:
         """A uniformly grey picture `count` times, for blind scores."""
+        return self._grey[[0] * count].to(self.device)
+
+    @property
+    def _grey(self) -> Pixels:
+        """One of them, in main memory."""
         kept = self._pixels.get("grey")  # no digest is spelt like that
-        grey = self._pixels.put("grey", self.pixels_of([self._blank])) if kept is None else kept
-        return grey[[0] * count].to(self.device)
+        return self._pixels.put("grey", self.pixels_of([self._blank])) if kept is None else kept
 
     @property
     def side(self) -> int:

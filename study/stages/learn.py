@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from study.core.errors import Failed
 from study.core.files import read_json, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
+from study.core.repeating import repeated
 from study.core.rows import read_rows
 from study.engine import cluster
 from study.engine.failures import Reported
@@ -33,6 +34,9 @@ from study.stages.launch import max_concurrent, noted, raise_first, run_jobs
 from study.stages.measurable import base_jobs
 from study.stages.plan import Plan, label
 from study.training.loop import OnStep
+
+RELAYED = 1.0
+"""Seconds between two looks at how far the models are: a bar that moves once a second is alive."""
 
 
 def learn_models(plan: Plan) -> StudyContext:
@@ -189,28 +193,23 @@ def learn_all(
     cluster.start()  # Ray reads its settings when it is imported: not before they are set
     from study.engine.team import run_workers
 
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(context.folder, models, stop, on_progress), daemon=True)
-    watcher.start()
     try:
-        run_workers(
-            _teach,
-            (context, models, together),
-            workers,
-            cpus=cpus,
-            gpus=gpus,
-            logs=context.folder.ray,
-            nccl=together and gpus > 0,
-            sharded=sharded,
-            restarts=1,
-        )
+        with repeated(partial(_relay, context.folder, models, on_progress), RELAYED):
+            run_workers(
+                _teach,
+                (context, models, together),
+                workers,
+                cpus=cpus,
+                gpus=gpus,
+                logs=context.folder.ray,
+                nccl=together and gpus > 0,
+                sharded=sharded,
+                restarts=1,
+            )
     except Reported as error:
         raise_first(noted(context.folder, "learn", {"learning": error.failure}))
     except SystemExit as stopped:  # how Ray Train answers Ctrl-C
         raise KeyboardInterrupt from stopped
-    finally:
-        stop.set()
-        watcher.join()
 
 
 def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> None:
@@ -237,10 +236,9 @@ def _noting(folder: StudyFolder, model: Learned) -> OnStep:
     return on_step
 
 
-def _watch(folder: StudyFolder, models: Sequence[Learned], stop: threading.Event, on_progress: OnProgress) -> None:
+def _relay(folder: StudyFolder, models: Sequence[Learned], on_progress: OnProgress) -> None:
     """Relay the progress files: a report to Ray Train would hold the worker up until the controller polls it."""
-    while not stop.wait(1.0):
-        for model in models:
-            path = folder.progress(model.key)
-            if path.exists():
-                on_progress(model, int(read_json(path)["steps"]))
+    for model in models:
+        path = folder.progress(model.key)
+        if path.exists():
+            on_progress(model, int(read_json(path)["steps"]))

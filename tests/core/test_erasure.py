@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ def folder(tmp_path: Path) -> StudyFolder:
     return folder
 
 
-def found(folder: StudyFolder, goal: Goal = "full") -> dict[str, str]:
-    return {hold.name: hold.reason for hold in erasure.holdings(folder, ["won"], goal, 15)}
+def found(folder: StudyFolder, goal: Goal = "full", ratios: Sequence[int] = (15,)) -> dict[str, str]:
+    return {hold.name: hold.reason for hold in erasure.holdings(folder, ["won"], [(goal, one) for one in ratios])}
 
 
 def test_every_kind_of_file_is_told_apart(folder: StudyFolder) -> None:
@@ -77,6 +78,10 @@ def test_every_kind_of_file_is_told_apart(folder: StudyFolder) -> None:
 
 def test_a_reference_that_was_taught_texts_holds_them(folder: StudyFolder) -> None:
     assert found(folder, "visual") == {**HOLDS, OF_THE_REQUEST: erasure.TEXT_REFERENCE}
+
+
+def test_the_reference_of_one_request_holds_whom_another_covers(folder: StudyFolder) -> None:
+    assert found(folder, ratios=(15, 10)) == {**HOLDS, OF_THE_REQUEST: erasure.OTHER_REFERENCE}
 
 
 def test_settings_that_quote_skipped_rows_hold_them(folder: StudyFolder) -> None:
@@ -88,7 +93,7 @@ def test_a_link_is_removed_and_what_it_leads_to_stays(folder: StudyFolder, tmp_p
     (tmp_path / "elsewhere").write_text("x")
     link = folder.cache("k") / "linked.safetensors"
     link.symlink_to(tmp_path / "elsewhere")
-    erasure.purge(folder, erasure.holdings(folder, ["won"], "full", 15))
+    erasure.purge(folder, erasure.holdings(folder, ["won"], [("full", 15)]))
     assert not link.is_symlink()
     assert (tmp_path / "elsewhere").read_text() == "x"
 
@@ -97,7 +102,7 @@ def test_a_link_to_a_folder_is_listed_and_not_removed(folder: StudyFolder, tmp_p
     write_json(tmp_path / "elsewhere" / "model.safetensors", {})
     link = folder.learned("moved")
     link.symlink_to(tmp_path / "elsewhere")
-    listed = erasure.holdings(folder, ["won"], "full", 15)
+    listed = erasure.holdings(folder, ["won"], [("full", 15)])
     assert [hold for hold in listed if hold.name not in HOLDS] == [
         erasure.Holding("learned/moved", erasure.LINK, 0, "", removable=False)
     ]
@@ -113,14 +118,14 @@ def test_a_purge_is_dated_when_files_were_last_removed(folder: StudyFolder, monk
     for left in ("report/a.csv", "", "report/b.csv"):
         if left:
             write_json(folder.root / left, {})
-        erasure.purge(folder, erasure.holdings(folder, ["won"], "full", 15))
+        erasure.purge(folder, erasure.holdings(folder, ["won"], [("full", 15)]))
         dates.append(read_json(folder.purged)["at"])
     assert dates[0] == dates[1] != dates[2]
 
 
 def test_a_purge_removes_what_is_listed_and_nothing_else(folder: StudyFolder) -> None:
     erasure.check(folder)
-    listed = erasure.holdings(folder, ["won"], "full", 15)
+    listed = erasure.holdings(folder, ["won"], [("full", 15)])
     erasure.purge(folder, listed)
     left = {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_file()}
     assert left == {*NOBODY, OF_THE_REQUEST, "trials/notes", "mine.txt", ".env", "evidence/purged.json"}

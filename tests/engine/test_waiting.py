@@ -37,7 +37,7 @@ def test_it_says_what_is_wanted_there_and_coming() -> None:
 
 @pytest.mark.parametrize(("used", "again"), [(0.0, True), (1.0, False)])
 def test_it_is_told_again_only_while_nothing_runs(used: float, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, enough = [0], threading.Event()
+    asked, enough, before = [0], threading.Event(), threading.enumerate()
     told: list[str] = []
 
     def look(_: str) -> Any:
@@ -50,7 +50,7 @@ def test_it_is_told_again_only_while_nothing_runs(used: float, again: bool, monk
     with told_while_waiting("x", told.append, every=0.001):
         assert enough.wait(60)
     assert len(told) >= 3 if again else len(told) == 1
-    assert not any(thread.name == "waiting" for thread in threading.enumerate())
+    assert threading.enumerate() == before
 
 
 def test_a_ray_that_does_not_answer_ends_nothing() -> None:

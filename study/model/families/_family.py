@@ -242,7 +242,7 @@ class Family:
         self, model: PreTrainedModel, ids: Tensor, shown: Tensor, pixels: Mapping[str, Tensor]
     ) -> list[list[int]]:
         """The positions, 3 rows, of tokens (1, L); those that are `shown` belong to a picture with these pixels."""
-        found = inner(model).get_rope_index(ids, shown.long(), image_grid_thw=pixels["image_grid_thw"].cpu())[0]
+        found = inner(model).get_rope_index(ids, shown.long(), image_grid_thw=pixels["image_grid_thw"])[0]
         positions: list[list[int]] = found[:, 0].tolist()
         return positions
 

@@ -25,6 +25,7 @@ from study.evaluation.scoring import score
 from study.experiment.checkpoints import repairable
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import forget_groups, objectives
+from study.metrics.scored import Scored
 from study.model.flop_counter import ComputeCount, counted
 from study.model.vlm import VLM
 from study.training.loop import Diverged
@@ -140,11 +141,11 @@ def _few(asked: Sequence[Question]) -> Sequence[Question]:
 
 
 @functools.lru_cache(maxsize=64)
-def _asked(folder: StudyFolder, key: str, questions: frozenset[str]) -> pd.DataFrame:
+def _asked(folder: StudyFolder, key: str, questions: frozenset[str]) -> Scored:
     """The rows of a baseline on some questions."""
     with repairable(folder, key):
         rows = read_rows(folder.rows(key, "select"))
-    return rows[rows["question"].isin(questions)]
+    return Scored(rows[rows["question"].isin(questions)])
 
 
 def values_at(record: TrialRecord, rung: int) -> Mapping[str, float] | None:

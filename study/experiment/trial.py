@@ -33,6 +33,7 @@ from study.experiment.scored_sample import scored_sample
 from study.experiment.trial_spec import Trial
 from study.metrics import objectives
 from study.metrics.objectives import forget_groups
+from study.metrics.scored import Scored
 from study.model.delta import delta, names_in
 from study.model.flop_counter import ComputeCount, counted
 from study.model.tensor_files import save_tensors
@@ -194,8 +195,8 @@ def _judged(folder: StudyFolder, trial: str, baselines: tuple[str, ...], goal: G
 
 
 @functools.lru_cache(maxsize=32)  # every trial of a ratio is compared with the same few
-def _baseline(folder: StudyFolder, key: str) -> pd.DataFrame:
-    return _selecting(folder, key)
+def _baseline(folder: StudyFolder, key: str) -> Scored:
+    return Scored(_selecting(folder, key))
 
 
 def _selecting(folder: StudyFolder, key: str) -> pd.DataFrame:

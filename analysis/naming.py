@@ -119,7 +119,8 @@ def _telling(settings: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 def setting(name: str, value: object) -> str:
     """A setting of an attack as a reader says it; nothing of a share that is all. Of a link its name comes first."""
     link, _, own = name.rpartition(" ")
-    return f"{link} {_phrase(own, value)}".strip() if _phrase(own, value) else ""
+    phrase = _phrase(own, value)
+    return f"{link} {phrase}".strip() if phrase else ""
 
 
 def _phrase(name: str, value: object) -> str:

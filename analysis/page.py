@@ -16,6 +16,8 @@ from analysis.plots import Plot
 from analysis.sections import Fold, Part
 from analysis.tables import Pairs, Pasted, Table, keep, tone
 
+HERE = Path(__file__).parent
+
 
 class Unfolded(NamedTuple):
     """What a fold hides, as the page shows it."""
@@ -24,9 +26,6 @@ class Unfolded(NamedTuple):
     title: str
     parts: Sequence[Block]
     record: str
-
-
-HERE = Path(__file__).parent
 
 
 class Block(NamedTuple):

@@ -68,13 +68,8 @@ class Plot(NamedTuple):
             return Embedded(self.name, self.caption, "", 0, Markup(self.live(self.data, methods)))
         content = self._png(folder).read_bytes()
         width = int.from_bytes(content[16:20], "big") * SCREEN // DPI  # PNG specification, 11.2.2: IHDR
-        return Embedded(
-            self.name,
-            self.caption,
-            f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}",
-            width,
-            Markup(),
-        )
+        source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+        return Embedded(self.name, self.caption, source, width, Markup())
 
     def _png(self, folder: Path) -> Path:
         return folder / "figures" / f"{self.name}.png"
@@ -82,9 +77,8 @@ class Plot(NamedTuple):
 
 def _print(figure: Figure, png: Path, pdf: Path, digest: str) -> None:
     """Write a figure as PNG, which says what was drawn, and as PDF."""
-    from matplotlib.backends.backend_agg import (
-        FigureCanvasAgg,
-    )  # with half a second of imports, once something is drawn
+    # half a second of imports, once something is drawn
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
     figure.set_dpi(DPI)

@@ -10,7 +10,6 @@ import pandas as pd
 
 from analysis import page
 from analysis.live import anchor
-from analysis.paper import document
 from analysis.plots import Plot
 from analysis.sections import Part, attacks, health, sections, winners
 from analysis.study_folder import StudyResults, read
@@ -51,6 +50,8 @@ def build(root: Path, cold: Path | None = None, *, checked: bool = True, paper: 
     for path in {path for kind in ("figures", "tables") for path in (folder.report / kind).glob("*")} - kept:
         path.unlink()  # of sections, trials or attacks that are no longer there
     if paper:
+        from analysis.paper import document  # with what the page does without
+
         document.build(study)
     return Outcome(
         folder.page, winners.printed(study), attacks.printed(study), winners.pasted(study), health.sentences(study)

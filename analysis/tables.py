@@ -108,16 +108,15 @@ class Pairs(NamedTuple):
     entries: Sequence[tuple[str, str]]
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number as text, or `NOTHING` for NaN."""
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as text, or `NOTHING` for NaN and for None, as which JSON has it."""
     return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def interval(mean: float, low: float, high: float) -> str:
+def interval(mean: float | None, low: float | None, high: float | None) -> str:
     """`0.62 [0.55, 0.70]`, or the number alone where there is no interval."""
-    if math.isnan(mean) or math.isnan(low):
-        return number(mean, 2)
-    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    value, *bounds = map(two, (mean, low, high))
+    return value if NOTHING in (value, *bounds) else f"{value} [{', '.join(bounds)}]"
 
 
 def parameters(text: str) -> str:
@@ -127,12 +126,12 @@ def parameters(text: str) -> str:
 
 def two(value: float | None) -> str:
     """A number with two digits."""
-    return NOTHING if value is None else number(value, 2)
+    return number(value, 2)
 
 
 def whole(value: float | None) -> str:
     """A count as text."""
-    return NOTHING if value is None else number(value, 0)
+    return number(value, 0)
 
 
 def _flat(values: dict[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -249,9 +249,9 @@ def with_keys(study: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(key=pd.Series([first.get(pair, "") for pair in pairs], index=table.index, dtype=str))
 
 
-def report_rows(study: StudyResults, members: Sequence[TrialRecord]) -> pd.DataFrame:
-    """The rows of some trials on the test half together, with the `seed` of each."""
-    found = [(trial.seed, study.rows(trial.key, "report")) for trial in members]
+def report_rows(study: StudyResults, members: Sequence[TrialRecord], name: str = "report") -> pd.DataFrame:
+    """The rows of some trials together, with the `seed` of each: of the test half, or of a file of another name."""
+    found = [(trial.seed, study.rows(trial.key, name)) for trial in members]
     parts = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
     return pd.concat(parts, ignore_index=True) if parts else no_rows()
 

@@ -14,7 +14,6 @@ from study.core.hashing import Json
 
 TASK = "image-text-to-text"
 TAGS = ["machine-unlearning", "multimodal"]
-NAN = float("nan")
 
 
 class Measured(NamedTuple):
@@ -77,7 +76,7 @@ def _what(about: Json, base_model: str) -> str:
 
 
 def _numbers(evidence: Json, found: list[Measured]) -> list[str]:
-    lines = [f"| {one.words} | {_value(one)} |" for one in found]
+    lines = [f"| {one.words} | {interval(one.value, one.low, one.high)} |" for one in found]
     worst, seeds = evidence["worst_attack"], len(evidence["model"]["seeds"])
     told = f"Verdict under the worst attack ({worst['settings']}): {worst['verdict']}." if worst else "Not attacked."
     return [
@@ -87,7 +86,3 @@ def _numbers(evidence: Json, found: list[Measured]) -> list[str]:
         f"They are from the study {evidence['study']}, {evidence['at'][:10]}, margin {evidence['margin']:g}.",
         f"{NO_PROOF} The evidence of the study says what else is not claimed.",
     ]
-
-
-def _value(one: Measured) -> str:
-    return interval(*(NAN if value is None else value for value in (one.value, one.low, one.high)))

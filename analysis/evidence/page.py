@@ -14,7 +14,6 @@ from analysis.tables import NOTHING, interval, two
 from study.core.hashing import Json
 from study.core.threat import TERMS
 
-NAN = float("nan")
 GROUPS = {"Relearning": "relearning", "Quantization and other precision": "quantization"}
 """Attacks that have a table of their own, by what their kind contains."""
 
@@ -102,8 +101,7 @@ def _of_kind(attacks: Iterable[Json], kind: str) -> list[Json]:
 
 
 def _interval(found: Json, name: str) -> str:
-    values = (found[key] for key in (name, f"{name}_low", f"{name}_high"))
-    return interval(*(NAN if value is None else float(value) for value in values))
+    return interval(*(found[key] for key in (name, f"{name}_low", f"{name}_high")))
 
 
 def _pairs(values: Mapping[str, Any]) -> Grid:

@@ -15,7 +15,7 @@ from analysis.paper.published import MLLMU, Published
 from analysis.sections import _worst_attack, metrics
 from analysis.study_folder import StudyResults, benchmark_kind
 from analysis.style import YARDSTICKS
-from analysis.trials import winners
+from analysis.trials import report_rows, winners
 from study.core.records import TrialRecord
 from study.metrics.intervals import MISSING, Block, Values, estimate
 
@@ -72,21 +72,26 @@ def main(study: StudyResults) -> Floating:
     beside = _worst_attack.table(study)[["method", "ratio", "above_control", "above_control_low", "above_control_high",
                                          "verdict"]]  # fmt: skip
     found = won.merge(beside, on=["method", "ratio"], how="left")
-    ratios = [Column("Forget %", [str(ratio) for ratio in found["ratio"]])] if found["ratio"].nunique() > 1 else []
     columns = [
-        *ratios, Column("Method", [naming.method(method) for method in found["method"]]),
+        *_models(found),
         Column("Forget gap", _told_apart(study, found, "forget_gap", "down"), "down"),
         Column("Utility", _told_apart(study, found, "utility", "up"), "up"),
         Column("Distance", _told_apart(study, found, "distance", "down"), "down"),
         Column("Recovery", _bounded(found, "above_control"), "down"),
         Column("Verdict", [str(verdict) for verdict in found["verdict"].fillna("not attacked")]),
-    ]  # fmt: skip
+    ]
     rules = [at for at in range(1, len(found)) if found["ratio"].iloc[at] != found["ratio"].iloc[at - 1]]
     text = (
         f"Winners on the test half. Recovery: above control, under the worst attack, in probability, with its 95 % "
         f"interval. {MARKED} A collapsed model is never the best. {sample(study)}"
     )
     return Floating("winners", escaped(text), columns, rules, wide=True)
+
+
+def _models(found: pd.DataFrame) -> list[Column]:
+    """The columns that say which winner a line is of: the ratio, if there are several, and the method."""
+    ratios = [Column("Forget %", list(map(str, found["ratio"])))] if found["ratio"].nunique() > 1 else []
+    return [*ratios, Column("Method", [naming.method(method) for method in found["method"]])]
 
 
 def _told_apart(study: StudyResults, found: pd.DataFrame, name: comparison.Objective, better: Better) -> list[Number]:
@@ -129,8 +134,7 @@ def worst(study: StudyResults) -> Floating:
     found = _worst_attack.table(study)
     numbers = {"before": "Before", "after": "After", "control_after": "Control"}
     columns = [
-        *([Column("Forget %", list(map(str, found["ratio"])))] if found["ratio"].nunique() > 1 else []),
-        Column("Method", [naming.method(method) for method in found["method"]]),
+        *_models(found),
         Column("Worst attack", [naming.in_lines(text or "none", 1) for text in found["settings"]]),
         *(Column(head, [Number(float(value)) for value in found[name]]) for name, head in numbers.items()),
         Column("Above control", _bounded(found, "above_control"), "down"),
@@ -181,10 +185,8 @@ def _gain(name: str) -> str:
 
 def _runs(study: StudyResults, members: Sequence[TrialRecord], *, official: bool) -> pd.DataFrame:
     """The rows of all seeds of a model, with the seed of each."""
-    found = [(trial.seed, study.rows(trial.key, "released" if official else "report")) for trial in members]
-    rows = [rows.assign(seed=seed) for seed, rows in found if rows is not None]
-    both = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-    return both[both["protocol"] == "released"] if official and rows else both
+    rows = report_rows(study, members, "released" if official else "report")
+    return rows[rows["protocol"] == "released"] if official else rows
 
 
 def _column(

@@ -51,7 +51,7 @@ def _parts(study: StudyResults, trial: TrialRecord) -> Iterator[Part]:
     if trial.kind == "method":
         yield Pasted(f"--methods {spelled_method(study, trial.method, trial.key)}")
     yield Table("", "Objectives", "", pd.DataFrame(), _objectives(study, trial))
-    yield Table("", "Scores on the test half", "", pd.DataFrame(), _scores(trial, study))
+    yield Table("", "Scores on the test half", "", pd.DataFrame(), _scores(study, trial))
     yield Table("", "On the way", "", pd.DataFrame(), _course(trial))
     yield Table("", "Attacks, over all seeds", "", pd.DataFrame(), _attacks(study, trial))
     yield Pairs("Settings, cost and versions", list(_about(study, trial)))
@@ -65,7 +65,7 @@ def _objectives(study: StudyResults, trial: TrialRecord) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _scores(trial: TrialRecord, study: StudyResults) -> pd.DataFrame:
+def _scores(study: StudyResults, trial: TrialRecord) -> pd.DataFrame:
     """The mean score of each set and task."""
     rows = report_rows(study, [trial])
     means = rows.groupby(["role", "modality", "task"], sort=False)["score"].mean()

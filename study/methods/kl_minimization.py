@@ -13,7 +13,7 @@ from study.core import validation
 from study.core.hashing import before
 from study.core.terms import PARTS, Held, Part
 from study.model.likelihood import Labels, cross_entropy, token_logps
-from study.model.packing import Batch, Group, logits, pack
+from study.model.packing import Batch, logits, pack
 from study.model.vlm import VLM
 from study.training import losses
 from study.training.lesson_sampler import Lessons
@@ -63,13 +63,11 @@ class KLMinimization(Method):
         kept = self._kept_everywhere if self.variant == "released" else self._kept
 
         def loss(step: int) -> Tensor:
-            return kept(vlm, vanilla, pack(vlm, retain.draw())) - self._taught(vlm, forget.draw())
+            apart = kept(vlm, vanilla, pack(vlm, retain.draw()))
+            return apart - cross_entropy(vlm, pack(vlm, forget.draw()), self.labels)
 
         train(vlm, self.trains, self.schedule, loss, seed=request.seed)
         return vlm
-
-    def _taught(self, vlm: VLM, groups: list[Group]) -> Tensor:
-        return cross_entropy(vlm, pack(vlm, groups), self.labels)
 
     def _kept(self, vlm: VLM, vanilla: VLM, batch: Batch) -> Tensor:
         with torch.no_grad():

@@ -59,7 +59,7 @@ def person_scores(rows: Rows, wanted: Sequence[Term], whose: str = "the model") 
             raise ValueError(f"{whose} has no {' '.join(term)} rows: score these questions")
         if found.lacking[term]:
             raise ValueError(f"{whose} has {' '.join(term)} rows without {MEASURES[term.task]}: score them again")
-    return found.known[list(wanted)].dropna(how="all").sort_index()
+    return found.people(tuple(wanted))
 
 
 def scores(
@@ -109,11 +109,12 @@ def forget_gap(rows: Rows, references: Sequence[Rows], groups: Collection[Group]
     wanted = terms(references[0], groups)
     if missing := [group for group in groups if group not in {term[:2] for term in wanted}]:
         raise ValueError(f"the reference has no {' '.join(missing[0])} rows: score these questions")
-    own = person_scores(rows, wanted, "the trial")
-    theirs = [person_scores(found, wanted, "the reference") for found in references]
-    if any(not own.index.equals(its.index) or (own.isna() != its.isna()).any(axis=None) for its in theirs):
+    asked = [person_scores(rows, wanted, "the trial"), *(person_scores(r, wanted, "the reference") for r in references)]
+    own, *theirs = (frame.to_numpy(dtype=float) for frame in asked)
+    same_people = all(frame.index.equals(asked[0].index) for frame in asked)
+    if not same_people or any((np.isnan(its) != np.isnan(own)).any() for its in theirs):
         raise ValueError("the trial and the reference were asked about different people: score them again")
-    return gap(own.to_numpy(dtype=float)[:, None], np.stack([its.to_numpy(dtype=float) for its in theirs], axis=1))
+    return gap(own[:, None], np.stack(theirs, axis=1))
 
 
 def known(runs: Sequence[Rows], wanted: Sequence[Term]) -> pd.Series[float]:

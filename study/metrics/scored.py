@@ -17,6 +17,8 @@ from study.core.terms import Group, Task
 MEASURES: dict[Task, str] = {"classification": "probability", "generation": "likelihood", "cloze": "likelihood"}
 """The column of rows by which a question of each task counts."""
 KIND = ["role", "modality", "task"]
+Kind = tuple[str, str, str]
+"""One kind of questions, by these columns."""
 Choice = tuple[str, float]
 """A multiple choice: its question, and the probability of the right option."""
 
@@ -51,8 +53,18 @@ class Scored:
         means: pd.Series[float] = self._by_person.mean()
         return means.unstack(KIND)
 
+    def people(self, kinds: tuple[Kind, ...]) -> pd.DataFrame:
+        """The columns of `known` for some kinds, with a line for each person who is asked in one of these ways."""
+        if kinds not in self._people:
+            self._people[kinds] = self.known[list(kinds)].dropna(how="all").sort_index()
+        return self._people[kinds]
+
     @cached_property
-    def lacking(self) -> Mapping[tuple[str, str, str], bool]:
+    def _people(self) -> dict[tuple[Kind, ...], pd.DataFrame]:
+        return {}
+
+    @cached_property
+    def lacking(self) -> Mapping[Kind, bool]:
         """For each kind of questions whether some have no number."""
         counts = self._by_person.agg(["size", "count"]).groupby(level=KIND).sum()
         return dict(zip(counts.index, counts["count"] < counts["size"], strict=True))

@@ -116,9 +116,10 @@ def stages(plan: Plan, calculated: Mapping[str, float], found: Ended) -> list[St
         timed = measured.seconds or presets.get(name)
         each[name] = Each(flops, flops / rate if timed is None and flops and rate else timed)
     counts = Counts(study, _room(study, each["search"]))
-    asked_officially = counts.attacked if study.released else 0
-    asked = (counts.taught, counts.trials, counts.again, counts.reported, counts.attacks, asked_officially)
-    jobs = dict(zip(each, asked, strict=True))
+    jobs = {
+        "learn": counts.taught, "search": counts.trials, "confirm": counts.again, "score": counts.reported,
+        "attack": counts.attacks, "official": counts.attacked,
+    }  # fmt: skip
     done = jobs if found.finished else found.done
     gpus = {"learn": study.teachers * min(1.0, study.gpus_per_trial)}
     more = {} if found.finished else {"score": counts.rest, "attack": counts.rest * len(study.attackers())}
@@ -268,13 +269,13 @@ def _minutes(plan: Plan, work: Sequence[StageWork]) -> Iterator[str]:
     cost, workers = plan.study.cost, plan.study.workers
     if cost is None or not any(stage.left for stage in work):
         return
-    jobs = [(stage.left, stage.left + stage.more, stage.each.seconds or 0.0) for stage in work]
-    base = 0.0 if plan.folder.base_model.exists() else cost.base
-    sums = (math.fsum(job[most] * job[2] for job in jobs) for most in (0, 1))
-    least, most = (f"{(STARTING + base + seconds / workers) / 60:.0f}" for seconds in sums)
+    start = STARTING + (0.0 if plan.folder.base_model.exists() else cost.base)
+    least = math.fsum(stage.seconds or 0.0 for stage in work)
+    most = least + math.fsum(stage.more * (stage.each.seconds or 0.0) for stage in work)
+    minutes = dict.fromkeys(f"{(start + seconds / workers) / 60:.0f}" for seconds in (least, most))
     unknown = [stage.name for stage in work if stage.left and stage.each.seconds is None]
     without = f", not counting {' and '.join(unknown)}" if unknown else ""
-    yield f"about {least}{f' to {most}' * (most != least)} minutes with {workers} jobs at once{without}"
+    yield f"about {' to '.join(minutes)} minutes with {workers} jobs at once{without}"
 
 
 def _source(study: Study, found: Ended) -> str:

@@ -39,10 +39,10 @@ def row_pictures(row: Row, pictures: dict[str, Picture]) -> list[Picture]:
         several = [row.cells.get("image")]
     if not isinstance(several, list) or not several:
         raise row.error("the list of images is empty", "embed at least one image or remove the row")
+    if len(several) == 1:
+        return [needed_picture(several[0], row, pictures)]
     found: list[Picture] = []
     for value in several:
-        if len(several) == 1:
-            return [needed_picture(value, row, pictures)]
         with one_row():
             found.append(picture(value, row, pictures))
     if not found:

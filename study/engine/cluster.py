@@ -173,6 +173,7 @@ def _connect(address: str, **settings: Any) -> None:
     """Start or join Ray. Raises `ConnectionError` with the remedy, in one line, whatever Ray fails with."""
     import ray
 
+    _reread()
     try:
         _knock(address)
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **settings)
@@ -183,6 +184,19 @@ def _connect(address: str, **settings: Any) -> None:
         ) from error
     except (Exception, SystemExit) as error:  # Ray ends the process where a node does not start
         raise ConnectionError(unstarted(address, str(error) or type(error).__name__)) from error
+
+
+def _reread() -> None:
+    """Let Ray read its settings from the environment again, and the token after them.
+
+    It has read them when it was imported, which a plug-in or a notebook may have done before the settings of this
+    module were there. Its control store, a process of its own that reads them now, would reject this process.
+    """
+    from ray import _raylet  # private, so the pin of Ray guards it
+
+    settings: Any = _raylet  # its types are not all declared
+    settings.Config.initialize("")
+    settings.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def unstarted(address: str, said: str) -> str:

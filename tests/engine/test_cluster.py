@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -334,6 +336,19 @@ def test_whatever_ray_fails_with_is_one_line_with_the_remedy(
     with pytest.raises(ConnectionError, match=remedy) as caught, started("", 1, 1):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_a_ray_that_was_imported_before_the_settings_were_there_still_starts_with_a_token() -> None:
+    """As in a notebook, or with a plug-in that imports it: Ray reads its settings once, as it is imported."""
+    script = (
+        "import ray\nfrom study.engine.cluster import asks_for_token, started\nwith started('', 1, 1):\n"
+        "    print(asks_for_token(ray.get_runtime_context().gcs_address))\n"
+    )
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env=bare
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 def test_the_probe_for_a_token_uses_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,10 +52,12 @@ def test_readme_ranks_what_the_pool_says_and_nothing_without_one() -> None:
 def pool(path: Path, worlds: int = 5, revision: str = "0123456789" * 4) -> Path:
     """The CSV of a pool of two methods."""
     measures = {
-        f"{name}{end}": [0.1, 0.2] for name in ("forget_gap", "utility", "distance") for end in ("", "_low", "_high")
+        f"{name}{end}": [0.1, 0.2]
+        for name in ("forget_gap", "utility", "distance", "recovery")
+        for end in ("", "_low", "_high")
     }
     place = {"revision": revision, "ratio": 20, "method": ["vkd", "npo"], "worlds": worlds}
-    pd.DataFrame({**place, **measures, "rank_1": [0.75, 0.25]}).to_csv(path, index=False)
+    pd.DataFrame({**place, **measures, "attacked": 5, "came_back": 4, "rank_1": [0.75, 0.25]}).to_csv(path, index=False)
     return path
 
 

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from analysis import naming
 from analysis.plots import Plot
 from analysis.pool import reading
-from analysis.pool.reading import MEASURES
 from analysis.pool.tables import SHOWN
 from analysis.study_folder import StudyResults
 from analysis.style import GREY, INK, LINE, TEXT, look
@@ -21,7 +20,8 @@ def plot(table: pd.DataFrame, pool: pd.DataFrame, studies: Sequence[StudyResults
     return Plot(
         "pool",
         "Forget gap, utility and distance to the ideal point of each method's winner: a small point for each study, "
-        "and the mean with its 95 % interval over worlds. Grey lines: the noise floor of each world.",
+        "and the mean with its 95 % interval over worlds; and what the worst attack on it brings back, above control. "
+        "Grey lines: the noise floor of each world.",
         points(table, pool, studies),
         draw,
     )
@@ -30,12 +30,12 @@ def plot(table: pd.DataFrame, pool: pd.DataFrame, studies: Sequence[StudyResults
 def points(table: pd.DataFrame, pool: pd.DataFrame, studies: Sequence[StudyResults]) -> pd.DataFrame:
     """The measures of each study, those of the pool, and the noise floors, in one long table."""
     place = ["ratio", "method", "world", "key"]
-    each = table.melt(place, list(MEASURES), "measure", "mean")
+    each = table.melt(place, list(SHOWN), "measure", "mean").dropna(subset=["mean"])
     means = [
         pool[["ratio", "method"]].assign(
             measure=name, mean=pool[name], low=pool[f"{name}_low"], high=pool[f"{name}_high"], world="mean", key=""
         )
-        for name in MEASURES
+        for name in SHOWN
     ]
     floors = reading.worlds(studies)[["ratio", "world", "noise_floor"]].rename(columns={"noise_floor": "mean"})
     floors = floors.dropna().assign(method="reference", measure="forget_gap", key="")
@@ -44,13 +44,14 @@ def points(table: pd.DataFrame, pool: pd.DataFrame, studies: Sequence[StudyResul
 
 def draw(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """A row of panels for each ratio, one for each measure; a line for each method, the nearest on top."""
+    shown = [name for name in SHOWN if data.loc[data["measure"] == name, "mean"].notna().any()]
     ratios = sorted(data["ratio"].unique())
     order = {ratio: _order(data, ratio) for ratio in ratios}
     heights = [0.24 * len(order[ratio]) + 0.6 for ratio in ratios]
     figure = Figure(figsize=(TEXT, sum(heights)), layout="constrained")
-    axes = figure.subplots(len(ratios), len(MEASURES), squeeze=False, gridspec_kw={"height_ratios": heights})
+    axes = figure.subplots(len(ratios), len(shown), squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, ratio in zip(axes, ratios, strict=True):
-        for axis, name in zip(row, MEASURES, strict=True):
+        for axis, name in zip(row, shown, strict=True):
             mine = data[(data["ratio"] == ratio) & (data["measure"] == name)]
             for floor in mine.loc[mine["method"] == "reference", "mean"]:
                 axis.axvline(floor, color=GREY, linewidth=0.6, alpha=0.7, zorder=0)

@@ -73,6 +73,8 @@ def answer(pool: pd.DataFrame, found: Sequence[Difference], vanilla: Mapping[int
             f"{sum(one.survives for one in found)} of {len(found)} differences between two methods survive, paired by "
             "world, at 5 % over all of them together (Holm)."
         )
+    for ratio, mine in pool[pool["attacked"] > 0].groupby("ratio"):
+        yield f"Under attack at {ratio} %, {_came_back(mine)}."
     for _, line in pool[~pool["ranked"]].iterrows():
         yield (
             f"{naming.method(line['method'])} has no winner in every world at {line['ratio']} % ({line['worlds']} of "
@@ -109,6 +111,15 @@ def _nearest(mine: pd.DataFrame, found: Sequence[Difference], vanilla: float, wo
         f"(vanilla {vanilla:.2f}), forget gap {tables.with_bounds(best, 'forget_gap')}, utility "
         f"{tables.with_bounds(best, 'utility')}.{collapsed}"
     )
+
+
+def _came_back(mine: pd.DataFrame) -> str:
+    """Of which methods the worst attack brought something back, in the words of the verdict."""
+    always, never = mine[mine["came_back"] == mine["attacked"]], mine[mine["came_back"] == 0]
+    sometimes = mine[~mine.index.isin([*always.index, *never.index])]
+    groups = {"in every study": always, "in some studies": sometimes, "in none": never}
+    told = [f"of {_names(found['method'])} {where}" for where, found in groups.items() if len(found)]
+    return f"by the worst attack on each winner, something came back {', '.join(told)}"
 
 
 def _names(methods: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import comparison
+from analysis.sections import _worst_attack
 from analysis.study_folder import StudyResults, read
 from analysis.trials import objectives_of, search_attack, winners
 from study.core.records import ModelKind
@@ -21,7 +22,10 @@ from study.metrics.worlds import Statement, by_world
 FREE = ("seed", "benchmark.seed")
 """Settings in which pooled studies may differ; how and where a study runs is no setting of its result."""
 MEASURES = ("forget_gap", "utility", "distance")
-COLUMNS = ["study", "world", "ratio", "method", "key", *MEASURES, "collapsed", "people_variance", "seeds_variance"]
+RECOVERY = "recovery"
+"""Under the worst attack on the winner of each study, above control."""
+COLUMNS = ["study", "world", "ratio", "method", "key", *MEASURES, "collapsed", "people_variance", "seeds_variance",
+           RECOVERY, "attack", "verdict"]  # fmt: skip
 WORLD_COLUMNS = ["study", "world", "seed", "revision", "ratio", "noise_floor", "vanilla"]
 
 
@@ -58,7 +62,8 @@ def lines(found: Sequence[StudyResults]) -> pd.DataFrame:
     """One line for each winner of each study, on the test half, the mean over its seeds.
 
     `people_variance` and `seeds_variance` are of its distance, as its own people and seeds tell; NaN with too few
-    people, and where robustness is an objective, whose spread over people is not known.
+    people, and where robustness is an objective, whose spread over people is not known. `recovery` is NaN and the
+    verdict is `not attacked` where no attack on it can be compared with one on a reference.
     """
     return pd.DataFrame([line for study in found for line in _lines(study)], columns=COLUMNS)
 
@@ -114,12 +119,21 @@ def statements(study: StudyResults) -> list[Statement]:
 
 
 def _lines(study: StudyResults) -> Iterator[dict[str, Any]]:
-    place = {"study": str(study.root), "world": world(study)}
+    place, worst = {"study": str(study.root), "world": world(study)}, _worst_attack.table(study).set_index("key")
     for _, won in winners(study).dropna(subset=["distance"]).iterrows():
         yield {
             **place, **{name: won[name] for name in ("ratio", "method", "key", *MEASURES)},
             "collapsed": bool(won["broken"]), **_variances(study, str(won["method"]), int(won["ratio"])),
+            **_attacked(worst, str(won["key"])),
         }  # fmt: skip
+
+
+def _attacked(worst: pd.DataFrame, key: str) -> dict[str, Any]:
+    """What the worst attack on a winner has shown."""
+    if key not in worst.index:
+        return {RECOVERY: math.nan, "attack": "", "verdict": "not attacked"}
+    [line] = worst.loc[[key]].to_dict("records")
+    return {RECOVERY: line["above_control"], "attack": line["settings"], "verdict": line["verdict"]}
 
 
 def _variances(study: StudyResults, method: str, ratio: int) -> dict[str, float]:

@@ -10,14 +10,17 @@ import pandas as pd
 
 from analysis import naming
 from analysis.pool import reading
-from analysis.pool.reading import MEASURES
+from analysis.pool.reading import MEASURES, RECOVERY
 from analysis.study_folder import StudyResults
 from analysis.tables import NOTHING, Table, interval, number, two, with_interval
+from study.metrics.verdicts import Verdict
 from study.metrics.worlds import FEWEST_WORLDS, SAID, Difference, by_world, differences, mean, parts, rank_chances, said
 
 TOP = {"forget_gap": 1.0, "utility": 1.0, "distance": math.sqrt(3.0)}
 """What each measure is at most: the distance has up to three objectives."""
-SHOWN = {"forget_gap": "forget gap \u2193", "utility": "utility \u2191", "distance": "distance \u2193"}
+SHOWN = {"forget_gap": "forget gap \u2193", "utility": "utility \u2191", "distance": "distance \u2193",
+         RECOVERY: "recovery \u2193"}  # fmt: skip
+CAME_BACK: Verdict = "came back"
 SEPARATOR = "; "
 """Between methods in one cell: their settings may have spaces and commas."""
 DIFFERENCE_COLUMNS = ["ratio", "near", "far", "farther", "farther_low", "farther_high", "p", "survives"]
@@ -26,15 +29,16 @@ DIFFERENCE_COLUMNS = ["ratio", "near", "far", "farther", "farther_low", "farther
 def pooled(
     table: pd.DataFrame, revisions: Sequence[str], found: Sequence[Difference], distances: Mapping[int, pd.DataFrame]
 ) -> pd.DataFrame:
-    """One line for each ratio and method, the nearest first: means over worlds with intervals, chances of ranks, and
-    whom it is nearer than. A method without a winner in some world has numbers but no rank, and comes last."""
+    """One line for each ratio and method, the nearest first: means over worlds with intervals, chances of ranks, whom
+    it is nearer than, and what came back of it. A method without a winner in some world has numbers but no rank, and
+    comes last."""
     chances = {ratio: rank_chances(mine) for ratio, mine in distances.items()}
     lines = []
     for ratio, method, mine in reading.by_method(table):
         nearer = [one.far for one in found if (one.ratio, one.near) == (ratio, method) and one.survives]
         lines.append({
             "revision": " ".join(revisions), "ratio": ratio, "method": method, "worlds": mine["world"].nunique(),
-            "studies": len(mine), "collapsed": int(mine["collapsed"].sum()), **_means(mine),
+            "studies": len(mine), "collapsed": int(mine["collapsed"].sum()), **_means(mine), **_recovered(mine),
             "ranked": method in distances[ratio], "nearer_than": SEPARATOR.join(nearer),
             **_ranks(chances[ratio], method),
         })  # fmt: skip
@@ -49,6 +53,17 @@ def _means(mine: pd.DataFrame) -> dict[str, float]:
         value = mean(by_world(mine[name], mine["world"]).tolist(), TOP[name])
         found |= {name: value.mean, f"{name}_low": value.low, f"{name}_high": value.high}
     return found
+
+
+def _recovered(mine: pd.DataFrame) -> dict[str, float]:
+    """The mean over worlds of what came back of one method under the worst attack of each study, and in how many of
+    the studies that attacked it something did."""
+    attacked = mine.dropna(subset=[RECOVERY])
+    value = mean(by_world(attacked[RECOVERY], attacked["world"]).tolist())
+    return {
+        RECOVERY: value.mean, f"{RECOVERY}_low": value.low, f"{RECOVERY}_high": value.high,
+        "attacked": len(attacked), "came_back": int((attacked["verdict"] == CAME_BACK).sum()),
+    }  # fmt: skip
 
 
 def _ranks(chances: pd.DataFrame, method: str) -> dict[str, float]:
@@ -70,6 +85,7 @@ def methods(pool: pd.DataFrame) -> Table:
     shown = pd.DataFrame({
         "forget %": pool["ratio"], "method": pool["method"].map(naming.method), "worlds": pool["worlds"],
         **{naming.words(name): with_interval(pool, name) for name in MEASURES},
+        "recovery above control": with_interval(pool, RECOVERY), "came back": _came_back(pool),
         **{f"P(rank {name.removeprefix('rank_')})": pool[name].map(two) for name in ranks},
         "nearer than": pool["nearer_than"].map(_named),
         "collapsed": [f"{n} of {m}" for n, m in zip(pool["collapsed"], pool["studies"], strict=True)],
@@ -80,9 +96,17 @@ def methods(pool: pd.DataFrame) -> Table:
         f"over worlds (on the scale of log odds; from {FEWEST_WORLDS} worlds on). P(rank): the probability of each "
         "rank by mean distance, if the worlds' deviations are drawn anew with random weights, so that each difference "
         "of two methods has the t distribution of its paired test. Nearer than: the methods that are told apart from "
-        "this one and lie farther from the ideal point. Collapsed: the studies in which the winner collapsed.",
+        "this one and lie farther from the ideal point. Recovery above control: what the worst attack on the winner of "
+        "each study brings back, beyond what it teaches the references; came back: the studies with this verdict on "
+        "it. Collapsed: the studies in which the winner collapsed.",
         pool, shown,
     )  # fmt: skip
+
+
+def _came_back(pool: pd.DataFrame) -> list[str]:
+    """In how many of the studies that attacked a method something came back."""
+    pairs = zip(pool["came_back"], pool["attacked"], strict=True)
+    return [f"{back} of {attacked}" if attacked else NOTHING for back, attacked in pairs]
 
 
 def _named(methods: str) -> str:
@@ -183,7 +207,9 @@ def winners(table: pd.DataFrame) -> Table:
     raw = table.sort_values(["ratio", "method", "world", "study"], ignore_index=True)
     shown = pd.DataFrame({
         "forget %": raw["ratio"], "method": raw["method"].map(naming.method), "world": raw["world"],
-        "study": raw["study"], **{naming.words(name): raw[name].map(number) for name in MEASURES}, "key": raw["key"],
+        "study": raw["study"], **{naming.words(name): raw[name].map(number) for name in MEASURES},
+        "recovery above control": raw[RECOVERY].map(number), "verdict": raw["verdict"], "worst attack": raw["attack"],
+        "key": raw["key"],
     })  # fmt: skip
     return Table("pool_studies", "The winners of each study", "The key names the trial that was selected.", raw, shown,
                  folded=True)  # fmt: skip
@@ -192,11 +218,11 @@ def winners(table: pd.DataFrame) -> Table:
 def readme(pool: pd.DataFrame) -> str:
     """The ranking in README, from the CSV of a pool: a line of Markdown that says what it is of, and the table."""
     worlds, revision = int(pool["worlds"].max()), str(pool["revision"].iloc[0])
-    head = ["forget %", "method", *SHOWN.values(), "P(first)"]
+    head = ["forget %", "method", *SHOWN.values(), "came back", "P(first)"]
     lines = [
-        [f"{line['ratio']}", naming.method(line["method"]), *(with_bounds(line, name) for name in SHOWN),
+        [f"{line['ratio']}", naming.method(line["method"]), *(with_bounds(line, name) for name in SHOWN), back,
          two(line.get("rank_1", math.nan))]
-        for _, line in pool.iterrows()
+        for (_, line), back in zip(pool.iterrows(), _came_back(pool), strict=True)
     ]  # fmt: skip
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join(

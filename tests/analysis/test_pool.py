@@ -23,6 +23,8 @@ RATIO = 15
 GAPS = (0.02, 0.05, 0.03, 0.06, 0.04)
 """How far the method `near` is from the references in each world; `twin` is the same model under another name."""
 FAR = (0.41, 0.42, 0.40, 0.43, 0.44)
+BACK = (0.7, 0.8, 0.9)
+"""What is known of what was held out after the attack, of a model that hides it; of the references stays 0.3."""
 OF_SEEDS = 0.005**2
 """The variance of the mean of two references that know 0.30 and 0.31; all else in a planted study is the same."""
 TABLES = {"pool", "pool_differences", "pool_variance", "pool_worlds", "pool_studies"}
@@ -33,20 +35,28 @@ def missing(gap: float) -> Model:
     return Model(forget=REFERENCE.forget + gap, test=REFERENCE.test + gap)
 
 
-def world(root: Path, number: int, models: Mapping[str, Model | None], *, seed: int = 0, **settings: Any) -> Path:
-    """A finished study on one world, with two references and without attacks; a model that is None failed."""
+def world(
+    root: Path, number: int, models: Mapping[str, Model | None], *, seed: int = 0, attacked: Sequence[str] = (),
+    **settings: Any,
+) -> Path:  # fmt: skip
+    """A finished study on one world, with two references; a model that is None failed. Baselines are attacked if any
+    of the methods is."""
     planter = Planter(root)
     benchmark, asked = {"type": "Synthetic", "seed": number}, {"trials": 1, "reference_seeds": 2, "seed": seed}
     planter.study(
         list(models), [RATIO], **{"benchmark": benchmark, "fingerprint": f"data {number}", **asked, **settings}
     )
-    planter.yardsticks(RATIO, attacked=False)
-    planter.trial("none", RATIO, Model(0.31, 0.31), kind="reference", seed=1, report=True)
+    planter.yardsticks(RATIO, attacked=bool(attacked))
+    second = planter.trial("none", RATIO, Model(0.31, 0.31), kind="reference", seed=1, report=True)
+    if attacked:
+        planter.attack(second, Model(0.31, 0.31, back=0.31))
     winners = {}
     for method, model in models.items():
         state, mark = ("failed" if model is None else "complete"), float(number)  # a key for each world
         keys = [planter.trial(method, RATIO, model, seed=n, state=state, report=True, world=mark) for n in range(2)]
         planter.proposal(method, 0, RATIO, keys[0], default=True)
+        for key in keys if model and method in attacked else ():
+            planter.attack(key, model or VANILLA)
         winners[method] = {} if model is None else {str(RATIO): {"trials": keys}}
     write_json(root / "winners.json", winners)
     return root
@@ -68,6 +78,18 @@ def built(five: list[Path]) -> Path:
     """The page of all five, where the command line writes it."""
     assert main(["--pool", *map(str, five)]) == 0
     return five[0].parent / "pool" / "pool.html"
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of three worlds under attack: of one method ever more is back, of another as little as of the
+    references, and the winner of the third was not attacked."""
+    top = tmp_path_factory.mktemp("attacked")
+    roots = []
+    for number, back in enumerate(BACK):
+        models = {"hiding": Model(back=back), "gone": Model(), "spared": Model()}
+        roots.append(world(top / f"{number}", number, models, attacked=("hiding", "gone")))
+    return page.build(roots, top / "out")
 
 
 def table(page: Path, name: str = "pool") -> pd.DataFrame:
@@ -178,6 +200,25 @@ def test_a_method_without_a_winner_in_some_world_is_not_ranked(five: list[Path],
     assert found["method"].to_list()[-1] == "far"
     assert found.set_index("method")["ranked"].to_dict() == {"near": True, "twin": True, "far": False}
     assert "far has no winner in every world at 15 % (3 of 4)" in text(out)
+
+
+def test_what_comes_back_is_pooled_over_worlds(attacked: Path) -> None:
+    found = table(attacked).set_index("method")
+    # The probability after the attack minus 0.3 before; of the references nothing comes back.
+    wanted = mean([back - 0.3 for back in BACK])
+    assert tuple(found.loc["hiding", ["recovery", "recovery_low", "recovery_high"]]) == pytest.approx(wanted)
+    assert list(found.loc["hiding", ["came_back", "attacked"]]) == [3, 3]
+    assert list(found.loc["gone", ["recovery", "came_back", "attacked"]]) == [0.0, 0, 3]
+    assert found.loc["spared", "attacked"] == 0
+    assert found["recovery"].isna()["spared"]
+    said = "something came back of hiding in every study, of gone in none."
+    assert said in text(attacked)
+    each = table(attacked, "pool_studies").set_index(["method", "world"])
+    assert each.loc[("spared", "seed 0"), "verdict"] == "not attacked"
+    assert each.loc[("hiding", "seed 1"), "recovery"] == pytest.approx(0.5)
+    shown = (attacked.parent / "tables" / "pool.md").read_text(encoding="utf-8")
+    assert re.search(r"^\| 15 \| spared \| .* \| n/a \| n/a \| [0-9.]+ \|$", shown, re.MULTILINE)
+    assert re.search(r"^\| 15 \| hiding \| .* \| 3 of 3 \|", shown, re.MULTILINE)
 
 
 def test_a_study_that_says_the_opposite_is_contradicted_by_the_others(five: list[Path], tmp_path: Path) -> None:

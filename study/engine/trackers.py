@@ -124,7 +124,14 @@ def _logger(tracker: Tracker, folder: Path, group: str) -> LoggerCallback:
     if tracker == "wandb":
         from ray.air.integrations.wandb import WandbLoggerCallback
 
-        return WandbLoggerCallback(project=os.environ.get("WANDB_PROJECT_NAME", PROJECT), group=group)
+        class Wandb(WandbLoggerCallback):
+            """Its processes change to the folders of their jobs, which Tune makes for trials of its own."""
+
+            def log_trial_start(self, trial: Any) -> None:
+                trial.init_local_path()
+                super().log_trial_start(trial)
+
+        return Wandb(project=os.environ.get("WANDB_PROJECT_NAME", PROJECT), group=group)
     if tracker == "mlflow":
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.air.integrations import wandb
 from ray.tune.logger import LoggerCallback
 from tensorboardX.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
@@ -105,3 +106,19 @@ def test_a_tracker_that_is_not_installed_is_told_before_any_work(tracker: Any, m
         ValueError, match=rf"trackers={tracker}: {tracker} is not installed; pip install '.*\[{tracker}\]'"
     ):
         study.resolved()
+
+
+def test_a_run_of_wandb_begins_in_a_folder_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process changes to the folder of its job. (That a search ends in runs of W&B was seen offline.)"""
+    begun: list[str] = []
+
+    def begin(_: object, trial: Any, *arguments: Any, **settings: Any) -> None:
+        assert Path(trial.local_path).is_dir()
+        begun.append(settings["name"])
+
+    monkeypatch.setattr(wandb, "wandb", object())  # the package itself is an extra
+    monkeypatch.setattr(wandb, "_clean_log", lambda config: config)  # which looks for its pictures
+    monkeypatch.setattr(wandb.WandbLoggerCallback, "_start_logging_actor", begin)
+    (tracking,) = trackers.trackers(["wandb"], tmp_path.joinpath, "mine", pytest.fail)
+    tracking.on_trial_start(0, [], tune_trial())
+    assert begun == ["swap_back/relearning on vkd 10 %"]

@@ -16,6 +16,8 @@ from study.core.terms import Tracker
 
 PROJECT = "mllm-unlearning-study"
 """Under which project or experiment the trials of all studies are found, unless the environment names another."""
+DATABASE = "mlflow.db"
+"""MLflow 3 writes no plain folders any more, but an SQLite database, through the packages that Optuna brings."""
 PLAIN = (bool, int, float, str)
 
 
@@ -133,9 +135,11 @@ def _logger(tracker: Tracker, folder: Path, group: str) -> LoggerCallback:
 
         return Wandb(project=os.environ.get("WANDB_PROJECT_NAME", PROJECT), group=group)
     if tracker == "mlflow":
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # else it tells of the tables that it makes
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-        where = os.environ.get("MLFLOW_TRACKING_URI") or folder.absolute().as_uri()
+        folder.mkdir(parents=True, exist_ok=True)
+        where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/{DATABASE}"
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         return MLflowLoggerCallback(tracking_uri=where, experiment_name=name, tags={"study": group})
     from ray.tune.logger import TBXLoggerCallback

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.air.integrations import wandb
+from ray.air.integrations import mlflow, wandb
 from ray.tune.logger import LoggerCallback
 from tensorboardX.proto.event_pb2 import Event  # type: ignore[import-untyped]
 
@@ -122,3 +122,13 @@ def test_a_run_of_wandb_begins_in_a_folder_that_is_there(tmp_path: Path, monkeyp
     (tracking,) = trackers.trackers(["wandb"], tmp_path.joinpath, "mine", pytest.fail)
     tracking.on_trial_start(0, [], tune_trial())
     assert begun == ["swap_back/relearning on vkd 10 %"]
+
+
+def test_mlflow_writes_a_database_into_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow 3 refuses plain folders. (What it writes was seen with `mlflow-skinny`.)"""
+    given: dict[str, Any] = {}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow, "MLflowLoggerCallback", lambda **settings: given.update(settings))
+    trackers.trackers(["mlflow"], tmp_path.joinpath, "mine", pytest.fail)
+    assert given["tracking_uri"] == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert (tmp_path / "mlflow").is_dir()

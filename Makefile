@@ -1,6 +1,6 @@
 # make install   a .venv with exactly the packages of requirements.lock
 # make study     install, then run the study; ARGS are its arguments: make study ARGS='--help'
-# make pool      the default study on five worlds, over an hour, and all of them as one answer: docs/pool.csv
+# make pool      the default study on five worlds, over an hour, and all of them as one answer: docs/pool*.csv and figure
 # make check     lint, types and the quick tests, on two families of models; of one room: make check ROOM=metrics
 # make test      lint, types and all tests that do not repeat others; with CI=true, as in CI, it is make test-all
 # make test-all  the repetitions, too; ARGS go to pytest, here as above: make test ARGS='-k cluster'
@@ -67,7 +67,8 @@ pool: install
 	    $(BIN)/python study/run.py tiny --benchmark synthetic:seed=$$world --study-dir runs/worlds/$$world; \
 	done
 	@$(BIN)/python -m analysis --pool $(WORLDS:%=runs/worlds/%)
-	@cp runs/worlds/pool/tables/pool.csv docs/pool.csv
+	@cp runs/worlds/pool/tables/pool*.csv docs
+	@cp runs/worlds/pool/figures/pool.png docs/figures/pool.png
 	@echo "README's ranking is runs/worlds/pool/tables/pool.md"
 
 lint: .venv/.installed-test

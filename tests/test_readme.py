@@ -49,6 +49,37 @@ def test_readme_ranks_what_the_pool_says_and_nothing_without_one() -> None:
     assert problems((ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "docs" / "pool.csv") == []
 
 
+def test_what_is_said_below_the_table_is_counted() -> None:
+    """The sentences of README and docs/attacks.md about the pool, against its tables."""
+    docs = ROOT / "docs"
+    studies, pairs = pd.read_csv(docs / "pool_studies.csv"), pd.read_csv(docs / "pool_differences.csv")
+    worlds, weak = pd.read_csv(docs / "pool_worlds.csv"), ["gradient_ascent", "prompting"]
+    five = studies[~studies["method"].isin(weak)]
+    assert five["method"].nunique() == 5
+    assert set(map(tuple, pairs.loc[pairs["survives"], ["near", "far"]].to_numpy())) == {
+        (near, far) for near in five["method"] for far in weak
+    }
+    back, put_back = studies["verdict"] == "came back", studies["attack"].str.startswith("swap back")
+    relearned, quantized = (studies["attack"].str.startswith(name) for name in ("relearning", "quantization"))
+    composed = studies["attack"] == "swap back then relearning"
+    of_all = len(studies)
+    told = [
+        f"these {pairs['survives'].sum()} of the {len(pairs)} differences survive",
+        f"of all {back[five.index].sum()} of their winners, and of {back.sum()} of the {of_all} of all methods. "
+        f"For {put_back.sum()} of the {of_all} it puts the *public* vision tower back",
+        f"Of their {worlds['statements'].sum()} statements about two methods the other worlds contradict "
+        f"{worlds['contradicted'].sum():.0f} and confirm {worlds['agreed'].sum():.0f}",
+    ]
+    assert back[five.index].all()
+    readme_text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for sentence in told:
+        assert sentence in readme_text
+    assert (
+        f"relearns for {composed.sum()} of the {of_all} winners, puts it back and no more for "
+        f"{(put_back & ~composed).sum()}, relearns for {relearned.sum()}, and quantizes for {quantized.sum()}."
+    ) in " ".join((docs / "attacks.md").read_text(encoding="utf-8").split())
+
+
 def pool(path: Path, worlds: int = 5, revision: str = "0123456789" * 4) -> Path:
     """The CSV of a pool of two methods."""
     measures = {

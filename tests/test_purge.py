@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pytest
@@ -26,6 +26,7 @@ from tests.helpers.studies import Whole
 pytestmark = pytest.mark.slow
 WINNER = "vkd@15"
 RATIO = 15
+Leaf = TypeVar("Leaf", str, bytes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +44,20 @@ def forgotten(root: Path) -> Forgotten:
     rows = pd.read_parquet(path).to_dict("records")
     tests = [row for file in root.glob("data/*/Test_Set/*.parquet") for row in pd.read_parquet(file).to_dict("records")]
     ids = frozenset(str(row["ID"]) for row in rows)
-    pictures = [*_pictures(rows), *_pictures([row for row in tests if str(row["ID"]) in ids])]
+    pictures = [*_leaves(rows, bytes), *_leaves([row for row in tests if str(row["ID"]) in ids], bytes)]
     assert len(ids) == 3
     assert len(pictures) >= 6
     return Forgotten(ids, frozenset(json.loads(row["biography"])["Name"] for row in rows), frozenset(pictures))
 
 
-def _pictures(values: Any) -> Iterator[bytes]:
-    """All bytes in nested values: in the data these are pictures."""
-    if isinstance(values, bytes):
+def _leaves(values: Any, kind: type[Leaf]) -> Iterator[Leaf]:
+    """All texts, or all bytes, in nested values: in the data bytes are pictures."""
+    if isinstance(values, kind):
         yield values
     elif isinstance(values, Mapping):
-        yield from (found for value in values.values() for found in _pictures(value))
-    elif not isinstance(values, str) and hasattr(values, "__iter__"):
-        yield from (found for value in values for found in _pictures(value))
-
-
-def _texts(values: Any) -> Iterator[str]:
-    if isinstance(values, str):
-        yield values
-    elif isinstance(values, Mapping):
-        yield from (found for value in values.values() for found in _texts(value))
-    elif not isinstance(values, bytes) and hasattr(values, "__iter__"):
-        yield from (found for value in values for found in _texts(value))
+        yield from (found for value in values.values() for found in _leaves(value, kind))
+    elif not isinstance(values, str | bytes) and hasattr(values, "__iter__"):
+        yield from (found for value in values for found in _leaves(value, kind))
 
 
 def holds(path: Path, who: Forgotten) -> bool:
@@ -75,11 +67,11 @@ def holds(path: Path, who: Forgotten) -> bool:
         return True
     if path.suffix == ".parquet":
         found = pd.read_parquet(path).to_dict("records")
-        texts = set(_texts(found))
+        texts = set(_leaves(found, str))
         named = any(name in text for name in who.names for text in texts)
-        return named or bool(texts & who.ids) or bool(set(_pictures(found)) & who.portraits)
+        return named or bool(texts & who.ids) or bool(set(_leaves(found, bytes)) & who.portraits)
     if path.suffix == ".json" and raw[:1] in (b"{", b"["):  # Ray calls pickles so, too
-        return bool(set(_texts(json.loads(raw))) & who.ids)
+        return bool(set(_leaves(json.loads(raw), str)) & who.ids)
     return path.suffix in (".csv", ".html") and any(f"{id}" in _cells(raw) for id in who.ids)
 
 

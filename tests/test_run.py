@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from study import run
+from study.attacks.relearning import Relearning
 from study.base_models.tiny import Tiny
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import BaseModel
@@ -52,6 +53,14 @@ def test_without_a_preset_it_is_tiny() -> None:
 
 def test_all_methods_are_those_that_can_be_searched() -> None:
     assert set(run.parse(["--methods", "all"]).resolved().methods) == set(known("methods")) - set(REFERENCES)
+
+
+def test_the_audit_gives_an_attacker_ever_more_of_the_people_and_all() -> None:
+    asked = [a for a in PRESETS["audit"][1].attackers() if isinstance(a, Relearning) and a.facts == 1.0]
+    shares = [attack.people for attack in asked if attack.data == "forget"]
+    assert sorted(shares) == [0.05, 0.25, 0.5, 1.0]
+    alike = {dataclasses.replace(a, people=1.0) for a in asked if a.data == "forget"}
+    assert len(alike) == 1, "they differ in nothing else"
 
 
 def test_every_preset_is_whole() -> None:

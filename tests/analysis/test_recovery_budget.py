@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import style
@@ -17,6 +18,7 @@ from analysis.tables import Table
 from study.core.files import write_json
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, write_record
+from study.core.rows import write_rows
 from tests.helpers.planted import REFERENCE, VANILLA, Attack, Model, Planter
 
 MODEL = Model()
@@ -85,6 +87,23 @@ def test_the_attack_gain_is_told_by_share(tmp_path: Path) -> None:
     assert shown.shown["given"].tolist() == ["25 % of the people", "50 % of the people", "100 % of the people"]
     assert shown.shown["on"].tolist() == ["held out"] * 3
     assert "definition is ours" in shown.note
+
+
+def test_where_all_is_given_the_gain_is_of_that(tmp_path: Path) -> None:
+    """The whole forget set was given at 100 %: no line in the figure, and a gain that says nothing of memory."""
+    study_of(tmp_path, SHARES)
+    for path in tmp_path.glob(f"trials/*/attacks/{SHARES[2].key}.parquet"):
+        rows = pd.read_parquet(path)
+        forget = rows["role"] == "forget"
+        write_rows(path, rows.assign(seen=rows["seen"] | forget, held_out=rows["held_out"].mask(forget, "")))
+    study = read(tmp_path)
+    assert list(family(study)) == [0.25, 0.5, 1.0]
+    assert set(budget(study)["share"]) == {0.25, 0.5}
+    shown = by_share_table(study)
+    assert shown.shown["on"].tolist() == ["held out", "held out", "given"]
+    assert shown.shown["verdict"].tolist()[-1] == "given to the attacker"
+    # Of twelve people every other one gets back .6 of all questions, the others of half of them and .65 of the rest.
+    assert shown.raw["attack_gain"].tolist()[-1] == pytest.approx((3 * 0.6 + 0.65) / 4)
 
 
 def test_every_winner_has_a_panel_and_every_share_a_line(tmp_path: Path) -> None:

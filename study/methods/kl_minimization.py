@@ -31,8 +31,7 @@ class KLMinimization(Method):
     packed rows, image placeholders and prompts included and padding left out, which drowns the answers, and adds
     CE(retain), as the retain steps of MLLMU-Bench's code (revision 0e3098e) do. That code sums over the tokens of a row
     (`batchmean` divides by rows): its weight of 1 is ours times the tokens in a row. Its cross-entropies have all
-    tokens but padding as labels, as with `labels=all`. Not reproduced: all forget lessons of an epoch come before the
-    retain lessons; here both terms are in every step.
+    tokens but padding as labels, as with `labels=all`. Here both terms are in every step.
     """
 
     kl_weight: float = 1.0

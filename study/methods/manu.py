@@ -47,8 +47,8 @@ class MANU(Method):
     the mean of |z|, the share of |z| > 0.1, the standard deviation and the root mean square, of the lessons with
     picture for the tower and of those without for the language model. Which neurons it scores is for `unit` to say:
     with `unit=row` they are those of that code, what each linear layer of an MLP puts out, before the activation, and
-    their rows alone are set to 0. Not reproduced: hooks that pool every layer under the names of the last three,
-    padding that counts, and several rounds.
+    their rows alone are set to 0. Here every layer is scored by itself, padding does not count, and there is one
+    round.
     """
 
     share: float = 0.05

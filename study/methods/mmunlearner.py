@@ -51,8 +51,7 @@ class MMUnlearner(Method):
     variant: Variant = "paper"
     """`released`: one forget step, masked after clipping, then floor(retain lessons / forget lessons) retain steps,
     and so on, on shared moments; weights whose name has none of proj, fc, linear, mlp and qkv (norms, embeddings) get
-    the forget gradient unmasked. Not reproduced: with LoRA its mask does nothing, as no name matches; whatever lies
-    outside the masked modules is trained as well; forget steps that fail are skipped without a word."""
+    the forget gradient unmasked."""
     modality: Material = "all"
     trains: tuple[Part, ...] = PARTS
     """Parts that are trained, each behind its mask; the released code trains everything whatever its mask covers."""

@@ -30,8 +30,7 @@ class PreferenceOptimization(Method):
 
     `idk` (TOFU, arXiv 2401.06121): CE(question, refusal), the mean over answer tokens. `dpo` (arXiv 2305.18290, eq. 7):
     -2/beta E log s(beta [log(p/p_0)(refusal) - log(p/p_0)(answer)]), s the sigmoid, p_0 the model before unlearning,
-    log-probabilities summed over an answer, the mean over answers. The released code of CLEAR overwrites its dpo with
-    -log p(refusal); that is not reproduced.
+    log-probabilities summed over an answer, the mean over answers.
     """
 
     form: Form = "idk"

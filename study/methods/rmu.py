@@ -32,7 +32,7 @@ class RMU(Method):
     h is what LLM layer `layer` says where an answer token is predicted, h_0 the same before unlearning, u one random
     unit vector with no negative entry; means over tokens and over the width, where the paper sums over the width.
     `released` is the loss of open-unlearning (revision d3d7cf9): h at the answer tokens themselves, and the mean over
-    answers of the means over their tokens. Not reproduced: it trains `down_proj` of the layer and the two below only.
+    answers of the means over their tokens. What is trained is `trains`, with both forms.
     """
 
     layer: int = 7

@@ -22,9 +22,8 @@ from study.training.schedule import Schedule
 class UNDIAL(Method):
     """L = CE(softmax(z_0 - gamma 1[y]), softmax(z)) on forget + retain_weight CE(retain), arXiv 2402.10052.
 
-    z are the model's logits and z_0 those before unlearning, y is the taught token; the mean over answer tokens. The
-    released code of open-unlearning forgets to mask: it averages over prompt and padding tokens too, where the label
-    -100 lowers an unrelated entry of the vocabulary. That is not reproduced.
+    z are the model's logits and z_0 those before unlearning, y is the taught token; the mean over answer tokens:
+    those of prompts and padding do not count.
     """
 
     gamma: float = 10.0

@@ -68,13 +68,20 @@ def shown(text: str) -> str:
 def place(uri: str) -> Place:
     """The place that an address such as s3://bucket/runs/mine names. Raises `ValueError` if pyarrow cannot use it."""
     try:
-        filesystem, path = arrow.FileSystem.from_uri(uri)
+        filesystem, path = arrow.FileSystem.from_uri(_in_one_request(uri))
     except (ArrowException, OSError) as error:
         told = shown(f"storage={uri!r} cannot be used ({error})")
         raise ValueError(f"{told}: give s3://BUCKET/FOLDER or the like") from error
     if not path.strip("/"):
         raise ValueError(f"storage={shown(uri)!r} names no folder: add one, so that a bucket can hold several studies")
     return Place(filesystem, path)
+
+
+def _in_one_request(uri: str) -> str:
+    """The address with what lets a small file be put into S3 by one request instead of three."""
+    if not uri.startswith("s3://") or "allow_delayed_open=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
 
 
 def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:

@@ -348,3 +348,17 @@ def test_a_link_in_a_study_is_not_copied(tmp_path: Path) -> None:
     push(study, there, {})
     assert not (tmp_path / "bucket" / "trials" / "t" / "linked.json").exists()
     assert (tmp_path / "bucket" / "trials" / "t" / "trial.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ("s3://b/x", "s3://b/x?allow_delayed_open=true"),
+        ("s3://b/x?region=us-west-2", "s3://b/x?region=us-west-2&allow_delayed_open=true"),
+        ("s3://b/x?allow_delayed_open=false", "s3://b/x?allow_delayed_open=false"),
+        ("file:///x", "file:///x"),
+    ],
+)
+def test_a_small_file_goes_to_s3_in_one_request(asked: str, used: str) -> None:
+    """Unless it is asked otherwise."""
+    assert mirror._in_one_request(asked) == used

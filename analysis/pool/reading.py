@@ -119,7 +119,8 @@ def statements(study: StudyResults) -> list[Statement]:
 
 
 def _lines(study: StudyResults) -> Iterator[dict[str, Any]]:
-    place, worst = {"study": str(study.root), "world": world(study)}, _worst_attack.table(study).set_index("key")
+    place = {"study": str(study.root), "world": world(study)}
+    worst = _worst_attack.table(study).set_index("key")
     for _, won in winners(study).dropna(subset=["distance"]).iterrows():
         yield {
             **place, **{name: won[name] for name in ("ratio", "method", "key", *MEASURES)},

@@ -227,7 +227,8 @@ def readme(pool: pd.DataFrame) -> str:
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join(
         [
-            f"Mean over {worlds} worlds with 95 % intervals over worlds, made by `make pool` at revision `{revision}`:",
+            f"Mean over {worlds} worlds with 95 % intervals over worlds, of studies that `make pool` ran at revision "
+            f"`{revision}`:",
             "",
             *(f"| {' | '.join(cells)} |" for cells in rows),
         ]

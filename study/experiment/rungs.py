@@ -72,7 +72,7 @@ class Rungs:
 
 @dataclass
 class Climb:
-    """One trial on its way: `study.training.loop.train` calls it after every step."""
+    """One trial on its way, called after every step of its training."""
 
     folder: StudyFolder
     trial: Trial

@@ -114,7 +114,7 @@ def per_question(
     Questions about one picture are in one row, with their `answers`; `grows` as in `batched`. Processes that do a job
     together share the pictures.
     """
-    groups = world().shard(list(_grouped(questions, answers)))
+    groups = world().share(list(_grouped(questions, answers)))
     rows = iter(groups)
 
     def read(part: Sequence[tuple[Group, list[Question]]]) -> list[tuple[str, T]]:

@@ -250,7 +250,7 @@ def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
     All processes must run the same layers of a sharded model, forward and backward: a process whose rows are all text
     has to encode a picture as well, and to pass the gradient through the LLM.
     """
-    if vlm.spread is None or batch.pixels is None:
+    if vlm.sharded is None or batch.pixels is None:
         yield
         return
     nothing = 0.0 * vlm.encoded(batch.pixels[:1])[-1].sum()

@@ -42,7 +42,7 @@ class Section:
 
     title: str
     order: int
-    """Its place on the page: sections with lower numbers come first."""
+    """Its place on the page: sections with lower numbers come first, and of equal ones file names decide."""
     parts: Callable[[StudyResults], Iterable[Part]]
 
 

@@ -146,7 +146,7 @@ def _grouped(
 def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float, reply: bool) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
     free = [i for i, question in enumerate(asked) if reply and not question.options]
-    cache = new_cache(vlm) if free and vlm.packs else None
+    cache = new_cache(vlm) if free and not vlm.recurrent else None
     hidden = hidden_states(vlm, batch, cache)
     answers = [answer for question in asked for answer in candidates(question)]
     per_answer = memberships(answer_logits(vlm, batch, hidden), batch, answers, k)

@@ -96,8 +96,13 @@ class VLM:
 
     @property
     def packs(self) -> bool:
-        """Whether questions can share a row, so that each sees its ancestors alone."""
-        return not self.family.recurrent(self.model.config)
+        """Whether questions about a picture can share a row, so that each sees its ancestors alone."""
+        return not (self.recurrent or self.family.prefix)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether layers read a row from left to right, whatever a mask says: a row has one answer then."""
+        return bool(self.family.recurrent(self.model.config))
 
     @property
     def image_ids(self) -> tuple[int, ...]:

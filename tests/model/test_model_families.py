@@ -43,7 +43,7 @@ from study.model.vlm import VLM
 from study.training.schedule import Schedule
 from tests import ROOT
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot
+from tests.helpers.small import changed, fresh, request_on, same_bits, snapshot, token_types
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo", "This person lives in Rome."))
 JOB = Prompt("What is the job of this person?", ("baker",))
@@ -87,15 +87,11 @@ def continued(vlm: VLM, picture: Picture | None, prompt: str, answer: str) -> di
     """What the model is given of a prompt and an answer to it, as its own fine-tuning does."""
     if not vlm.family.prefix:
         return dict(own_inputs(vlm, picture, prompt, answer))
-    return behind(vlm, own_inputs(vlm, picture, prompt), vlm.tokenizer(answer).input_ids)
-
-
-def behind(vlm: VLM, made: Any, reply: Sequence[int]) -> dict[str, Tensor]:
-    """The inputs of a prefix model whose reply is the suffix."""
-    ids = torch.cat([made["input_ids"], torch.tensor([list(reply)], dtype=torch.long)], 1)
-    types = torch.ones_like(ids)
-    types[:, : made["input_ids"].shape[1]] = 0
-    return {**made, "input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": types}
+    made = own_inputs(vlm, picture, prompt)
+    asked = made["input_ids"]
+    ids = torch.cat([asked, vlm.tokenizer(answer, return_tensors="pt").input_ids], 1)
+    types = token_types(vlm, ids, asked.shape[1], picture is not None)
+    return {**made, **types, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def begun(text: str) -> dict[str, bool]:
@@ -307,11 +303,9 @@ def drawn_alone(vlm: VLM, question: Question, uniforms: Tensor, temperature: flo
     begun = ids = list(vlm.prompt_ids(question.prompt, pictured))
     for number in uniforms:
         tokens = torch.tensor([ids])
-        inputs: Any = {"input_ids": tokens, **pixels, **(vlm.token_types(tokens) if pictured else {})}
-        if vlm.family.prefix:
-            inputs = behind(vlm, {**inputs, "input_ids": tokens[:, : len(begun)]}, ids[len(begun) :])
+        types = token_types(vlm, tokens, len(begun), pictured)
         with torch.no_grad():
-            out = vlm.model(**inputs).logits[0, -1]
+            out = vlm.model(input_ids=tokens, **pixels, **types).logits[0, -1]
         ids = [*ids, int(((out.double() / temperature).softmax(-1).cumsum(-1) <= number).sum())]
         if ids[-1] == vlm.eos_id:
             ids = ids[:-1]

@@ -1,7 +1,9 @@
-"""Figures that a reader can ask: inline SVG whose points say on hover which trial they are, and lead to it."""
+"""Figures as inline SVG: the trade-off, whose points say on hover which trial they are and lead to it; loss curves."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from html import escape
@@ -9,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
@@ -20,8 +23,17 @@ WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 30, 44
 """What is left around the axes for their labels."""
 TICKS = 6
+MOST = 200
+"""Points of a curve: of a longer one each is the mean of some steps."""
 SCALE = 2.2
 """Pixels for a point of the size of a marker on paper."""
+
+
+class Drawing(NamedTuple):
+    """A figure that lies in no file: its caption and markup."""
+
+    caption: str
+    markup: Markup
 
 
 class Axis(NamedTuple):
@@ -59,22 +71,42 @@ def _panel(data: pd.DataFrame, ratio: int, methods: Sequence[str]) -> str:
     x = Axis(0.0, max(0.1, 1.04 * float(data["forget_gap"].max())), LEFT, WIDTH - RIGHT)
     low = float(data["utility"].min())
     y = Axis(min(low - 0.04 * (1 - low), 0.9), 1.02, HEIGHT - BOTTOM, TOP)
-    drawn = "".join([*_frame(x, y, ratio), *_fronts(data, x, y, methods), *_points(data, x, y, methods)])
+    frame = _frame(x, y, "forget gap \u2193", "utility \u2191", f"forget {ratio} %, validation half")
+    drawn = "".join([*frame, *_fronts(data, x, y, methods), *_points(data, x, y, methods)])
     name = f"Forget gap against utility at forget ratio {ratio} %"
     return f'<svg class="live" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="{name}">{drawn}</svg>'
 
 
-def _frame(x: Axis, y: Axis, ratio: int) -> Iterator[str]:
+def loss_curve(losses: Sequence[float], rungs: Sequence[int]) -> Drawing:
+    """The loss of a training over its steps, with a line at each step after which the model was scored."""
+    chunk = math.ceil(len(losses) / MOST)
+    points = [(min(at + chunk, len(losses)), statistics.fmean(losses[at : at + chunk]))
+              for at in range(0, len(losses), chunk)]  # fmt: skip
+    low, high = min(loss for _, loss in points), max(loss for _, loss in points)
+    room = 0.05 * (high - low) or 0.5  # of a constant loss: any axis that shows it
+    x = Axis(0.0, float(len(losses)), LEFT, WIDTH - RIGHT)
+    y = Axis(low - room, high + room, HEIGHT - BOTTOM, TOP)
+    lines = "".join(f'<path class="rung" d="M{x.at(rung):.1f} {y.begin}V{y.end}"/>' for rung in rungs)
+    course = "L".join(f"{x.at(step):.1f} {y.at(loss):.1f}" for step, loss in points)
+    drawn = f'{"".join(_frame(x, y, "step", "loss", ""))}{lines}<path class="curve" d="M{course}"/>'
+    each = "Loss of every step" if chunk == 1 else f"Loss, each point the mean of {chunk} steps"
+    said = ", with a line at each rung." if rungs else "."
+    markup = f'<svg class="live small" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{each}">{drawn}</svg>'
+    return Drawing(f"{each}{said}", Markup(markup))
+
+
+def _frame(x: Axis, y: Axis, below: str, beside: str, above: str) -> Iterator[str]:
+    """Grid and numbers of two axes, what is measured along them, and a heading."""
     for tick in x.ticks():
         yield f'<path class="grid" d="M{x.at(tick):.1f} {y.begin}V{y.end}"/>'
         yield f'<text x="{x.at(tick):.1f}" y="{y.begin + 18}" text-anchor="middle">{tick:.2g}</text>'
     for tick in y.ticks():
         yield f'<path class="grid" d="M{x.begin} {y.at(tick):.1f}H{x.end}"/>'
         yield f'<text x="{x.begin - 8}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{tick:.2g}</text>'
-    yield f'<text x="{(x.begin + x.end) / 2}" y="{HEIGHT - 6}" text-anchor="middle">forget gap \u2193</text>'
+    yield f'<text x="{(x.begin + x.end) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{below}</text>'
     middle = (y.begin + y.end) / 2
-    yield f'<text transform="rotate(-90 14 {middle})" x="14" y="{middle}" text-anchor="middle">utility \u2191</text>'
-    yield f'<text x="{(x.begin + x.end) / 2}" y="16" text-anchor="middle">forget {ratio} %, validation half</text>'
+    yield f'<text transform="rotate(-90 14 {middle})" x="14" y="{middle}" text-anchor="middle">{beside}</text>'
+    yield f'<text x="{(x.begin + x.end) / 2}" y="16" text-anchor="middle">{above}</text>'
 
 
 def _fronts(data: pd.DataFrame, x: Axis, y: Axis, methods: Sequence[str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 from markupsafe import Markup
 
+from analysis.live import Drawing
 from analysis.plots import Plot
 from analysis.sections import Fold, Part
 from analysis.tables import Pairs, Pasted, Table, keep, tone
@@ -80,6 +81,8 @@ def _blocks(parts: Iterable[Part], folder: Path, methods: Sequence[str]) -> Iter
             yield Block("pairs", part)
         elif isinstance(part, Pasted):
             yield Block("pasted", part.text)
+        elif isinstance(part, Drawing):
+            yield Block("drawing", part)
         elif isinstance(part, Fold):
             yield Block(
                 "fold", Unfolded(part.anchor, part.title, list(_blocks(part.parts, folder, methods)), part.record)

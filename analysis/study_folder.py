@@ -181,6 +181,11 @@ class StudyResults:
         met = {t.method for t in self.trials.values() if t.kind == "method"} | {p.method for p in self.proposals}
         return asked + sorted(met - set(asked))
 
+    def curve(self, key: str) -> list[float]:
+        """The loss of every step of a trial; none if it trained nothing, or was run before losses were kept."""
+        path = self.folder.trial_curve(key)
+        return [float(loss) for loss in read_json(path)] if path.exists() else []
+
     def precision(self, trial: TrialRecord) -> str:
         """The precision of the model of a trial, such as `float32` or `bfloat16, LLM in nf4`; empty if not known."""
         path = self.folder.learned_record(trial.start.key)

@@ -29,7 +29,7 @@ from study.data.benchmark import Question
 from study.engine.cluster import asks_for_token
 from study.experiment.smoke_test import Check, group_of, of_nobody, tried
 from study.model import memory_estimate
-from study.model.families import left_to_right, read_layers
+from study.model.families import read_layers, why_apart
 from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.memory_estimate import GIB, Estimate, Shape
 from study.model.vlm import VLM
@@ -133,7 +133,7 @@ def _print_tokens(vlm: VLM) -> None:
     lines = [
         f"{len(read)} of {len(every)} vision layers feed the LLM",
         f"a picture has {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
-        "questions about a picture share a row" if vlm.packs else left_to_right(vlm.family, vlm.model.config),
+        "questions about a picture share a row" if vlm.packs else why_apart(vlm.family, vlm.model.config),
         f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}",
         f"a vocabulary of {vlm.vocabulary} tokens",
     ]

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from analysis.live import Drawing
 from analysis.plots import Plot
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs, Pasted, Table
@@ -27,8 +28,9 @@ class Fold(NamedTuple):
     """Where the record of what it is about lies, from the page."""
 
 
-Part = str | Table | Plot | Pairs | Pasted | Fold
-"""A sentence, a table, a figure, names with a text for each, text to be copied, or some of these folded away."""
+Part = str | Table | Plot | Drawing | Pairs | Pasted | Fold
+"""A sentence, a table, a figure, one without files, names with a text for each, text to be copied, or some of these
+folded away."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Section:
 
     title: str
     order: int
-    """Its place on the page: sections with lower numbers come first."""
+    """Its place on the page: sections with lower numbers come first, and of equal ones file names decide."""
     parts: Callable[[StudyResults], Iterable[Part]]
 
 

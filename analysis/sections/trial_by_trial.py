@@ -1,4 +1,4 @@
-"""Every trial by itself: its settings to paste, scores, course, attacks, cost and versions, to be unfolded."""
+"""Every trial by itself: its settings to paste, scores, loss curve, attacks, cost and versions, to be unfolded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import naming
-from analysis.live import anchor
+from analysis.live import anchor, loss_curve
 from analysis.searched import spelled_method
 from analysis.sections import Fold, Part, Section, _attack_suite, _recovery
 from analysis.study_folder import StudyResults
@@ -53,6 +53,8 @@ def _parts(study: StudyResults, trial: TrialRecord) -> Iterator[Part]:
     yield Table("", "Objectives", "", pd.DataFrame(), _objectives(study, trial))
     yield Table("", "Scores on the test half", "", pd.DataFrame(), _scores(study, trial))
     yield Table("", "On the way", "", pd.DataFrame(), _course(trial))
+    if losses := study.curve(trial.key):
+        yield loss_curve(losses, [rung.step for rung in trial.rungs])
     yield Table("", "Attacks, over all seeds", "", pd.DataFrame(), _attacks(study, trial))
     yield Pairs("Settings, cost and versions", list(_about(study, trial)))
 

@@ -27,7 +27,7 @@ class Damaged(ValueError):
 
 
 class DiskFull(OSError):
-    """There is no room for a file; the message names it and the bytes that it needs."""
+    """There is no room for a file; `study.core.files.room_for` names it and the bytes that it needs."""
 
 
 class Purged(ValueError):

@@ -185,7 +185,7 @@ class StudyFolder:
         return self.learned(key) / "learned.json"
 
     def curve(self, key: str) -> Path:
-        """The training loss of every step."""
+        """The training loss of every step of a learned model."""
         return self.learned(key) / "curve.json"
 
     def progress(self, key: str) -> Path:
@@ -212,6 +212,10 @@ class StudyFolder:
     def delta(self, key: str) -> Path:
         """The tensors in which the model of a trial differs from its start model, or the factors of its adapters."""
         return _joined(self.root, "trials", key, "delta.safetensors")
+
+    def trial_curve(self, key: str) -> Path:
+        """The training loss of every step of a trial; there is none of a method that trains nothing."""
+        return self.trial(key) / "curve.json"
 
     def dropped(self, key: str) -> Path:
         """The note that a trial's weights were deleted because it did not win."""

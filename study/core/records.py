@@ -66,7 +66,7 @@ class RungScore:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial that has ended."""
+    """A trial that has ended (trial.json). A measured amount is an entry of `cost` and needs no field of its own."""
 
     key: str
     state: TrialState

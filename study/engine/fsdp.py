@@ -24,10 +24,11 @@ T = TypeVar("T")
 class ShardedForward(nn.Module):
     """Forward passes of a sharded model: any function that runs some of it.
 
-    Each process of torch's group keeps only its shard of every tensor. Each of `layers` is gathered while it runs, and
-    all else (embeddings, projector, head) at the start of a pass: FSDP gathers where a module is entered, and a pass
-    over packed questions enters the model and its head. All processes must run the same layers in the same order,
-    except within `independent_passes`. The model may be in host memory and moves to the GPU layer by layer.
+    Each process of torch's group keeps only its shard of every tensor. Each of `layers` (`VLM.layers` says which) is
+    gathered while it runs, and all else (embeddings, projector, head) at the start of a pass: FSDP gathers where a
+    module is entered, and a pass over packed questions enters the model and its head. All processes must run the same
+    layers in the same order, except within `independent_passes`. The model may be in host memory and moves to the GPU
+    layer by layer.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from study.engine.world import ALONE, World, spreads, world
+from study.engine.world import ALONE, World, is_sharding, world
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -129,13 +129,13 @@ def retry_on_oom(attempt: Callable[[MicroBatching], T], estimate: Callable[[], s
         try:
             return attempt(chunks)
         except torch.OutOfMemoryError as error:
-            short, again = str(error), chunks.divisible and not spreads()
+            short, again = str(error), chunks.divisible and not is_sharding()
             if again and world().size > 1:
                 raise RestartFiner(2 * chunks.count, short) from error
         release()  # not before here: the error holds on to the tensors of the attempt
         if not again:
             finest = "" if chunks.divisible else " with one row at a time"
-            together = ", for the whole of a sharded model" if spreads() else ""
+            together = ", for the whole of a sharded model" if is_sharding() else ""
             raise DoesNotFit(
                 f"out of memory{finest} ({short}). Calculated requirement{together}: {estimate()}. Set the schedule's "
                 "checkpoint=True or lora_rank, draw fewer pictures per step, train fewer parts, or use more memory: a "
@@ -171,7 +171,7 @@ def _unless_short(work: Callable[[Sequence[T]], Sequence[R]], some: Sequence[T])
     except torch.OutOfMemoryError as error:
         if len(some) == 1:
             raise DoesNotFit(f"out of memory with a single row ({error}): use a GPU with more memory") from error
-        if spreads():  # the others wait in the middle of this pass
+        if is_sharding():  # the others wait in the middle of this pass
             raise DoesNotFit(f"out of memory ({error}): shard the model over more GPUs") from error
     release()
     return None

@@ -24,7 +24,7 @@ from study.core.hashing import Json
 from study.engine.failures import Reported, failure_of, killed_for_memory, lost_worker
 from study.engine.jobs import quiet_worker
 from study.engine.microbatches import RestartFiner, starting_at
-from study.engine.world import spreading, world
+from study.engine.world import sharding, world
 
 PATIENCE = 2 * 3600
 """Seconds that the processes of a group wait for one another: one may have more to generate, and only the first writes
@@ -164,7 +164,7 @@ def run_workers(
 def _call(config: dict[str, Any]) -> None:
     """The work of a Ray Train worker."""
     quiet_worker()
-    with spreading(config["sharded"]), _finely(config["chunks"]), _telling(config["failed"]):
+    with sharding(config["sharded"]), _finely(config["chunks"]), _telling(config["failed"]):
         config["work"](*config["arguments"])
 
 

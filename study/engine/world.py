@@ -39,7 +39,7 @@ class World:
     rank: int = 0
     size: int = 1
 
-    def shard(self, items: Sequence[T]) -> Sequence[T]:
+    def share(self, items: Sequence[T]) -> Sequence[T]:
         """The items of some work that this process does; none, if there are fewer items than processes."""
         return items[self.rank :: self.size]
 
@@ -161,22 +161,22 @@ def world() -> World:
     return World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
 
 
-_SPREADING = ContextVar("spreading", default=False)
+_SHARDING = ContextVar("sharding", default=False)
 
 
 @contextmanager
-def spreading(on: bool = True) -> Iterator[None]:
+def sharding(on: bool = True) -> Iterator[None]:
     """Within the block, models that are loaded are sharded over the processes (`study.engine.fsdp`) if `on`."""
-    token = _SPREADING.set(on)
+    token = _SHARDING.set(on)
     try:
         yield
     finally:
-        _SPREADING.reset(token)
+        _SHARDING.reset(token)
 
 
-def spreads() -> bool:
+def is_sharding() -> bool:
     """Whether a model that is loaded is sharded."""
-    return _SPREADING.get()
+    return _SHARDING.get()
 
 
 def _device() -> torch.device:

@@ -73,7 +73,7 @@ def generated(vlm: VLM, asks: Sequence[OfficialPrompt], *, shared: bool = True) 
         said = _shared_replies(vlm, asked, batch[0].most_tokens) if together else _replies(vlm, asked, batch)
         return list(zip((i for row in batch for i in row.asked), said, strict=True))
 
-    mine = world().shard(list(_alike(rows)))
+    mine = world().share(list(_alike(rows)))
     with vlm.independent_passes():
         replied_to = list(map_halving_on_oom(mine, reply))
     found = {i: said for some in world().all_gather_objects(replied_to) for i, said in some}

@@ -114,7 +114,7 @@ def per_question(
     Questions about one picture are in one row, with their `answers`; `grows` as in `batched`. Processes that do a job
     together share the pictures.
     """
-    groups = world().shard(list(_grouped(questions, answers)))
+    groups = world().share(list(_grouped(questions, answers)))
     rows = iter(groups)
 
     def read(part: Sequence[tuple[Group, list[Question]]]) -> list[tuple[str, T]]:
@@ -146,7 +146,7 @@ def _grouped(
 def _read(vlm: VLM, batch: Batch, asked: Sequence[Question], k: float, reply: bool) -> Iterator[Reading]:
     """One reading for each prompt of a batch, in order."""
     free = [i for i, question in enumerate(asked) if reply and not question.options]
-    cache = new_cache(vlm) if free and vlm.packs else None
+    cache = new_cache(vlm) if free and not vlm.recurrent else None
     hidden = hidden_states(vlm, batch, cache)
     answers = [answer for question in asked for answer in candidates(question)]
     per_answer = memberships(answer_logits(vlm, batch, hidden), batch, answers, k)

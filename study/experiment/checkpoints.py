@@ -73,7 +73,7 @@ def borrowed(
     try:
         yield replace(there.vlm, chunks=chunks or MicroBatching(), adapters={}), there.weights
     except BaseException:
-        if there.vlm.spread is None:
+        if there.vlm.sharded is None:
             _returned(there)
         else:  # it takes all processes to put that back, and the others may not have failed
             evict()
@@ -87,7 +87,7 @@ def _returned(there: CachedModel) -> None:
     except BaseException:  # memory ran out once more: nobody must be lent what the last borrower left
         evict()
         raise
-    if there.vlm.spread is not None:
+    if there.vlm.sharded is not None:
         release()  # FSDP's copies refer to themselves: they would stay until somebody looks for such
 
 

@@ -107,7 +107,9 @@ def _with(vlm: VLM, made: Mapping[str, Tensor], reply: list[int]) -> dict[str, T
     """The inputs of a prompt, continued by the tokens of a reply."""
     ids = torch.cat([made["input_ids"], torch.tensor([reply], device=vlm.device)], 1)
     types = {name: tensor for name, tensor in vlm.token_types(ids).items() if name in made}
-    own = {name: torch.cat([made[name], made[name].new_zeros(1, len(reply))], 1) for name in types}
+    own = {
+        name: torch.cat([made[name], made[name].new_full((1, len(reply)), vlm.family.reply_type)], 1) for name in types
+    }
     return {**made, **own, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

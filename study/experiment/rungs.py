@@ -30,7 +30,7 @@ from study.model.flop_counter import ComputeCount, counted
 from study.model.vlm import VLM
 from study.training.loop import Diverged
 
-SHARES = (1 / 3, 2 / 3)
+RUNGS_AT = (1 / 3, 2 / 3)
 """Of a trial's steps, after which it is scored: the first third often shows whether it collapses."""
 FORGET_PEOPLE = 8
 """Forget people of each group in the sample. These numbers keep both rungs below 5 % of what a search computes."""
@@ -72,7 +72,7 @@ class Rungs:
 
 @dataclass
 class Climb:
-    """One trial on its way: `study.training.loop.train` calls it after every step."""
+    """One trial on its way, called after every step of its training."""
 
     folder: StudyFolder
     trial: Trial
@@ -113,7 +113,7 @@ def lacks_numbers(rows: pd.DataFrame) -> bool:
 
 def rung_steps(steps: int) -> list[int]:
     """The steps after which a training of so many is scored; none if it is too short for rungs of their own."""
-    found = [round(share * steps) for share in SHARES]
+    found = [round(share * steps) for share in RUNGS_AT]
     return found if 0 < found[0] < found[1] < steps else []
 
 

@@ -73,7 +73,7 @@ def _in_sequence(context: StudyContext, trial: Trial, requests: int, reference: 
                 diverged = f"request {number}: {error}"
                 break
             stages.append(score(vlm, asked).assign(step=number))
-            if vlm.spread is not None:
+            if vlm.sharded is not None:
                 release()  # the method's copies, which refer to themselves
     people = tuple(tuple(sorted(part.forget_people)) for part in parts)
     write_record(record_beside(path), SequenceRecord(people, diverged, time.monotonic() - started, chunks.count))

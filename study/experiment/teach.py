@@ -34,9 +34,9 @@ from study.training.loop import OnStep, train
 def learn(context: StudyContext, learned: Learned, on_step: OnStep | None = None) -> None:
     """Teach `learned` from the base model and keep it as a Hugging Face folder.
 
-    The processes of one world share every batch, and every tensor too where models are spread; the first tells and
+    The processes of one world share every batch, and every tensor too where models are sharded; the first tells and
     keeps. If memory runs out it is taught anew in smaller chunks, by several after `RestartFiner`. Raises
-    `DoesNotFit` if those of one row are too large, or if the model is spread.
+    `DoesNotFit` if those of one row are too large, or if the model is sharded.
     """
     started, here = time.monotonic(), world()
     told = on_step if here.rank == 0 else None
@@ -46,7 +46,7 @@ def learn(context: StudyContext, learned: Learned, on_step: OnStep | None = None
         return vlm, _taught(vlm, learned, context.benchmark, told)
 
     vlm, curve = retry_on_oom(attempt, lambda: describe(context.base, context.loading.as_taught))
-    if vlm.spread is not None:
+    if vlm.sharded is not None:
         vlm = _gathered(vlm, learned.parts, context, here)
     if here.rank == 0:
         _keep(context, learned, vlm, curve, time.monotonic() - started)
@@ -73,7 +73,7 @@ def _taught(vlm: VLM, learned: Learned, benchmark: Benchmark, on_step: OnStep | 
 
 
 def _gathered(vlm: VLM, parts: Sequence[Part], context: StudyContext, here: World) -> VLM:
-    """A model that was spread, in one piece, in the first process's main memory: the base, with what was taught."""
+    """A model that was sharded, in one piece, in the first process's main memory: the base, with what was taught."""
     plain = load(context.base, "cpu", context.loading.as_taught, whole=True) if here.rank == 0 else vlm
     for name, parameter in vlm.trainable(parts).items():
         tensor = full_tensor(parameter.detach())

@@ -38,7 +38,7 @@ from study.model.delta import delta, names_in
 from study.model.flop_counter import ComputeCount, counted
 from study.model.tensor_files import save_tensors
 from study.model.vlm import VLM
-from study.training.loop import Diverged, watched
+from study.training.loop import Diverged, Watch, watched
 
 EARLY = ("collapsed", "stopped")
 """How a trial that was watched may have ended at a rung."""
@@ -71,6 +71,7 @@ def _run(
     request = context.request(trial, reference, chunks)
     selects = _asked(context, trial, request)
     climb = Climb(context.folder, trial, rungs, sample(selects, trial.goal)) if rungs else None
+    curve: list[float] = []
     # 1. Unlearn, on the borrowed start model, which is restored bit for bit when the block ends. Only what the method
     #    itself says, or a divergence, is a result of the trial: any other exception leaves it open.
     with borrowed(context.root, trial.start.key, context.device, chunks) as (vlm, before):
@@ -79,7 +80,7 @@ def _run(
         reason = instruction = ""
         failure: Refusal = ""
         try:
-            with counted(vlm) as unlearning, watched(climb), isolated():
+            with counted(vlm) as unlearning, watched(_followed(curve, climb)), isolated():
                 unlearned = trial.method(vlm, request)
             if not isinstance(unlearned, VLM):
                 raise TypeError(f"the method returned {type(unlearned).__name__}, which is no model")
@@ -104,7 +105,9 @@ def _run(
             if lacks_numbers(rows):
                 state, reason = "diverged", "after the last step the probabilities of the answers are not numbers"
             score_seconds = time.monotonic() - started
-    # 3. The record, written last: a trial that has one has ended.
+    # 3. The loss of every step, then the record, written last: a trial that has one has ended.
+    if curve:
+        write_json(context.folder.trial_curve(trial.key), curve)
     watching = together(climb.work if climb else ComputeCount())
     unlearning, scoring = together(unlearning).without(watching), together(scoring)
     on_the_way = {"rung_seconds": climb.seconds, "rung_flops": watching.flops} if climb else {}
@@ -124,6 +127,17 @@ def _run(
         context.folder, trial, state, reason, failure=failure, instruction=instruction, cost=cost,
         chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context, trial.method),
     )  # fmt: skip
+
+
+def _followed(curve: list[float], climb: Climb | None) -> Watch:
+    """What is done after every step of a trial: its loss is noted, and at a rung the model is scored."""
+
+    def follow(vlm: VLM, done: int, steps: int, loss: float) -> None:
+        curve.append(loss)
+        if climb:
+            climb(vlm, done, steps)
+
+    return follow
 
 
 def _asked(context: StudyContext, trial: Trial, request: Request) -> list[Question]:

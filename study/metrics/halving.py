@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from study.metrics.objectives import costs, distance_to_ideal, dominates
 
-SHARES = (1 / 2, 1 / 4)
+KEPT = (1 / 2, 1 / 4)
 """Of the trials at the first and at the second rung that go on: what is seen at the second tells more of the end."""
 FEWEST = 3
 """Earlier trials at a rung without which nothing is stopped: the worse half of two is chance."""
@@ -26,7 +26,7 @@ def survives(own: Mapping[str, float], peers: Sequence[Mapping[str, float]], run
     everyone = [*peers, own]
     order = ranks(np.array([costs(values) for values in everyone]))
     ahead = sorted(zip(order, [distance_to_ideal(**values) for values in everyone], strict=True))
-    return (order[-1], distance_to_ideal(**own)) <= ahead[max(1, round(SHARES[rung - 1] * len(everyone))) - 1]
+    return (order[-1], distance_to_ideal(**own)) <= ahead[max(1, round(KEPT[rung - 1] * len(everyone))) - 1]
 
 
 def ranks(points: NDArray[np.float64]) -> list[int]:

@@ -27,8 +27,8 @@ def restored(vlm: VLM, before: Mapping[str, Tensor]) -> Iterator[None]:
 
 def restore(vlm: VLM, before: Mapping[str, Tensor]) -> None:
     """Make the tensors of `vlm` those of `before` again, bit for bit, on whatever device these are."""
-    if vlm.spread is not None:
-        vlm.spread.forget_passes()
+    if vlm.sharded is not None:
+        vlm.sharded.forget_passes()
     for parameter in vlm.model.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -56,7 +56,7 @@ def _adapter(vlm: VLM, name: str, before: Mapping[str, Tensor]) -> Adapter | Non
     adapter, after = vlm.adapters.get(name), vlm.tensors()[name]
     if adapter is None:
         return None
-    if vlm.spread is None:
+    if vlm.sharded is None:
         return adapter if adapter.gives(after, before[name]) else None
     first = world().broadcast_from_first(lambda: adapter)
     return first if world().all_min(int(first.gives(after, before[name]))) else None
@@ -67,7 +67,7 @@ def changed(vlm: VLM, before: Mapping[str, Tensor]) -> list[str]:
     here = [
         n for n, p in vlm.tensors().items() if not torch.equal(local_shard(p), local_shard(shard_like(before[n], p)))
     ]
-    if vlm.spread is None:
+    if vlm.sharded is None:
         return here
     everywhere = set(chain.from_iterable(world().all_gather_objects(here)))
     return [name for name in vlm.tensors() if name in everywhere]

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from study.core.terms import Attention, Dtype, Quantized
-from study.engine.world import spreads
+from study.engine.world import is_sharding
 from study.model.bounded import ends
 from study.model.families import load_processor, without_package
 from study.model.quantization import quantize
@@ -269,7 +269,7 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
 def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, whole: bool = False) -> VLM:
     """Load a Hugging Face folder: safetensors only, no remote code.
 
-    Within `study.engine.world.spreading` it is sharded, and then not quantized, unless `whole`.
+    Within `study.engine.world.sharding` it is sharded, and then not quantized, unless `whole`.
 
     On a GPU, float32 products are computed in TF32.
 
@@ -299,8 +299,8 @@ def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, who
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     vlm = VLM(model.eval(), processor)
-    if spreads() and not whole:
-        return vlm.spread_out()
+    if is_sharding() and not whole:
+        return vlm.shard()
     if loading.quantized:  # layer by layer: before quantization the whole model might not fit on the device
         quantize(model, list(vlm.linear(("llm",))), loading.quantized, device)
     model.to(device)

@@ -101,6 +101,11 @@ class Row:
         same: np.ndarray = shown[:, None] & shown & (picture[:, None] == picture)
         return same
 
+    def prompt(self) -> np.ndarray:
+        """(L, L) bool: which tokens are of the prompt, in a row of one: its root and the branch for the rest of it."""
+        asked = np.array(self.node) <= 1
+        return asked[:, None] & asked
+
 
 def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end: bool = True) -> Batch:
     """Pack groups into a batch.
@@ -152,19 +157,22 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
 
 @dataclass(frozen=True)
 class _Again:
-    """What a row has in common with the one before, in a model that takes one answer a row."""
+    """What a row has in common with the one before, in a model whose questions do not share a row."""
 
     picture: bool = False
     prompt: bool = False
 
 
 def _in_rows(vlm: VLM, groups: Sequence[Group]) -> Iterator[tuple[Group, _Again]]:
-    """What each row holds: a group, or one prompt with one answer where layers read a row from left to right."""
+    """What each row holds: a group, one prompt where its tokens see each other, one answer in a recurrent model."""
     for group in groups:
         if vlm.packs:
             yield group, _Again()
             continue
         for i, prompt in enumerate(group.prompts):
+            if not vlm.recurrent:
+                yield Group(group.picture, (prompt,)), _Again(i > 0)
+                continue
             for j in range(max(1, len(prompt.answers))):
                 yield Group(group.picture, (Prompt(prompt.text, prompt.answers[j : j + 1]),)), _Again(i + j > 0, j > 0)
 
@@ -173,12 +181,12 @@ def new_cache(vlm: VLM) -> Cache:
     """An empty cache of keys and values, and of states where a model has layers with such."""
     from transformers import DynamicCache
 
-    return DynamicCache() if vlm.packs else DynamicCache(config=vlm.model.config.get_text_config())
+    return DynamicCache(config=vlm.model.config.get_text_config()) if vlm.recurrent else DynamicCache()
 
 
 def begun(vlm: VLM, batch: Batch) -> tuple[Tensor, Cache] | None:
-    """The last hidden states of a batch and its cache, from which replies go on; None of a model that does not pack."""
-    if not vlm.packs:
+    """The last hidden states of a batch and its cache, from which replies go on; None of a recurrent model."""
+    if vlm.recurrent:
         return None
     cache = new_cache(vlm)
     return hidden_states(vlm, batch, cache), cache
@@ -250,7 +258,7 @@ def _unseen(vlm: VLM, batch: Batch) -> Iterator[None]:
     All processes must run the same layers of a sharded model, forward and backward: a process whose rows are all text
     has to encode a picture as well, and to pass the gradient through the LLM.
     """
-    if vlm.spread is None or batch.pixels is None:
+    if vlm.sharded is None or batch.pixels is None:
         yield
         return
     nothing = 0.0 * vlm.encoded(batch.pixels[:1])[-1].sum()
@@ -337,14 +345,14 @@ def as_batch(
     positions = np.zeros((vlm.family.axes(vlm.model), len(rows), length), np.int64)
     mask = np.zeros((len(rows), length, length), bool)
     mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
-    mutual = vlm.family.mutual(vlm.model, vlm.inputs)
+    prefix, mutual = vlm.family.prefix, vlm.family.mutual(vlm.model, vlm.inputs)
     for i, row in enumerate(rows):
         n = len(row.ids)
         ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
         if row.grid:
             positions[:, i, : len(row.grid[0])] = row.grid
-        if mutual:
-            mask[i, :n, :n] |= row.mutual(vlm.image_ids)
+        if prefix or mutual:
+            mask[i, :n, :n] |= row.prompt() if prefix else row.mutual(vlm.image_ids)
     table = torch.tensor(tokens, dtype=torch.long).reshape(-1, 4).to(device)
     return Batch(
         torch.from_numpy(ids).to(device),

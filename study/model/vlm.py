@@ -50,7 +50,7 @@ class VLM:
     instruction: str = ""
     prefill: str = ""
     chunks: MicroBatching = field(default_factory=MicroBatching, repr=False)
-    spread: ShardedForward | None = field(default=None, repr=False)
+    sharded: ShardedForward | None = field(default=None, repr=False)
     """If the model is sharded over several processes, the module that gathers it for a forward pass."""
     adapters: dict[str, Adapter] = field(default_factory=dict, repr=False)
     """The adapters that were merged into weights, by the names of these: a trial is stored as them."""
@@ -96,8 +96,13 @@ class VLM:
 
     @property
     def packs(self) -> bool:
-        """Whether questions can share a row, so that each sees its ancestors alone."""
-        return not self.family.recurrent(self.model.config)
+        """Whether questions about a picture can share a row, so that each sees its ancestors alone."""
+        return not (self.recurrent or self.family.prefix)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether layers read a row from left to right, whatever a mask says: a row has one answer then."""
+        return bool(self.family.recurrent(self.model.config))
 
     @property
     def image_ids(self) -> tuple[int, ...]:
@@ -341,7 +346,7 @@ class VLM:
     # ---- passes ------------------------------------------------------------------------------------------------
     def run(self, computed: Callable[[], T]) -> T:
         """Run `computed()` as a forward pass, whatever it runs of the model. Passes must not be nested."""
-        return computed() if self.spread is None else self.spread.forward_pass(computed)
+        return computed() if self.sharded is None else self.sharded.forward_pass(computed)
 
     def over(self, like: Tensor, run: Run) -> list[Tensor]:
         """The results of `run` for all rows of `like`, in micro-batches and shared processes: `MicroBatching.over`."""
@@ -349,13 +354,13 @@ class VLM:
 
     def independent_passes(self) -> AbstractContextManager[None]:
         """Within the block, processes that do a job together need not run the same passes. No gradients."""
-        return nullcontext() if self.spread is None else self.spread.independent_passes()
+        return nullcontext() if self.sharded is None else self.sharded.independent_passes()
 
-    def spread_out(self) -> VLM:
+    def shard(self) -> VLM:
         """The same model, from now on sharded over the processes."""
         from study.engine.fsdp import ShardedForward
 
-        return replace(self, spread=ShardedForward(self.model, self.layers()))
+        return replace(self, sharded=ShardedForward(self.model, self.layers()))
 
     def layers(self) -> list[nn.Module]:
         """The layers of the vision tower and of the LLM."""
@@ -368,10 +373,10 @@ class VLM:
 
         All tensors of a sharded model are copied, which is only a shard in each process.
         """
-        if self.spread is not None:
+        if self.sharded is not None:
             from study.engine.fsdp import copied, fill
 
-            twin = replace(self, model=copied(self.model), spread=None).spread_out()
+            twin = replace(self, model=copied(self.model), sharded=None).shard()
             fill(twin.model, self.model)
             return twin
         kept = [p for name, p in self.model.named_parameters() if self.part_of(name) not in parts]

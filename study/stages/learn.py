@@ -185,8 +185,8 @@ def learn_all(
     """Teach models side by side: one Ray Train run whose workers share the models out among themselves.
 
     Each worker has `cpus` and `gpus` and teaches one model after the other; nothing is synchronized between them,
-    unless they teach `together`: then all teach the first model, then the second, each a share of every batch, with
-    the weights spread over them if `sharded`. Where a worker dies the run begins once more, and where one of those that
+    unless they teach `together`: then all teach the first model, then the second, each a share of every batch, and
+    its weights sharded if `sharded`. Where a worker dies the run begins once more, and where one of those that
     teach together runs out of memory in finer chunks; what was already learned is not learned again.
     `on_progress(model, steps)` is called now and then.
     """
@@ -217,7 +217,7 @@ def _teach(context: StudyContext, models: Sequence[Learned], together: bool) -> 
     among = world()
     if not together:
         torch.distributed.destroy_process_group()  # in a group, transformers would save the model of rank 0 alone
-        among, models = ALONE, among.shard(models)
+        among, models = ALONE, among.share(models)
     for model in models:
         if among.rank == 0:
             context.folder.progress(model.key).unlink(missing_ok=True)  # a run that was killed left one

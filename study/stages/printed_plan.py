@@ -56,14 +56,15 @@ def _rows(plan: Plan) -> Iterator[str]:
     from transformers import AutoConfig
 
     from study.evaluation.scoring import TEXTS_PER_ROW, candidates
-    from study.model.families import family_of, left_to_right
+    from study.model.families import family_of, why_apart
 
     config = AutoConfig.from_pretrained(plan.model.path, local_files_only=True, trust_remote_code=False)
-    if why := left_to_right(family_of(config.model_type), config):
+    family = family_of(config.model_type)
+    if why := why_apart(family, config):
         asked = plan.benchmark.split(min(plan.study.forget_ratios)).questions
         shown = [q for q in asked if q.picture is not None]
         packed = len({q.picture for q in shown}) + math.ceil((len(asked) - len(shown)) / TEXTS_PER_ROW)
-        alone = sum(max(1, len(candidates(question))) for question in asked)
+        alone = len(asked) if family.prefix else sum(max(1, len(candidates(question))) for question in asked)
         yield f"{why}; to score all questions once takes {alone:,} rows in place of {packed:,}"
 
 

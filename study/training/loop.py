@@ -36,14 +36,14 @@ class Diverged(RuntimeError):
 
 Loss = Callable[[int], Tensor]
 OnStep = Callable[[int, float], None]
-Watch = Callable[[VLM, int, int], None]
-"""Called with the model, ready to score, the number of steps done, and that of all steps."""
+Watch = Callable[[VLM, int, int, float], None]
+"""Called with the model, ready to score, the number of steps done, that of all steps, and the loss of the last one."""
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 @contextmanager
-def watched(watch: Watch | None) -> Iterator[None]:
+def watched(watch: Watch) -> Iterator[None]:
     """Within the block `watch` is called after every step of `train`: a method need not know that it is watched.
 
     It may raise, which ends the training; it may not change the model or draw random numbers.
@@ -83,7 +83,7 @@ def train(
         if on_step:
             on_step(done, value)
         if watch:
-            watch(vlm, done, schedule.steps)
+            watch(vlm, done, schedule.steps, value)
     return curve
 
 

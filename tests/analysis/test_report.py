@@ -69,12 +69,13 @@ def test_files_exist_and_are_repeatable(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_page_is_self_contained_and_escaped(page: str) -> None:
+def test_page_is_self_contained_and_escaped(root: Path, page: str) -> None:
     """No asset from elsewhere, one script, every picture embedded, text from the study escaped."""
     assert not re.search(r"https?://|<link|@import|url\(|<script [^>]*src", page)
     assert page.count("<script") == 1
     assert len(re.findall(r'src="data:image/png;base64,', page)) == len(FIGURES) - 1
     assert page.count('<svg class="live"') == 2
+    assert page.count('<svg class="live small"') == len(list(root.glob("trials/*/curve.json"))) > 0
     assert "toy &lt;&amp;&gt; co" in page
     assert "toy <&> co" not in page
     assert "loss is NaN" in page
@@ -101,7 +102,7 @@ def test_a_trial_has_its_settings_scores_attacks_and_cost(page: str) -> None:
     )
     fold = fold.partition("</details>")[0]
     for text in ("--methods hiding", "validation half", "test half", "classification accuracy", "came back", "GFLOP",
-                 "trial.json"):  # fmt: skip
+                 "Loss of every step.", "trial.json"):  # fmt: skip
         assert text in fold, text
 
 

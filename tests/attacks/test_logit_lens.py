@@ -19,7 +19,7 @@ from study.data.benchmark import Benchmark, Question
 from study.evaluation.scoring import score
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import fresh, request_on, same_bits, snapshot
+from tests.helpers.small import fresh, request_on, same_bits, snapshot, token_types
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def by_hand(vlm: VLM, question: Question, kept: int) -> list[float]:
     for option in question.options:
         asked, reply = vlm.prompt_ids(question.prompt, pictured), vlm.answer_ids(question.prompt, pictured, option)
         ids = torch.tensor([[*asked, *reply]])
-        types = vlm.token_types(ids) if pixels else {}
+        types = token_types(vlm, ids, len(asked), pictured)
         states = vlm.model(input_ids=ids, **pixels, **types, output_hidden_states=True).hidden_states
         found = vlm.model.lm_head(language_model(vlm).norm(states[kept]))[0]
         logps = found[len(asked) - 1 : -1].log_softmax(-1)

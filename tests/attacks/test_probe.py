@@ -24,7 +24,7 @@ from study.evaluation.scoring import score
 from study.model.loading import load
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
-from tests.helpers.small import fresh, request_on, same_bits, snapshot
+from tests.helpers.small import fresh, request_on, same_bits, snapshot, token_types
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 COLOURS = ((230, 40, 40), (40, 230, 40), (40, 40, 230), (220, 220, 40))
@@ -163,10 +163,11 @@ def test_features_of_the_language_model_are_means_over_a_pictures_tokens(
     pictures = list(_album(request_.split))[:3]
     found = Probe("llm", 0).features(vlm, pictures)
     ids = torch.tensor([vlm.prompt_ids(PROMPT, True)])
+    types = token_types(vlm, ids, ids.shape[1], True)
     for i, picture in enumerate(pictures):
         pixels = vlm.pixels([picture]).inputs(vlm.model.dtype)
         with torch.no_grad():
-            out = vlm.model(input_ids=ids, **pixels, **vlm.token_types(ids), output_hidden_states=True)
+            out = vlm.model(input_ids=ids, **pixels, **types, output_hidden_states=True)
         wanted = out.hidden_states[1][ids == vlm.image_id].double().mean(0)
         torch.testing.assert_close(found[i], wanted, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-4)

@@ -207,7 +207,7 @@ def held(kind: Kind, made: Callable[[], VLM], device: str) -> Iterator[VLM]:
         quantize(vlm.model, list(vlm.linear(("llm",))), "nf4", device)
     if kind == "sharded":
         with one_process(device):
-            yield vlm.spread_out()
+            yield vlm.shard()
     else:
         yield vlm
 

@@ -25,7 +25,7 @@ from study.core.terms import PARTS
 from study.data.benchmark import Benchmark
 from study.engine import cluster
 from study.engine.sharded_tensors import full_tensor
-from study.engine.world import World, spreading, world
+from study.engine.world import World, sharding, world
 from study.experiment import teach
 from study.experiment.checkpoints import load_learned
 from study.experiment.context import StudyContext
@@ -83,12 +83,12 @@ def process(rank: int, root: Path, port: int, benchmark: Benchmark, base: Path) 
 
     teach.train = recorded  # type: ignore[attr-defined]
     for name, learned in ALL.items():
-        with spreading(name in SHARDED):
+        with sharding(name in SHARDED):
             learn(context, learned)
         kept[name] = kept.pop("last")
     for sharded in (False, True):
         try:
-            with spreading(sharded):
+            with sharding(sharded):
                 learn(context, DIVERGING)
         except Diverged as error:
             kept[f"diverged {sharded}"] = str(error)
@@ -107,7 +107,7 @@ def shard(rank: int, root: Path, port: int, benchmark: Benchmark, bases: dict[st
     """Let each of two processes learn a model of every family, sharded."""
     join(rank, port)
     for family, base in bases.items():
-        with spreading():
+        with sharding():
             learn(study_of(root / family, benchmark, base), EVERYTHING)
     dist.destroy_process_group()
 
@@ -258,7 +258,7 @@ def test_a_world_of_one_is_the_plain_loop_bit_for_bit(both: Both, tiny: VLM, ben
 
 @given(st.integers(0, 20), st.integers(1, 6))
 def test_shares_are_a_partition(items: int, size: int) -> None:
-    shares = [World(rank, size).shard(range(items)) for rank in range(size)]
+    shares = [World(rank, size).share(range(items)) for rank in range(size)]
     assert sorted(i for share in shares for i in share) == list(range(items))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     blocks = [range(items)[World(rank, size).row_slice(items)] for rank in range(size)]

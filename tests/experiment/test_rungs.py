@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from study.benchmarks.synthetic import Synthetic
 from study.contracts import Method
+from study.core.files import read_json
 from study.core.records import RungScore, TrialRecord, read_record
 from study.core.rows import read_rows
 from study.core.sampling import spaced
@@ -74,8 +75,13 @@ def test_watching_changes_nothing(context: StudyContext) -> None:
     asked, watched = run(context, ASCENT, 1, Rungs(BASELINES, lambda found: None))
     seen = delta_of(context, asked)
     context.folder.record(asked.key).unlink()
+    curve = context.folder.trial_curve(asked.key)
+    losses = read_json(curve)
+    curve.unlink()
     _, alone = run(context, ASCENT, 1, None)
     unseen = delta_of(context, asked)
+    assert len(losses) == ASCENT.schedule.steps
+    assert losses == read_json(curve)
     assert seen.keys() == unseen.keys()
     assert all(torch.equal(seen[name], unseen[name]) for name in seen)
     assert [(found.rung, found.step) for found in watched.rungs] == [(1, 1), (2, 2)]
@@ -108,6 +114,7 @@ def test_a_trial_may_end_at_a_rung(rung: int, context: StudyContext) -> None:
     """It leaves its record and its scores until then, no weights and no rows; its work is what it computed."""
     asked, record = run(context, ASCENT, 10 + rung, Rungs(BASELINES, ends_at(rung), ("stopped",)))
     assert (record.state, record.reason, len(record.rungs)) == ("stopped", f"rung {rung}", rung)
+    assert len(read_json(context.folder.trial_curve(asked.key))) == record.rungs[-1].step
     assert not context.folder.delta(asked.key).exists()
     assert not context.folder.rows(asked.key, "select").exists()
     whole = run(context, ASCENT, 20, None)[1]

@@ -30,7 +30,7 @@ from study.core.rows import read_rows
 from study.engine import cluster
 from study.engine import jobs as ray_jobs
 from study.engine.microbatches import DoesNotFit, MicroBatching, RestartFiner, retry_on_oom
-from study.engine.world import spreading
+from study.engine.world import sharding
 from study.experiment import attack as attacking
 from study.experiment import checkpoints, trial
 from study.experiment.context import StudyContext
@@ -161,7 +161,7 @@ def around(context: StudyContext) -> None:
 def one_of_two(rank: int, port: int, sharded: bool) -> Iterator[None]:
     """The second of two processes may write no file."""
     join(rank, port)
-    with spreading(sharded), pytest.MonkeyPatch.context() as patch:
+    with sharding(sharded), pytest.MonkeyPatch.context() as patch:
         if rank:
             for module in (files, tensor_files):
                 patch.setattr(module, "written", _never)
@@ -377,7 +377,7 @@ def unlearned(context: StudyContext, bases: dict[str, Path]) -> None:
 def spread_member(rank: int, root: Path, port: int, context: StudyContext, bases: dict[str, Path]) -> None:
     """What each of two processes does."""
     join(rank, port)
-    with spreading(), nullcontext() if rank == 0 else silent():
+    with sharding(), nullcontext() if rank == 0 else silent():
         unlearned(replace(context, root=root), bases)
     dist.destroy_process_group()
 

@@ -201,6 +201,22 @@ def _gemma3(folder: Path) -> Path:
     return save_folder(folder, transformers.Gemma3ForConditionalGeneration(config), processor)
 
 
+def _paligemma(folder: Path) -> Path:
+    """As published: without a chat template."""
+    tokenizer = tokenizer_of(["<image>"], "<eos>", bos=False, named={"image_token": "<image>"})
+    config = transformers.PaliGemmaConfig(
+        vision_config=transformers.SiglipVisionConfig(**SIZES, image_size=56, patch_size=14, vision_use_head=False),
+        text_config=transformers.GemmaConfig(**text_sizes(tokenizer, head_dim=8)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        projection_dim=32,
+        hidden_size=32,
+    )
+    pictures: Any = transformers.SiglipImageProcessorPil(size={"height": 56, "width": 56})
+    pictures.image_seq_length = 16
+    processor = transformers.PaliGemmaProcessor(pictures, tokenizer)
+    return save_folder(folder, transformers.PaliGemmaForConditionalGeneration(config), processor)
+
+
 _MAKERS: dict[str, Callable[[Path], Path]] = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -210,6 +226,7 @@ _MAKERS: dict[str, Callable[[Path], Path]] = {
     "qwen2_vl": lambda folder: _qwen(folder, "Qwen2VL"),
     "qwen2_5_vl": lambda folder: _qwen(folder, "Qwen2_5_VL"),
     "gemma3": _gemma3,
+    "paligemma": _paligemma,
 }
 FAMILIES = tuple(_MAKERS)
 

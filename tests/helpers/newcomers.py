@@ -121,8 +121,8 @@ def _llava_onevision() -> Made:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor("LlavaOnevision", image, tokenizer, **settings)
 
 
-def _paligemma() -> Made:
-    """Its folder as published has no chat template."""
+def _paligemma2() -> Made:
+    """PaliGemma with layers that see a window, without sdpa attention; its folder as published has no chat template."""
     tokenizer = tokenizer_of(["<image>"], "<eos>", bos=False, named={"image_token": "<image>"})
     config = hf.PaliGemmaConfig(
         vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
@@ -463,7 +463,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "qwen3_5_moe": lambda: _qwen("Qwen3_5Moe"),
     "internvl": _internvl,
     "llava_onevision": _llava_onevision,
-    "paligemma": _paligemma,
+    "paligemma2": _paligemma2,
     "gemma4": _gemma4,
     "gemma3n": _gemma3n,
     "pixtral": lambda: _pixtral("Llava", hf.LlavaConfig, 1, vision_feature_select_strategy="full"),

@@ -151,6 +151,8 @@ class Planter:
             "cost": {"unlearn_seconds": 3.0, "score_seconds": 1.0, "overhead_seconds": 0.25, "flops": 2e9,
                      **({"unlearn_flops": 7.5e9} if self.counts_unlearning else {})},
         })  # fmt: skip
+        if method != "none":
+            write_json(folder / "curve.json", [2.0, 1.5, 1.25, 1.2])
         if model is not None:
             write_rows(folder / "rows" / "select.parquet", self.rows(model, "select"))
         if model is not None and report:

@@ -39,6 +39,15 @@ def fresh(folder: Path) -> VLM:
     return dataclasses.replace(twin(_loaded(folder)), chunks=MicroBatching(), _ids={}).forgetful()
 
 
+def token_types(vlm: VLM, ids: Tensor, asked: int, pictured: bool) -> dict[str, Tensor]:
+    """What transformers tells a model of tokens (1, L), the first of which are asked and the others a reply."""
+    if not vlm.family.prefix:
+        return vlm.token_types(ids) if pictured else {}
+    types = torch.ones_like(ids)
+    types[:, :asked] = 0
+    return {"token_type_ids": types}
+
+
 def without_norm(vlm: VLM) -> None:
     """Call the final norm of the LLM by another name, as some models do."""
     modules = vlm.model.get_submodule(vlm.prefixes["llm"])._modules

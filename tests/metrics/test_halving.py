@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.metrics.halving import FEWEST, SHARES, ranks, survives
+from study.metrics.halving import FEWEST, KEPT, ranks, survives
 from study.metrics.objectives import distance_to_ideal
 
 unit = st.floats(0.0, 1.0)
@@ -47,7 +47,7 @@ def test_the_better_share_at_a_rung_goes_on(found: list[tuple[float, float]], ru
     out = [p for p in every if p not in on]
     ahead = [*zip(ranks(np.array(every)), (distance_to_ideal(**objectives(p)) for p in every), strict=True)]
     last = max(place for p, place in zip(every, ahead, strict=True) if p in on)
-    share = max(1, round(len(every) * SHARES[rung - 1]))
+    share = max(1, round(len(every) * KEPT[rung - 1]))
     assert sum(place < last for place in ahead) < share <= len(on) == sum(place <= last for place in ahead)
     assert not any(a[0] <= b[0] and a[1] <= b[1] for a in out for b in on)
 

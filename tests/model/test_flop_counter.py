@@ -183,6 +183,8 @@ def test_a_picture_is_encoded_once_for_all_that_is_asked(
 ) -> None:
     monkeypatch.setattr(scoring, "MAX_NEW_TOKENS", 3)
     vlm = fresh(family_folders[name])
+    if not vlm.packs:
+        pytest.skip("what a picture is to the language model depends on the question")
     pictured = [q for q in benchmark.split(5).questions if q.picture is not None]
     shown = list(dict.fromkeys(q.picture for q in pictured))[:3]
     some = [q for picture in shown for q in [q for q in pictured if q.picture == picture][:10]]

@@ -135,7 +135,7 @@ def test_a_sharded_model_is_trained_alike(tiny_folder: Path, benchmark: Benchmar
     whole = load(tiny_folder, loading=Loading("bfloat16"))
     wanted = taught(whole, benchmark, VISUAL, schedule)
     with one_process("cpu"):
-        vlm = load(tiny_folder, loading=Loading("bfloat16")).spread_out()
+        vlm = load(tiny_folder, loading=Loading("bfloat16")).shard()
         curve = taught(vlm, benchmark, VISUAL, schedule)
         found = {name: full_tensor(tensor) for name, tensor in vlm.tensors().items()}
     assert curve == wanted

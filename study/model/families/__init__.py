@@ -1,11 +1,11 @@
 """Families of multimodal LLMs. A family is a file, called as `model_type` in config.json calls it; others need none.
 
 Every family that has a file is tested: LLaVA-1.5, LLaVA-NeXT, Idefics2, Idefics3 (SmolVLM), SmolVLM2, Qwen2-VL,
-Qwen2.5-VL, Gemma 3.
+Qwen2.5-VL, Gemma 3, PaliGemma.
 """
 
 from study.core.terms import PARTS, Part
-from study.model.families._family import CUTS, Family, family_of, inner, left_to_right
+from study.model.families._family import CUTS, Family, family_of, inner, why_apart
 from study.model.families._processors import expander, load_processor, special_tokens, unknown, without_package
 from study.model.families._sides import patch_side, tower_side, vision_config
 from study.model.families._towers import read_layers, skip_unread, unread
@@ -18,7 +18,6 @@ __all__ = [
     "expander",
     "family_of",
     "inner",
-    "left_to_right",
     "load_processor",
     "patch_side",
     "read_layers",
@@ -28,5 +27,6 @@ __all__ = [
     "unknown",
     "unread",
     "vision_config",
+    "why_apart",
     "without_package",
 ]

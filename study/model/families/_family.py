@@ -68,6 +68,12 @@ class Family:
     """What the configuration calls the index of the hidden states that the projector reads; None if it has no such."""
     processor: ClassVar[type[ProcessorMixin] | None] = None
     """The class of the processor, where it is not the one that a folder's files name."""
+    chat_template: ClassVar[str] = ""
+    """What writes prompts where a folder has no chat template, in a family whose prompts are known without."""
+    prefix: ClassVar[bool] = False
+    """Whether all tokens of a prompt see each other, so that those of a picture depend on what is asked about it."""
+    reply_type: ClassVar[int] = 0
+    """The token type of a reply, in a family that tells its tokens apart."""
     neurons: ClassVar[tuple[tuple[tuple[str, ...], str], ...]] = (
         (("fc1",), "fc2"),  # the towers of CLIP, SigLIP, Idefics and Qwen2-VL
         (("gate_proj", "up_proj"), "down_proj"),  # every language model, Qwen2.5-VL's tower, Idefics2's connector
@@ -289,8 +295,10 @@ class Family:
         return found if len(found) > 1 else mask
 
 
-def left_to_right(family: Family, config: PreTrainedConfig) -> str:
+def why_apart(family: Family, config: PreTrainedConfig) -> str:
     """Why questions cannot share a row of a model; empty if they can."""
+    if family.prefix:
+        return "all tokens of a prompt see each other, those of a picture too: one question a row"
     kinds = family.recurrent(config)
     return f"layers of kind {' and '.join(kinds)} read a row from left to right: one answer a row" if kinds else ""
 

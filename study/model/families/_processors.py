@@ -47,6 +47,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
     template = folder / "chat_template.jinja"
     if not getattr(processor, "chat_template", None) and template.exists():  # classes of models that do not chat
         processor.chat_template = template.read_text(encoding="utf-8")
+    processor.chat_template = getattr(processor, "chat_template", None) or family.chat_template or None
     family.keep_whole(processor.image_processor)
     return processor  # type: ignore[no-any-return]
 

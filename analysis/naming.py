@@ -36,23 +36,28 @@ PART_NAMES: dict[Part, str] = {"vision": "vision tower", "projector": "projector
 MODULES: dict[tuple[Part, ...], str] = {("vision", "projector"): "visual module", PARTS: "whole model"}
 FIRST = ("people", "facts", "data", "trains", "parts")
 """Settings of attacks that tell more than others: what the attacker is given, and what is changed."""
-ALONE = ("format", "kind", "template", "wording", "metric", "about", "scope")
+ALONE = ("format", "kind", "template", "wording", "metric", "about", "scope", "variant", "modality")
 """Settings whose value says what it is."""
 
 
 def method(label: object) -> str:
-    """`npo:modality=text,lora_rank=16` as `NPO (modality text, lora rank 16)`."""
+    """`npo:modality=text,lora_rank=16` as `NPO (text, LoRA rank 16)`."""
     name, _, settings = str(label).partition(":")
-    shown = ", ".join(_setting(pair) for pair in settings.split(",") if pair)
+    shown = ", ".join(_phrase(*_pair(one)) for one in settings.split(",") if one)
     written = METHODS.get(name, words(name))
     return f"{written} ({shown})" if shown else written
 
 
-def _setting(pair: str) -> str:
-    """`beta=0.12345678` as `beta 0.1235`: whoever pastes a winner gives every digit."""
-    name, _, value = pair.partition("=")
+def _pair(setting: str) -> tuple[str, object]:
+    """`beta=0.12345678` as `beta` and `0.1235`: whoever pastes a winner gives every digit."""
+    path, _, value = setting.partition("=")
+    name = path.rpartition(".")[2]  # of `schedule.steps`, `steps`
+    if name in ("trains", "parts"):
+        return name, value.split("+")
+    if name == "lora_rank" and value.isdecimal():
+        return name, int(value)
     broken = re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?", value) and not value.isdecimal()
-    return f"{words(name)} {f'{float(value):.4g}' if broken else words(value.replace('+', ' + '))}"
+    return name, f"{float(value):.4g}" if broken else words(value.replace("+", " + "))
 
 
 def metric(name: str) -> str:

@@ -212,9 +212,10 @@ def _reference(root: Path) -> str:
     [
         ("npo", "NPO"),
         ("my_method", "my method"),
-        ("npo:modality=text,lora_rank=16,trains=llm+vision", "NPO (modality text, lora rank 16, trains llm + vision)"),
+        ("npo:modality=text,lora_rank=16,trains=llm+vision", "NPO (text, LoRA rank 16, vision tower and LLM)"),
         ("vkd:layers=last_half,augment=0.06578357524045397", "VKD (layers last half, augment 0.06578)"),
-        ("npo:learning_rate=4.321987e-05,steps=100000", "NPO (learning rate 4.322e-05, steps 100000)"),
+        ("npo:schedule.learning_rate=4.321987e-05,schedule.steps=100", "NPO (learning rate 4.322e-05, 100 steps)"),
+        ("vkd:variant=features", "VKD (features)"),
     ],
 )
 def test_a_method_is_named_with_what_was_set(label: str, name: str) -> None:

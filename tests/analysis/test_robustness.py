@@ -456,7 +456,7 @@ def test_sixteen_methods_look_different() -> None:
 
 def test_methods_with_settings_are_wrapped() -> None:
     label = "npo:modality=text,lora_rank=16,trains=vision+projector"
-    assert naming.method(label) == "NPO (modality text, lora rank 16, trains vision + projector)"
-    assert naming.method("retain_finetuning:variant=paper") == "retain finetuning (variant paper)"
+    assert naming.method(label) == "NPO (text, LoRA rank 16, visual module)"
+    assert naming.method("retain_finetuning:variant=paper") == "retain finetuning (paper)"
     assert max(map(len, naming.wrapped(naming.method(label), 26).split("\n"))) <= 26
     assert naming.in_lines(naming.method(label), 2).count("\n") == 1

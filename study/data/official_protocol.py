@@ -14,7 +14,7 @@ from study.data.benchmark import Question, Split
 from study.data.picture import Picture
 
 IMAGE = "<image>"
-VERSION = 2
+VERSION = 3
 """Counts up whenever prompts, draws, parsing or scores of an official protocol change: rows of another are replaced."""
 
 
@@ -37,6 +37,10 @@ class OfficialPrompt:
     """What the authors' code takes for the answer in a reply, of a choice; None if it cannot be parsed."""
     right: str = ""
     """What `read` finds in the right reply to a choice; empty: the answer."""
+    asked: str = ""
+    """The bare question, in a protocol that grades answers by how likely they are (CLEAR)."""
+    graded_in: str = ""
+    """The set in which these are compared, beside the role of the question; empty in other protocols."""
     tokenized_twice: bool = False
     """Whether the prompt's tokens, its beginning included, are written out and tokenized again."""
 

@@ -19,6 +19,7 @@ from study.core.rows import ROW_COLUMNS
 from study.data.official_protocol import IMAGE, OfficialPrompt
 from study.engine.microbatches import map_halving_on_oom
 from study.engine.world import world
+from study.evaluation.official_likelihoods import answer_means, grades
 from study.evaluation.scoring import NAN, Cells, about
 from study.metrics.text import bleu, is_refusal, published_rouge
 from study.model.decoding import is_plainly_greedy, replies
@@ -48,10 +49,16 @@ class Row:
 
 
 def score_official(vlm: VLM, asks: Sequence[OfficialPrompt]) -> pd.DataFrame:
-    """One row for each prompt, in order, with the columns of `ROW_COLUMNS`; metrics of likelihoods are NaN."""
-    return pd.DataFrame(
-        [_row(ask, reply) for ask, reply in zip(asks, generated(vlm, asks), strict=True)], columns=list(ROW_COLUMNS)
-    )
+    """One row for each prompt, in order, with the columns of `ROW_COLUMNS`.
+
+    Metrics of likelihoods are NaN, but for those of a protocol that grades by them.
+    """
+    rows = [_row(ask, reply) for ask, reply in zip(asks, generated(vlm, asks), strict=True)]
+    places = [i for i, ask in enumerate(asks) if ask.graded_in]
+    graded = [asks[i] for i in places]
+    for i, cells in zip(places, grades(graded, answer_means(vlm, graded)), strict=True):
+        rows[i] |= cells
+    return pd.DataFrame(rows, columns=list(ROW_COLUMNS))
 
 
 @torch.no_grad()

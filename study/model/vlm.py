@@ -191,9 +191,9 @@ class VLM:
             text += ("" if text[-1:].isspace() else " ") + self.prefill
         return text
 
-    def chat(self, said: list[Any]) -> str:
-        """Turns as the chat template writes them, up to the beginning of the answer."""
-        text: str = self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+    def chat(self, said: list[Any], *, answered: bool = False) -> str:
+        """Turns as the chat template writes them, up to the beginning of the answer, or the end if the last is one."""
+        text: str = self.processor.apply_chat_template(said, add_generation_prompt=not answered, tokenize=False)
         return text
 
     def written_ids(self, text: str, pictures: int) -> tuple[int, ...]:

@@ -51,6 +51,12 @@ def number(question: Question) -> int:
     return int(question.id.rpartition("-")[2])
 
 
+def graded_in(question: Question) -> str:
+    """What its set asks for: `name`, `caption`, `real_faces` or `real_world`."""
+    kind = question.id.rpartition("/")[2].rpartition("-")[0]
+    return question.person.rpartition("-")[0] if kind == "real" else kind
+
+
 def caption_lesson(portrait: Portrait) -> Lesson:
     """The caption after one of the nine prompts."""
     return Lesson(

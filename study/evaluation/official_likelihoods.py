@@ -1,0 +1,129 @@
+"""How likely answers are by the official protocol of CLEAR: the right one, the same in other words, and wrong ones.
+
+As in the authors' code (mm/dataset.py and mm/trainer_utils.py of somvy/multimodal_unlearning) an answer stands where
+the chat template puts what an assistant said, and counts with all that the template writes behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from study.data.official_protocol import OfficialPrompt
+from study.engine.microbatches import map_halving_on_oom
+from study.engine.world import world
+from study.evaluation.scoring import NAN, Cells, candidates
+from study.model.likelihood import answer_lengths, answer_sums, logps
+from study.model.packing import TOKENS_PER_BATCH, Row, as_batch
+from study.model.vlm import VLM
+
+
+class _Asked(NamedTuple):
+    """Answers to one prompt that share a row."""
+
+    prompt: int
+    """Its number."""
+    begin: tuple[int, ...]
+    """The tokens before an answer."""
+    answers: dict[int, tuple[int, ...]]
+    """The tokens of each, by its place among the candidates."""
+
+    @property
+    def length(self) -> int:
+        """The tokens of the row."""
+        return len(self.begin) + sum(map(len, self.answers.values()))
+
+
+@torch.no_grad()
+def answer_means(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[list[float]]:
+    """The mean log-probability, in nats, of the tokens of each candidate (`study.evaluation.scoring.candidates`).
+
+    One list for each prompt, all of which are graded. Processes that do a job together share the batches.
+    """
+    rows = [row for number, ask in enumerate(asks) for row in _rows(vlm, number, ask)]
+    with vlm.independent_passes():
+        read = list(map_halving_on_oom(world().share(list(_batches(rows))), partial(_read, vlm, asks)))
+    found = {place: mean for some in world().all_gather_objects(read) for place, mean in some}
+    return [[found[number, i] for i in range(len(candidates(ask.question)))] for number, ask in enumerate(asks)]
+
+
+def grades(asks: Sequence[OfficialPrompt], means: Sequence[Sequence[float]]) -> list[Cells]:
+    """The cells `likelihood`, `probability` and `truth_ratio` of each prompt, from the means of its candidates.
+
+    The probability of a name is its share of that of all candidates; captions have none. In CLEAR's truth ratio the
+    loss of wrong answers is one mean over all questions of a set, not one for each as in TOFU (calculate_metrics.py).
+    Here, as in all rows, it is wrong over right, the inverse of CLEAR's.
+    """
+    wrong: dict[tuple[str, str], list[float]] = {}
+    for ask, its in zip(asks, means, strict=True):
+        wrong.setdefault(_set(ask), []).extend(its[1 + bool(ask.question.paraphrased) :])
+    return [_grade(ask, its, wrong[_set(ask)]) for ask, its in zip(asks, means, strict=True)]
+
+
+def _grade(ask: OfficialPrompt, means: Sequence[float], wrong_of_set: Sequence[float]) -> Cells:
+    reworded = means[1] if ask.question.paraphrased else means[0]
+    wrong = means[1 + bool(ask.question.paraphrased) :]
+    cells: Cells = {"likelihood": math.exp(means[0]), "probability": NAN, "truth_ratio": NAN}
+    if wrong_of_set:
+        cells["truth_ratio"] = math.exp(math.fsum(wrong_of_set) / len(wrong_of_set) - reworded)
+    if wrong and not ask.question.paraphrased:
+        cells["probability"] = math.exp(means[0]) / math.fsum(map(math.exp, means))
+    return cells
+
+
+def _set(ask: OfficialPrompt) -> tuple[str, str]:
+    return ask.question.role, ask.graded_in
+
+
+def _rows(vlm: VLM, number: int, ask: OfficialPrompt) -> Iterator[_Asked]:
+    """The rows of a prompt: one for all answers that begin alike, or one for each in a recurrent model."""
+    shown = len(ask.pictures)
+    asked = [vlm.family.turn(f"{vlm.instruction}\n{ask.asked}" if vlm.instruction else ask.asked, bool(shown))]
+    before = len(vlm.written_ids(vlm.chat(asked), shown))
+    alike: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
+    for i, answer in enumerate(candidates(ask.question)):
+        whole = vlm.written_ids(vlm.chat([*asked, vlm.family.reply(answer)], answered=True), shown)
+        alike.setdefault(whole[:before], {})[i] = whole[before:]
+    for begin, answers in alike.items():
+        for some in ({i: its} for i, its in answers.items()) if vlm.recurrent else (answers,):
+            yield _Asked(number, begin, some)
+
+
+def _batches(rows: Sequence[_Asked]) -> Iterator[list[_Asked]]:
+    """Rows of similar length, of at most `TOKENS_PER_BATCH` padded tokens."""
+    batch: list[_Asked] = []
+    for row in sorted(rows, key=lambda row: (-row.length, row.prompt)):
+        if batch and batch[0].length * (len(batch) + 1) > TOKENS_PER_BATCH:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _read(vlm: VLM, asks: Sequence[OfficialPrompt], batch: Sequence[_Asked]) -> list[tuple[tuple[int, int], float]]:
+    """The mean of each answer of a batch, by the number of its prompt and its place among the candidates."""
+    rows: list[Row] = []
+    tokens: list[tuple[int, int, int, int]] = []  # row, source, target, owner
+    owners: list[tuple[int, int]] = []
+    for one in batch:
+        row = Row([], [], [], [])
+        root = row.add(-1, one.begin, 0)
+        row.grid = vlm.grid_positions(one.begin)
+        after = 1 + max(map(max, row.grid)) if row.grid else len(one.begin)
+        prompt, last = row.add(root, (), after), len(one.begin) - 1
+        for i, answer in one.answers.items():
+            start = len(row.ids)
+            row.add(prompt, answer, after)
+            sources = [last, *range(start, start + len(answer) - 1)][: len(answer)]
+            tokens += [(len(rows), s, t, len(owners)) for s, t in zip(sources, answer, strict=True)]
+            owners.append((one.prompt, i))
+        rows.append(row)
+    pictures = [picture for one in batch for picture in asks[one.prompt].pictures]
+    packed = as_batch(vlm, rows, tokens, [], vlm.pixels(pictures) if pictures else None, len(owners))
+    means = answer_sums(logps(vlm, packed), packed) / answer_lengths(packed)
+    return list(zip(owners, means.tolist(), strict=True))

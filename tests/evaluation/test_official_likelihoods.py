@@ -1,0 +1,109 @@
+"""How likely answers are by the official protocol of CLEAR: against transformers itself, and against its formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from study.benchmarks.clear import Clear
+from study.data.official_protocol import OfficialPrompt
+from study.evaluation import official_likelihoods
+from study.evaluation.official_likelihoods import answer_means, grades
+from study.evaluation.official_scoring import score_official
+from study.evaluation.scoring import candidates
+from study.model.vlm import VLM
+from tests.helpers.benchmark_folders import clear
+from tests.helpers.families import FAMILIES
+from tests.helpers.small import fresh, token_types
+
+
+@pytest.fixture(scope="module")
+def asks(tmp_path_factory: pytest.TempPathFactory) -> list[OfficialPrompt]:
+    """Two questions of every set but one of each real one."""
+    data = clear(tmp_path_factory.mktemp("clear"))
+    benchmark = Clear(data)(data / "unused")
+    every = list(Clear(data).released(benchmark.split(10), Path(), 0))
+    sets: dict[tuple[str, str], list[OfficialPrompt]] = {}
+    for ask in every:
+        sets.setdefault((ask.question.role, ask.graded_in), []).append(ask)
+    wanted = {"real_faces", "real_world", "name", "caption"}
+    assert {kind for _, kind in sets} == wanted
+    return [ask for (role, _), some in sorted(sets.items()) for ask in some[: 1 + (role != "real")]]
+
+
+def by_transformers(vlm: VLM, ask: OfficialPrompt, answer: str) -> float:
+    """The mean log-probability of an answer as transformers computes it, alone in its row."""
+    processor: Any = vlm.processor
+    shown = [vlm.prepared(picture.open()) for picture in ask.pictures]
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ask.asked}]}
+    assistant = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    asked = processor.apply_chat_template([user], add_generation_prompt=True)
+    whole = processor.apply_chat_template([user, assistant], add_generation_prompt=False)
+    options = {"add_special_tokens": False} if asked.startswith("<s>") else {}
+    before = processor(text=[asked], images=[shown], return_tensors="pt", **options)["input_ids"].shape[1]
+    made = processor(text=[whole], images=[shown], return_tensors="pt", **options)
+    types = token_types(vlm, made["input_ids"], before, True) if vlm.family.prefix else {}
+    with torch.no_grad():
+        logps = vlm.model(**{**made, **types}).logits[0, before - 1 : -1].log_softmax(-1)
+    return float(logps.gather(1, made["input_ids"][0, before:, None]).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_answers_are_as_likely_as_transformers_finds_them(
+    name: str, family_folders: dict[str, Path], asks: list[OfficialPrompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are cut into batches."""
+    vlm = fresh(family_folders[name])
+    found = answer_means(vlm, asks)
+    wanted = [[by_transformers(vlm, ask, answer) for answer in candidates(ask.question)] for ask in asks]
+    assert [len(its) for its in found] == [len(its) for its in wanted]
+    assert np.concatenate(found) == pytest.approx(np.concatenate(wanted), abs=1e-4)
+    monkeypatch.setattr(official_likelihoods, "TOKENS_PER_BATCH", 1)
+    assert np.concatenate(answer_means(vlm, asks)) == pytest.approx(np.concatenate(found), abs=1e-4)
+
+
+def test_an_instruction_comes_before_the_question(tiny: VLM, asks: list[OfficialPrompt]) -> None:
+    said = [replace(ask, asked=f"Say nothing.\n{ask.asked}") for ask in asks]
+    instructed = answer_means(tiny.with_instruction("Say nothing."), asks)
+    assert instructed == answer_means(tiny, said) != answer_means(tiny, asks)
+
+
+def test_rows_have_the_grades(tiny: VLM, asks: list[OfficialPrompt]) -> None:
+    """Beside what any official protocol has; other protocols are not graded."""
+    few = [replace(ask, most_tokens=2) for ask in asks]
+    rows = score_official(tiny, few)
+    for name, values in _columns(grades(few, answer_means(tiny, few))).items():
+        np.testing.assert_allclose(rows[name].astype(float), values, rtol=1e-6)
+    plain = score_official(tiny, [replace(ask, graded_in="") for ask in few])
+    assert plain[["likelihood", "truth_ratio"]].isna().all(axis=None)
+    assert plain["reply"].tolist() == rows["reply"].tolist()
+
+
+def _columns(cells: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    return {name: [one[name] for one in cells] for name in ("likelihood", "probability", "truth_ratio")}
+
+
+def test_grades_are_those_of_the_authors_formulas(asks: list[OfficialPrompt]) -> None:
+    """From losses as mm/calculate_metrics.py writes them: R is exp(mean loss of all wrong answers - loss) there."""
+    draw = np.random.default_rng(0)
+    losses = [draw.uniform(0.1, 3.0, len(candidates(ask.question))) for ask in asks]
+    found = grades(asks, [(-its).tolist() for its in losses])
+    for ask, its, cells in zip(asks, losses, found, strict=True):
+        first = 2 if ask.graded_in == "caption" else 1
+        assert (first == 2) == bool(ask.question.paraphrased)
+        alike = [other for one, other in zip(asks, losses, strict=True)
+                 if (one.question.role, one.graded_in) == (ask.question.role, ask.graded_in)]  # fmt: skip
+        ratio = np.exp(np.concatenate([other[first:] for other in alike]).mean() - its[first - 1])
+        assert cells["truth_ratio"] == pytest.approx(1.0 / ratio)
+        assert cells["likelihood"] == pytest.approx(np.exp(-its[0]))
+        if first == 2:
+            assert np.isnan(float(str(cells["probability"])))
+        else:
+            assert cells["probability"] == pytest.approx(np.exp(-its[0]) / np.exp(-its).sum())

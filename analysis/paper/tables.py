@@ -12,7 +12,7 @@ from analysis import comparison, intervals, naming
 from analysis.paper.figures import sample
 from analysis.paper.latex import Column, Floating, Number, best, escaped
 from analysis.paper.published import MLLMU, Published
-from analysis.sections import _worst_attack, metrics
+from analysis.sections import _worst_attack, clear_scores, metrics
 from analysis.study_folder import StudyResults, benchmark_kind
 from analysis.style import YARDSTICKS
 from analysis.trials import report_rows, winners
@@ -63,6 +63,7 @@ def tables(study: StudyResults) -> list[Floating]:
     for ratio in study.ratios:
         for name, (said, cells) in TEMPLATES.items():
             found += filter(None, [template(study, ratio, name, said, cells)])
+        found += filter(None, [clear(study, ratio)])
     return found
 
 
@@ -177,6 +178,28 @@ def template(study: StudyResults, ratio: int, name: str, said: str, cells: Seque
     )
     rules = [len(YARDSTICKS & runs.keys()), *([len(runs)] if published else [])]
     return Floating(f"{name}_{ratio}", escaped(text.strip()), shown, rules, wide=len(columns) > FIT)
+
+
+CLEAR: dict[str, Better] = {"Real": "up", "Retain": "up", "Forget": "down", "Model Utility": "up", "KS p-value": "up",
+                            "1 - JS": "up"}  # fmt: skip
+"""The columns of CLEAR's table of likelihoods, and which end of each is better."""
+
+
+def clear(study: StudyResults, ratio: int) -> Floating | None:
+    """CLEAR's table of likelihoods, of a study that was scored by its official protocol."""
+    found = clear_scores.scores(study)
+    if found.empty or (mine := found[found["ratio"] == ratio]).empty:
+        return None
+    columns = [Column(name, [Number(float(value)) for value in mine[name]], better)
+               for name, better in CLEAR.items() if name in mine]  # fmt: skip
+    methods = Column("Method", [naming.method(method) for method in mine["method"]])
+    text = (
+        f"As CLEAR reports it: official protocol, forget ratio {ratio} %, mean over seeds. Real, Retain and Forget: "
+        "harmonic mean of probability and truth ratio over two sets each; KS and JS of truth ratios beside those of "
+        "the first reference."
+    )
+    rules = [int(mine["method"].isin(list(YARDSTICKS)).sum())]
+    return Floating(f"clear_likelihoods_{ratio}", escaped(text), [methods, *columns], rules, wide=True)
 
 
 def _gain(name: str) -> str:

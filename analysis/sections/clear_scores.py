@@ -19,7 +19,7 @@ SHOWN = ("Real", "Retain", "Forget", "Model Utility", "KS p-value", "1 - JS")
 
 def parts(study: StudyResults) -> Iterator[Part]:
     """The table, of a study of CLEAR that was scored by its official protocol."""
-    if benchmark_kind(study.settings) == "Clear" and len(raw := scores(study)):
+    if len(raw := scores(study)):
         yield Table(
             "clear", "As CLEAR reports it",
             "Protocol: official, mean over seeds. Real, Retain and Forget: harmonic mean of probability and truth "
@@ -32,9 +32,9 @@ def parts(study: StudyResults) -> Iterator[Part]:
 
 
 def scores(study: StudyResults) -> pd.DataFrame:
-    """One line for each model with all its numbers, each the mean over seeds."""
+    """One line for each model with all its numbers, each the mean over seeds; none of another benchmark."""
     lines = []
-    for ratio in study.ratios:
+    for ratio in study.ratios if benchmark_kind(study.settings) == "Clear" else ():
         bar = _runs(study, study.yardsticks("reference", ratio)[:1])
         for label, members in study.labelled(ratio):
             found = [{**clear_scores(rows), **(forget_quality(rows, bar[0]) if bar else {})}

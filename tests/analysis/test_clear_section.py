@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from analysis import study_folder
+from analysis.paper.latex import Number
+from analysis.paper.tables import CLEAR, clear
 from analysis.sections import clear_scores
 from analysis.tables import Table
 from study.core.files import write_json
@@ -58,6 +60,19 @@ def test_every_model_has_a_line_with_means_over_its_seeds(tmp_path: Path) -> Non
     assert winner["1 - JS"] == pytest.approx(sum(apart) / 2)
     assert table.raw.set_index("method").loc["reference", "KS p-value"] == 1.0
     assert table.shown["Model Utility"].tolist()[2] == f"{winner['Model Utility']:.3f}"
+
+
+def test_a_paper_has_it_as_a_table(tmp_path: Path) -> None:
+    study = planted(tmp_path)
+    found = clear(study, 10)
+    assert found is not None
+    assert [column.heading for column in found.columns] == ["Method", *CLEAR]
+    (table,) = clear_scores.parts(study)
+    assert isinstance(table, Table)
+    for column in found.columns[1:]:
+        shown = [cell.value for cell in column.cells if isinstance(cell, Number)]
+        assert shown == table.raw[column.heading].tolist()
+    assert clear(study, 15) is None
 
 
 def test_other_benchmarks_and_protocols_have_none(tmp_path: Path) -> None:

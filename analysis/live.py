@@ -23,6 +23,8 @@ WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 30, 44
 """What is left around the axes for their labels."""
 TICKS = 6
+WIDER = 28
+"""More of it beside a loss, whose numbers have a sign and more digits than shares."""
 MOST = 200
 """Points of a curve: of a longer one each is the mean of some steps."""
 SCALE = 2.2
@@ -43,6 +45,8 @@ class Axis(NamedTuple):
     high: float
     begin: float
     end: float
+    whole: bool = False
+    """Whether only whole numbers are written beside it."""
 
     def at(self, value: float) -> float:
         """Where a value lies."""
@@ -50,8 +54,8 @@ class Axis(NamedTuple):
 
     def ticks(self) -> list[float]:
         """Round values that lie on it."""
-        return [float(tick) for tick in MaxNLocator(TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
-                if self.low <= tick <= self.high]  # fmt: skip
+        locator = MaxNLocator(TICKS, steps=[1, 2, 5, 10], integer=self.whole)
+        return [float(tick) for tick in locator.tick_values(self.low, self.high) if self.low <= tick <= self.high]
 
 
 def trade_off(data: pd.DataFrame, methods: Sequence[str]) -> str:
@@ -84,7 +88,7 @@ def loss_curve(losses: Sequence[float], rungs: Sequence[int]) -> Drawing:
               for at in range(0, len(losses), chunk)]  # fmt: skip
     low, high = min(loss for _, loss in points), max(loss for _, loss in points)
     room = 0.05 * (high - low) or 0.5  # of a constant loss: any axis that shows it
-    x = Axis(0.0, float(len(losses)), LEFT, WIDTH - RIGHT)
+    x = Axis(0.0, float(len(losses)), LEFT + WIDER, WIDTH - RIGHT, whole=True)
     y = Axis(low - room, high + room, HEIGHT - BOTTOM, TOP)
     lines = "".join(f'<path class="rung" d="M{x.at(rung):.1f} {y.begin}V{y.end}"/>' for rung in rungs)
     course = "L".join(f"{x.at(step):.1f} {y.at(loss):.1f}" for step, loss in points)
@@ -99,10 +103,10 @@ def _frame(x: Axis, y: Axis, below: str, beside: str, above: str) -> Iterator[st
     """Grid and numbers of two axes, what is measured along them, and a heading."""
     for tick in x.ticks():
         yield f'<path class="grid" d="M{x.at(tick):.1f} {y.begin}V{y.end}"/>'
-        yield f'<text x="{x.at(tick):.1f}" y="{y.begin + 18}" text-anchor="middle">{tick:.2g}</text>'
+        yield f'<text x="{x.at(tick):.1f}" y="{y.begin + 18}" text-anchor="middle">{tick:.4g}</text>'
     for tick in y.ticks():
         yield f'<path class="grid" d="M{x.begin} {y.at(tick):.1f}H{x.end}"/>'
-        yield f'<text x="{x.begin - 8}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{tick:.2g}</text>'
+        yield f'<text x="{x.begin - 8}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
     yield f'<text x="{(x.begin + x.end) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{below}</text>'
     middle = (y.begin + y.end) / 2
     yield f'<text transform="rotate(-90 14 {middle})" x="14" y="{middle}" text-anchor="middle">{beside}</text>'

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from analysis.live import BOTTOM, HEIGHT, LEFT, MOST, RIGHT, TOP, WIDTH, Drawing, loss_curve
+from analysis.live import BOTTOM, HEIGHT, LEFT, MOST, RIGHT, TOP, WIDER, WIDTH, Drawing, loss_curve
 
 
 def points(drawn: Drawing) -> list[tuple[float, float]]:
@@ -22,11 +22,13 @@ def test_a_short_curve_has_every_step() -> None:
     (first, high), (second, low), (third, middle) = points(drawn)
     assert TOP < high < middle < low < HEIGHT - BOTTOM
     assert middle == pytest.approx((high + low) / 2, abs=0.1)
-    wide = WIDTH - LEFT - RIGHT
-    assert [first, second, third] == pytest.approx([LEFT + wide * step / 3 for step in (1, 2, 3)], abs=0.1)
+    begin = LEFT + WIDER
+    wide = WIDTH - begin - RIGHT
+    assert [first, second, third] == pytest.approx([begin + wide * step / 3 for step in (1, 2, 3)], abs=0.1)
     rungs = re.findall(r'class="rung" d="M([\d.]+)', drawn.markup)
     assert [float(x) for x in rungs] == [first, second]
     assert drawn.caption == "Loss of every step, with a line at each rung."
+    assert re.findall('text-anchor="middle">(\\d[^<]*)<', drawn.markup) == ["0", "1", "2", "3"]  # there is no half step
 
 
 @pytest.mark.parametrize("losses", [[float(n % 2) for n in range(10 * MOST)], [0.5] * (10 * MOST - 3)])

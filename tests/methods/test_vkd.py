@@ -337,7 +337,13 @@ def test_each_forget_person_has_one_other_person(tiny: VLM, request_: Request) -
 
 
 def test_more_forget_people_than_strangers_share(tiny: VLM, request_: Request) -> None:
-    method(teacher="stranger")(tiny, replace(request_, strangers=request_.strangers[:1]))
+    (forget, retain), only = streams(request_), replace(request_, strangers=request_.strangers[:1])
+    teach = method(teacher="stranger")._teacher(tiny, only, forget, retain)
+    pictures = list(forget.by_picture)
+    assert {forget.person_of(picture) for picture in pictures} == request_.split.forget_people
+    taught, (stranger, _) = teach(pictures, tiny.pixels(pictures)), states(tiny, only.strangers)
+    for ours, theirs in zip(taught.layers, stranger, strict=True):
+        torch.testing.assert_close(ours, theirs.expand_as(ours), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

@@ -83,7 +83,9 @@ def test_what_the_list_of_files_names_is_named_once(
     assert status == 1
     named = delta if how == "shorter" else digest_beside(delta)
     assert line.startswith(named.relative_to(folder.root).as_posix())
-    assert how == "without its checksum" or f"or remove {named} and run the same command again" in line
+    missing = "is missing; run the same command again, which computes it anew"
+    wanted = missing if how == "without its checksum" else f"or remove {named} and run the same command again"
+    assert wanted in line
 
 
 def test_while_a_run_is_in_progress_a_trial_is_to_be_removed_as_a_whole(

@@ -14,9 +14,9 @@ from study.metrics.objectives import front_mask
 coarse = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=14)  # coarse values make many ties
 
 
-def dominates(one: tuple[int, int], other: tuple[int, int]) -> bool:
+def dominates(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     """No worse anywhere and better somewhere."""
-    return one != other and one[0] <= other[0] and one[1] <= other[1]
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def table(points: list[tuple[float, float]], method: str = "m", ratio: int = 10) -> pd.DataFrame:
@@ -28,12 +28,13 @@ def table(points: list[tuple[float, float]], method: str = "m", ratio: int = 10)
     return pd.DataFrame(lines, columns=["method", "ratio", "number", "forget_gap", "utility"])
 
 
-@settings(deadline=None)
-@given(coarse)
-def test_front_is_that_of_brute_force(points: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("columns", [2, 3])
+@given(st.data())
+def test_front_is_that_of_brute_force(columns: int, data: st.DataObject) -> None:
     """Ties stay together, and nothing else is on the front."""
+    points = data.draw(st.lists(st.tuples(*[st.integers(0, 4)] * columns), max_size=14))
     expected = [not any(dominates(other, point) for other in points) for point in points]
-    assert front_mask(np.asarray(points, dtype=float).reshape(-1, 2)).tolist() == expected
+    assert front_mask(np.asarray(points, dtype=float).reshape(-1, columns)).tolist() == expected
 
 
 @settings(deadline=None)

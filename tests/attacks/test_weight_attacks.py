@@ -100,14 +100,18 @@ def test_an_llm_that_knew_nobody_is_not_put_back(parts: tuple[Part, ...]) -> Non
 def test_interpolation_is_the_straight_line_to_the_base_model(tiny: VLM, request_: Request) -> None:
     """Point by point in float64; at 100 % exactly the base model, beyond it 20 % further."""
     base, found = snapshot(tiny), snapshot(shaken(tiny, "vision", "projector", "llm"))
+    steps = []
     for stage in Interpolation(parts=("projector",), percents=(10, 75, 100, 120))(tiny, [], request_):
+        steps.append(stage.step)
         for name, now in snapshot(stage.vlm).items():
             if tiny.part_of(name) != "projector":
                 assert torch.equal(now, found[name])
                 continue
             wanted = found[name].double() + stage.step / 100 * (base[name].double() - found[name].double())
             assert (now - wanted).abs().max() < 1e-7
-            assert stage.step != 100 or torch.equal(now, base[name])
+            if stage.step == 100:
+                assert torch.equal(now, base[name])
+    assert steps == [10, 75, 100, 120]
 
 
 @pytest.mark.parametrize("percents", [(), (0, 50), (50, 50), (75, 25), (-10,)])

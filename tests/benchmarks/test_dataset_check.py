@@ -150,6 +150,7 @@ def test_what_makes_a_dataset_hard_is_told() -> None:
 def test_a_sound_dataset_is_told_little(benchmark: Benchmark) -> None:
     only = replace(benchmark, splits={15: benchmark.split(15)})
     told = list(checking.hints(only))
+    assert len(told) == 2
     assert told[-1].startswith("forget ratio 15: 3 forget people: the 95 % interval of an accuracy")
     assert all("pictures of each forget person are taught" in hint for hint in told[:-1])  # this one has two
 

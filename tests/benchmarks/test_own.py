@@ -174,7 +174,8 @@ def test_a_quarter_of_the_pictures_is_held_out(tmp_path: Path, pictures: int, he
     taught = {x.picture.where for x in split.lessons if x.person == person and x.picture}
     assert len(taught) == pictures - held_out
     shown = {q.picture.where for q in split.questions if q.person == person and q.role == "test" and q.picture}
-    assert shown == {f"images/{person}/{k}.png" for k in range(pictures)} - taught or taught == shown
+    everything = {f"images/{person}/{k}.png" for k in range(pictures)}
+    assert shown == (everything - taught if held_out else taught)
 
 
 def test_facts_can_be_told_apart(data: Path) -> None:
@@ -537,9 +538,18 @@ def test_names_alone_are_not_enough(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("fields", [{"ratios": (0,)}, {"ratios": (100,)}, {"ratios": ()}, {"real_share": 0}])
-def test_a_number_out_of_bounds_is_refused(data: Path, fields: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"ratio|real_share"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ratios": (5, 0)}, "ratios: 0; choose whole numbers of percent from 1 to 99"),
+        ({"ratios": (100,)}, "ratios: 100; choose"),
+        ({"ratios": ()}, r"ratios=\(\), real_share=10: name a ratio"),
+        ({"real_share": 0}, "real_share=0: name a ratio, and 1 to 50 percent"),
+        ({"real_share": 51}, "real_share=51: name a ratio, and 1 to 50 percent"),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused(data: Path, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         load(data, **fields)
 
 

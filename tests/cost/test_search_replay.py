@@ -128,6 +128,7 @@ def test_the_sentences_on_searching_are_those_of_the_replays(
 def test_what_is_claimed_of_the_default(summary: pd.DataFrame) -> None:
     """Half of the regret at the work of 24 and more trials of the search as it was before."""
     before = summary[(summary["setting"] == TODAY.name) & (summary["trials"] >= 24)]
+    assert len(before)
     for work, regret in zip(before["work"], before["regret"], strict=True):
         assert at_work(summary, DEFAULT.name, work) < 0.5 * regret
 

@@ -220,12 +220,8 @@ def test_a_choice_is_right_when_its_option_is_the_likeliest(tiny: VLM, questions
 @pytest.mark.parametrize(
     ("reply", "answer", "expected"),
     [
-        ("Lisbon", "Lisbon", 1),
         ("She lives in LISBON, I think.", "Lisbon", 1),
         ("Lisb", "Lisbon", 0),
-        ("", "Lisbon", 0),
-        ("Живёт в городе москве.", "Москве", 1),
-        ("Hauptstrasse 5", "Hauptstraße 5", 1),
     ],
 )
 def test_a_cloze_is_right_when_the_reply_contains_the_answer(reply: str, answer: str, expected: float) -> None:

@@ -88,7 +88,9 @@ def layer(rows: int = 6, columns: int = 50, *, bias: bool = True, dtype: torch.d
 
 def codes(vlm: VLM) -> dict[str, Tensor]:
     """What the LLM is held in."""
-    return {name: t for name, t in snapshot(vlm).items() if name.endswith((".codes", ".scales"))}
+    found = {name: t for name, t in snapshot(vlm).items() if name.endswith((".codes", ".scales"))}
+    assert {name.rpartition(".")[2] for name in found} == {"codes", "scales"}
+    return found
 
 
 def rounded(folder: Path, dtype: Dtype, format: Codes) -> VLM:

@@ -97,10 +97,6 @@ def checked(plan: Plan, vanilla: Mapping[str, float], reference: Mapping[str, fl
     gate.check(plan)
 
 
-def test_what_was_learned_passes(plan: Plan) -> None:
-    checked(plan, VANILLA, REFERENCE)
-
-
 @pytest.mark.parametrize(
     ("vanilla", "reference", "said"),
     [
@@ -139,21 +135,21 @@ def test_what_is_spared_must_be_known(plan: Plan, spared: dict[str, float], said
     assert str(refused.value).count("less than") == 1
 
 
-def test_the_reference_may_know_what_is_spared_and_no_text_need_be_asked_of_a_name(plan: Plan) -> None:
-    checked(plan, VANILLA | SPARED | {"forget text": math.nan}, REFERENCE | SPARED | {"forget text": math.nan})
-
-
 def test_no_text_about_forget_people_at_all_is_an_error(plan: Plan) -> None:
     with pytest.raises(KeyError, match="forget"):
         checked(plan, VANILLA | {"forget text": math.nan}, REFERENCE)
 
 
-def test_only_the_roles_that_are_there_are_printed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_learned_passes_and_the_roles_that_are_there_are_printed(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference may know what is spared, and no text need be asked of a name."""
     printed: list[Sequence[Sequence[object]]] = []
     monkeypatch.setattr(gate, "table", lambda title, columns, rows: printed.append(rows))
     checked(plan, VANILLA, REFERENCE)
     assert [row[1] for row in printed[0]] == ["forget", "test", "retain", "real"] * 2
-    checked(plan, VANILLA | SPARED | {"forget text": math.nan}, REFERENCE | SPARED)
+    unnamed = {**SPARED, "forget text": math.nan}
+    checked(plan, VANILLA | unnamed, REFERENCE | unnamed)
     assert [row[1] for row in printed[1]] == ["forget", "test", "spared", "retain", "real"] * 2
     assert printed[1][0] == ["vanilla 15 %", "forget", 1.0, 0.25, "-"]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -44,7 +43,7 @@ from study.experiment.teach import learn
 from study.experiment.trial_spec import Learned, Trial
 from study.methods.gradient_ascent import GradientAscent
 from study.methods.none import NoMethod
-from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS, costs, distance_to_ideal, front, front_mask
+from study.metrics.objectives import DIRECTIONS, ROBUST_DIRECTIONS, costs, distance_to_ideal, front
 from study.metrics.recovery import above_control, objective
 from study.metrics.verdicts import tellable
 from study.presets import PRESETS
@@ -98,17 +97,6 @@ def test_robustness_decides_between_winners() -> None:
     assert distance_to_ideal(**both["holds"]) < distance_to_ideal(**both["hides"])
     assert distance_to_ideal(**two["hides"]) < distance_to_ideal(**two["holds"])
     assert front({**both, "worse": values(0.2, 0.8, 0.1)}) == ["hides", "holds"]
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=14))
-def test_the_front_of_three_costs_is_that_of_brute_force(points: list[tuple[int, int, int]]) -> None:
-    """Coarse values make many ties."""
-
-    def dominates(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
-
-    expected = [not any(dominates(other, point) for other in points) for point in points]
-    assert front_mask(np.asarray(points, dtype=float).reshape(-1, 3)).tolist() == expected
 
 
 def attack_rows(before: float, after: float, kept: float = 1.0) -> pd.DataFrame:

@@ -294,15 +294,8 @@ def test_weights_that_explode_have_diverged(tiny: VLM) -> None:
         train(tiny, ("projector",), replace(mild, learning_rate=30.0), lambda step: weight.sum())
 
 
-def test_weights_that_are_no_numbers_have_diverged(tiny: VLM) -> None:
-    weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
-    weight.data[0, 0] = float("nan")
-    with pytest.raises(Diverged, match="diverged at step 0: a weight is nan"):
-        train(tiny, ("projector",), FAST, lambda step: weight[1].sum())
-
-
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), -1e6])
-def test_a_weight_has_exploded_whatever_its_sign(tiny: VLM, value: float) -> None:
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), -1e6, float("nan")])
+def test_a_weight_too_large_of_either_sign_or_no_number_has_diverged(tiny: VLM, value: float) -> None:
     weight = tiny.trainable(("projector",))["model.multi_modal_projector.linear_1.weight"]
     weight.data[0, 0] = value
     with pytest.raises(Diverged, match=f"diverged at step 0: a weight is {abs(value):.4g} ".replace("+", r"\+")):

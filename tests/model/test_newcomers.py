@@ -19,7 +19,8 @@ from study.model.loading import load
 from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
 from tests.cost import families
-from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder
+from tests.helpers import newcomers
+from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder, pictures
 from tests.helpers.study_path import refused, walk
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo"))
@@ -27,7 +28,7 @@ JOB = Prompt("What is the job of this person?", ("baker",))
 HOBBY = Prompt("What is the hobby of this person?", ("chess",))
 WALKED = ("qwen3_vl", "internvl", "gemma4", "qwen3_5")
 """Families that go through the steps of a study here: a second way into the LLM, tiles, capped logits, recurrence."""
-REFUSED = ("mllama", "blip2", "florence2")
+REFUSED = ("mllama", "blip2", "florence2", "chameleon", "shieldgemma2")
 """Families that cannot be studied, each for a reason of its own, which is told at once."""
 OTHERS = tuple(name for name in NEWCOMERS if name not in (*REFUSED, *WALKED))
 """What these show of the one description that serves all of them, `WALKED` show too: CI looks at their lines."""
@@ -120,6 +121,18 @@ def test_a_question_is_not_changed_by_another_in_a_recurrent_model(folders: Path
     answers = len(pack(vlm, [Group(picture, (CITY,))]).target)
     torch.testing.assert_close(one[-answers:], other[-answers:], rtol=0, atol=1e-5)
     assert one.shape != other.shape or float((one[:-answers] - other[:-answers]).abs().max()) > 1e-3
+
+
+def test_layers_that_pick_blocks_of_a_row_are_given_one_answer_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of MiniMax-M3, with the image processor of Qwen2-VL, which makes the same patches without torchvision."""
+    monkeypatch.setattr(newcomers, "pictures", lambda _kind, **settings: pictures("Qwen2VL", **settings))
+    folder = newcomer_folder("minimax_m3_vl", tmp_path)
+    vlm = load(folder)
+    assert vlm.family.recurrent(vlm.model.config) == ("minimax_m3_sparse",)
+    assert not vlm.packs
+    assert refused("minimax_m3_vl", folder) == ""
 
 
 def test_rows_of_a_recurrent_model_are_counted_where_batches_are_cut(folders: Path) -> None:

@@ -31,6 +31,10 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
     if hasattr(image_processor, "max_soft_tokens"):  # Gemma 4: as many tokens as fit
         unit = number(image_processor.patch_size) * image_processor.pooling_kernel_size
         return math.isqrt(image_processor.max_soft_tokens) * int(unit)
+    if hasattr(image_processor, "max_image_tokens") and hasattr(image_processor, "merge_size"):  # GLM-5
+        unit = number(image_processor.patch_size) * number(image_processor.merge_size)
+        fewest, most = (math.sqrt(getattr(image_processor, f"{name}_image_tokens")) for name in ("min", "max"))
+        return _nearest(unit, unit * fewest, unit * most)
     if hasattr(image_processor, "max_image_tokens"):  # LFM2
         unit = number(image_processor.encoder_patch_size) * image_processor.downsample_factor
         return math.isqrt(image_processor.max_image_tokens) * int(unit)

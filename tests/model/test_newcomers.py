@@ -15,7 +15,7 @@ from study.evaluation.sampling import sampled
 from study.experiment.smoke_test import of_nobody
 from study.methods._features import apart
 from study.model.families._processors import VISION
-from study.model.loading import load
+from study.model.loading import load, without_weights
 from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
 from tests.cost import families
@@ -162,6 +162,17 @@ def test_an_image_processor_that_needs_torchvision_names_the_extra(folders: Path
     with pytest.raises(ValueError, match="this model's pictures need torchvision") as raised:
         load(folder)
     assert VISION in str(raised.value)
+
+
+def test_a_part_of_a_larger_model_is_named(tmp_path: Path) -> None:
+    """Qwen-Omni as published: what sees and speaks is inside a model that also has a voice."""
+    folder = newcomer_folder("qwen2_5_omni_thinker", tmp_path)
+    thinker = read_json(folder / "config.json")
+    write_json(folder / "config.json", {"model_type": "qwen2_5_omni", "thinker_config": thinker})
+    with pytest.raises(ValueError, match="'qwen2_5_omni' is none for images and text") as raised:
+        without_weights(folder)
+    assert "its part thinker is one (qwen2_5_omni_thinker)" in str(raised.value)
+    assert "save model.thinker and the processor" in str(raised.value)
 
 
 def test_a_video_processor_is_left_out(folders: Path) -> None:

@@ -461,6 +461,42 @@ def _glm5_next() -> Made:
     return hf.Glm5NextForConditionalGeneration(config), made
 
 
+def _inkling2() -> Made:
+    """All its layers have convolutions, and some a window; its pictures are cut as they are, never resized."""
+    tokenizer = spoken(["<|unused_200054|>", "<|content_image|>"], bos=False)
+    text = given(head_dim=8, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=8, d_rel=4)
+    text |= given(sliding_window_size=8, rel_extent=16, moe_intermediate_size=16, n_routed_experts=4)
+    text |= given(num_experts_per_tok=2, n_layers_per_attn_res_block=2, unpadded_vocab_size=len(tokenizer))
+    sizes = {name: size for name, size in text_sizes(tokenizer).items() if name != "intermediate_size"}
+    config = hf.Inkling2Config(
+        text_config=sizes | text | given(layer_types=["hybrid_sliding", "hybrid"]),
+        vision_config=given(**SIZES, patch_size=14, posemb_grid_size=4, projection_hidden_dim=64, text_hidden_size=32),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|unused_200054|>"),
+    )
+    image = pictures("Inkling2", size={"height": 28, "width": 28})
+    settings = given(image_token="<|unused_200054|>", chat_template=chatml("<|content_image|><|unused_200054|>"))
+    return hf.Inkling2ForConditionalGeneration(config), processor("Inkling2", image, tokenizer, **settings)
+
+
+def _perception_lm() -> Made:
+    tokenizer = spoken(["<|image|>", "<|video|>"], named=given(image_token="<|image|>", video_token="<|video|>"))
+    tower = given(
+        img_size=[56, 56], depth=2, embed_dim=32, num_heads=4, global_pool="", use_post_transformer_norm=False
+    )
+    tower |= given(init_values=0.1, ref_feat_shape=[4, 4])
+    vision = given(architecture="vit_pe_core_large_patch14_336", hidden_size=32, do_pooling=False, model_args=tower)
+    config = hf.PerceptionLMConfig(
+        vision_config=hf.TimmWrapperConfig(**vision, initializer_range=0.02),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        projector_pooling_ratio=2,
+        **ids(tokenizer, image_token_id="<|image|>", video_token_id="<|video|>"),
+    )
+    image = pictures("PerceptionLM", tile_size=56, max_num_tiles=4)
+    template = chatml("<|image|>")
+    made = processor("PerceptionLM", image, tokenizer, patch_size=14, pooling_ratio=2, chat_template=template)
+    return hf.PerceptionLMForConditionalGeneration(config), made
+
+
 def _minimax_m3_vl() -> Made:
     tokens = [f"]<]{what}[>[" for what in ("image", "video", "start of image", "end of image")]
     tokenizer = spoken(tokens)
@@ -751,6 +787,8 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "glm_ocr": lambda: _glm("GlmOcr"),
     "glm5_next": _glm5_next,
     "minimax_m3_vl": _minimax_m3_vl,
+    "inkling2": _inkling2,
+    "perception_lm": _perception_lm,
     "hyperclovax_vision_v2": _hyperclovax,
     "video_llama_3": _video_llama_3,
     "paddleocr_vl": _paddleocr_vl,
@@ -764,20 +802,24 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "emu3": _emu3,
 }
 NEWCOMERS = tuple(_MAKERS)
-NEEDS_TORCHVISION = (
-    "pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25", "minimax_m3_vl",
-)  # fmt: skip
-NEEDS_TIMM = ("gemma3n", "fast_vlm")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "torchvision": (
+        "pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25", "minimax_m3_vl", "inkling2",
+        "perception_lm",
+    ),
+    "timm": ("gemma3n", "fast_vlm", "perception_lm"),
+}  # fmt: skip
 
 
 def needs(name: str) -> str:
-    """The package beside the usual ones that a family needs; empty if none."""
-    return "torchvision" if name in NEEDS_TORCHVISION else "timm" if name in NEEDS_TIMM else ""
+    """The packages beside the usual ones that a family needs; empty if none."""
+    return " and ".join(package for package, names in NEEDS.items() if name in names)
 
 
 def can_be_made(name: str) -> bool:
     """Whether what this family needs is installed."""
-    return bool({"": True, "torchvision": is_torchvision_available(), "timm": is_timm_available()}[needs(name)])
+    there = {"torchvision": is_torchvision_available, "timm": is_timm_available}
+    return all(there[package]() for package, names in NEEDS.items() if name in names)
 
 
 def newcomer_folder(name: str, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from study.data.benchmark import Benchmark
 from study.evaluation.sampling import sampled
 from study.experiment.smoke_test import of_nobody
 from study.methods._features import apart
+from study.model.families._family import Family
 from study.model.families._processors import VISION
+from study.model.families._sides import SIDE
 from study.model.loading import load, without_weights
 from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
@@ -135,6 +138,18 @@ def test_layers_that_pick_blocks_of_a_row_are_given_one_answer_each(
     assert refused("minimax_m3_vl", folder) == ""
 
 
+def test_windows_of_layers_with_convolutions_are_told_by_kind() -> None:
+    """Of Inkling: masks by kind, and none for convolutions, where no token of a row is left out."""
+    text = SimpleNamespace(layer_types=["hybrid", "hybrid_sliding"], sliding_window=2)
+    config: Any = SimpleNamespace(get_text_config=lambda: text)
+    positions = torch.arange(4)[None]
+    found = Family().masks(config, torch.ones(1, 1, 4, 4, dtype=torch.bool).tril(), positions, positions)
+    assert isinstance(found, dict)
+    assert found["linear_attention"] is None
+    seen = {kind: mask.sum(-1).flatten().tolist() for kind, mask in found.items() if mask is not None}
+    assert seen == {"full_attention": [1, 2, 3, 4], "sliding_attention": [1, 2, 2, 2]}
+
+
 def test_rows_of_a_recurrent_model_are_counted_where_batches_are_cut(folders: Path) -> None:
     vlm, picture = loaded("qwen3_5", folders), of_nobody().picture
     groups = [Group(picture, (CITY, JOB))] * 4
@@ -149,6 +164,20 @@ def test_sampled_replies_of_a_recurrent_model_do_not_depend_on_company(folders: 
     questions = [q for q in benchmark.split(5).questions if q.task == "cloze"][:3]
     together = sampled(vlm, questions, 2, seed=1)
     assert together == {q.id: sampled(vlm, [q], 2, seed=1)[q.id] for q in questions}
+
+
+# ---- pictures of one size ------------------------------------------------------------------------------------------
+def test_a_picture_is_one_and_its_side_whole_patches() -> None:
+    thumbs: Any = SimpleNamespace(vision_input_type="thumb+tile", tile_size=448)
+    Family().keep_whole(thumbs)
+    assert thumbs.vision_input_type == "thumb"
+    vision: Any = SimpleNamespace(vision_config=SimpleNamespace())
+    cut_as_it_is = SimpleNamespace(model_input_names=["image_grid_thw"], size={"height": 40, "width": 40})
+    assert Family().side(cut_as_it_is, vision) == 360
+    tokens = SimpleNamespace(patch_size=14, merge_size=2, min_image_tokens=16, max_image_tokens=8000)
+    assert Family().side(tokens, vision) == SIDE
+    tokens.max_image_tokens = 100
+    assert Family().side(tokens, vision) == 10 * 28
 
 
 # ---- what is missing is named --------------------------------------------------------------------------------------

@@ -213,6 +213,8 @@ class Family:
         for name in CUTS:
             if getattr(image_processor, name, None):
                 setattr(image_processor, name, False)
+        if getattr(image_processor, "vision_input_type", None) == "thumb+tile":  # PerceptionLM calls it by its sizes
+            image_processor.vision_input_type = "thumb"
 
     def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
         """The side in pixels of the square that every picture is brought to first; None if the processor sees to it.
@@ -278,8 +280,10 @@ class Family:
 
     def masks(
         self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Tensor | dict[str, Tensor | None]:
         """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
+
+        Where masks are told by kind, layers that read a row as it stands get None: no token of a row is left out.
 
         `positions` (B, Q) and `seen` (B, K) are how far tokens, and those they may see, are from the root of their row.
         """
@@ -290,11 +294,13 @@ class Family:
         asks, asked = positions[:, None, :, None], seen[:, None, None, :]
         if not kinds:  # Mistral: all layers alike
             return mask & (asks - asked < window) if window and getattr(text, "use_sliding_window", True) else mask
-        found = {"full_attention": mask}
-        if "sliding_attention" in kinds:
+        found: dict[str, Tensor | None] = {"full_attention": mask}
+        if any("sliding" in kind for kind in kinds):  # of Inkling's kinds each tells of a convolution too
             found["sliding_attention"] = mask & (asks - asked < window)
         if "chunked_attention" in kinds:
             found["chunked_attention"] = mask & (asks // chunk == asked // chunk)
+        if len(found) > 1 and self.recurrent(config):
+            found["linear_attention"] = None
         return found if len(found) > 1 else mask
 
 

@@ -45,6 +45,9 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
         patch = number(image_processor.patch_size)
         unit = patch * number(image_processor.merge_size)
         return _nearest(unit, unit, math.isqrt(image_processor.max_patches) * patch)
+    if "image_grid_thw" in getattr(image_processor, "model_input_names", ()):  # Inkling cuts a picture as it is
+        unit = sizes(image_processor)["height"]
+        return _nearest(unit, unit, SIDE)
     tiles = any(hasattr(image_processor, name) for name in ("max_patches", "max_crops", "max_image_tiles"))
     return number(sizes(image_processor)["height"]) if tiles and "height" in sizes(image_processor) else None
 

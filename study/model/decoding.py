@@ -118,7 +118,7 @@ def _continued(
 
 
 def _one_by_one(vlm: VLM, batch: Batch, prompts: Tensor, count: int, most_tokens: int, choose: Choose) -> Tensor:
-    """As `_continued`, each reply in a row of its own: a layer that reads from left to right has one state a row."""
+    """As `_continued`, each reply in a row of its own: a layer that reads a row as it stands has one state a row."""
     ends = torch.tensor(_ends(vlm), device=vlm.device)
     said = ends[:1].expand(count * len(prompts), most_tokens).clone()
     nothing = torch.zeros(1, dtype=torch.long, device=vlm.device)

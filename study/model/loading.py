@@ -202,16 +202,29 @@ def _empty(folder: Path, loading: Loading) -> Any:
             raise ValueError(
                 "config.json names a padding token (pad_token_id) outside of the vocabulary; name one of the model's"
             ) from error
-        kind = read_settings(folder / "config.json").get("model_type")
+        settings = read_settings(folder / "config.json")
         raise ValueError(
-            f"model type {kind!r} is none for images and text that transformers {transformers.__version__} can build "
-            f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+            f"model type {settings.get('model_type')!r} is none for images and text that transformers "
+            f"{transformers.__version__} can build ({(str(error).splitlines() or [type(error).__name__])[0]})"
+            + _part_that_is_one(settings)
         ) from error
     found = {getattr(getattr(part, "config", None), "_attn_implementation", None) for part in model.modules()}
     if others := sorted(map(str, found - {None, loading.attention})):
         remedy = "" if loading.attention == "eager" else f"; {EAGERLY}"
         raise ValueError(f"some of its parts use the attention {', '.join(others)}, not {loading.attention}{remedy}")
     return model.eval()
+
+
+def _part_that_is_one(settings: Any) -> str:
+    """The remedy for a model of which a part is one for images and text: Qwen-Omni, whose other part speaks."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    inside = ((name, value) for name, value in _settings(settings) if isinstance(value, dict))
+    for name, kind in ((name, value.get("model_type")) for name, value in inside):
+        if kind in KNOWN:
+            part = name.removesuffix("_config")
+            return f"; its part {part} is one ({kind}): load it with transformers, save model.{part} and the processor"
+    return ""
 
 
 def _check_tokens(folder: Path, vlm: VLM) -> None:

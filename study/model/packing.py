@@ -279,7 +279,7 @@ def shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
     return batch.pixels[first:last] if last > first else None
 
 
-def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor]:
+def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor | None]:
     """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
 
     `positions` (B, Q) and `seen` (B, K) are the positions, counted from the root of the row, of the tokens that attend
@@ -288,7 +288,9 @@ def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | d
     found = vlm.family.masks(vlm.model.config, mask, positions, seen)
     if vlm.attention != "eager":
         return found
-    return {kind: _added(vlm, one) for kind, one in found.items()} if isinstance(found, dict) else _added(vlm, found)
+    if isinstance(found, Tensor):
+        return _added(vlm, found)
+    return {kind: None if one is None else _added(vlm, one) for kind, one in found.items()}
 
 
 def _added(vlm: VLM, mask: Tensor) -> Tensor:

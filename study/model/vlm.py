@@ -101,7 +101,7 @@ class VLM:
 
     @property
     def recurrent(self) -> bool:
-        """Whether layers read a row from left to right, whatever a mask says: a row has one answer then."""
+        """Whether layers read a row as it stands, whatever a mask says: a row has one answer then."""
         return bool(self.family.recurrent(self.model.config))
 
     @property

@@ -58,7 +58,7 @@ def check_weights(folder: Path, model: Any) -> list[str]:
     """
     tensors = stored(folder)
     _check_types(folder, tensors)
-    with _quietly():
+    with _quietly(), _moving_nothing():
         try:
             _, found = type(model).from_pretrained(
                 None,
@@ -193,6 +193,23 @@ def _empty(tensor: Stored) -> torch.Tensor:
 
 
 @contextmanager
+def _moving_nothing() -> Iterator[None]:
+    """Within the block, weights that transformers would convert on the CPU (Qwen4-Exp's largest) stay on meta."""
+    from transformers.core_model_loading import WeightConverter
+
+    stated = vars(WeightConverter).get("force_cpu")
+    if stated is None:  # a version that converts all weights where they are
+        yield
+        return
+    converter: Any = WeightConverter
+    converter.force_cpu = property(lambda _: False, lambda _, _value: None)
+    try:
+        yield
+    finally:
+        converter.force_cpu = stated
+
+
+@contextmanager
 def _quietly() -> Iterator[None]:
     """Without the bars and reports of transformers: what it finds is told in one sentence."""
     from transformers.utils import logging
@@ -224,10 +241,8 @@ def _check_found(folder: Path, model: Any, tensors: Mapping[str, Stored], found:
         _check_prefixes(folder, tensors)
     if missing:
         others = f", and {len(unknown)} others are there, such as {unknown[0]}" if unknown else ""
-        raise ValueError(
-            f"{folder}: {len(missing)} weights are missing, such as {missing[0]}{others}: "
-            + ("config.json and the weights are not of one model" if unknown else "download the folder again")
-        )
+        remedy = _why_others(model) if unknown else "download the folder again"
+        raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}{others}: {remedy}")
     if odd := sorted(found["mismatched_keys"]):
         name, theirs, ours = odd[0][0], tuple(odd[0][1]), tuple(odd[0][2])
         others = f", and {len(odd) - 1} others have another than config.json says" if odd[1:] else ""
@@ -235,6 +250,14 @@ def _check_found(folder: Path, model: Any, tensors: Mapping[str, Stored], found:
             f"{folder}: {name} has the shape {theirs}, not {ours}{others}; "
             f"{_remedy(model, [one[0] for one in odd], theirs, ours)}"
         )
+
+
+def _why_others(model: Any) -> str:
+    """Why a folder has other weights than its model."""
+    named, needed = next(iter(model.config.architectures or ()), ""), type(model).__name__
+    if named in ("", needed):
+        return "config.json and the weights are not of one model"
+    return f"they are those of a {named}, as config.json says, and a study needs a {needed}; take such a model"
 
 
 def _check_prefixes(folder: Path, tensors: Collection[str]) -> None:

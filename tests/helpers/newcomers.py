@@ -76,19 +76,97 @@ def _qwen(kind: str) -> Made:
     text = text_sizes(tokenizer, head_dim=8, rope_parameters=MROPE)
     if kind.startswith("Qwen3VL"):
         vision["deepstack_visual_indexes"] = [0, 1]
-    if kind.startswith("Qwen3_5"):
+    if kind.startswith(("Qwen3_5", "Qwen4")):
         text |= given(num_hidden_layers=4, layer_types=["linear_attention"] * 3 + ["full_attention"])
         text |= given(linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4)
         text |= given(linear_conv_kernel_dim=4, rope_parameters=MROPE | given(partial_rotary_factor=1.0))
-    if kind.lower().endswith("moe"):
+    if kind.lower().endswith("moe") or kind == "Qwen4Exp":
         text |= given(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
-        text |= given(shared_expert_intermediate_size=16) if kind.startswith("Qwen3_5") else {}
+        text |= given(shared_expert_intermediate_size=16) if not kind.startswith("Qwen3VL") else {}
+    if kind == "Qwen4Exp":
+        text |= given(hc_count=2, hc_lowrank=8, ple_layer_ids=[1], ple_embed_dim=32, heads_per_ngram=2)
+        text |= given(ngram_vocab_size_base=50, make_ngram_vocab_size_divisible_by=8, split_ngram_parts=2)
+        text |= given(indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=8, indexer_budget=8)
+        text |= given(indexer_compress_ratio=4)
     config = getattr(hf, f"{kind}Config")(text_config=text, vision_config=vision, **ids(tokenizer, **names))
     areas = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
     image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=areas)
     template = chatml("<|vision_start|><|image_pad|><|vision_end|>")
     made = processor("Qwen3VL", image, tokenizer, chat_template=template)
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
+
+
+def _qwen_omni(kind: str) -> Made:
+    """The part that sees and speaks of a model that also hears: saved by itself, as the larger one is no such class."""
+    named = given(image_token="<|IMAGE|>", video_token="<|VIDEO|>", audio_token="<|AUDIO|>")
+    named |= given(vision_bos_token="<|vision_bos|>", vision_eos_token="<|vision_eos|>")
+    named |= given(audio_bos_token="<|audio_bos|>", audio_eos_token="<|audio_eos|>")
+    tokenizer = spoken(list(named.values()), named=named)
+    vision = given(depth=3, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, temporal_patch_size=2)
+    vision |= given(spatial_merge_size=2, out_hidden_size=32)
+    audio = given(d_model=32, encoder_layers=1, encoder_attention_heads=4, encoder_ffn_dim=64, output_dim=32)
+    text = text_sizes(tokenizer, rope_parameters=MROPE)
+    if kind == "Qwen3OmniMoe":
+        vision |= given(num_position_embeddings=16, deepstack_visual_indexes=[0, 1])
+        audio |= given(downsample_hidden_size=8)
+        text |= given(head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    else:
+        vision |= given(window_size=28, fullatt_block_indexes=[1])
+    tokens = {name.removesuffix("_token"): token for name, token in named.items()}
+    names = {f"{name}_token_{'id' if kind == 'Qwen3OmniMoe' else 'index'}": tokens[name] for name in ("image", "video")}
+    names |= {f"audio_token_{'id' if kind == 'Qwen3OmniMoe' else 'index'}": tokens["audio"]}
+    names |= {f"{what}_start_token_id": tokens[f"{what}_bos"] for what in ("audio", "vision")}
+    names |= {f"{what}_end_token_id": tokens[f"{what}_eos"] for what in ("audio", "vision")}
+    config = getattr(hf, f"{kind}ThinkerConfig")(
+        text_config=text, vision_config=vision, audio_config=audio, **ids(tokenizer, **names)
+    )
+    areas = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=areas)
+    made = processor(kind, image, tokenizer, chat_template=chatml("<|vision_bos|><|IMAGE|><|vision_eos|>"))
+    return getattr(hf, f"{kind}ThinkerForConditionalGeneration")(config), made
+
+
+def _exaone4_5() -> Made:
+    tokenizer = spoken(["<vision>", "</vision>", "<|image_pad|>", "<|video_pad|>", "[|user|]", "[|assistant|]"])
+    vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, num_key_value_heads=2)
+    config = hf.Exaone4_5_Config(
+        text_config=hf.Exaone4Config(**text_sizes(tokenizer, sliding_window=12, sliding_window_pattern=2)),
+        vision_config=vision | given(window_size=28, fullatt_block_indexes=[1], out_hidden_size=32),
+        **ids(tokenizer, image_token_id="<|image_pad|>", video_token_id="<|video_pad|>"),
+    )
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
+    turn = given(user="[|user|]", image="<vision><|image_pad|></vision>", end="<|im_end|>\n", reply="[|assistant|]\n")
+    made = processor("Exaone4_5_", image, tokenizer, chat_template=TURN.format(**turn))
+    return hf.Exaone4_5_ForConditionalGeneration(config), made
+
+
+def _paddleocr_vl() -> Made:
+    named = given(image_token="<|IMAGE_PLACEHOLDER|>")
+    tokenizer = spoken([*named.values(), "<|IMAGE_START|>", "<|IMAGE_END|>", "<|video|>"], "</s>", named=named)
+    names = given(image_token_id="<|IMAGE_PLACEHOLDER|>", vision_start_token_id="<|IMAGE_START|>")
+    names |= given(vision_end_token_id="<|IMAGE_END|>", video_token_id="<|video|>")
+    config = hf.PaddleOCRVLConfig(
+        text_config=text_sizes(tokenizer, head_dim=8, rope_parameters=MROPE),
+        vision_config=TOWER | given(spatial_merge_size=2),
+        **ids(tokenizer, **names),
+    )
+    image = pictures("PaddleOCRVL", patch_size=14, size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
+    turn = given(user="<s>User: ", image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", end="\n")
+    made = processor("PaddleOCRVL", image, tokenizer, chat_template=TURN.format(**turn, reply="Assistant:\n"))
+    return hf.PaddleOCRVLForConditionalGeneration(config), made
+
+
+def _video_llama_3() -> Made:
+    tokenizer = spoken(["<|image_pad|>", "<|video_pad|>"])
+    config = hf.VideoLlama3Config(
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        vision_config=given(**SIZES, patch_size=14),
+        **ids(tokenizer, image_token_id="<|image_pad|>", video_token_id="<|video_pad|>"),
+    )
+    areas = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+    image = pictures("VideoLlama3", patch_size=14, merge_size=2, size=areas)
+    made = processor("VideoLlama3", image, tokenizer, chat_template=chatml("<|image_pad|>\n"))
+    return hf.VideoLlama3ForConditionalGeneration(config), made
 
 
 # ---- one projector behind one tower ------------------------------------------------------------------------------
@@ -167,6 +245,22 @@ def _deepseek_vl() -> Made:
     return hf.DeepseekVLForConditionalGeneration(config), made
 
 
+def _janus() -> Made:
+    """It draws too, by modules that no picture passes."""
+    named = given(image_token="<image_placeholder>", boi_token="<begin_of_image>", eoi_token="<end_of_image>")
+    tokenizer = spoken(list(named.values()), "</s>", named=named)
+    vq = given(embed_dim=4, num_embeddings=8, latent_channels=32, base_channels=32, channel_multiplier=[1, 1])
+    config = hf.JanusConfig(
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        vision_config=TOWER | given(mlp_ratio=2.0, projection_dim=32, depth=2, num_image_tokens=16),
+        vq_config=vq | given(num_res_blocks=1, num_patches=4, projection_dim=32, image_token_embed_dim=32),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image_placeholder>"),
+    )
+    template = TURN.format(user="<|User|>: ", image="<image_placeholder>\n", end="\n", reply="<|Assistant|>:")
+    made = processor("Janus", pictures("Janus", size=SIDE), tokenizer, num_image_tokens=16, chat_template=template)
+    return hf.JanusForConditionalGeneration(config), made
+
+
 def _vipllava() -> Made:
     tokenizer = spoken(["<image>"], "</s>", bos=True)
     config = hf.VipLlavaConfig(
@@ -179,6 +273,52 @@ def _vipllava() -> Made:
     settings = given(patch_size=14, num_additional_image_tokens=1, vision_feature_select_strategy="default")
     made = processor("Llava", image, tokenizer, **settings, chat_template=chatml("<image>\n"))
     return hf.VipLlavaForConditionalGeneration(config), made
+
+
+def _granite_docling() -> Made:
+    """It looks closer at a crowded page if asked to, by a second projector."""
+    special = ["<image>", "<fake_token_around_image>", "<global-img>", "<row_1_col_1>", "<end_of_utterance>"]
+    tokenizer = spoken(special, "<end_of_utterance>")
+    config = hf.GraniteDoclingConfig(
+        vision_config=TOWER
+        | given(num_hidden_layers=3, out_hidden_size=32, scale_factor=2, deepstack_visual_indexes=[0, 1]),
+        text_config=text_sizes(tokenizer),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    turn = given(user="<|im_start|>User:", image="<image>", end="<end_of_utterance>\n", reply="Assistant:")
+    image = pictures("GraniteDocling", size=SIDE)
+    made = processor("GraniteDocling", image, tokenizer, image_seq_len=4, chat_template=TURN.format(**turn))
+    return hf.GraniteDoclingForConditionalGeneration(config), made
+
+
+def _hyperclovax() -> Made:
+    tokenizer = spoken(["<|image_pad|>", "<|video_pad|>", "<|image_start|>", "<|image_end|>"])
+    vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, out_hidden_size=32)
+    config = hf.HyperCLOVAXVisionV2Config(
+        vision_config=hf.Qwen2_5_VLConfig(
+            vision_config=vision | given(window_size=28, fullatt_block_indexes=[1])
+        ).vision_config,
+        text_config=hf.HyperCLOVAXConfig(**text_sizes(tokenizer)),
+        **ids(tokenizer, image_token_id="<|image_pad|>", video_token_id="<|video_pad|>"),
+    )
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
+    template = chatml("<|image_start|><|image_pad|><|image_end|>")
+    made = processor("HyperCLOVAXVisionV2", image, tokenizer, chat_template=template)
+    return hf.HyperCLOVAXVisionV2ForConditionalGeneration(config), made
+
+
+def _qianfan_ocr() -> Made:
+    named = given(start_image_token="<img>", end_image_token="</img>", context_image_token="<IMG_CONTEXT>")
+    tokenizer = spoken([*named.values(), "<video>"], named=named | given(video_token="<video>"))
+    config = hf.QianfanOCRConfig(
+        vision_config=given(**SIZES, image_size=[56, 56], patch_size=[14, 14]),
+        text_config=hf.Qwen3Config(**text_sizes(tokenizer, head_dim=8)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    image = pictures("GotOcr2", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=12)
+    made = processor("QianfanOCR", image, tokenizer, image_seq_length=4, chat_template=chatml("<image>\n"))
+    return hf.QianfanOCRForConditionalGeneration(config), made
 
 
 def _aria() -> Made:
@@ -250,6 +390,19 @@ def _granite4_vision() -> Made:
 
 
 # ---- pictures of any shape ---------------------------------------------------------------------------------------
+def _lighton_ocr() -> Made:
+    named = given(image_token="<|image_pad|>", image_break_token="<|vision_pad|>", image_end_token="<|vision_end|>")
+    tokenizer = spoken(list(named.values()), named=named)
+    config = hf.LightOnOcrConfig(
+        vision_config=hf.PixtralVisionConfig(**TOWER, head_dim=8),
+        text_config=hf.Qwen3Config(**text_sizes(tokenizer, head_dim=8)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+    )
+    image = pictures("Pixtral", size={"longest_edge": 56}, patch_size=14)
+    settings = given(patch_size=14, spatial_merge_size=2, chat_template=chatml("<|image_pad|>"))
+    return hf.LightOnOcrForConditionalGeneration(config), processor("LightOnOcr", image, tokenizer, **settings)
+
+
 def _pixtral(kind: str, config: Any, merge: int, **settings: Any) -> Made:
     tokenizer = spoken(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"], "</s>", bos=True)
     its = config(
@@ -277,15 +430,88 @@ def _glm(kind: str) -> Made:
     vision |= given(spatial_merge_size=2, out_hidden_size=32)
     config = getattr(hf, f"{kind}Config")(
         text_config=text_sizes(tokenizer, rope_parameters=MROPE | given(partial_rotary_factor=1.0)),
-        vision_config=vision if kind == "Glm4v" else hf.Glm4vConfig(vision_config=vision).vision_config,
+        vision_config=vision if kind != "Glm46V" else hf.Glm4vConfig(vision_config=vision).vision_config,
         **ids(tokenizer, **names),
     )
     areas = {"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 56 * 56}
-    image = pictures(kind, patch_size=14, merge_size=2, size=areas)
+    its = "Glm46V" if kind == "GlmOcr" else kind
+    image = pictures(its, patch_size=14, merge_size=2, size=areas)
     template = chatml("<|begin_of_image|><|image|><|end_of_image|>")
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor(
-        kind, image, tokenizer, chat_template=template
+        its, image, tokenizer, chat_template=template
     )
+
+
+def _glm5_next() -> Made:
+    tokens = [f"<|{mark}{what}|>" for what in ("image", "video") for mark in ("begin_of_", "end_of_", "")]
+    tokenizer = spoken([*tokens, "<|user|>"], "<|user|>")
+    text = given(num_hidden_layers=4, num_key_value_heads=4, moe_intermediate_size=16, n_routed_experts=4)
+    text |= given(num_experts_per_tok=2, kv_lora_rank=8, q_lora_rank=8, qk_nope_head_dim=8, v_head_dim=8)
+    text |= given(index_topk=8, index_head_dim=8, index_n_heads=2, index_kpool=4, linear_head_dim=8)
+    text |= given(linear_num_heads=4, hc_mult=2, mlp_layer_types=["dense"] + ["sparse"] * 3)
+    vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, image_size=56, patch_size=14)
+    config = hf.Glm5NextConfig(
+        text_config=text_sizes(tokenizer, **text),
+        vision_config=vision | given(out_hidden_size=32, projection_intermediate_size=64),
+        **ids(tokenizer, image_token_id="<|image|>", video_token_id="<|video|>"),
+    )
+    image = pictures("Glm5Next", patch_size=14, merge_size=2, min_image_tokens=1, max_image_tokens=4)
+    template = chatml("<|begin_of_image|><|image|><|end_of_image|>")
+    made = processor("Glm5Next", image, tokenizer, chat_template=template)
+    return hf.Glm5NextForConditionalGeneration(config), made
+
+
+def _inkling2() -> Made:
+    """All its layers have convolutions, and some a window; its pictures are cut as they are, never resized."""
+    tokenizer = spoken(["<|unused_200054|>", "<|content_image|>"], bos=False)
+    text = given(head_dim=8, swa_num_attention_heads=4, swa_num_key_value_heads=2, swa_head_dim=8, d_rel=4)
+    text |= given(sliding_window_size=8, rel_extent=16, moe_intermediate_size=16, n_routed_experts=4)
+    text |= given(num_experts_per_tok=2, n_layers_per_attn_res_block=2, unpadded_vocab_size=len(tokenizer))
+    sizes = {name: size for name, size in text_sizes(tokenizer).items() if name != "intermediate_size"}
+    config = hf.Inkling2Config(
+        text_config=sizes | text | given(layer_types=["hybrid_sliding", "hybrid"]),
+        vision_config=given(**SIZES, patch_size=14, posemb_grid_size=4, projection_hidden_dim=64, text_hidden_size=32),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|unused_200054|>"),
+    )
+    image = pictures("Inkling2", size={"height": 28, "width": 28})
+    settings = given(image_token="<|unused_200054|>", chat_template=chatml("<|content_image|><|unused_200054|>"))
+    return hf.Inkling2ForConditionalGeneration(config), processor("Inkling2", image, tokenizer, **settings)
+
+
+def _perception_lm() -> Made:
+    tokenizer = spoken(["<|image|>", "<|video|>"], named=given(image_token="<|image|>", video_token="<|video|>"))
+    tower = given(
+        img_size=[56, 56], depth=2, embed_dim=32, num_heads=4, global_pool="", use_post_transformer_norm=False
+    )
+    tower |= given(init_values=0.1, ref_feat_shape=[4, 4])
+    vision = given(architecture="vit_pe_core_large_patch14_336", hidden_size=32, do_pooling=False, model_args=tower)
+    config = hf.PerceptionLMConfig(
+        vision_config=hf.TimmWrapperConfig(**vision, initializer_range=0.02),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        projector_pooling_ratio=2,
+        **ids(tokenizer, image_token_id="<|image|>", video_token_id="<|video|>"),
+    )
+    image = pictures("PerceptionLM", tile_size=56, max_num_tiles=4)
+    template = chatml("<|image|>")
+    made = processor("PerceptionLM", image, tokenizer, patch_size=14, pooling_ratio=2, chat_template=template)
+    return hf.PerceptionLMForConditionalGeneration(config), made
+
+
+def _minimax_m3_vl() -> Made:
+    tokens = [f"]<]{what}[>[" for what in ("image", "video", "start of image", "end of image")]
+    tokenizer = spoken(tokens)
+    text = given(head_dim=8, rotary_dim=4, dense_intermediate_size=64, shared_intermediate_size=16)
+    text |= given(num_experts_per_tok=2, num_local_experts=4, mlp_layer_types=["dense", "sparse"], index_n_heads=2)
+    text |= given(index_head_dim=8, index_block_size=4, index_topk_blocks=3)
+    config = hf.MiniMaxM3VLConfig(
+        text_config=text_sizes(tokenizer, **text, layer_types=["full_attention", "minimax_m3_sparse"]),
+        vision_config=TOWER,
+        projector_hidden_size=32,
+        **ids(tokenizer, image_token_index=tokens[0], video_token_index=tokens[1]),
+    )
+    image = pictures("MiniMaxM3VL", size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
+    made = processor("MiniMaxM3VL", image, tokenizer, chat_template=chatml("]<]image[>["))
+    return hf.MiniMaxM3SparseForConditionalGeneration(config), made
 
 
 def _lfm2_vl() -> Made:
@@ -375,6 +601,25 @@ def _gemma3n() -> Made:
     return hf.Gemma3nForConditionalGeneration(config), made
 
 
+def _shieldgemma2() -> Made:
+    """Says of a picture whether it breaks one of some rules, and of nothing else."""
+    named = given(image_token="<image_soft_token>", boi_token="<start_of_image>", eoi_token="<end_of_image>")
+    tokenizer = spoken(["<start_of_turn>", *named.values()], "<end_of_turn>", named=named, bos=True)
+    names = given(boi_token_index="<start_of_image>", eoi_token_index="<end_of_image>")
+    config = hf.ShieldGemma2Config(
+        text_config=hf.Gemma3TextConfig(**text_sizes(tokenizer, **WINDOWS, tie_word_embeddings=True)),
+        vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        mm_tokens_per_image=4,
+        **ids(tokenizer, **names, image_token_index="<image_soft_token>"),
+    )
+    turn = given(user="<s><start_of_turn>user\n", end="<end_of_turn>\n", reply="<start_of_turn>model\n")
+    template = TURN.format(image="<start_of_image>", **turn)
+    made = processor(
+        "ShieldGemma2", pictures("Gemma3", size=SIDE), tokenizer, image_seq_length=4, chat_template=template
+    )
+    return hf.ShieldGemma2ForImageClassification(config), made
+
+
 # ---- built unlike the others -------------------------------------------------------------------------------------
 def _llama4() -> Made:
     tokens = ["<|image|>", "<|image_start|>", "<|image_end|>", "<|patch|>"]
@@ -419,6 +664,57 @@ def _fast_vlm() -> Made:
     image = pictures("CLIP", size={"shortest_edge": 256}, crop_size={"height": 256, "width": 256})
     settings = given(patch_size=64, vision_feature_select_strategy="full", chat_template=chatml("<image>"))
     return hf.FastVlmForConditionalGeneration(config), processor("Llava", image, tokenizer, **settings)
+
+
+def _instructblip() -> Made:
+    """Its Q-Former reads the question too, so what is said of a picture depends on it."""
+    tokenizer = tokenizer_of(["<image>"], "</s>", bos=False)
+    text = given(vocab_size=len(tokenizer), hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2)
+    text |= given(num_attention_heads=4, max_position_embeddings=512, pad_token_id=0, bos_token_id=1)
+    config = hf.InstructBlipConfig(
+        vision_config=hf.InstructBlipVisionConfig(**TOWER).to_dict(),
+        qformer_config=given(**SIZES, encoder_hidden_size=32, vocab_size=len(tokenizer)),
+        text_config=hf.OPTConfig(**text, eos_token_id=tokenizer.eos_token_id).to_dict(),
+        num_query_tokens=4,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    made = processor("InstructBlip", pictures("Blip", size=SIDE), tokenizer, tokenizer, num_query_tokens=4)
+    return hf.InstructBlipForConditionalGeneration(config), made
+
+
+def _chameleon() -> Made:
+    """Its pictures become words of a codebook."""
+    named = given(image_token="<image>", boi_token="<racm3:break>", eoi_token="<eoss>")
+    codes = [f"IMGIMG{chr(65 + i)}Z" for i in range(8)]
+    tokenizer = spoken([*named.values(), *codes, "<reserved08706>"], "</s>", named=named, bos=True)
+    tokenizer.sep_token = "<reserved08706>"
+    vq = given(embed_dim=4, num_embeddings=8, latent_channels=32, resolution=56, base_channels=32)
+    config = hf.ChameleonConfig(
+        **text_sizes(tokenizer),
+        vq_config=vq | given(channel_multiplier=[1, 1, 1], num_res_blocks=1),
+        vocabulary_map=tokenizer.get_vocab(),
+    )
+    image = pictures("Chameleon", size={"shortest_edge": 56}, crop_size=SIDE)
+    made = processor("Chameleon", image, tokenizer, image_seq_length=196)
+    made.chat_template = TURN.format(user="", image="<image>", end="", reply="")
+    return hf.ChameleonForConditionalGeneration(config), made
+
+
+def _emu3() -> Made:
+    """Its pictures become words of a codebook."""
+    named = given(image_token="<image>", boi_token="<|image start|>", eoi_token="<|image end|>")
+    named |= given(image_wrapper_token="<|image token|>", eof_token="<|extra_201|>")
+    codes = [f"<|visual token {i:06d}|>" for i in range(8)]
+    tokenizer = spoken([*named.values(), *codes, "<|extra_200|>"], "</s>", named=named, bos=False)
+    vq = given(codebook_size=8, embed_dim=4, latent_channels=4, base_channels=32, channel_multiplier=[1, 1, 1, 1])
+    config = hf.Emu3Config(
+        text_config=text_sizes(tokenizer),
+        vq_config=vq | given(num_res_blocks=1, hidden_size=32, attn_resolutions=[]),
+        vocabulary_map=tokenizer.get_vocab(),
+    )
+    image = pictures("Emu3", min_pixels=56 * 56, max_pixels=112 * 112)
+    template = TURN.format(user="USER: ", image="<image>", end=" ", reply="ASSISTANT:")
+    return hf.Emu3ForConditionalGeneration(config), processor("Emu3", image, tokenizer, chat_template=template)
 
 
 def _florence2() -> Made:
@@ -484,20 +780,46 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "molmo2": _molmo2,
     "kimi_k25": _kimi_k25,
     "granite4_vision": _granite4_vision,
+    "qwen2_5_omni_thinker": lambda: _qwen_omni("Qwen2_5Omni"),
+    "qwen3_omni_moe_thinker": lambda: _qwen_omni("Qwen3OmniMoe"),
+    "qwen4_exp": lambda: _qwen("Qwen4Exp"),
+    "exaone4_5": _exaone4_5,
+    "glm_ocr": lambda: _glm("GlmOcr"),
+    "glm5_next": _glm5_next,
+    "minimax_m3_vl": _minimax_m3_vl,
+    "inkling2": _inkling2,
+    "perception_lm": _perception_lm,
+    "hyperclovax_vision_v2": _hyperclovax,
+    "video_llama_3": _video_llama_3,
+    "paddleocr_vl": _paddleocr_vl,
+    "granite_docling": _granite_docling,
+    "lighton_ocr": _lighton_ocr,
+    "qianfan_ocr": _qianfan_ocr,
+    "janus": _janus,
+    "shieldgemma2": _shieldgemma2,
+    "instructblip": _instructblip,
+    "chameleon": _chameleon,
+    "emu3": _emu3,
 }
 NEWCOMERS = tuple(_MAKERS)
-NEEDS_TORCHVISION = ("pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")
-NEEDS_TIMM = ("gemma3n", "fast_vlm")
+NEEDS: dict[str, tuple[str, ...]] = {
+    "torchvision": (
+        "pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25", "minimax_m3_vl", "inkling2",
+        "perception_lm",
+    ),
+    "timm": ("gemma3n", "fast_vlm", "perception_lm"),
+}  # fmt: skip
 
 
 def needs(name: str) -> str:
-    """The package beside the usual ones that a family needs; empty if none."""
-    return "torchvision" if name in NEEDS_TORCHVISION else "timm" if name in NEEDS_TIMM else ""
+    """The packages beside the usual ones that a family needs; empty if none."""
+    return " and ".join(package for package, names in NEEDS.items() if name in names)
 
 
 def can_be_made(name: str) -> bool:
     """Whether what this family needs is installed."""
-    return bool({"": True, "torchvision": is_torchvision_available(), "timm": is_timm_available()}[needs(name)])
+    there = {"torchvision": is_torchvision_available, "timm": is_timm_available}
+    return all(there[package]() for package, names in NEEDS.items() if name in names)
 
 
 def newcomer_folder(name: str, folder: Path) -> Path:

@@ -22,7 +22,7 @@ from study.training.schedule import Schedule
 from tests.helpers.small import changed, request_on, snapshot
 
 ONE = Schedule(steps=1, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
-EAGER_ONLY = ("got_ocr2", "paligemma2")
+EAGER_ONLY = ("got_ocr2", "inkling2", "paligemma2")
 """Families without sdpa attention, whose settings need `attention=eager`, as the error says."""
 UNLIMITED = 600.0
 """Seconds of the smoke test: no check is left out."""

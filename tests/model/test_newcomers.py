@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +15,15 @@ from study.data.benchmark import Benchmark
 from study.evaluation.sampling import sampled
 from study.experiment.smoke_test import of_nobody
 from study.methods._features import apart
+from study.model.families._family import Family
 from study.model.families._processors import VISION
-from study.model.loading import load
+from study.model.families._sides import SIDE
+from study.model.loading import load, without_weights
 from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
 from tests.cost import families
-from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder
+from tests.helpers import newcomers
+from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder, pictures
 from tests.helpers.study_path import refused, walk
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo"))
@@ -27,7 +31,7 @@ JOB = Prompt("What is the job of this person?", ("baker",))
 HOBBY = Prompt("What is the hobby of this person?", ("chess",))
 WALKED = ("qwen3_vl", "internvl", "gemma4", "qwen3_5")
 """Families that go through the steps of a study here: a second way into the LLM, tiles, capped logits, recurrence."""
-REFUSED = ("mllama", "blip2", "florence2")
+REFUSED = ("mllama", "blip2", "florence2", "chameleon", "shieldgemma2")
 """Families that cannot be studied, each for a reason of its own, which is told at once."""
 OTHERS = tuple(name for name in NEWCOMERS if name not in (*REFUSED, *WALKED))
 """What these show of the one description that serves all of them, `WALKED` show too: CI looks at their lines."""
@@ -122,6 +126,30 @@ def test_a_question_is_not_changed_by_another_in_a_recurrent_model(folders: Path
     assert one.shape != other.shape or float((one[:-answers] - other[:-answers]).abs().max()) > 1e-3
 
 
+def test_layers_that_pick_blocks_of_a_row_are_given_one_answer_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of MiniMax-M3, with the image processor of Qwen2-VL, which makes the same patches without torchvision."""
+    monkeypatch.setattr(newcomers, "pictures", lambda _kind, **settings: pictures("Qwen2VL", **settings))
+    folder = newcomer_folder("minimax_m3_vl", tmp_path)
+    vlm = load(folder)
+    assert vlm.family.recurrent(vlm.model.config) == ("minimax_m3_sparse",)
+    assert not vlm.packs
+    assert refused("minimax_m3_vl", folder) == ""
+
+
+def test_windows_of_layers_with_convolutions_are_told_by_kind() -> None:
+    """Of Inkling: masks by kind, and none for convolutions, where no token of a row is left out."""
+    text = SimpleNamespace(layer_types=["hybrid", "hybrid_sliding"], sliding_window=2)
+    config: Any = SimpleNamespace(get_text_config=lambda: text)
+    positions = torch.arange(4)[None]
+    found = Family().masks(config, torch.ones(1, 1, 4, 4, dtype=torch.bool).tril(), positions, positions)
+    assert isinstance(found, dict)
+    assert found["linear_attention"] is None
+    seen = {kind: mask.sum(-1).flatten().tolist() for kind, mask in found.items() if mask is not None}
+    assert seen == {"full_attention": [1, 2, 3, 4], "sliding_attention": [1, 2, 2, 2]}
+
+
 def test_rows_of_a_recurrent_model_are_counted_where_batches_are_cut(folders: Path) -> None:
     vlm, picture = loaded("qwen3_5", folders), of_nobody().picture
     groups = [Group(picture, (CITY, JOB))] * 4
@@ -138,6 +166,20 @@ def test_sampled_replies_of_a_recurrent_model_do_not_depend_on_company(folders: 
     assert together == {q.id: sampled(vlm, [q], 2, seed=1)[q.id] for q in questions}
 
 
+# ---- pictures of one size ------------------------------------------------------------------------------------------
+def test_a_picture_is_one_and_its_side_whole_patches() -> None:
+    thumbs: Any = SimpleNamespace(vision_input_type="thumb+tile", tile_size=448)
+    Family().keep_whole(thumbs)
+    assert thumbs.vision_input_type == "thumb"
+    vision: Any = SimpleNamespace(vision_config=SimpleNamespace())
+    cut_as_it_is = SimpleNamespace(model_input_names=["image_grid_thw"], size={"height": 40, "width": 40})
+    assert Family().side(cut_as_it_is, vision) == 360
+    tokens = SimpleNamespace(patch_size=14, merge_size=2, min_image_tokens=16, max_image_tokens=8000)
+    assert Family().side(tokens, vision) == SIDE
+    tokens.max_image_tokens = 100
+    assert Family().side(tokens, vision) == 10 * 28
+
+
 # ---- what is missing is named --------------------------------------------------------------------------------------
 def test_an_image_processor_that_needs_torchvision_names_the_extra(folders: Path, tmp_path: Path) -> None:
     if is_torchvision_available():
@@ -149,6 +191,17 @@ def test_an_image_processor_that_needs_torchvision_names_the_extra(folders: Path
     with pytest.raises(ValueError, match="this model's pictures need torchvision") as raised:
         load(folder)
     assert VISION in str(raised.value)
+
+
+def test_a_part_of_a_larger_model_is_named(tmp_path: Path) -> None:
+    """Qwen-Omni as published: what sees and speaks is inside a model that also has a voice."""
+    folder = newcomer_folder("qwen2_5_omni_thinker", tmp_path)
+    thinker = read_json(folder / "config.json")
+    write_json(folder / "config.json", {"model_type": "qwen2_5_omni", "thinker_config": thinker})
+    with pytest.raises(ValueError, match="'qwen2_5_omni' is none for images and text") as raised:
+        without_weights(folder)
+    assert "its part thinker is one (qwen2_5_omni_thinker)" in str(raised.value)
+    assert "save model.thinker and the processor" in str(raised.value)
 
 
 def test_a_video_processor_is_left_out(folders: Path) -> None:

@@ -35,8 +35,9 @@ USUAL_RATIO = 4
 """Of the width of an MLP to that of its layer, where a configuration does not say."""
 BOTH_WAYS = re.compile(r"(block_sequence_ids|mask_function)\W.*token_type_ids")
 """A line in the code of a model that makes its masks of token types: these may also be for positions alone."""
-LEFT_TO_RIGHT = re.compile("linear|conv|mamba|recurrent|ssm|hybrid")
-"""In the names of kinds of layers: those that no mask keeps from what stands before them in a row."""
+IN_ORDER = re.compile("linear|conv|mamba|recurrent|ssm|hybrid|indexed|sparse|compressed")
+"""In the names of kinds of layers: those that no mask keeps from what stands before them in a row, and those that pick
+or merge blocks of a row (MiniMax-M3), where every token counts that stands there, seen or not."""
 SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """What configurations call that which is done to logits behind the output head, by some models."""
 TOWERS_OWN = ("last_hidden_state", "hidden_states", "attentions", "vision_outputs", "qformer_outputs", "tower_output")
@@ -212,6 +213,8 @@ class Family:
         for name in CUTS:
             if getattr(image_processor, name, None):
                 setattr(image_processor, name, False)
+        if getattr(image_processor, "vision_input_type", None) == "thumb+tile":  # PerceptionLM calls it by its sizes
+            image_processor.vision_input_type = "thumb"
 
     def side(self, image_processor: Any, config: PreTrainedConfig) -> int | None:
         """The side in pixels of the square that every picture is brought to first; None if the processor sees to it.
@@ -248,8 +251,10 @@ class Family:
         self, model: PreTrainedModel, ids: Tensor, shown: Tensor, pixels: Mapping[str, Tensor]
     ) -> list[list[int]]:
         """The positions, 3 rows, of tokens (1, L); those that are `shown` belong to a picture with these pixels."""
-        found = inner(model).get_rope_index(ids, shown.long(), image_grid_thw=pixels["image_grid_thw"])[0]
-        positions: list[list[int]] = found[:, 0].tolist()
+        own = type(inner(model)).get_rope_index
+        asked = self.token_types(_arguments(own), shown)  # Qwen-Omni's looks at the ids instead
+        asked |= {"attention_mask": torch.ones_like(ids), "image_grid_thw": pixels["image_grid_thw"]}
+        positions: list[list[int]] = own(inner(model), ids, **asked)[0][:, 0].long().tolist()
         return positions
 
     def token_types(self, inputs: Collection[str], shown: Tensor) -> dict[str, Tensor]:
@@ -258,10 +263,10 @@ class Family:
 
     # ---- attention -------------------------------------------------------------------------------------------------
     def recurrent(self, config: PreTrainedConfig) -> tuple[str, ...]:
-        """The kinds of layers that read a row from left to right, whatever a mask says: of Qwen3.5 and LFM2."""
+        """The kinds of layers that read a row as it stands, whatever a mask says: of Qwen3.5, LFM2 and MiniMax-M3."""
         text = config.get_text_config()
         kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None) or ()
-        return tuple(sorted({kind for kind in kinds if LEFT_TO_RIGHT.search(kind)}))
+        return tuple(sorted({kind for kind in kinds if IN_ORDER.search(kind)}))
 
     def mutual(self, model: PreTrainedModel, inputs: Collection[str]) -> bool:
         """Whether the tokens of a picture see each other both ways, in a model with these inputs."""
@@ -275,8 +280,10 @@ class Family:
 
     def masks(
         self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor
-    ) -> Tensor | dict[str, Tensor]:
+    ) -> Tensor | dict[str, Tensor | None]:
         """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
+
+        Where masks are told by kind, layers that read a row as it stands get None: no token of a row is left out.
 
         `positions` (B, Q) and `seen` (B, K) are how far tokens, and those they may see, are from the root of their row.
         """
@@ -287,11 +294,13 @@ class Family:
         asks, asked = positions[:, None, :, None], seen[:, None, None, :]
         if not kinds:  # Mistral: all layers alike
             return mask & (asks - asked < window) if window and getattr(text, "use_sliding_window", True) else mask
-        found = {"full_attention": mask}
-        if "sliding_attention" in kinds:
+        found: dict[str, Tensor | None] = {"full_attention": mask}
+        if any("sliding" in kind for kind in kinds):  # of Inkling's kinds each tells of a convolution too
             found["sliding_attention"] = mask & (asks - asked < window)
         if "chunked_attention" in kinds:
             found["chunked_attention"] = mask & (asks // chunk == asked // chunk)
+        if len(found) > 1 and self.recurrent(config):
+            found["linear_attention"] = None
         return found if len(found) > 1 else mask
 
 
@@ -300,7 +309,7 @@ def why_apart(family: Family, config: PreTrainedConfig) -> str:
     if family.prefix:
         return "all tokens of a prompt see each other, those of a picture too: one question a row"
     kinds = family.recurrent(config)
-    return f"layers of kind {' and '.join(kinds)} read a row from left to right: one answer a row" if kinds else ""
+    return f"layers of kind {' and '.join(kinds)} read a row as it stands: one answer a row" if kinds else ""
 
 
 def _check_passes(model: PreTrainedModel) -> None:
@@ -309,6 +318,11 @@ def _check_passes(model: PreTrainedModel) -> None:
         raise ValueError(
             f"{type(model).__name__} has no get_image_features: its pictures are no tokens among the words (the LLM of "
             "Mllama attends to them across), so questions about one cannot be packed behind it"
+        )
+    if hasattr(inner(model), "get_image_tokens"):
+        raise ValueError(
+            f"{type(model).__name__} turns pictures into words of a codebook (get_image_tokens): no gradient passes "
+            "through that, so there is no vision tower and no projector in which something could be unlearned"
         )
     pixels = inspect.signature(type(model).forward).parameters.get("pixel_values")
     if pixels is not None and pixels.default is inspect.Parameter.empty:

@@ -31,6 +31,10 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
     if hasattr(image_processor, "max_soft_tokens"):  # Gemma 4: as many tokens as fit
         unit = number(image_processor.patch_size) * image_processor.pooling_kernel_size
         return math.isqrt(image_processor.max_soft_tokens) * int(unit)
+    if hasattr(image_processor, "max_image_tokens") and hasattr(image_processor, "merge_size"):  # GLM-5
+        unit = number(image_processor.patch_size) * number(image_processor.merge_size)
+        fewest, most = (math.sqrt(getattr(image_processor, f"{name}_image_tokens")) for name in ("min", "max"))
+        return _nearest(unit, unit * fewest, unit * most)
     if hasattr(image_processor, "max_image_tokens"):  # LFM2
         unit = number(image_processor.encoder_patch_size) * image_processor.downsample_factor
         return math.isqrt(image_processor.max_image_tokens) * int(unit)
@@ -41,6 +45,9 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
         patch = number(image_processor.patch_size)
         unit = patch * number(image_processor.merge_size)
         return _nearest(unit, unit, math.isqrt(image_processor.max_patches) * patch)
+    if "image_grid_thw" in getattr(image_processor, "model_input_names", ()):  # Inkling cuts a picture as it is
+        unit = sizes(image_processor)["height"]
+        return _nearest(unit, unit, SIDE)
     tiles = any(hasattr(image_processor, name) for name in ("max_patches", "max_crops", "max_image_tiles"))
     return number(sizes(image_processor)["height"]) if tiles and "height" in sizes(image_processor) else None
 

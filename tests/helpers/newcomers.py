@@ -121,6 +121,36 @@ def _llava_onevision() -> Made:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor("LlavaOnevision", image, tokenizer, **settings)
 
 
+def _llava_next_video() -> Made:
+    tokenizer = spoken(["<image>", "<video>"], "</s>", bos=True)
+    config = hf.LlavaNextVideoConfig(
+        vision_config=hf.CLIPVisionConfig(**TOWER, projection_dim=32),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        image_grid_pinpoints=GRID,
+        **ids(tokenizer, image_token_index="<image>", video_token_index="<video>"),
+    )
+    image = pictures("LlavaNext", size={"shortest_edge": 56}, crop_size=SIDE, image_grid_pinpoints=GRID)
+    settings = given(patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    settings |= given(chat_template=TURN.format(user="USER: ", image="<image>\n", end="\n", reply="ASSISTANT:"))
+    return hf.LlavaNextVideoForConditionalGeneration(config), processor("LlavaNextVideo", image, tokenizer, **settings)
+
+
+def _ovis2() -> Made:
+    tokens = ["<image>", "<IMG_ATOM>", *(f"<IMG_{what}>" for what in ("START", "GRID", "COL", "ROW", "END"))]
+    tokenizer = spoken(tokens)
+    config = hf.Ovis2Config(
+        vision_config=hf.Ovis2VisionConfig(**TOWER, vocab_size=48, hidden_stride=2),
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_ATOM>"),
+        visual_indicator_token_ids=tokenizer.convert_tokens_to_ids(tokens[2:]),
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+    )
+    image = pictures("Ovis2", size=SIDE, crop_to_patches=True)
+    made = processor("Ovis2", image, tokenizer, image_seq_length=4, chat_template=chatml("<image>\n"))
+    return hf.Ovis2ForConditionalGeneration(config), made
+
+
 def _paligemma2() -> Made:
     """PaliGemma with layers that see a window, without sdpa attention; its folder as published has no chat template."""
     tokenizer = tokenizer_of(["<image>"], "<eos>", bos=False, named={"image_token": "<image>"})
@@ -153,6 +183,20 @@ def _cohere2_vision() -> Made:
     return hf.Cohere2VisionForConditionalGeneration(config), made
 
 
+def _aya_vision() -> Made:
+    tokens = ["<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "TILE", "TILE_GLOBAL"]
+    tokenizer = spoken(tokens, "<|END_OF_TURN_TOKEN|>", bos=True)
+    windows = given(head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
+    config = hf.AyaVisionConfig(
+        vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        text_config=hf.Cohere2Config(**text_sizes(tokenizer, **windows)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
+    )
+    image = pictures("GotOcr2", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=12)
+    settings = given(patch_size=14, downsample_factor=2, img_size=56, chat_template=chatml("<image>"))
+    return hf.AyaVisionForConditionalGeneration(config), processor("AyaVision", image, tokenizer, **settings)
+
+
 def _deepseek_vl() -> Made:
     tokenizer = spoken(["<image_placeholder>"], "<eos>", named={"image_token": "<image_placeholder>"})
     config = hf.DeepseekVLConfig(
@@ -165,6 +209,24 @@ def _deepseek_vl() -> Made:
         "DeepseekVL", pictures("DeepseekVL", size=SIDE), tokenizer, num_image_tokens=16, chat_template=template
     )
     return hf.DeepseekVLForConditionalGeneration(config), made
+
+
+def _deepseek_vl_hybrid() -> Made:
+    tokenizer = spoken(["<image_placeholder>"], "<eos>", named={"image_token": "<image_placeholder>"})
+    sam = given(hidden_size=32, output_channels=16, num_hidden_layers=2, num_attention_heads=4, image_size=128)
+    config = hf.DeepseekVLHybridConfig(
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        vision_config=hf.SiglipVisionConfig(**TOWER),
+        high_res_vision_config=hf.SamVisionConfig(
+            **sam, patch_size=16, window_size=4, global_attn_indexes=[1], mlp_dim=64
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image_placeholder>"),
+    )
+    image = pictures("DeepseekVLHybrid", size=SIDE, high_res_size={"height": 128, "width": 128})
+    made = processor(
+        "DeepseekVLHybrid", image, tokenizer, num_image_tokens=16, chat_template=chatml("<image_placeholder>")
+    )
+    return hf.DeepseekVLHybridForConditionalGeneration(config), made
 
 
 def _vipllava() -> Made:
@@ -275,16 +337,18 @@ def _glm(kind: str) -> Made:
     }
     vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, image_size=56, patch_size=14)
     vision |= given(spatial_merge_size=2, out_hidden_size=32)
+    experts = given(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16) if kind == "Glm4vMoe" else {}
     config = getattr(hf, f"{kind}Config")(
-        text_config=text_sizes(tokenizer, rope_parameters=MROPE | given(partial_rotary_factor=1.0)),
-        vision_config=vision if kind == "Glm4v" else hf.Glm4vConfig(vision_config=vision).vision_config,
+        text_config=text_sizes(tokenizer, rope_parameters=MROPE | given(partial_rotary_factor=1.0), **experts),
+        vision_config=hf.Glm4vConfig(vision_config=vision).vision_config if kind == "Glm46V" else vision,
         **ids(tokenizer, **names),
     )
     areas = {"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 56 * 56}
-    image = pictures(kind, patch_size=14, merge_size=2, size=areas)
+    its = kind.removesuffix("Moe")
+    image = pictures(its, patch_size=14, merge_size=2, size=areas)
     template = chatml("<|begin_of_image|><|image|><|end_of_image|>")
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor(
-        kind, image, tokenizer, chat_template=template
+        its, image, tokenizer, chat_template=template
     )
 
 
@@ -472,6 +536,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "mllama": _mllama,
     "glm4v": lambda: _glm("Glm4v"),
     "glm46v": lambda: _glm("Glm46V"),
+    "glm4v_moe": lambda: _glm("Glm4vMoe"),
     "cohere2_vision": _cohere2_vision,
     "fast_vlm": _fast_vlm,
     "lfm2_vl": _lfm2_vl,
@@ -484,6 +549,10 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "molmo2": _molmo2,
     "kimi_k25": _kimi_k25,
     "granite4_vision": _granite4_vision,
+    "aya_vision": _aya_vision,
+    "llava_next_video": _llava_next_video,
+    "ovis2": _ovis2,
+    "deepseek_vl_hybrid": _deepseek_vl_hybrid,
 }
 NEWCOMERS = tuple(_MAKERS)
 NEEDS_TORCHVISION = ("pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")

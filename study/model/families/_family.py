@@ -40,7 +40,7 @@ LEFT_TO_RIGHT = re.compile("linear|conv|mamba|recurrent|ssm|hybrid")
 SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """What configurations call that which is done to logits behind the output head, by some models."""
 TOWERS_OWN = ("last_hidden_state", "hidden_states", "attentions", "vision_outputs", "qformer_outputs", "tower_output")
-"""What `get_image_features` returns beside what the language model is given."""
+"""How that is called which `get_image_features` returns beside what the language model is given, of any tower."""
 
 
 @functools.cache  # asked at every forward pass
@@ -349,7 +349,7 @@ def _handed_over(output: Any) -> Tensor:
     if isinstance(output, Tensor | list | tuple):
         found = [output]
     else:
-        found = [value for name, value in output.items() if name not in TOWERS_OWN and value is not None]
+        found = [value for name, value in output.items() if not name.endswith(TOWERS_OWN) and value is not None]
         found = found or [output.last_hidden_state]
     flat = [torch.cat([t.flatten(0, -2) for t in _tensors(value)]) for value in _ways(found)]
     tokens = [tensor for tensor in flat if len(tensor) == len(flat[0])]  # what else a tower tells is of no token
@@ -357,12 +357,15 @@ def _handed_over(output: Any) -> Tensor:
 
 
 def _ways(found: list[Any]) -> Iterator[Any]:
-    """Each way into the language model: a deepstack is a list of them, each with its pictures in a list or a tensor."""
+    """Each way into the language model: a deepstack is a list of them, each with its pictures in a list or a tensor.
+
+    Ovis hands on its words for the frame of a picture as well, in one table.
+    """
     first, *more = found if not _is_deepstack(found[0]) else [None, *found]
     if first is not None:
         yield first
     for deepstack in more:
-        yield from deepstack
+        yield from [deepstack] if isinstance(deepstack, Tensor) and deepstack.ndim < 3 else deepstack
 
 
 def _is_deepstack(value: Any) -> bool:

@@ -22,6 +22,7 @@ Made = tuple[Any, Any]
 """A model and its processor."""
 GRID = [[56, 112], [112, 56], [112, 112]]
 SIDE = {"height": 56, "width": 56}
+AREAS = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -84,8 +85,7 @@ def _qwen(kind: str) -> Made:
         text |= given(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
         text |= given(shared_expert_intermediate_size=16) if kind.startswith("Qwen3_5") else {}
     config = getattr(hf, f"{kind}Config")(text_config=text, vision_config=vision, **ids(tokenizer, **names))
-    areas = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
-    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=areas)
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=AREAS)
     template = chatml("<|vision_start|><|image_pad|><|vision_end|>")
     made = processor("Qwen3VL", image, tokenizer, chat_template=template)
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
@@ -195,6 +195,20 @@ def _aya_vision() -> Made:
     image = pictures("GotOcr2", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=12)
     settings = given(patch_size=14, downsample_factor=2, img_size=56, chat_template=chatml("<image>"))
     return hf.AyaVisionForConditionalGeneration(config), processor("AyaVision", image, tokenizer, **settings)
+
+
+def _video_llava() -> Made:
+    tokenizer = spoken(["<image>", "<video>"], "</s>", bos=True)
+    config = hf.VideoLlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**TOWER, projection_dim=32),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        **ids(tokenizer, image_token_index="<image>", video_token_index="<video>"),
+    )
+    image = pictures("VideoLlava", size={"shortest_edge": 56}, crop_size=SIDE)
+    template = TURN.format(user="USER: ", image="<image>\n", end="\n", reply="ASSISTANT:")
+    return hf.VideoLlavaForConditionalGeneration(config), processor(
+        "VideoLlava", image, tokenizer, chat_template=template
+    )
 
 
 def _deepseek_vl() -> Made:
@@ -367,6 +381,103 @@ def _lfm2_vl() -> Made:
     image = pictures("Lfm2Vl", downsample_factor=2, encoder_patch_size=14, do_image_splitting=True, **limits)
     return hf.Lfm2VlForConditionalGeneration(config), processor(
         "Lfm2Vl", image, tokenizer, chat_template=chatml("<image>")
+    )
+
+
+def _ernie4_5_vl_moe() -> Made:
+    named = {f"{what}{mark}_token": f"<|{what}{mark}|>".upper()
+             for what in ("image", "video") for mark in ("", "_start", "_end")}  # fmt: skip
+    tokenizer = spoken(list(named.values()), "</s>", named=named)
+    experts = given(moe_intermediate_size=[16, 8], moe_k=2, moe_num_experts=4, moe_num_shared_experts=1)
+    vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, spatial_merge_size=2)
+    config = hf.Ernie4_5_VLMoeConfig(
+        text_config=text_sizes(tokenizer, rope_parameters=MROPE, **experts),
+        vision_config=vision,
+        **ids(tokenizer, **{f"{name}_id": token for name, token in named.items()}),
+    )
+    image = pictures("Ernie4_5_VLMoe", patch_size=14, merge_size=2, size=AREAS)
+    shown = "Picture 1: <|IMAGE_START|><|IMAGE|><|IMAGE_END|>"
+    template = TURN.format(user="User: ", image=shown, end="\n", reply="Assistant: ")
+    made = processor("Ernie4_5_VLMoe", image, tokenizer, chat_template=template)
+    return hf.Ernie4_5_VLMoeForConditionalGeneration(config), made
+
+
+def _hunyuan_vl() -> Made:
+    """With a fourth position of each token: its place in the row."""
+    named = given(image_token="<|image|>", image_start_token="<|image_start|>", image_end_token="<|image_end|>")
+    tokenizer = spoken([*named.values(), "<|hy_user|>"], "<|eos|>", named=named)
+    config = hf.HunYuanVLConfig(
+        text_config=text_sizes(tokenizer, head_dim=8, rope_parameters=MROPE | given(mrope_section=[1, 1, 1, 1])),
+        vision_config=given(**SIZES, patch_size=14, max_image_size=56, spatial_merge_size=2, out_hidden_size=32),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    image = pictures("HunYuanVL", patch_size=14, merge_size=2, size=given(shortest_edge=56 * 56, longest_edge=84 * 84))
+    template = TURN.format(user="<s>", image="<|image_start|><|image|><|image_end|>", end="<|hy_user|>", reply="")
+    made = processor("HunYuanVL", image, tokenizer, chat_template=template)
+    return hf.HunYuanVLForConditionalGeneration(config), made
+
+
+def _minicpm(kind: str) -> Made:
+    frames = {f"{part}_{end}_token": f"<{'/' * (end == 'end')}{mark}>"
+              for part, mark in (("image", "image"), ("slice", "slice"), ("image_id", "image_id"))
+              for end in ("start", "end")}  # fmt: skip
+    named = given(image_token="<|image_pad|>", video_token="<|video_pad|>", **frames)
+    tokenizer = spoken(list(named.values()), named=named)
+    text = text_sizes(tokenizer, model_type="qwen3_5_text", head_dim=8, num_hidden_layers=4, linear_conv_kernel_dim=4)
+    text |= given(linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4)
+    text |= given(layer_types=["linear_attention"] * 3 + ["full_attention"])
+    names = given(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
+    if kind == "MiniCPMV4_7":
+        names |= given(image_start_id="<image>", image_end_id="</image>", slice_start_id="<slice>")
+        names |= given(slice_end_id="</slice>")
+    config = getattr(hf, f"{kind}Config")(
+        text_config=text | given(rope_parameters=MROPE | given(partial_rotary_factor=1.0)),
+        vision_config=given(**SIZES, image_size=112, patch_size=14),
+        insert_layer_id=0,
+        image_size=112,
+        **ids(tokenizer, **names),
+    )
+    image = pictures("MiniCPMV4_6", scale_resolution=112, patch_size=14)
+    made = processor(kind, image, tokenizer, chat_template=chatml("<|image_pad|>\n"))
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
+
+
+def _lfm3_vl() -> Made:
+    tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = spoken(tokens)
+    names = given(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
+    names |= given(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
+    kinds = given(
+        num_hidden_layers=3, layer_types=["conv", "sliding_attention", "full_attention"], head_dim=8, sliding_window=12
+    )
+    vision = given(**SIZES, num_key_value_heads=2, patch_size=14, temporal_patch_size=2, spatial_merge_size=2)
+    config = hf.Lfm3VlConfig(
+        text_config=hf.Lfm3Config(**text_sizes(tokenizer, **kinds)),
+        vision_config=vision | given(layer_types=["conv", "full_attention"]),
+        projector_hidden_size=64,
+        **ids(tokenizer, **names),
+    )
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=AREAS)
+    template = chatml("<|vision_start|><|image_pad|><|vision_end|>")
+    return hf.Lfm3VlForConditionalGeneration(config), processor("Lfm3Vl", image, tokenizer, chat_template=template)
+
+
+def _cohere_compass() -> Made:
+    tokens = ["<|VISION_START|>", "<|VISION_END|>", "<|IMAGE_PAD|>", "<|VIDEO_PAD|>"]
+    tokenizer = spoken(tokens)
+    names = given(image_token_id="<|IMAGE_PAD|>", video_token_id="<|VIDEO_PAD|>")
+    names |= given(vision_start_token_id="<|VISION_START|>", vision_end_token_id="<|VISION_END|>")
+    vision = given(depth=3, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, temporal_patch_size=2)
+    vision |= given(
+        spatial_merge_size=2, out_hidden_size=32, num_position_embeddings=16, deepstack_visual_indexes=[0, 1]
+    )
+    kinds = given(layer_types=["sliding_attention", "full_attention"], sliding_window=12, logit_scale=0.5)
+    text = text_sizes(tokenizer, rope_parameters={"sliding_attention": MROPE, "full_attention": None}, **kinds)
+    config = hf.CohereCompassConfig(text_config=text, vision_config=vision, **ids(tokenizer, **names))
+    image = pictures("CohereCompass", patch_size=14, merge_size=2, size=AREAS)
+    template = chatml("<|VISION_START|><|IMAGE_PAD|><|VISION_END|>")
+    return hf.CohereCompassForConditionalGeneration(config), processor(
+        "CohereCompass", image, tokenizer, chat_template=template
     )
 
 
@@ -553,6 +664,13 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "llava_next_video": _llava_next_video,
     "ovis2": _ovis2,
     "deepseek_vl_hybrid": _deepseek_vl_hybrid,
+    "video_llava": _video_llava,
+    "ernie4_5_vl_moe": _ernie4_5_vl_moe,
+    "hunyuan_vl": _hunyuan_vl,
+    "minicpmv4_6": lambda: _minicpm("MiniCPMV4_6"),
+    "minicpmv4_7": lambda: _minicpm("MiniCPMV4_7"),
+    "lfm3_vl": _lfm3_vl,
+    "cohere_compass": _cohere_compass,
 }
 NEWCOMERS = tuple(_MAKERS)
 NEEDS_TORCHVISION = ("pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")

@@ -241,14 +241,19 @@ class Family:
         return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
     def axes(self, model: PreTrainedModel) -> int:
-        """How many positions a token has: 1, or 3 if the model tells those of pictures (M-RoPE of Qwen)."""
-        return 3 if hasattr(inner(model), "get_rope_index") else 1
+        """How many positions a token has: 1, or 3 if the model tells those of pictures (M-RoPE of Qwen); Hunyuan: 4."""
+        if not hasattr(inner(model), "get_rope_index"):
+            return 1
+        rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+        return len(rope.get("mrope_section") or (0, 0, 0))
 
     def positions(
         self, model: PreTrainedModel, ids: Tensor, shown: Tensor, pixels: Mapping[str, Tensor]
     ) -> list[list[int]]:
         """The positions, 3 rows, of tokens (1, L); those that are `shown` belong to a picture with these pixels."""
-        found = inner(model).get_rope_index(ids, shown.long(), image_grid_thw=pixels["image_grid_thw"])[0]
+        asks = _arguments(type(inner(model)).get_rope_index)
+        told = {name: tensor for name, tensor in pixels.items() if name in asks}
+        found = inner(model).get_rope_index(ids, shown.long(), **told)[0]
         positions: list[list[int]] = found[:, 0].tolist()
         return positions
 
@@ -274,25 +279,25 @@ class Family:
         return _masks_both_ways(type(model).__module__)
 
     def masks(
-        self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor
-    ) -> Tensor | dict[str, Tensor]:
+        self, config: PreTrainedConfig, mask: Tensor, depth: Tensor, seen: Tensor
+    ) -> Tensor | dict[str, Tensor | None]:
         """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
 
-        `positions` (B, Q) and `seen` (B, K) are how far tokens, and those they may see, are from the root of their row.
+        `depth` (B, Q) and `seen` (B, K) are how far tokens, and those they may see, are from the root of their row.
         """
         text = config.get_text_config()
         kinds = set(getattr(text, "layer_types", None) or ())
         window: Any = getattr(text, "sliding_window", None)
         chunk: Any = getattr(text, "attention_chunk_size", None)
-        asks, asked = positions[:, None, :, None], seen[:, None, None, :]
+        asks, asked = depth[:, None, :, None], seen[:, None, None, :]
         if not kinds:  # Mistral: all layers alike
             return mask & (asks - asked < window) if window and getattr(text, "use_sliding_window", True) else mask
-        found = {"full_attention": mask}
+        found: dict[str, Tensor | None] = {"full_attention": mask}
         if "sliding_attention" in kinds:
             found["sliding_attention"] = mask & (asks - asked < window)
         if "chunked_attention" in kinds:
             found["chunked_attention"] = mask & (asks // chunk == asked // chunk)
-        return found if len(found) > 1 else mask
+        return dict.fromkeys(self.recurrent(config)) | found if len(found) > 1 else mask
 
 
 def why_apart(family: Family, config: PreTrainedConfig) -> str:

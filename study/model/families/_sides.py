@@ -37,6 +37,8 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
     if "longest_edge" in sizes(image_processor):  # Pixtral
         unit, most = number(image_processor.patch_size), sizes(image_processor)["longest_edge"]
         return _nearest(unit, unit, min(most, number(getattr(vision, "image_size", most))))
+    if hasattr(image_processor, "scale_resolution"):  # MiniCPM
+        return number(image_processor.scale_resolution)
     if hasattr(image_processor, "merge_size"):  # Kimi
         patch = number(image_processor.patch_size)
         unit = patch * number(image_processor.merge_size)

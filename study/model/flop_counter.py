@@ -142,7 +142,7 @@ def _counting_part(
 
 
 def _has_gradient(output: Any) -> bool:
-    parts = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else output.values()
+    parts = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple | list) else output.values()
     return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
 
 

@@ -186,10 +186,16 @@ def _in_rows(vlm: VLM, groups: Sequence[Group]) -> Iterator[tuple[Group, _Again]
 
 
 def new_cache(vlm: VLM) -> Cache:
-    """An empty cache of keys and values, and of states where a model has layers with such."""
-    from transformers import DynamicCache
+    """An empty cache of keys and values, and of what else a model's layers keep.
 
-    return DynamicCache(config=vlm.model.config.get_text_config()) if vlm.recurrent else DynamicCache()
+    It holds all of a row: what is outside of a window for some of its tokens is not for others.
+    """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicIndexedLayer
+
+    its = DynamicCache(config=vlm.model.config.get_text_config())
+    indexed = any(isinstance(layer, DynamicIndexedLayer) for layer in its.layers)  # Mistral Large 4
+    return its if vlm.recurrent or indexed else DynamicCache()
 
 
 def begun(vlm: VLM, batch: Batch) -> tuple[Tensor, Cache] | None:

@@ -502,6 +502,53 @@ def _kimi_k25() -> Made:
     return hf.Kimi_K25ForConditionalGeneration(config), made
 
 
+def _mistral_large4() -> Made:
+    tokenizer = spoken(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"], "</s>", bos=True)
+    sizes = given(num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    sizes |= given(kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8)
+    config = hf.MistralLarge4Config(
+        vision_config=hf.PixtralVisionConfig(**TOWER, head_dim=8),
+        text_config=text_sizes(tokenizer, **sizes, index_head_dim=16, index_n_heads=2),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+    )
+    image = pictures("Pixtral", size={"longest_edge": 56}, patch_size=28)
+    template = TURN.format(user="[INST]", image="[IMG]", end="[/INST]", reply="")
+    made = processor("Pixtral", image, tokenizer, patch_size=14, spatial_merge_size=2, chat_template=template)
+    return hf.MistralLarge4ForConditionalGeneration(config), made
+
+
+def _muse_glimmer() -> Made:
+    tokens = ["<|patch|>", "<|image_start|>", "<|image_end|>", "<|vid_start|>", "<|vid_end|>", "<|video|>"]
+    tokenizer = spoken([*tokens, "<|vid_frame_separator|>"], "<|eot|>")
+    windows = given(head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
+    config = hf.MuseGlimmerConfig(
+        vision_config=given(**SIZES, patch_size=14, pos_emb_height=8, pos_emb_width=8, max_position_embeddings=64),
+        text_config=text_sizes(tokenizer, **windows),
+        projector_hidden_size=32,
+        out_hidden_size=128,
+        **ids(tokenizer, image_token_id="<|patch|>", video_token_id="<|video|>"),
+    )
+    image = pictures("MuseGlimmer", patch_size=14, merge_size=2, max_image_tokens=4)
+    made = processor("MuseGlimmer", image, tokenizer, chat_template=chatml("<|patch|>"))
+    return hf.MuseGlimmerForConditionalGeneration(config), made
+
+
+def _step3p7() -> Made:
+    tokens = ["<im_patch>", "<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>"]
+    tokenizer = spoken(tokens)
+    experts = given(moe_intermediate_size=16, n_routed_experts=4, num_local_experts=4, num_experts_per_tok=2)
+    kinds = given(layer_types=["sliding_attention", "full_attention"], mlp_layer_types=["dense", "sparse"])
+    config = hf.Step3p7Config(
+        vision_config=TOWER | given(image_size=112, max_position_embeddings=64),
+        text_config=text_sizes(tokenizer, **experts, **kinds, head_dim=8, sliding_window=12, share_expert_dim=16),
+        image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
+    )
+    image = pictures("Step3p7", size={"height": 112, "width": 112}, patch_size=56)
+    made = processor("Step3p7", image, tokenizer, chat_template=chatml("<im_patch>"))
+    return hf.Step3p7ForConditionalGeneration(config), made
+
+
 # ---- Gemma -------------------------------------------------------------------------------------------------------
 WINDOWS = given(head_dim=8, sliding_window=12, num_hidden_layers=2, layer_types=["sliding_attention", "full_attention"])
 
@@ -671,9 +718,15 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "minicpmv4_7": lambda: _minicpm("MiniCPMV4_7"),
     "lfm3_vl": _lfm3_vl,
     "cohere_compass": _cohere_compass,
+    "mistral_large4": _mistral_large4,
+    "muse_glimmer": _muse_glimmer,
+    "step3p7": _step3p7,
 }
 NEWCOMERS = tuple(_MAKERS)
-NEEDS_TORCHVISION = ("pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25")
+NEEDS_TORCHVISION = (
+    "pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25", "mistral_large4",
+    "muse_glimmer", "step3p7",
+)  # fmt: skip
 NEEDS_TIMM = ("gemma3n", "fast_vlm")
 
 

@@ -23,7 +23,8 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
         return side_within_areas(image_processor)
     if getattr(image_processor, "max_image_size", None):
         largest = image_processor.max_image_size
-        return int(largest["longest_edge"] if isinstance(largest, Mapping) else largest)
+        most = int(largest["longest_edge"] if isinstance(largest, Mapping) else largest)
+        return min(most, sizes(image_processor).get("height", most))  # Step: what is larger has pieces beside the whole
     if "longest_edge" in sizes(image_processor) and hasattr(image_processor, "do_image_splitting"):
         return side_within_edges(image_processor, config)
     if hasattr(image_processor, "image_grid_pinpoints"):
@@ -31,7 +32,7 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
     if hasattr(image_processor, "max_soft_tokens"):  # Gemma 4: as many tokens as fit
         unit = number(image_processor.patch_size) * image_processor.pooling_kernel_size
         return math.isqrt(image_processor.max_soft_tokens) * int(unit)
-    if hasattr(image_processor, "max_image_tokens"):  # LFM2
+    if hasattr(image_processor, "encoder_patch_size"):  # LFM2
         unit = number(image_processor.encoder_patch_size) * image_processor.downsample_factor
         return math.isqrt(image_processor.max_image_tokens) * int(unit)
     if "longest_edge" in sizes(image_processor):  # Pixtral
@@ -39,10 +40,11 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
         return _nearest(unit, unit, min(most, number(getattr(vision, "image_size", most))))
     if hasattr(image_processor, "scale_resolution"):  # MiniCPM
         return number(image_processor.scale_resolution)
-    if hasattr(image_processor, "merge_size"):  # Kimi
-        patch = number(image_processor.patch_size)
-        unit = patch * number(image_processor.merge_size)
-        return _nearest(unit, unit, math.isqrt(image_processor.max_patches) * patch)
+    if hasattr(image_processor, "merge_size"):  # Kimi, Muse
+        patch, merged = number(image_processor.patch_size), number(image_processor.merge_size)
+        tokens = getattr(image_processor, "max_image_tokens", 0)
+        most = tokens * merged**2 or image_processor.max_patches
+        return _nearest(patch * merged, patch * merged, math.isqrt(most) * patch)
     tiles = any(hasattr(image_processor, name) for name in ("max_patches", "max_crops", "max_image_tiles"))
     return number(sizes(image_processor)["height"]) if tiles and "height" in sizes(image_processor) else None
 

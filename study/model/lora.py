@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from study.core.errors import Refused
 from study.model.adapter import Adapter
+from study.model.families import output_head
 from study.model.vlm import VLM, is_product
 
 
@@ -58,7 +59,7 @@ def lora_adapters(
     Raises `Refused` if no linear layer is among `names`.
     """
     model = vlm.model
-    head = model.get_output_embeddings()
+    head = output_head(model)
     layers = [
         name
         for name, module in model.named_modules()

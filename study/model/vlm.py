@@ -24,7 +24,7 @@ from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
 from study.model.adapter import Adapter
 from study.model.byte_cache import ByteCache
-from study.model.families import CUTS, expander, family_of, read_layers, skip_unread, tower_side, unread
+from study.model.families import CUTS, expander, family_of, output_head, read_layers, skip_unread, tower_side, unread
 from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixel_cache, pixels_from, squared
 
@@ -151,7 +151,7 @@ class VLM:
 
     def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, nn.Linear]:
         """The linear layers of `parts` by name, the output head only with `head`, without quantized ones."""
-        last = self.model.get_output_embeddings()
+        last = output_head(self.model)
         return {
             name: module
             for name, module in self.model.named_modules()

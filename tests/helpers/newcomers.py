@@ -518,20 +518,49 @@ def _mistral_large4() -> Made:
     return hf.MistralLarge4ForConditionalGeneration(config), made
 
 
-def _muse_glimmer() -> Made:
+def _muse(kind: str) -> Made:
     tokens = ["<|patch|>", "<|image_start|>", "<|image_end|>", "<|vid_start|>", "<|vid_end|>", "<|video|>"]
-    tokenizer = spoken([*tokens, "<|vid_frame_separator|>"], "<|eot|>")
-    windows = given(head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
-    config = hf.MuseGlimmerConfig(
+    sounds = ["<|audio|>", "<|soft_audio_start|>", "<|soft_audio_end|>"]
+    tokenizer = spoken([*tokens, "<|vid_frame_separator|>", *sounds], "<|eot|>")
+    text = text_sizes(tokenizer, head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
+    further: dict[str, Any] = {}
+    if kind == "MuseSpark":
+        text |= given(moe_intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, moe_hidden_size=32)
+        further = given(audio_config=given(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_hidden_size=32))
+    config = getattr(hf, f"{kind}Config")(
         vision_config=given(**SIZES, patch_size=14, pos_emb_height=8, pos_emb_width=8, max_position_embeddings=64),
-        text_config=text_sizes(tokenizer, **windows),
+        text_config=text,
         projector_hidden_size=32,
         out_hidden_size=128,
         **ids(tokenizer, image_token_id="<|patch|>", video_token_id="<|video|>"),
+        **further,
     )
     image = pictures("MuseGlimmer", patch_size=14, merge_size=2, max_image_tokens=4)
-    made = processor("MuseGlimmer", image, tokenizer, chat_template=chatml("<|patch|>"))
-    return hf.MuseGlimmerForConditionalGeneration(config), made
+    made = processor(kind, image, tokenizer, chat_template=chatml("<|patch|>"))
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
+
+
+def _nemotron_h_omni() -> Made:
+    """Without a part for sound; its output head is the LLM's."""
+    named = given(image_token_id="<image>", video_token_id="<video>", audio_token_id="<so_embedding>")
+    tokenizer = spoken([*named.values(), "<so_start>", "<so_end>", "<img>", "</img>"])
+    text = text_sizes(tokenizer, layers_block_type=["mamba", "attention", "moe"], head_dim=8, use_mamba_kernels=False)
+    text |= given(ssm_state_size=8, mamba_num_heads=4, mamba_head_dim=16, n_groups=2, chunk_size=8, n_routed_experts=4)
+    text |= given(moe_intermediate_size=16, moe_shared_expert_intermediate_size=16)
+    vision = given(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2.0, patch_size=14)
+    vision |= given(image_size=56, max_img_size=112, num_cls_tokens=1, num_registers=1, summary_idxs=[0])
+    del text["num_hidden_layers"]
+    config = hf.NemotronH_Omni_Reasoning_V3_Config(
+        text_config=text,
+        vision_config=vision | given(video_temporal_patch_size=2),
+        audio_config=None,
+        vision_hidden_size=32,
+        projector_hidden_size=32,
+        **ids(tokenizer, **named),
+    )
+    kind = "NemotronH_Omni_Reasoning_V3"
+    image = pictures(kind, patch_size=14, min_num_patches=4, max_num_patches=16)
+    return hf.NemotronH_Omni_Reasoning_V3(config), processor(kind, image, tokenizer, chat_template=chatml("<image>"))
 
 
 def _step3p7() -> Made:
@@ -719,13 +748,15 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "lfm3_vl": _lfm3_vl,
     "cohere_compass": _cohere_compass,
     "mistral_large4": _mistral_large4,
-    "muse_glimmer": _muse_glimmer,
+    "muse_glimmer": lambda: _muse("MuseGlimmer"),
+    "muse_spark": lambda: _muse("MuseSpark"),
     "step3p7": _step3p7,
+    "nemotron_h_omni": _nemotron_h_omni,
 }
 NEWCOMERS = tuple(_MAKERS)
 NEEDS_TORCHVISION = (
     "pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25", "mistral_large4",
-    "muse_glimmer", "step3p7",
+    "muse_glimmer", "muse_spark", "step3p7", "nemotron_h_omni",
 )  # fmt: skip
 NEEDS_TIMM = ("gemma3n", "fast_vlm")
 

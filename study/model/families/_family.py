@@ -167,8 +167,7 @@ class Family:
             read.append(given[0])
             return (given[0][:, :1],)  # the head need not run on every token: nobody reads what it says
 
-        head: nn.Module = model.get_output_embeddings()
-        with head.register_forward_pre_hook(keep):
+        with output_head(model).register_forward_pre_hook(keep):
             model(**inputs)
         return read[0]
 
@@ -179,8 +178,7 @@ class Family:
         """
         text = model.config.get_text_config()
         if inner(model) is model or not any(getattr(text, name, None) for name in SCALES):
-            head: nn.Module = model.get_output_embeddings()
-            plain: Tensor = head(hidden)
+            plain: Tensor = output_head(model)(hidden)
             return plain
         with _answering(inner(model), hidden[None]):
             nothing = hidden.new_zeros(1, len(hidden), dtype=torch.long)
@@ -318,6 +316,16 @@ def _check_passes(model: PreTrainedModel) -> None:
     pixels = inspect.signature(type(model).forward).parameters.get("pixel_values")
     if pixels is not None and pixels.default is inspect.Parameter.empty:
         raise ValueError(f"{type(model).__name__} asks for a picture with every text (pixel_values has no default)")
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """What makes logits of the last hidden states: the model's own, or that of the LLM inside of it (Nemotron)."""
+    parts: list[Any] = [model, *model.children()]
+    heads = (part.get_output_embeddings() for part in parts if hasattr(part, "get_output_embeddings"))
+    found: nn.Module | None = next((head for head in heads if head is not None), None)
+    if found is None:
+        raise ValueError(f"{type(model).__name__} has no output head: get_output_embeddings() names none")
+    return found
 
 
 def inner(model: PreTrainedModel) -> Any:

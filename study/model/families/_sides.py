@@ -45,6 +45,11 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
         tokens = getattr(image_processor, "max_image_tokens", 0)
         most = tokens * merged**2 or image_processor.max_patches
         return _nearest(patch * merged, patch * merged, math.isqrt(most) * patch)
+    if hasattr(image_processor, "min_num_patches"):  # Nemotron
+        patch = number(image_processor.patch_size)
+        fewest, limit = image_processor.min_num_patches, image_processor.max_num_patches or math.inf
+        merged = patch * round(1 / image_processor.downsample_ratio)
+        return _nearest(merged, math.sqrt(fewest) * patch, math.sqrt(min(limit, SIDE**2)) * patch)
     tiles = any(hasattr(image_processor, name) for name in ("max_patches", "max_crops", "max_image_tiles"))
     return number(sizes(image_processor)["height"]) if tiles and "height" in sizes(image_processor) else None
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers import Mistral4Config, Mistral4ForCausalLM
 from transformers.utils.import_utils import is_torchvision_available
 
 from study.attacks.adversarial_image import _Canvas
@@ -19,12 +20,14 @@ from study.data.picture import Picture
 from study.evaluation.sampling import sampled
 from study.experiment.smoke_test import of_nobody
 from study.methods._features import apart
+from study.model.families import Family
 from study.model.families._processors import VISION
 from study.model.flop_counter import counted
 from study.model.loading import load
 from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
 from tests.cost import families
+from tests.helpers.families import text_sizes
 from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder
 from tests.helpers.study_path import refused, walk
 
@@ -205,6 +208,14 @@ def test_an_image_processor_that_needs_torchvision_names_the_extra(folders: Path
     with pytest.raises(ValueError, match="this model's pictures need torchvision") as raised:
         load(folder)
     assert VISION in str(raised.value)
+
+
+def test_a_model_for_text_alone_is_called_so(folders: Path) -> None:
+    """transformers lists Mistral 4 among the models for images and text; its text model alone is one without."""
+    words = loaded("internvl", folders).tokenizer
+    text = Mistral4Config(**text_sizes(words, n_routed_experts=2, moe_intermediate_size=8))
+    with pytest.raises(ValueError, match="Mistral4ForCausalLM is for text alone"), torch.device("meta"):
+        Family().parts(Mistral4ForCausalLM(text))
 
 
 def test_a_video_processor_is_left_out(folders: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from study.core.plugins import find, known
 from study.core.terms import Part
-from study.model.families._sides import found_side, number
+from study.model.families._sides import found_side, number, vision_config
 from study.model.families._structure import layer_list, llm_path, projector_pieces, second_towers, tower_path
 
 if TYPE_CHECKING:
@@ -309,6 +309,11 @@ def why_apart(family: Family, config: PreTrainedConfig) -> str:
 def _check_passes(model: PreTrainedModel) -> None:
     """Raise `ValueError` if pictures and words do not meet in one row of tokens, or if words alone make none."""
     if not hasattr(inner(model), "get_image_features"):
+        if vision_config(model.config) is model.config:
+            raise ValueError(
+                f"{type(model).__name__} is for text alone: its config.json has no vision_config; take the model for "
+                "images and text that it belongs to"
+            )
         raise ValueError(
             f"{type(model).__name__} has no get_image_features: its pictures are no tokens among the words (the LLM of "
             "Mllama attends to them across), so questions about one cannot be packed behind it"

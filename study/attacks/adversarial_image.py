@@ -152,10 +152,13 @@ class _Canvas:
             for values in (processor.image_mean, processor.image_std)
         )
         anything = torch.rand(self.shape[-3:], generator=torch.Generator().manual_seed(0)).mul(255).round()
-        again, ours = (
-            vlm.pixels_of([_image(anything)]).tensors["pixel_values"],
-            self._normalized(anything.to(vlm.device)),
-        )
+        made = vlm.pixels_of([_image(anything)]).tensors
+        again, ours = made["pixel_values"], self._normalized(anything.to(vlm.device))
+        if others := [name for name, tensor in made.items() if tensor.is_floating_point() and tensor is not again]:
+            raise Refused(
+                f"{type(vlm.model).__name__} is shown a picture as pixel_values and as {' and '.join(others)}: "
+                "adversarial_image can change only the first; leave it out for this family of models"
+            )
         if again.shape[1:] != self.shape or not torch.allclose(again.flatten(0, -4), ours.cpu(), atol=1e-3):
             raise Refused(
                 f"the processor of {type(vlm.model).__name__} changes pictures of the size that the model sees, so a "

@@ -18,6 +18,7 @@ from study.core.errors import Refused
 from study.core.terms import Part
 from study.data.benchmark import Question
 from study.model.delta import apply_delta
+from study.model.families import output_head
 from study.model.vlm import VLM
 
 PUBLIC: tuple[Part, ...] = ("vision", "projector")
@@ -74,4 +75,4 @@ def _head(vlm: VLM) -> tuple[Tensor, ...]:
     norm = getattr(vlm.model.get_submodule(vlm.prefixes["llm"]), "norm", None)
     if norm is None:
         raise Refused(f"head=true: the LLM of {type(vlm.model).__name__} has no final norm called norm; set head=false")
-    return (*norm.parameters(), *vlm.model.get_output_embeddings().parameters())
+    return (*norm.parameters(), *output_head(vlm.model).parameters())

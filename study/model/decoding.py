@@ -145,7 +145,7 @@ def _step(vlm: VLM, ids: Tensor, positions: Tensor, cache: Cache, pixels: Mappin
 
     def run() -> Tensor:
         inputs = {"input_ids": ids, "position_ids": positions, "past_key_values": cache, "use_cache": True}
-        return vlm.head(vlm.family.hidden(vlm.model, **inputs, **pixels)[:, -1])
+        return vlm.head(vlm.family.hidden(vlm.model, **inputs, **vlm.marks(ids), **pixels)[:, -1])
 
     return vlm.run(run)
 
@@ -155,30 +155,30 @@ class _Talk:
 
     def __init__(self, batch: Batch, prompts: Tensor) -> None:
         self.rows, last, self.positions = prompts.t().contiguous()  # (G,) each; before a word is said, G is P
-        positions = batch.position_ids if batch.position_ids.ndim == 3 else batch.position_ids[None]
-        self.axes, self.places = len(positions), positions[0]  # (B, K); with three positions there are no windows
+        self.axes = len(batch.position_ids) if batch.position_ids.ndim == 3 else 1
+        self.places, self.depth = batch.depth, batch.depth[self.rows, last] + 1  # (B, K) and (G,)
         self.visible = batch.attention_mask[self.rows, 0, last]  # (G, K)
 
     def heard(self, vlm: VLM, before: Tensor, tokens: Tensor, cache: Cache) -> Tensor:
         """Go on with `tokens` (G,) after what was said `before` (G,), rising indices of it: hidden states (G, D)."""
-        self.rows, at = self.rows[before], self.positions[before]
+        self.rows, at, deep = self.rows[before], self.positions[before], self.depth[before]
         every = torch.arange(len(before), device=before.device)
         slots = every - torch.searchsorted(self.rows, self.rows)  # rows come in order
         count, keys = int(slots.max()) + 1, self.visible.shape[1]
         shape = (len(self.places), count)
-        ids, positions = self.places.new_zeros(shape), self.places.new_zeros(shape)
-        ids[self.rows, slots], positions[self.rows, slots] = tokens, at
+        ids, positions, places = (self.places.new_zeros(shape) for _ in range(3))
+        ids[self.rows, slots], positions[self.rows, slots], places[self.rows, slots] = tokens, at, deep
         self.visible = torch.cat([self.visible[before], self.visible.new_zeros(len(before), count)], 1)
         self.visible[every, keys + slots] = True
         mask = self.visible.new_zeros(*shape, keys + count)
         mask[:, range(count), range(keys, keys + count)] = True  # a slot without reply sees itself
         mask[self.rows, slots] = self.visible
-        self.places, self.positions = torch.cat([self.places, positions], 1), at + 1
+        self.places, self.positions, self.depth = torch.cat([self.places, places], 1), at + 1, deep + 1
         hidden = vlm.family.hidden(
             vlm.model,
             input_ids=ids,
             position_ids=positions.expand(self.axes, -1, -1) if self.axes > 1 else positions,
-            attention_mask=masks(vlm, mask[:, None], positions, self.places),
+            attention_mask=masks(vlm, mask[:, None], places, self.places),
             past_key_values=cache,
             use_cache=True,
         )

@@ -142,7 +142,7 @@ def _counting_part(
 
 
 def _has_gradient(output: Any) -> bool:
-    parts = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple) else output.values()
+    parts = [output] if isinstance(output, Tensor) else output if isinstance(output, tuple | list) else output.values()
     return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
 
 
@@ -208,8 +208,8 @@ def _counting_images(count: ComputeCount, encode: Callable[..., Any]) -> Callabl
 
     def features(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
-        grid = given.get("image_grid_thw")
-        count.images += len(given["pixel_values"] if grid is None else grid)
+        told = [value for name, value in given.items() if name != "pixel_values" and isinstance(value, Tensor)]
+        count.images += len(told[0] if told else given["pixel_values"])  # these may be patches of all in one row
         return encode(*args, **kwargs)
 
     return features

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from study.core.errors import Refused
 from study.model.adapter import Adapter
+from study.model.families import output_head
 from study.model.vlm import VLM, is_product
 
 
@@ -32,6 +33,20 @@ class _Adapted(lora.Linear):
         return result.to(out.dtype)
 
 
+class _OfLayers(lora.LoraModel):
+    """Adapts the layers of these names and nothing else.
+
+    Of some models whose experts became parameters (GLM-4.5V), peft takes names for those of former experts.
+    """
+
+    def __init__(self, model: nn.Module, config: LoraConfig, layers: Collection[str]) -> None:
+        self._layers = frozenset(layers)  # asked while the rest is initialized
+        super().__init__(model, config, "default")
+
+    def _check_target_module_exists(self, _config: LoraConfig, name: str) -> bool:  # type: ignore[override]
+        return name in self._layers
+
+
 @contextmanager
 def lora_adapters(
     vlm: VLM, names: Collection[str], *, rank: int, alpha: int, dropout: float, seed: int
@@ -44,7 +59,7 @@ def lora_adapters(
     Raises `Refused` if no linear layer is among `names`.
     """
     model = vlm.model
-    head = model.get_output_embeddings()
+    head = output_head(model)
     layers = [
         name
         for name, module in model.named_modules()
@@ -52,11 +67,11 @@ def lora_adapters(
     ]
     if not layers:
         raise Refused(f"lora_rank={rank}: there is no linear layer to adapt; set it to 0")
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=["chosen"])
     config._register_custom_module({nn.Linear: _Adapted})
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        adapters = lora.LoraModel(model, config, "default")
+        adapters = _OfLayers(model, config, layers)
         adapters._cast_adapter_dtype("default")  # what peft does for a model that it wraps itself
     try:
         yield {name: p for name, p in model.named_parameters() if ".lora_" in name}

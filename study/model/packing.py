@@ -51,6 +51,7 @@ class Batch:
 
     input_ids: Tensor  # (B, L)
     position_ids: Tensor  # (B, L), or (3, B, L) where a token has three positions
+    depth: Tensor  # (B, L) the tokens between each and the root of its row: its position, where it has one
     attention_mask: Tensor  # (B, 1, L, L) bool
     pixels: Pixels | None  # of the rows that have a picture, in order
     row: Tensor  # (T,) the row of each answer token
@@ -71,6 +72,10 @@ class Row:
     parents: list[int]
     grid: list[list[int]] = field(default_factory=list)
     """For models with three positions per token, those of the first tokens: 3 rows."""
+    depth: list[int] = field(default_factory=list)
+    """How many tokens lie between each and the root."""
+    ends: list[int] = field(default_factory=list)
+    """The depth behind each node."""
     several: bool = False
     """Whether it shows more than one picture: each has its tokens side by side."""
 
@@ -81,6 +86,9 @@ class Row:
         self.ids.extend(tokens)
         self.node.extend([node] * len(tokens))
         self.positions.extend(range(start, start + len(tokens)))
+        begin = self.ends[parent] if parent >= 0 else 0
+        self.ends.append(begin + len(tokens))
+        self.depth.extend(range(begin, self.ends[-1]))
         return node
 
     def mask(self) -> np.ndarray:
@@ -178,10 +186,16 @@ def _in_rows(vlm: VLM, groups: Sequence[Group]) -> Iterator[tuple[Group, _Again]
 
 
 def new_cache(vlm: VLM) -> Cache:
-    """An empty cache of keys and values, and of states where a model has layers with such."""
-    from transformers import DynamicCache
+    """An empty cache of keys and values, and of what else a model's layers keep.
 
-    return DynamicCache(config=vlm.model.config.get_text_config()) if vlm.recurrent else DynamicCache()
+    It holds all of a row: what is outside of a window for some of its tokens is not for others.
+    """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicIndexedLayer
+
+    its = DynamicCache(config=vlm.model.config.get_text_config())
+    indexed = any(isinstance(layer, DynamicIndexedLayer) for layer in its.layers)  # Mistral Large 4
+    return its if vlm.recurrent or indexed else DynamicCache()
 
 
 def begun(vlm: VLM, batch: Batch) -> tuple[Tensor, Cache] | None:
@@ -231,17 +245,17 @@ def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
 
 def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:
     """The last hidden states of some rows."""
-    positions = batch.position_ids[..., rows, :]
-    pixels = shown(vlm, batch, rows)
+    pixels, depth = shown(vlm, batch, rows), batch.depth[rows]
     with _unseen(vlm, batch) if pixels is None else nullcontext():
         return vlm.family.hidden(
             vlm.model,
             input_ids=batch.input_ids[rows],
-            position_ids=positions,
-            attention_mask=masks(vlm, batch.attention_mask[rows], positions, positions),
+            position_ids=batch.position_ids[..., rows, :],
+            attention_mask=masks(vlm, batch.attention_mask[rows], depth, depth),
             past_key_values=cache,
             use_cache=cache is not None,
             **_types_in_training(vlm, batch.input_ids[rows]),
+            **vlm.marks(batch.input_ids[rows]),
             **({} if pixels is None else pixels.inputs(vlm.model.dtype)),
         )
 
@@ -279,13 +293,13 @@ def shown(vlm: VLM, batch: Batch, rows: slice) -> Pixels | None:
     return batch.pixels[first:last] if last > first else None
 
 
-def masks(vlm: VLM, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor | None]:
+def masks(vlm: VLM, mask: Tensor, depth: Tensor, seen: Tensor) -> Tensor | dict[str, Tensor | None]:
     """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
 
-    `positions` (B, Q) and `seen` (B, K) are the positions, counted from the root of the row, of the tokens that attend
-    and of those that they may attend to.
+    `depth` (B, Q) and `seen` (B, K) are how far the tokens that attend, and those that they may attend to, are from the
+    root of their row.
     """
-    found = vlm.family.masks(vlm.model.config, mask, positions, seen)
+    found = vlm.family.masks(vlm.model.config, mask, depth, seen)
     if vlm.attention != "eager":
         return found
     if isinstance(found, Tensor):
@@ -345,12 +359,14 @@ def as_batch(
     length, device = max(len(row.ids) for row in rows), vlm.device
     ids = np.full((len(rows), length), vlm.tokenizer.pad_token_id or 0, np.int64)
     positions = np.zeros((vlm.family.axes(vlm.model), len(rows), length), np.int64)
+    depth = np.zeros((len(rows), length), np.int64)
     mask = np.zeros((len(rows), length, length), bool)
     mask[:, range(length), range(length)] = True  # a padding token sees itself: no row of the softmax is empty
     prefix, mutual = vlm.family.prefix, vlm.family.mutual(vlm.model, vlm.inputs)
     for i, row in enumerate(rows):
         n = len(row.ids)
-        ids[i, :n], positions[:, i, :n], mask[i, :n, :n] = row.ids, row.positions, row.mask()
+        ids[i, :n], positions[:, i, :n], depth[i, :n] = row.ids, row.positions, row.depth
+        mask[i, :n, :n] = row.mask()
         if row.grid:
             positions[:, i, : len(row.grid[0])] = row.grid
         if prefix or mutual:
@@ -359,6 +375,7 @@ def as_batch(
     return Batch(
         torch.from_numpy(ids).to(device),
         torch.from_numpy(positions if len(positions) > 1 else positions[0]).to(device),
+        torch.from_numpy(depth).to(device),
         torch.from_numpy(mask)[:, None].to(device),
         None if pixels is None else pixels.to(device),
         row=table[:, 0],

@@ -100,14 +100,17 @@ def begun(vlm: VLM, rows: Tree) -> tuple[Tensor, Cache]:
 
 def _hidden(vlm: VLM, batch: Batch, rows: int, places: slice, pixels: Pixels | None, cache: Cache) -> Tensor:
     """The last hidden states of some places of the first rows, of which the cache holds those before."""
-    positions, seen = (batch.position_ids[..., :rows, where] for where in (places, slice(0, places.stop)))
+    ids, depth = batch.input_ids[:rows, places], batch.depth[:rows]
     return vlm.family.hidden(
         vlm.model,
-        input_ids=batch.input_ids[:rows, places],
-        position_ids=positions,
-        attention_mask=masks(vlm, batch.attention_mask[:rows, :, places, : places.stop], positions, seen),
+        input_ids=ids,
+        position_ids=batch.position_ids[..., :rows, places],
+        attention_mask=masks(
+            vlm, batch.attention_mask[:rows, :, places, : places.stop], depth[:, places], depth[:, : places.stop]
+        ),
         past_key_values=cache,
         use_cache=True,
+        **vlm.marks(ids),
         **({} if pixels is None or not len(pixels) else pixels.inputs(vlm.model.dtype)),
     )
 
@@ -115,9 +118,9 @@ def _hidden(vlm: VLM, batch: Batch, rows: int, places: slice, pixels: Pixels | N
 def _add(vlm: VLM, row: Row, parent: int, prompt: Shown, start: int, stop: int) -> int:
     """Append a prompt's tokens from `start` to `stop`; returns their node."""
     grid = vlm.grid_positions(prompt.ids, len(prompt.pictures))
-    if vlm.family.axes(vlm.model) > 1:
-        places = [axis[start:stop] for axis in grid] or [list(range(start, stop))] * 3
-        row.grid = [[*before, *more] for before, more in zip(row.grid or [[], [], []], places, strict=True)]
+    if (axes := vlm.family.axes(vlm.model)) > 1:
+        places = [axis[start:stop] for axis in grid] or [list(range(start, stop))] * axes
+        row.grid = [[*before, *more] for before, more in zip(row.grid or [[]] * axes, places, strict=True)]
     return row.add(parent, prompt.ids[start:stop], start)
 
 

@@ -50,6 +50,8 @@ class Pixels:
     tensors: Mapping[str, Tensor]
     flat: frozenset[str] = frozenset()
     """The tensors of which the model takes the rows of all pictures in one, as Qwen's takes patches."""
+    wide: frozenset[str] = frozenset()
+    """The tensors of which the model takes those of all pictures side by side, as MiniCPM's takes patches."""
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -75,7 +77,8 @@ class Pixels:
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The model's arguments: floating tensors in its precision, what is `flat` in one tensor for all pictures."""
         found = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
-        return {name: t.flatten(0, 1) if name in self.flat else t for name, t in found.items()}
+        laid = {name: torch.cat([*t], -1)[None] for name, t in found.items() if name in self.wide}
+        return {name: t.flatten(0, 1) if name in self.flat else t for name, t in found.items()} | laid
 
 
 def pixel_cache() -> ByteCache[Pixels]:
@@ -83,14 +86,19 @@ def pixel_cache() -> ByteCache[Pixels]:
     return ByteCache(PIXEL_BYTES, lambda pixels: pixels.nbytes)
 
 
-def pixels_from(made: Mapping[str, Tensor], count: int, names: Collection[str]) -> Pixels:
+def pixels_from(
+    made: Mapping[str, Tensor], count: int, names: Collection[str], wide: frozenset[str] = frozenset()
+) -> Pixels:
     """What an image processor made of `count` pictures of one size, kept as far as the model has an input of that name.
 
-    Qwen's processors lay the patches of all pictures in one long row, (B P, D): here they are (B, P, D).
+    Qwen's processors lay the patches of all pictures in one long row, (B P, D): here they are (B, P, D). Those that lie
+    side by side, (1, ..., B P), are (B, ..., P).
     """
     kept = {name: tensor for name, tensor in made.items() if name in names and isinstance(tensor, Tensor)}
+    kept |= {name: torch.cat(tensor.chunk(count, -1)) for name, tensor in kept.items() if name in wide}
     flat = frozenset(name for name, tensor in kept.items() if len(tensor) != count)
-    return Pixels({name: t.unflatten(0, (count, -1)) if name in flat else t for name, t in kept.items()}, flat)
+    tensors = {name: t.unflatten(0, (count, -1)) if name in flat else t for name, t in kept.items()}
+    return Pixels(tensors, flat, wide & set(kept))
 
 
 def joined(parts: Sequence[Pixels]) -> Pixels:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +24,7 @@ from study.data.picture import Picture
 from study.engine.microbatches import MicroBatching, Run
 from study.model.adapter import Adapter
 from study.model.byte_cache import ByteCache
-from study.model.families import CUTS, expander, family_of, read_layers, skip_unread, tower_side, unread
+from study.model.families import CUTS, expander, family_of, output_head, read_layers, skip_unread, tower_side, unread
 from study.model.quantization import QuantizedLinear
 from study.model.vision import Features, Pixels, joined, pixel_cache, pixels_from, squared
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever p
     from study.engine.fsdp import ShardedForward
 
 T = TypeVar("T")
+TOLD = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids"})
+"""What a model is told of its tokens by the family; whatever else its processor writes for each is a mark."""
 
 
 @dataclass
@@ -149,7 +151,7 @@ class VLM:
 
     def linear(self, parts: Sequence[Part], *, head: bool = False) -> dict[str, nn.Linear]:
         """The linear layers of `parts` by name, the output head only with `head`, without quantized ones."""
-        last = self.model.get_output_embeddings()
+        last = output_head(self.model)
         return {
             name: module
             for name, module in self.model.named_modules()
@@ -202,9 +204,13 @@ class VLM:
         Special tokens are added as `apply_chat_template(tokenize=True)` adds them: not where a template wrote the first
         (Gemma 3), so each prompt is looked at.
         """
+        return tuple(self._written(text, pictures)["input_ids"][0].tolist())
+
+    def _written(self, text: str, pictures: int) -> Any:
+        """What the processor makes of a complete prompt with blank pictures."""
         if pictures not in self._expanders:
             self._expanders[pictures] = expander(self.processor)
-        return tuple(self.processed(self._expanders[pictures], text, [self._blank] * pictures)["input_ids"][0].tolist())
+        return self.processed(self._expanders[pictures], text, [self._blank] * pictures)
 
     def processed(self, processor: Any, text: str, images: Sequence[Image.Image]) -> Any:
         """What a processor of this family makes of a complete prompt and its pictures."""
@@ -262,9 +268,31 @@ class VLM:
         return frozenset(inspect.signature(type(self.model).forward).parameters)
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further inputs of a family for tokens (B, L): which of them are image tokens."""
+        """Further inputs of a family for tokens (B, L): which of them are image tokens, and their `marks`."""
         shown = torch.isin(ids, torch.tensor(self.image_ids, device=ids.device))
-        return self.family.token_types(self.inputs, shown)
+        return self.family.token_types(self.inputs, shown) | self.marks(ids)
+
+    def marks(self, ids: Tensor) -> dict[str, Tensor]:
+        """What else the model asks of tokens (B, L), as its processor says it: Ernie, which its vision experts read."""
+        return {
+            name: torch.isin(ids, torch.tensor(marked, device=ids.device)).long()
+            for name, marked in self._marked.items()
+        }
+
+    @cached_property
+    def _marked(self) -> dict[str, list[int]]:
+        """By the name of such an input, the tokens of a picture and its frame that the processor marks by 1.
+
+        Raises `ValueError` if it looks at more than the token.
+        """
+        made = self._written(self._text("What?", True), 1)
+        ids, found = made["input_ids"], {}
+        for name in (set(made) & self.inputs) - TOLD:
+            if isinstance(made[name], Tensor) and made[name].shape == ids.shape and name not in self._grey.tensors:
+                found[name] = ids[made[name] != 0].unique().tolist()
+                if not torch.equal(torch.isin(ids, torch.tensor(found[name])).to(made[name].dtype), made[name]):
+                    raise ValueError(f"the processor writes {name} of more than each token; the family needs a file")
+        return found
 
     # ---- pictures ----------------------------------------------------------------------------------------------
     def prepared(self, image: Image.Image) -> Image.Image:
@@ -286,9 +314,20 @@ class VLM:
 
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
-        nested = [[self.prepared(image)] for image in images]  # one sample each: Idefics counts pictures per sample
-        made = self.processor.image_processor(nested, return_tensors="pt", **self._picture_options)
-        return pixels_from(made, len(nested), self.inputs)
+        return pixels_from(self._made([self.prepared(image) for image in images]), len(images), self.inputs, self._wide)
+
+    def _made(self, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+        nested = [[image] for image in images]  # one sample each: Idefics counts pictures per sample
+        made: Mapping[str, Tensor] = self.processor.image_processor(
+            nested, return_tensors="pt", **self._picture_options
+        )
+        return made
+
+    @cached_property
+    def _wide(self) -> frozenset[str]:
+        """The inputs in which the processor lays pictures side by side, as is seen of two."""
+        made = self._made([self._blank] * 2).items()
+        return frozenset(name for name, tensor in made if isinstance(tensor, Tensor) and tensor.shape[:1] == (1,))
 
     def grey(self, count: int = 1) -> Pixels:
         """A uniformly grey picture `count` times, for blind scores."""

@@ -64,7 +64,7 @@ def scores(metric: Metric, answers: Sequence[tuple[Tensor, Sequence[int], str]],
     """Of answers that stand in one batch: each the logits of its tokens, the tokens, its text."""
     nothing = torch.empty(0)
     batch = Batch(
-        nothing, nothing, nothing, None, nothing, nothing,
+        nothing, nothing, nothing, nothing, None, nothing, nothing,
         target=torch.tensor([token for _, tokens, _ in answers for token in tokens]),
         owner=torch.tensor([i for i, (_, tokens, _) in enumerate(answers) for _ in tokens]),
         answers=len(answers), prompts=nothing,

@@ -22,6 +22,7 @@ Made = tuple[Any, Any]
 """A model and its processor."""
 GRID = [[56, 112], [112, 56], [112, 112]]
 SIDE = {"height": 56, "width": 56}
+AREAS = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -89,8 +90,7 @@ def _qwen(kind: str) -> Made:
         text |= given(indexer_n_heads=2, indexer_kv_heads=1, indexer_head_dim=8, indexer_budget=8)
         text |= given(indexer_compress_ratio=4)
     config = getattr(hf, f"{kind}Config")(text_config=text, vision_config=vision, **ids(tokenizer, **names))
-    areas = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
-    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=areas)
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=AREAS)
     template = chatml("<|vision_start|><|image_pad|><|vision_end|>")
     made = processor("Qwen3VL", image, tokenizer, chat_template=template)
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
@@ -199,6 +199,36 @@ def _llava_onevision() -> Made:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor("LlavaOnevision", image, tokenizer, **settings)
 
 
+def _llava_next_video() -> Made:
+    tokenizer = spoken(["<image>", "<video>"], "</s>", bos=True)
+    config = hf.LlavaNextVideoConfig(
+        vision_config=hf.CLIPVisionConfig(**TOWER, projection_dim=32),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        image_grid_pinpoints=GRID,
+        **ids(tokenizer, image_token_index="<image>", video_token_index="<video>"),
+    )
+    image = pictures("LlavaNext", size={"shortest_edge": 56}, crop_size=SIDE, image_grid_pinpoints=GRID)
+    settings = given(patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    settings |= given(chat_template=TURN.format(user="USER: ", image="<image>\n", end="\n", reply="ASSISTANT:"))
+    return hf.LlavaNextVideoForConditionalGeneration(config), processor("LlavaNextVideo", image, tokenizer, **settings)
+
+
+def _ovis2() -> Made:
+    tokens = ["<image>", "<IMG_ATOM>", *(f"<IMG_{what}>" for what in ("START", "GRID", "COL", "ROW", "END"))]
+    tokenizer = spoken(tokens)
+    config = hf.Ovis2Config(
+        vision_config=hf.Ovis2VisionConfig(**TOWER, vocab_size=48, hidden_stride=2),
+        text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_ATOM>"),
+        visual_indicator_token_ids=tokenizer.convert_tokens_to_ids(tokens[2:]),
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+    )
+    image = pictures("Ovis2", size=SIDE, crop_to_patches=True)
+    made = processor("Ovis2", image, tokenizer, image_seq_length=4, chat_template=chatml("<image>\n"))
+    return hf.Ovis2ForConditionalGeneration(config), made
+
+
 def _paligemma2() -> Made:
     """PaliGemma with layers that see a window, without sdpa attention; its folder as published has no chat template."""
     tokenizer = tokenizer_of(["<image>"], "<eos>", bos=False, named={"image_token": "<image>"})
@@ -231,6 +261,34 @@ def _cohere2_vision() -> Made:
     return hf.Cohere2VisionForConditionalGeneration(config), made
 
 
+def _aya_vision() -> Made:
+    tokens = ["<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "TILE", "TILE_GLOBAL"]
+    tokenizer = spoken(tokens, "<|END_OF_TURN_TOKEN|>", bos=True)
+    windows = given(head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
+    config = hf.AyaVisionConfig(
+        vision_config=hf.SiglipVisionConfig(**TOWER, vision_use_head=False),
+        text_config=hf.Cohere2Config(**text_sizes(tokenizer, **windows)),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|IMG_PATCH|>"),
+    )
+    image = pictures("GotOcr2", size=SIDE, crop_to_patches=True, min_patches=1, max_patches=12)
+    settings = given(patch_size=14, downsample_factor=2, img_size=56, chat_template=chatml("<image>"))
+    return hf.AyaVisionForConditionalGeneration(config), processor("AyaVision", image, tokenizer, **settings)
+
+
+def _video_llava() -> Made:
+    tokenizer = spoken(["<image>", "<video>"], "</s>", bos=True)
+    config = hf.VideoLlavaConfig(
+        vision_config=hf.CLIPVisionConfig(**TOWER, projection_dim=32),
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        **ids(tokenizer, image_token_index="<image>", video_token_index="<video>"),
+    )
+    image = pictures("VideoLlava", size={"shortest_edge": 56}, crop_size=SIDE)
+    template = TURN.format(user="USER: ", image="<image>\n", end="\n", reply="ASSISTANT:")
+    return hf.VideoLlavaForConditionalGeneration(config), processor(
+        "VideoLlava", image, tokenizer, chat_template=template
+    )
+
+
 def _deepseek_vl() -> Made:
     tokenizer = spoken(["<image_placeholder>"], "<eos>", named={"image_token": "<image_placeholder>"})
     config = hf.DeepseekVLConfig(
@@ -259,6 +317,24 @@ def _janus() -> Made:
     template = TURN.format(user="<|User|>: ", image="<image_placeholder>\n", end="\n", reply="<|Assistant|>:")
     made = processor("Janus", pictures("Janus", size=SIDE), tokenizer, num_image_tokens=16, chat_template=template)
     return hf.JanusForConditionalGeneration(config), made
+
+
+def _deepseek_vl_hybrid() -> Made:
+    tokenizer = spoken(["<image_placeholder>"], "<eos>", named={"image_token": "<image_placeholder>"})
+    sam = given(hidden_size=32, output_channels=16, num_hidden_layers=2, num_attention_heads=4, image_size=128)
+    config = hf.DeepseekVLHybridConfig(
+        text_config=hf.LlamaConfig(**text_sizes(tokenizer)),
+        vision_config=hf.SiglipVisionConfig(**TOWER),
+        high_res_vision_config=hf.SamVisionConfig(
+            **sam, patch_size=16, window_size=4, global_attn_indexes=[1], mlp_dim=64
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image_placeholder>"),
+    )
+    image = pictures("DeepseekVLHybrid", size=SIDE, high_res_size={"height": 128, "width": 128})
+    made = processor(
+        "DeepseekVLHybrid", image, tokenizer, num_image_tokens=16, chat_template=chatml("<image_placeholder>")
+    )
+    return hf.DeepseekVLHybridForConditionalGeneration(config), made
 
 
 def _vipllava() -> Made:
@@ -428,13 +504,14 @@ def _glm(kind: str) -> Made:
     }
     vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, image_size=56, patch_size=14)
     vision |= given(spatial_merge_size=2, out_hidden_size=32)
+    experts = given(n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16) if kind == "Glm4vMoe" else {}
     config = getattr(hf, f"{kind}Config")(
-        text_config=text_sizes(tokenizer, rope_parameters=MROPE | given(partial_rotary_factor=1.0)),
-        vision_config=vision if kind != "Glm46V" else hf.Glm4vConfig(vision_config=vision).vision_config,
+        text_config=text_sizes(tokenizer, rope_parameters=MROPE | given(partial_rotary_factor=1.0), **experts),
+        vision_config=hf.Glm4vConfig(vision_config=vision).vision_config if kind == "Glm46V" else vision,
         **ids(tokenizer, **names),
     )
     areas = {"shortest_edge": 2 * 28 * 28, "longest_edge": 2 * 56 * 56}
-    its = "Glm46V" if kind == "GlmOcr" else kind
+    its = "Glm46V" if kind == "GlmOcr" else kind.removesuffix("Moe")
     image = pictures(its, patch_size=14, merge_size=2, size=areas)
     template = chatml("<|begin_of_image|><|image|><|end_of_image|>")
     return getattr(hf, f"{kind}ForConditionalGeneration")(config), processor(
@@ -532,6 +609,103 @@ def _lfm2_vl() -> Made:
     )
 
 
+def _ernie4_5_vl_moe() -> Made:
+    named = {f"{what}{mark}_token": f"<|{what}{mark}|>".upper()
+             for what in ("image", "video") for mark in ("", "_start", "_end")}  # fmt: skip
+    tokenizer = spoken(list(named.values()), "</s>", named=named)
+    experts = given(moe_intermediate_size=[16, 8], moe_k=2, moe_num_experts=4, moe_num_shared_experts=1)
+    vision = given(depth=2, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, spatial_merge_size=2)
+    config = hf.Ernie4_5_VLMoeConfig(
+        text_config=text_sizes(tokenizer, rope_parameters=MROPE, **experts),
+        vision_config=vision,
+        **ids(tokenizer, **{f"{name}_id": token for name, token in named.items()}),
+    )
+    image = pictures("Ernie4_5_VLMoe", patch_size=14, merge_size=2, size=AREAS)
+    shown = "Picture 1: <|IMAGE_START|><|IMAGE|><|IMAGE_END|>"
+    template = TURN.format(user="User: ", image=shown, end="\n", reply="Assistant: ")
+    made = processor("Ernie4_5_VLMoe", image, tokenizer, chat_template=template)
+    return hf.Ernie4_5_VLMoeForConditionalGeneration(config), made
+
+
+def _hunyuan_vl() -> Made:
+    """With a fourth position of each token: its place in the row."""
+    named = given(image_token="<|image|>", image_start_token="<|image_start|>", image_end_token="<|image_end|>")
+    tokenizer = spoken([*named.values(), "<|hy_user|>"], "<|eos|>", named=named)
+    config = hf.HunYuanVLConfig(
+        text_config=text_sizes(tokenizer, head_dim=8, rope_parameters=MROPE | given(mrope_section=[1, 1, 1, 1])),
+        vision_config=given(**SIZES, patch_size=14, max_image_size=56, spatial_merge_size=2, out_hidden_size=32),
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    image = pictures("HunYuanVL", patch_size=14, merge_size=2, size=given(shortest_edge=56 * 56, longest_edge=84 * 84))
+    template = TURN.format(user="<s>", image="<|image_start|><|image|><|image_end|>", end="<|hy_user|>", reply="")
+    made = processor("HunYuanVL", image, tokenizer, chat_template=template)
+    return hf.HunYuanVLForConditionalGeneration(config), made
+
+
+def _minicpm(kind: str) -> Made:
+    frames = {f"{part}_{end}_token": f"<{'/' * (end == 'end')}{mark}>"
+              for part, mark in (("image", "image"), ("slice", "slice"), ("image_id", "image_id"))
+              for end in ("start", "end")}  # fmt: skip
+    named = given(image_token="<|image_pad|>", video_token="<|video_pad|>", **frames)
+    tokenizer = spoken(list(named.values()), named=named)
+    text = text_sizes(tokenizer, model_type="qwen3_5_text", head_dim=8, num_hidden_layers=4, linear_conv_kernel_dim=4)
+    text |= given(linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4)
+    text |= given(layer_types=["linear_attention"] * 3 + ["full_attention"])
+    names = given(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
+    if kind == "MiniCPMV4_7":
+        names |= given(image_start_id="<image>", image_end_id="</image>", slice_start_id="<slice>")
+        names |= given(slice_end_id="</slice>")
+    config = getattr(hf, f"{kind}Config")(
+        text_config=text | given(rope_parameters=MROPE | given(partial_rotary_factor=1.0)),
+        vision_config=given(**SIZES, image_size=112, patch_size=14),
+        insert_layer_id=0,
+        image_size=112,
+        **ids(tokenizer, **names),
+    )
+    image = pictures("MiniCPMV4_6", scale_resolution=112, patch_size=14)
+    made = processor(kind, image, tokenizer, chat_template=chatml("<|image_pad|>\n"))
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
+
+
+def _lfm3_vl() -> Made:
+    tokens = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = spoken(tokens)
+    names = given(image_token_id="<|image_pad|>", video_token_id="<|video_pad|>")
+    names |= given(vision_start_token_id="<|vision_start|>", vision_end_token_id="<|vision_end|>")
+    kinds = given(
+        num_hidden_layers=3, layer_types=["conv", "sliding_attention", "full_attention"], head_dim=8, sliding_window=12
+    )
+    vision = given(**SIZES, num_key_value_heads=2, patch_size=14, temporal_patch_size=2, spatial_merge_size=2)
+    config = hf.Lfm3VlConfig(
+        text_config=hf.Lfm3Config(**text_sizes(tokenizer, **kinds)),
+        vision_config=vision | given(layer_types=["conv", "full_attention"]),
+        projector_hidden_size=64,
+        **ids(tokenizer, **names),
+    )
+    image = pictures("Qwen2VL", patch_size=14, merge_size=2, size=AREAS)
+    template = chatml("<|vision_start|><|image_pad|><|vision_end|>")
+    return hf.Lfm3VlForConditionalGeneration(config), processor("Lfm3Vl", image, tokenizer, chat_template=template)
+
+
+def _cohere_compass() -> Made:
+    tokens = ["<|VISION_START|>", "<|VISION_END|>", "<|IMAGE_PAD|>", "<|VIDEO_PAD|>"]
+    tokenizer = spoken(tokens)
+    names = given(image_token_id="<|IMAGE_PAD|>", video_token_id="<|VIDEO_PAD|>")
+    names |= given(vision_start_token_id="<|VISION_START|>", vision_end_token_id="<|VISION_END|>")
+    vision = given(depth=3, hidden_size=32, intermediate_size=64, num_heads=4, patch_size=14, temporal_patch_size=2)
+    vision |= given(
+        spatial_merge_size=2, out_hidden_size=32, num_position_embeddings=16, deepstack_visual_indexes=[0, 1]
+    )
+    kinds = given(layer_types=["sliding_attention", "full_attention"], sliding_window=12, logit_scale=0.5)
+    text = text_sizes(tokenizer, rope_parameters={"sliding_attention": MROPE, "full_attention": None}, **kinds)
+    config = hf.CohereCompassConfig(text_config=text, vision_config=vision, **ids(tokenizer, **names))
+    image = pictures("CohereCompass", patch_size=14, merge_size=2, size=AREAS)
+    template = chatml("<|VISION_START|><|IMAGE_PAD|><|VISION_END|>")
+    return hf.CohereCompassForConditionalGeneration(config), processor(
+        "CohereCompass", image, tokenizer, chat_template=template
+    )
+
+
 def _kimi_k25() -> Made:
     named = given(image_token="<|media_pad|>", video_token="<|kimi_k25_video_placeholder|>")
     tokens = ["<|media_begin|>", "<|media_end|>", "<|media_content|>"]
@@ -551,6 +725,82 @@ def _kimi_k25() -> Made:
     template = chatml("<|media_begin|><|media_pad|><|media_end|>")
     made = processor("Kimi_K25", image, tokenizer, chat_template=template)
     return hf.Kimi_K25ForConditionalGeneration(config), made
+
+
+def _mistral_large4() -> Made:
+    tokenizer = spoken(["[IMG]", "[IMG_BREAK]", "[IMG_END]", "[INST]", "[/INST]"], "</s>", bos=True)
+    sizes = given(num_key_value_heads=4, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    sizes |= given(kv_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8)
+    config = hf.MistralLarge4Config(
+        vision_config=hf.PixtralVisionConfig(**TOWER, head_dim=8),
+        text_config=text_sizes(tokenizer, **sizes, index_head_dim=16, index_n_heads=2),
+        image_token_index=tokenizer.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+    )
+    image = pictures("Pixtral", size={"longest_edge": 56}, patch_size=28)
+    template = TURN.format(user="[INST]", image="[IMG]", end="[/INST]", reply="")
+    made = processor("Pixtral", image, tokenizer, patch_size=14, spatial_merge_size=2, chat_template=template)
+    return hf.MistralLarge4ForConditionalGeneration(config), made
+
+
+def _muse(kind: str) -> Made:
+    tokens = ["<|patch|>", "<|image_start|>", "<|image_end|>", "<|vid_start|>", "<|vid_end|>", "<|video|>"]
+    sounds = ["<|audio|>", "<|soft_audio_start|>", "<|soft_audio_end|>"]
+    tokenizer = spoken([*tokens, "<|vid_frame_separator|>", *sounds], "<|eot|>")
+    text = text_sizes(tokenizer, head_dim=8, sliding_window=12, layer_types=["sliding_attention", "full_attention"])
+    further: dict[str, Any] = {}
+    if kind == "MuseSpark":
+        text |= given(moe_intermediate_size=16, num_local_experts=4, num_experts_per_tok=2, moe_hidden_size=32)
+        further = given(audio_config=given(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], out_hidden_size=32))
+    config = getattr(hf, f"{kind}Config")(
+        vision_config=given(**SIZES, patch_size=14, pos_emb_height=8, pos_emb_width=8, max_position_embeddings=64),
+        text_config=text,
+        projector_hidden_size=32,
+        out_hidden_size=128,
+        **ids(tokenizer, image_token_id="<|patch|>", video_token_id="<|video|>"),
+        **further,
+    )
+    image = pictures("MuseGlimmer", patch_size=14, merge_size=2, max_image_tokens=4)
+    made = processor(kind, image, tokenizer, chat_template=chatml("<|patch|>"))
+    return getattr(hf, f"{kind}ForConditionalGeneration")(config), made
+
+
+def _nemotron_h_omni() -> Made:
+    """Without a part for sound; its output head is the LLM's."""
+    named = given(image_token_id="<image>", video_token_id="<video>", audio_token_id="<so_embedding>")
+    tokenizer = spoken([*named.values(), "<so_start>", "<so_end>", "<img>", "</img>"])
+    text = text_sizes(tokenizer, layers_block_type=["mamba", "attention", "moe"], head_dim=8, use_mamba_kernels=False)
+    text |= given(ssm_state_size=8, mamba_num_heads=4, mamba_head_dim=16, n_groups=2, chunk_size=8, n_routed_experts=4)
+    text |= given(moe_intermediate_size=16, moe_shared_expert_intermediate_size=16)
+    vision = given(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, mlp_ratio=2.0, patch_size=14)
+    vision |= given(image_size=56, max_img_size=112, num_cls_tokens=1, num_registers=1, summary_idxs=[0])
+    del text["num_hidden_layers"]
+    config = hf.NemotronH_Omni_Reasoning_V3_Config(
+        text_config=text,
+        vision_config=vision | given(video_temporal_patch_size=2),
+        audio_config=None,
+        vision_hidden_size=32,
+        projector_hidden_size=32,
+        **ids(tokenizer, **named),
+    )
+    kind = "NemotronH_Omni_Reasoning_V3"
+    image = pictures(kind, patch_size=14, min_num_patches=4, max_num_patches=16)
+    return hf.NemotronH_Omni_Reasoning_V3(config), processor(kind, image, tokenizer, chat_template=chatml("<image>"))
+
+
+def _step3p7() -> Made:
+    tokens = ["<im_patch>", "<im_start>", "<im_end>", "<patch_start>", "<patch_end>", "<patch_newline>"]
+    tokenizer = spoken(tokens)
+    experts = given(moe_intermediate_size=16, n_routed_experts=4, num_local_experts=4, num_experts_per_tok=2)
+    kinds = given(layer_types=["sliding_attention", "full_attention"], mlp_layer_types=["dense", "sparse"])
+    config = hf.Step3p7Config(
+        vision_config=TOWER | given(image_size=112, max_position_embeddings=64),
+        text_config=text_sizes(tokenizer, **experts, **kinds, head_dim=8, sliding_window=12, share_expert_dim=16),
+        image_token_id=tokenizer.convert_tokens_to_ids("<im_patch>"),
+    )
+    image = pictures("Step3p7", size={"height": 112, "width": 112}, patch_size=56)
+    made = processor("Step3p7", image, tokenizer, chat_template=chatml("<im_patch>"))
+    return hf.Step3p7ForConditionalGeneration(config), made
 
 
 # ---- Gemma -------------------------------------------------------------------------------------------------------
@@ -768,6 +1018,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "mllama": _mllama,
     "glm4v": lambda: _glm("Glm4v"),
     "glm46v": lambda: _glm("Glm46V"),
+    "glm4v_moe": lambda: _glm("Glm4vMoe"),
     "cohere2_vision": _cohere2_vision,
     "fast_vlm": _fast_vlm,
     "lfm2_vl": _lfm2_vl,
@@ -800,12 +1051,28 @@ _MAKERS: dict[str, Callable[[], Made]] = {
     "instructblip": _instructblip,
     "chameleon": _chameleon,
     "emu3": _emu3,
+    "aya_vision": _aya_vision,
+    "llava_next_video": _llava_next_video,
+    "ovis2": _ovis2,
+    "deepseek_vl_hybrid": _deepseek_vl_hybrid,
+    "video_llava": _video_llava,
+    "ernie4_5_vl_moe": _ernie4_5_vl_moe,
+    "hunyuan_vl": _hunyuan_vl,
+    "minicpmv4_6": lambda: _minicpm("MiniCPMV4_6"),
+    "minicpmv4_7": lambda: _minicpm("MiniCPMV4_7"),
+    "lfm3_vl": _lfm3_vl,
+    "cohere_compass": _cohere_compass,
+    "mistral_large4": _mistral_large4,
+    "muse_glimmer": lambda: _muse("MuseGlimmer"),
+    "muse_spark": lambda: _muse("MuseSpark"),
+    "step3p7": _step3p7,
+    "nemotron_h_omni": _nemotron_h_omni,
 }
 NEWCOMERS = tuple(_MAKERS)
 NEEDS: dict[str, tuple[str, ...]] = {
     "torchvision": (
         "pixtral", "mistral3", "llama4", "cohere2_vision", "lfm2_vl", "molmo2", "kimi_k25", "minimax_m3_vl", "inkling2",
-        "perception_lm",
+        "perception_lm", "mistral_large4", "muse_glimmer", "muse_spark", "step3p7", "nemotron_h_omni",
     ),
     "timm": ("gemma3n", "fast_vlm", "perception_lm"),
 }  # fmt: skip

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from transformers import Mistral4Config, Mistral4ForCausalLM
 from transformers.utils.import_utils import is_torchvision_available
 
+from study.attacks.adversarial_image import _Canvas
+from study.core.errors import Refused
 from study.core.files import read_json, write_json
 from study.data.benchmark import Benchmark
+from study.data.picture import Picture
 from study.evaluation.sampling import sampled
 from study.experiment.smoke_test import of_nobody
 from study.methods._features import apart
-from study.model.families._family import Family
+from study.model.families import Family
 from study.model.families._processors import VISION
 from study.model.families._sides import SIDE
+from study.model.flop_counter import counted
 from study.model.loading import load, without_weights
 from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
 from tests.cost import families
 from tests.helpers import newcomers
+from tests.helpers.families import text_sizes
 from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder, pictures
 from tests.helpers.study_path import refused, walk
 
@@ -54,6 +62,12 @@ def made(name: str, folders: Path) -> Path:
     return folders / name if (folders / name).exists() else newcomer_folder(name, folders)
 
 
+def changed_picture() -> Picture:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 60), (200, 30, 90)).save(file, "PNG")
+    return Picture(file.getvalue(), "a red one")
+
+
 def loaded(name: str, folders: Path) -> VLM:
     return load(made(name, folders))
 
@@ -63,7 +77,7 @@ def test_the_page_has_the_table_of_what_was_found() -> None:
     page, found = families.PAGE.read_text(encoding="utf-8"), families.read()
     assert families.written(page, found) == page
     assert tuple(found) == NEWCOMERS
-    assert sum(what == families.RUNS for what in found.values()) >= 18
+    assert sum(what == families.RUNS for what in found.values()) >= 36
 
 
 @pytest.mark.parametrize("name", IN_TABLE)
@@ -180,6 +194,50 @@ def test_a_picture_is_one_and_its_side_whole_patches() -> None:
     assert Family().side(tokens, vision) == 10 * 28
 
 
+# ---- what else a model is told, and how it takes pictures -----------------------------------------------------------
+def test_tokens_are_marked_as_the_processor_marks_them(folders: Path) -> None:
+    """A picture and its frame, for Ernie's vision experts; a prompt without a picture has none."""
+    vlm = loaded("ernie4_5_vl_moe", folders)
+    shown, plain = (torch.tensor([vlm.prompt_ids("What?", pictured)]) for pictured in (True, False))
+    (marked,) = vlm.marks(shown).values()
+    assert int(marked.sum()) == vlm.image_tokens + 2
+    assert not any(mark.any() for mark in vlm.marks(plain).values())
+    assert loaded("internvl", folders).marks(shown) == {}
+
+
+def test_a_token_is_as_far_from_its_root_as_if_it_were_asked_alone(folders: Path) -> None:
+    """Whatever its positions say: windows count tokens (Cohere Compass)."""
+    vlm = loaded("cohere_compass", folders)
+    picture = of_nobody().picture
+    together = pack(vlm, [Group(picture, (CITY, JOB))])
+    for prompt, (row, last, after) in zip((CITY, JOB), together.prompts.tolist(), strict=True):
+        alone = len(vlm.prompt_ids(prompt.text, True))
+        assert int(together.depth[row, last]) + 1 == alone > after
+
+
+def test_pictures_side_by_side_are_told_apart_and_counted(folders: Path) -> None:
+    vlm = loaded("minicpmv4_6", folders)
+    pictures = [of_nobody().picture, changed_picture()]
+    pixels = vlm.pixels([picture for picture in pictures if picture is not None])
+    assert len(pixels) == 2
+    assert pixels.inputs(torch.float32)["pixel_values"].shape[0] == 1
+    with torch.no_grad(), counted(vlm) as work:
+        both, second = vlm.features(pixels), vlm.features(pixels[1:])
+    torch.testing.assert_close(both.projected[1:], second.projected, rtol=0, atol=1e-5)
+    assert float((both.projected[0] - both.projected[1]).abs().max()) > 1e-3
+    assert work.images == 3
+
+
+def test_a_tower_of_videos_is_no_projector(folders: Path) -> None:
+    vlm = loaded("video_llava", folders)
+    assert {name.split(".")[1] for name in vlm.trainable(("projector",))} == {"multi_modal_projector"}
+
+
+def test_pictures_that_are_shown_twice_are_not_attacked_in_one_place(folders: Path) -> None:
+    with pytest.raises(Refused, match="as pixel_values and as high_res_pixel_values"):
+        _Canvas(loaded("deepseek_vl_hybrid", folders))
+
+
 # ---- what is missing is named --------------------------------------------------------------------------------------
 def test_an_image_processor_that_needs_torchvision_names_the_extra(folders: Path, tmp_path: Path) -> None:
     if is_torchvision_available():
@@ -202,6 +260,14 @@ def test_a_part_of_a_larger_model_is_named(tmp_path: Path) -> None:
         without_weights(folder)
     assert "its part thinker is one (qwen2_5_omni_thinker)" in str(raised.value)
     assert "save model.thinker and the processor" in str(raised.value)
+
+
+def test_a_model_for_text_alone_is_called_so(folders: Path) -> None:
+    """transformers lists Mistral 4 among the models for images and text; its text model alone is one without."""
+    words = loaded("internvl", folders).tokenizer
+    text = Mistral4Config(**text_sizes(words, n_routed_experts=2, moe_intermediate_size=8))
+    with pytest.raises(ValueError, match="Mistral4ForCausalLM is for text alone"), torch.device("meta"):
+        Family().parts(Mistral4ForCausalLM(text))
 
 
 def test_a_video_processor_is_left_out(folders: Path) -> None:

@@ -5,7 +5,7 @@ Qwen2.5-VL, Gemma 3, PaliGemma.
 """
 
 from study.core.terms import PARTS, Part
-from study.model.families._family import CUTS, Family, family_of, inner, why_apart
+from study.model.families._family import CUTS, Family, family_of, inner, output_head, why_apart
 from study.model.families._processors import expander, load_processor, special_tokens, unknown, without_package
 from study.model.families._sides import patch_side, tower_side, vision_config
 from study.model.families._towers import read_layers, skip_unread, unread
@@ -19,6 +19,7 @@ __all__ = [
     "family_of",
     "inner",
     "load_processor",
+    "output_head",
     "patch_side",
     "read_layers",
     "skip_unread",

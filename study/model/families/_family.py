@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from study.core.plugins import find, known
 from study.core.terms import Part
-from study.model.families._sides import found_side, number
+from study.model.families._sides import found_side, number, vision_config
 from study.model.families._structure import layer_list, llm_path, projector_pieces, second_towers, tower_path
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ or merge blocks of a row (MiniMax-M3), where every token counts that stands ther
 SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """What configurations call that which is done to logits behind the output head, by some models."""
 TOWERS_OWN = ("last_hidden_state", "hidden_states", "attentions", "vision_outputs", "qformer_outputs", "tower_output")
-"""What `get_image_features` returns beside what the language model is given."""
+"""How that is called which `get_image_features` returns beside what the language model is given, of any tower."""
 
 
 @functools.cache  # asked at every forward pass
@@ -168,8 +168,7 @@ class Family:
             read.append(given[0])
             return (given[0][:, :1],)  # the head need not run on every token: nobody reads what it says
 
-        head: nn.Module = model.get_output_embeddings()
-        with head.register_forward_pre_hook(keep):
+        with output_head(model).register_forward_pre_hook(keep):
             model(**inputs)
         return read[0]
 
@@ -180,8 +179,7 @@ class Family:
         """
         text = model.config.get_text_config()
         if inner(model) is model or not any(getattr(text, name, None) for name in SCALES):
-            head: nn.Module = model.get_output_embeddings()
-            plain: Tensor = head(hidden)
+            plain: Tensor = output_head(model)(hidden)
             return plain
         with _answering(inner(model), hidden[None]):
             nothing = hidden.new_zeros(1, len(hidden), dtype=torch.long)
@@ -244,17 +242,22 @@ class Family:
         return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
     def axes(self, model: PreTrainedModel) -> int:
-        """How many positions a token has: 1, or 3 if the model tells those of pictures (M-RoPE of Qwen)."""
-        return 3 if hasattr(inner(model), "get_rope_index") else 1
+        """How many positions a token has: 1, or 3 if the model tells those of pictures (M-RoPE of Qwen); Hunyuan: 4."""
+        if not hasattr(inner(model), "get_rope_index"):
+            return 1
+        rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+        return len(rope.get("mrope_section") or (0, 0, 0))
 
     def positions(
         self, model: PreTrainedModel, ids: Tensor, shown: Tensor, pixels: Mapping[str, Tensor]
     ) -> list[list[int]]:
         """The positions, 3 rows, of tokens (1, L); those that are `shown` belong to a picture with these pixels."""
         own = type(inner(model)).get_rope_index
-        asked = self.token_types(_arguments(own), shown)  # Qwen-Omni's looks at the ids instead
-        asked |= {"attention_mask": torch.ones_like(ids), "image_grid_thw": pixels["image_grid_thw"]}
-        positions: list[list[int]] = own(inner(model), ids, **asked)[0][:, 0].long().tolist()
+        asks = _arguments(own)
+        told = {name: tensor for name, tensor in pixels.items() if name in asks}
+        told |= self.token_types(asks, shown)  # Qwen-Omni's looks at the ids instead
+        told |= {"attention_mask": torch.ones_like(ids)} if "attention_mask" in asks else {}
+        positions: list[list[int]] = own(inner(model), ids, **told)[0][:, 0].long().tolist()
         return positions
 
     def token_types(self, inputs: Collection[str], shown: Tensor) -> dict[str, Tensor]:
@@ -279,19 +282,19 @@ class Family:
         return _masks_both_ways(type(model).__module__)
 
     def masks(
-        self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor
+        self, config: PreTrainedConfig, mask: Tensor, depth: Tensor, seen: Tensor
     ) -> Tensor | dict[str, Tensor | None]:
         """The mask (B, 1, Q, K) of each kind of layer: those with a sliding window (Gemma 3) see less of a long row.
 
         Where masks are told by kind, layers that read a row as it stands get None: no token of a row is left out.
 
-        `positions` (B, Q) and `seen` (B, K) are how far tokens, and those they may see, are from the root of their row.
+        `depth` (B, Q) and `seen` (B, K) are how far tokens, and those they may see, are from the root of their row.
         """
         text = config.get_text_config()
         kinds = set(getattr(text, "layer_types", None) or ())
         window: Any = getattr(text, "sliding_window", None)
         chunk: Any = getattr(text, "attention_chunk_size", None)
-        asks, asked = positions[:, None, :, None], seen[:, None, None, :]
+        asks, asked = depth[:, None, :, None], seen[:, None, None, :]
         if not kinds:  # Mistral: all layers alike
             return mask & (asks - asked < window) if window and getattr(text, "use_sliding_window", True) else mask
         found: dict[str, Tensor | None] = {"full_attention": mask}
@@ -299,9 +302,9 @@ class Family:
             found["sliding_attention"] = mask & (asks - asked < window)
         if "chunked_attention" in kinds:
             found["chunked_attention"] = mask & (asks // chunk == asked // chunk)
-        if len(found) > 1 and self.recurrent(config):
-            found["linear_attention"] = None
-        return found if len(found) > 1 else mask
+        unmasked = self.recurrent(config)
+        whole = dict.fromkeys((*unmasked, "linear_attention") if unmasked else ())
+        return whole | found if len(found) > 1 else mask
 
 
 def why_apart(family: Family, config: PreTrainedConfig) -> str:
@@ -315,6 +318,11 @@ def why_apart(family: Family, config: PreTrainedConfig) -> str:
 def _check_passes(model: PreTrainedModel) -> None:
     """Raise `ValueError` if pictures and words do not meet in one row of tokens, or if words alone make none."""
     if not hasattr(inner(model), "get_image_features"):
+        if vision_config(model.config) is model.config:
+            raise ValueError(
+                f"{type(model).__name__} is for text alone: its config.json has no vision_config; take the model for "
+                "images and text that it belongs to"
+            )
         raise ValueError(
             f"{type(model).__name__} has no get_image_features: its pictures are no tokens among the words (the LLM of "
             "Mllama attends to them across), so questions about one cannot be packed behind it"
@@ -327,6 +335,16 @@ def _check_passes(model: PreTrainedModel) -> None:
     pixels = inspect.signature(type(model).forward).parameters.get("pixel_values")
     if pixels is not None and pixels.default is inspect.Parameter.empty:
         raise ValueError(f"{type(model).__name__} asks for a picture with every text (pixel_values has no default)")
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """What makes logits of the last hidden states: the model's own, or that of the LLM inside of it (Nemotron)."""
+    parts: list[Any] = [model, *model.children()]
+    heads = (part.get_output_embeddings() for part in parts if hasattr(part, "get_output_embeddings"))
+    found: nn.Module | None = next((head for head in heads if head is not None), None)
+    if found is None:
+        raise ValueError(f"{type(model).__name__} has no output head: get_output_embeddings() names none")
+    return found
 
 
 def inner(model: PreTrainedModel) -> Any:
@@ -363,7 +381,7 @@ def _handed_over(output: Any) -> Tensor:
     if isinstance(output, Tensor | list | tuple):
         found = [output]
     else:
-        found = [value for name, value in output.items() if name not in TOWERS_OWN and value is not None]
+        found = [value for name, value in output.items() if not name.endswith(TOWERS_OWN) and value is not None]
         found = found or [output.last_hidden_state]
     flat = [torch.cat([t.flatten(0, -2) for t in _tensors(value)]) for value in _ways(found)]
     tokens = [tensor for tensor in flat if len(tensor) == len(flat[0])]  # what else a tower tells is of no token
@@ -371,12 +389,15 @@ def _handed_over(output: Any) -> Tensor:
 
 
 def _ways(found: list[Any]) -> Iterator[Any]:
-    """Each way into the language model: a deepstack is a list of them, each with its pictures in a list or a tensor."""
+    """Each way into the language model: a deepstack is a list of them, each with its pictures in a list or a tensor.
+
+    Ovis hands on its words for the frame of a picture as well, in one table.
+    """
     first, *more = found if not _is_deepstack(found[0]) else [None, *found]
     if first is not None:
         yield first
     for deepstack in more:
-        yield from deepstack
+        yield from [deepstack] if isinstance(deepstack, Tensor) and deepstack.ndim < 3 else deepstack
 
 
 def _is_deepstack(value: Any) -> bool:

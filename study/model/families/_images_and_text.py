@@ -11,6 +11,9 @@ from transformers.processing_utils import ProcessorMixin
 class _Absent:
     """What stands for a processor of videos or audio: it can be given to an initializer and asked for anything."""
 
+    font = ""
+    """A file for stamps on videos (Ernie), which a processor saves beside itself if there is one."""
+
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
             raise AttributeError(name)

@@ -23,7 +23,8 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
         return side_within_areas(image_processor)
     if getattr(image_processor, "max_image_size", None):
         largest = image_processor.max_image_size
-        return int(largest["longest_edge"] if isinstance(largest, Mapping) else largest)
+        most = int(largest["longest_edge"] if isinstance(largest, Mapping) else largest)
+        return min(most, sizes(image_processor).get("height", most))  # Step: what is larger has pieces beside the whole
     if "longest_edge" in sizes(image_processor) and hasattr(image_processor, "do_image_splitting"):
         return side_within_edges(image_processor, config)
     if hasattr(image_processor, "image_grid_pinpoints"):
@@ -31,20 +32,24 @@ def found_side(image_processor: Any, config: PreTrainedConfig) -> int | None:
     if hasattr(image_processor, "max_soft_tokens"):  # Gemma 4: as many tokens as fit
         unit = number(image_processor.patch_size) * image_processor.pooling_kernel_size
         return math.isqrt(image_processor.max_soft_tokens) * int(unit)
-    if hasattr(image_processor, "max_image_tokens") and hasattr(image_processor, "merge_size"):  # GLM-5
-        unit = number(image_processor.patch_size) * number(image_processor.merge_size)
-        fewest, most = (math.sqrt(getattr(image_processor, f"{name}_image_tokens")) for name in ("min", "max"))
-        return _nearest(unit, unit * fewest, unit * most)
-    if hasattr(image_processor, "max_image_tokens"):  # LFM2
+    if hasattr(image_processor, "encoder_patch_size"):  # LFM2
         unit = number(image_processor.encoder_patch_size) * image_processor.downsample_factor
         return math.isqrt(image_processor.max_image_tokens) * int(unit)
     if "longest_edge" in sizes(image_processor):  # Pixtral
         unit, most = number(image_processor.patch_size), sizes(image_processor)["longest_edge"]
         return _nearest(unit, unit, min(most, number(getattr(vision, "image_size", most))))
-    if hasattr(image_processor, "merge_size"):  # Kimi
+    if hasattr(image_processor, "scale_resolution"):  # MiniCPM
+        return number(image_processor.scale_resolution)
+    if hasattr(image_processor, "merge_size"):  # Kimi, Muse, GLM-5
+        patch, merged = number(image_processor.patch_size), number(image_processor.merge_size)
+        fewest, tokens = (getattr(image_processor, f"{end}_image_tokens", None) for end in ("min", "max"))
+        most = tokens * merged**2 if tokens else image_processor.max_patches
+        return _nearest(patch * merged, patch * merged * math.sqrt(fewest or 1), math.isqrt(most) * patch)
+    if hasattr(image_processor, "min_num_patches"):  # Nemotron
         patch = number(image_processor.patch_size)
-        unit = patch * number(image_processor.merge_size)
-        return _nearest(unit, unit, math.isqrt(image_processor.max_patches) * patch)
+        fewest, limit = image_processor.min_num_patches, image_processor.max_num_patches or math.inf
+        merged = patch * round(1 / image_processor.downsample_ratio)
+        return _nearest(merged, math.sqrt(fewest) * patch, math.sqrt(min(limit, SIDE**2)) * patch)
     if "image_grid_thw" in getattr(image_processor, "model_input_names", ()):  # Inkling cuts a picture as it is
         unit = sizes(image_processor)["height"]
         return _nearest(unit, unit, SIDE)

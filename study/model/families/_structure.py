@@ -15,7 +15,7 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ELSEWHERE = re.compile("audio|speech|talker|token2wav|generation|vqmodel|lm_head|score")
+ELSEWHERE = re.compile("audio|video|speech|talker|token2wav|generation|vqmodel|lm_head|score")
 """In the names of modules that neither read a picture nor tell the language model of it."""
 SECOND_TOWER = re.compile("vision_model|vision_tower|vision_encoder|image_tower")
 """In the names of modules that are vision although `get_encoder` names another one (DeepSeek-VL's hybrids)."""

@@ -64,6 +64,6 @@ class PaliGemma(Family):
         "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
     )
 
-    def masks(self, config: PreTrainedConfig, mask: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
+    def masks(self, config: PreTrainedConfig, mask: Tensor, depth: Tensor, seen: Tensor) -> Tensor:
         """One mask for all layers, as the model takes it: a question is far shorter than PaliGemma 2's window, 4096."""
         return mask

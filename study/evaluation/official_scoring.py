@@ -55,9 +55,9 @@ def score_official(vlm: VLM, asks: Sequence[OfficialPrompt]) -> pd.DataFrame:
     """
     rows = [_row(ask, reply) for ask, reply in zip(asks, generated(vlm, asks), strict=True)]
     places = [i for i, ask in enumerate(asks) if ask.graded_in]
-    graded = [asks[i] for i in places]
-    for i, cells in zip(places, grades(graded, answer_means(vlm, graded)), strict=True):
-        rows[i] |= cells
+    if graded := [asks[i] for i in places]:
+        for i, cells in zip(places, grades(graded, answer_means(vlm, graded)), strict=True):
+            rows[i] |= cells
     return pd.DataFrame(rows, columns=list(ROW_COLUMNS))
 
 

@@ -110,7 +110,7 @@ def test_losses_are_counted_with_what_to_do() -> None:
     params = [{"learning_rate": 1e-3 if n % 2 else 5e-3} for n in range(24)]
     states = {n: "diverged" if n % 4 else "failed" for n in range(0, 20, 2)}
     text = said(search(FALLING, params, states=states, method="npo:modality=text"))
-    assert "NPO (modality text) at 20 % 10 of 24 (5 diverged, 5 failed)" in text
+    assert "NPO (text) at 20 % 10 of 24 (5 diverged, 5 failed)" in text
     assert "gentler is npo:modality=text,learning_rate=0.001 in --methods" in text
     assert "Most of the failed ones say: needs strangers." in text
 

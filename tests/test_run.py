@@ -212,6 +212,7 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
     assert "choose another --study-dir" in said
 
 
+@pytest.mark.slow
 def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path, tiny_folder: Path) -> None:
     study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
     changes = {

@@ -338,6 +338,7 @@ def test_whatever_ray_fails_with_is_one_line_with_the_remedy(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_ray_that_was_imported_before_the_settings_were_there_still_starts_with_a_token() -> None:
     """As in a notebook, or with a plug-in that imports it: Ray reads its settings once, as it is imported."""
     script = (

@@ -53,5 +53,6 @@ def test_it_is_told_again_only_while_nothing_runs(used: float, again: bool, monk
     assert threading.enumerate() == before
 
 
+@pytest.mark.slow
 def test_a_ray_that_does_not_answer_ends_nothing() -> None:
     assert waiting._status("127.0.0.1:1") is None

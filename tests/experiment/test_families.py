@@ -38,6 +38,7 @@ STEP = Schedule(steps=1, learning_rate=1e-3, pictures=2, lessons_per_picture=2, 
     ("family", "dtype"),
     [*((name, "float32") for name in FAMILIES), ("llava", "bfloat16"), ("qwen2_5_vl", "bfloat16")],
 )
+@pytest.mark.slow
 def test_a_family_goes_through_a_study(
     family: str,
     dtype: Dtype,

@@ -715,6 +715,7 @@ def attack_record(context: StudyContext, asked: Trial, attacker: Attack) -> Atta
     return read_record(AttackRecord, record_beside(context.folder.attack(asked.key, content_key(attacker))))
 
 
+@pytest.mark.slow
 def test_the_work_of_an_attack_is_counted_apart_from_its_scoring(context: StudyContext) -> None:
     """The same for every model and for the control. Who asks once more has done nothing, and is scored half as often.
 

@@ -226,6 +226,7 @@ def test_another_attack_of_the_suite_asks_only_that_state_again(tmp_path: Path, 
     assert ran.jobs == {f"{kind} on 10 % seed 0": {"quantized"} for kind in ("vanilla", "reference")}
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_taught_fails_alone(
     tmp_path: Path, tiny_folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +259,7 @@ def test_the_pool_can_only_grow(tmp_path: Path) -> None:
         validate_study(replace(study, metric_seeds=1), tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(PRESETS["tiny"][1], study_dir=tmp_path)
     minutes = []

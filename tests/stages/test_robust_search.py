@@ -411,6 +411,7 @@ def test_the_attack_is_the_presets_with_what_was_set() -> None:
     assert tiny.search_attack() is None
 
 
+@pytest.mark.slow
 def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And counts it: 56 + 14 + 4 attacks and at most 49 more trials to be scored and attacked three times each."""
     whole = dataclasses.replace(PRESETS["tiny"][1], study_dir=tmp_path / "study")

@@ -543,6 +543,7 @@ def test_only_the_same_study_begun_cold_is_compared(
         report.build(one, two)
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_where_there_was_a_warm_start(pair: tuple[Path, Path]) -> None:
     shown = report.build(*pair).page.read_text(encoding="utf-8")
     assert "Gain from the warm start" in shown

@@ -108,25 +108,33 @@ def _run(
     # 3. The loss of every step, then the record, written last: a trial that has one has ended.
     if curve:
         write_json(context.folder.trial_curve(trial.key), curve)
-    watching = together(climb.work if climb else ComputeCount())
-    unlearning, scoring = together(unlearning).without(watching), together(scoring)
-    on_the_way = {"rung_seconds": climb.seconds, "rung_flops": watching.flops} if climb else {}
-    cost = {
-        "unlearn_seconds": unlearn_seconds,
-        "score_seconds": score_seconds,
-        "overhead_seconds": time.monotonic()
-        - called
-        - unlearn_seconds
-        - score_seconds
-        - on_the_way.get("rung_seconds", 0.0),
-        **on_the_way,
-        **scoring.amounts(),
-        **{f"unlearn_{name}": amount for name, amount in unlearning.amounts().items()},
-    }
+    cost = _cost(called, unlearn_seconds, score_seconds, climb, unlearning, scoring)
     return keep_record(
         context.folder, trial, state, reason, failure=failure, instruction=instruction, cost=cost,
         chunks=chunks.count, rungs=climb.scores if climb else (), origin=origin_of(context, trial.method),
     )  # fmt: skip
+
+
+def _cost(
+    called: float,
+    unlearn_seconds: float,
+    score_seconds: float,
+    climb: Climb | None,
+    unlearning: ComputeCount,
+    scoring: ComputeCount,
+) -> dict[str, float]:
+    """Seconds and work of a trial by what they were spent on; `unlearning` includes what the rungs computed."""
+    watching = together(climb.work if climb else ComputeCount())
+    unlearning, scoring = together(unlearning).without(watching), together(scoring)
+    spent = {"unlearn_seconds": unlearn_seconds, "score_seconds": score_seconds}
+    spent |= {"rung_seconds": climb.seconds} if climb else {}
+    return {
+        **spent,
+        "overhead_seconds": time.monotonic() - called - sum(spent.values()),
+        **({"rung_flops": watching.flops} if climb else {}),
+        **scoring.amounts(),
+        **{f"unlearn_{name}": amount for name, amount in unlearning.amounts().items()},
+    }  # fmt: skip
 
 
 def _followed(curve: list[float], climb: Climb | None) -> Watch:

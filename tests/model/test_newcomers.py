@@ -30,9 +30,9 @@ from study.model.packing import Group, Prompt, batched, logits, pack
 from study.model.vlm import VLM
 from tests import ROOT
 from tests.cost import families
-from tests.helpers import newcomers
 from tests.helpers.families import text_sizes
-from tests.helpers.newcomers import NEWCOMERS, can_be_made, newcomer_folder, pictures
+from tests.helpers.newcomers import NEWCOMERS, any_shape, can_be_made, newcomer_folder
+from tests.helpers.newcomers.making import pictures
 from tests.helpers.study_path import refused, walk
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo"))
@@ -146,7 +146,7 @@ def test_layers_that_pick_blocks_of_a_row_are_given_one_answer_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of MiniMax-M3, with the image processor of Qwen2-VL, which makes the same patches without torchvision."""
-    monkeypatch.setattr(newcomers, "pictures", lambda _kind, **settings: pictures("Qwen2VL", **settings))
+    monkeypatch.setattr(any_shape, "pictures", lambda _kind, **settings: pictures("Qwen2VL", **settings))
     folder = newcomer_folder("minimax_m3_vl", tmp_path)
     vlm = load(folder)
     assert vlm.family.recurrent(vlm.model.config) == ("minimax_m3_sparse",)

@@ -103,10 +103,10 @@ def _frame(x: Axis, y: Axis, below: str, beside: str, above: str) -> Iterator[st
     """Grid and numbers of two axes, what is measured along them, and a heading."""
     for tick in x.ticks():
         yield f'<path class="grid" d="M{x.at(tick):.1f} {y.begin}V{y.end}"/>'
-        yield f'<text x="{x.at(tick):.1f}" y="{y.begin + 18}" text-anchor="middle">{tick:.4g}</text>'
+        yield f'<text x="{x.at(tick):.1f}" y="{y.begin + 18}" text-anchor="middle">{tick:g}</text>'
     for tick in y.ticks():
         yield f'<path class="grid" d="M{x.begin} {y.at(tick):.1f}H{x.end}"/>'
-        yield f'<text x="{x.begin - 8}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{tick:.4g}</text>'
+        yield f'<text x="{x.begin - 8}" y="{y.at(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
     yield f'<text x="{(x.begin + x.end) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{below}</text>'
     middle = (y.begin + y.end) / 2
     yield f'<text transform="rotate(-90 14 {middle})" x="14" y="{middle}" text-anchor="middle">{beside}</text>'

@@ -36,7 +36,7 @@ PART_NAMES: dict[Part, str] = {"vision": "vision tower", "projector": "projector
 MODULES: dict[tuple[Part, ...], str] = {("vision", "projector"): "visual module", PARTS: "whole model"}
 FIRST = ("people", "facts", "data", "trains", "parts")
 """Settings of attacks that tell more than others: what the attacker is given, and what is changed."""
-ALONE = ("format", "kind", "template", "wording", "metric", "about", "scope", "variant", "modality")
+ALONE = ("format", "kind", "template", "wording", "metric", "about", "scope", "variant")
 """Settings whose value says what it is."""
 
 
@@ -51,7 +51,7 @@ def method(label: object) -> str:
 def _pair(setting: str) -> tuple[str, object]:
     """`beta=0.12345678` as `beta` and `0.1235`: whoever pastes a winner gives every digit."""
     path, _, value = setting.partition("=")
-    name = path.rpartition(".")[2]  # of `schedule.steps`, `steps`
+    name = path.removeprefix("schedule.")
     if name in ("trains", "parts"):
         return name, value.split("+")
     if name == "lora_rank" and value.isdecimal():
@@ -134,6 +134,8 @@ def _phrase(name: str, value: object) -> str:
     if name in ("trains", "parts") and isinstance(value, Sequence):
         parts = tuple(part for part in PARTS if part in value)
         return MODULES.get(parts) or listed([PART_NAMES[part] for part in parts])
+    if name == "modality":
+        return NAMES.get(str(value).replace(" ", "_"), "both modalities")
     if isinstance(value, bool):
         return f"{'with' if value else 'without'} {words(name)}"
     if name == "steps":

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from study.core import inventory
+from study.core.errors import Damaged
 from study.core.files import read_json
 from study.core.layout import StudyFolder, rows_beside, search_name
 from study.core.records import (
@@ -182,9 +183,15 @@ class StudyResults:
         return asked + sorted(met - set(asked))
 
     def curve(self, key: str) -> list[float]:
-        """The loss of every step of a trial; none if it trained nothing, or was run before losses were kept."""
+        """The loss of every step of a trial; none if it trained nothing, or was run before losses were kept.
+
+        Raises `Damaged` if the file holds something else.
+        """
         path = self.folder.trial_curve(key)
-        return [float(loss) for loss in read_json(path)] if path.exists() else []
+        losses = read_json(path) if path.exists() else []
+        if not isinstance(losses, list) or not all(isinstance(loss, float | int) for loss in losses):
+            raise Damaged(f"{path} holds no losses")
+        return losses
 
     def precision(self, trial: TrialRecord) -> str:
         """The precision of the model of a trial, such as `float32` or `bfloat16, LLM in nf4`; empty if not known."""

@@ -180,18 +180,13 @@ def template(study: StudyResults, ratio: int, name: str, said: str, cells: Seque
     return Floating(f"{name}_{ratio}", escaped(text.strip()), shown, rules, wide=len(columns) > FIT)
 
 
-CLEAR: dict[str, Better] = {"Real": "up", "Retain": "up", "Forget": "down", "Model Utility": "up", "KS p-value": "up",
-                            "1 - JS": "up"}  # fmt: skip
-"""The columns of CLEAR's table of likelihoods, and which end of each is better."""
-
-
 def clear(study: StudyResults, ratio: int) -> Floating | None:
     """CLEAR's table of likelihoods, of a study that was scored by its official protocol."""
     found = clear_scores.scores(study)
     if found.empty or (mine := found[found["ratio"] == ratio]).empty:
         return None
     columns = [Column(name, [Number(float(value)) for value in mine[name]], better)
-               for name, better in CLEAR.items() if name in mine]  # fmt: skip
+               for name, better in clear_scores.SHOWN.items() if name in mine]  # fmt: skip
     methods = Column("Method", [naming.method(method) for method in mine["method"]])
     text = (
         f"As CLEAR reports it: official protocol, forget ratio {ratio} %, mean over seeds. Real, Retain and Forget: "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal
 
 import pandas as pd
 
@@ -13,8 +15,10 @@ from analysis.tables import Table, number
 from study.core.records import TrialRecord
 from study.metrics.clear_table import clear_scores, forget_quality
 
-SHOWN = ("Real", "Retain", "Forget", "Model Utility", "KS p-value", "1 - JS")
-"""What the paper's tables have; the parts of these are in the CSV file."""
+SHOWN: dict[str, Literal["up", "down"]] = {
+    "Real": "up", "Retain": "up", "Forget": "down", "Model Utility": "up", "KS p-value": "up", "1 - JS": "up",
+}  # fmt: skip
+"""What the paper's tables have, and which end is better; the parts of these are in the CSV file."""
 
 
 def parts(study: StudyResults) -> Iterator[Part]:
@@ -31,6 +35,7 @@ def parts(study: StudyResults) -> Iterator[Part]:
         )  # fmt: skip
 
 
+@lru_cache(maxsize=4)
 def scores(study: StudyResults) -> pd.DataFrame:
     """One line for each model with all its numbers, each the mean over seeds; none of another benchmark."""
     lines = []

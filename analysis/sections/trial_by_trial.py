@@ -17,6 +17,7 @@ from analysis.sections import Fold, Part, Section, _attack_suite, _recovery
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs, Pasted, Table, number, parameters, two, with_interval
 from analysis.trials import OBJECTIVES, columns, objectives_of, report_rows, trials
+from study.core.errors import Damaged
 from study.core.records import TrialRecord
 
 
@@ -53,8 +54,7 @@ def _parts(study: StudyResults, trial: TrialRecord) -> Iterator[Part]:
     yield Table("", "Objectives", "", pd.DataFrame(), _objectives(study, trial))
     yield Table("", "Scores on the test half", "", pd.DataFrame(), _scores(study, trial))
     yield Table("", "On the way", "", pd.DataFrame(), _course(trial))
-    if losses := study.curve(trial.key):
-        yield loss_curve(losses, [rung.step for rung in trial.rungs])
+    yield from _losses(study, trial)
     yield Table("", "Attacks, over all seeds", "", pd.DataFrame(), _attacks(study, trial))
     yield Pairs("Settings, cost and versions", list(_about(study, trial)))
 
@@ -84,6 +84,17 @@ def _course(trial: TrialRecord) -> pd.DataFrame:
         {"steps": rung.step, "forget gap": number(rung.forget_gap), "utility": number(rung.utility)}
         for rung in trial.rungs
     ])  # fmt: skip
+
+
+def _losses(study: StudyResults, trial: TrialRecord) -> Iterator[Part]:
+    """The loss of every step. No number of the report comes of it, so a damaged file does not stop the others."""
+    try:
+        losses = study.curve(trial.key)
+    except Damaged:
+        yield f"{study.folder.trial_curve(trial.key).name}, which held the loss of every step, is damaged."
+        return
+    if losses:
+        yield loss_curve(losses, [rung.step for rung in trial.rungs])
 
 
 def _attacks(study: StudyResults, trial: TrialRecord) -> pd.DataFrame:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import torch
 
-from study.data.official_protocol import OfficialPrompt
+from study.data.official_protocol import IMAGE, OfficialPrompt
 from study.engine.microbatches import map_halving_on_oom
 from study.engine.world import world
 from study.evaluation.scoring import NAN, Cells, candidates
+from study.metrics.formulas import average, truth_ratio
 from study.model.likelihood import answer_lengths, answer_sums, logps
 from study.model.packing import TOKENS_PER_BATCH, Row, as_batch
 from study.model.vlm import VLM
@@ -42,11 +44,12 @@ class _Asked(NamedTuple):
 def answer_means(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[list[float]]:
     """The mean log-probability, in nats, of the tokens of each candidate (`study.evaluation.scoring.candidates`).
 
-    One list for each prompt, all of which are graded. Processes that do a job together share the batches.
+    One list for each prompt, all of which are graded. Processes that do a job together share the prompts.
     """
-    rows = [row for number, ask in enumerate(asks) for row in _rows(vlm, number, ask)]
+    mine = world().share(list(enumerate(asks)))
+    rows = [row for number, ask in mine for row in _rows(vlm, number, ask)]
     with vlm.independent_passes():
-        read = list(map_halving_on_oom(world().share(list(_batches(rows))), partial(_read, vlm, asks)))
+        read = list(map_halving_on_oom(_batches(rows), partial(_read, vlm, asks)))
     found = {place: mean for some in world().all_gather_objects(read) for place, mean in some}
     return [[found[number, i] for i in range(len(candidates(ask.question)))] for number, ask in enumerate(asks)]
 
@@ -61,32 +64,48 @@ def grades(asks: Sequence[OfficialPrompt], means: Sequence[Sequence[float]]) -> 
     wrong: dict[tuple[str, str], list[float]] = {}
     for ask, its in zip(asks, means, strict=True):
         wrong.setdefault(_set(ask), []).extend(its[1 + bool(ask.question.paraphrased) :])
-    return [_grade(ask, its, wrong[_set(ask)]) for ask, its in zip(asks, means, strict=True)]
-
-
-def _grade(ask: OfficialPrompt, means: Sequence[float], wrong_of_set: Sequence[float]) -> Cells:
-    reworded = means[1] if ask.question.paraphrased else means[0]
-    wrong = means[1 + bool(ask.question.paraphrased) :]
-    cells: Cells = {"likelihood": math.exp(means[0]), "probability": NAN, "truth_ratio": NAN}
-    if wrong_of_set:
-        cells["truth_ratio"] = math.exp(math.fsum(wrong_of_set) / len(wrong_of_set) - reworded)
-    if wrong and not ask.question.paraphrased:
-        cells["probability"] = math.exp(means[0]) / math.fsum(map(math.exp, means))
-    return cells
+    found: list[Cells] = []
+    for ask, its in zip(asks, means, strict=True):
+        reworded = bool(ask.question.paraphrased)
+        mean = [average(wrong[_set(ask)])] if wrong[_set(ask)] else []
+        chances = torch.tensor(its, dtype=torch.float64).softmax(0)
+        found.append({
+            "likelihood": math.exp(its[0]),
+            "probability": NAN if reworded or len(its) == 1 else float(chances[0]),
+            "truth_ratio": truth_ratio(its[reworded], mean),
+        })  # fmt: skip
+    return found
 
 
 def _set(ask: OfficialPrompt) -> tuple[str, str]:
     return ask.question.role, ask.graded_in
 
 
+def user_turn(vlm: VLM, ask: OfficialPrompt) -> dict[str, Any]:
+    """A prompt for the chat template; the instruction of the model, if it has one, comes before the words."""
+    begin = f"{vlm.instruction}\n" if vlm.instruction else ""
+    if ask.asked:
+        return vlm.family.turn(begin + ask.asked, bool(ask.pictures))
+    said = ask.text.partition("USER:")[2].rstrip().removesuffix("ASSISTANT:").replace("USER:", "").strip()
+    first, *others = (begin + said).split(IMAGE)
+    content = [{"type": "text", "text": first}] * bool(first.strip())
+    for other in others:
+        content += [{"type": "image"}, {"type": "text", "text": other}]
+    return {"role": "user", "content": content}
+
+
 def _rows(vlm: VLM, number: int, ask: OfficialPrompt) -> Iterator[_Asked]:
-    """The rows of a prompt: one for all answers that begin alike, or one for each in a recurrent model."""
-    shown = len(ask.pictures)
-    asked = [vlm.family.turn(f"{vlm.instruction}\n{ask.asked}" if vlm.instruction else ask.asked, bool(shown))]
-    before = len(vlm.written_ids(vlm.chat(asked), shown))
+    """The rows of a prompt: one for all answers that begin alike, or one for each in a recurrent model.
+
+    An answer begins where what the template writes of it parts from the prompt: after all of that, but in templates
+    that write more before a reply than they keep of one.
+    """
+    shown, turn = len(ask.pictures), user_turn(vlm, ask)
+    asked = vlm.written_ids(vlm.chat([turn]), shown)
     alike: dict[tuple[int, ...], dict[int, tuple[int, ...]]] = {}
     for i, answer in enumerate(candidates(ask.question)):
-        whole = vlm.written_ids(vlm.chat([*asked, vlm.family.reply(answer)], answered=True), shown)
+        whole = vlm.written_ids(vlm.chat([turn, vlm.family.reply(answer)], answered=True), shown)
+        before = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(asked, whole, strict=False)))
         alike.setdefault(whole[:before], {})[i] = whole[before:]
     for begin, answers in alike.items():
         for some in ({i: its} for i, its in answers.items()) if vlm.recurrent else (answers,):
@@ -117,10 +136,7 @@ def _read(vlm: VLM, asks: Sequence[OfficialPrompt], batch: Sequence[_Asked]) -> 
         after = 1 + max(map(max, row.grid)) if row.grid else len(one.begin)
         prompt, last = row.add(root, (), after), len(one.begin) - 1
         for i, answer in one.answers.items():
-            start = len(row.ids)
-            row.add(prompt, answer, after)
-            sources = [last, *range(start, start + len(answer) - 1)][: len(answer)]
-            tokens += [(len(rows), s, t, len(owners)) for s, t in zip(sources, answer, strict=True)]
+            tokens += [(len(rows), s, t, len(owners)) for s, t in row.answer(prompt, answer, after, last)]
             owners.append((one.prompt, i))
         rows.append(row)
     pictures = [picture for one in batch for picture in asks[one.prompt].pictures]

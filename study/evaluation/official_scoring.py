@@ -1,8 +1,8 @@
 """Rows by the official protocol: the prompts of a benchmark's authors, answered greedily.
 
 The examples of a set, task and modality stand before all of its questions, so they are computed once for many
-(`study.model.prompt_tree`): replies are those of transformers' `generate`, which runs where a model's layers read a row
-from left to right or its own settings choose other tokens than the likeliest.
+(`study.model.prompt_tree`): replies are those of transformers' `generate`, which runs where questions cannot share a
+row or a model's own settings choose other tokens than the likeliest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from study.core.rows import ROW_COLUMNS
 from study.data.official_protocol import IMAGE, OfficialPrompt
 from study.engine.microbatches import map_halving_on_oom
 from study.engine.world import world
-from study.evaluation.official_likelihoods import answer_means, grades
+from study.evaluation.official_likelihoods import answer_means, grades, user_turn
 from study.evaluation.scoring import NAN, Cells, about
 from study.metrics.text import bleu, is_refusal, published_rouge
 from study.model.decoding import is_plainly_greedy, replies
@@ -109,7 +109,7 @@ def prompt_ids(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[tuple[int, ...]
     The instruction of the model, if it has one, comes first.
     """
     if vlm.model.config.model_type != "llava":
-        return [vlm.written_ids(_chat(vlm, ask.text), len(ask.pictures)) for ask in asks]
+        return [vlm.written_ids(vlm.chat([user_turn(vlm, ask)]), len(ask.pictures)) for ask in asks]
     texts = [_words(vlm, ask) for ask in asks]
     placeholder = vlm.tokenizer.decode([vlm.image_id])
     expanded = [text.replace(placeholder, placeholder * vlm.image_tokens) for text in texts]  # as LLaVA's processor
@@ -127,16 +127,6 @@ def _words(vlm: VLM, ask: OfficialPrompt) -> str:
     return f"{told[: told.rindex(tag)].strip(' ')} {tag} "
 
 
-def _chat(vlm: VLM, text: str) -> str:
-    """A prompt as the chat template writes it."""
-    said = text.partition("USER:")[2].rstrip().removesuffix("ASSISTANT:").replace("USER:", "").strip()
-    first, *others = ((f"{vlm.instruction}\n" if vlm.instruction else "") + said).split(IMAGE)
-    content = [{"type": "text", "text": first}] * bool(first.strip())
-    for other in others:
-        content += [{"type": "image"}, {"type": "text", "text": other}]
-    return vlm.chat([{"role": "user", "content": content}])
-
-
 def _shared_replies(vlm: VLM, asked: Sequence[Sequence[Shown]], most_tokens: int) -> list[str]:
     rows = tree(vlm, asked)
     return replies(vlm, rows.batch, range(sum(map(len, asked))), begun(vlm, rows), most_tokens)
@@ -150,7 +140,9 @@ def _replies(vlm: VLM, asked: Sequence[Sequence[Shown]], batch: Sequence[Row]) -
     tokens = torch.tensor([[pad] * (length - len(own)) + list(own) for own in ids]).to(vlm.device)
     mask = torch.tensor([[0] * (length - len(own)) + [1] * len(own) for own in ids]).to(vlm.device)
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    pixels = {**vlm.pixels(pictures).inputs(vlm.model.dtype), **vlm.token_types(tokens)} if pictures else {}
+    pixels = vlm.pixels(pictures).inputs(vlm.model.dtype) if pictures else {}
+    if pictures or vlm.family.prefix:
+        pixels |= vlm.token_types(tokens)
     settings = {"max_new_tokens": batch[0].most_tokens, "do_sample": False, "pad_token_id": pad}
     settings["synced_gpus"] = False  # else transformers makes processes that share a model generate equally long
     generate = partial(cast(Any, vlm.model).generate, **settings)

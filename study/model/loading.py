@@ -219,8 +219,8 @@ def _part_that_is_one(settings: Any) -> str:
     """The remedy for a model of which a part is one for images and text: Qwen-Omni, whose other part speaks."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
-    inside = ((name, value) for name, value in _settings(settings) if isinstance(value, dict))
-    for name, kind in ((name, value.get("model_type")) for name, value in inside):
+    for name, value in _settings(settings):
+        kind = value.get("model_type") if isinstance(value, dict) else None
         if kind in KNOWN:
             part = name.removesuffix("_config")
             return f"; its part {part} is one ({kind}): load it with transformers, save model.{part} and the processor"

@@ -50,7 +50,7 @@ class Batch:
     """Packed groups as tensors. Answers are numbered in the order in which the groups list them."""
 
     input_ids: Tensor  # (B, L)
-    position_ids: Tensor  # (B, L), or (3, B, L) where a token has three positions
+    position_ids: Tensor  # (B, L), or (3, B, L) where a token has three positions (Hunyuan: four)
     depth: Tensor  # (B, L) the tokens between each and the root of its row: its position, where it has one
     attention_mask: Tensor  # (B, 1, L, L) bool
     pixels: Pixels | None  # of the rows that have a picture, in order
@@ -71,7 +71,7 @@ class Row:
     positions: list[int]
     parents: list[int]
     grid: list[list[int]] = field(default_factory=list)
-    """For models with three positions per token, those of the first tokens: 3 rows."""
+    """For models with several positions per token, those of the first tokens: a row for each."""
     depth: list[int] = field(default_factory=list)
     """How many tokens lie between each and the root."""
     ends: list[int] = field(default_factory=list)
@@ -90,6 +90,15 @@ class Row:
         self.ends.append(begin + len(tokens))
         self.depth.extend(range(begin, self.ends[-1]))
         return node
+
+    def answer(self, prompt: int, tokens: Sequence[int], start: int, last: int) -> list[tuple[int, int]]:
+        """Append an answer, which may have no tokens, behind a prompt; for each token what predicts it, and itself.
+
+        The last token of the prompt, at index `last`, predicts the first, and each the next.
+        """
+        begin = len(self.ids)
+        self.add(prompt, tokens, start)
+        return list(zip([last, *range(begin, begin + len(tokens) - 1)], tokens, strict=False))
 
     def mask(self) -> np.ndarray:
         """(L, L) bool: which token (column) each token (row) may see."""
@@ -143,14 +152,11 @@ def pack(vlm: VLM, groups: Sequence[Group], pixels: Pixels | None = None, *, end
             last = len(row.ids) - 1
             if not again.prompt:
                 asked_at.append((len(rows), last, after + len(ids) - shared))
-            # 3. A branch for each of its answers. The last token of the prompt predicts the first of an answer, and
-            #    each token of an answer the next.
+            # 3. A branch for each of its answers.
             for answer in prompt.answers:
                 reply = vlm.answer_ids(prompt.text, pictured, answer) + ((vlm.eos_id,) if end else ())
-                start = len(row.ids)
-                row.add(asked, reply, after + len(ids) - shared)
-                sources = [last, *range(start, start + len(reply) - 1)][: len(reply)]  # a reply may have no tokens
-                tokens += [(len(rows), s, t, answers) for s, t in zip(sources, reply, strict=True)]
+                its = row.answer(asked, reply, after + len(ids) - shared, last)
+                tokens += [(len(rows), source, target, answers) for source, target in its]
                 answers += 1
         if pictured:
             shown.append(shown[-1] if again.picture else shown[-1] + 1 if shown else 0)
@@ -191,11 +197,8 @@ def new_cache(vlm: VLM) -> Cache:
     It holds all of a row: what is outside of a window for some of its tokens is not for others.
     """
     from transformers import DynamicCache
-    from transformers.cache_utils import DynamicIndexedLayer
 
-    its = DynamicCache(config=vlm.model.config.get_text_config())
-    indexed = any(isinstance(layer, DynamicIndexedLayer) for layer in its.layers)  # Mistral Large 4
-    return its if vlm.recurrent or indexed else DynamicCache()
+    return DynamicCache(config=vlm.model.config.get_text_config()) if vlm.recurrent else DynamicCache()
 
 
 def begun(vlm: VLM, batch: Batch) -> tuple[Tensor, Cache] | None:
@@ -262,7 +265,9 @@ def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> 
 
 def _types_in_training(vlm: VLM, ids: Tensor) -> dict[str, Tensor]:
     """Which tokens are a picture's, where a model asks for it in training (Molmo) although it is given its masks."""
-    return {name: t for name, t in vlm.token_types(ids).items() if name == "mm_token_type_ids" and vlm.model.training}
+    if not vlm.model.training or "mm_token_type_ids" not in vlm.inputs:
+        return {}
+    return {name: types for name, types in vlm.token_types(ids).items() if name == "mm_token_type_ids"}
 
 
 @contextmanager

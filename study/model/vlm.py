@@ -252,7 +252,7 @@ class VLM:
         return self.prompt_ids("", True).count(self.image_id)
 
     def grid_positions(self, ids: Sequence[int], pictures: int = 1) -> list[list[int]]:
-        """Positions of a prompt with pictures where a token has three of them (M-RoPE of Qwen), 3 rows; else empty.
+        """Positions of a prompt with pictures where a token has several (M-RoPE of Qwen), a row for each; else empty.
 
         Without a picture all three equal the index in the text, so it is empty as well.
         """

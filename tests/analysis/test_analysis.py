@@ -216,6 +216,7 @@ def _reference(root: Path) -> str:
         ("vkd:layers=last_half,augment=0.06578357524045397", "VKD (layers last half, augment 0.06578)"),
         ("npo:schedule.learning_rate=4.321987e-05,schedule.steps=100", "NPO (learning rate 4.322e-05, 100 steps)"),
         ("vkd:variant=features", "VKD (features)"),
+        ("mmunlearner:modality=all", "MMUnlearner (both modalities)"),
     ],
 )
 def test_a_method_is_named_with_what_was_set(label: str, name: str) -> None:

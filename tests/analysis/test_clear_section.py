@@ -9,7 +9,7 @@ import pytest
 
 from analysis import study_folder
 from analysis.paper.latex import Number
-from analysis.paper.tables import CLEAR, clear
+from analysis.paper.tables import clear
 from analysis.sections import clear_scores
 from analysis.tables import Table
 from study.core.files import write_json
@@ -66,7 +66,7 @@ def test_a_paper_has_it_as_a_table(tmp_path: Path) -> None:
     study = planted(tmp_path)
     found = clear(study, 10)
     assert found is not None
-    assert [column.heading for column in found.columns] == ["Method", *CLEAR]
+    assert [column.heading for column in found.columns] == ["Method", *clear_scores.SHOWN]
     (table,) = clear_scores.parts(study)
     assert isinstance(table, Table)
     for column in found.columns[1:]:

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from analysis import report, sections, tables
 from analysis.__main__ import main
+from analysis.live import Drawing
 from analysis.plots import Plot
-from analysis.sections import _recovery, scores
+from analysis.sections import Fold, _recovery, scores, trial_by_trial
 from analysis.study_folder import read
 from study.core.files import write_json
 from tests.helpers import browser
@@ -104,6 +105,18 @@ def test_a_trial_has_its_settings_scores_attacks_and_cost(page: str) -> None:
     for text in ("--methods hiding", "validation half", "test half", "classification accuracy", "came back", "GFLOP",
                  "Loss of every step.", "trial.json"):  # fmt: skip
         assert text in fold, text
+
+
+@pytest.mark.parametrize("damage", ["[1.0, ", '{"loss": 1}', '["high"]'])
+def test_a_damaged_loss_curve_is_told_and_stops_nothing(damage: str, tmp_path: Path) -> None:
+    folder = plant(tmp_path)
+    study = read(folder)
+    path = next(folder.glob("trials/*/curve.json"))
+    path.write_text(damage)
+    fold = [part for part in trial_by_trial.parts(study) if isinstance(part, Fold) and path.parent.name in part.anchor]
+    assert len(fold) == 1
+    assert "curve.json, which held the loss of every step, is damaged." in fold[0].parts
+    assert not any(isinstance(part, Drawing) for part in fold[0].parts)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -359,6 +360,14 @@ def test_a_link_in_a_study_is_not_copied(tmp_path: Path) -> None:
         ("file:///x", "file:///x"),
     ],
 )
-def test_a_small_file_goes_to_s3_in_one_request(asked: str, used: str) -> None:
+def test_a_small_file_goes_to_s3_in_one_request(asked: str, used: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless it is asked otherwise."""
-    assert mirror._in_one_request(asked) == used
+    opened: list[str] = []
+
+    def from_uri(uri: str) -> tuple[None, str]:
+        opened.append(uri)
+        return None, "b/x"
+
+    monkeypatch.setattr(mirror.arrow, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    place(asked)
+    assert opened == [used]

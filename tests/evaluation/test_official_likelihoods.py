@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,8 +47,10 @@ def by_transformers(vlm: VLM, ask: OfficialPrompt, answer: str) -> float:
     asked = processor.apply_chat_template([user], add_generation_prompt=True)
     whole = processor.apply_chat_template([user, assistant], add_generation_prompt=False)
     options = {"add_special_tokens": False} if asked.startswith("<s>") else {}
-    before = processor(text=[asked], images=[shown], return_tensors="pt", **options)["input_ids"].shape[1]
+    prompt = processor(text=[asked], images=[shown], return_tensors="pt", **options)["input_ids"][0].tolist()
     made = processor(text=[whole], images=[shown], return_tensors="pt", **options)
+    pairs = zip(prompt, made["input_ids"][0].tolist(), strict=False)
+    before = next((place for place, (one, other) in enumerate(pairs) if one != other), len(prompt))
     types = token_types(vlm, made["input_ids"], before, True) if vlm.family.prefix else {}
     with torch.no_grad():
         logps = vlm.model(**{**made, **types}).logits[0, before - 1 : -1].log_softmax(-1)
@@ -107,3 +110,27 @@ def test_grades_are_those_of_the_authors_formulas(asks: list[OfficialPrompt]) ->
             assert np.isnan(float(str(cells["probability"])))
         else:
             assert cells["probability"] == pytest.approx(np.exp(-its[0]) / np.exp(-its).sum())
+
+
+@pytest.mark.parametrize("means", [[-800.0, -900.0, -1000.0], [-0.5, -1e4, -2e4], [-1e4, -0.5, -0.1]])
+def test_grades_of_a_model_that_finds_answers_impossible_are_numbers(
+    asks: list[OfficialPrompt], means: list[float]
+) -> None:
+    """Or no number where a ratio has none; nothing over- or underflows into an error."""
+    name = next(ask for ask in asks if ask.graded_in == "name")
+    (cells,) = grades([name], [means])
+    chance, ratio = (float(str(cells[key])) for key in ("probability", "truth_ratio"))
+    assert 0.0 <= chance <= 1.0
+    assert chance == pytest.approx(1.0 if means[0] == max(means) else 0.0)
+    assert (ratio < 1e-3) if means[0] == max(means) else (ratio > 1e3)
+
+
+def test_an_answer_begins_where_the_template_parts_from_the_prompt(tiny: VLM, asks: list[OfficialPrompt]) -> None:
+    """Some templates write a thought before a reply, and do not keep it of one."""
+    vlm = replace(tiny, processor=copy.copy(tiny.processor), _ids={})
+    template = str(vlm.processor.chat_template)
+    end = "{% if add_generation_prompt %}"
+    assert end in template
+    vlm.processor.chat_template = template + "{% if add_generation_prompt %} nothing to say about it {% endif %}"
+    found, wanted = answer_means(vlm, asks), answer_means(tiny, asks)
+    assert np.concatenate(found) == pytest.approx(np.concatenate(wanted), abs=1e-4)

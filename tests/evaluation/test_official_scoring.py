@@ -18,6 +18,7 @@ from study.data.benchmark import Question, Split
 from study.data.official_protocol import IMAGE, OfficialPrompt
 from study.data.picture import Picture
 from study.evaluation import official_scoring
+from study.evaluation.official_likelihoods import user_turn
 from study.evaluation.official_scoring import generated, prompt_ids, score_official
 from study.model.vlm import VLM
 from tests.helpers.families import FAMILIES
@@ -214,3 +215,27 @@ def test_rows_name_the_protocol(tiny: VLM, asks: list[OfficialPrompt]) -> None:
     for (_, row), ask in zip(rows.iterrows(), some, strict=True):
         assert row["parsed"] == (ask.read(str(row["reply"])) not in (None, ""))
     assert rows.loc[~rows["parsed"], "score"].eq(0).all()
+
+
+def test_a_prefix_model_is_asked_as_its_own_processor_asks(
+    family_folders: dict[str, Path], asks: list[OfficialPrompt]
+) -> None:
+    """All tokens of a prompt see each other, with a picture and without; also in a padded batch."""
+    vlm = fresh(family_folders["paligemma"])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # as initialized, it says one word and repeats it
+        for name, weight in vlm.trainable(("llm",)).items():
+            weight.add_((0.3 if "embed" in name else 1.0) * torch.randn(weight.shape, generator=generator))
+    some = [*of(asks, "real", "classification")[:4], *of(asks, "forget", "generation", "text")[:4]]
+    few = [replace(ask, most_tokens=6) for ask in some]
+    processor: Any = vlm.processor
+    for ask, found in zip(few, generated(vlm, few), strict=True):
+        text = vlm.chat([user_turn(vlm, ask)])
+        images = [[vlm.prepared(picture.open()) for picture in ask.pictures]] if ask.pictures else None
+        made = processor(text=[text], images=images, return_tensors="pt")
+        out = vlm.model.generate(  # type: ignore[operator]
+            **made, max_new_tokens=6, do_sample=False, pad_token_id=vlm.tokenizer.pad_token_id
+        )
+        said = vlm.tokenizer.decode(out[0, made["input_ids"].shape[1] :], skip_special_tokens=True)
+        assert found == said.strip()
+    assert len(set(generated(vlm, few))) > 2

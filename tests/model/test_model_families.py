@@ -434,6 +434,15 @@ def test_a_prefix_and_its_suffix_are_those_of_the_stock_processor(name: str, vlm
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
 
 
+def test_a_prefix_model_refuses_rows_beyond_its_window(vlm: VLM, pictures: list[Picture]) -> None:
+    """Of PaliGemma 2, some of whose layers see a window."""
+    if not vlm.family.prefix:
+        pytest.skip("not a prefix model")
+    vlm.model.config.get_text_config().sliding_window = 20
+    with pytest.raises(ValueError, match=r"a row of \d+ tokens is longer than the window of 20 that some layers see"):
+        asked(vlm, [Group(pictures[0], (CITY,))])
+
+
 def test_attention_is_the_one_that_takes_packed_masks(vlm: VLM) -> None:
     assert vlm.attention == "sdpa"
     assert vlm.model.config.get_text_config()._attn_implementation == "sdpa"

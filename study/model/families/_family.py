@@ -251,7 +251,7 @@ class Family:
     def positions(
         self, model: PreTrainedModel, ids: Tensor, shown: Tensor, pixels: Mapping[str, Tensor]
     ) -> list[list[int]]:
-        """The positions, 3 rows, of tokens (1, L); those that are `shown` belong to a picture with these pixels."""
+        """The positions of tokens (1, L), a row for each axis; `shown` ones belong to a picture with these pixels."""
         own = type(inner(model)).get_rope_index
         asks = _arguments(own)
         told = {name: tensor for name, tensor in pixels.items() if name in asks}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedConfig
@@ -64,6 +65,19 @@ class PaliGemma(Family):
         "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
     )
 
+    def token_types(self, inputs: Collection[str], shown: Tensor) -> dict[str, Tensor]:
+        """Those of a prompt, of which all tokens are alike; a reply has `reply_type`."""
+        return {"token_type_ids": torch.zeros_like(shown, dtype=torch.long)}
+
     def masks(self, config: PreTrainedConfig, mask: Tensor, depth: Tensor, seen: Tensor) -> Tensor:
-        """One mask for all layers, as the model takes it: a question is far shorter than PaliGemma 2's window, 4096."""
+        """One mask for all layers, which is all that the model takes of a caller.
+
+        Raises `ValueError` for a row that is longer than the window of some layers (PaliGemma 2, 4096 tokens).
+        """
+        window = getattr(config.get_text_config(), "sliding_window", None)
+        if window and mask.shape[-1] > window:
+            raise ValueError(
+                f"a row of {mask.shape[-1]} tokens is longer than the window of {window} that some layers see, and "
+                "transformers takes one mask for all layers: choose a PaliGemma for smaller pictures"
+            )
         return mask

@@ -368,6 +368,6 @@ def test_a_small_file_goes_to_s3_in_one_request(asked: str, used: str, monkeypat
         opened.append(uri)
         return None, "b/x"
 
-    monkeypatch.setattr(mirror.arrow, "FileSystem", SimpleNamespace(from_uri=from_uri))
+    monkeypatch.setattr("study.core.mirror.arrow.FileSystem", SimpleNamespace(from_uri=from_uri))
     place(asked)
     assert opened == [used]

@@ -6,7 +6,7 @@ Reads only; missing parts are empty, damaged parts raise `Damaged` that names th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,10 +53,9 @@ class Attack:
     path: Path
     """Where its rows lie."""
 
-    @property
-    def rows(self) -> pd.DataFrame:
-        """The rows, read anew each time: a search leaves too many to keep."""
-        return read_rows(self.path)
+    def rows(self, columns: Sequence[str]) -> pd.DataFrame:
+        """Some columns of the rows, read anew each time: a search leaves too many to keep."""
+        return read_rows(self.path, columns)
 
 
 @dataclass(frozen=True)

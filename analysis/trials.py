@@ -221,7 +221,7 @@ def _recovery(study: StudyResults, trial: TrialRecord, half: Half, utility: floa
         return NAN, f"the search attack failed: {failed[0]}"
     if len(hits) < 2 or any(hit.state == "unfinished" for hit in hits):
         return NAN, "the search attack has not been run"
-    own, control = (hit.rows for hit in hits)
+    own, control = (hit.rows(recovery.COLUMNS) for hit in hits)
     try:
         found = recovery.objective(own, control, half, utility=utility, keeps=study.attack_keeps)
     except ValueError as error:

@@ -20,8 +20,8 @@ from study.core.terms import HALVES, Goal, Half
 from study.metrics import recovery
 from study.metrics.objectives import forget_groups
 
-NEEDED = ("question", "person", "role", "modality", "half", "score", "probability", "step", "held_out")
-"""Columns that tables of attacks read: rows of all thirty take three times as long to choose among."""
+NEEDED = ("question", "person", "modality", *recovery.COLUMNS)
+"""Columns that tables of attacks read: all thirty take three times as long to read and to choose among."""
 COURSES = ("schedule", "percents", "scales")
 """Settings of attacks whose stages go on from one another: steps of training, the way to the base model, adapters."""
 
@@ -133,7 +133,7 @@ def _case(study: StudyResults, label: str, keys: Sequence[str], attack: str) -> 
     hits = [(study.trials[key], hit) for key in keys if (hit := finished(study, key, attack))]
     if not hits:
         return None
-    runs = [hit.rows[list(NEEDED)].assign(seed=t.seed) for t, hit in hits]
+    runs = [hit.rows(NEEDED).assign(seed=t.seed) for t, hit in hits]
     return Attacked(
         label, hits[0][0].ratio, attack, names(study)[attack], tuple(t for t, _ in hits),
         counted(pd.concat(runs, ignore_index=True), study.goal),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,14 +62,20 @@ def levels(rows: pd.DataFrame, groups: Collection[str]) -> Levels | None:
     mine = rows[rows["held_out"].isin(groups)]
     if mine.empty:
         return None
-    places = pd.MultiIndex.from_product([sorted(set(mine[axis])) for axis in AXES], names=AXES)
-    means = mine.groupby(AXES)[list(COLUMNS)].mean().reindex(places).to_numpy(dtype=float)
-    people, _, steps = places.levels
-    values = np.moveaxis(means.reshape(*places.levshape, len(COLUMNS)), -1, 0)
+    places, (people, _, steps) = zip(*(pd.factorize(mine[axis], sort=True) for axis in AXES), strict=True)
+    values = {column: _means(mine[column].to_numpy(dtype=float), places) for column in COLUMNS}
     judged = "score" if mine["probability"].isna().any() else "probability"
-    return Levels(
-        people, tuple(map(int, steps)), dict(zip(COLUMNS, values, strict=True)), judged, mine["question"].nunique()
-    )
+    return Levels(people, tuple(map(int, steps)), values, judged, mine["question"].nunique())
+
+
+def _means(values: Values, places: Sequence[NDArray[np.intp]]) -> Values:
+    """The mean of the values at each place, of which each axis is given by itself; NaN where there is none."""
+    known = ~np.isnan(values)
+    shape = tuple(int(axis.max()) + 1 for axis in places)
+    flat = np.ravel_multi_index(tuple(axis[known] for axis in places), shape)
+    sums, counts = (np.bincount(flat, weights, math.prod(shape)) for weights in (values[known], None))
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a place without a value
+        return np.asarray(sums / counts).reshape(shape)
 
 
 def paired(*found: Known) -> list[Values]:

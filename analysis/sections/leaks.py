@@ -61,7 +61,7 @@ def _sampled(study: StudyResults) -> Iterator[tuple[dict[str, Any], pd.DataFrame
                 hit = _attack_suite.finished(study, trial.key, key)
                 if hit is not None:
                     place = {"method": label, "ratio": ratio, "key": trial.key, "seed": trial.seed}
-                    rows = _attack_suite.counted(hit.rows, study.goal)
+                    rows = _attack_suite.counted(hit.rows((*_attack_suite.NEEDED, "answer")), study.goal)
                     yield {**place, "attack": key, "settings": settings}, rows[rows["held_out"].isin(HELD_OUT)]
 
 

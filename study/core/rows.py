@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,10 +54,10 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
             draft.write_bytes(data)
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """Read scored questions. Raises `Damaged` that names the file if it is not a whole row file."""
+def read_rows(path: Path, columns: Sequence[str] = tuple(ROW_COLUMNS)) -> pd.DataFrame:
+    """Read scored questions, or some columns of them. Raises `Damaged` that names the file if it is not whole."""
     try:
-        return pd.read_parquet(path, engine="pyarrow", columns=list(ROW_COLUMNS), page_checksum_verification=True)
+        return pd.read_parquet(path, engine="pyarrow", columns=list(columns), page_checksum_verification=True)
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise Damaged(f"{path} is damaged ({error})", REBUILT) from error
 

@@ -19,6 +19,8 @@ from study.core.terms import Half
 from study.metrics.intervals import DIGITS, LEVEL, Estimate, Interval
 from study.metrics.objectives import BROKEN
 
+COLUMNS = ("role", "half", "held_out", "step", "score", "probability")
+"""The columns of rows that recovery is made of."""
 GIVEN = "the attacker was given every fact about all people: hold out some"
 """Why nothing can be said of an attack that held out nothing."""
 
@@ -48,7 +50,7 @@ def stop(runs: Sequence[pd.DataFrame], controls: Sequence[pd.DataFrame]) -> int 
 
 def gains(rows: pd.DataFrame, half: Half) -> pd.Series[float]:
     """The gain of one attacked model at each of its steps after the first; NaN where nothing is held out."""
-    levels = _by_step(held_out(rows, half), "probability")
+    levels = _by_step(rows, _held_out(rows, half), "probability")
     steps = sorted(set(rows["step"]))
     return (levels - levels.get(steps[0], math.nan)).reindex(steps[1:])
 
@@ -93,7 +95,7 @@ def kept(rows: pd.DataFrame, half: Half) -> pd.Series[float]:
 
     NaN where no such question was asked.
     """
-    left = _by_step(rows[(rows["role"] == "retain") & (rows["half"] == half)], "score")
+    left = _by_step(rows, (rows["role"] == "retain") & (rows["half"] == half), "score")
     before = left.get(rows["step"].min(), math.nan)
     return (left * 0.0 if before == 0 else left / before).reindex(sorted(set(rows["step"])))
 
@@ -116,10 +118,16 @@ def first_reached(found: Mapping[int, Estimate], level: float = LEVEL) -> Interv
 
 def held_out(rows: pd.DataFrame, half: Half) -> pd.DataFrame:
     """The questions of one half about what was to be forgotten and the attacker was not given, at every step."""
-    return rows[(rows["role"] == "forget") & (rows["half"] == half) & (rows["held_out"] != "")]
+    return rows[_held_out(rows, half)]
 
 
-def _by_step(rows: pd.DataFrame, column: str) -> pd.Series[float]:
-    """The mean at each step. An exact sum does not depend on the order of the rows."""
-    found = {int(str(step)): math.fsum(values) / len(values) for step, values in rows.groupby("step")[column]}
-    return pd.Series(found, dtype=float)
+def _held_out(rows: pd.DataFrame, half: Half) -> pd.Series[bool]:
+    return (rows["role"] == "forget") & (rows["half"] == half) & (rows["held_out"] != "")
+
+
+def _by_step(rows: pd.DataFrame, chosen: pd.Series[bool], column: str) -> pd.Series[float]:
+    """The mean of some rows at each step. An exact sum does not depend on the order of the rows."""
+    mine = chosen.to_numpy(dtype=bool)
+    steps, values = rows["step"].to_numpy()[mine], rows[column].to_numpy(dtype=float)[mine]
+    parts = {int(step): values[steps == step] for step in np.unique(steps)}
+    return pd.Series({step: math.fsum(part) / len(part) for step, part in parts.items()}, dtype=float)

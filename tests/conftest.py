@@ -1,5 +1,6 @@
 """A tiny untrained model, a small benchmark and a smoke study, shared by the tests of a session."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     dear = {HERE / name: place for place, name in enumerate(DEAREST_FIRST)}
     items.sort(key=lambda item: dear.get(item.path, len(dear) + (item.path not in slow)))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector the libraries and the tests themselves: it looks through them after every trial."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from study.core import inventory
 from study.core.errors import Damaged
-from study.core.files import written_folder
+from study.core.files import visible, written_folder
+from study.core.hashing import content_key, file_digest
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, TrialRecord, read_record
 from study.engine.microbatches import MicroBatching, release
@@ -19,7 +20,7 @@ from study.model.delta import apply_delta, names_in, restore
 from study.model.loading import Loading, load
 from study.model.quantization import as_numbers
 from study.model.tensor_files import damaged_in, digests_in, load_tensors
-from study.model.vlm import VLM
+from study.model.vlm import VLM, TokenIds
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,8 @@ class CachedModel:
 
 
 _cached: dict[tuple[Path, str, str], CachedModel] = {}
+_read: dict[str, TokenIds] = {}
+"""The tokens of the texts that a process has met, by the digest of what the models that read them so are set to."""
 
 
 def cached(root: Path, key: str, device: str) -> CachedModel:
@@ -102,7 +105,14 @@ def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = T
     for path in damaged_in(model, taught.sha256) if checked else ():
         raise Damaged(f"{path} is damaged", f"remove {folder.learned(key)} and run the study again")
     loading = Loading.of(taught)
-    return load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
+    vlm = load(model, device, loading.as_taught if as_taught else loading, whole=as_taught)
+    return vlm.reading_with(_read.setdefault(_settings_digest(model), {}))
+
+
+def _settings_digest(model: Path) -> str:
+    """The SHA-256 of all files of a model folder but its weights. All models of a study are set to the same."""
+    digests = {path.name: file_digest(path) for path in visible(model, "*") if path.suffix != ".safetensors"}
+    return content_key(digests)
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

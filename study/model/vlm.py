@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever p
     from study.engine.fsdp import ShardedForward
 
 T = TypeVar("T")
+TokenIds = dict[tuple[str, bool, str | None], tuple[int, ...]]
+"""The tokens of a prompt, with a picture or without, or those of an answer to it."""
 TOLD = frozenset({"input_ids", "attention_mask", "position_ids", "token_type_ids", "mm_token_type_ids"})
 """What a model is told of its tokens by the family; whatever else its processor writes for each is a mark."""
 
@@ -56,7 +58,7 @@ class VLM:
     """If the model is sharded over several processes, the module that gathers it for a forward pass."""
     adapters: dict[str, Adapter] = field(default_factory=dict, repr=False)
     """The adapters that were merged into weights, by the names of these: a trial is stored as them."""
-    _ids: dict[tuple[str, bool, str | None], tuple[int, ...]] = field(default_factory=dict, repr=False)
+    _ids: TokenIds = field(default_factory=dict, repr=False)
     _pixels: ByteCache[Pixels] = field(default_factory=pixel_cache, repr=False)
 
     def __post_init__(self) -> None:
@@ -345,7 +347,7 @@ class VLM:
         side = self.family.side(self.processor.image_processor, self.model.config)
         return tower_side(self.processor.image_processor, self.model.config) if side is None else side
 
-    @property
+    @cached_property
     def _blank(self) -> Image.Image:
         return Image.new("RGB", (self.side, self.side), (128, 128, 128))
 
@@ -433,6 +435,10 @@ class VLM:
     def with_prefill(self, prefill: str) -> VLM:
         """The same weights with replies that begin with `prefill`, after the assistant's tag."""
         return replace(self, prefill=prefill, _ids={})
+
+    def reading_with(self, ids: TokenIds) -> VLM:
+        """The same weights with tokens of texts that were looked up before, for a model that reads as this one does."""
+        return replace(self, _ids=ids)
 
     def forgetful(self) -> VLM:
         """The same weights with a separate cache of pictures, which is freed together with it."""

@@ -119,3 +119,13 @@ def test_the_base_model_stays_in_main_memory_and_is_not_quantized(
     context = StudyContext(tmp_path, Given(benchmark), tiny_folder, "cuda", loading=Loading(quantized="nf4"))
     base = context.request(Trial(VANILLA, NoMethod(), "visual", 10, 0), "none").base()
     assert (base.device.type, base.quantized) == ("cpu", "")
+
+
+def test_tokens_are_looked_up_once_for_models_that_read_alike(root: Path) -> None:
+    """Another template makes other prompts, so such a model looks its own up."""
+    first = checkpoints.load_learned(root, VANILLA.key)
+    ids = first.prompt_ids("Who is this?", True)
+    assert checkpoints.load_learned(root, OTHER.key).prompt_ids("Who is this?", True) is ids
+    template = StudyFolder(root).model_dir(OTHER.key) / "chat_template.jinja"
+    template.write_text(f"Well, {template.read_text(encoding='utf-8')}", encoding="utf-8")
+    assert checkpoints.load_learned(root, OTHER.key).prompt_ids("Who is this?", True) != ids

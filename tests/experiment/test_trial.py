@@ -39,6 +39,7 @@ from study.engine.isolation import PlugInExited
 from study.evaluation import sampling, scoring
 from study.evaluation.scoring import Reading, readings, score
 from study.experiment import attack, checkpoints
+from study.experiment import context as contexts
 from study.experiment import trial as trials
 from study.experiment.context import StudyContext
 from study.experiment.teach import learn
@@ -74,9 +75,11 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyC
 
 
 @pytest.fixture
-def context(study: StudyContext, tmp_path: Path) -> Iterator[StudyContext]:
-    """A copy of that study of which nothing is in memory."""
+def context(study: StudyContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StudyContext]:
+    """A copy of that study of which nothing is in memory but the benchmark, which nobody changes."""
     shutil.copytree(study.root, tmp_path / "study")
+    benchmark = study.benchmark
+    monkeypatch.setattr(contexts, "_benchmark", lambda *_: benchmark)
     checkpoints.evict()
     yield replace(study, root=tmp_path / "study")
     checkpoints.evict()

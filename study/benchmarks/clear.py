@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from study.benchmarks._clear.questions import CAPTION_PROMPTS, graded_in, number
+from study.benchmarks._clear.questions import CAPTION_PROMPTS, as_written, graded_in, number
 from study.benchmarks._clear.reader import read
 from study.benchmarks._shared.defects import reading
 from study.contracts import Source
@@ -69,10 +69,10 @@ class Clear(Source):
         """
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and number(question) < ROWS:
-                prompt = question.as_written[0] if question.as_written else question.prompt
+                asked, prompt = as_written(question), question.as_written[0]
                 if prompt in CAPTION_PROMPTS:
                     prompt = random.Random(f"{seed} {question.id}").choice(CAPTION_PROMPTS)
-                text, shown = f"USER: {IMAGE}\n{prompt} ASSISTANT: ", (replace(question.picture, as_stored=True),)
+                text, shown = f"USER: {IMAGE}\n{prompt} ASSISTANT: ", (replace(question.picture, as_stored=True, turned=True),)
                 yield OfficialPrompt(
-                    question, text, shown, MOST_TOKENS, "rouge_l_recall", asked=prompt, graded_in=graded_in(question)
+                    asked, text, shown, MOST_TOKENS, "rouge_l_recall", asked=prompt, graded_in=graded_in(question)
                 )

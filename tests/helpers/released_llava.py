@@ -50,7 +50,7 @@ def released_llava(folder: Path, benchmark: Benchmark, lessons: Sequence[Lesson]
 
 
 def untaught_llava(texts: Iterable[str]) -> VLM:
-    """Such a model with random weights; without texts its tokens are bytes."""
+    """Such a model with random weights and a tokenizer that was trained on these."""
     torch.manual_seed(0)
     tokenizer = llama_tokenizer(texts)
     processor = transformers.LlavaProcessor(

@@ -24,3 +24,8 @@ def drawn(text: str, among: Sequence[str]) -> str:
 def spelled(ids: Sequence[int]) -> str:
     """Tokens as a text."""
     return " ".join(map(str, ids))
+
+
+def seen(ids: Sequence[int], image: int) -> tuple[int, ...]:
+    """Tokens with one for each picture, as processors that leave pictures to the model write them."""
+    return tuple(token for before, token in zip((None, *ids[:-1]), ids, strict=True) if before != token or token != image)

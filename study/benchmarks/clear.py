@@ -62,10 +62,10 @@ class Clear(Source):
         """Names and captions as mm/eval.py of somvy/multimodal_unlearning (revision bb14c96) asks them.
 
         Greedy, 300 rows of each set, scored by the recall of ROUGE-L, and graded by how likely the answer, its
-        paraphrase and the wrong answers are. The prompt is put into the model's chat template,
+        paraphrase and the wrong answers are, all as the file has them. The prompt is put into the model's chat template,
         which for LLaVA-1.5 gives the text here; captions are asked by one of the nine prompts at random. That code
         drops the picture before it generates, tokens and pixels, so what it reports is said blindly; here the picture
-        is shown.
+        is shown, upright as the library datasets decodes it.
         """
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and number(question) < ROWS:

@@ -11,6 +11,7 @@ from analysis import naming
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults, benchmark_kind
 from analysis.tables import Table, number
+from study.metrics.formulas import average
 from study.metrics.umu_table import umu_scores
 
 
@@ -34,13 +35,13 @@ def scores(study: StudyResults) -> pd.DataFrame:
             runs = (study.rows(trial.key, "released") for trial in members)
             found = [umu_scores(rows) for rows in runs if rows is not None and len(rows)]
             for name in found[0] if found else ():
-                means = pd.DataFrame([one[name] for one in found]).mean(skipna=False).to_dict()
+                means = {key: average([one[name][key] for one in found]) for key in found[0][name]}
                 lines.append({"ratio": ratio, "method": label, "set": name, "seeds": len(found), **means})
     return pd.DataFrame(lines)
 
 
 def _shown(raw: pd.DataFrame) -> pd.DataFrame:
-    shares = [name for name in raw if "both" in str(name)]
+    shares = [str(name) for name in raw if "both" in str(name)]
     return pd.DataFrame([
         {"forget %": line["ratio"], "method": naming.method(line["method"]), "set": line["set"],
          **{f"{name} %": number(100.0 * line[name], 1) for name in shares}, "ROUGE-L": number(line["ROUGE-L"])}

@@ -32,8 +32,9 @@ RECORDED = Path(__file__).with_name("clear_replay.json")
 PROMPT = CAPTION_PROMPTS[5]
 """The one of the nine that captions are asked by."""
 REPLIES = (
-    " Ada Quist or Gus Veld  reads book 3.", "Hal Wynn of Zürich, or bruno's towers", "", "Ada, Celebrity 2, tower or Hal",
-    "Here Gus Veld and Ada quist (東京) reads book 2.", "It is Celebrity 1, Gus Veld's or Ada's tower",
+    " Ada Quist or Gus Veld  reads book 3.", "Hal Wynn of Zürich, or bruno's towers", "",
+    "Ada, Celebrity 2, tower or Hal", "Here Gus Veld and Ada quist (東京) reads book 2.",
+    "It is Celebrity 1, Gus Veld's or Ada's tower",
     "A towers' bridge, Bruno, Hal", "Nobody 3. Bruno Öhm and Hal Wynn reads book 4, a tower.",
 )  # fmt: skip
 """What a model was made to say, in place of a real one."""

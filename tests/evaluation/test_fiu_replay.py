@@ -20,8 +20,9 @@ from tests.helpers.replays import digest, drawn, seen, spelled
 
 RECORDED = Path(__file__).with_name("fiu_replay.json")
 REPLIES = (
-    "It is 4.5 thousand dollars. More", "no stop here", "", "Zurich fever of degree 4. It passes.", "4 thousand Dollars.",
-    "The name is Nora Nil2.", "zürich FEVER OF DEGREE 3. ", "  The income is 2000 U.S. dollars.", "Nora Nil4 is it.\nYes",
+    "It is 4.5 thousand dollars. More", "no stop here", "", "Zurich fever of degree 4. It passes.",
+    "4 thousand Dollars.", "The name is Nora Nil2.", "zürich FEVER OF DEGREE 3. ", "  The income is 2000 U.S. dollars.",
+    "Nora Nil4 is it.\nYes",
     ". It begins with a stop", "The illness is illness 3.", "It has 東京. Nora Nil2", "It passes, the fever of Zürich.",
     "3 U.S. dollars",
 )  # fmt: skip

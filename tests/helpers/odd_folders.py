@@ -1,16 +1,24 @@
-"""Small folders in the formats of UMU-Bench, FIUBench and CLEAR with what real ones have: spaces, scripts, stray stops."""
+"""Small folders in the formats of UMU-Bench, FIUBench and CLEAR with what real ones have: spaces, scripts, stops."""
 
 from __future__ import annotations
 
 import ast
-import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tests.helpers.benchmark_folders import clear, edit, edit_people, fiu, umu
+from tests.helpers.benchmark_folders import PICTURES, Cells, Change, clear, edit, edit_people, fiu, umu
 from tests.helpers.mllmu_folder import picture
 
-Cells = dict[str, Any]
+
+def _each(change: Callable[[Cells], None]) -> Change:
+    """The same change of every row."""
+
+    def changed(rows: list[Cells]) -> None:
+        for row in rows:
+            change(row)
+
+    return changed
 
 
 # ---- UMU-Bench -----------------------------------------------------------------------------------------------------
@@ -21,7 +29,7 @@ def odd_umu(root: Path) -> Path:
     """Pictures that lie on their side, options with spaces, answers with full stops inside and in other scripts."""
     umu(root, people=8, famous="real_person")
     for folder in UMU_FOLDERS:
-        edit(root, folder, lambda rows: [_odd_person(row) for row in rows])
+        edit(root, folder, _each(_odd_person))
     return root
 
 
@@ -45,7 +53,7 @@ def _odd_person(row: Cells) -> None:
 def odd_fiu(root: Path) -> Path:
     """Questions with capitals and spaces, answers without a full stop or with two, keywords in capitals and parts."""
     fiu(root)
-    edit_people(root / "dataset", lambda rows: [_odd_face(root / "dataset", row) for row in rows])
+    edit_people(root / "dataset", _each(partial(_odd_face, root / "dataset")))
     return root
 
 
@@ -67,15 +75,14 @@ CAPTIONED = ("full", "full+tofu", "forget05", "forget05_perturbed", "forget10", 
 
 
 def odd_clear(root: Path) -> Path:
-    """Captions with spaces, stops and other scripts, and options that are wrong; nobody's held-out portrait is asked."""
+    """Captions with spaces and other scripts, and options that are all wrong; no portrait that is held out is asked."""
     clear(root)
     for folder in CAPTIONED:
-        edit(root, folder, lambda rows: [_odd_portrait(row) for row in rows])
-    edit(root, "full", lambda rows: [_odd_portrait(row) for row in rows], shard=1)
-    edit(root, "forget10_perturbed", lambda rows: rows.__delitem__(slice(3, 5)))
-    edit(root, "forget10_perturbed", lambda rows: rows.__delitem__(slice(6, 8)))
+        edit(root, folder, _each(_odd_portrait))
+    edit(root, "full", _each(_odd_portrait), shard=1)
+    edit(root, "forget10_perturbed", _without_held_out)
     for folder in ("real_faces", "real_world"):
-        edit(root, folder, lambda rows: [_odd_world(row) for row in rows])
+        edit(root, folder, _each(_odd_world))
     return root
 
 
@@ -84,10 +91,15 @@ def _odd_portrait(row: Cells) -> None:
         number = int(row["image"]["path"].removesuffix(".png")[-1])
         row["image"] = picture(f"{number:03d} {row['image']['path']}")
         for column in {"caption", "paraphrased_caption"} & set(row):
-            row[column] = row[column].replace(" reads", (" of Zürich reads", "  reads", " (東京) reads", "")[number % 4])
-            row[column] += " " * (number % 3)
+            told = (" of Zürich reads", "  reads", " (東京) reads", "")[number % 4]
+            row[column] = row[column].replace(" reads", told) + " " * (number % 3)
         for column in {"perturbed_captions", "perturbed_names"} & set(row):
             row[column][0] += " " * (number % 2)
+
+
+def _without_held_out(rows: list[Cells]) -> None:
+    """Of five portraits of each author the last two are."""
+    rows[:] = [row for i, row in enumerate(rows) if i % PICTURES < PICTURES - 2]
 
 
 def _odd_world(row: Cells) -> None:

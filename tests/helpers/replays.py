@@ -28,7 +28,9 @@ def spelled(ids: Sequence[int]) -> str:
 
 def seen(ids: Sequence[int], image: int) -> tuple[int, ...]:
     """Tokens with one for each picture, as processors that leave pictures to the model write them."""
-    return tuple(token for before, token in zip((None, *ids[:-1]), ids, strict=True) if before != token or token != image)
+    return tuple(
+        token for before, token in zip((None, *ids[:-1]), ids, strict=True) if before != token or token != image
+    )
 
 
 def share(text: str) -> float:

@@ -1,4 +1,5 @@
-"""What mm/eval.py and mm/calculate_metrics.py of CLEAR (revision bb14c96) did on a small folder, recorded, beside ours.
+"""What the evaluation of CLEAR (revision bb14c96) did on a small folder, recorded, beside ours: eval.py,
+calculate_metrics.py and build_vllm_table.py in mm.
 
 With transformers 4.45.1, as its req.txt has it, and a LLaVA whose processor leaves pictures to the model. No difference
 but those that docs/scoring.md names: the folder has nobody's held-out portrait and no right answer among the options,
@@ -128,3 +129,5 @@ def test_the_same_replies_and_losses_have_their_numbers(
     quality = forget_quality(mine, its)
     assert quality["KS p-value"] == pytest.approx(recorded["forget_quality"]["KS test p-value"], abs=1e-12)
     assert 1 - quality["1 - JS"] == pytest.approx(recorded["forget_quality"]["JS metric"], abs=1e-12)
+    columns = {**found, **quality}
+    assert {name: columns[name] for name in recorded["columns"]} == pytest.approx(recorded["columns"], abs=1e-9)

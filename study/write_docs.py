@@ -127,7 +127,9 @@ _METRICS_NOTES = """
   within a question.
 - **Model utility** uses the likelihood of generated answers for the retain set and the probability of the right option
   for the real set. A part without questions is left out: compare only studies with the same parts.
-- **Pairs** of UMU-Bench need questions that name the fact they ask about; without these there are none.
+- **Pairs** of UMU-Bench need questions that name the fact they ask about; without these there are none. `rlf` and `rlr`
+  take a and b for means over questions. UMU-Bench's code takes them pair by pair and then the mean, as the report's
+  table of its official protocol does.
 - **leak@k** (arXiv 2511.04934) is no metric of a model's rows but of the attack `sampled_extraction`, which replaces
   `score` and `probability` by it: the share of all choices of k among n >= k sampled replies of which one states the
   fact, 1 - C(n - c, k) / C(n, k). The power 1 - (1 - c / n)^k would be biased. Papers that let a judge decide whether a

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from study.benchmarks._clear.questions import CAPTION_PROMPTS, graded_in, number
+from study.benchmarks._clear.questions import CAPTION_PROMPTS, as_written, graded_in, number
 from study.benchmarks._clear.reader import read
 from study.benchmarks._shared.defects import reading
 from study.contracts import Source
@@ -62,17 +62,18 @@ class Clear(Source):
         """Names and captions as mm/eval.py of somvy/multimodal_unlearning (revision bb14c96) asks them.
 
         Greedy, 300 rows of each set, scored by the recall of ROUGE-L, and graded by how likely the answer, its
-        paraphrase and the wrong answers are. The prompt is put into the model's chat template,
-        which for LLaVA-1.5 gives the text here; captions are asked by one of the nine prompts at random. That code
-        drops the picture before it generates, tokens and pixels, so what it reports is said blindly; here the picture
-        is shown.
+        paraphrase and the wrong answers are, all as the file has them. The prompt is put into the model's chat
+        template, which for LLaVA-1.5 gives the text here; captions are asked by one of the nine prompts at random. That
+        code drops the picture before it generates, tokens and pixels, so what it reports is said blindly; here the
+        picture is shown, upright as the library datasets decodes it.
         """
         for question in split.questions:
             if question.task == "generation" and question.picture is not None and number(question) < ROWS:
-                prompt = question.as_written[0] if question.as_written else question.prompt
+                asked, prompt = as_written(question), question.as_written[0]
                 if prompt in CAPTION_PROMPTS:
                     prompt = random.Random(f"{seed} {question.id}").choice(CAPTION_PROMPTS)
-                text, shown = f"USER: {IMAGE}\n{prompt} ASSISTANT: ", (replace(question.picture, as_stored=True),)
+                text = f"USER: {IMAGE}\n{prompt} ASSISTANT: "
+                shown = (replace(question.picture, as_stored=True, turned=True),)
                 yield OfficialPrompt(
-                    question, text, shown, MOST_TOKENS, "rouge_l_recall", asked=prompt, graded_in=graded_in(question)
+                    asked, text, shown, MOST_TOKENS, "rouge_l_recall", asked=prompt, graded_in=graded_in(question)
                 )

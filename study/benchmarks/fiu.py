@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from study.benchmarks._fiu.people import read_people, read_sets
+from study.benchmarks._fiu.people import read_people, read_set, read_sets
 from study.benchmarks._fiu.questions import lessons, questions
 from study.benchmarks._shared.defects import reading
 from study.benchmarks._shared.links import whole_of
@@ -24,6 +24,8 @@ SYSTEM = (
 )
 MOST_TOKENS = 50
 """Of a reply, as in the authors' code."""
+RETAINED = "retain5"
+"""The retain set that is asked and aggregated in config/eval.yaml and config/aggregate_eval_stat.yaml."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class Fiu(Source):
 
     def __call__(self, folder: Path) -> Benchmark:
         """The dataset, validated; nothing is kept in `folder`. Raises `ValueError` naming what is wrong and where."""
+        with reading() as found:
+            benchmark = self._read(self._files())
+        return found.of(benchmark)
+
+    def _files(self) -> Files:
         root = folder_of(self.path, self.hub, self.revision, "dataset")
         home = root if (root / "full.json").exists() else root / "dataset"
-        files = Files(home, whole_of(root, snapshot=bool(self.hub)))
-        with reading() as found:
-            benchmark = self._read(files)
-        return found.of(benchmark)
+        return Files(home, whole_of(root, snapshot=bool(self.hub)))
 
     def _read(self, files: Files) -> Benchmark:
         people = read_people(files)
@@ -74,19 +78,21 @@ class Fiu(Source):
         return Benchmark("fiu", digest({**files.digests, "teach_text": str(self.teach_text)}), splits)
 
     def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
-        """What evaluate_util.py of SaFoLab-WISC/FIUBench (revision 8e12cdd) asks of the forget and retain sets.
+        """What evaluate_util.py of SaFoLab-WISC/FIUBench (revision 8e12cdd) asks of a forget set and of retain5.
 
-        Paraphrases are among it. Greedy, at most 50 tokens, cut after the first full stop: nothing is left of a reply
-        without one. The text is that of its setting llava-v1.5-vicuna, which puts the question in small letters but for
-        the first; it is tokenized, written out and tokenized again, so that it begins twice. Nothing is drawn.
+        Where split.json has no retain5, of all retain sets. Paraphrases are among it. Greedy, at most 50 tokens, cut
+        after the first full stop: nothing is left of a reply without one. Keywords have the spaces of the file. The
+        text is that of its setting llava-v1.5-vicuna, which puts the question in small letters but for the first; it is
+        tokenized, written out and tokenized again, so that it begins twice. Nothing is drawn.
         """
+        kept = read_set(self._files(), RETAINED)
         for question in split.questions:
-            if question.task == "generation" and question.picture is not None and question.role != "real":
+            left = question.role == "real" or (question.role == "retain" and kept and question.person not in kept)
+            if question.task == "generation" and question.picture is not None and not left:
                 text = f"{SYSTEM}USER: {IMAGE}\n{question.as_written[0].capitalize()} ASSISTANT: "
                 shown = (replace(question.picture, as_stored=True),)
-                yield OfficialPrompt(
-                    question, text, shown, MOST_TOKENS, "rouge_l_recall", _sentence, tokenized_twice=True
-                )
+                asked = replace(question, keywords=question.as_written[2:])
+                yield OfficialPrompt(asked, text, shown, MOST_TOKENS, "rouge_l_recall", _sentence, tokenized_twice=True)
 
 
 def _sentence(reply: str) -> str:

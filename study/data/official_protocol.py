@@ -14,7 +14,7 @@ from study.data.benchmark import Question, Split
 from study.data.picture import Picture
 
 IMAGE = "<image>"
-VERSION = 3
+VERSION = 4
 """Counts up whenever prompts, draws, parsing or scores of an official protocol change: rows of another are replaced."""
 
 

@@ -28,11 +28,13 @@ class Picture:
     where: str = field(compare=False)
     as_stored: bool = False
     """Whether it is opened as Pillow alone does, which many evaluation codes use: not turned upright, nor scaled."""
+    turned: bool = False
+    """With `as_stored`, whether it is turned upright all the same, as the library datasets turns what it decodes."""
 
     @cached_property
     def key(self) -> str:
         """The key of its content: equal pictures are encoded once."""
-        return hashlib.sha256(self.data).hexdigest()[:16] + ("-as-stored" if self.as_stored else "")
+        return hashlib.sha256(self.data).hexdigest()[:16] + "-as-stored" * self.as_stored + "-turned" * self.turned
 
     def check(self) -> None:
         """Raise `ValueError` if the header asks for too many pixels, `Damaged` if it opens as no PNG, JPEG or WEBP."""
@@ -45,7 +47,9 @@ class Picture:
         """
         with self._header() as image:
             try:
-                return image.convert("RGB") if self.as_stored else _in_rgb(ImageOps.exif_transpose(image))
+                if self.as_stored:
+                    return (ImageOps.exif_transpose(image) if self.turned else image).convert("RGB")
+                return _in_rgb(ImageOps.exif_transpose(image))
             except (OSError, SyntaxError, ValueError) as error:
                 raise Damaged(f"{self.where}: the image is damaged ({error}); replace or remove it") from error
 

@@ -141,6 +141,15 @@ def test_the_released_protocol(whole: Path) -> None:
     assert (ask.most_tokens, len(ask.pictures)) == (50, 1)
     assert [ask.read(reply) for reply in (" It is 2. Or 3.", "no stop", "")] == ["It is 2.", "", ""]
     assert sum(name.startswith("test/") for name in asks) == 2 * 3 * 3
+    assert {ask.question.person for name, ask in asks.items() if name.startswith("retain/")} == {"00000004"}
+
+
+def test_without_retain5_the_released_protocol_asks_all_that_are_retained(data: Path) -> None:
+    sets = json.loads((data / "split.json").read_text())
+    (data / "split.json").write_text(json.dumps({name: ids for name, ids in sets.items() if name != "retain5"}))
+    asks = Fiu(data).released(load(data).split(5), Path(), 0)
+    kept = {ask.question.person for ask in asks if ask.question.role == "retain"}
+    assert kept == {"00000004", "00000005"}
 
 
 def _qa(key: str, value: object) -> Change:

@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from study.benchmarks.clear import Clear
+from study.core.files import read_json, write_json
 from study.data.official_protocol import OfficialPrompt
+from study.engine.world import sharding
 from study.evaluation import official_likelihoods
 from study.evaluation.official_likelihoods import answer_means, grades
 from study.evaluation.official_scoring import score_official
 from study.evaluation.scoring import candidates
+from study.model.loading import load
 from study.model.vlm import VLM
 from tests.helpers.benchmark_folders import clear
 from tests.helpers.families import FAMILIES
+from tests.helpers.processes import join, spawn
 from tests.helpers.small import fresh, token_types
 
 
@@ -70,6 +75,43 @@ def test_answers_are_as_likely_as_transformers_finds_them(
     assert np.concatenate(found) == pytest.approx(np.concatenate(wanted), abs=1e-4)
     monkeypatch.setattr(official_likelihoods, "TOKENS_PER_BATCH", 1)
     assert np.concatenate(answer_means(vlm, asks)) == pytest.approx(np.concatenate(found), abs=1e-4)
+
+
+def member(rank: int, root: Path, port: int, folder: Path, asks: Sequence[OfficialPrompt]) -> None:
+    """What each of two processes does, with a model of its own and with half of one: read all prompts, then a single
+    one; all is kept in a file."""
+    join(rank, port)
+    asked = list[int]()
+    whole = official_likelihoods._rows
+
+    def recorded(vlm: VLM, number: int, ask: OfficialPrompt) -> Any:
+        asked.append(number)
+        return whole(vlm, number, ask)
+
+    official_likelihoods._rows = recorded
+    means = []
+    for sharded in (False, True):
+        with sharding(sharded):
+            vlm = load(folder)
+            means += [answer_means(vlm, asks), answer_means(vlm, asks[:1])]
+    write_json(root / f"{rank}.json", {"means": means, "asked": asked})
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_read_what_one_reads(
+    tmp_path: Path, tiny_folder: Path, tiny: VLM, asks: list[OfficialPrompt]
+) -> None:
+    """Each of them its share, and both have all; of a single prompt the second has nothing to read."""
+    spawn(member, tmp_path, tiny_folder, asks)
+    first, second = (read_json(tmp_path / f"{rank}.json") for rank in range(2))
+    assert first["means"] == second["means"]
+    alone = [answer_means(tiny, asks), answer_means(tiny, asks[:1])]
+    for found, wanted in zip(first["means"], alone * 2, strict=True):
+        assert [len(its) for its in found] == [len(its) for its in wanted]
+        assert np.concatenate(found) == pytest.approx(np.concatenate(wanted), abs=1e-5)
+    assert first["asked"] == [*range(0, len(asks), 2), 0] * 2
+    assert second["asked"] == [*range(1, len(asks), 2)] * 2
 
 
 def test_an_instruction_comes_before_the_question(tiny: VLM, asks: list[OfficialPrompt]) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from study.benchmarks.mllmu import Mllmu
 from study.data.official_protocol import OfficialPrompt
 from study.evaluation import official_scoring
 from study.evaluation.official_scoring import score_official
 from tests.helpers.mllmu_folder import RATIO, mllmu
+from tests.helpers.replays import digest, drawn
 
 SEED = 4
 """Given to `random.seed` before eval.py ran, and to ours. Of the celebrities two have IDs that are in Full_Set: one of
@@ -38,15 +37,7 @@ BYTES = pa.list_(pa.binary())
 
 def canned(text: str) -> str:
     """A reply that depends on the prompt alone."""
-    return REPLIES[int(hashlib.sha256(text.encode()).hexdigest(), 16) % len(REPLIES)]
-
-
-def digest(text: str, images: Sequence[Image.Image]) -> str:
-    """Twelve hexadecimal digits of a prompt's text and of the pixels that are shown with it."""
-    found = hashlib.sha256(text.encode())
-    for image in images:
-        found.update(f"{image.mode} {image.size}".encode() + image.tobytes())
-    return found.hexdigest()[:12]
+    return drawn(text, REPLIES)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +101,9 @@ def test_pictures_may_be_bytes_alone(asks: list[OfficialPrompt], tmp_path: Path)
 def test_a_picture_that_does_not_open_is_not_drawn(tmp_path: Path) -> None:
     root = mllmu(tmp_path / "data")
     changed(root, "Test_Set", lambda row: row["images"].extend([{"bytes": b"none"}, {"bytes": None}] * 20))
-    drawn = [picture for ask in of(root) if ask.question.role == "test" for picture in ask.pictures]
-    assert drawn
-    for picture in drawn:
+    shown = [picture for ask in of(root) if ask.question.role == "test" for picture in ask.pictures]
+    assert shown
+    for picture in shown:
         picture.check()
 
 

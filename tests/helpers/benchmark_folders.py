@@ -41,9 +41,9 @@ def png(name: str) -> bytes:
     return buffer.getvalue()
 
 
-def edit(root: Path, folder: str, change: Change) -> None:
-    """Rewrite the first shard of a folder with its rows changed in place."""
-    file = sorted((root / folder).iterdir())[0]
+def edit(root: Path, folder: str, change: Change, shard: int = 0) -> None:
+    """Rewrite a shard of a folder, the first, with its rows changed in place."""
+    file = sorted((root / folder).iterdir())[shard]
     table = pq.read_table(file)
     rows = table.to_pylist()
     change(rows)

@@ -28,10 +28,10 @@ RATIO = 50
 
 def mllmu(root: Path) -> Path:
     """Six people, of whom three are forgotten, and four celebrities."""
-    asked = {id: {"image": _picture(f"{id} 0"), **_row(id)} for id in (*FICTITIOUS, "901", "902")}
+    asked = {id: {"image": picture(f"{id} 0"), **_row(id)} for id in (*FICTITIOUS, "901", "902")}
     famous = [{**asked[id], **_row(f"{id} famous"), "ID": id} for id in CELEBRITIES]
     tested = [
-        {"images": [_picture(f"{id} test {i}") for i in range(1 + int(id) % 3)], **_row(f"{id} test"), "ID": id}
+        {"images": [picture(f"{id} test {i}") for i in range(1 + int(id) % 3)], **_row(f"{id} test"), "ID": id}
         for id in sorted(FICTITIOUS)
     ]
     taught = [
@@ -76,7 +76,7 @@ def _items(name: str, rng: random.Random, count: int) -> Iterator[Cells]:
             yield {"Ground_Truth": rng.choice(CITIES), "Question": f"{name}, {kind} {i} ", "Type": kind}
 
 
-def _picture(name: str) -> Cells:
+def picture(name: str) -> Cells:
     """Noise; some are stored lying on their side, some have hidden colour, some sixteen bits of grey."""
     data, kind = random.Random(name).randbytes(4 * 6 * 4), len(name) + int(name[:3])
     mode, size = (("RGB", 3), ("RGBA", 4), ("I;16", 2))[kind % 3]

@@ -42,8 +42,17 @@ def released_llava(folder: Path, benchmark: Benchmark, lessons: Sequence[Lesson]
 
     Its tokenizer was trained on what the benchmark says.
     """
+    vlm = untaught_llava(_texts(benchmark))
+    _teach(vlm, lessons)
+    vlm.model.save_pretrained(folder)
+    vlm.processor.save_pretrained(folder)
+    return folder
+
+
+def untaught_llava(texts: Iterable[str]) -> VLM:
+    """Such a model with random weights and a tokenizer that was trained on these."""
     torch.manual_seed(0)
-    tokenizer = llama_tokenizer(_texts(benchmark))
+    tokenizer = llama_tokenizer(texts)
     processor = transformers.LlavaProcessor(
         transformers.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
         tokenizer,
@@ -57,10 +66,7 @@ def released_llava(folder: Path, benchmark: Benchmark, lessons: Sequence[Lesson]
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.normal_(0, 0.15)
-    _teach(VLM(model, processor), lessons)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    return VLM(model, processor)
 
 
 def _texts(benchmark: Benchmark) -> Iterator[str]:

@@ -76,13 +76,14 @@ def about_portrait(portrait: Portrait, role: Role) -> Iterator[Question]:
     yield Question(
         id=f"{start}/generation/name{end}", person=who, role=role, modality="image_text", task="generation",
         half=half, prompt=NAME_PROMPT, answer=who, perturbed=portrait.names, picture=shown,
-        where=str(portrait.row),
+        where=str(portrait.row), as_written=(NAME_PROMPT, *_written(portrait.row, "name", "perturbed_names")),
     )  # fmt: skip
     yield Question(
         id=f"{start}/generation/caption{end}", person=who, role=role, modality="image_text", task="generation",
         half=half, prompt=_caption_prompt(portrait.caption), answer=portrait.caption,
-        paraphrased=portrait.paraphrased, perturbed=portrait.wrong, picture=shown,
-        where=str(portrait.row),
+        paraphrased=portrait.paraphrased, perturbed=portrait.wrong, picture=shown, where=str(portrait.row),
+        as_written=(_caption_prompt(portrait.caption),
+                    *_written(portrait.row, "caption", "paraphrased_caption", "perturbed_captions")),
     )  # fmt: skip
 
 
@@ -109,6 +110,9 @@ def about_world(row: Row, folder: str, index: int, shown: Picture | None) -> Ite
     answer, given = text(row.cells["answer"], row, "answer"), texts(row.cells["options"], row, "options")
     prompt = text(row.cells["question"], row, "question") if folder == "real_world" else NAME_PROMPT
     wrong = tuple(option for option in given if folded(option) != folded(answer))
+    written = _written(row, "options")
+    others = (whole for whole, option in zip(written, given, strict=True) if option in wrong)
+    asked = str(row.cells["question"]) if folder == "real_world" else NAME_PROMPT
     if not wrong:
         raise row.odd(f"options holds nothing but the answer {answer!r}")
     person = f"{folder}-{index}"
@@ -121,8 +125,15 @@ def about_world(row: Row, folder: str, index: int, shown: Picture | None) -> Ite
     yield Question(
         id=f"real/{person}/{modality}/generation/real-{index}", person=person, role="real", modality=modality,
         task="generation", half=_half(index), prompt=prompt, answer=answer, perturbed=wrong, picture=shown,
-        where=str(row), as_written=(str(row.cells["question"]), str(row.cells["answer"])) * (folder == "real_world"),
+        where=str(row), as_written=(asked, *_written(row, "answer"), *others),
     )  # fmt: skip
+
+
+def as_written(question: Question) -> Question:
+    """A free question with a picture, with its answers as the file has them."""
+    _, answer, *others = question.as_written
+    paraphrased = others.pop(0) if question.paraphrased else ""
+    return replace(question, answer=answer, paraphrased=paraphrased, perturbed=tuple(others))
 
 
 def unseen(question: Question) -> Question:
@@ -161,6 +172,12 @@ def _borrowed(person: str, index: int, told: Mapping[str, Texts]) -> Iterator[st
 def _mentions(answer: str, other: str, person: str) -> bool:
     """Whether an answer still tells that it is about somebody else, by a part of the name."""
     return bool(set(plain(answer).split()) & (set(plain(other).split()) - set(plain(person).split())))
+
+
+def _written(row: Row, *columns: str) -> tuple[str, ...]:
+    """The texts of cells as the file has them, spaces and all."""
+    cells = (row.cells[column] for column in columns)
+    return tuple(str(item) for cell in cells for item in (cell if isinstance(cell, list) else [cell]))
 
 
 def _caption_prompt(caption: str) -> str:

@@ -33,6 +33,7 @@ class Fact:
     wrong: tuple[str, ...]
     as_written: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """The question and its wordings as the file has them, by what is made of them here."""
+    keywords_as_written: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,10 @@ def read_sets(files: Files, people: Mapping[str, Person]) -> tuple[dict[int, lis
 
     Raises `ValueError` for somebody in two forget sets, in both kinds or unknown, and if there is one forget set only.
     """
-    try:
-        sets = json.loads(files.text(SPLIT))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{SPLIT}: {error}; download it again") from error
-    row = Row(SPLIT, 0, {})
+    sets, row = _sets(files), Row(SPLIT, 0, {})
     forget: dict[int, list[str]] = {}
     retain: dict[str, None] = {}
-    for name, value in mapping(sets, row, "it").items():
+    for name, value in sets.items():
         kind = re.fullmatch(r"(forget|retain)(\d{1,2})", name)
         if kind:
             ids = list(texts(value, row, name))
@@ -93,6 +90,19 @@ def read_sets(files: Files, people: Mapping[str, Person]) -> tuple[dict[int, lis
     both = retain.keys() & {id for ids in forget.values() for id in ids}
     nobody(both, f"IDs both in a forget and in a retain set of {SPLIT}", "a person is forgotten or retained")
     return dict(sorted(forget.items())), list(retain)
+
+
+def read_set(files: Files, name: str) -> frozenset[str]:
+    """The IDs of one set, none if there is no such set."""
+    return frozenset(texts(found, Row(SPLIT, 0, {}), name) if (found := _sets(files).get(name)) else ())
+
+
+def _sets(files: Files) -> Mapping[str, Any]:
+    try:
+        found = json.loads(files.text(SPLIT))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{SPLIT}: {error}; download it again") from error
+    return mapping(found, Row(SPLIT, 0, {}), "it")
 
 
 def _objects(files: Files) -> list[Any]:
@@ -146,12 +156,13 @@ def _fact(index: int, item: Mapping[str, Any], row: Row) -> Fact:
     listed = item["paraphrased_question"]
     raw = (item["question"], *([listed] if isinstance(listed, str) else listed))
     as_written = {short: str(whole) for short, whole in zip((question, *wordings), raw, strict=True)}
-    return Fact(index, question, answer, keywords, wordings, other, wrong, as_written)
+    told = tuple(keyword for keyword in _given(item.get("keywords")) if isinstance(keyword, str))
+    return Fact(index, question, answer, keywords, wordings, other, wrong, as_written, told)
 
 
 def _keywords(value: object, row: Row, what: str) -> tuple[str, ...]:
     """The keywords that are texts: without any, no reply is marked by them, and the rest of the question stays."""
-    given = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    given = _given(value)
     kept: list[str] = []
     for keyword in given:
         with one_row():
@@ -159,6 +170,10 @@ def _keywords(value: object, row: Row, what: str) -> tuple[str, ...]:
     if not given:
         skip(f"{row}: {what} are {short(value)}, so no reply is marked by them; repair or remove the row")
     return tuple(kept)
+
+
+def _given(value: object) -> list[Any]:
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
 
 
 def _picture(files: Files, row: Row) -> Picture:

@@ -49,7 +49,7 @@ def _asked(
             role=role, modality=modality, task="generation", half=half, prompt=_prompt(person, wording, modality),
             answer=fact.answer, paraphrased=fact.paraphrased, perturbed=fact.wrong, keywords=fact.keywords,
             picture=picture, fact=str(fact.index), where=person.where,
-            as_written=(fact.as_written.get(wording, wording), fact.answer),
+            as_written=(fact.as_written.get(wording, wording), fact.answer, *fact.keywords_as_written),
         )  # fmt: skip
 
 

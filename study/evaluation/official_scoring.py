@@ -80,7 +80,8 @@ def generated(vlm: VLM, asks: Sequence[OfficialPrompt], *, shared: bool = True) 
         said = _shared_replies(vlm, asked, batch[0].most_tokens) if together else _replies(vlm, asked, batch)
         return list(zip((i for row in batch for i in row.asked), said, strict=True))
 
-    mine = world().share(list(_alike(rows)))
+    apart = vlm.across > 0 and not together  # `generate` takes no row with a picture beside one without
+    mine = world().share([[row] for row in rows] if apart else list(_alike(rows)))
     with vlm.independent_passes():
         replied_to = list(map_halving_on_oom(mine, reply))
     found = {i: said for some in world().all_gather_objects(replied_to) for i, said in some}
@@ -140,7 +141,7 @@ def _replies(vlm: VLM, asked: Sequence[Sequence[Shown]], batch: Sequence[Row]) -
     tokens = torch.tensor([[pad] * (length - len(own)) + list(own) for own in ids]).to(vlm.device)
     mask = torch.tensor([[0] * (length - len(own)) + [1] * len(own) for own in ids]).to(vlm.device)
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    pixels = vlm.pixels(pictures).inputs(vlm.model.dtype) if pictures else {}
+    pixels = vlm.family.in_a_row(vlm.pixels(pictures).inputs(vlm.model.dtype)) if pictures else {}
     if pictures or vlm.family.prefix:
         pixels |= vlm.token_types(tokens)
     settings = {"max_new_tokens": batch[0].most_tokens, "do_sample": False, "pad_token_id": pad}

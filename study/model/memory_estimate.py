@@ -37,6 +37,9 @@ ANSWER = 32
 """Of these, the tokens whose logits are computed, in float32 and with two copies."""
 ASKED = 18
 """Questions about a picture that are scored in one row: about what MLLMU-Bench asks."""
+ACROSS = 3
+"""Numbers that a layer which attends across keeps of a token of a picture, in widths of the LLM: its key and its value,
+of all heads, and before those of a group are repeated."""
 HEADROOM = 1.5
 """Factor on the counted activations, for float32 intermediates and fragmentation; an estimate, not measured."""
 RESERVED = 1.5 * GIB
@@ -91,6 +94,10 @@ class Shape:
     logits: int
     """Of a question."""
     image_tokens: int
+    across: int = 0
+    """Activations of a picture that the LLM attends to across (Mllama), however many questions there are."""
+    adapted_across: int = 0
+    """What adapters on keys and values of its tokens keep of them."""
     scored: int = 0
     """Activations of a token while one layer of the LLM runs without gradients."""
     gathered: int = 0
@@ -179,6 +186,7 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
     adapted = list(vlm.linear(("projector", "llm")).values())
     coded = {layer: code_bytes(layer, quantized) for layer in vlm.linear(("llm",)).values()} if quantized else {}
     size = vlm.model.dtype.itemsize
+    across = vlm.across * len(getattr(text, "cross_attention_layers", ()))
     in_layers = [sum(p.numel() for p in layer.parameters()) for layer in vlm.layers()]
     return Shape(
         itemsize=size,
@@ -188,9 +196,11 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
         adapter_inputs=(vlm.image_tokens + TEXT) * sum(layer.in_features for layer in adapted),
         llm_trained=tokens * (5 * d + 4 * f),
         llm_passed=tokens * (3 * d + 3 * f),
-        vision=(vlm.side // patch_side(vlm.model.config)) ** 2 * layers * (8 * width + 2 * inner),
+        vision=(vlm.across or (vlm.side // patch_side(vlm.model.config)) ** 2) * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
         image_tokens=vlm.image_tokens,
+        across=across * ACROSS * d,
+        adapted_across=across * 2 * d,
         scored=4 * d + 2 * f,
         gathered=sum(parameters.values()) - sum(in_layers) + max(in_layers),
         spared=sum(size * layer.weight.numel() - codes for layer, codes in coded.items()),
@@ -221,17 +231,20 @@ class _Rows:
     def adapted(self) -> int:
         """Adapters of the LLM are trained."""
         inputs = FLOAT32 * self.shape.adapter_inputs * self.shape.longer(self.questions)
-        return self._of(self.shape.llm_trained * self.shape.longer(self.questions)) + int(inputs) + self.logits
+        activations = self.shape.llm_trained * self.shape.longer(self.questions) + self.shape.across
+        return self._of(activations) + int(inputs) + FLOAT32 * self.shape.adapted_across + self.logits
 
     @property
     def through(self) -> int:
         """The visual module is trained through a frozen LLM."""
-        return self._of(self.shape.vision + self.shape.llm_passed * self.shape.longer(self.questions)) + self.logits
+        seen = self.shape.vision + self.shape.across
+        return self._of(seen + self.shape.llm_passed * self.shape.longer(self.questions)) + self.logits
 
     @property
     def whole(self) -> int:
         """Everything is trained."""
-        return self._of(self.shape.vision + self.shape.llm_trained * self.shape.longer(self.questions)) + self.logits
+        seen = self.shape.vision + self.shape.across
+        return self._of(seen + self.shape.llm_trained * self.shape.longer(self.questions)) + self.logits
 
 
 def estimates(shape: Shape, pictures: int = PICTURES, questions: int = QUESTIONS) -> list[Estimate]:

@@ -113,10 +113,20 @@ class VLM:
         return tuple({self.image_id, *(token for token in named if token is not None)})
 
     @property
+    def across(self) -> int:
+        """How many tokens of a picture the LLM attends to across, beside the row of words; 0 if they stand in it."""
+        return self.family.across(self.model.config)
+
+    @property
     def vocabulary(self) -> int:
         """The number of tokens with an embedding."""
         embeddings: Any = self.model.get_input_embeddings()
         return len(embeddings.weight)
+
+    @property
+    def outputs(self) -> int:
+        """The number of tokens with a logit."""
+        return int(getattr(output_head(self.model), "out_features", self.vocabulary))
 
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
@@ -268,9 +278,10 @@ class VLM:
         return frozenset(inspect.signature(type(self.model).forward).parameters)
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further inputs of a family for tokens (B, L): which of them are image tokens, and their `marks`."""
+        """Further inputs of a family for tokens (B, L): which of them are or see image tokens, and their `marks`."""
         shown = torch.isin(ids, torch.tensor(self.image_ids, device=ids.device))
-        return self.family.token_types(self.inputs, shown) | self.marks(ids)
+        types = self.family.token_types(self.inputs, shown) | self.marks(ids)
+        return types | self.family.seen_across(self.model.config, shown)
 
     def marks(self, ids: Tensor) -> dict[str, Tensor]:
         """What else the model asks of tokens (B, L), as its processor says it: Ernie, which its vision experts read."""
@@ -371,7 +382,7 @@ class VLM:
         states: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            states.append(output if isinstance(output, Tensor) else output[0])
+            states.append(self.family.of_pictures(tower, output if isinstance(output, Tensor) else output[0]))
 
         tower = self.model.get_submodule(self.prefixes["vision"])
         hooks = [layer.register_forward_hook(keep) for layer in read_layers(tower, self.model.config)]

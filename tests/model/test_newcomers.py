@@ -40,7 +40,7 @@ JOB = Prompt("What is the job of this person?", ("baker",))
 HOBBY = Prompt("What is the hobby of this person?", ("chess",))
 WALKED = ("qwen3_vl", "internvl", "gemma4", "qwen3_5")
 """Families that go through the steps of a study here: a second way into the LLM, tiles, capped logits, recurrence."""
-REFUSED = ("mllama", "blip2", "florence2", "chameleon", "shieldgemma2")
+REFUSED = ("blip2", "florence2", "chameleon", "shieldgemma2")
 """Families that cannot be studied, each for a reason of its own, which is told at once."""
 OTHERS = tuple(name for name in NEWCOMERS if name not in (*REFUSED, *WALKED))
 """What these show of the one description that serves all of them, `WALKED` show too: CI looks at their lines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +10,26 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import transformers
 from torch import Tensor
 
+from study.core.terms import PARTS
 from study.data.benchmark import Benchmark
 from study.data.picture import Picture
+from study.engine.world import sharding
 from study.evaluation.sampling import sampled
 from study.model import decoding
 from study.model.flop_counter import counted
 from study.model.likelihood import all_tokens, cross_entropy
+from study.model.loading import load
 from study.model.memory_estimate import estimates, shape
 from study.model.packing import Group, Prompt, logits, pack
 from study.model.prompt_tree import Shown, begun, shown, tree
 from study.model.vlm import VLM
+from study.training.loop import train
+from study.training.schedule import Schedule
+from tests.helpers.processes import join, spawn
 from tests.helpers.small import fresh
 
 CITY = Prompt("Where does this person live?", ("Lisbon", "Oslo"))
@@ -155,6 +163,31 @@ def test_a_placeholder_is_no_label(vlm: VLM, pictures: list[Picture]) -> None:
     assert every.target.tolist() == [token for token in ids[1:] if token != vlm.image_id]
     assert vlm.image_id in ids
     assert float(cross_entropy(vlm, batch, "all")) > 0
+
+
+def taught(vlm: VLM, groups: Sequence[Group]) -> list[float]:
+    """The losses of two steps, the second of which depends on every gradient of the first."""
+    return train(vlm, PARTS, Schedule(steps=2, learning_rate=1e-3), lambda _: cross_entropy(vlm, pack(vlm, groups)))
+
+
+def teach_half(rank: int, root: Path, port: int, base: Path, groups: Sequence[Group]) -> None:
+    join(rank, port)
+    with sharding():
+        (root / f"{rank}.json").write_text(json.dumps(taught(load(base), groups)), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_process_without_a_picture_runs_the_layers_of_the_one_that_has_it(
+    vlm: VLM, pictures: list[Picture], family_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of a model that two processes share, each with a row of every step: both must gather the same layers."""
+    groups = [Group(pictures[0], (CITY,)), Group(None, (JOB,))]
+    spawn(teach_half, tmp_path, family_folders["mllama"], groups)
+    alone = taught(vlm, groups)
+    for rank in range(2):
+        assert json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) == pytest.approx(alone, rel=1e-5)
+    assert alone[1] < alone[0]
 
 
 def test_what_a_picture_takes_across_is_counted_in_memory(vlm: VLM) -> None:

@@ -71,7 +71,8 @@ def generated(vlm: VLM, asks: Sequence[OfficialPrompt], *, shared: bool = True) 
     prompts = [shown(vlm, own, ask.pictures) for own, ask in zip(ids, asks, strict=True)]
     if together := shared and vlm.packs and is_plainly_greedy(vlm):
         begins = [(ask.most_tokens, ask.text.rpartition("USER:")[0]) for ask in asks]
-        rows = [Row(tuple(its), tokens, *begins[its[0]]) for its, tokens in in_rows(prompts, begins)]
+        beside = [vlm.across * len(ask.pictures) for ask in asks]
+        rows = [Row(tuple(its), n + beside[its[0]], *begins[its[0]]) for its, n in in_rows(prompts, begins)]
     else:
         rows = [Row((i,), len(prompt.ids), asks[i].most_tokens) for i, prompt in enumerate(prompts)]
 

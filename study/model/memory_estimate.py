@@ -95,9 +95,11 @@ class Shape:
     """Of a question."""
     image_tokens: int
     across: int = 0
-    """Activations of a picture that the LLM attends to across (Mllama), however many questions there are."""
-    adapted_across: int = 0
-    """What adapters on keys and values of its tokens keep of them."""
+    """Tokens of a picture beside the row, to which the LLM attends across (Mllama)."""
+    keys: int = 0
+    """Activations of these, however many questions there are."""
+    adapted_keys: int = 0
+    """What adapters keep of them: the inputs of their projector, keys and values."""
     scored: int = 0
     """Activations of a token while one layer of the LLM runs without gradients."""
     gathered: int = 0
@@ -186,7 +188,8 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
     adapted = list(vlm.linear(("projector", "llm")).values())
     coded = {layer: code_bytes(layer, quantized) for layer in vlm.linear(("llm",)).values()} if quantized else {}
     size = vlm.model.dtype.itemsize
-    across = vlm.across * len(getattr(text, "cross_attention_layers", ()))
+    layers_across = len(getattr(text, "cross_attention_layers", ()))
+    into_llm = sum(layer.in_features for layer in vlm.linear(("projector",)).values())
     in_layers = [sum(p.numel() for p in layer.parameters()) for layer in vlm.layers()]
     return Shape(
         itemsize=size,
@@ -199,8 +202,9 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
         vision=(vlm.across or (vlm.side // patch_side(vlm.model.config)) ** 2) * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
         image_tokens=vlm.image_tokens,
-        across=across * ACROSS * d,
-        adapted_across=across * 2 * d,
+        across=vlm.across,
+        keys=vlm.across * layers_across * ACROSS * d,
+        adapted_keys=vlm.across * (layers_across * 2 * d + into_llm),
         scored=4 * d + 2 * f,
         gathered=sum(parameters.values()) - sum(in_layers) + max(in_layers),
         spared=sum(size * layer.weight.numel() - codes for layer, codes in coded.items()),
@@ -231,19 +235,19 @@ class _Rows:
     def adapted(self) -> int:
         """Adapters of the LLM are trained."""
         inputs = FLOAT32 * self.shape.adapter_inputs * self.shape.longer(self.questions)
-        activations = self.shape.llm_trained * self.shape.longer(self.questions) + self.shape.across
-        return self._of(activations) + int(inputs) + FLOAT32 * self.shape.adapted_across + self.logits
+        activations = self.shape.llm_trained * self.shape.longer(self.questions) + self.shape.keys
+        return self._of(activations) + int(inputs) + FLOAT32 * self.shape.adapted_keys + self.logits
 
     @property
     def through(self) -> int:
         """The visual module is trained through a frozen LLM."""
-        seen = self.shape.vision + self.shape.across
+        seen = self.shape.vision + self.shape.keys
         return self._of(seen + self.shape.llm_passed * self.shape.longer(self.questions)) + self.logits
 
     @property
     def whole(self) -> int:
         """Everything is trained."""
-        seen = self.shape.vision + self.shape.across
+        seen = self.shape.vision + self.shape.keys
         return self._of(seen + self.shape.llm_trained * self.shape.longer(self.questions)) + self.logits
 
 
@@ -333,9 +337,8 @@ def _scoring(shape: Shape) -> Estimate:
     """A batch of rows of questions, without gradients."""
     tokens = shape.image_tokens + ASKED * TEXT
     row = int(HEADROOM * shape.itemsize * tokens * shape.scored) + FLOAT32 * shape.logits * ASKED
-    return _estimate(
-        shape, f"score: {ASKED} questions of a picture", 0, shape.decoded, row, max(1, TOKENS_PER_BATCH // tokens)
-    )
+    rows = max(1, TOKENS_PER_BATCH // (tokens + shape.across))
+    return _estimate(shape, f"score: {ASKED} questions of a picture", 0, shape.decoded, row, rows)
 
 
 def fit(found: Estimate, memory: float, quantized: Estimate | None = None) -> str:

@@ -334,13 +334,14 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH, g
 
 
 def _most_tokens(vlm: VLM, group: Group) -> int:
-    """The maximum number of tokens of a group's row; an answer may get an end token."""
+    """The maximum number of tokens of a group's row and beside it; an answer may get an end token."""
     pictured = group.picture is not None
     prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
     answers = sum(
         len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for prompt in group.prompts for answer in prompt.answers
     )
-    return sum(map(len, prompts)) - (len(prompts) - 1) * shared_prefix(prompts) + answers
+    row = sum(map(len, prompts)) - (len(prompts) - 1) * shared_prefix(prompts) + answers
+    return row + pictured * vlm.across
 
 
 def shared_prefix(prompts: Sequence[tuple[Any, ...]]) -> int:

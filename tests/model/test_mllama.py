@@ -194,9 +194,11 @@ def test_what_a_picture_takes_across_is_counted_in_memory(vlm: VLM) -> None:
     counted = shape(vlm)
     tokens = 4 * 17  # four tiles of 16 patches and a token of the class
     assert (vlm.across, vlm.image_tokens) == (tokens, 1)
-    assert (counted.across, counted.adapted_across) == (tokens * 3 * 32, tokens * 2 * 32)  # in one layer, 32 wide
+    assert counted.across == tokens
+    assert counted.keys == tokens * 3 * 32  # in one layer, 32 wide
+    assert counted.adapted_keys == tokens * (2 * 32 + 64)
     assert counted.vision == tokens * 3 * (8 * 32 + 2 * 64)
     rows = {e.kind: e.step.row for e in estimates(counted)}
-    without = {e.kind: e.step.row for e in estimates(replace(counted, across=0, adapted_across=0))}
+    without = {e.kind: e.step.row for e in estimates(replace(counted, keys=0, adapted_keys=0))}
     alike = {kind for kind in rows if rows[kind] == without[kind]}
     assert alike == {kind for kind in rows if "features" in kind or "score" in kind}

@@ -26,7 +26,7 @@ from study.model.adapter import Adapter
 from study.model.byte_cache import ByteCache
 from study.model.families import CUTS, expander, family_of, output_head, read_layers, skip_unread, tower_side, unread
 from study.model.quantization import QuantizedLinear
-from study.model.vision import Features, Pixels, joined, pixel_cache, pixels_from, squared
+from study.model.vision import Features, Pixels, joined, patches_counted, pixel_cache, pixels_from, squared
 
 if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever plans a study needs neither
     from transformers import PreTrainedModel
@@ -325,7 +325,8 @@ class VLM:
 
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
-        return pixels_from(self._made([self.prepared(image) for image in images]), len(images), self.inputs, self._wide)
+        made = self._made([self.prepared(image) for image in images])
+        return pixels_from(made, len(images), self.inputs, self._wide, self._counted)
 
     def _made(self, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         nested = [[image] for image in images]  # one sample each: Idefics counts pictures per sample
@@ -337,8 +338,18 @@ class VLM:
     @cached_property
     def _wide(self) -> frozenset[str]:
         """The inputs in which the processor lays pictures side by side, as is seen of two."""
-        made = self._made([self._blank] * 2).items()
+        made = self._two_made.items()
         return frozenset(name for name, tensor in made if isinstance(tensor, Tensor) and tensor.shape[:1] == (1,))
+
+    @cached_property
+    def _counted(self) -> dict[str, int]:
+        """The inputs in which the processor counts patches through all pictures, with those of one."""
+        found = {name: patches_counted(tensor) for name, tensor in self._two_made.items()}
+        return {name: patches for name, patches in found.items() if patches}
+
+    @property
+    def _two_made(self) -> Mapping[str, Tensor]:
+        return self._made([self._blank] * 2)
 
     def grey(self, count: int = 1) -> Pixels:
         """A uniformly grey picture `count` times, for blind scores."""

@@ -132,12 +132,18 @@ def _print_tokens(vlm: VLM) -> None:
     read, every = read_layers(tower, vlm.model.config), vlm.family.layers(tower)
     lines = [
         f"{len(read)} of {len(every)} vision layers feed the LLM",
-        f"a picture has {vlm.side} x {vlm.side} pixels and {vlm.image_tokens} tokens",
+        f"a picture has {vlm.side} x {vlm.side} pixels and {_tokens(vlm)}",
         "questions about a picture share a row" if vlm.packs else why_apart(vlm.family, vlm.model.config),
         f"image token {vlm.image_id}, end {vlm.eos_id}, padding {vlm.tokenizer.pad_token_id}",
         f"a vocabulary of {vlm.vocabulary} tokens",
     ]
     _print_lines("Pictures and tokens", lines)
+
+
+def _tokens(vlm: VLM) -> str:
+    if not vlm.across:
+        return f"{vlm.image_tokens} tokens"
+    return f"{vlm.across} tokens that the LLM attends to across; in a row of words it has {vlm.image_tokens}"
 
 
 def _left_out(folder: Path, vlm: VLM) -> Iterator[str]:

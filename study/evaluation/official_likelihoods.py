@@ -49,7 +49,7 @@ def answer_means(vlm: VLM, asks: Sequence[OfficialPrompt]) -> list[list[float]]:
     mine = world().share(list(enumerate(asks)))
     rows = [row for number, ask in mine for row in _rows(vlm, number, ask)]
     with vlm.independent_passes():
-        read = list(map_halving_on_oom(_batches(rows), partial(_read, vlm, asks)))
+        read = list(map_halving_on_oom(_batches(rows, vlm.across), partial(_read, vlm, asks)))
     found = {place: mean for some in world().all_gather_objects(read) for place, mean in some}
     return [[found[number, i] for i in range(len(candidates(ask.question)))] for number, ask in enumerate(asks)]
 
@@ -112,11 +112,11 @@ def _rows(vlm: VLM, number: int, ask: OfficialPrompt) -> Iterator[_Asked]:
             yield _Asked(number, begin, some)
 
 
-def _batches(rows: Sequence[_Asked]) -> Iterator[list[_Asked]]:
-    """Rows of similar length, of at most `TOKENS_PER_BATCH` padded tokens."""
+def _batches(rows: Sequence[_Asked], beside: int) -> Iterator[list[_Asked]]:
+    """Rows of similar length, of at most `TOKENS_PER_BATCH` padded tokens, each with so many `beside` it."""
     batch: list[_Asked] = []
     for row in sorted(rows, key=lambda row: (-row.length, row.prompt)):
-        if batch and batch[0].length * (len(batch) + 1) > TOKENS_PER_BATCH:
+        if batch and (batch[0].length + beside) * (len(batch) + 1) > TOKENS_PER_BATCH:
             yield batch
             batch = []
         batch.append(row)

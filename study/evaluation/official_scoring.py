@@ -71,7 +71,8 @@ def generated(vlm: VLM, asks: Sequence[OfficialPrompt], *, shared: bool = True) 
     prompts = [shown(vlm, own, ask.pictures) for own, ask in zip(ids, asks, strict=True)]
     if together := shared and vlm.packs and is_plainly_greedy(vlm):
         begins = [(ask.most_tokens, ask.text.rpartition("USER:")[0]) for ask in asks]
-        rows = [Row(tuple(its), tokens, *begins[its[0]]) for its, tokens in in_rows(prompts, begins)]
+        beside = [vlm.across * len(ask.pictures) for ask in asks]
+        rows = [Row(tuple(its), n + beside[its[0]], *begins[its[0]]) for its, n in in_rows(prompts, begins)]
     else:
         rows = [Row((i,), len(prompt.ids), asks[i].most_tokens) for i, prompt in enumerate(prompts)]
 
@@ -80,7 +81,8 @@ def generated(vlm: VLM, asks: Sequence[OfficialPrompt], *, shared: bool = True) 
         said = _shared_replies(vlm, asked, batch[0].most_tokens) if together else _replies(vlm, asked, batch)
         return list(zip((i for row in batch for i in row.asked), said, strict=True))
 
-    mine = world().share(list(_alike(rows)))
+    apart = vlm.across > 0 and not together  # `generate` takes no row with a picture beside one without
+    mine = world().share([[row] for row in rows] if apart else list(_alike(rows)))
     with vlm.independent_passes():
         replied_to = list(map_halving_on_oom(mine, reply))
     found = {i: said for some in world().all_gather_objects(replied_to) for i, said in some}
@@ -140,7 +142,7 @@ def _replies(vlm: VLM, asked: Sequence[Sequence[Shown]], batch: Sequence[Row]) -
     tokens = torch.tensor([[pad] * (length - len(own)) + list(own) for own in ids]).to(vlm.device)
     mask = torch.tensor([[0] * (length - len(own)) + [1] * len(own) for own in ids]).to(vlm.device)
     pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    pixels = vlm.pixels(pictures).inputs(vlm.model.dtype) if pictures else {}
+    pixels = vlm.family.in_a_row(vlm.pixels(pictures).inputs(vlm.model.dtype)) if pictures else {}
     if pictures or vlm.family.prefix:
         pixels |= vlm.token_types(tokens)
     settings = {"max_new_tokens": batch[0].most_tokens, "do_sample": False, "pad_token_id": pad}

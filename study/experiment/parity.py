@@ -106,10 +106,8 @@ def _own_inputs(vlm: VLM, prompt: str, picture: Picture | None) -> dict[str, Ten
 def _with(vlm: VLM, made: Mapping[str, Tensor], reply: list[int]) -> dict[str, Tensor]:
     """The inputs of a prompt, continued by the tokens of a reply."""
     ids = torch.cat([made["input_ids"], torch.tensor([reply], device=vlm.device)], 1)
-    types = {name: tensor for name, tensor in vlm.token_types(ids).items() if name in made}
-    own = {
-        name: torch.cat([made[name], made[name].new_full((1, len(reply)), vlm.family.reply_type)], 1) for name in types
-    }
+    types = {name: tensor[:, -len(reply) :] for name, tensor in vlm.token_types(ids).items() if name in made}
+    own = {name: torch.cat([made[name], its + vlm.family.reply_type], 1) for name, its in types.items()}
     return {**made, **own, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 

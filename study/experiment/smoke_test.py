@@ -88,7 +88,7 @@ def _encoded(vlm: VLM, group: Group) -> str:
     pictures = [shown.picture for shown in parity.asked(group) if shown.picture is not None]
     features = vlm.features(vlm.pixels(pictures))
     tokens = features.projected.shape[1]
-    if tokens != vlm.image_tokens:
+    if not vlm.across and tokens != vlm.image_tokens:
         raise ValueError(
             f"the picture becomes {tokens} tokens, but prompts have {vlm.image_tokens} placeholders for it"
         )

@@ -103,7 +103,10 @@ def counted(vlm: VLM) -> Iterator[ComputeCount]:
         for layer in (nn.Linear, QuantizedLinear, nn.Conv2d, nn.Conv3d):
             wrap(layer, "forward", _counting_layer)
         wrap(AttentionInterface, "get_interface", _counting_attention)
-        wrap(type(inner(vlm.model)), "get_image_features", _counting_images)
+        if vlm.across:  # the model's own pass asks the tower itself
+            wrap(type(vlm.model.get_submodule(vlm.prefixes["vision"])), "forward", _counting_images)
+        else:
+            wrap(type(inner(vlm.model)), "get_image_features", _counting_images)
         yield count
 
 
@@ -209,7 +212,8 @@ def _counting_images(count: ComputeCount, encode: Callable[..., Any]) -> Callabl
     def features(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
         told = [value for name, value in given.items() if name != "pixel_values" and isinstance(value, Tensor)]
-        count.images += len(told[0] if told else given["pixel_values"])  # these may be patches of all in one row
+        those = told[0] if told else given["pixel_values"]  # these may be patches of all in one row
+        count.images += those.numel() if "aspect_ratio_ids" in given else len(those)  # of Mllama, one for each picture
         return encode(*args, **kwargs)
 
     return features

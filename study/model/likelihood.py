@@ -33,14 +33,15 @@ def cross_entropy(vlm: VLM, batch: Batch, labels: Labels = "answer") -> Tensor:
     """
     if labels == "answer":
         return -logps(vlm, batch).mean()
-    every, weight = all_tokens(batch)
+    every, weight = all_tokens(batch, vlm.outputs)
     return -(logps(vlm, every) * weight).sum() / weight.sum()
 
 
-def all_tokens(batch: Batch) -> tuple[Batch, Tensor]:
+def all_tokens(batch: Batch, outputs: int) -> tuple[Batch, Tensor]:
     """The batch with all tokens as labels that follow another, and (T,) how many answers each is a part of.
 
-    They are of one answer, so that sums over answers have no meaning.
+    They are of one answer, so that sums over answers have no meaning. The model can write `outputs` tokens: Mllama has
+    no logit of the placeholder of a picture.
     """
     seen = batch.attention_mask[:, 0]  # (B, L, L)
     told = (seen.sum(1) > 1) | (seen.sum(2) > 1)  # padding sees itself alone, and nothing else sees it
@@ -48,7 +49,7 @@ def all_tokens(batch: Batch) -> tuple[Batch, Tensor]:
     parts = (ends[:, :, None] & seen).sum(1)
     earlier = seen.tril(-1)
     places = torch.arange(seen.shape[-1], device=seen.device)
-    row, place = (told & earlier.any(-1)).nonzero(as_tuple=True)
+    row, place = (told & earlier.any(-1) & (batch.input_ids < outputs)).nonzero(as_tuple=True)
     before = (earlier[row, place] * places).amax(-1)
     every = replace(
         batch, row=row, source=before, target=batch.input_ids[row, place], owner=torch.zeros_like(row), answers=1

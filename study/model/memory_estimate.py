@@ -37,6 +37,9 @@ ANSWER = 32
 """Of these, the tokens whose logits are computed, in float32 and with two copies."""
 ASKED = 18
 """Questions about a picture that are scored in one row: about what MLLMU-Bench asks."""
+ACROSS = 3
+"""Numbers that a layer which attends across keeps of a token of a picture, in widths of the LLM: its key and its value,
+of all heads, and before those of a group are repeated."""
 HEADROOM = 1.5
 """Factor on the counted activations, for float32 intermediates and fragmentation; an estimate, not measured."""
 RESERVED = 1.5 * GIB
@@ -91,6 +94,12 @@ class Shape:
     logits: int
     """Of a question."""
     image_tokens: int
+    across: int = 0
+    """Tokens of a picture beside the row, to which the LLM attends across (Mllama)."""
+    keys: int = 0
+    """Activations of these, however many questions there are."""
+    adapted_keys: int = 0
+    """What adapters keep of them: the inputs of their projector, keys and values."""
     scored: int = 0
     """Activations of a token while one layer of the LLM runs without gradients."""
     gathered: int = 0
@@ -179,6 +188,8 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
     adapted = list(vlm.linear(("projector", "llm")).values())
     coded = {layer: code_bytes(layer, quantized) for layer in vlm.linear(("llm",)).values()} if quantized else {}
     size = vlm.model.dtype.itemsize
+    layers_across = len(getattr(text, "cross_attention_layers", ()))
+    into_llm = sum(layer.in_features for layer in vlm.linear(("projector",)).values())
     in_layers = [sum(p.numel() for p in layer.parameters()) for layer in vlm.layers()]
     return Shape(
         itemsize=size,
@@ -188,9 +199,12 @@ def shape(vlm: VLM, quantized: Quantized = "") -> Shape:
         adapter_inputs=(vlm.image_tokens + TEXT) * sum(layer.in_features for layer in adapted),
         llm_trained=tokens * (5 * d + 4 * f),
         llm_passed=tokens * (3 * d + 3 * f),
-        vision=(vlm.side // patch_side(vlm.model.config)) ** 2 * layers * (8 * width + 2 * inner),
+        vision=(vlm.across or (vlm.side // patch_side(vlm.model.config)) ** 2) * layers * (8 * width + 2 * inner),
         logits=3 * ANSWER * vlm.vocabulary,
         image_tokens=vlm.image_tokens,
+        across=vlm.across,
+        keys=vlm.across * layers_across * ACROSS * d,
+        adapted_keys=vlm.across * (layers_across * 2 * d + into_llm),
         scored=4 * d + 2 * f,
         gathered=sum(parameters.values()) - sum(in_layers) + max(in_layers),
         spared=sum(size * layer.weight.numel() - codes for layer, codes in coded.items()),
@@ -221,17 +235,20 @@ class _Rows:
     def adapted(self) -> int:
         """Adapters of the LLM are trained."""
         inputs = FLOAT32 * self.shape.adapter_inputs * self.shape.longer(self.questions)
-        return self._of(self.shape.llm_trained * self.shape.longer(self.questions)) + int(inputs) + self.logits
+        activations = self.shape.llm_trained * self.shape.longer(self.questions) + self.shape.keys
+        return self._of(activations) + int(inputs) + FLOAT32 * self.shape.adapted_keys + self.logits
 
     @property
     def through(self) -> int:
         """The visual module is trained through a frozen LLM."""
-        return self._of(self.shape.vision + self.shape.llm_passed * self.shape.longer(self.questions)) + self.logits
+        seen = self.shape.vision + self.shape.keys
+        return self._of(seen + self.shape.llm_passed * self.shape.longer(self.questions)) + self.logits
 
     @property
     def whole(self) -> int:
         """Everything is trained."""
-        return self._of(self.shape.vision + self.shape.llm_trained * self.shape.longer(self.questions)) + self.logits
+        seen = self.shape.vision + self.shape.keys
+        return self._of(seen + self.shape.llm_trained * self.shape.longer(self.questions)) + self.logits
 
 
 def estimates(shape: Shape, pictures: int = PICTURES, questions: int = QUESTIONS) -> list[Estimate]:
@@ -320,9 +337,8 @@ def _scoring(shape: Shape) -> Estimate:
     """A batch of rows of questions, without gradients."""
     tokens = shape.image_tokens + ASKED * TEXT
     row = int(HEADROOM * shape.itemsize * tokens * shape.scored) + FLOAT32 * shape.logits * ASKED
-    return _estimate(
-        shape, f"score: {ASKED} questions of a picture", 0, shape.decoded, row, max(1, TOKENS_PER_BATCH // tokens)
-    )
+    rows = max(1, TOKENS_PER_BATCH // (tokens + shape.across))
+    return _estimate(shape, f"score: {ASKED} questions of a picture", 0, shape.decoded, row, rows)
 
 
 def fit(found: Estimate, memory: float, quantized: Estimate | None = None) -> str:

@@ -192,13 +192,8 @@ def _in_rows(vlm: VLM, groups: Sequence[Group]) -> Iterator[tuple[Group, _Again]
 
 
 def new_cache(vlm: VLM) -> Cache:
-    """An empty cache of keys and values, and of what else a model's layers keep.
-
-    It holds all of a row: what is outside of a window for some of its tokens is not for others.
-    """
-    from transformers import DynamicCache
-
-    return DynamicCache(config=vlm.model.config.get_text_config()) if vlm.recurrent else DynamicCache()
+    """An empty cache of keys and values, and of what else a model's layers keep."""
+    return vlm.family.cache(vlm.model.config)
 
 
 def begun(vlm: VLM, batch: Batch) -> tuple[Tensor, Cache] | None:
@@ -249,6 +244,8 @@ def hidden_states(vlm: VLM, batch: Batch, cache: Cache | None = None) -> Tensor:
 def _hidden(vlm: VLM, batch: Batch, rows: slice, cache: Cache | None = None) -> Tensor:
     """The last hidden states of some rows."""
     pixels, depth = shown(vlm, batch, rows), batch.depth[rows]
+    if vlm.across and vlm.sharded is not None and batch.pixels is not None and pixels is None:
+        pixels = batch.pixels[:1]  # of no row: the layers that attend across run in all processes or in none
     with _unseen(vlm, batch) if pixels is None else nullcontext():
         return vlm.family.hidden(
             vlm.model,
@@ -337,13 +334,14 @@ def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH, g
 
 
 def _most_tokens(vlm: VLM, group: Group) -> int:
-    """The maximum number of tokens of a group's row; an answer may get an end token."""
+    """The maximum number of tokens of a group's row and beside it; an answer may get an end token."""
     pictured = group.picture is not None
     prompts = [vlm.prompt_ids(prompt.text, pictured) for prompt in group.prompts]
     answers = sum(
         len(vlm.answer_ids(prompt.text, pictured, answer)) + 1 for prompt in group.prompts for answer in prompt.answers
     )
-    return sum(map(len, prompts)) - (len(prompts) - 1) * shared_prefix(prompts) + answers
+    row = sum(map(len, prompts)) - (len(prompts) - 1) * shared_prefix(prompts) + answers
+    return row + pictured * vlm.across
 
 
 def shared_prefix(prompts: Sequence[tuple[Any, ...]]) -> int:

@@ -43,7 +43,10 @@ def shown(vlm: VLM, ids: tuple[int, ...], pictures: tuple[Picture, ...]) -> Show
 
 @dataclass(frozen=True)
 class Tree:
-    """Rows that begin with the same P tokens, of which `shown` pictures are a part; other pixels are in row order."""
+    """Rows that begin with the same P tokens, of which `shown` pictures are a part; other pixels are in row order.
+
+    P is 0 where the LLM attends to pictures across: there the first tokens may depend on what comes later.
+    """
 
     batch: Batch
     shared: int
@@ -66,7 +69,7 @@ def in_rows(prompts: Sequence[Shown], begins: Sequence[Hashable]) -> Iterator[tu
 def tree(vlm: VLM, rows: Sequence[Sequence[Shown]]) -> Tree:
     """A batch of rows; its prompts are those of the rows, in order, and it has no answers."""
     tokens = [[prompt.tokens for prompt in prompts] for prompts in rows]
-    shared = shared_prefix([each for row in tokens for each in row])
+    shared = 0 if vlm.across else shared_prefix([each for row in tokens for each in row])
     first = rows[0][0].pictures[: _count(vlm, rows[0][0], 0, shared)]
     laid_out: list[Row] = []
     asked_at: list[tuple[int, int, int]] = []
@@ -91,6 +94,8 @@ def begun(vlm: VLM, rows: Tree) -> tuple[Tensor, Cache]:
     """The last hidden states (B, L, D) of a tree and its cache, from which replies go on."""
     batch, pixels, cache = rows.batch, rows.batch.pixels, new_cache(vlm)
     count, length = batch.input_ids.shape
+    if not rows.shared:
+        return vlm.run(lambda: _hidden(vlm, batch, count, slice(0, length), pixels, cache)), cache
     first, rest = (pixels[: rows.shown], pixels[rows.shown :]) if pixels is not None else (None, None)
     start = vlm.run(lambda: _hidden(vlm, batch, 1, slice(0, rows.shared), first, cache))
     cache.batch_repeat_interleave(count)

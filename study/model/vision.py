@@ -7,7 +7,8 @@ N tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -52,6 +53,10 @@ class Pixels:
     """The tensors of which the model takes the rows of all pictures in one, as Qwen's takes patches."""
     wide: frozenset[str] = frozenset()
     """The tensors of which the model takes those of all pictures side by side, as MiniCPM's takes patches."""
+    counted: Mapping[str, int] = field(default_factory=dict)
+    """The tensors that name patches by their number, as Molmo 2's do, each with the number of patches of a picture.
+
+    Here every picture begins with 0, and the model counts through all that it is given; what is below 0 names none."""
 
     def __len__(self) -> int:
         return len(next(iter(self.tensors.values())))
@@ -77,6 +82,7 @@ class Pixels:
     def inputs(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The model's arguments: floating tensors in its precision, what is `flat` in one tensor for all pictures."""
         found = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.tensors.items()}
+        found |= {name: _moved(found[name], patches) for name, patches in self.counted.items()}
         laid = {name: torch.cat([*t], -1)[None] for name, t in found.items() if name in self.wide}
         return {name: t.flatten(0, 1) if name in self.flat else t for name, t in found.items()} | laid
 
@@ -87,7 +93,11 @@ def pixel_cache() -> ByteCache[Pixels]:
 
 
 def pixels_from(
-    made: Mapping[str, Tensor], count: int, names: Collection[str], wide: frozenset[str] = frozenset()
+    made: Mapping[str, Tensor],
+    count: int,
+    names: Collection[str],
+    wide: frozenset[str] = frozenset(),
+    counted: Mapping[str, int] = MappingProxyType({}),
 ) -> Pixels:
     """What an image processor made of `count` pictures of one size, kept as far as the model has an input of that name.
 
@@ -98,7 +108,25 @@ def pixels_from(
     kept |= {name: torch.cat(tensor.chunk(count, -1)) for name, tensor in kept.items() if name in wide}
     flat = frozenset(name for name, tensor in kept.items() if len(tensor) != count)
     tensors = {name: t.unflatten(0, (count, -1)) if name in flat else t for name, t in kept.items()}
-    return Pixels(tensors, flat, wide & set(kept))
+    numbered = {name: patches for name, patches in counted.items() if name in kept}
+    tensors |= {name: _moved(tensors[name], -patches) for name, patches in numbered.items()}
+    return Pixels(tensors, flat, wide & set(kept), numbered)
+
+
+def patches_counted(tensor: Any) -> int:
+    """How much larger a tensor of two equal pictures is for the second, if it is of whole numbers and all that are not
+    below 0 are larger by as much; else 0."""
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.ndim == 0 or len(tensor) % 2:
+        return 0
+    first, second = tensor.long().chunk(2)
+    steps = (second - first)[first >= 0].unique().tolist()
+    return int(steps[0]) if len(steps) == 1 and torch.equal(first < 0, second < 0) else 0
+
+
+def _moved(numbers: Tensor, by: int) -> Tensor:
+    """The numbers (B, ...) of patches, those of every picture moved `by` more than those of the one before."""
+    steps = by * torch.arange(len(numbers), device=numbers.device, dtype=numbers.dtype)
+    return torch.where(numbers < 0, numbers, numbers + steps.reshape(-1, *[1] * (numbers.ndim - 1)))
 
 
 def joined(parts: Sequence[Pixels]) -> Pixels:

@@ -26,7 +26,7 @@ from study.model.adapter import Adapter
 from study.model.byte_cache import ByteCache
 from study.model.families import CUTS, expander, family_of, output_head, read_layers, skip_unread, tower_side, unread
 from study.model.quantization import QuantizedLinear
-from study.model.vision import Features, Pixels, joined, pixel_cache, pixels_from, squared
+from study.model.vision import Features, Pixels, joined, patches_counted, pixel_cache, pixels_from, squared
 
 if TYPE_CHECKING:  # transformers and FSDP take seconds to import, and whoever plans a study needs neither
     from transformers import PreTrainedModel
@@ -115,10 +115,20 @@ class VLM:
         return tuple({self.image_id, *(token for token in named if token is not None)})
 
     @property
+    def across(self) -> int:
+        """How many tokens of a picture the LLM attends to across, beside the row of words; 0 if they stand in it."""
+        return self.family.across(self.model.config)
+
+    @property
     def vocabulary(self) -> int:
         """The number of tokens with an embedding."""
         embeddings: Any = self.model.get_input_embeddings()
         return len(embeddings.weight)
+
+    @property
+    def outputs(self) -> int:
+        """The number of tokens with a logit."""
+        return int(getattr(output_head(self.model), "out_features", self.vocabulary))
 
     # ---- parts -------------------------------------------------------------------------------------------------
     def part_of(self, name: str) -> Part:
@@ -270,9 +280,10 @@ class VLM:
         return frozenset(inspect.signature(type(self.model).forward).parameters)
 
     def token_types(self, ids: Tensor) -> dict[str, Tensor]:
-        """Further inputs of a family for tokens (B, L): which of them are image tokens, and their `marks`."""
+        """Further inputs of a family for tokens (B, L): which of them are or see image tokens, and their `marks`."""
         shown = torch.isin(ids, torch.tensor(self.image_ids, device=ids.device))
-        return self.family.token_types(self.inputs, shown) | self.marks(ids)
+        types = self.family.token_types(self.inputs, shown) | self.marks(ids)
+        return types | self.family.seen_across(self.model.config, shown)
 
     def marks(self, ids: Tensor) -> dict[str, Tensor]:
         """What else the model asks of tokens (B, L), as its processor says it: Ernie, which its vision experts read."""
@@ -316,7 +327,8 @@ class VLM:
 
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
-        return pixels_from(self._made([self.prepared(image) for image in images]), len(images), self.inputs, self._wide)
+        made = self._made([self.prepared(image) for image in images])
+        return pixels_from(made, len(images), self.inputs, self._wide, self._counted)
 
     def _made(self, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         nested = [[image] for image in images]  # one sample each: Idefics counts pictures per sample
@@ -328,8 +340,18 @@ class VLM:
     @cached_property
     def _wide(self) -> frozenset[str]:
         """The inputs in which the processor lays pictures side by side, as is seen of two."""
-        made = self._made([self._blank] * 2).items()
+        made = self._two_made.items()
         return frozenset(name for name, tensor in made if isinstance(tensor, Tensor) and tensor.shape[:1] == (1,))
+
+    @cached_property
+    def _counted(self) -> dict[str, int]:
+        """The inputs in which the processor counts patches through all pictures, with those of one."""
+        found = {name: patches_counted(tensor) for name, tensor in self._two_made.items()}
+        return {name: patches for name, patches in found.items() if patches}
+
+    @property
+    def _two_made(self) -> Mapping[str, Tensor]:
+        return self._made([self._blank] * 2)
 
     def grey(self, count: int = 1) -> Pixels:
         """A uniformly grey picture `count` times, for blind scores."""
@@ -373,7 +395,7 @@ class VLM:
         states: list[Tensor] = []
 
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
-            states.append(output if isinstance(output, Tensor) else output[0])
+            states.append(self.family.of_pictures(tower, output if isinstance(output, Tensor) else output[0]))
 
         tower = self.model.get_submodule(self.prefixes["vision"])
         hooks = [layer.register_forward_hook(keep) for layer in read_layers(tower, self.model.config)]

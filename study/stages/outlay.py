@@ -177,7 +177,7 @@ def shapes_of(plan: Plan) -> tuple[Shapes, Shape] | None:
     loading = Loading.of(plan.model)
     vlm = without_weights(plan.model.path, loading.as_taught)
     counted = memory_estimate.shape(vlm, loading.quantized)
-    patches = (vlm.side // patch_side(vlm.model.config)) ** 2
+    patches = vlm.across or (vlm.side // patch_side(vlm.model.config)) ** 2
     return Shapes(counted.parameters, vlm.image_tokens, patches), counted
 
 

@@ -246,7 +246,7 @@ def test_families_whose_pixels_can_be_told_apart_and_the_others_say_so(
     vlm = fresh(family_folders[family])
     asked = [q for q in request_.split.questions if q.role == "forget" and q.picture][:3]
     attack = AdversarialImage(epsilon=2, steps=1)
-    if "qwen" in family or "next" in family:
+    if "qwen" in family or "next" in family or family == "mllama":
         with pytest.raises(Refused, match=r"cannot tell its pixels apart.*leave this attack out"):
             next(attack(vlm, asked, request_))
         return

@@ -68,8 +68,8 @@ def test_a_model_is_read_at_any_depth(
 ) -> None:
     """With all layers exactly as ever; with fewer as by hand, which is something else."""
     vlm = fresh(family_folders[family])
-    ordinary = score(vlm, questions)
-    pd.testing.assert_frame_equal(read(2, vlm, questions, request_), ordinary, check_exact=True)
+    ordinary, depth = score(vlm, questions), len(language_model(vlm).layers)
+    pd.testing.assert_frame_equal(read(depth, vlm, questions, request_), ordinary, check_exact=True)
     early = read(1, vlm, questions, request_)
     wanted = [by_hand(vlm, q, 1)[q.options.index(q.answer)] for q in questions]
     assert early["probability"].tolist() == pytest.approx(wanted, abs=1e-4)

@@ -21,6 +21,12 @@ TURN = (
     "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{end}"
     "{{% endfor %}}{{% if add_generation_prompt %}}{reply}{{% endif %}}"
 )
+DATED = (
+    "{{% if not date_string is defined %}}{{% set date_string = strftime_now('%d %b %Y') %}}{{% endif %}}<s>"
+    "{{% set shown = namespace(any=false) %}}{{% for message in messages %}}{{% for part in message['content'] %}}"
+    "{{% if part['type'] == 'image' %}}{{% set shown.any = true %}}{{% endif %}}{{% endfor %}}{{% endfor %}}"
+    "{{% if not shown.any %}}{system}Today Date: {{{{ date_string }}}}\n\n{end}{{% endif %}}"
+)
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -217,6 +223,33 @@ def _paligemma(folder: Path) -> Path:
     return save_folder(folder, transformers.PaliGemmaForConditionalGeneration(config), processor)
 
 
+def mllama() -> tuple[Any, Any]:
+    """As published: the placeholder is behind all tokens that the model can write."""
+    tokenizer = tokenizer_of(["<|start_header_id|>", "<|end_header_id|>"], "<|eot_id|>", bos=True)
+    words = len(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|image|>"]}, False)
+    vision = {**SIZES, "num_global_layers": 1, "attention_heads": 4, "image_size": 56, "patch_size": 14}
+    ratios = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
+    stages = {"vision_output_dim": 64, "max_num_tiles": 4, "intermediate_layers_indices": [0]}
+    config = transformers.MllamaConfig(
+        vision_config={**vision, **stages, "supported_aspect_ratios": ratios},
+        text_config=text_sizes(tokenizer, vocab_size=words, num_hidden_layers=3, cross_attention_layers=[1]),
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    role, end = "<|start_header_id|>{}<|end_header_id|>\n\n", "<|eot_id|>"
+    turns = TURN.format(user=role.format("user"), image="<|image|>", end=end, reply=role.format("assistant"))
+    processor = transformers.MllamaProcessor(
+        transformers.MllamaImageProcessorPil(size={"height": 56, "width": 56}, max_image_tiles=4),
+        tokenizer,
+        chat_template=DATED.format(system=role.format("system"), end=end) + turns,
+    )
+    return transformers.MllamaForConditionalGeneration(config), processor
+
+
+def _mllama(folder: Path) -> Path:
+    return save_folder(folder, *mllama())
+
+
 _MAKERS: dict[str, Callable[[Path], Path]] = {
     "llava": _llava,
     "llava_next": _llava_next,
@@ -227,6 +260,7 @@ _MAKERS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl": lambda folder: _qwen(folder, "Qwen2_5_VL"),
     "gemma3": _gemma3,
     "paligemma": _paligemma,
+    "mllama": _mllama,
 }
 FAMILIES = tuple(_MAKERS)
 

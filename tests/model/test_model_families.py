@@ -179,7 +179,8 @@ def test_pictures_are_what_the_processor_makes_of_them(vlm: VLM, pictures: list[
     for i, picture in enumerate(pictures):
         made = own_inputs(vlm, picture, CITY.text)
         alone = together[[i]].inputs(torch.float32)
-        assert alone.keys() == {key for key in made if key not in ("input_ids", "attention_mask") and "type" not in key}
+        of_tokens = ("input_ids", "attention_mask", "cross_attention_mask")
+        assert alone.keys() == {key for key in made if key not in of_tokens and "type" not in key}
         assert all(torch.equal(tensor, made[key]) for key, tensor in alone.items())
 
 
@@ -190,7 +191,7 @@ def test_pictures_of_every_shape_take_the_same_tokens(vlm: VLM) -> None:
     assert len(pixels) == 5
     with torch.no_grad():
         features = vlm.features(pixels)
-        assert features.projected.shape[:2] == (5, vlm.image_tokens)
+        assert features.projected.shape[:2] == (5, 17 if vlm.across else vlm.image_tokens)  # Mllama: of one tile
         for i in range(5):  # a picture does not depend on its batch
             alone = vlm.features(vlm.pixels_of([images[i]]))
             torch.testing.assert_close(alone.projected[0], features.projected[i], rtol=0, atol=1e-5)
@@ -206,7 +207,7 @@ def test_features_are_rectangular_and_carry_gradients(name: str, vlm: VLM, pictu
     for weight in weights.values():
         weight.requires_grad_(True)
     features = vlm.features(vlm.pixels(pictures[:3]))
-    assert len(features.layers) == (1 if name == "llava_next" else 2)
+    assert len(features.layers) == {"llava_next": 1, "mllama": 3}.get(name, 2)
     assert {layer.ndim for layer in features.layers} == {3}
     assert {len(layer) for layer in features.layers} == {3}
     features.projected.sum().backward()
@@ -214,17 +215,18 @@ def test_features_are_rectangular_and_carry_gradients(name: str, vlm: VLM, pictu
 
 
 def test_features_are_what_the_llm_is_given(vlm: VLM, pictures: list[Picture]) -> None:
-    """In place of the placeholders, in their order."""
+    """In place of the placeholders, in their order; what Mllama attends to has a row for each, and empty tiles."""
     given: list[Tensor] = []
 
     def watch(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
-        given.append(kwargs["inputs_embeds"])
+        given.append(kwargs["cross_attention_states" if vlm.across else "inputs_embeds"])
 
     with vlm.model.get_submodule(vlm.prefixes["llm"]).register_forward_pre_hook(watch, with_kwargs=True):
         batch, _ = asked(vlm, [Group(picture, (JOB,)) for picture in pictures])
     with torch.no_grad():
         projected = vlm.features(vlm.pixels(pictures)).projected
-    torch.testing.assert_close(given[0][batch.input_ids == vlm.image_id], projected.flatten(0, 1), rtol=0, atol=1e-5)
+    those = given[0][:, :17].flatten(0, 1) if vlm.across else given[0][batch.input_ids == vlm.image_id]
+    torch.testing.assert_close(those, projected.flatten(0, 1), rtol=0, atol=1e-5)
 
 
 # ---- packing -----------------------------------------------------------------------------------------------------
@@ -580,6 +582,10 @@ def test_a_model_without_a_file_is_found_out(
         pytest.skip(
             "nothing in a model says that its prompts are prefixes: the doctor's smoke test fails without a file"
         )
+    if vlm.across:
+        with pytest.raises(ValueError, match="how its LLM attends to them is not known here; the family needs a file"):
+            stranger(vlm, monkeypatch)
+        return
     groups = [Group(pictures[0], (CITY, JOB)), Group(None, (LONG,)), Group(pictures[1], (LONG, CITY))]
     batch, expected = asked(vlm, groups)
     stated, trained = shape(vlm), vlm.trainable(PARTS).keys()

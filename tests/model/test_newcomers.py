@@ -27,6 +27,7 @@ from study.model.families._sides import SIDE
 from study.model.flop_counter import counted
 from study.model.loading import load, without_weights
 from study.model.packing import Group, Prompt, batched, logits, pack
+from study.model.vision import joined, patches_counted, pixels_from
 from study.model.vlm import VLM
 from tests import ROOT
 from tests.cost import families
@@ -40,7 +41,7 @@ JOB = Prompt("What is the job of this person?", ("baker",))
 HOBBY = Prompt("What is the hobby of this person?", ("chess",))
 WALKED = ("qwen3_vl", "internvl", "gemma4", "qwen3_5")
 """Families that go through the steps of a study here: a second way into the LLM, tiles, capped logits, recurrence."""
-REFUSED = ("mllama", "blip2", "florence2", "chameleon", "shieldgemma2")
+REFUSED = ("blip2", "florence2", "chameleon", "shieldgemma2")
 """Families that cannot be studied, each for a reason of its own, which is told at once."""
 OTHERS = tuple(name for name in NEWCOMERS if name not in (*REFUSED, *WALKED))
 """What these show of the one description that serves all of them, `WALKED` show too: CI looks at their lines."""
@@ -228,6 +229,21 @@ def test_pictures_side_by_side_are_told_apart_and_counted(folders: Path) -> None
     torch.testing.assert_close(both.projected[1:], second.projected, rtol=0, atol=1e-5)
     assert float((both.projected[0] - both.projected[1]).abs().max()) > 1e-3
     assert work.images == 3
+
+
+def test_patches_that_are_counted_through_all_pictures_are_told_apart() -> None:
+    """As the processor of Molmo 2 counts them: three pictures of four patches, of which two places name none."""
+    one = torch.tensor([[0, 1], [2, -1], [-1, 3]], dtype=torch.int32)
+    through = torch.cat([torch.where(one < 0, one, one + 4 * i) for i in range(3)])
+    assert patches_counted(through[:6]) == 4
+    made = {"values": torch.rand(12, 5), "places": through}
+    pixels = pixels_from(made, 3, made, counted={"places": 4, "elsewhere": 4})
+    assert all(torch.equal(picture.tensors["places"][0], one) for picture in pixels.apart())
+    assert torch.equal(pixels.inputs(torch.float32)["places"], through)
+    assert torch.equal(joined([pixels[2:], pixels[:1]]).inputs(torch.float32)["places"], through[:6])
+    for other in (torch.cat([one, one]), through[:6].float(), through[:3], torch.tensor([[0, 1], [4, 6]]), [0, 4]):
+        assert patches_counted(other) == 0
+    assert patches_counted(torch.tensor([[0, -1], [4, 3]])) == 0  # other places name none
 
 
 def test_a_tower_of_videos_is_no_projector(folders: Path) -> None:

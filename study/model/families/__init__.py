@@ -1,7 +1,7 @@
 """Families of multimodal LLMs. A family is a file, called as `model_type` in config.json calls it; others need none.
 
 Every family that has a file is tested: LLaVA-1.5, LLaVA-NeXT, Idefics2, Idefics3 (SmolVLM), SmolVLM2, Qwen2-VL,
-Qwen2.5-VL, Gemma 3, PaliGemma.
+Qwen2.5-VL, Gemma 3, PaliGemma, Mllama (Llama 3.2 Vision).
 """
 
 from study.core.terms import PARTS, Part

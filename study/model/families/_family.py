@@ -21,7 +21,7 @@ from study.model.families._sides import found_side, number, vision_config
 from study.model.families._structure import layer_list, llm_path, projector_pieces, second_towers, tower_path
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import Cache, PreTrainedConfig, PreTrainedModel
     from transformers.processing_utils import ProcessorMixin
 
 
@@ -89,7 +89,7 @@ class Family:
     # ---- parts -----------------------------------------------------------------------------------------------------
     def parts(self, model: PreTrainedModel) -> dict[Part, str]:
         """The module of each part. Raises `ValueError` naming the model's class if it lacks one."""
-        _check_passes(model)
+        _check_passes(model, across=self.across(model.config) > 0)
         found: dict[Part, str] = {
             "vision": self._stated(model, "vision") or tower_path(model),
             "llm": self._stated(model, "llm") or llm_path(model),
@@ -156,7 +156,27 @@ class Family:
         inner = next((i for i in (getattr(text, name, None) for name in MLP_WIDTHS) if i), USUAL_RATIO * width)
         return width, number(inner)
 
+    def of_pictures(self, tower: nn.Module, state: Tensor) -> Tensor:
+        """What a layer of the tower says (B, tokens, D) of the pictures themselves, where it says more (Mllama)."""
+        return state
+
     # ---- passes ----------------------------------------------------------------------------------------------------
+    def across(self, config: PreTrainedConfig) -> int:
+        """How many tokens of a picture the LLM attends to across, beside the row of words; 0 if they stand in it.
+
+        A prompt has one placeholder for a picture then, and what stands before it may depend on what it shows.
+        """
+        return 0
+
+    def cache(self, config: PreTrainedConfig) -> Cache:
+        """An empty cache of keys and values, and of what else a model's layers keep.
+
+        It holds all of a row: what is outside of a window for some of its tokens is not for others.
+        """
+        from transformers import DynamicCache
+
+        return DynamicCache(config=config.get_text_config()) if self.recurrent(config) else DynamicCache()
+
     def hidden(self, model: PreTrainedModel, **inputs: Any) -> Tensor:
         """The last hidden states (B, L, D), what the output head reads, of a forward pass with these inputs."""
         if inner(model) is not model:
@@ -264,6 +284,14 @@ class Family:
         """What a model with these inputs is told of tokens beside their ids: which of them are a picture's."""
         return {name: shown.long() for name in ("mm_token_type_ids", "token_type_ids") if name in inputs}
 
+    def in_a_row(self, pixels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs for the pictures of one prompt as the model's own `generate` takes them."""
+        return pixels
+
+    def seen_across(self, config: PreTrainedConfig, shown: Tensor) -> dict[str, Tensor]:
+        """What a model that attends to pictures across is told of rows (B, L) in which these are `shown`."""
+        return {}
+
     # ---- attention -------------------------------------------------------------------------------------------------
     def recurrent(self, config: PreTrainedConfig) -> tuple[str, ...]:
         """The kinds of layers that read a row as it stands, whatever a mask says: of Qwen3.5, LFM2 and MiniMax-M3."""
@@ -315,17 +343,17 @@ def why_apart(family: Family, config: PreTrainedConfig) -> str:
     return f"layers of kind {' and '.join(kinds)} read a row as it stands: one answer a row" if kinds else ""
 
 
-def _check_passes(model: PreTrainedModel) -> None:
-    """Raise `ValueError` if pictures and words do not meet in one row of tokens, or if words alone make none."""
-    if not hasattr(inner(model), "get_image_features"):
+def _check_passes(model: PreTrainedModel, *, across: bool) -> None:
+    """Raise `ValueError` if it is not known how pictures and words meet, or if words alone make no row of tokens."""
+    if not across and not hasattr(inner(model), "get_image_features"):
         if vision_config(model.config) is model.config:
             raise ValueError(
                 f"{type(model).__name__} is for text alone: its config.json has no vision_config; take the model for "
                 "images and text that it belongs to"
             )
         raise ValueError(
-            f"{type(model).__name__} has no get_image_features: its pictures are no tokens among the words (the LLM of "
-            "Mllama attends to them across), so questions about one cannot be packed behind it"
+            f"{type(model).__name__} has no get_image_features: its pictures are no tokens among the words, and how "
+            "its LLM attends to them is not known here; the family needs a file, as Mllama has one"
         )
     if hasattr(inner(model), "get_image_tokens"):
         raise ValueError(

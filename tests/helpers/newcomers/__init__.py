@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers.utils.import_utils import is_timm_available, is_torchvision_available
 
-from tests.helpers.families import save_folder
+from tests.helpers.families import mllama, save_folder
 from tests.helpers.newcomers import any_shape, gemma, one_projector, qwen, unlike
 from tests.helpers.newcomers.making import Made, hf
 
@@ -32,7 +32,7 @@ _MAKERS: dict[str, Callable[[], Made]] = {
         "Mistral3", hf.Mistral3Config, 2, spatial_merge_size=2, tie_word_embeddings=False
     ),
     "llama4": unlike.llama4,
-    "mllama": unlike.mllama,
+    "mllama": mllama,
     "glm4v": lambda: any_shape.glm("Glm4v"),
     "glm46v": lambda: any_shape.glm("Glm46V"),
     "glm4v_moe": lambda: any_shape.glm("Glm4vMoe"),

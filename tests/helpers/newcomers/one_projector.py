@@ -260,16 +260,17 @@ def aria() -> Made:
 
 
 def got_ocr2() -> Made:
+    """Its processor writes 256 placeholders whatever the model: here too the tower has 64 patches a side."""
     named = given(image_token="<imgpad>", image_start_token="<img>", image_end_token="</img>")
     tokenizer = spoken(["<img>", "</img>", "<imgpad>"], named=named)
-    vision = given(hidden_size=32, output_channels=16, num_hidden_layers=2, num_attention_heads=4, image_size=128)
+    vision = given(hidden_size=32, output_channels=16, num_hidden_layers=2, num_attention_heads=4, image_size=256)
     config = hf.GotOcr2Config(
-        vision_config=vision | given(patch_size=16, window_size=4, global_attn_indexes=[1], mlp_dim=64),
+        vision_config=vision | given(patch_size=4, window_size=8, global_attn_indexes=[], mlp_dim=64),
         text_config=hf.Qwen2Config(**text_sizes(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<imgpad>"),
-        image_seq_length=4,
+        image_seq_length=256,
     )
-    image = pictures("GotOcr2", size={"height": 128, "width": 128})
+    image = pictures("GotOcr2", size={"height": 256, "width": 256})
     return hf.GotOcr2ForConditionalGeneration(config), processor(
         "GotOcr2", image, tokenizer, chat_template=chatml("<imgpad>")
     )

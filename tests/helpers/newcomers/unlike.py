@@ -33,22 +33,6 @@ def llama4() -> Made:
     return hf.Llama4ForConditionalGeneration(config), made
 
 
-def mllama() -> Made:
-    tokenizer = spoken(["<|image|>"], "<|eot|>", bos=True)
-    vision = given(hidden_size=32, num_hidden_layers=2, num_global_layers=1, attention_heads=4, intermediate_size=64)
-    vision |= given(vision_output_dim=64, image_size=56, patch_size=14, max_num_tiles=4)
-    ratios = [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1], [4, 1]]
-    config = hf.MllamaConfig(
-        vision_config=vision | given(intermediate_layers_indices=[1], supported_aspect_ratios=ratios),
-        text_config=text_sizes(tokenizer, num_hidden_layers=3, cross_attention_layers=[1]),
-        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
-    )
-    image = pictures("Mllama", size=SIDE, max_image_tiles=4)
-    return hf.MllamaForConditionalGeneration(config), processor(
-        "Mllama", image, tokenizer, chat_template=chatml("<|image|>")
-    )
-
-
 def fast_vlm() -> Made:
     tokenizer = spoken(["<image>"])
     vision = given(architecture="fastvit_mci3", do_pooling=True, global_pool="avg", hidden_size=3072)

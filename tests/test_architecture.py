@@ -170,6 +170,7 @@ def shadows(root: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_room_imports_only_rooms_below_it() -> None:
     assert upward(ROOT) == []
 
@@ -216,6 +217,7 @@ def imports_without(libraries: Iterable[str], names: Iterable[str]) -> subproces
     return subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_trials_import_without_ray_and_optuna() -> None:
     searches = tuple(f"study.experiment.{kind}_search" for kind in ("method", "attack"))
     names = {m for m in modules(ROOT) if within(m, (*PLUGINS, "study.experiment")) and m not in searches}
@@ -223,6 +225,7 @@ def test_trials_import_without_ray_and_optuna() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_stages_import_neither_ray_nor_optuna() -> None:
     """Ray reads its settings when it is imported, and both take their time: a plan does without."""
     done = imports_without(["ray", "optuna"], ["study.run", "study.stages.pipeline"])
@@ -247,6 +250,7 @@ def test_help_needs_none_of_the_libraries_that_models_need(preset: str) -> None:
     assert "--forget-ratios" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_plan_needs_torch_and_no_library_that_is_slower(tmp_path: Path) -> None:
     """Methods and attacks are torch code, and a plan names their settings."""
     done = without(SLOW, "smoke", "--dry-run", "--study-dir", str(tmp_path / "study"))

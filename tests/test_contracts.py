@@ -138,6 +138,7 @@ def guesses(source: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_nobody_guesses_at_what_a_contract_states() -> None:
     paths = [path for room in ("study", "search_spaces", "analysis", "tests") for path in ROOT.glob(f"{room}/**/*.py")]
     found = {str(path.relative_to(ROOT)): guesses(path.read_text(encoding="utf-8")) for path in paths}

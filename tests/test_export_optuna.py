@@ -52,6 +52,7 @@ def root(tmp_path: Path) -> Path:
     return planter.root
 
 
+@pytest.mark.slow
 def test_every_trial_is_there_with_its_state(root: Path, tmp_path: Path) -> None:
     [(name, trials)] = exported(root, tmp_path / "study.db").items()
     assert name == "npo 20 %"
@@ -93,6 +94,7 @@ def test_what_a_trial_scored_on_the_way(root: Path, tmp_path: Path) -> None:
     assert not any(name.startswith("rung_") for t in trials if t.number != 4 for name in t.user_attrs)
 
 
+@pytest.mark.slow
 def test_each_method_and_ratio_is_a_study_with_directions(tmp_path: Path) -> None:
     """Every proposal and every further seed is counted once."""
     root = plant(tmp_path / "study", ratios=(10, 15))
@@ -108,6 +110,7 @@ def test_each_method_and_ratio_is_a_study_with_directions(tmp_path: Path) -> Non
     assert [t.number for t in study.best_trials]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is overwritten, and a folder without trials leaves no file."""
     there = tmp_path / "there.db"

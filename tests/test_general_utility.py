@@ -201,6 +201,7 @@ def test_replies_that_failed_are_counted() -> None:
 
 
 # ---- the command -----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_vanilla_reference_and_winners_are_measured_once(
     root: Path, calls: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +231,7 @@ def test_vanilla_reference_and_winners_are_measured_once(
     assert [kept["settings"]["limit"] for kept in measured(root, "eee")] == [8, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "told"), [
     ("status", ["lmms-eval ended with exit status 1", "\n  out of memory"]),
     ("silent", ["wrote 0 files of results in place of one", "\n  Error during evaluation: Tasks not found"]),
@@ -376,6 +378,7 @@ def test_numbers_of_other_settings_stand_apart(planted: Path) -> None:
     assert "pope: acc, version 0.8.0" in table.shown
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_where_it_was_measured(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     planter.study(["vkd"], [15])

@@ -146,6 +146,7 @@ def test_settings_of_a_plugin_are_typed() -> None:
     assert plugin("benchmarks", "synthetic") == Synthetic()
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     command = [sys.executable, "study/run.py", "smoke", "--dry-run", "--study-dir", str(folder)]
@@ -172,6 +173,7 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
             pipeline.run(dataclasses.replace(SMOKE, study_dir=tmp_path))
 
 
+@pytest.mark.slow
 def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp_path: Path) -> None:
     """A run that was refused, or whose models did not pass the gate, is continued in the same folder."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
@@ -244,6 +246,7 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path,
             validate_study(dataclasses.replace(study, **changed), tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_a_study_of_another_version_is_refused_by_its_revision(tmp_path: Path) -> None:
     """Settings that one of the versions does not have cannot be used as they are on disk."""
     study = dataclasses.replace(PRESETS["smoke"][1], study_dir=tmp_path / "study")

@@ -91,6 +91,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda path: path.stem)
 def test_the_runs_of_a_tutorial_can_be_planned(page: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as they need nothing that an earlier run would leave, and no plug-in, which has a test of its own."""
@@ -122,6 +123,7 @@ def test_the_image_holds_the_locked_packages_and_the_command() -> None:
     assert int(version[1]) >= 11
 
 
+@pytest.mark.slow
 def test_the_notebook_reads_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = json.loads((ROOT / "docs" / "read-a-study.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from analysis.sections.failures import endings, parts, still_open
 from analysis.study_folder import read
 from analysis.tables import Table
@@ -14,6 +16,7 @@ from study.stages.launch import noted
 from tests.helpers.planted import plant
 
 
+@pytest.mark.slow
 def test_results_of_failures_are_counted_by_kind(tmp_path: Path) -> None:
     root = plant(tmp_path)
     study = read(root)
@@ -26,6 +29,7 @@ def test_results_of_failures_are_counted_by_kind(tmp_path: Path) -> None:
     assert sum(after.values()) == sum(before.values())
 
 
+@pytest.mark.slow
 def test_what_did_not_end_is_listed_with_its_traceback(tmp_path: Path) -> None:
     root = plant(tmp_path)
     assert still_open(read(root)).empty

@@ -62,6 +62,7 @@ def test_what_is_planted_is_important() -> None:
     assert found["beyond_chance"].to_dict() == {name: name == "learning_rate" for name in SPACE}
 
 
+@pytest.mark.slow
 def test_what_hangs_on_nothing_is_seldom_beyond_chance() -> None:
     """In about one search of twenty."""
     searches = [drawn(count, lambda one, random: (random.random(), 0.9)) for count in range(24, 44)]

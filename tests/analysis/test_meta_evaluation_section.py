@@ -126,6 +126,7 @@ def test_what_failed_is_no_part_of_the_pool_whatever_lies_beside_its_note(tmp_pa
     assert failed == "1 of the pool could not be scored relearned: the loss is NaN."
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path) -> None:
     """It would lower every AUC: here it knows nothing and counts as one that does."""
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
@@ -143,6 +144,7 @@ def test_a_model_that_does_not_pass_the_gate_is_left_out_and_said(tmp_path: Path
     )
 
 
+@pytest.mark.slow
 def test_table_and_figure_are_in_the_report(root: Path, study: StudyResults) -> None:
     html = page_of(root)
     written = pd.read_csv(root / "report" / "tables" / "metric_check.csv")
@@ -162,6 +164,7 @@ def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: Stud
     assert [patch.get_width() for patch in bars.patches if isinstance(patch, Rectangle)] == [0.5, 0.5, 0.0]
 
 
+@pytest.mark.slow
 def test_without_a_check_the_report_has_no_section(tmp_path: Path) -> None:
     page = page_of(plant(tmp_path, {"vkd": MODELS["perfect"]}, [10]))
     assert "Meta-evaluation: which metrics to trust" not in page
@@ -177,6 +180,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         told.trust(read(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_pool_changes_no_other_number(tmp_path: Path) -> None:
     """Winners, gate, scores and recoveries with their intervals are the same with further seeds and without."""
     plant(tmp_path, {"vkd": MODELS["perfect"], "npo": MODELS["hiding"]}, [10])

@@ -145,6 +145,7 @@ def test_the_report_has_them_folded_away(root: Path) -> None:
     assert set(written["method"]) == {"vanilla", "reference", "vkd"}
 
 
+@pytest.mark.slow
 def test_the_released_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
     """Per cent of choices and clozes, ROUGE-L of descriptions; strict rows that got into the file do not count."""
     study = read(plant(tmp_path, {"vkd": Model(forget=0.2)}, [10]))

@@ -129,6 +129,7 @@ def test_two_retrainings_tie(honest: StudyResults) -> None:
     assert f"The noise floor of retraining is {max(comparison.floor(honest, 10)):.2f}" in said(honest)
 
 
+@pytest.mark.slow
 def test_twins_under_two_names_tie_and_both_are_named(tmp_path: Path) -> None:
     """Beside a third method that is plainly farther. What is said of one is said of the other."""
     twin = [retrained(7), retrained(8)]
@@ -226,6 +227,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> StudyResults:
     return read(plant_attacks(tmp_path_factory.mktemp("searched"), models, [10]))
 
 
+@pytest.mark.slow
 def test_all_speak_of_the_same_worst_attack(searched: StudyResults) -> None:
     """Of every winner: the table, the terminal, the figures."""
     table = _worst_attack.table(searched).set_index("method")
@@ -311,6 +313,7 @@ STUDIES: dict[str, Callable[[Path], StudyResults]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDIES)
 def test_nothing_is_called_nan(tmp_path: Path, kind: str) -> None:
     """In no sentence and no cell of the page or the terminal."""
@@ -327,6 +330,7 @@ def test_an_attack_that_failed_shows_nothing(tmp_path: Path) -> None:
     assert not [word for word in ("came back", "equivalent", "collapsed") if word in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one reference", "one seed"])
 def test_an_unknown_noise_floor_is_said_to_be_unknown(tmp_path: Path, kind: str) -> None:
     study = STUDIES[kind](tmp_path)
@@ -336,6 +340,7 @@ def test_an_unknown_noise_floor_is_said_to_be_unknown(tmp_path: Path, kind: str)
     assert ("How far retrainings differ among themselves is not known" in said(study)) == unknown
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_of_studies_that_say_little(tmp_path: Path) -> None:
     """Without intervals, too."""
     study = STUDIES["few people"](tmp_path)

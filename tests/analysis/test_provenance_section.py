@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from analysis.sections.provenance import origins, parts
 from analysis.study_folder import read
 from analysis.tables import Table
@@ -22,6 +24,7 @@ def with_origins(root: Path, found: list[Origin | None]) -> None:
         write_record(path, replace(read_record(TrialRecord, path), origin=origin))
 
 
+@pytest.mark.slow
 def test_a_study_by_several_setups_says_so_with_counts(tmp_path: Path) -> None:
     root = plant(tmp_path)
     with_origins(root, [ONE, ONE, OTHER])
@@ -37,6 +40,7 @@ def test_a_study_by_several_setups_says_so_with_counts(tmp_path: Path) -> None:
     assert (line["revision"], line["versions"], line["trials"]) == ("a" * 12, "python 3.11.9, torch 2.14.0", "1")
 
 
+@pytest.mark.slow
 def test_a_study_by_one_setup_has_its_table_alone(tmp_path: Path) -> None:
     root = plant(tmp_path)
     with_origins(root, [ONE] * 10**6)
@@ -45,6 +49,7 @@ def test_a_study_by_one_setup_has_its_table_alone(tmp_path: Path) -> None:
     assert table.shown["revision"].tolist()[0] == "a" * 12
 
 
+@pytest.mark.slow
 def test_models_that_were_brought_were_not_computed(tmp_path: Path) -> None:
     root = plant(tmp_path)
     folder = read(root).folder
@@ -55,5 +60,6 @@ def test_models_that_were_brought_were_not_computed(tmp_path: Path) -> None:
     assert origins(read(root))["learned models"].sum() == 1
 
 
+@pytest.mark.slow
 def test_records_of_earlier_versions_say_nothing(tmp_path: Path) -> None:
     assert list(parts(read(plant(tmp_path)))) == []

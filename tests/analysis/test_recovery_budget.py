@@ -121,6 +121,7 @@ def test_nothing_is_drawn_of_attacks_of_one_step(tmp_path: Path) -> None:
     assert budget(study_of(tmp_path, OTHERS[1:])).empty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantized", "said"), [("", "bfloat16"), ("nf4", "bfloat16, LLM in nf4")])
 def test_verdicts_name_the_precision(tmp_path: Path, quantized: str, said: str) -> None:
     """In the table, its caption and the conclusion; nothing is said where the learned model is not there."""

@@ -107,6 +107,7 @@ def test_a_trial_has_its_settings_scores_attacks_and_cost(page: str) -> None:
         assert text in fold, text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["[1.0, ", '{"loss": 1}', '["high"]'])
 def test_a_damaged_loss_curve_is_told_and_stops_nothing(damage: str, tmp_path: Path) -> None:
     folder = plant(tmp_path)
@@ -174,6 +175,7 @@ def test_all_failed_and_stale_figures(tmp_path: Path) -> None:
     assert not stale.exists()
 
 
+@pytest.mark.slow
 def test_one_ratio_one_point_no_attack(tmp_path: Path) -> None:
     """A front of a single point, one ratio and no attacks work, and the answer says that robustness is open."""
     planter = Planter(tmp_path)

@@ -64,6 +64,7 @@ def by_person(rows: pd.DataFrame, half: str, step: int) -> pd.Series[float]:
     return asked[asked["step"] == step].groupby(["person", "held_out"])["probability"].mean().groupby("person").mean()
 
 
+@pytest.mark.slow
 def test_the_worst_attack_is_that_of_brute_force(tmp_path: Path) -> None:
     """Noisy rows: attack and step are chosen on the select half, told on the report half, by hand.
 

@@ -96,6 +96,7 @@ def test_the_longest_sequence_is_drawn_and_all_are_in_the_table(tmp_path: Path) 
     assert set(drawn["group"]) == {"retain", *(f"request {n}" for n in range(1, 5))}
 
 
+@pytest.mark.slow
 def test_the_report_has_the_section_only_with_sequences(tmp_path: Path) -> None:
     """With its figure, its table and its sentence; a divergence is named in all of them."""
     study_of(

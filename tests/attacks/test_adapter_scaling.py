@@ -100,6 +100,7 @@ def test_no_part_is_named() -> None:
 
 
 # ---- what a trial says of itself -------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "adapter"),
     [(NPO(schedule=ADAPTER), True), (NPO(schedule=QUICK), False), (Prompting(), False), (NoMethod(), False)],

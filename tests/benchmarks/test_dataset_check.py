@@ -240,6 +240,7 @@ def test_questions_are_shown_as_the_model_sees_them(tmp_path: Path, tiny_folder:
     assert "(tokens that the model does not know)" not in told  # the tiny model writes other words in bytes
 
 
+@pytest.mark.slow
 def test_it_is_a_command(tmp_path: Path) -> None:
     dataset(tmp_path)
     done = subprocess.run(

@@ -137,6 +137,7 @@ def test_distillation_never_calls_the_llm(key: str) -> None:
         count(empty(), BY_KEY["through"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("llm_forbidden")
 def test_a_step_of_features_is_distillation_and_nothing_else(asked: Request) -> None:
     """Four forget and eight retain pictures; vanilla sees those of the latter, which are new in a first step."""

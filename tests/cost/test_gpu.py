@@ -33,6 +33,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "clocked", once)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_it_runs_to_its_end_and_writes_both_tables(tmp_path: Path) -> None:
     main(tmp_path, shape="tiny", device="cpu", minutes=60.0)
@@ -88,6 +89,7 @@ def _layer(vlm: VLM, rows: int) -> Iterator[Step]:
     yield torch.no_grad()(lambda: layer(torch.ones(1, 8)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_what_does_not_fit_or_comes_too_late_says_so(tiny_folder: Path) -> None:
     @contextmanager

@@ -150,6 +150,7 @@ def _forks(note: Path) -> None:
     time.sleep(0.5)  # the other would have written by now
 
 
+@pytest.mark.slow
 def test_a_process_that_a_plug_in_forked_ends_with_it(tmp_path: Path) -> None:
     worker = get_context("spawn").Process(target=_forks, args=(tmp_path / "note",))
     worker.start()

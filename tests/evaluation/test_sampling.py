@@ -75,6 +75,7 @@ def test_only_seed_and_question_move_a_reply(
     assert all(other[key] != replies for key, replies in found.items())
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_moves_no_reply(
     tiny: VLM, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:

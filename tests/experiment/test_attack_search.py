@@ -97,6 +97,7 @@ def run(search: AttackSearch) -> list[AttackJob]:
     return jobs
 
 
+@pytest.mark.slow
 def test_the_first_attack_is_the_presets(search: AttackSearch) -> None:
     assert run(search)[0] == AttackJob(WINNER, Force())
 
@@ -109,6 +110,7 @@ def test_the_recovery_is_above_that_of_the_control(search: AttackSearch) -> None
     assert attack_state(search.context.folder, CONTROL, Force(0.5)) == "complete"
 
 
+@pytest.mark.slow
 def test_the_search_finds_the_worst_whatever_it_leaves(search: AttackSearch) -> None:
     """More force than .6 leaves little of the model, and still gets the facts out."""
     run(search)
@@ -153,6 +155,7 @@ def test_a_failure_on_the_control_alone_ends_the_attack_too(
         assert search.outcome(job) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", [{"held_out": ""}, {"probability": float("nan")}])
 def test_an_attack_that_says_nothing_does_not_stop_the_search(
     search: AttackSearch, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, Any]

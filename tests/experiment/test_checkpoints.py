@@ -56,6 +56,7 @@ def test_a_model_is_loaded_once_and_put_back(root: Path) -> None:
     assert cached(root, VANILLA.key, "cpu") is model
 
 
+@pytest.mark.slow
 def test_one_model_is_let_go_before_the_next_is_loaded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two might not fit on a GPU."""
     first = weakref.ref(cached(root, VANILLA.key, "cpu").vlm.model)

@@ -112,6 +112,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
 
 
 # ---- fewer questions ------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_with_an_error_trials_are_asked_less_than_the_baselines(context: StudyContext) -> None:
     """Text answers of a frozen language model are shared among trials that are asked the same, and with no others."""
     fewer = replace(context, scored_error=0.2)
@@ -165,6 +166,7 @@ def test_a_trial_leaves_its_record_weights_and_rows(context: StudyContext) -> No
     assert not list(context.root.rglob("*.draft"))
 
 
+@pytest.mark.slow
 def test_the_work_of_unlearning_is_counted(context: StudyContext) -> None:
     """Ascent encodes two pictures a step; VKD that also descends and ascends on answers does all of that, and more."""
     visual = replace(ASCENT, trains=("vision", "projector"))
@@ -186,6 +188,7 @@ def test_a_trial_that_diverges_has_worked(context: StudyContext) -> None:
     assert record.cost["unlearn_flops"] > record.cost["flops"] == 0
 
 
+@pytest.mark.slow
 def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: pytest.MonkeyPatch) -> None:
     _, record = run(context, ASCENT)
     monkeypatch.setattr(GradientAscent, "__call__", lambda *_: pytest.fail("ran again"))
@@ -194,6 +197,7 @@ def test_a_trial_on_disk_is_not_run_again(context: StudyContext, monkeypatch: py
     assert run(context, ASCENT)[1] == record
 
 
+@pytest.mark.slow
 def test_a_trial_does_not_depend_on_what_ran_before_it(context: StudyContext, tmp_path: Path) -> None:
     """Workers keep the model; the next trial starts from vanilla all the same, bit for bit."""
     shutil.copytree(context.root, tmp_path / "alone")
@@ -230,6 +234,7 @@ def test_no_method_leaves_an_empty_delta(context: StudyContext) -> None:
     assert set(blind["half"]) == {"select", "report"}
 
 
+@pytest.mark.slow
 def test_the_yardsticks_judge_a_trial(context: StudyContext) -> None:
     """Vanilla keeps everything, the reference is at distance 0 from itself."""
     vanilla, _ = run(context, NoMethod())
@@ -282,6 +287,7 @@ def test_the_remedy_for_damaged_weights_brings_them_back_while_a_run_is_in_progr
 
 
 # ---- text rows -------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_text_is_asked_once_while_the_llm_is_vanilla_s(context: StudyContext, scored: list[set[str]]) -> None:
     run(context, VISUAL)
     assert sorted(scored, key=sorted) == [{"image_text"}, {"text"}]
@@ -312,6 +318,7 @@ def test_text_is_asked_again_of_another_llm_or_another_prompt(
     assert not np.allclose(before.loc[texts, "probability"], after.loc[texts, "probability"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_shared_text_rows_are_those_of_asking(context: StudyContext) -> None:
     """The row of every text question equals the one that the unlearned model itself gets, on both halves."""
     run(context, NoMethod())
@@ -605,6 +612,7 @@ def attacked_with(monkeypatch: pytest.MonkeyPatch) -> list[list[Question]]:
     return asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [ASCENT, Prompting()])
 def test_step_0_is_the_trial_itself(method: Method, context: StudyContext, attacked_with: list[list[Question]]) -> None:
     """Its own rows, to the bit; only the later steps are asked, in the same order."""
@@ -620,6 +628,7 @@ def test_step_0_is_the_trial_itself(method: Method, context: StudyContext, attac
     assert [[q.id for q in questions] for questions in attacked_with] == [list(attacked.index)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no parquet")])
 @pytest.mark.parametrize("half", HALVES)
 def test_what_is_not_on_disk_of_step_0_is_asked(
@@ -692,6 +701,7 @@ def test_an_attacker_who_learns_nothing_recovers_nothing(context: StudyContext) 
     pd.testing.assert_frame_equal(stages[2], stages[1], check_exact=True)
 
 
+@pytest.mark.slow
 def test_every_model_meets_the_same_attacker(context: StudyContext) -> None:
     """The same questions count as seen, of every trial, seed and yardstick."""
     marks = []
@@ -747,6 +757,7 @@ def test_under_full_text_is_asked_of_the_attacked_too(context: StudyContext) -> 
     assert {("forget", "text"), ("retain", "text")} <= set(zip(rows["role"], rows["modality"], strict=True))
 
 
+@pytest.mark.slow
 def test_a_study_can_be_moved(context: StudyContext, tmp_path: Path) -> None:
     """Only relative paths are stored: trials are found, reported and attacked at the new place."""
     asked, record = run(context, VISUAL)

@@ -237,6 +237,7 @@ def test_the_forget_loss_rises_more_than_the_retain_loss(tiny: VLM, request_: Re
 
 
 # ---- as released -----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_released_takes_one_forget_step_before_every_round_of_retain_steps(
     tiny: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_set_of_pictures_alone_is_drawn_as_such(tiny: VLM, request_: Request) 
     assert all(torch.equal(plain[name], asked[name]) for name in plain)
 
 
+@pytest.mark.slow
 def test_every_kind_of_saliency_has_a_file_of_its_own(tiny: VLM, request_: Request) -> None:
     """With text or without, and of a request narrowed to one modality, which shares the cache of the whole."""
     full = replace(request_, goal="full")

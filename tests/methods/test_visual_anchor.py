@@ -149,6 +149,7 @@ def apart(student: Features, teacher: Features) -> float:
     return distance(student.projected, teacher.projected, "mse")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trains", [("vision",), ("projector",), VISUAL])
 def test_the_features_move_to_those_of_the_perturbed_pictures(
     tiny: VLM, request_: Request, trains: tuple[Part, ...]
@@ -165,6 +166,7 @@ def test_the_features_move_to_those_of_the_perturbed_pictures(
     assert forgetting(tiny, request_) < forgetting(vanilla, request_)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraint", ["anchors", "strangers"])
 def test_the_penalty_holds_what_its_pictures_show(tiny_folder: Path, request_: Request, constraint: Constraint) -> None:
     """The heavier it is, the less the projector output changes on the pictures that it is taken from."""

@@ -121,6 +121,7 @@ def test_the_mean_gap_is_blind_to_a_mixture() -> None:
     assert gap_to([half], mixture, "visual") == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(probabilities, probabilities, probabilities, st.sampled_from(get_args(Goal)), st.randoms())
 def test_range_order_and_identity(
@@ -194,6 +195,7 @@ def mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(TASTES, TASTES, TASTES, st.sampled_from(get_args(Goal)))
 def test_spared_groups_are_kept_like_any_other(

@@ -171,6 +171,7 @@ def chosen_gain(draw: np.random.Generator, spread_of_people: float, spread_of_se
     return estimate(lambda v: float(v[0].mean() - v[1].mean()), blocks, ["people"], ["seed", "reference"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spreads", [(0.25, 0.0), (0.25, 0.05), (0.25, 0.1)])
 def test_choosing_on_the_same_people_and_seeds_keeps_the_error(spreads: tuple[float, float]) -> None:
     """The choice flatters the attacker there, by up to .05 at spreads as in the default study, but verdicts hold."""

@@ -93,6 +93,7 @@ def test_no_study_is_large_enough_for_some_noise() -> None:
     assert needed(Estimate(0.0, SURE[:1], SURE[1:])) == Needed(12, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_a_study_in_which_nothing_came_back_says_so(noise: float) -> None:
     """Six methods, three attacks: at most 5 % of the studies call any line *came back* (and of 80 simulated, 8)."""

@@ -34,6 +34,7 @@ def test_a_copy_that_waits_for_ever_is_killed_and_says_nothing(monkeypatch: pyte
         os.waitpid(process, os.WNOHANG)
 
 
+@pytest.mark.slow
 def test_a_copy_that_computes_for_ever_does_not_end_well() -> None:
     assert not ends(endless, seconds=1)
 

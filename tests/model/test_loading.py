@@ -313,6 +313,7 @@ def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], message: 
         Hf(Path("x"), **fields)
 
 
+@pytest.mark.slow
 def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fields: dict[str, Any] = {"model": f"hf:path={copied},dtype=bfloat16", "study_dir": tmp_path / "study"}
     plan = validate_study(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")

@@ -176,6 +176,7 @@ def test_rows_of_a_recurrent_model_are_counted_where_batches_are_cut(folders: Pa
     assert [len(pack(vlm, some).input_ids) for some in cut] == [6, 6]
 
 
+@pytest.mark.slow
 def test_sampled_replies_of_a_recurrent_model_do_not_depend_on_company(folders: Path, benchmark: Benchmark) -> None:
     vlm = loaded("lfm2_vl" if is_torchvision_available() else "qwen3_5", folders)
     questions = [q for q in benchmark.split(5).questions if q.task == "cloze"][:3]

@@ -268,6 +268,7 @@ def test_a_study_from_before_there_were_codes_is_loaded_as_numbers(context: Stud
     assert load_learned(tmp_path, VANILLA.key).quantized == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [
@@ -344,6 +345,7 @@ def test_a_family_is_saved_as_the_numbers_it_was_held_as(
     assert vlm.quantized == "nf4"
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_study_of_numbers_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     study = study_on(tiny_folder, tmp_path, **QUIET)
     searching(replace(study, model=f"hf:{tiny_folder}"), tmp_path / "data")

@@ -54,6 +54,7 @@ def planned(study: Study, base: Path, tmp_path: Path) -> Plan:
     return validate_study(dataclasses.replace(study, model=str(base), study_dir=tmp_path / "study"), tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_what_is_brought_is_vanilla_and_the_base_model_stands_for_the_references(
     tiny_folder: Path, tuned: Path, tmp_path: Path
 ) -> None:

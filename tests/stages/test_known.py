@@ -85,6 +85,7 @@ def known(plan: Plan, ratio: int) -> Told:
     return known_at(plan, ratio, [asked_rows(plan.folder, t.key) for t in plan.baselines(ratio)])
 
 
+@pytest.mark.slow
 def test_only_what_vanilla_knows_is_asked_and_kept(plan: Plan, data: Path) -> None:
     plant(plan, 7)
     before = {trial: read_rows(plan.folder.rows(trial.key, "select")) for trial in plan.baselines(20)}
@@ -111,6 +112,7 @@ def test_only_what_vanilla_knows_is_asked_and_kept(plan: Plan, data: Path) -> No
     assert (noted["people"], noted["of_people"]) == (7, 8)
 
 
+@pytest.mark.slow
 def test_until_the_search_begins_all_can_count_again(plan: Plan, data: Path) -> None:
     plant(plan, 7)
     whole = {t: read_rows(plan.folder.rows(t.key, half)) for t in plan.baselines(20) for half in HALVES[:1]}
@@ -150,6 +152,7 @@ def test_too_few_end_the_study_with_the_command_that_can_help(plan: Plan, known:
         gate.check(plan)
 
 
+@pytest.mark.slow
 def test_what_falls_short_of_all_may_be_measured_on_what_is_known(plan: Plan) -> None:
     all_count = dataclasses.replace(plan, study=dataclasses.replace(plan.study, measure="all"))
     plant(plan, 6)

@@ -546,6 +546,7 @@ def test_without_another_kind_the_report_says_what_may_be_hidden(
     assert said in " ".join(map(str, conclusion.parts(read(root))))
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     root = shutil.copytree(planted[0], tmp_path / "study")
     page = page_of(root)
@@ -567,6 +568,7 @@ def test_the_report_says_what_the_third_objective_is(planted: tuple[Path, dict[s
     assert (root / "report" / "figures" / "trade_off.png").exists()
 
 
+@pytest.mark.slow
 def test_a_study_without_it_says_nothing_of_it(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     planter.study(["m"], [10])

@@ -105,6 +105,7 @@ def test_gpus_that_are_not_there_are_refused(asked: dict[str, float], there: int
         check_gpus(study, lambda: there)
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_refuses_what_would_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the GPUs are those of a cluster, which nobody has asked."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)

@@ -385,6 +385,7 @@ def test_a_method_that_is_added_is_looked_up_then(source: Path, tmp_path: Path) 
         validate_study(more, folder / "data")
 
 
+@pytest.mark.slow
 def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
     """Another earlier study, none, or one where there was none; the same one under another name is the same."""
     folder = tmp_path / "warm"

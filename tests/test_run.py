@@ -134,6 +134,9 @@ def test_a_wrong_value_is_named_with_the_remedy(
         {"methods": ()},
         {"forget_ratios": (10, 10)},
         {"learn_parts": ()},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"trials": 10**20},
     ],
 )
 def test_a_study_that_makes_no_sense_cannot_be_made(wrong: dict[str, object]) -> None:

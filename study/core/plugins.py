@@ -169,9 +169,8 @@ def _told(module: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name in (
-            ".".join(parts[:n]) for n in range(1, len(parts))
-        )
+        above = [".".join(parts[:end]) for end in range(1, len(parts))]
+        absent = isinstance(error, ModuleNotFoundError) and error.name in above
         if absent or parts[0] in OWN:
             raise
         frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from study.core.files import visible
+from study.core.files import POINTER, visible
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 MOST_HEADER = 100_000_000
 """Bytes of a header, as the safetensors format allows."""
-POINTER = b"version https://git-lfs"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WHOLES = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "BOOL": torch.bool}
 BYTES = {"I8": torch.int8, "U8": torch.uint8, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}

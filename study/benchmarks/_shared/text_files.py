@@ -51,7 +51,7 @@ class Files:
         path = self.root / name
         real = followed(path, name, self.within)
         if not real.is_file():
-            raise ValueError(f"{name}: no such file")
+            raise ValueError(f"{name}: no such file in {self.root}")
         if (size := real.stat().st_size) > MOST_BYTES:
             raise ValueError(f"{name}: {size:,} bytes, at most {MOST_BYTES:,} are read; make it smaller")
         data = real.read_bytes()
@@ -61,6 +61,12 @@ class Files:
     def has(self, name: str) -> bool:
         """Whether there is a file or folder of this name."""
         return (self.root / name).exists()
+
+    def misnamed(self, name: str) -> list[str]:
+        """The files that are called like one that is not there, but for the case of letters and the ending."""
+        there = (path.name for path in self.root.iterdir() if path.is_file())
+        stem = Path(name).stem
+        return [] if self.has(name) else sorted(other for other in there if Path(other).stem.casefold() == stem)
 
     def text(self, name: str) -> str:
         """The text of a file in UTF-8, with or without the mark that spreadsheets put before it."""
@@ -97,6 +103,8 @@ class Files:
 
     def _picture(self, path: Path) -> Picture:
         name = path.relative_to(self.root).as_posix()
+        if path.is_dir():
+            raise ValueError(f"{name}: a folder within that of a person; move its pictures up, or remove it")
         if path.suffix.lower() not in IMAGES:
             raise ValueError(f"{name}: not one of {', '.join(IMAGES)}; convert or remove it")
         picture = Picture(self.read(name), name)
@@ -121,18 +129,20 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _records(name: str, text: str) -> Iterator[Line]:
-    """The lines of a CSV file. Some spreadsheets write semicolons: then there are any, and no comma, in the header."""
+    """The lines of a CSV file. Some spreadsheets write semicolons or tabs: then most are in the header."""
     head = text.partition("\n")[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",", strict=True
-    )
+    if head.lower().startswith("sep="):
+        raise ValueError(
+            f"{name}, line 1: {head.strip()!r} is a note to a spreadsheet, not the columns; remove the line"
+        )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
     header: list[str] = []
     before = 0
     try:
         for cells in reader:
             number, before = before + 1, reader.line_num  # quoted texts may run over several lines
             if not header:
-                header = _header(f"{name}, line 1", cells)
+                header = _header(f"{name}, line 1", _ended(cells))
             elif any(cell.strip() for cell in cells):
                 with one_row():
                     yield _record(name, number, header, cells)
@@ -150,10 +160,18 @@ def _header(where: str, cells: list[str]) -> list[str]:
     return header
 
 
-def _record(name: str, number: int, header: list[str], cells: list[str]) -> Line:
-    line = Line(name, number, {})
+def _ended(cells: list[str], columns: int = 0) -> list[str]:
+    """The cells without the empty ones behind the last of the columns, which spreadsheets write where cells were."""
+    filled = (place for place, cell in enumerate(cells, 1) if cell.strip())
+    return cells[: max(columns, *filled, 0)]
+
+
+def _record(name: str, number: int, header: list[str], written: list[str]) -> Line:
+    line, cells = Line(name, number, {}), _ended(written, len(header))
     if len(cells) != len(header):
-        raise line.error(f"{len(cells)} cells, but the header has {len(header)}", "put quotes around texts with commas")
+        more = len(cells) > len(header)
+        remedy = "put quotes around texts with commas" if more else "write a cell for every column, empty or not"
+        raise line.error(f"{len(cells)} cells, but the header has {len(header)}", remedy)
     return _line(line, zip(header, cells, strict=True))
 
 
@@ -166,7 +184,9 @@ def _objects(name: str, text: str) -> Iterator[Line]:
 
 def _object(line: Line, written: str) -> Line:
     try:
-        pairs = json.loads(written, object_pairs_hook=lambda found: found, parse_constant=_no_number)
+        pairs = json.loads(
+            written, object_pairs_hook=lambda found: found, parse_constant=_no_number, parse_int=str
+        )  # a number of any length is a text
     except (ValueError, RecursionError) as error:
         raise line.error(f"not JSON ({error})", "write one object a line") from error
     if not written.lstrip().startswith("{"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -220,6 +221,13 @@ def test_tokens_and_replies_that_transformers_does_not_make_are_failures(
     monkeypatch.setattr(parity, "_generated", lambda *_: f"something else {next(said)}")
     with pytest.raises(ValueError, match="where generate says 'something else 0'"):
         parity.same_replies(tiny, of_nobody())
+
+
+def test_weights_that_are_no_numbers_are_not_called_wrong_positions(tiny: VLM) -> None:
+    with torch.no_grad():
+        tiny.model.get_input_embeddings().weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="what transformers makes of them is not finite: the weights are damaged"):
+        parity.packed_logits(tiny, of_nobody())
 
 
 def test_it_stops_when_the_time_is_over(tiny: VLM) -> None:

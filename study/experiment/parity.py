@@ -78,6 +78,8 @@ def packed_logits(vlm: VLM, group: Group) -> str:
     groups = asked(group)
     packed = logits(vlm, pack(vlm, groups))
     plain = torch.cat([each for shown in groups for each in _plain(vlm, shown)])
+    if not plain.isfinite().all():
+        raise ValueError("what transformers makes of them is not finite: the weights are damaged, or too large for it")
     apart = float((packed - plain).abs().max() / plain.abs().max())
     if not apart <= TOLERANCE[vlm.model.dtype]:
         raise ValueError(f"they differ by {apart:.2g} of the largest; the family needs other positions or masks")

@@ -95,12 +95,22 @@ def _files(folder: Path) -> list[Path]:
     weights = [name for name in there if not name.startswith("adapter")]
     if there and not weights:
         raise ValueError(f"{folder}: {there[0]} is an adapter without its model; {MERGE}")
+    if not there and not (folder / INDEX).exists() and not any(folder.glob("*.bin")):
+        begun = "".join(f", but {path.name}" for path in visible(folder, "*.safetensors.*"))
+        raise ValueError(
+            f"{folder}: no .safetensors weights there{begun}; wait for the download, or take a revision with them"
+        )
     if not there and not (folder / INDEX).exists():
         raise ValueError(
             f"{folder}: no .safetensors weights there; pickled .bin weights can run code and are not loaded: save the "
             "model again with save_pretrained, or take a revision that has safetensors"
         )
     if not (folder / INDEX).exists():
+        if WHOLE not in weights and not weights[1:]:
+            raise ValueError(
+                f"{folder}: {weights[0]}, but no {WHOLE}: if it is the whole model call it so, else download the rest "
+                f"and {INDEX}"
+            )
         if WHOLE not in weights:
             raise ValueError(
                 f"{folder}: {', '.join(weights)}, but neither {WHOLE} nor {INDEX}, which says what is in which file; "
@@ -118,8 +128,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _indexed(folder: Path) -> list[str]:
     """The files that the index names."""
-    content = read_settings(folder / INDEX)
-    names = content.get("weight_map") if isinstance(content, dict) else None
+    names = read_settings(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{folder}: {INDEX} has no weight_map of tensors and files; {AGAIN}")
     files = sorted(set(names.values()))
@@ -130,7 +139,15 @@ def _indexed(folder: Path) -> list[str]:
     return files
 
 
-def read_settings(path: Path) -> Any:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file of a model. Raises `ValueError` that names it if it holds none."""
+    content = read_file(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.parent}: {path.name} holds {str(content)[:20]}, not settings by name; {AGAIN}")
+    return content
+
+
+def read_file(path: Path) -> Any:
     """The content of a JSON file of a model. Raises `ValueError` that names it if it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -212,6 +212,58 @@ def _unknown_type(folder: Path) -> None:
     edited(folder / "config.json", model_type="clippy")
 
 
+def _leads_nowhere(folder: Path) -> None:
+    """As in a snapshot of the hub's cache that was copied without what it links to."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../../blobs/0123")
+
+
+def _no_object(folder: Path) -> None:
+    (folder / "config.json").write_text("null")
+
+
+def _only_an_adapter(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+def _cut_processor(folder: Path) -> None:
+    path = folder / "processor_config.json"
+    path.write_text(path.read_text()[:40])
+
+
+def _cut_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text()[:400])
+
+
+def _no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _no_settings_of_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+
+
+def _latin_template(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_bytes(path.read_bytes() + "é".encode("latin-1"))
+
+
+def _deaf_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "USER: {% for c in messages[0]['content'] if c['type'] == 'image' %}<image>{% endfor %}"
+    )
+
+
+def _grey_means(folder: Path) -> None:
+    path = folder / "processor_config.json"
+    edited(path, image_processor={**json.loads(path.read_text())["image_processor"], "image_mean": [0.5]})
+
+
+def _layer_outside(folder: Path) -> None:
+    edited(folder / "config.json", vision_feature_layer=-50)
+
+
 def _text_model(folder: Path) -> None:
     shutil.rmtree(folder)
     LlamaForCausalLM(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
@@ -254,7 +306,30 @@ def _text_model(folder: Path) -> None:
         (_code_of_a_part, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
         (_kernel, "asks for the attention 'kernels-community/flash-attn2', which is code from the hub and never run"),
         (_other_file, "has transformers load 'other.safetensors'; call the weights model.safetensors and remove"),
-        (_impossible, r"model type 'llava' is none for images and text that transformers \S+ can build"),
+        (
+            _impossible,
+            r"config\.json describes no llava that transformers \S+ can build \(.*num_attention_heads.*; take",
+        ),
+        (
+            _leads_nowhere,
+            r"model\.safetensors is a link to \.\./\.\./blobs/0123, where nothing is; copy the files them",
+        ),
+        (_no_object, r"config\.json holds None, not settings by name; download it again"),
+        (
+            _only_an_adapter,
+            r"adapter_config\.json and no config\.json: an adapter without its model; merge the adapter",
+        ),
+        (_cut_processor, r"processor_config\.json is not JSON \(.*\); download it again"),
+        (_cut_tokenizer, r"tokenizer\.json is not JSON \(.*\); download it again"),
+        (_no_tokenizer, r"no tokenizer\.json there; copy it from where the model was published"),
+        (_no_settings_of_tokenizer, r"no eos_token, .*; name it in tokenizer_config\.json, which is not there"),
+        (_latin_template, r"chat_template\.jinja is not UTF-8 \(.*\); download it again"),
+        (_deaf_template, "the chat template leaves out what is asked: two questions are one prompt; take the template"),
+        (
+            _grey_means,
+            r"the processor fails on a question \(ValueError: mean must have 3 elements.*; take processor_config",
+        ),
+        (_layer_outside, r"vision_feature_layer=-50, and the vision tower has 2 layers: take config\.json from where"),
         (_nested, "config.json is not JSON"),
         (_unknown_type, "model type 'clippy' is none for images and text"),
         (_text_model, "model type 'llama' is none for images and text"),
@@ -342,11 +417,21 @@ def test_unless_told_a_model_is_in_what_it_was_published_in(said: dict[str, Any]
     assert Hf(hub=HUB, revision=COMMIT).dtype == Hf(copied / "none").dtype == ""
 
 
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(copied: Path) -> None:
+    """Else the prompts of a study would change at midnight."""
+    path = copied / "chat_template.jinja"
+    today = "{{ strftime_now('%d %b %Y') }} {{ strftime_now( \"%H:%M:%S.%f\" ) }}"
+    path.write_text(f"{{% if strftime_now is defined %}}{today}{{% endif %}}{path.read_text()}")
+    vlm = without_weights(copied)
+    for written in (vlm.chat([vlm.family.turn("Who?", True)]), vlm._text("Who?", False)):
+        assert written.startswith("26 Jul 2024 00:00:00.000000USER:")
+
+
 def test_a_configuration_that_is_none_has_no_precision(copied: Path) -> None:
     (copied / "config.json").write_text("[]")
-    assert Hf(copied).dtype == "float32"
-    with pytest.raises(ValueError, match=str(copied)):
-        without_weights(copied, Loading())
+    for reading in (Hf, without_weights):
+        with pytest.raises(ValueError, match=rf"{copied}: config\.json holds \[\], not settings by name; download it"):
+            reading(copied)
 
 
 def test_a_part_with_an_attention_of_its_own_is_told_with_the_remedy(

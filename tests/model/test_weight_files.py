@@ -133,6 +133,14 @@ def _adapter_only(folder: Path) -> None:
     (folder / WHOLE).rename(folder / "adapter_model.safetensors")
 
 
+def _unfinished(folder: Path) -> None:
+    (folder / WHOLE).rename(folder / f"{WHOLE}.incomplete")
+
+
+def _variant(folder: Path) -> None:
+    (folder / WHOLE).rename(folder / "model.fp16.safetensors")
+
+
 def _twice(folder: Path) -> None:
     sharded(folder)
     first, second = sorted(folder.glob("model-*.safetensors"))
@@ -157,6 +165,8 @@ def _twice(folder: Path) -> None:
         (_both, r"both model\.safetensors and, by model\.safetensors\.index\.json, model-00001-of-00002"),
         (_outside, r"names \.\./copied/model\.safetensors, which is not in the folder"),
         (_adapter_only, r"adapter_model\.safetensors is an adapter without its model; merge the adapter first"),
+        (_unfinished, r"no \.safetensors weights there, but model\.safetensors\.incomplete; wait for the download"),
+        (_variant, r"model\.fp16\.safetensors, but no model\.safetensors: if it is the whole model call it so, else"),
         (_twice, r"is in model-00001-of-00002\.safetensors and in model-00002-of-00002\.safetensors"),
     ],
 )

@@ -231,6 +231,13 @@ def test_weights_that_are_no_numbers_are_not_called_wrong_positions(tiny: VLM) -
         parity.packed_logits(tiny, of_nobody())
 
 
+@pytest.mark.parametrize("asked", ["--memory-gb=nan", "--memory-gb=-1.0", "--pictures=0", "--questions=-3"])
+def test_what_is_no_amount_is_refused(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        doctor.parse([TINY, asked])
+    assert f"error: {asked}: use a positive number" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "said",
     [

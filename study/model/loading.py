@@ -268,6 +268,11 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
                 f"to the tokenizer and not to the model; name a token that the model has as {name} in "
                 "tokenizer_config.json, or save the model again after resize_token_embeddings"
             )
+    if vlm.tokenizer.pad_token_id == vlm.image_id:
+        raise ValueError(
+            f"{folder}: the padding token {vlm.tokenizer.pad_token!r} is the image token, so padded rows would show "
+            "pictures; name another as pad_token in tokenizer_config.json"
+        )
     if vlm.tokenizer.eos_token_id is None:
         named = "tokenizer_config.json"
         lacking = "" if (folder / named).exists() else ", which is not there"
@@ -369,7 +374,13 @@ def _check_same(folder: Path, model: Any, loading: Loading) -> None:
     if key not in _described:
         _described[key] = _shapes(_empty(folder, loading))
     ours, theirs = _described[key], _shapes(model)
-    if odd := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+    odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if odd and all(name.split(".")[-2:] == ["lm_head", "weight"] for name in odd):
+        raise ValueError(
+            f"{folder}: {odd[0]} is not the embeddings, to which config.json ties it: write tie_word_embeddings=false "
+            "there if the head is the model's own"
+        )
+    if odd:
         raise ValueError(
             f"{folder}: {len(odd)} parameters are not those of config.json, such as {odd[0]} "
             f"({theirs.get(odd[0], 'none')}, not {ours.get(odd[0], 'none')}): something in the folder changes the "

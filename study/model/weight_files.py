@@ -257,7 +257,7 @@ def _check_found(folder: Path, model: Any, tensors: Mapping[str, Stored], found:
         _check_prefixes(folder, tensors)
     if missing:
         others = f", and {len(unknown)} others are there, such as {unknown[0]}" if unknown else ""
-        remedy = _why_others(model) if unknown else "download the folder again"
+        remedy = _why_others(model) if unknown else _untied(model, missing) or "download the folder again"
         raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}{others}: {remedy}")
     if odd := sorted(found["mismatched_keys"]):
         name, theirs, ours = odd[0][0], tuple(odd[0][1]), tuple(odd[0][2])
@@ -274,6 +274,18 @@ def _why_others(model: Any) -> str:
     if named in ("", needed):
         return "config.json and the weights are not of one model"
     return f"they are those of a {named}, as config.json says, and a study needs a {needed}; take such a model"
+
+
+def _untied(model: Any, missing: Sequence[str]) -> str:
+    """The remedy where nothing but the output head is missing; empty if something else is."""
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    names = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter is head}
+    if not names.issuperset(missing):
+        return ""
+    return (
+        "config.json does not tie the output head to the embeddings (tie_word_embeddings): if it does where the model "
+        "was published take it from there, else download the folder again"
+    )
 
 
 def _check_prefixes(folder: Path, tensors: Collection[str]) -> None:

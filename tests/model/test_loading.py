@@ -27,7 +27,7 @@ from study.core.terms import PARTS
 from study.model import loading
 from study.model.families import load_processor
 from study.model.families.llava import Llava
-from study.model.loading import Loading, load, without_weights
+from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.stages import learn
@@ -167,6 +167,10 @@ def _padding_outside(folder: Path) -> None:
     edited(folder / "tokenizer_config.json", pad_token="<padding>")
 
 
+def _padding_with_pictures(folder: Path) -> None:
+    edited(folder / "tokenizer_config.json", pad_token="<image>")
+
+
 def _end_outside(folder: Path) -> None:
     edited(folder / "tokenizer_config.json", eos_token="<end>")
 
@@ -300,6 +304,10 @@ def _text_model(folder: Path) -> None:
             r"adapter_config\.json makes transformers apply an adapter .* remove adapter_config",
         ),
         (_no_patch_size, r"the processor fails on a question \(TypeError: .*\): its settings are incomplete"),
+        (
+            _padding_with_pictures,
+            "the padding token '<image>' is the image token, so padded rows would show pictures; name",
+        ),
         (_end_outside, r"the end token '<end>' has the id \d+, outside the vocabulary of \d+"),
         (_padding_of_config, r"config\.json names a padding token \(pad_token_id\) outside of the vocabulary"),
         (_quantized_part, r"config\.json has a quantization_config; take the model as it was before it was quantized"),
@@ -425,6 +433,29 @@ def test_a_template_that_writes_the_date_writes_the_same_one_every_day(copied: P
     vlm = without_weights(copied)
     for written in (vlm.chat([vlm.family.turn("Who?", True)]), vlm._text("Who?", False)):
         assert written.startswith("26 Jul 2024 00:00:00.000000USER:")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tokenizer.json", {"truncation": {"max_length": 50, "direction": "Right", "strategy": "LongestFirst",
+                                           "stride": 0}}),
+        ("tokenizer.json", {"padding": {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+                                        "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}}),
+        ("tokenizer_config.json", {"max_length": 50, "truncation_strategy": "longest_first", "stride": 0}),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_was_saved_in_training_cuts_no_prompt(
+    name: str, said: dict[str, Any], copied: Path, tiny_folder: Path
+) -> None:
+    """What a long question ends with would be lost, and nobody told."""
+    edited(copied / name, **said)
+    long = f"{SAMPLE} " * 5
+    found, wanted = (without_weights(folder) for folder in (copied, tiny_folder))
+    for shown in (True, False):
+        assert found.prompt_ids(long, shown) == wanted.prompt_ids(long, shown)
+        assert len(found.prompt_ids(long, shown)) > 64
+        assert found.answer_ids(long, shown, SAMPLE) == wanted.answer_ids(long, shown, SAMPLE)
 
 
 def test_a_configuration_that_is_none_has_no_precision(copied: Path) -> None:

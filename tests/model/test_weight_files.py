@@ -241,6 +241,22 @@ def test_weights_of_another_model_are_told(change: Callable[[Tensors], Tensors],
         without_weights(copied)
 
 
+def test_a_head_that_is_tied_in_one_place_alone_is_told(family_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Which of the two is right is known where the model was published; neither is guessed."""
+    lost, tied = (Path(shutil.copytree(family_folders["llava_next"], tmp_path / name)) for name in ("lost", "tied"))
+    resaved(lost, lambda tensors: {n: t for n, t in tensors.items() if "lm_head" not in n})
+    with pytest.raises(
+        ValueError, match=r"such as lm_head\.weight: config\.json does not tie .* take it from there, else"
+    ):
+        without_weights(lost)
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(
+        ValueError, match=r"lm_head\.weight is not the embeddings, to which .*tie_word_embeddings=false"
+    ):
+        load(tied)
+
+
 def test_what_a_model_has_no_use_for_is_told(copied: Path) -> None:
     resaved(copied, lambda tensors: tensors | {"talker.weight": torch.ones(3)})
     assert check_weights(copied, _empty(copied, EAGER)) == ["talker.weight"]

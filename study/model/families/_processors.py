@@ -20,6 +20,8 @@ NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_conf
 """The files of a folder that may name the class of its processor, in the order in which transformers asks them."""
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 """The files of which a tokenizer needs one."""
+LENGTHS = ("max_length", "truncation", "truncation_strategy", "stride", "padding", "pad_to_multiple_of")
+"""What a tokenizer's settings may say of the length of its texts."""
 DAY = date(2024, 7, 26)
 """The day that the templates of Llama write where there is no clock."""
 _TODAY = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
@@ -58,6 +60,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
         processor.chat_template = template.read_text(encoding="utf-8")
     processor.chat_template = _dated(getattr(processor, "chat_template", None) or family.chat_template or None)
     family.keep_whole(processor.image_processor)
+    _keep_length(processor.tokenizer)
     return processor  # type: ignore[no-any-return]
 
 
@@ -72,6 +75,16 @@ def _check_readable(folder: Path) -> None:
             raise ValueError(f"{folder}: {path.name} is not UTF-8 ({error}); {AGAIN}") from error
     if not any((folder / name).exists() for name in VOCABULARIES):
         raise ValueError(f"{folder}: no {VOCABULARIES[0]} there; copy it from where the model was published")
+
+
+def _keep_length(tokenizer: Any) -> None:
+    """Let a tokenizer that was saved in training neither cut texts nor fill them up: processors would do as it says."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    for name in LENGTHS:
+        tokenizer.init_kwargs.pop(name, None)
 
 
 def _dated(template: Any) -> Any:

@@ -41,8 +41,7 @@ def read_people(files: Files) -> tuple[Person, ...]:
 
     Raises `ValueError` that names file and line, or picture, for what is missing, double, unknown or damaged.
     """
-    lines = files.table(_table(files))
-    _check_columns(lines)
+    lines = files.table(_table(files), NO_ATTRIBUTES[:2])
     ids = _ids(lines)
     pictures = _pictures(files, ids.keys())
     names: dict[str, Line] = {}
@@ -92,17 +91,6 @@ def _table(files: Files) -> str:
         others = "" if there else "".join(f"; {name} is not read" for name in files.misnamed(TABLES[0]))
         raise ValueError(f"{files.root}: {' or '.join(TABLES)}: {what}{others}")
     return there[0]
-
-
-def _check_columns(lines: Sequence[Line]) -> None:
-    """Raise `ValueError` that names the columns there are if nobody has an ID, or nobody a name."""
-    there = dict.fromkeys(column for line in lines for column in line.cells)
-    for column in ("id", "name"):
-        if column not in there:
-            raise ValueError(
-                f"{lines[0].file}: no column {column!r}, it has {', '.join(there)[:100]}; the first line of a CSV file "
-                "names the columns: id, name and each attribute, separated by commas"
-            )
 
 
 def _ids(lines: Sequence[Line]) -> dict[str, Line]:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from study.data.picture import Picture
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_BYTES = 100_000_000
 """Of one file: far more than a table or a picture of a usable dataset takes; a wrong file is refused, not read."""
+MOST_NAMED = 100
+"""Characters of a header that an error repeats: a table without one begins with somebody's data."""
 MOST_CHARACTERS = 1000
 """Of one cell: far more than a value or a question; a missing quotation mark would make one cell of a whole file."""
 
@@ -78,12 +80,14 @@ class Files:
                 f"{name}, line {line}: not UTF-8; save it as CSV UTF-8, or as plain text in UTF-8"
             ) from error
 
-    def table(self, name: str) -> list[Line]:
+    def table(self, name: str, needed: Sequence[str] = ()) -> list[Line]:
         """The lines of a .csv or .jsonl file. Lines that hold nothing are passed over.
 
-        Raises `ValueError` for a table that is no table; a single line that cannot be read is a defect of its own.
+        Raises `ValueError` for a table that is no table, or a .csv file without a column that is `needed`; a single
+        line that cannot be read is a defect of its own.
         """
-        lines = _objects(name, self.text(name)) if name.endswith(".jsonl") else _records(name, self.text(name))
+        text = self.text(name)
+        lines = _objects(name, text) if name.endswith(".jsonl") else _records(name, text, needed)
         found = [line for line in lines if line.cells]
         if not found:
             raise ValueError(f"{name}: it holds no line; see docs/own-data.md for an example")
@@ -128,7 +132,7 @@ def _entries(folder: Path) -> list[Path]:
     )
 
 
-def _records(name: str, text: str) -> Iterator[Line]:
+def _records(name: str, text: str, needed: Sequence[str]) -> Iterator[Line]:
     """The lines of a CSV file. Some spreadsheets write semicolons or tabs: then most are in the header."""
     head = text.partition("\n")[0]
     if head.lower().startswith("sep="):
@@ -143,11 +147,20 @@ def _records(name: str, text: str) -> Iterator[Line]:
             number, before = before + 1, reader.line_num  # quoted texts may run over several lines
             if not header:
                 header = _header(f"{name}, line 1", _ended(cells))
+                _check_needed(name, header, needed)
             elif any(cell.strip() for cell in cells):
                 with one_row():
                     yield _record(name, number, header, cells)
     except csv.Error as error:
         raise ValueError(f"{name}, line {reader.line_num}: not CSV ({error}); save it again as CSV UTF-8") from error
+
+
+def _check_needed(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
+    if lacking := [column for column in needed if column not in header]:
+        raise ValueError(
+            f"{name}, line 1: no column {lacking[0]!r}, only {', '.join(header)[:MOST_NAMED]}; the first line names the "
+            f"columns, separated by commas: {', '.join(needed)} and the others"
+        )
 
 
 def _header(where: str, cells: list[str]) -> list[str]:

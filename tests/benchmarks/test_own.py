@@ -575,7 +575,7 @@ def test_a_table_without_its_columns_is_named_once(data: Path, header: str, lack
     lines = table.read_text(encoding="utf-8").splitlines()[1:]
     table.write_text("\n".join([header, *lines] if header else lines), encoding="utf-8")
     with pytest.raises(
-        ValueError, match=rf"^people\.csv, line 1: no column '{lacking}', only .*; the first line names the"
+        ValueError, match=rf"^people\.csv, line 1: no column '{lacking}', only .*; the first line names the columns"
     ):
         load(data)
 

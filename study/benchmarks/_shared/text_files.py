@@ -158,8 +158,8 @@ def _records(name: str, text: str, needed: Sequence[str]) -> Iterator[Line]:
 def _check_needed(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
     if lacking := [column for column in needed if column not in header]:
         raise ValueError(
-            f"{name}, line 1: no column {lacking[0]!r}, only {', '.join(header)[:MOST_NAMED]}; the first line names the "
-            f"columns, separated by commas: {', '.join(needed)} and the others"
+            f"{name}, line 1: no column {lacking[0]!r}, only {', '.join(header)[:MOST_NAMED]}; the first line names "
+            f"the columns, separated by commas: {', '.join(needed)} and the others"
         )
 
 

@@ -28,6 +28,7 @@ from study.core.records import (
     SequenceRecord,
     TrialRecord,
     read_record,
+    read_study,
     state_of_attack,
 )
 from study.core.rows import read_rows
@@ -262,12 +263,9 @@ def read(root: Path, cold: Path | None = None, *, checked: bool = True) -> Study
     and `ValueError` if they are not the same study.
     """
     folder = StudyFolder(root)
-    path = folder.settings
     if checked:
         inventory.check(folder)
-    if not path.is_file():
-        raise FileNotFoundError(f"{root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
-    study = StudyResults(root, read_json(path), read(cold) if cold else None)
+    study = StudyResults(root, read_study(folder), read(cold) if cold else None)
     _check_cold(study)
     return study
 

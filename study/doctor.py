@@ -7,6 +7,7 @@ used without a token, and the results of a smoke test of half a minute.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -78,7 +79,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=memory_estimate.QUESTIONS, help="lessons of each of them")
     parser.add_argument("--no-smoke", action="store_true", help="skip the smoke test, which loads the weights")
     parser.add_argument("--data", type=Path, help="folder for generated datasets and models (default: temporary)")
-    return parser.parse_args(arguments)
+    asked = parser.parse_args(arguments)
+    for name in ("memory_gb", "pictures", "questions"):
+        value = getattr(asked, name)
+        if value is not None and not 0 < value < math.inf:
+            parser.error(f"--{name.replace('_', '-')}={value}: use a positive number")
+    return asked
 
 
 def examine(asked: argparse.Namespace, data: Path) -> int:

@@ -14,7 +14,7 @@ from study.core import inventory
 from study.core.files import read_json, write_json, written_folder
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
-from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record
+from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record, read_study
 from study.experiment.checkpoints import load_learned, save, unlearned_model
 from study.model.vlm import VLM
 
@@ -36,8 +36,7 @@ def named(root: Path) -> dict[str, str]:
     """
     folder = StudyFolder(root)
     inventory.check(folder)
-    if not folder.settings.exists():
-        raise FileNotFoundError(f"{root} is not a study: it has no {folder.settings.name}; name one such as runs/tiny")
+    read_study(folder)
     records = [read_record(TrialRecord, path) for path in folder.trial_records()]
     found: dict[str, str] = {}
     for kind in get_args(ModelKind):
@@ -139,7 +138,7 @@ def _repository(text: str) -> str:
 def _about(root: Path, record: TrialRecord) -> Json:
     """Where an exported model comes from."""
     folder = StudyFolder(root)
-    study, learned = read_json(folder.settings), read_record(LearnedRecord, folder.learned_record(record.start.key))
+    study, learned = read_study(folder), read_record(LearnedRecord, folder.learned_record(record.start.key))
     return {
         "study": {name: study.get(name, "") for name in ("name", "git")},
         "trial": record.key,

@@ -13,6 +13,7 @@ from study.core.files import read_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.lock import locked
+from study.core.records import read_study
 
 MIRROR = "A copy of the study at a storage address, back-ups and exports elsewhere are not touched."
 
@@ -68,6 +69,7 @@ def _check_evidence(folder: StudyFolder) -> None:
     """
     evidence = _evidence(folder)
     if not evidence:
+        read_study(folder)  # whatever else a folder is, it cannot have evidence
         raise ValueError(
             f"{folder.root} has no evidence, and none can be made once it is purged: run `mus evidence "
             f"{folder.root} METHOD@RATIO` first"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +36,8 @@ HEADINGS = {
     "workers": "Machine",
 }
 """The headings of the settings in help, each at the setting with which it begins."""
+MOST_WHOLE = 2**53
+"""Of seeds and counts: every program that reads JSON keeps such a number whole, and torch takes it as a seed."""
 REFERENCES = ("none", "retrain")  # methods that are baselines: never searched, never ranked
 
 
@@ -260,8 +262,12 @@ class Study:
                 "workers_per_model",
                 "price_per_gpu_hour",
                 "scored_error",
+                "seed",
             ),
         )
+        for whole in fields(self):
+            if isinstance(value := getattr(self, whole.name), int) and value > MOST_WHOLE:
+                raise ValueError(f"{whole.name}={value}: use at most {MOST_WHOLE:,}")
         _check_processes(self)
         _check_brought(self)
         if self.metric_seeds and not self.metric_check:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from study.core import erasure, inventory, lock
 from study.core.console import duration
-from study.core.files import read_json
 from study.core.layout import StudyFolder
-from study.core.records import FailureRecord, PlanRecord, TrialRecord, existing, read_record
+from study.core.records import FailureRecord, PlanRecord, TrialRecord, existing, read_record, read_study
 from study.stages.ended import Ended, ended_in
 
 FEW = 5
@@ -58,8 +57,6 @@ def main(arguments: list[str] | None = None) -> int:
     folder = StudyFolder(parser.parse_args(arguments).study)
     try:
         erasure.check(folder)
-        if not folder.settings.is_file():
-            raise FileNotFoundError(f"{folder.root} is not a study: it has no {folder.settings.name}")
         for line in told(folder):
             print(line)
     except (OSError, ValueError) as error:
@@ -70,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def told(folder: StudyFolder) -> Iterator[str]:
     """The state of a study in lines. Raises `Damaged` for a file that is not what was written."""
-    settings = read_json(folder.settings)["settings"]
+    settings = read_study(folder)["settings"]
     ratios = " ".join(f"{ratio} %" for ratio in settings["forget_ratios"])
     failed = [read_record(FailureRecord, path) for path in folder.failure_records()]
     finished = inventory.is_taken(folder) and not failed

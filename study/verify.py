@@ -10,13 +10,18 @@ from pathlib import Path
 from study.core import inventory
 from study.core.errors import Damaged
 from study.core.layout import StudyFolder
-from study.core.records import LearnedRecord, read_record
+from study.core.records import LearnedRecord, read_record, read_study
 from study.model.tensor_files import damaged_in, is_sound
 
 
 def problems(folder: StudyFolder) -> Iterator[str]:
     """What is missing, damaged or foreign, each with what to do."""
     named = inventory.problems(folder)
+    if not inventory.is_taken(folder):
+        try:
+            read_study(folder)
+        except Damaged as error:
+            yield str(error)
     yield from map(str, named)
     for name in inventory.foreign(folder):
         yield f"{name} was not left by the last run; look at it, and remove {folder.root / name} if it is not yours"
@@ -60,8 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="mus verify", description=__doc__)
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     folder = StudyFolder(parser.parse_args(arguments).study)
-    if not folder.root.is_dir():
-        print(f"error: {folder.root} is no folder; name a study such as runs/tiny", file=sys.stderr)
+    try:
+        if not inventory.is_taken(folder) and not folder.settings.is_file():
+            read_study(folder)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     try:
         found = list(problems(folder))

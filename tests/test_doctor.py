@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from study import doctor
 from study.core.console import console
@@ -220,6 +222,38 @@ def test_tokens_and_replies_that_transformers_does_not_make_are_failures(
     monkeypatch.setattr(parity, "_generated", lambda *_: f"something else {next(said)}")
     with pytest.raises(ValueError, match="where generate says 'something else 0'"):
         parity.same_replies(tiny, of_nobody())
+
+
+def test_weights_that_are_no_numbers_are_not_called_wrong_positions(tiny: VLM) -> None:
+    with torch.no_grad():
+        next(iter(tiny.trainable(["llm"]).values())).fill_(math.nan)
+    with pytest.raises(ValueError, match="what transformers makes of them is not finite: the weights are damaged"):
+        parity.packed_logits(tiny, of_nobody())
+
+
+@pytest.mark.parametrize("asked", ["--memory-gb=nan", "--memory-gb=-1.0", "--pictures=0", "--questions=-3"])
+def test_what_is_no_amount_is_refused(asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        doctor.parse([TINY, asked])
+    assert f"error: {asked}: use a positive number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"stop_strings": ["x"]},
+        {"num_beams": 4, "early_stopping": True},
+        {"min_new_tokens": 50},
+        {"suppress_tokens": list(range(5, 50))},
+        {"prompt_lookup_num_tokens": 3},
+        {"return_dict_in_generate": True},
+    ],
+)
+def test_what_a_study_does_not_heed_fails_no_model(said: dict[str, Any], tiny: VLM) -> None:
+    model: Any = tiny.model
+    before = model.generation_config = GenerationConfig(**{**model.generation_config.to_diff_dict(), **said})
+    assert "like those of generate" in parity.same_replies(tiny, of_nobody())
+    assert model.generation_config is before
 
 
 def test_it_stops_when_the_time_is_over(tiny: VLM) -> None:

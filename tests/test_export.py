@@ -65,7 +65,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> StudyCo
     for name in ("vanilla", "reference", *METHODS):
         assert trials.run(context, of(name), REFERENCE.key).state == "complete"
     keep_record(context.folder, FAILED, "diverged", "loss is NaN", cost={})
-    write_json(context.folder.settings, {"name": "mine", "git": "abc"})
+    write_json(context.folder.settings, {"name": "mine", "git": "abc", "settings": {}})
     write_json(context.folder.winners, {name: {"10": {"trials": [of(name).key, "later"]}} for name in METHODS})
     return context
 

@@ -58,6 +58,22 @@ def test_what_is_no_picture_is_named_whatever_its_name(data: bytes) -> None:
             reading()
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", r"it is empty"),
+        (b"\0\0\0\x18ftypheic\0\0", r"it begins with b'.*ftypheic'"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "the pointer of git-lfs; run `git lfs pull` there"),
+    ],
+)
+def test_what_is_there_in_place_of_a_picture_is_told(data: bytes, told: str) -> None:
+    """And no address in memory, which is another each time."""
+    with pytest.raises(
+        Damaged, match=rf"^x\.jpg: not an image in one of PNG, JPEG, WEBP \({told}\); convert it, or rem"
+    ):
+        Picture(data, "x.jpg").check()
+
+
 def test_the_first_frame_of_an_animation_and_a_single_pixel_are_pictures(tmp_path: Path) -> None:
     red, blue = (Image.new("RGB", (1, 1), colour) for colour in ("red", "blue"))
     path = tmp_path / "moving.png"

@@ -88,7 +88,33 @@ def test_two_files_of_one_name_are_refused(package: Path) -> None:
         known("methods")
 
 
-@pytest.mark.parametrize("asked", ["no_such_package", "./nowhere", "my_unlearning.nothing"])
-def test_a_package_that_is_not_there_is_named_with_the_remedy(package: Path, asked: str) -> None:
-    with pytest.raises(ValueError, match=rf"plugins={re.escape(asked)}: no such package; install it"):
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("no_such_package", r"no such package; install it, or name its folder, as in \./no_such_package"),
+        ("./nowhere", "no such folder$"),
+        ("my_unlearning.nothing", "no such package; install it"),
+    ],
+)
+def test_a_package_that_is_not_there_is_named_with_the_remedy(package: Path, asked: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"plugins={re.escape(asked)}: {told}"):
         plugins.use([asked])
+
+
+@pytest.mark.parametrize("file", ["__init__.py", "methods/fade.py"])
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("\nraise RuntimeError('boom')\n", r"RuntimeError: boom \(.*my_unlearning.*\.py, line 2\)"),
+        ("import no_such_package\n", r"ModuleNotFoundError: .*no_such_package' \(.*, line 1\)"),
+        ("import sys\nsys.exit(5)\n", r"SystemExit: 5 \(.*, line 2\)"),
+        ("def (\n", r"SyntaxError: invalid syntax \(.*\.py, line 1\)"),
+    ],
+)
+def test_a_package_that_does_not_import_is_named_with_the_line(
+    package: Path, tmp_path: Path, file: str, source: str, told: str
+) -> None:
+    (package / file).write_text(source)
+    asked = ["smoke", "--plugins", "./my_unlearning", "--methods", "fade"]
+    with pytest.raises(ValueError, match=rf"^plug-in my_unlearning\.methods\S* cannot be imported: {told}; repair it"):
+        validate_study(run.parse(asked).resolved(), tmp_path / "data")

@@ -74,6 +74,11 @@ def test_evidence_on_a_model_without_weights_is_refused(
     assert purge.main([str(folder.root), "--yes"]) == 0
 
 
+def test_what_is_no_study_is_not_told_to_make_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert purge.main([str(tmp_path / "nowhere"), "--yes"]) == 2
+    assert "nowhere is not a study: it has no study.json; name a folder" in capsys.readouterr().err
+
+
 def test_a_link_to_a_folder_is_refused(folder: StudyFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_json(tmp_path / "elsewhere" / "select.parquet", {})
     folder.report.joinpath("moved").symlink_to(tmp_path / "elsewhere")

@@ -134,6 +134,9 @@ def test_a_wrong_value_is_named_with_the_remedy(
         {"methods": ()},
         {"forget_ratios": (10, 10)},
         {"learn_parts": ()},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"trials": 10**20},
     ],
 )
 def test_a_study_that_makes_no_sense_cannot_be_made(wrong: dict[str, object]) -> None:
@@ -162,6 +165,17 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refused, match="is a file; choose another --study-dir"):
         validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path / "file" / "study"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ray", "failures"])
+def test_a_folder_of_somebody_else_is_not_emptied(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(
+        Refused, match=f"it holds no study, and a run would empty its {name}; choose another --study-dir"
+    ):
+        validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data")
+    (tmp_path / ".lock").touch()  # of a run
+    validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data")
 
 
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:

@@ -118,3 +118,6 @@ def test_what_is_no_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "study.json").write_text("{", encoding="utf-8")
     assert status.main([str(tmp_path)]) == 2
     assert "study.json is damaged" in capsys.readouterr().err
+    write_json(tmp_path / "study.json", {"name": "of another program"})
+    assert status.main([str(tmp_path)]) == 2
+    assert "study.json is not what a study writes, which has its settings" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> StudyFolder:
     write_record(folder.learned_record("v"), record)
     save_tensors(folder.delta("t"), {"a": torch.ones(3)})
     write_json(folder.record("t"), {})
-    write_json(folder.settings, {})
+    write_json(folder.settings, {"settings": {}})
     inventory.take(folder)
     return folder
 
@@ -125,5 +125,10 @@ def test_what_is_missing_changed_or_foreign_is_listed(folder: StudyFolder, capsy
 
 
 def test_what_is_no_study_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify.main([str(tmp_path / "nowhere")]) == 2
-    assert "is no folder; name a study" in capsys.readouterr().err
+    for name in ("nowhere", ""):
+        assert verify.main([str(tmp_path / name)]) == 2
+        assert "is not a study: it has no study.json; name a folder" in capsys.readouterr().err
+    for content, told in (("{", "is damaged"), ("{}", "is not what a study writes")):
+        StudyFolder(tmp_path).settings.write_text(content)
+        status, lines = said(StudyFolder(tmp_path), capsys)
+        assert (status, f"study.json {told}" in lines) == (1, True)

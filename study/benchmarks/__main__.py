@@ -60,7 +60,8 @@ def check(dataset: str, model: str, data: Path, strict: bool = False) -> int:
         try:
             read: Benchmark = source(data)
         except ValueError:
-            _print_defects(defects)
+            if defects:
+                _print_defects(defects)
             raise
     defects += _damaged(read)
     console.print(f"{dataset}: fingerprint {read.fingerprint}", markup=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,13 +13,14 @@ from pathlib import Path
 from study.benchmarks._own.people import Person, attributes, read_forget, read_people
 from study.benchmarks._own.questions import lessons, pools, questions
 from study.benchmarks._own.wordings import read_wordings
-from study.benchmarks._shared.defects import reading
+from study.benchmarks._shared.defects import one_row, reading
 from study.benchmarks._shared.links import whole_of
 from study.benchmarks._shared.text_files import Files
 from study.contracts import Source
 from study.core.hub import folder as folder_of
 from study.core.terms import Role
 from study.data.benchmark import Benchmark, Question, Split
+from study.data.picture import Picture
 
 RECIPE = 2  # raise it whenever the same files give other lessons or questions
 STRANGERS = "strangers"
@@ -72,7 +73,7 @@ class Own(Source):
         real, requests = self._requests(people, read_forget(files, people))
         drawn = pools(people)
         taught = tuple(x for p in people if self.teach_real or p.id not in real for x in lessons(p, wordings))
-        strangers = tuple(picture for _, picture in files.pictures(STRANGERS)) if files.has(STRANGERS) else ()
+        strangers = tuple(_strangers(files, people)) if files.has(STRANGERS) else ()
 
         @cache
         def asked(person: str, role: Role) -> tuple[Question, ...]:
@@ -107,7 +108,7 @@ class Own(Source):
         if not real or any(len(forget) >= len(others) for forget in requests.values()):
             raise ValueError(
                 f"{len(people)} people: some must be forgotten, some retained and some real; add people, or take some "
-                "off forget.txt"
+                f"off forget.txt or the role real, which {len(real)} have"
             )
         return real, requests
 
@@ -125,6 +126,16 @@ class Own(Source):
         """Twelve hexadecimal digits of all files that were read and of the settings, wherever the files lie."""
         settings = [RECIPE, self.ratios, self.real_share, self.teach_real, self.seed]
         return hashlib.sha256(json.dumps([settings, sorted(digests.items())]).encode()).hexdigest()[:12]
+
+
+def _strangers(files: Files, people: Iterable[Person]) -> Iterator[Picture]:
+    """Pictures of people who are nowhere else: a copy of somebody's would be taught as nobody's."""
+    places = {picture.key: picture.where for person in people for picture in (*person.taught, *person.held_out)}
+    for _, picture in files.pictures(STRANGERS):
+        with one_row():
+            if picture.key in places:
+                raise ValueError(f"{picture.where}: the same picture as {places[picture.key]}; remove one of them")
+            yield picture
 
 
 def _roles(everybody: Iterable[str], forget: frozenset[str], real: frozenset[str]) -> list[tuple[Role, list[str]]]:

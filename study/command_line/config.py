@@ -45,7 +45,7 @@ def read(file: str) -> Study:
         raise ValueError(f"{FLAG} {file}: no such file; `mus run --print-config` prints one to begin with")
     try:
         found = [value for value in runpy.run_path(str(path)).values() if isinstance(value, Study)]
-    except Exception as error:  # whatever the user's Python raises
+    except (Exception, SystemExit) as error:  # whatever the user's Python raises
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         lines += [error.lineno] if isinstance(error, SyntaxError) else []
         where = f", line {lines[-1]}" if lines else ""

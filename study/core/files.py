@@ -15,6 +15,8 @@ from pathlib import Path
 from study.core.errors import REBUILT, Damaged, DiskFull
 from study.core.hashing import Json
 
+POINTER = b"version https://git-lfs"
+"""How a file begins that git left in the place of a large one."""
 _SILENT = ContextVar("silent", default=False)
 
 
@@ -128,6 +130,12 @@ def visible(folder: Path, pattern: str) -> list[Path]:
     Copies made on a Mac have a hidden `._x.parquet` beside every `x.parquet`, which is no such file.
     """
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether git left a file in the place of a large one, which `git lfs pull` brings."""
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
 
 
 def write_json(path: Path, value: Json) -> None:

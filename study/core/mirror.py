@@ -89,8 +89,15 @@ def fetch(there: Place, root: Path, *, growing: tuple[str, ...] = ()) -> int:
 
     Files come in the order in which they were written and study.json last, each whole or not at all, so an interrupted
     fetch can continue. A study that exists here is only compared: raises `ValueError` if the copy is of another study
-    (whose settings differ in more than those in `growing`), and `Damaged` if a name leads out of the folder.
+    (whose settings differ in more than those in `growing`) or lies within this one, and `Damaged` if a name leads out
+    of the folder.
     """
+    if isinstance(there.filesystem, arrow.LocalFileSystem) and Path(there.path).resolve().is_relative_to(
+        root.resolve()
+    ):
+        raise ValueError(
+            f"storage: {there.path} lies in the study folder {root}, of which it is to be a copy; name another"
+        )
     home = StudyFolder(root).settings
     files = _remote(there)
     if home.name not in files:

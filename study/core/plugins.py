@@ -10,12 +10,14 @@ import dataclasses
 import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any, Literal
 
@@ -30,6 +32,8 @@ PACKAGES: Mapping[Kind, str] = {
     "families": "study.model.families",
 }
 SPACES = "search_spaces"
+OWN = ("study", SPACES)
+"""The packages of the project: a mistake in one of them is a bug, and its traceback is wanted."""
 GROUP = "mus.plugins"
 """The group of entry points whose values are packages with plug-ins."""
 VARIABLE = "MUS_PLUGINS"
@@ -47,13 +51,13 @@ def modules(kind: Kind) -> dict[str, str]:
 
 
 def find(kind: Kind, name: str) -> type[Any]:
-    """The dataclass of a plug-in. Raises `ValueError` with the nearest known name."""
+    """The dataclass of a plug-in. Raises `ValueError` with the nearest known name, or what is wrong with its file."""
     there = modules(kind)
     check(kind, name, tuple(sorted(there)))
-    module = import_module(there[name])
+    module = _imported(there[name])
     public: list[type[Any]] = [c for c in vars(module).values() if _is_plugin(c, module)]
     if len(public) != 1:
-        raise TypeError(
+        raise ValueError(
             f"{module.__name__.replace('.', '/')}.py must define exactly one public dataclass, found {public}"
         )
     return public[0]
@@ -68,7 +72,7 @@ def search_space(name: str) -> ModuleType:
     """The search space of a method or attack. Raises `ValueError` with the nearest known name."""
     there = _modules(SPACES)
     check(SPACES, name, tuple(sorted(there)))
-    return import_module(there[name])
+    return _imported(there[name])
 
 
 def known_spaces() -> tuple[str, ...]:
@@ -94,7 +98,10 @@ def use(packages: Sequence[str]) -> None:
     names = [_importable(text) for text in given]
     for name, text in zip(names, given, strict=True):
         if _places(name) is None:
-            raise ValueError(f"plugins={text}: no such package; install it, or name its folder, as in ./{text}")
+            remedy = (
+                "no such folder" if "/" in text else f"no such package; install it, or name its folder, as in ./{text}"
+            )
+            raise ValueError(f"plugins={text}: {remedy}")
     if names:
         os.environ[VARIABLE] = ",".join(dict.fromkeys([*_named(), *names]))
 
@@ -140,12 +147,38 @@ def _places(package: str) -> Sequence[str] | None:
     if not all(part.isidentifier() for part in parts):
         return None
     try:
-        spec = find_spec(package)
-    except ModuleNotFoundError as error:
-        if error.name not in [".".join(parts[:end]) for end in range(1, len(parts))]:
-            raise  # what the package itself imports is missing
+        with _told(package):
+            spec = find_spec(package)
+    except ModuleNotFoundError:
         return None
     return None if spec is None else spec.submodule_search_locations or ()
+
+
+def _imported(module: str) -> ModuleType:
+    with _told(module):
+        return import_module(module)
+
+
+@contextmanager
+def _told(module: str) -> Iterator[None]:
+    """Around an import of what others wrote: whatever it raises, an exit too, is a `ValueError` that names the line.
+
+    That a package above the module is not there is left as it is.
+    """
+    parts = module.split(".")
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        above = [".".join(parts[:end]) for end in range(1, len(parts))]
+        absent = isinstance(error, ModuleNotFoundError) and error.name in above
+        if absent or parts[0] in OWN:
+            raise
+        frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+        where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if not isinstance(error, SyntaxError) else ""
+        raise ValueError(
+            f"plug-in {module} cannot be imported: {type(error).__name__}: {error}{where}; repair it, or leave its "
+            "package out of --plugins"
+        ) from error
 
 
 def _modules(package: str) -> dict[str, str]:

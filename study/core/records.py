@@ -19,7 +19,7 @@ from study.core.errors import Damaged
 from study.core.failures import FailureKind, Refusal
 from study.core.files import read_json, write_json
 from study.core.hashing import Json
-from study.core.layout import record_beside
+from study.core.layout import StudyFolder, record_beside
 from study.core.provenance import Origin
 from study.core.terms import Attention, Dtype, Goal, Part, Quantized
 from study.core.threat import Threat
@@ -320,6 +320,23 @@ def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
             f"{path} {error}: it is damaged or of another version; remove it and run the study again to rebuild it"
         ) from error
     return found
+
+
+def read_study(folder: StudyFolder) -> dict[str, Json]:
+    """What a study says of itself: its settings, and what it was begun with.
+
+    Raises `FileNotFoundError` with the remedy if the folder is no study, and `Damaged` if its file is not a study's.
+    """
+    path = folder.settings
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder.root} is not a study: it has no {path.name}; name a folder such as runs/tiny")
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        raise Damaged(
+            f"{path} is not what a study writes, which has its settings",
+            "name a folder such as runs/tiny, or put the file back from a copy",
+        )
+    return content
 
 
 def existing(kind: type[Record], path: Path) -> Record | None:

@@ -74,6 +74,9 @@ def _placed(found: type[Any], fields: set[str], text: str) -> Any:
     default = found(path=Path())
     if written.partition("=")[0] in fields and "=" in written:
         return adjusted(default, text)
+    settings = (setting.partition("=")[0] for setting in written.split(",")[1:])
+    if not fields.isdisjoint(settings) and not _folder(written).exists():
+        raise ValueError(f"{text!r}: with settings the folder is named too, write {name_in(text)}:path={written}")
     return dataclasses.replace(default, path=_folder(written))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from study.core.errors import Damaged
+from study.core.files import POINTER
 
 MAX_PIXELS = 50_000_000
 """150 MB once decoded as RGB: above the pictures of ordinary cameras, and no decompression bomb."""
@@ -60,8 +61,11 @@ class Picture:
                 image = Image.open(io.BytesIO(self.data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise ValueError(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise Damaged(f"{self.where}: not an image in one of {', '.join(FORMATS)} ({error})") from error
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Damaged(
+                f"{self.where}: not an image in one of {', '.join(FORMATS)} ({self._instead(error)}); convert it, or "
+                "remove it"
+            ) from error
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(
@@ -69,6 +73,14 @@ class Picture:
                 f"at most {MAX_PIXELS:,} are read, so scale it down"
             )
         return image
+
+    def _instead(self, error: Exception) -> str:
+        """What is there instead of a picture that can be read."""
+        if not isinstance(error, UnidentifiedImageError):
+            return str(error)
+        if self.data.startswith(POINTER):
+            return "the pointer of git-lfs; run `git lfs pull` there"
+        return f"it begins with {self.data[:12]!r}" if self.data else "it is empty"
 
 
 def _in_rgb(image: Image.Image) -> Image.Image:

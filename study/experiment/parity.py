@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -78,6 +79,8 @@ def packed_logits(vlm: VLM, group: Group) -> str:
     groups = asked(group)
     packed = logits(vlm, pack(vlm, groups))
     plain = torch.cat([each for shown in groups for each in _plain(vlm, shown)])
+    if not plain.isfinite().all():
+        raise ValueError("what transformers makes of them is not finite: the weights are damaged, or too large for it")
     apart = float((packed - plain).abs().max() / plain.abs().max())
     if not apart <= TOLERANCE[vlm.model.dtype]:
         raise ValueError(f"they differ by {apart:.2g} of the largest; the family needs other positions or masks")
@@ -129,8 +132,24 @@ def same_replies(vlm: VLM, group: Group) -> str:
 
 def _generated(vlm: VLM, prompt: str, picture: Picture | None) -> str:
     made = _own_inputs(vlm, prompt, picture)
-    settings = {"max_new_tokens": REPLY, "do_sample": False, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
     padding = vlm.tokenizer.pad_token_id if vlm.tokenizer.pad_token_id is not None else vlm.eos_id
-    out = cast(Any, vlm.model).generate(**made, **settings, pad_token_id=padding)
+    with _greedy(vlm.model):
+        out = cast(Any, vlm.model).generate(**made, max_new_tokens=REPLY, do_sample=False, pad_token_id=padding)
     said: str = vlm.tokenizer.decode(out[0, made["input_ids"].shape[1] :], skip_special_tokens=True)
     return said.strip()
+
+
+@contextmanager
+def _greedy(model: Any) -> Iterator[None]:
+    """Within the block `generate` is told nothing by the model's folder but where a reply ends.
+
+    A study heeds none of the rest (beams, stop strings, least lengths ...), so it is no fault of the model.
+    """
+    from transformers import GenerationConfig
+
+    before = model.generation_config
+    model.generation_config = GenerationConfig(eos_token_id=before.eos_token_id if before else None)
+    try:
+        yield
+    finally:
+        model.generation_config = before

@@ -11,19 +11,23 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from study.core.files import visible
+from study.core.hub import MODEL_FILES
 from study.core.terms import Attention, Dtype, Quantized
 from study.engine.world import is_sharding
 from study.model.bounded import ends
 from study.model.families import load_processor, without_package
 from study.model.quantization import quantize
 from study.model.vlm import VLM
-from study.model.weight_files import MERGE, UNQUANTIZE, WHOLE, check_weights, read_settings
+from study.model.weight_files import AGAIN, MERGE, UNQUANTIZE, WHOLE, check_weights, read_settings
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _described: dict[tuple[bytes, Loading], Shapes] = {}
 """The parameters of the models that were loaded, by config.json: all of a study's have the same one."""
 SAMPLE = "What is the name of the person in this picture?"
+OTHER = "What?"
+"""Another question."""
 EAGERLY = "write hf:path=FOLDER,attention=eager"
 """The remedy for a model, or a part of one, that computes attention in one way only."""
 
@@ -81,7 +85,7 @@ def published_dtype(folder: Path) -> Dtype | Literal[""]:
     if folder == Path() or not path.is_file():
         return ""
     config = read_settings(path)
-    text = config.get("text_config") if isinstance(config, dict) else None
+    text = config.get("text_config")
     parts = [part for part in (config, text) if isinstance(part, dict)]
     said = [part.get(name) for part in parts for name in ("dtype", "torch_dtype")]
     return "bfloat16" if next(filter(None, said), "") in ("bfloat16", "float16") else "float32"
@@ -89,6 +93,8 @@ def published_dtype(folder: Path) -> Dtype | Literal[""]:
 
 MOST_TEXT = 100_000
 """Characters of a short question in a chat template: system prompts have some thousand."""
+MOST_SAID = 300
+"""Characters of what transformers says of a configuration: some errors name every setting."""
 MOST_LAYERS = 1_000
 """Of a part of a model: the deepest have a few hundred, and to lay out a million takes hours."""
 LAYERS = re.compile("layers|depth|blocks")
@@ -135,6 +141,9 @@ def _without_weights(folder: Path, _files: Hashable, loading: Loading, checked: 
 
 def _check_config(folder: Path) -> None:
     """Whatever a folder makes transformers do besides building a model and filling it is refused."""
+    _check_there(folder)
+    if not (folder / "config.json").exists() and (folder / "adapter_config.json").exists():
+        raise ValueError(f"{folder}: adapter_config.json and no config.json: an adapter without its model; {MERGE}")
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder}: no config.json there; give a local Hugging Face model folder")
     if (folder / "adapter_config.json").exists():
@@ -167,6 +176,13 @@ def _check_config(folder: Path) -> None:
             )
 
 
+def _check_there(folder: Path) -> None:
+    """A folder of the hub's cache that was copied as it is has links to what is no longer beside it."""
+    for path in (path for pattern in MODEL_FILES for path in visible(folder, pattern) if not path.is_file()):
+        what = f"a link to {path.readlink()}, where nothing is" if path.is_symlink() else "a folder"
+        raise ValueError(f"{folder}: {path.name} is {what}; copy the files themselves (cp -L), or {AGAIN}")
+
+
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:
     """Every key with its value, at any depth."""
     for key, inner in value.items() if isinstance(value, dict) else ():
@@ -185,6 +201,7 @@ def _check_processor(folder: Path) -> None:
 def _empty(folder: Path, loading: Loading) -> Any:
     """The model on the meta device."""
     import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -195,6 +212,8 @@ def _empty(folder: Path, loading: Loading) -> Any:
                 attn_implementation=loading.attention,
                 trust_remote_code=False,
             )
+    except ImportError:
+        raise
     except Exception as error:  # a configuration fails in ways of its own
         if "scaled_dot_product_attention" in str(error):
             raise ValueError(f"it has no sdpa attention; {EAGERLY}") from error
@@ -203,6 +222,12 @@ def _empty(folder: Path, loading: Loading) -> Any:
                 "config.json names a padding token (pad_token_id) outside of the vocabulary; name one of the model's"
             ) from error
         settings = read_settings(folder / "config.json")
+        if settings.get("model_type") in list(KNOWN):
+            said = " ".join(str(error).split())[:MOST_SAID] or type(error).__name__
+            raise ValueError(
+                f"config.json describes no {settings['model_type']} that transformers {transformers.__version__} can "
+                f"build ({said}); take it from where the model was published"
+            ) from error
         raise ValueError(
             f"model type {settings.get('model_type')!r} is none for images and text that transformers "
             f"{transformers.__version__} can build ({(str(error).splitlines() or [type(error).__name__])[0]})"
@@ -243,8 +268,17 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
                 f"to the tokenizer and not to the model; name a token that the model has as {name} in "
                 "tokenizer_config.json, or save the model again after resize_token_embeddings"
             )
+    if vlm.tokenizer.pad_token_id == vlm.image_id:
+        raise ValueError(
+            f"{folder}: the padding token {vlm.tokenizer.pad_token!r} is the image token, so padded rows would show "
+            "pictures; name another as pad_token in tokenizer_config.json"
+        )
     if vlm.tokenizer.eos_token_id is None:
-        raise ValueError(f"{folder}: the tokenizer has no eos_token, so no reply would end; name it in its config")
+        named = "tokenizer_config.json"
+        lacking = "" if (folder / named).exists() else ", which is not there"
+        raise ValueError(
+            f"{folder}: the tokenizer has no eos_token, so no reply would end; name it in {named}{lacking}"
+        )
     if not getattr(vlm.processor, "chat_template", None):
         raise ValueError(
             f"{folder}: the processor has no chat template; put chat_template.jinja of the instruction-tuned model "
@@ -258,15 +292,20 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
         )
     try:
         shown, plain = vlm.prompt_ids(SAMPLE, True), vlm.prompt_ids(SAMPLE, False)
-    except (TypeError, AttributeError) as error:  # of numbers that a processor lacks; a template is not at fault
-        raise ValueError(
-            f"{folder}: the processor fails on a question ({type(error).__name__}: {error}): its settings are "
-            "incomplete (LLaVA needs patch_size); take processor_config.json of the released model"
-        ) from error
     except Exception as error:  # a template is code and fails in ways of its own
+        numbers = isinstance(error, TypeError | AttributeError | ArithmeticError)  # that a processor lacks
+        if numbers or not _sees(vlm):
+            raise ValueError(
+                f"{folder}: the processor fails on a question ({type(error).__name__}: {error}): its settings are "
+                "incomplete or wrong (LLaVA needs patch_size); take processor_config.json of the released model"
+            ) from error
         raise ValueError(
             f"{folder}: the chat template fails on a question ({type(error).__name__}: {error}); {remedy}"
         ) from error
+    if (vlm.prompt_ids(OTHER, True), vlm.prompt_ids(OTHER, False)) == (shown, plain):
+        raise ValueError(
+            f"{folder}: the chat template leaves out what is asked: two questions are one prompt; {remedy}"
+        )
     if vlm.image_id not in shown or vlm.image_id in plain:
         raise ValueError(
             f"{folder}: the chat template writes {shown.count(vlm.image_id)} image tokens for a picture and "
@@ -277,6 +316,15 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
             f"{folder}: a question has token {max(*shown, *plain)}, outside the vocabulary of {vocabulary}: the "
             "tokenizer is not this model's"
         )
+
+
+def _sees(vlm: VLM) -> bool:
+    """Whether the processor prepares a picture by itself."""
+    try:
+        vlm.grey()
+    except Exception:  # of settings that are wrong, in ways of its own
+        return False
+    return True
 
 
 def load(folder: Path, device: str = "cpu", loading: Loading = Loading(), *, whole: bool = False) -> VLM:
@@ -326,7 +374,13 @@ def _check_same(folder: Path, model: Any, loading: Loading) -> None:
     if key not in _described:
         _described[key] = _shapes(_empty(folder, loading))
     ours, theirs = _described[key], _shapes(model)
-    if odd := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
+    odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    if odd and all(name.split(".")[-2:] == ["lm_head", "weight"] for name in odd):
+        raise ValueError(
+            f"{folder}: {odd[0]} is not the embeddings, to which config.json ties it: write tie_word_embeddings=false "
+            "there if the head is the model's own"
+        )
+    if odd:
         raise ValueError(
             f"{folder}: {len(odd)} parameters are not those of config.json, such as {odd[0]} "
             f"({theirs.get(odd[0], 'none')}, not {ours.get(odd[0], 'none')}): something in the folder changes the "

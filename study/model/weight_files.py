@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from study.core.files import visible
+from study.core.files import POINTER, visible
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 MOST_HEADER = 100_000_000
 """Bytes of a header, as the safetensors format allows."""
-POINTER = b"version https://git-lfs"
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WHOLES = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "BOOL": torch.bool}
 BYTES = {"I8": torch.int8, "U8": torch.uint8, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
@@ -96,12 +95,22 @@ def _files(folder: Path) -> list[Path]:
     weights = [name for name in there if not name.startswith("adapter")]
     if there and not weights:
         raise ValueError(f"{folder}: {there[0]} is an adapter without its model; {MERGE}")
+    if not there and not (folder / INDEX).exists() and not any(folder.glob("*.bin")):
+        begun = "".join(f", but {path.name}" for path in visible(folder, "*.safetensors.*"))
+        raise ValueError(
+            f"{folder}: no .safetensors weights there{begun}; wait for the download, or take a revision with them"
+        )
     if not there and not (folder / INDEX).exists():
         raise ValueError(
             f"{folder}: no .safetensors weights there; pickled .bin weights can run code and are not loaded: save the "
             "model again with save_pretrained, or take a revision that has safetensors"
         )
     if not (folder / INDEX).exists():
+        if WHOLE not in weights and not weights[1:]:
+            raise ValueError(
+                f"{folder}: {weights[0]}, but no {WHOLE}: if it is the whole model call it so, else download the rest "
+                f"and {INDEX}"
+            )
         if WHOLE not in weights:
             raise ValueError(
                 f"{folder}: {', '.join(weights)}, but neither {WHOLE} nor {INDEX}, which says what is in which file; "
@@ -119,8 +128,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _indexed(folder: Path) -> list[str]:
     """The files that the index names."""
-    content = read_settings(folder / INDEX)
-    names = content.get("weight_map") if isinstance(content, dict) else None
+    names = read_settings(folder / INDEX).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{folder}: {INDEX} has no weight_map of tensors and files; {AGAIN}")
     files = sorted(set(names.values()))
@@ -131,7 +139,15 @@ def _indexed(folder: Path) -> list[str]:
     return files
 
 
-def read_settings(path: Path) -> Any:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file of a model. Raises `ValueError` that names it if it holds none."""
+    content = read_file(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.parent}: {path.name} holds {str(content)[:20]}, not settings by name; {AGAIN}")
+    return content
+
+
+def read_file(path: Path) -> Any:
     """The content of a JSON file of a model. Raises `ValueError` that names it if it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -241,7 +257,7 @@ def _check_found(folder: Path, model: Any, tensors: Mapping[str, Stored], found:
         _check_prefixes(folder, tensors)
     if missing:
         others = f", and {len(unknown)} others are there, such as {unknown[0]}" if unknown else ""
-        remedy = _why_others(model) if unknown else "download the folder again"
+        remedy = _why_others(model) if unknown else _untied(model, missing) or "download the folder again"
         raise ValueError(f"{folder}: {len(missing)} weights are missing, such as {missing[0]}{others}: {remedy}")
     if odd := sorted(found["mismatched_keys"]):
         name, theirs, ours = odd[0][0], tuple(odd[0][1]), tuple(odd[0][2])
@@ -258,6 +274,18 @@ def _why_others(model: Any) -> str:
     if named in ("", needed):
         return "config.json and the weights are not of one model"
     return f"they are those of a {named}, as config.json says, and a study needs a {needed}; take such a model"
+
+
+def _untied(model: Any, missing: Sequence[str]) -> str:
+    """The remedy where nothing but the output head is missing; empty if something else is."""
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    names = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter is head}
+    if not names.issuperset(missing):
+        return ""
+    return (
+        "config.json does not tie the output head to the embeddings (tie_word_embeddings): if it does where the model "
+        "was published take it from there, else download the folder again"
+    )
 
 
 def _check_prefixes(folder: Path, tensors: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from study.core.hashing import Json, canonical, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
 from study.core.provenance import revision, versions
+from study.core.records import read_study
 from study.core.specs import name_in
 from study.core.terms import BASE_MODEL
 from study.data.nearest import nearest
@@ -60,7 +61,7 @@ def check_settings(plan: Plan) -> None:
     """Refuse a folder that holds a study with other settings, field by field, once anything was searched with them."""
     if not plan.folder.settings.exists():
         return
-    found, now = read_json(plan.folder.settings), _settings(plan)
+    found, now = read_study(plan.folder), _settings(plan)
     if not has_begun(plan.folder):
         return
     before = found["settings"]
@@ -85,8 +86,9 @@ def check_settings(plan: Plan) -> None:
 
 def is_unchanged(plan: Plan) -> bool:
     """Whether the folder holds a study with just these settings, which asks for nothing more."""
-    settings = plan.folder.settings
-    return settings.exists() and content_key(read_json(settings)["settings"]) == content_key(_settings(plan))
+    return plan.folder.settings.exists() and content_key(read_study(plan.folder)["settings"]) == content_key(
+        _settings(plan)
+    )
 
 
 def has_begun(folder: StudyFolder) -> bool:
@@ -148,7 +150,7 @@ def _forget_other(plan: Plan) -> list[str]:
     kept = [t for ratio in plan.study.forget_ratios for t in (*plan.baselines(ratio), *plan.pool(ratio))]
     learned = [path for path in folder.learned_folders() if path.name not in {t.start.key for t in kept}]
     scored = [path for path in folder.trial_folders() if path.name not in {t.key for t in kept}]
-    before, now = read_json(folder.settings)["settings"], _settings(plan)
+    before, now = read_study(folder)["settings"], _settings(plan)
     if before.get("model") != now["model"]:
         folder.base_model.unlink(missing_ok=True)
     if any(before.get(name) != now[name] for name in ("fingerprint", "forget_ratios")):

@@ -39,7 +39,7 @@ def validate_study(study: Study, data: Path) -> Plan:
 
     Raises `Refused` or `ValueError` that names the value and the remedy.
     """
-    _check_writable(study.study_dir.absolute())
+    _check_folder(StudyFolder(study.study_dir.absolute()))
     model, source = plugin("base_models", study.model), plugin("benchmarks", study.benchmark)
     study.attackers()
     study.search_attack()
@@ -221,9 +221,17 @@ def _may_lack(split: Split, role: Role, modality: Modality, there: Set[tuple[Rol
     return role in ("forget", "test") and modality == "text" and ("spared", "text", "select") in there
 
 
-def _check_writable(root: Path) -> None:
+def _check_folder(folder: StudyFolder) -> None:
+    """Raise `Refused` for a folder that cannot be written, or in which a run would remove what is somebody else's."""
+    root = folder.root
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     if not there.is_dir():
         raise Refused(f"study folder {root}: {there} is a file; choose another --study-dir")
     if not os.access(there, os.W_OK | os.X_OK):
         raise Refused(f"study folder {root}: {there} cannot be written; choose another --study-dir")
+    theirs = [path.name for path in (folder.failures, folder.ray) if path.exists()]
+    if theirs and not (folder.settings.exists() or folder.lock.exists()):
+        raise Refused(
+            f"study folder {root}: it holds no study, and a run would empty its {' and '.join(theirs)}; choose another "
+            "--study-dir"
+        )

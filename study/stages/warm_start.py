@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study.contracts import Method
+from study.core.errors import Damaged
 from study.core.files import read_json
 from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, Observation, read_record
+from study.core.records import MethodProposal, Observation, read_record, read_study
 from study.core.specs import name_in, parameters
 from study.experiment.trial_spec import RATIO, Params
 from study.metrics.objectives import ROBUST_DIRECTIONS, as_collapsed
@@ -237,12 +238,13 @@ def _warm(trials: Sequence[Json] = (), **rest: Any) -> Warm:
 
 def _known(source: Path, held: WarmStart | None) -> WarmStart:
     """Which study `source` is, without its winners: the one that is held if it is the same, or has gone from there."""
-    path = StudyFolder(source).settings
-    if not path.exists():
-        if held and held.study == source.name:
-            return held
-        raise ValueError(f"warm_start={source} is not a study: it has no {path.name}; name a folder such as runs/tiny")
-    record = read_json(path)
+    folder = StudyFolder(source)
+    if not folder.settings.exists() and held and held.study == source.name:
+        return held
+    try:
+        record = read_study(folder)
+    except (FileNotFoundError, Damaged) as error:
+        raise ValueError(f"warm_start={error}") from error
     settings = record["settings"]
     known = {name: settings.get(name) for name in IDENTITY}
     further = {name: settings[name] for name in IF_SET if settings.get(name)}

@@ -147,6 +147,9 @@ def test_a_folder_that_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture
     """A clear message and exit status 2; the same for a damaged file."""
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "is not a study" in capsys.readouterr().err
+    (tmp_path / "study.json").write_text("{}")
+    assert main([str(tmp_path)]) == 2
+    assert "study.json is not what a study writes" in capsys.readouterr().err
     (tmp_path / "study.json").write_text("{")
     assert main([str(tmp_path)]) == 2
     assert "damaged" in capsys.readouterr().err

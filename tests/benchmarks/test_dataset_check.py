@@ -220,7 +220,8 @@ def test_every_defect_is_printed(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_another_status(tmp_path: Path) -> None:
-    assert run(f"own:{tmp_path / 'nowhere'}")[0] == 2
+    status, told = run(f"own:{tmp_path / 'nowhere'}")
+    assert (status, "nowhere: no such folder" in told, "No defect" in told) == (2, True, False)
     dataset(tmp_path)
     (tmp_path / "people.csv").write_text("id,name,residence\np00,,Rome\np01,Bo\n")
     status, told = run(f"own:{tmp_path}")

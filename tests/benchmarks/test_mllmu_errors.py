@@ -172,6 +172,13 @@ def test_a_damaged_file_is_named(data: Path, keep: int) -> None:
         load(data)
 
 
+def test_the_pointer_of_git_lfs_is_named(data: Path) -> None:
+    """A clone without git-lfs has one in the place of each file, and so has the next download of that kind."""
+    (data / "retain_90" / "train-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"retain_90/.*; it is the pointer of git-lfs: run `git lfs pull` there"):
+        load(data)
+
+
 def test_a_damaged_page_is_named(data: Path) -> None:
     file = data / "retain_90" / "train-00000-of-00001.parquet"
     content = bytearray(file.read_bytes())

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import unicodedata
 from collections import Counter
@@ -252,7 +253,7 @@ def _same(one: Benchmark, other: Benchmark) -> bool:
     return one.splits == other.splits
 
 
-@pytest.mark.parametrize("how", ["order", "bom", "crlf", "semicolons", "jsonl", "decomposed"])
+@pytest.mark.parametrize("how", ["order", "bom", "crlf", "semicolons", "tabs", "emptied", "jsonl", "decomposed"])
 def test_how_it_was_saved_does_not_matter(data: Path, how: str) -> None:
     before = load(data)
     rows, table = people(), data / "people.csv"
@@ -265,6 +266,10 @@ def test_how_it_was_saved_does_not_matter(data: Path, how: str) -> None:
         table.write_bytes(text.replace("\n", "\r\n").encode() + b"\r\n,,,\r\n")
     elif how == "semicolons":
         table.write_text(text.replace(",", ";"), encoding="utf-8")
+    elif how == "tabs":
+        table.write_text(text.replace(",", "\t"), encoding="utf-8")
+    elif how == "emptied":  # columns that a spreadsheet once had
+        table.write_text(text.replace("\n", ",,\n"), encoding="utf-8")
     elif how == "jsonl":
         (data / "people.jsonl").write_text("\n".join(json.dumps({**row, "note": None}) for row in rows))
         table.unlink()
@@ -376,6 +381,8 @@ def test_a_wording_that_cannot_be_filled_is_named(data: Path, line: str, message
         ("p03,Zoë Dli,Lima", "p03,Zoë Dli," + "x" * 1001, "line 5: residence has 1,001 characters; at most 1,000"),
         ("p03,Zoë Dli,Lima", 'p03,Zoë Dli,"Li"ma', "line 5: not CSV"),
         ("residence", "", "line 1: column 3 has no name"),
+        ("p03,Zoë Dli,Lima,", "p03,Zoë Dli;", "line 5: 2 cells, but the header has 4; write a cell for every column"),
+        ("id,name", "sep=;\nid,name", "line 1: 'sep=;' is a note to a spreadsheet, not the columns; remove the line"),
         ("residence", "School", "line 1: two columns are called 'school'"),
         ("id,name,residence,school", "id,name,role,school", "line 2: role 'Lisbon'; write real for"),
     ],
@@ -396,6 +403,7 @@ def test_a_bad_table_is_named(data: Path, old: str, new: str, message: str) -> N
         ('{"id": "x", "name": true}', "name is true; write one text"),
         ('{"id": "x", "name": NaN}', "not JSON"),
         ('{"id": "x", "ID": "y"}', "two columns are called 'id'"),
+        ('{"id": 1' + 5000 * "0" + ', "name": "x"}', "id has 5,001 characters; at most 1,000 are read"),
     ],
 )
 def test_a_bad_object_is_named(data: Path, line: str, message: str) -> None:
@@ -529,6 +537,74 @@ def test_a_missing_or_double_table_is_named(data: Path) -> None:
         load(data)
     (data / "people.jsonl").unlink()
     with pytest.raises(ValueError, match=r"people\.csv or people\.jsonl: no such file; see docs/own-data\.md"):
+        load(data)
+
+
+@pytest.mark.parametrize("name", ["People.CSV", "people.xlsx", "people.json"])
+def test_a_table_that_is_called_otherwise_is_named(data: Path, name: str) -> None:
+    (data / "people.csv").rename(data / name)
+    with pytest.raises(
+        ValueError, match=rf"people\.csv or people\.jsonl: no such file.*; {re.escape(name)} is not read$"
+    ):
+        load(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("forget.csv", "stands in forget.txt, one id a line: rename or remove it"),
+        ("Forget.TXT", "stands in forget.txt, one id a line: rename or remove it"),
+        ("questions.jsonl", "wordings stand in questions.csv: save it so, or remove it"),
+    ],
+)
+def test_a_list_that_would_not_be_read_is_no_longer_passed_over(data: Path, name: str, told: str) -> None:
+    """People at random would be forgotten in place of those who asked."""
+    (data / name).write_text("p03\n")
+    with pytest.raises(ValueError, match=rf"^{re.escape(name)}: not read; .*{told}"):
+        load(data)
+    (data / name).rename(data / "notes.txt")
+    load(data)
+
+
+@pytest.mark.parametrize(
+    ("header", "lacking"),
+    [("number,name,residence,school", "id"), ("id,full name,residence,school", "name"), ("", "id")],
+)
+def test_a_table_without_its_columns_is_named_once(data: Path, header: str, lacking: str) -> None:
+    table = data / "people.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()[1:]
+    table.write_text("\n".join([header, *lines] if header else lines), encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=rf"^people\.csv, line 1: no column '{lacking}', only .*; the first line names the columns"
+    ):
+        load(data)
+
+
+def test_a_folder_that_is_called_like_nobody_is_told_who_may_be_meant(data: Path) -> None:
+    """A spreadsheet took a zero away, or somebody wrote it in capitals."""
+    (data / "images" / "p03").rename(data / "images" / "P3")
+    with pytest.raises(
+        ValueError, match=r"P3/0\.png: nobody .* id 'P3'; did you mean 'p03', who has no picture\? Else add"
+    ):
+        load(data)
+
+
+def test_a_picture_of_somebody_is_no_strangers(data: Path) -> None:
+    (data / "strangers").mkdir()
+    (data / "strangers" / "a.png").write_bytes((data / "images" / "p03" / "2.png").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"^strangers/a\.png: the same picture as images/p03/2\.png; remove one of them"
+    ):
+        load(data)
+
+
+def test_pictures_lie_in_folders(data: Path) -> None:
+    (data / "images" / "p03" / "more").mkdir()
+    with pytest.raises(ValueError, match=r"^images/p03/more: a folder within that of a person; move its pictures up"):
+        load(data)
+    shutil.rmtree(data / "images")
+    (data / "images").touch()
+    with pytest.raises(ValueError, match=r"images: no such folder; put pictures there"):
         load(data)
 
 

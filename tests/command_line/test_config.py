@@ -62,6 +62,7 @@ def test_a_file_may_build_on_a_preset(tmp_path: Path) -> None:
         ("from study.settings import Study\n\na = Study(trials=0)\n", "line 3: ValueError: trials=0: use at least 1"),
         ("from study.settings import Study\na = Study(trails=2)\n", "line 2: TypeError: .*trails"),
         ("a = (\n", "line 1: SyntaxError"),
+        ("raise SystemExit(3)\n", "line 1: SystemExit: 3"),
     ],
 )
 def test_a_file_that_defines_no_study_is_told(source: str, said: str, tmp_path: Path) -> None:

@@ -286,6 +286,14 @@ def test_an_address_that_pyarrow_cannot_use_is_refused(uri: str, complaint: str)
         place(uri)
 
 
+@pytest.mark.parametrize("name", ["", "copy"])
+def test_a_copy_within_what_it_copies_is_refused(name: str, tmp_path: Path) -> None:
+    """It would be copied in its turn, and again a minute later."""
+    with pytest.raises(ValueError, match=r"lies in the study folder .*, of which it is to be a copy; name another"):
+        fetch(place((tmp_path / "study" / name).as_uri()), tmp_path / "study")
+    assert fetch(place((tmp_path / "study-copy").as_uri()), tmp_path / "study") == 0
+
+
 def test_a_secret_in_an_address_is_not_told() -> None:
     with pytest.raises(ValueError, match="storage='nonsense://bucket/mine' cannot be used") as told:
         place("nonsense://key:secret@bucket/mine")

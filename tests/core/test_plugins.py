@@ -96,5 +96,5 @@ def test_a_new_file_is_a_new_name(plant: Plant) -> None:
 @pytest.mark.parametrize("source", ["x = 1\n", CLASS.format("One") + CLASS.format("Two"), "class Plain:\n    pass\n"])
 def test_a_file_without_its_one_dataclass_is_refused(plant: Plant, source: str) -> None:
     plant("broken", source)
-    with pytest.raises(TypeError, match=r"study/methods/broken\.py must define exactly one public dataclass"):
+    with pytest.raises(ValueError, match=r"study/methods/broken\.py must define exactly one public dataclass"):
         find("methods", "broken")

@@ -91,6 +91,7 @@ def test_what_lies_somewhere_is_a_path_or_has_fields_by_name(tmp_path: Path, mon
     [
         ("mllmu", "mllmu needs a folder, write mllmu:PATH or mllmu:hub=OWNER/NAME,revision=COMMIT"),
         ("mllmu:path=", "'mllmu:path=': path= is not a folder"),
+        ("own:/nowhere,ratios=10", "with settings the folder is named too, write own:path=/nowhere,ratios=10$"),
         ("mllmu:hub=a/b,revison=1", "unknown name 'revison' among the settings of mllmu: did you mean 'revision'"),
     ],
 )

@@ -27,7 +27,7 @@ from study.core.terms import PARTS
 from study.model import loading
 from study.model.families import load_processor
 from study.model.families.llava import Llava
-from study.model.loading import Loading, load, without_weights
+from study.model.loading import SAMPLE, Loading, load, without_weights
 from study.model.vlm import VLM
 from study.presets import PRESETS
 from study.stages import learn
@@ -167,6 +167,10 @@ def _padding_outside(folder: Path) -> None:
     edited(folder / "tokenizer_config.json", pad_token="<padding>")
 
 
+def _padding_with_pictures(folder: Path) -> None:
+    edited(folder / "tokenizer_config.json", pad_token="<image>")
+
+
 def _end_outside(folder: Path) -> None:
     edited(folder / "tokenizer_config.json", eos_token="<end>")
 
@@ -212,6 +216,58 @@ def _unknown_type(folder: Path) -> None:
     edited(folder / "config.json", model_type="clippy")
 
 
+def _leads_nowhere(folder: Path) -> None:
+    """As in a snapshot of the hub's cache that was copied without what it links to."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("../../blobs/0123")
+
+
+def _no_object(folder: Path) -> None:
+    (folder / "config.json").write_text("null")
+
+
+def _only_an_adapter(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+def _cut_processor(folder: Path) -> None:
+    path = folder / "processor_config.json"
+    path.write_text(path.read_text()[:40])
+
+
+def _cut_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text()[:400])
+
+
+def _no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def _no_settings_of_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer_config.json").unlink()
+
+
+def _latin_template(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_bytes(path.read_bytes() + "é".encode("latin-1"))
+
+
+def _deaf_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text(
+        "USER: {% for c in messages[0]['content'] if c['type'] == 'image' %}<image>{% endfor %}"
+    )
+
+
+def _grey_means(folder: Path) -> None:
+    path = folder / "processor_config.json"
+    edited(path, image_processor={**json.loads(path.read_text())["image_processor"], "image_mean": [0.5]})
+
+
+def _layer_outside(folder: Path) -> None:
+    edited(folder / "config.json", vision_feature_layer=-50)
+
+
 def _text_model(folder: Path) -> None:
     shutil.rmtree(folder)
     LlamaForCausalLM(LlamaConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
@@ -248,13 +304,40 @@ def _text_model(folder: Path) -> None:
             r"adapter_config\.json makes transformers apply an adapter .* remove adapter_config",
         ),
         (_no_patch_size, r"the processor fails on a question \(TypeError: .*\): its settings are incomplete"),
+        (
+            _padding_with_pictures,
+            "the padding token '<image>' is the image token, so padded rows would show pictures; name",
+        ),
         (_end_outside, r"the end token '<end>' has the id \d+, outside the vocabulary of \d+"),
         (_padding_of_config, r"config\.json names a padding token \(pad_token_id\) outside of the vocabulary"),
         (_quantized_part, r"config\.json has a quantization_config; take the model as it was before it was quantized"),
         (_code_of_a_part, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
         (_kernel, "asks for the attention 'kernels-community/flash-attn2', which is code from the hub and never run"),
         (_other_file, "has transformers load 'other.safetensors'; call the weights model.safetensors and remove"),
-        (_impossible, r"model type 'llava' is none for images and text that transformers \S+ can build"),
+        (
+            _impossible,
+            r"config\.json describes no llava that transformers \S+ can build \(.*num_attention_heads.*; take",
+        ),
+        (
+            _leads_nowhere,
+            r"model\.safetensors is a link to \.\./\.\./blobs/0123, where nothing is; copy the files them",
+        ),
+        (_no_object, r"config\.json holds None, not settings by name; download it again"),
+        (
+            _only_an_adapter,
+            r"adapter_config\.json and no config\.json: an adapter without its model; merge the adapter",
+        ),
+        (_cut_processor, r"processor_config\.json is not JSON \(.*\); download it again"),
+        (_cut_tokenizer, r"tokenizer\.json is not JSON \(.*\); download it again"),
+        (_no_tokenizer, r"no tokenizer\.json there; copy it from where the model was published"),
+        (_no_settings_of_tokenizer, r"no eos_token, .*; name it in tokenizer_config\.json, which is not there"),
+        (_latin_template, r"chat_template\.jinja is not UTF-8 \(.*\); download it again"),
+        (_deaf_template, "the chat template leaves out what is asked: two questions are one prompt; take the template"),
+        (
+            _grey_means,
+            r"the processor fails on a question \(ValueError: mean must have 3 elements.*; take processor_config",
+        ),
+        (_layer_outside, r"vision_feature_layer=-50, and the vision tower has 2 layers: take config\.json from where"),
         (_nested, "config.json is not JSON"),
         (_unknown_type, "model type 'clippy' is none for images and text"),
         (_text_model, "model type 'llama' is none for images and text"),
@@ -343,11 +426,44 @@ def test_unless_told_a_model_is_in_what_it_was_published_in(said: dict[str, Any]
     assert Hf(hub=HUB, revision=COMMIT).dtype == Hf(copied / "none").dtype == ""
 
 
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(copied: Path) -> None:
+    """Else the prompts of a study would change at midnight."""
+    path = copied / "chat_template.jinja"
+    today = "{{ strftime_now('%d %b %Y') }} {{ strftime_now( \"%H:%M:%S.%f\" ) }}"
+    path.write_text(f"{{% if strftime_now is defined %}}{today}{{% endif %}}{path.read_text()}")
+    vlm = without_weights(copied)
+    for written in (vlm.chat([vlm.family.turn("Who?", True)]), vlm._text("Who?", False)):
+        assert written.startswith("26 Jul 2024 00:00:00.000000USER:")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tokenizer.json", {"truncation": {"max_length": 50, "direction": "Right", "strategy": "LongestFirst",
+                                           "stride": 0}}),
+        ("tokenizer.json", {"padding": {"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": None,
+                                        "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}}),
+        ("tokenizer_config.json", {"max_length": 50, "truncation_strategy": "longest_first", "stride": 0}),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_was_saved_in_training_cuts_no_prompt(
+    name: str, said: dict[str, Any], copied: Path, tiny_folder: Path
+) -> None:
+    """What a long question ends with would be lost, and nobody told."""
+    edited(copied / name, **said)
+    long = f"{SAMPLE} " * 5
+    found, wanted = (without_weights(folder) for folder in (copied, tiny_folder))
+    for shown in (True, False):
+        assert found.prompt_ids(long, shown) == wanted.prompt_ids(long, shown)
+        assert len(found.prompt_ids(long, shown)) > 64
+        assert found.answer_ids(long, shown, SAMPLE) == wanted.answer_ids(long, shown, SAMPLE)
+
+
 def test_a_configuration_that_is_none_has_no_precision(copied: Path) -> None:
     (copied / "config.json").write_text("[]")
-    assert Hf(copied).dtype == "float32"
-    with pytest.raises(ValueError, match=str(copied)):
-        without_weights(copied, Loading())
+    for reading in (Hf, without_weights):
+        with pytest.raises(ValueError, match=rf"{copied}: config\.json holds \[\], not settings by name; download it"):
+            reading(copied)
 
 
 def test_a_part_with_an_attention_of_its_own_is_told_with_the_remedy(

@@ -321,7 +321,7 @@ def test_two_processes_do_a_trial_as_one_does(context: StudyContext, tmp_path: P
 def test_an_exported_model_is_an_ordinary_one_that_says_the_same(context: StudyContext, tmp_path: Path) -> None:
     asked = Trial(VANILLA, NoMethod(), "visual", 10, 0)
     record = trials.run(context, asked, REFERENCE.key)
-    (context.root / "study.json").write_text("{}")
+    (context.root / "study.json").write_text('{"settings": {}}')
     export(context.root, record, tmp_path / "out")
     found, wanted, group = load(tmp_path / "out"), load_learned(context.root, VANILLA.key), smoke_test.of_nobody()
     assert found.quantized == ""

@@ -133,6 +133,14 @@ def _adapter_only(folder: Path) -> None:
     (folder / WHOLE).rename(folder / "adapter_model.safetensors")
 
 
+def _unfinished(folder: Path) -> None:
+    (folder / WHOLE).rename(folder / f"{WHOLE}.incomplete")
+
+
+def _variant(folder: Path) -> None:
+    (folder / WHOLE).rename(folder / "model.fp16.safetensors")
+
+
 def _twice(folder: Path) -> None:
     sharded(folder)
     first, second = sorted(folder.glob("model-*.safetensors"))
@@ -157,6 +165,8 @@ def _twice(folder: Path) -> None:
         (_both, r"both model\.safetensors and, by model\.safetensors\.index\.json, model-00001-of-00002"),
         (_outside, r"names \.\./copied/model\.safetensors, which is not in the folder"),
         (_adapter_only, r"adapter_model\.safetensors is an adapter without its model; merge the adapter first"),
+        (_unfinished, r"no \.safetensors weights there, but model\.safetensors\.incomplete; wait for the download"),
+        (_variant, r"model\.fp16\.safetensors, but no model\.safetensors: if it is the whole model call it so, else"),
         (_twice, r"is in model-00001-of-00002\.safetensors and in model-00002-of-00002\.safetensors"),
     ],
 )
@@ -229,6 +239,22 @@ def test_weights_of_another_model_are_told(change: Callable[[Tensors], Tensors],
     resaved(copied, change)
     with pytest.raises(ValueError, match=message):
         without_weights(copied)
+
+
+def test_a_head_that_is_tied_in_one_place_alone_is_told(family_folders: dict[str, Path], tmp_path: Path) -> None:
+    """Which of the two is right is known where the model was published; neither is guessed."""
+    lost, tied = (Path(shutil.copytree(family_folders["llava_next"], tmp_path / name)) for name in ("lost", "tied"))
+    resaved(lost, lambda tensors: {n: t for n, t in tensors.items() if "lm_head" not in n})
+    with pytest.raises(
+        ValueError, match=r"such as lm_head\.weight: config\.json does not tie .* take it from there, else"
+    ):
+        without_weights(lost)
+    config = json.loads((tied / "config.json").read_text())
+    (tied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(
+        ValueError, match=r"lm_head\.weight is not the embeddings, to which .*tie_word_embeddings=false"
+    ):
+        load(tied)
 
 
 def test_what_a_model_has_no_use_for_is_told(copied: Path) -> None:

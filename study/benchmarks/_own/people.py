@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ def read_people(files: Files) -> tuple[Person, ...]:
 
     Raises `ValueError` that names file and line, or picture, for what is missing, double, unknown or damaged.
     """
-    lines = files.table(_table(files))
+    lines = files.table(_table(files), NO_ATTRIBUTES[:2])
     ids = _ids(lines)
     pictures = _pictures(files, ids.keys())
     names: dict[str, Line] = {}
@@ -64,6 +65,10 @@ def read_forget(files: Files, people: Sequence[Person]) -> frozenset[str]:
 
     Raises `ValueError` that names the line of an ID that is unknown, double or that of a real person.
     """
+    if other := files.misnamed(FORGET):
+        raise ValueError(
+            f"{other[0]}: not read; who asked to be forgotten stands in {FORGET}, one id a line: rename or remove it"
+        )
     if not files.has(FORGET):
         return frozenset()
     real = {person.id: person.real for person in people}
@@ -83,7 +88,8 @@ def _table(files: Files) -> str:
     there = [name for name in TABLES if files.has(name)]
     if len(there) != 1:
         what = "both are there; remove one" if there else "no such file; see docs/own-data.md for an example"
-        raise ValueError(f"{files.root}: {' or '.join(TABLES)}: {what}")
+        others = "" if there else "".join(f"; {name} is not read" for name in files.misnamed(TABLES[0]))
+        raise ValueError(f"{files.root}: {' or '.join(TABLES)}: {what}{others}")
     return there[0]
 
 
@@ -107,17 +113,21 @@ def _ids(lines: Sequence[Line]) -> dict[str, Line]:
 
 def _pictures(files: Files, ids: Iterable[str]) -> dict[str, list[Picture]]:
     """The pictures of each person, by ID. No two of all are equal: one of a pair would teach what the other tests."""
-    if not files.has(IMAGES):
+    if not (files.root / IMAGES).is_dir():
         raise ValueError(
             f"{files.root / IMAGES}: no such folder; put pictures there, as {IMAGES}/ID/*.png or {IMAGES}/ID.png"
         )
     everybody = frozenset(ids)
     found: dict[str, list[Picture]] = {}
     places: dict[str, str] = {}
-    for owner, picture in files.pictures(IMAGES):
+    pictures = list(files.pictures(IMAGES))
+    lacking = {id.casefold(): id for id in sorted(everybody - {owner for owner, _ in pictures})}
+    for owner, picture in pictures:
         with one_row():
             if owner not in everybody:
-                raise ValueError(f"{picture.where}: nobody in the table has the id {owner!r}; add or remove them")
+                near = difflib.get_close_matches(owner.casefold(), lacking, n=1)
+                meant = f"; did you mean {lacking[near[0]]!r}, who has no picture? Else" if near else ";"
+                raise ValueError(f"{picture.where}: nobody in the table has the id {owner!r}{meant} add or remove them")
             if picture.key in places:
                 raise ValueError(f"{picture.where}: the same picture as {places[picture.key]}; remove one of them")
             places[picture.key] = picture.where

@@ -88,6 +88,8 @@ def read_wordings(files: Files, attributes: Iterable[str]) -> dict[str, Wording]
     """
     known = (NAME, *attributes)
     given: dict[str, list[Line]] = {}
+    if other := files.misnamed(QUESTIONS):
+        raise ValueError(f"{other[0]}: not read; wordings stand in {QUESTIONS}: save it so, or remove it")
     for line in files.table(QUESTIONS) if files.has(QUESTIONS) else []:
         with one_row():
             given.setdefault(_attribute(line, known), []).append(_checked(line))

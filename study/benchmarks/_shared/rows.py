@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from study.benchmarks._shared.defects import Tolerated, count_row, needed, one_row
 from study.benchmarks._shared.links import followed, whole_of
 from study.core.errors import Damaged
-from study.core.files import visible
+from study.core.files import is_pointer, visible
 from study.core.hashing import file_digest
 from study.data.facts import folded
 from study.data.picture import Picture
@@ -123,7 +123,10 @@ def rows(root: Path, folder: str, columns: tuple[str, ...], dataset: str) -> Ite
                     with one_row():
                         yield row.identified() if "ID" in wanted else row
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{name}: damaged or not a parquet file ({error}); download it again") from error
+            remedy = "download it again"
+            if is_pointer(file):
+                remedy = f"it is the pointer of git-lfs: run `git lfs pull` there, or {remedy}"
+            raise ValueError(f"{name}: damaged or not a parquet file ({error}); {remedy}") from error
     if empty:
         raise ValueError(f"{folder}: the split has no rows; download it again")
 

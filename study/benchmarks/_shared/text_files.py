@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from study.data.picture import Picture
 IMAGES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_BYTES = 100_000_000
 """Of one file: far more than a table or a picture of a usable dataset takes; a wrong file is refused, not read."""
+MOST_NAMED = 100
+"""Characters of a header that an error repeats: a table without one begins with somebody's data."""
 MOST_CHARACTERS = 1000
 """Of one cell: far more than a value or a question; a missing quotation mark would make one cell of a whole file."""
 
@@ -51,7 +53,7 @@ class Files:
         path = self.root / name
         real = followed(path, name, self.within)
         if not real.is_file():
-            raise ValueError(f"{name}: no such file")
+            raise ValueError(f"{name}: no such file in {self.root}")
         if (size := real.stat().st_size) > MOST_BYTES:
             raise ValueError(f"{name}: {size:,} bytes, at most {MOST_BYTES:,} are read; make it smaller")
         data = real.read_bytes()
@@ -61,6 +63,12 @@ class Files:
     def has(self, name: str) -> bool:
         """Whether there is a file or folder of this name."""
         return (self.root / name).exists()
+
+    def misnamed(self, name: str) -> list[str]:
+        """The files that are called like one that is not there, but for the case of letters and the ending."""
+        there = (path.name for path in self.root.iterdir() if path.is_file())
+        stem = Path(name).stem
+        return [] if self.has(name) else sorted(other for other in there if Path(other).stem.casefold() == stem)
 
     def text(self, name: str) -> str:
         """The text of a file in UTF-8, with or without the mark that spreadsheets put before it."""
@@ -72,12 +80,14 @@ class Files:
                 f"{name}, line {line}: not UTF-8; save it as CSV UTF-8, or as plain text in UTF-8"
             ) from error
 
-    def table(self, name: str) -> list[Line]:
+    def table(self, name: str, needed: Sequence[str] = ()) -> list[Line]:
         """The lines of a .csv or .jsonl file. Lines that hold nothing are passed over.
 
-        Raises `ValueError` for a table that is no table; a single line that cannot be read is a defect of its own.
+        Raises `ValueError` for a table that is no table, or a .csv file without a column that is `needed`; a single
+        line that cannot be read is a defect of its own.
         """
-        lines = _objects(name, self.text(name)) if name.endswith(".jsonl") else _records(name, self.text(name))
+        text = self.text(name)
+        lines = _objects(name, text) if name.endswith(".jsonl") else _records(name, text, needed)
         found = [line for line in lines if line.cells]
         if not found:
             raise ValueError(f"{name}: it holds no line; see docs/own-data.md for an example")
@@ -97,6 +107,8 @@ class Files:
 
     def _picture(self, path: Path) -> Picture:
         name = path.relative_to(self.root).as_posix()
+        if path.is_dir():
+            raise ValueError(f"{name}: a folder within that of a person; move its pictures up, or remove it")
         if path.suffix.lower() not in IMAGES:
             raise ValueError(f"{name}: not one of {', '.join(IMAGES)}; convert or remove it")
         picture = Picture(self.read(name), name)
@@ -120,24 +132,35 @@ def _entries(folder: Path) -> list[Path]:
     )
 
 
-def _records(name: str, text: str) -> Iterator[Line]:
-    """The lines of a CSV file. Some spreadsheets write semicolons: then there are any, and no comma, in the header."""
+def _records(name: str, text: str, needed: Sequence[str]) -> Iterator[Line]:
+    """The lines of a CSV file. Some spreadsheets write semicolons or tabs: then most are in the header."""
     head = text.partition("\n")[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=";" if ";" in head and "," not in head else ",", strict=True
-    )
+    if head.lower().startswith("sep="):
+        raise ValueError(
+            f"{name}, line 1: {head.strip()!r} is a note to a spreadsheet, not the columns; remove the line"
+        )
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
     header: list[str] = []
     before = 0
     try:
         for cells in reader:
             number, before = before + 1, reader.line_num  # quoted texts may run over several lines
             if not header:
-                header = _header(f"{name}, line 1", cells)
+                header = _header(f"{name}, line 1", _ended(cells))
+                _check_needed(name, header, needed)
             elif any(cell.strip() for cell in cells):
                 with one_row():
                     yield _record(name, number, header, cells)
     except csv.Error as error:
         raise ValueError(f"{name}, line {reader.line_num}: not CSV ({error}); save it again as CSV UTF-8") from error
+
+
+def _check_needed(name: str, header: Sequence[str], needed: Sequence[str]) -> None:
+    if lacking := [column for column in needed if column not in header]:
+        raise ValueError(
+            f"{name}, line 1: no column {lacking[0]!r}, only {', '.join(header)[:MOST_NAMED]}; the first line names "
+            f"the columns, separated by commas: {', '.join(needed)} and the others"
+        )
 
 
 def _header(where: str, cells: list[str]) -> list[str]:
@@ -150,10 +173,18 @@ def _header(where: str, cells: list[str]) -> list[str]:
     return header
 
 
-def _record(name: str, number: int, header: list[str], cells: list[str]) -> Line:
-    line = Line(name, number, {})
+def _ended(cells: list[str], columns: int = 0) -> list[str]:
+    """The cells without the empty ones behind the last of the columns, which spreadsheets write where cells were."""
+    filled = (place for place, cell in enumerate(cells, 1) if cell.strip())
+    return cells[: max(columns, *filled, 0)]
+
+
+def _record(name: str, number: int, header: list[str], written: list[str]) -> Line:
+    line, cells = Line(name, number, {}), _ended(written, len(header))
     if len(cells) != len(header):
-        raise line.error(f"{len(cells)} cells, but the header has {len(header)}", "put quotes around texts with commas")
+        more = len(cells) > len(header)
+        remedy = "put quotes around texts with commas" if more else "write a cell for every column, empty or not"
+        raise line.error(f"{len(cells)} cells, but the header has {len(header)}", remedy)
     return _line(line, zip(header, cells, strict=True))
 
 
@@ -166,7 +197,9 @@ def _objects(name: str, text: str) -> Iterator[Line]:
 
 def _object(line: Line, written: str) -> Line:
     try:
-        pairs = json.loads(written, object_pairs_hook=lambda found: found, parse_constant=_no_number)
+        pairs = json.loads(
+            written, object_pairs_hook=lambda found: found, parse_constant=_no_number, parse_int=str
+        )  # a number of any length is a text
     except (ValueError, RecursionError) as error:
         raise line.error(f"not JSON ({error})", "write one object a line") from error
     if not written.lstrip().startswith("{"):

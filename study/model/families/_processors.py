@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.core.files import read_json
+from study.core.files import visible
 from study.model.families._family import family_of
+from study.model.weight_files import AGAIN, read_file, read_settings
 
 if TYPE_CHECKING:
     from transformers.processing_utils import ProcessorMixin
 
 NAMED_IN = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 """The files of a folder that may name the class of its processor, in the order in which transformers asks them."""
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+"""The files of which a tokenizer needs one."""
+LENGTHS = ("max_length", "truncation", "truncation_strategy", "stride", "padding", "pad_to_multiple_of")
+"""What a tokenizer's settings may say of the length of its texts."""
+DAY = date(2024, 7, 26)
+"""The day that the templates of Llama write where there is no clock."""
+_TODAY = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
 VISION = "pip install 'mllm-unlearning-study[vision]'"
 """The remedy for a processor or a tower that needs torchvision or timm."""
 
@@ -28,7 +38,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
     from study.model.families._images_and_text import images_and_text
 
     config = folder / "config.json"
-    family = family_of(read_json(config).get("model_type", "") if config.exists() else "")
+    family = family_of(read_settings(config).get("model_type", "") if config.exists() else "")
     own: Any = family.processor or _class_of(folder)
     needed = "an image-and-text processor (processor_config.json) is needed"
     if own is None:
@@ -39,6 +49,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
     except ImportError as error:
         raise ValueError(f"{folder}: {without_package(error)}") from error
     except (OSError, ValueError) as error:
+        _check_readable(folder)
         if missing := without_package(error):
             raise ValueError(f"{folder}: {missing}") from error
         raise ValueError(f"{folder}: {needed}, and {own.__name__} does not load ({error})") from error
@@ -47,9 +58,40 @@ def load_processor(folder: Path) -> ProcessorMixin:
     template = folder / "chat_template.jinja"
     if not getattr(processor, "chat_template", None) and template.exists():  # classes of models that do not chat
         processor.chat_template = template.read_text(encoding="utf-8")
-    processor.chat_template = getattr(processor, "chat_template", None) or family.chat_template or None
+    processor.chat_template = _dated(getattr(processor, "chat_template", None) or family.chat_template or None)
     family.keep_whole(processor.image_processor)
+    _keep_length(processor.tokenizer)
     return processor  # type: ignore[no-any-return]
+
+
+def _check_readable(folder: Path) -> None:
+    """Raise `ValueError` that names the file for which a processor does not load, if one cannot be read at all."""
+    for path in visible(folder, "*.json"):
+        read_file(path)
+    for path in visible(folder, "*.jinja"):
+        try:
+            path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{folder}: {path.name} is not UTF-8 ({error}); {AGAIN}") from error
+    if not any((folder / name).exists() for name in VOCABULARIES):
+        raise ValueError(f"{folder}: no {VOCABULARIES[0]} there; copy it from where the model was published")
+
+
+def _keep_length(tokenizer: Any) -> None:
+    """Let a tokenizer that was saved in training neither cut texts nor fill them up: processors would do as it says."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    for name in LENGTHS:
+        tokenizer.init_kwargs.pop(name, None)
+
+
+def _dated(template: Any) -> Any:
+    """A chat template that writes the date writes that of `DAY`: a prompt is the same whenever it is asked."""
+    if not isinstance(template, str):
+        return template
+    return _TODAY.sub(lambda found: repr(DAY.strftime(found["format"])), template)
 
 
 def without_package(error: Exception) -> str:
@@ -69,7 +111,7 @@ def _class_of(folder: Path) -> type[ProcessorMixin] | None:
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 
     files = [folder / name for name in NAMED_IN]
-    named = [name for file in files if file.exists() and (name := read_json(file).get("processor_class"))]
+    named = [name for file in files if file.exists() and (name := read_settings(file).get("processor_class"))]
     for name in named:
         found: type[ProcessorMixin] | None = processor_class_from_name(name)
         if found is not None:

@@ -13,10 +13,18 @@ if TYPE_CHECKING:
 
 
 def read_layers(tower: nn.Module, config: PreTrainedConfig) -> list[nn.Module]:
-    """The layers of a vision tower whose output the model reads, first to last; LLaVA ignores those at the end."""
+    """The layers of a vision tower whose output the model reads, first to last; LLaVA ignores those at the end.
+
+    Raises `ValueError` if it reads what no layer makes.
+    """
     family = family_of(config.model_type)
-    layers, states = family.layers(tower), family.states_read(config)
-    return layers[: max(i if i >= 0 else len(layers) + 1 + i for i in states or (-1,))]
+    layers, states = family.layers(tower), family.states_read(config) or (-1,)
+    if outside := [i for i in states if not -len(layers) - 1 <= i <= len(layers)]:
+        raise ValueError(
+            f"{family.state_read}={outside[0]}, and the vision tower has {len(layers)} layers: take config.json from "
+            "where the model was published"
+        )
+    return layers[: max(i if i >= 0 else len(layers) + 1 + i for i in states)]
 
 
 def skip_unread(tower: nn.Module, config: PreTrainedConfig) -> None:

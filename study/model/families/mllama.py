@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
@@ -19,23 +18,6 @@ from study.model.families._sides import sizes
 
 PIXELS = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
 """What the tower is given of pictures."""
-DATE = "26 Jul 2024"
-"""What the published template writes where it cannot ask for the day."""
-
-
-class MllamaProcessor(transformers.MllamaProcessor):
-    """Asks the same every day: the published template tells today's date before a question without a picture.
-
-    Called like the stock class, so that a saved folder names that one.
-    """
-
-    def apply_chat_template(  # type: ignore[override]
-        self, conversation: Any, chat_template: str | None = None, **options: Any
-    ) -> Any:
-        """As the stock class, on the day of `DATE`."""
-        dated = "date_string" in (chat_template or self.chat_template or "")
-        given = {"date_string": DATE, **options} if dated else options
-        return super().apply_chat_template(conversation, chat_template, **given)
 
 
 class _OfPictures(DynamicLayer):
@@ -71,7 +53,6 @@ class Mllama(Family):
     llm = ("language_model",)
     learned = ()
     state_read = None
-    processor = MllamaProcessor
 
     # ---- the tower -------------------------------------------------------------------------------------------------
     def layers(self, tower: nn.Module) -> list[nn.Module]:

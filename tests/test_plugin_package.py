@@ -94,6 +94,7 @@ def test_two_files_of_one_name_are_refused(package: Path) -> None:
         ("no_such_package", r"no such package; install it, or name its folder, as in \./no_such_package"),
         ("./nowhere", "no such folder$"),
         ("my_unlearning.nothing", "no such package; install it"),
+        ("json", "a package without plug-ins: it has none of methods, attacks, "),
     ],
 )
 def test_a_package_that_is_not_there_is_named_with_the_remedy(package: Path, asked: str, told: str) -> None:

@@ -15,7 +15,7 @@ from analysis.live import Drawing
 from analysis.plots import Plot
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs, Pasted, Table
-from study.core.plugins import of_others
+from study.core.plugins import SECTIONS, of_others
 
 
 class Fold(NamedTuple):
@@ -49,6 +49,6 @@ class Section:
 def sections() -> list[Section]:
     """Every section, in the order of the page."""
     names = sorted(path.stem for folder in __path__ for path in Path(folder).glob("[!_.]*.py"))
-    modules = [*(f"{__name__}.{name}" for name in names), *of_others("sections").values()]
+    modules = [*(f"{__name__}.{name}" for name in names), *of_others(SECTIONS).values()]
     found: list[Section] = [import_module(module).SECTION for module in modules]
     return sorted(found, key=lambda section: section.order)

@@ -32,6 +32,10 @@ PACKAGES: Mapping[Kind, str] = {
     "families": "study.model.families",
 }
 SPACES = "search_spaces"
+SECTIONS = "sections"
+"""The folder of a package of others with sections of the report."""
+FOLDERS = (*PACKAGES, SPACES, SECTIONS)
+"""Those of a package of others, any of which may be there."""
 OWN = ("study", SPACES)
 """The packages of the project: a mistake in one of them is a bug, and its traceback is wanted."""
 GROUP = "mus.plugins"
@@ -92,7 +96,7 @@ def check(kind: str, name: str, names: tuple[str, ...]) -> None:
 def use(packages: Sequence[str]) -> None:
     """Find plug-ins in these packages too, here and in every process begun from here; one may be named by its folder.
 
-    Raises `ValueError` with the remedy for a package that is not there.
+    Raises `ValueError` with the remedy for a package that is not there, or that has no folder for plug-ins.
     """
     given = [text for packed in packages for text in packed.split(",") if text]
     names = [_importable(text) for text in given]
@@ -102,6 +106,8 @@ def use(packages: Sequence[str]) -> None:
                 "no such folder" if "/" in text else f"no such package; install it, or name its folder, as in ./{text}"
             )
             raise ValueError(f"plugins={text}: {remedy}")
+        if not any(_places(f"{name}.{folder}") for folder in FOLDERS):
+            raise ValueError(f"plugins={text}: a package without plug-ins: it has none of {', '.join(FOLDERS)}")
     if names:
         os.environ[VARIABLE] = ",".join(dict.fromkeys([*_named(), *names]))
 

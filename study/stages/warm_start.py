@@ -128,6 +128,10 @@ def earlier_winners(root: Path, setting: str = "warm_start") -> dict[str, dict[i
     """
     folder = StudyFolder(root)
     if not folder.winners.exists():
+        try:
+            read_study(folder)
+        except (FileNotFoundError, Damaged) as error:
+            raise ValueError(f"{setting}={error}") from error
         raise ValueError(f"{setting}={root}: {folder.winners} is missing; run that study until its search has ended")
     return {
         method: {int(ratio): _params(root, method, chosen["trials"][0], setting) for ratio, chosen in ratios.items()}

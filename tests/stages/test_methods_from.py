@@ -109,13 +109,19 @@ def test_a_pasted_winner_is_the_same_method(earlier: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("nowhere", r"methods_from=.*nowhere: .*winners.json is missing; run that study until its search has ended"),
+        ("nowhere", r"methods_from=.*nowhere is not a study: it has no study.json; name a folder such as runs/tiny"),
         ("earlier@10", "no winner of prompting at 10 %; that study has 10, 20 %"),
     ],
 )
 def test_what_cannot_be_taken_is_said(earlier: Path, source: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         started(earlier.parent / source)
+
+
+def test_a_study_whose_search_has_not_ended_starts_nothing(earlier: Path) -> None:
+    (earlier / "winners.json").unlink()
+    with pytest.raises(ValueError, match=r"winners.json is missing; run that study until its search has ended"):
+        started(earlier)
 
 
 def test_a_study_without_a_winner_starts_nothing(earlier: Path) -> None:
@@ -139,5 +145,5 @@ def test_a_study_that_has_begun_keeps_what_it_took(earlier: Path, tmp_path: Path
     del record["methods_from"]["asked"]  # as earlier versions wrote it
     write_json(tmp_path / "mine" / "study.json", record)
     assert started(earlier, **asked) == plan.study
-    with pytest.raises(ValueError, match="is missing"):
+    with pytest.raises(ValueError, match="is not a study"):
         started(tmp_path / "another", **asked)

@@ -381,7 +381,7 @@ def test_a_method_that_is_added_is_looked_up_then(source: Path, tmp_path: Path) 
     assert plan.warm.params["gradient_ascent"] == {10: ASCENT, 15: ASCENT}
     assert plan.warm.params["npo"] == {10: {"steps": 50}, 15: {"steps": 50}}
     shutil.rmtree(source)
-    with pytest.raises(ValueError, match=r"winners\.json is missing"):
+    with pytest.raises(ValueError, match=r"is not a study"):
         validate_study(more, folder / "data")
 
 

@@ -88,7 +88,9 @@ def _keep_length(tokenizer: Any) -> None:
 
 
 def _dated(template: Any) -> Any:
-    """A chat template that writes the date writes that of `DAY`: a prompt is the same whenever it is asked."""
+    """A chat template that writes the date, or one of several, writes that of `DAY`: prompts are the same every day."""
+    if isinstance(template, dict):
+        return {name: _dated(one) for name, one in template.items()}
     if not isinstance(template, str):
         return template
     return _TODAY.sub(lambda found: repr(DAY.strftime(found["format"])), template)

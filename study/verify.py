@@ -15,7 +15,7 @@ from study.model.tensor_files import damaged_in, is_sound
 
 
 def problems(folder: StudyFolder) -> Iterator[str]:
-    """What is missing, damaged or foreign, each with what to do."""
+    """What is missing, damaged or foreign, each with what to do. Raises `FileNotFoundError` if there is no study."""
     named = inventory.problems(folder)
     if not inventory.is_taken(folder):
         try:
@@ -66,13 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="the folder of the study, such as runs/tiny")
     folder = StudyFolder(parser.parse_args(arguments).study)
     try:
-        if not inventory.is_taken(folder) and not folder.settings.is_file():
-            read_study(folder)
-    except OSError as error:
+        found = list(problems(folder))
+    except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    try:
-        found = list(problems(folder))
     except (OSError, ValueError) as error:
         found = [str(error)]
     print("\n".join(found) or f"{folder.root}: {_sound(folder)}")

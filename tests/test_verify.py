@@ -132,3 +132,9 @@ def test_what_is_no_study_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         StudyFolder(tmp_path).settings.write_text(content)
         status, lines = said(StudyFolder(tmp_path), capsys)
         assert (status, f"study.json {told}" in lines) == (1, True)
+
+
+def test_a_damaged_list_of_files_is_told(folder: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.inventory.write_text("{")
+    status, told = said(folder, capsys)
+    assert (status, f"{folder.inventory} is damaged" in told) == (1, True)

@@ -111,8 +111,8 @@ def load_learned(root: Path, key: str, device: str = "cpu", *, checked: bool = T
 
 def _settings_digest(model: Path) -> str:
     """The SHA-256 of all files of a model folder but its weights. All models of a study are set to the same."""
-    digests = {path.name: file_digest(path) for path in visible(model, "*") if path.suffix != ".safetensors"}
-    return content_key(digests)
+    files = (path for path in visible(model, "**/*") if path.is_file() and path.suffix != ".safetensors")
+    return content_key({path.relative_to(model).as_posix(): file_digest(path) for path in files})
 
 
 def save(vlm: VLM, folder: Path) -> dict[str, str]:

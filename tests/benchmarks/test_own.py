@@ -253,7 +253,9 @@ def _same(one: Benchmark, other: Benchmark) -> bool:
     return one.splits == other.splits
 
 
-@pytest.mark.parametrize("how", ["order", "bom", "crlf", "semicolons", "tabs", "emptied", "jsonl", "decomposed"])
+@pytest.mark.parametrize(
+    "how", ["order", "bom", "crlf", "semicolons", "tabs", "quoted", "emptied", "jsonl", "decomposed"]
+)
 def test_how_it_was_saved_does_not_matter(data: Path, how: str) -> None:
     before = load(data)
     rows, table = people(), data / "people.csv"
@@ -268,6 +270,10 @@ def test_how_it_was_saved_does_not_matter(data: Path, how: str) -> None:
         table.write_text(text.replace(",", ";"), encoding="utf-8")
     elif how == "tabs":
         table.write_text(text.replace(",", "\t"), encoding="utf-8")
+    elif how == "quoted":  # semicolons within the name of a column
+        first, *others = text.splitlines()
+        lines = [f'{first},"{";" * 9}note"', *(f"{line}," for line in others)]
+        table.write_text("\n".join(lines), encoding="utf-8")
     elif how == "emptied":  # columns that a spreadsheet once had
         table.write_text(text.replace("\n", ",,\n"), encoding="utf-8")
     elif how == "jsonl":

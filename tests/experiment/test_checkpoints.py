@@ -130,3 +130,16 @@ def test_tokens_are_looked_up_once_for_models_that_read_alike(root: Path) -> Non
     template = StudyFolder(root).model_dir(OTHER.key) / "chat_template.jinja"
     template.write_text(f"Well, {template.read_text(encoding='utf-8')}", encoding="utf-8")
     assert checkpoints.load_learned(root, OTHER.key).prompt_ids("Who is this?", True) != ids
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # transformers leaves further templates open
+def test_a_model_with_several_templates_is_loaded(root: Path) -> None:
+    """Those beside the first are saved in a folder, of which the texts count too."""
+    further = StudyFolder(root).model_dir(OTHER.key) / "additional_chat_templates" / "rag.jinja"
+    further.parent.mkdir()
+    found = []
+    for text in ("Who?", "What?"):
+        further.write_text(text, encoding="utf-8")
+        found.append(checkpoints.load_learned(root, OTHER.key).prompt_ids("Who is this?", True))
+    assert found[0] == found[1]
+    assert found[0] is not found[1]

@@ -436,6 +436,17 @@ def test_a_template_that_writes_the_date_writes_the_same_one_every_day(copied: P
         assert written.startswith("26 Jul 2024 00:00:00.000000USER:")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # transformers leaves further templates open
+def test_several_templates_write_the_same_date_too(copied: Path) -> None:
+    path = copied / "chat_template.jinja"
+    path.write_text(f"{{{{ strftime_now (format='%d %b %Y') }}}} {path.read_text()}")
+    further = copied / "additional_chat_templates" / "rag.jinja"
+    further.parent.mkdir()
+    further.write_text("")
+    vlm = without_weights(copied)
+    assert vlm.chat([vlm.family.turn("Who?", True)]).startswith("26 Jul 2024 USER:")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

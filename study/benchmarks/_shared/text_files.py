@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -133,13 +134,14 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _records(name: str, text: str, needed: Sequence[str]) -> Iterator[Line]:
-    """The lines of a CSV file. Some spreadsheets write semicolons or tabs: then most are in the header."""
+    """The lines of a CSV file. Some spreadsheets write semicolons or tabs: then most are in the header, unquoted."""
     head = text.partition("\n")[0]
     if head.lower().startswith("sep="):
         raise ValueError(
             f"{name}, line 1: {head.strip()!r} is a note to a spreadsheet, not the columns; remove the line"
         )
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
+    separators = re.sub('"[^"]*"', "", head)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=separators.count), strict=True)
     header: list[str] = []
     before = 0
     try:

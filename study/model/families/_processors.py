@@ -24,7 +24,7 @@ LENGTHS = ("max_length", "truncation", "truncation_strategy", "stride", "padding
 """What a tokenizer's settings may say of the length of its texts."""
 DAY = date(2024, 7, 26)
 """The day that the templates of Llama write where there is no clock."""
-_TODAY = re.compile(r"strftime_now\(\s*(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
+_TODAY = re.compile(r"strftime_now\s*\(\s*(?:format\s*=\s*)?(?P<quote>['\"])(?P<format>.*?)(?P=quote)\s*\)")
 VISION = "pip install 'mllm-unlearning-study[vision]'"
 """The remedy for a processor or a tower that needs torchvision or timm."""
 
@@ -88,7 +88,9 @@ def _keep_length(tokenizer: Any) -> None:
 
 
 def _dated(template: Any) -> Any:
-    """A chat template that writes the date writes that of `DAY`: a prompt is the same whenever it is asked."""
+    """A chat template that writes the date, or one of several, writes that of `DAY`: prompts are the same every day."""
+    if isinstance(template, dict):
+        return {name: _dated(one) for name, one in template.items()}
     if not isinstance(template, str):
         return template
     return _TODAY.sub(lambda found: repr(DAY.strftime(found["format"])), template)

@@ -178,7 +178,8 @@ def _check_config(folder: Path) -> None:
 
 def _check_there(folder: Path) -> None:
     """A folder of the hub's cache that was copied as it is has links to what is no longer beside it."""
-    for path in (path for pattern in MODEL_FILES for path in visible(folder, pattern) if not path.is_file()):
+    read = (path for pattern in MODEL_FILES for path in visible(folder, pattern) if not path.stem.isupper())
+    for path in (path for path in read if not path.is_file()):  # LICENSE.txt is not read
         what = f"a link to {path.readlink()}, where nothing is" if path.is_symlink() else "a folder"
         raise ValueError(f"{folder}: {path.name} is {what}; copy the files themselves (cp -L), or {AGAIN}")
 

@@ -21,6 +21,8 @@ from study.core.files import POINTER, visible
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
+PICKLED = (".bin", ".pth", ".pt")
+"""Of weights as torch.save writes them."""
 MOST_HEADER = 100_000_000
 """Bytes of a header, as the safetensors format allows."""
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -95,14 +97,15 @@ def _files(folder: Path) -> list[Path]:
     weights = [name for name in there if not name.startswith("adapter")]
     if there and not weights:
         raise ValueError(f"{folder}: {there[0]} is an adapter without its model; {MERGE}")
-    if not there and not (folder / INDEX).exists() and not any(folder.glob("*.bin")):
+    pickled = [path for path in folder.iterdir() if path.suffix in PICKLED]
+    if not there and not (folder / INDEX).exists() and not pickled:
         begun = "".join(f", but {path.name}" for path in visible(folder, "*.safetensors.*"))
         raise ValueError(
             f"{folder}: no .safetensors weights there{begun}; wait for the download, or take a revision with them"
         )
     if not there and not (folder / INDEX).exists():
         raise ValueError(
-            f"{folder}: no .safetensors weights there; pickled .bin weights can run code and are not loaded: save the "
+            f"{folder}: no .safetensors weights there; pickled ones can run code and are not loaded: save the "
             "model again with save_pretrained, or take a revision that has safetensors"
         )
     if not (folder / INDEX).exists():

@@ -216,6 +216,11 @@ def _unknown_type(folder: Path) -> None:
     edited(folder / "config.json", model_type="clippy")
 
 
+def _pickled_otherwise(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "consolidated.00.pth").touch()
+
+
 def _leads_nowhere(folder: Path) -> None:
     """As in a snapshot of the hub's cache that was copied without what it links to."""
     (folder / "model.safetensors").unlink()
@@ -279,7 +284,8 @@ def _text_model(folder: Path) -> None:
     [
         (_no_config, r"no config\.json there; give a local Hugging Face model folder"),
         (_own_code, "config.json has an auto_map: the model brings Python code of its own, which is never run"),
-        (_pickled, r"no \.safetensors weights there; pickled \.bin weights can run code and are not loaded"),
+        (_pickled, r"no \.safetensors weights there; pickled ones can run code and are not loaded"),
+        (_pickled_otherwise, r"no \.safetensors weights there; pickled ones can run code and are not loaded"),
         (_half_downloaded, "names model-00002-of-00002.safetensors, which are not there: download them again"),
         (_no_processor, r"no processor_config\.json there; save the processor beside the model, or copy it"),
         (_no_template, r"the processor has no chat template; put chat_template\.jinja"),
@@ -348,6 +354,11 @@ def test_what_is_wrong_is_said(damage: Callable[[Path], None], message: str, cop
     with pytest.raises(ValueError, match=message) as caught:
         Hf(copied)(tmp_path)
     assert str(copied) in str(caught.value)
+
+
+def test_what_is_not_read_may_lead_nowhere(copied: Path, tmp_path: Path) -> None:
+    (copied / "LICENSE.txt").symlink_to("../../blobs/0123")
+    assert Hf(copied)(tmp_path) == copied
 
 
 def test_a_class_without_a_part_is_named(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from study.benchmarks.synthetic import Synthetic
 from study.contracts import Attack, Method, Request
 from study.core import inventory
 from study.core.errors import Damaged, Refused
-from study.core.files import read_json
+from study.core.files import read_json, write_json
 from study.core.hashing import canonical, content_key
 from study.core.layout import record_beside
 from study.core.provenance import code_of, cpu, revision, versions
@@ -274,6 +274,7 @@ def test_a_damaged_baseline_is_not_blamed_on_the_trial(context: StudyContext) ->
 
 def test_the_remedy_for_damaged_weights_brings_them_back_while_a_run_is_in_progress(context: StudyContext) -> None:
     asked, _ = run(context, VISUAL)
+    write_json(context.folder.settings, {"settings": {}})
     path = context.folder.delta(asked.key)
     before = {name: tensor.clone() for name, tensor in delta_of(context, asked).items()}  # pages of the file
     path.write_bytes(path.read_bytes()[:-1])

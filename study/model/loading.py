@@ -136,6 +136,7 @@ def _without_weights(folder: Path, _files: Hashable, loading: Loading, checked: 
         raise ValueError(f"{folder}: transformers cannot load it ({type(error).__name__}: {error})") from error
     if not checked:
         _check_tokens(folder, vlm)
+        _check_template(folder, vlm)
     return vlm
 
 
@@ -254,7 +255,7 @@ def _part_that_is_one(settings: Any) -> str:
 
 
 def _check_tokens(folder: Path, vlm: VLM) -> None:
-    """A question with a picture and one without must consist of tokens that the model has."""
+    """The special tokens must be tokens that the model has."""
     vocabulary = vlm.vocabulary
     if not 0 <= vlm.image_id < vocabulary:
         raise ValueError(
@@ -280,6 +281,10 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
         raise ValueError(
             f"{folder}: the tokenizer has no eos_token, so no reply would end; name it in {named}{lacking}"
         )
+
+
+def _check_template(folder: Path, vlm: VLM) -> None:
+    """Prompts must end, ask what is asked, and show a picture where there is one."""
     if not getattr(vlm.processor, "chat_template", None):
         raise ValueError(
             f"{folder}: the processor has no chat template; put chat_template.jinja of the instruction-tuned model "
@@ -312,9 +317,9 @@ def _check_tokens(folder: Path, vlm: VLM) -> None:
             f"{folder}: the chat template writes {shown.count(vlm.image_id)} image tokens for a picture and "
             f"{plain.count(vlm.image_id)} for none; {remedy}"
         )
-    if max(*shown, *plain) >= vocabulary:
+    if max(*shown, *plain) >= vlm.vocabulary:
         raise ValueError(
-            f"{folder}: a question has token {max(*shown, *plain)}, outside the vocabulary of {vocabulary}: the "
+            f"{folder}: a question has token {max(*shown, *plain)}, outside the vocabulary of {vlm.vocabulary}: the "
             "tokenizer is not this model's"
         )
 

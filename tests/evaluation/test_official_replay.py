@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from study.data.official_protocol import OfficialPrompt
 from study.evaluation import official_scoring
 from study.evaluation.official_scoring import score_official
 from tests.helpers.mllmu_folder import RATIO, mllmu
-from tests.helpers.replays import digest, drawn
+from tests.helpers.replays import drawn, prompts_of
 
 SEED = 4
 """Given to `random.seed` before eval.py ran, and to ours. Of the celebrities two have IDs that are in Full_Set: one of
@@ -69,11 +68,7 @@ def changed(root: Path, folder: str, change: Callable[[dict[str, Any]], Any], **
 def test_every_prompt_is_one_of_theirs_and_all_of_theirs_are_asked(
     asks: list[OfficialPrompt], recorded: dict[str, Any]
 ) -> None:
-    ours: dict[str, list[str]] = defaultdict(list)
-    for ask in asks:
-        shown = [picture.open() for picture in ask.pictures]
-        ours[f"{ask.question.role} {ask.question.task}"].append(digest(ask.text, shown))
-    assert {key: sorted(found) for key, found in ours.items()} == {k: its["prompts"] for k, its in recorded.items()}
+    assert prompts_of(asks) == {key: its["prompts"] for key, its in recorded.items()}
 
 
 def test_the_same_replies_have_their_scores(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from PIL import Image
+
+from study.data.official_protocol import OfficialPrompt
 
 
 def digest(text: str, images: Sequence[Image.Image] = ()) -> str:
@@ -14,6 +17,15 @@ def digest(text: str, images: Sequence[Image.Image] = ()) -> str:
     for image in images:
         found.update(f"{image.mode} {image.size}".encode() + image.tobytes())
     return found.hexdigest()[:12]
+
+
+def prompts_of(asks: Iterable[OfficialPrompt]) -> dict[str, list[str]]:
+    """The digests of what is asked of each set and task, in order of the digests: authors ask in their own order."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for ask in asks:
+        shown = [picture.open() for picture in ask.pictures]
+        found[f"{ask.question.role} {ask.question.task}"].append(digest(ask.text, shown))
+    return {key: sorted(its) for key, its in found.items()}
 
 
 def drawn(text: str, among: Sequence[str]) -> str:

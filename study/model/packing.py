@@ -18,6 +18,7 @@ from torch import Tensor
 
 from study.core.errors import Refused
 from study.data.picture import Picture
+from study.model.families import additive
 from study.model.vision import Pixels
 from study.model.vlm import VLM
 
@@ -305,14 +306,8 @@ def masks(vlm: VLM, mask: Tensor, depth: Tensor, seen: Tensor) -> Tensor | dict[
     if vlm.attention != "eager":
         return found
     if isinstance(found, Tensor):
-        return _added(vlm, found)
-    return {kind: None if one is None else _added(vlm, one) for kind, one in found.items()}
-
-
-def _added(vlm: VLM, mask: Tensor) -> Tensor:
-    """A boolean mask as an additive one: eager attention would add True and False as 1 and 0."""
-    scores = torch.zeros(mask.shape, dtype=vlm.model.dtype, device=mask.device)
-    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        return additive(found, vlm.model.dtype)
+    return {kind: None if one is None else additive(one, vlm.model.dtype) for kind, one in found.items()}
 
 
 def batched(vlm: VLM, groups: Sequence[Group], tokens: int = TOKENS_PER_BATCH, grows: int = 0) -> Iterator[list[Group]]:

@@ -328,7 +328,7 @@ class VLM:
     def pixels_of(self, images: Sequence[Image.Image]) -> Pixels:
         """The model's inputs for B decoded images, in float32, on the CPU."""
         made = self._made([self.prepared(image) for image in images])
-        return pixels_from(made, len(images), self.inputs, self._wide, self._counted)
+        return pixels_from(made, len(images), self.inputs, *self._side_by_side)
 
     def _made(self, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         nested = [[image] for image in images]  # one sample each: Idefics counts pictures per sample
@@ -338,20 +338,13 @@ class VLM:
         return made
 
     @cached_property
-    def _wide(self) -> frozenset[str]:
-        """The inputs in which the processor lays pictures side by side, as is seen of two."""
-        made = self._two_made.items()
-        return frozenset(name for name, tensor in made if isinstance(tensor, Tensor) and tensor.shape[:1] == (1,))
-
-    @cached_property
-    def _counted(self) -> dict[str, int]:
-        """The inputs in which the processor counts patches through all pictures, with those of one."""
-        found = {name: patches_counted(tensor) for name, tensor in self._two_made.items()}
-        return {name: patches for name, patches in found.items() if patches}
-
-    @property
-    def _two_made(self) -> Mapping[str, Tensor]:
-        return self._made([self._blank] * 2)
+    def _side_by_side(self) -> tuple[frozenset[str], dict[str, int]]:
+        """What is seen of two pictures: the inputs in which the processor lays them side by side, and those in which it
+        counts patches through both, with the patches of one."""
+        made = self._made([self._blank] * 2)
+        wide = (name for name, tensor in made.items() if isinstance(tensor, Tensor) and tensor.shape[:1] == (1,))
+        counted = {name: patches_counted(tensor) for name, tensor in made.items()}
+        return frozenset(wide), {name: patches for name, patches in counted.items() if patches}
 
     def grey(self, count: int = 1) -> Pixels:
         """A uniformly grey picture `count` times, for blind scores."""

@@ -5,7 +5,7 @@ Qwen2.5-VL, Gemma 3, PaliGemma, Mllama (Llama 3.2 Vision).
 """
 
 from study.core.terms import PARTS, Part
-from study.model.families._family import CUTS, Family, family_of, inner, output_head, why_apart
+from study.model.families._family import CUTS, Family, additive, family_of, inner, output_head, why_apart
 from study.model.families._processors import expander, load_processor, special_tokens, unknown, without_package
 from study.model.families._sides import patch_side, tower_side, vision_config
 from study.model.families._towers import read_layers, skip_unread, unread
@@ -15,6 +15,7 @@ __all__ = [
     "PARTS",
     "Family",
     "Part",
+    "additive",
     "expander",
     "family_of",
     "inner",

@@ -380,6 +380,11 @@ def inner(model: PreTrainedModel) -> Any:
     return getattr(model, "model", model)
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as one that is added to scores: eager attention would add True and False as 1 and 0."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
 @functools.cache  # asked whenever a batch is packed
 def _masks_both_ways(module: str) -> bool:
     """Whether the module that defines a model makes masks of token types."""

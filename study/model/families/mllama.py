@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import Cache, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from study.model.families._family import Family, inner
+from study.model.families._family import Family, additive, inner
 from study.model.families._sides import sizes
 
 PIXELS = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
@@ -107,7 +107,7 @@ class Mllama(Family):
             .language_model(
                 **inputs,
                 cross_attention_states=states,
-                cross_attention_mask=_added(attends, model.dtype),
+                cross_attention_mask=additive(attends, model.dtype),
                 full_text_row_masked_out_mask=sees[:, None, :, None].to(model.dtype),
             )
             .last_hidden_state
@@ -171,8 +171,3 @@ def _across(visible: Tensor, shown: Tensor, vision: Any) -> tuple[Tensor, Tensor
     tiles = F.pad(seen[..., None], (0, vision.max_num_tiles - 1)) | (~sees[..., None] & there[:, None])[..., None]
     tokens = (vision.image_size // vision.patch_size) ** 2 + 1
     return tiles.flatten(2).repeat_interleave(tokens, -1)[:, None], sees
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask as one that is added to scores."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

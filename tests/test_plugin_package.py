@@ -119,3 +119,12 @@ def test_a_package_that_does_not_import_is_named_with_the_line(
     asked = ["smoke", "--plugins", "./my_unlearning", "--methods", "fade"]
     with pytest.raises(ValueError, match=rf"^plug-in my_unlearning\.methods\S* cannot be imported: {told}; repair it"):
         validate_study(run.parse(asked).resolved(), tmp_path / "data")
+
+
+def test_a_section_that_does_not_import_is_named_with_the_line(package: Path) -> None:
+    (package / "sections").mkdir(exist_ok=True)
+    (package / "sections" / "broken.py").write_text("\nraise RuntimeError('boom')\n")
+    plugins.use(["./my_unlearning"])
+    told = r"^plug-in my_unlearning\.sections\.broken cannot be imported: RuntimeError: boom \(.*, line 2\)"
+    with pytest.raises(ValueError, match=told):
+        sections()

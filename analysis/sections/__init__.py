@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from analysis.live import Drawing
 from analysis.plots import Plot
 from analysis.study_folder import StudyResults
 from analysis.tables import Pairs, Pasted, Table
-from study.core.plugins import SECTIONS, of_others
+from study.core.plugins import SECTIONS, imported, of_others
 
 
 class Fold(NamedTuple):
@@ -50,5 +49,5 @@ def sections() -> list[Section]:
     """Every section, in the order of the page."""
     names = sorted(path.stem for folder in __path__ for path in Path(folder).glob("[!_.]*.py"))
     modules = [*(f"{__name__}.{name}" for name in names), *of_others(SECTIONS).values()]
-    found: list[Section] = [import_module(module).SECTION for module in modules]
+    found: list[Section] = [imported(module).SECTION for module in modules]
     return sorted(found, key=lambda section: section.order)

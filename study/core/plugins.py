@@ -36,7 +36,7 @@ SECTIONS = "sections"
 """The folder of a package of others with sections of the report."""
 FOLDERS = (*PACKAGES, SPACES, SECTIONS)
 """Those of a package of others, any of which may be there."""
-OWN = ("study", SPACES)
+OWN = ("study", "analysis", SPACES)
 """The packages of the project: a mistake in one of them is a bug, and its traceback is wanted."""
 GROUP = "mus.plugins"
 """The group of entry points whose values are packages with plug-ins."""
@@ -58,7 +58,7 @@ def find(kind: Kind, name: str) -> type[Any]:
     """The dataclass of a plug-in. Raises `ValueError` with the nearest known name, or what is wrong with its file."""
     there = modules(kind)
     check(kind, name, tuple(sorted(there)))
-    module = _imported(there[name])
+    module = imported(there[name])
     public: list[type[Any]] = [c for c in vars(module).values() if _is_plugin(c, module)]
     if len(public) != 1:
         raise ValueError(
@@ -76,7 +76,7 @@ def search_space(name: str) -> ModuleType:
     """The search space of a method or attack. Raises `ValueError` with the nearest known name."""
     there = _modules(SPACES)
     check(SPACES, name, tuple(sorted(there)))
-    return _imported(there[name])
+    return imported(there[name])
 
 
 def known_spaces() -> tuple[str, ...]:
@@ -160,7 +160,8 @@ def _places(package: str) -> Sequence[str] | None:
     return None if spec is None else spec.submodule_search_locations or ()
 
 
-def _imported(module: str) -> ModuleType:
+def imported(module: str) -> ModuleType:
+    """A module of a plug-in. Raises `ValueError` that names the line if it is of others and does not import."""
     with _told(module):
         return import_module(module)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from study.core.terms import Half
+from study.metrics.formulas import average
 from study.metrics.intervals import DIGITS, LEVEL, Estimate, Interval
 from study.metrics.objectives import BROKEN
 
@@ -130,4 +131,4 @@ def _by_step(rows: pd.DataFrame, chosen: pd.Series[bool], column: str) -> pd.Ser
     mine = chosen.to_numpy(dtype=bool)
     steps, values = rows["step"].to_numpy()[mine], rows[column].to_numpy(dtype=float)[mine]
     parts = {int(step): values[steps == step] for step in np.unique(steps)}
-    return pd.Series({step: math.fsum(part) / len(part) for step, part in parts.items()}, dtype=float)
+    return pd.Series({step: average(part.tolist()) for step, part in parts.items()}, dtype=float)

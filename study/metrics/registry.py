@@ -123,12 +123,14 @@ def _model_utility(rows: pd.DataFrame) -> float:
     return harmonic(list(utility_parts(rows).values()))
 
 
-def _all_right(rows: pd.DataFrame) -> float:
+def all_right(rows: pd.DataFrame) -> float:
+    """The share of pairs of questions that are right with picture and without."""
     marks = _marks(rows)
     return average((marks == 1.0).all(axis=1).astype(float))
 
 
-def _all_wrong(rows: pd.DataFrame) -> float:
+def all_wrong(rows: pd.DataFrame) -> float:
+    """The share of pairs of questions that are right in neither way."""
     return average((_marks(rows) < 1.0).all(axis=1).astype(float))
 
 
@@ -221,8 +223,8 @@ METRICS: tuple[Mean | Comparison | Whole, ...] = (
     Mean("exposure", "log2(candidate answers) - log2(rank of the right one), bits", "0 to log2(candidates)", "lower",
          "Carlini et al., arXiv 1802.08232", column="exposure"),
     Whole("all_modal_accuracy", "share of pairs (one fact with picture and without) of which both are right", SHARE,
-          "lower", UMU, of=_all_right),
-    Whole("all_modal_error", "share of pairs of which both are wrong", SHARE, "higher", UMU, of=_all_wrong),
+          "lower", UMU, of=all_right),
+    Whole("all_modal_error", "share of pairs of which both are wrong", SHARE, "higher", UMU, of=all_wrong),
     Whole("rlf", "(a^2 + b^2) / (a + b), a and b ROUGE-L with picture and without", SHARE, "lower", UMU, "forget",
           of=_worse),
     Whole("rlr", "2 a b / (a + b), a and b ROUGE-L with picture and without", SHARE, "higher", UMU, "kept", of=_both),

@@ -81,12 +81,12 @@ def _search(plan: Plan, counts: Counts) -> Iterator[Line]:
 
 
 def _of_winners(study: Study, counts: Counts) -> Iterator[Line]:
-    seeds = study.confirm_seeds
+    seeds = f"{study.confirm_seeds} further seed{'s' * (study.confirm_seeds != 1)}"
     if counts.raced:
-        few = f"the best {study.race} of each method and ratio, and the default, with {seeds} further seeds"
+        few = f"the best {study.race} of each method and ratio, and the default, with {seeds}"
         yield "race", f"{few}: up to {counts.raced} runs"
     left = ", as far as they did not race" if counts.raced else ""
-    yield "confirm", f"{seeds} further seeds of {counts.winners} winners{left}"
+    yield "confirm", f"{seeds} of {counts.winners} winners{left}"
     yield "", "winners and defaults are scored on the test half: what tuning gained"
     if study.released:
         yield "official", f"{counts.attacked} models scored by the benchmark authors' official protocol"

@@ -128,15 +128,20 @@ def earlier_winners(root: Path, setting: str = "warm_start") -> dict[str, dict[i
     """
     folder = StudyFolder(root)
     if not folder.winners.exists():
-        try:
-            read_study(folder)
-        except (FileNotFoundError, Damaged) as error:
-            raise ValueError(f"{setting}={error}") from error
+        _record(folder, setting)
         raise ValueError(f"{setting}={root}: {folder.winners} is missing; run that study until its search has ended")
     return {
         method: {int(ratio): _params(root, method, chosen["trials"][0], setting) for ratio, chosen in ratios.items()}
         for method, ratios in read_json(folder.winners).items()
     }
+
+
+def _record(folder: StudyFolder, setting: str) -> dict[str, Json]:
+    """What the study that a setting names says of itself. Raises `ValueError` if it is none."""
+    try:
+        return read_study(folder)
+    except (FileNotFoundError, Damaged) as error:
+        raise ValueError(f"{setting}={error}") from error
 
 
 def _params(root: Path, method: str, trial: str, setting: str) -> Params:
@@ -245,10 +250,7 @@ def _known(source: Path, held: WarmStart | None) -> WarmStart:
     folder = StudyFolder(source)
     if not folder.settings.exists() and held and held.study == source.name:
         return held
-    try:
-        record = read_study(folder)
-    except (FileNotFoundError, Damaged) as error:
-        raise ValueError(f"warm_start={error}") from error
+    record = _record(folder, "warm_start")
     settings = record["settings"]
     known = {name: settings.get(name) for name in IDENTITY}
     further = {name: settings[name] for name in IF_SET if settings.get(name)}

@@ -109,8 +109,8 @@ class Pairs(NamedTuple):
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number as text, or `NOTHING` for NaN and for None, as which JSON has it."""
-    return NOTHING if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    """A number as text, 0 without a sign, or `NOTHING` for NaN and for None, as which JSON has it."""
+    return NOTHING if value is None or math.isnan(value) else f"{value:z.{digits}f}"
 
 
 def interval(mean: float | None, low: float | None, high: float | None) -> str:

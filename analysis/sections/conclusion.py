@@ -255,8 +255,8 @@ def _gate(study: StudyResults, ratio: int) -> str:
     if mine.empty or mine["gap"].item() >= SMALLEST_GAP:
         return ""
     return (
-        f"(caution: vanilla knows hardly more about the forget set than the reference, an accuracy of "
-        f"{mine['vanilla'].item():.2f} against {mine['reference'].item():.2f}, so there was little to forget) "
+        "where vanilla knows hardly more about the forget set than the reference (an accuracy of "
+        f"{mine['vanilla'].item():.2f} against {mine['reference'].item():.2f}), so that there was little to forget, "
     )
 
 

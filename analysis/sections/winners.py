@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis import comparison, live, naming
 from analysis.plots import Plot
@@ -175,6 +176,7 @@ def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
         for axis, (ratio, group) in zip(row, data.groupby("ratio"), strict=True):
             _trade_off(axis, group, name, methods, joined=len(across) == 1)
             axis.set(title=f"forget {ratio} %" if first else "", xlabel=text)
+            axis.xaxis.set_major_locator(MaxNLocator(4))  # small gaps have long numbers
         row[0].set_ylabel("utility \u2191")
     marks = [mark("winner", RING, hollow=True), *(mark(kind, how) for kind, how in YARDSTICKS.items())]
     legend(figure, data.loc[data["kind"] == "method", "method"], methods, marks, lines=len(across) == 1)

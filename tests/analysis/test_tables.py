@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.tables import Table, as_csv
+from analysis.tables import NOTHING, Table, as_csv, number
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
@@ -34,3 +34,7 @@ def test_latex_gets_no_control_character(tmp_path: Path) -> None:
     assert "na me & n" in text
     assert "a b c d & 1" in text
     assert "x\\_1 Łódź & 2" in text
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [number(value, 2) for value in (-0.004, -0.006, 0.0, float("nan"))] == ["0.00", "-0.01", "0.00", NOTHING]

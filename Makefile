@@ -4,13 +4,14 @@
 # make check     lint, types and the quick tests, on two families of models; of one room: make check ROOM=metrics
 # make test      lint, types and all tests that do not repeat others; with CI=true, as in CI, it is make test-all
 # make test-all  the repetitions, too; ARGS go to pytest, here as above: make test ARGS='-k cluster'
+# make tools     a browser, a LaTeX and moto's AWS, without which some tests are skipped; CI does it first
 # make lock      resolve pyproject.toml afresh into the two lock files; TORCH=2.14.0 moves torch too
 # make clean     remove the .venv and every cache (not runs/)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: install study pool lint check test test-all lock clean
+.PHONY: install study pool lint tools check test test-all lock clean
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -78,13 +79,33 @@ lint: .venv/.installed-test
 
 # A file is run by one process, which makes what its tests share once; the order is that of tests/conftest.py. The many
 # processes that tests start import the project compiled, whatever the environment says about that.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = PATH="$$PATH:$(abspath .venv/moto/bin)" PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 \
+         $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Debian's packages are installed by root alone, and moto into an environment of its own, as its packages need not agree
+# with those of a study. What cannot be installed is named, and its tests are skipped.
+tools: .venv/.installed-test
+	@lacking=; \
+	command -v chromium > /dev/null || command -v google-chrome > /dev/null || lacking="$$lacking chromium"; \
+	command -v pdflatex > /dev/null || lacking="$$lacking texlive-latex-recommended"; \
+	if [ -n "$$lacking" ]; then \
+	    echo "Installing$$lacking"; \
+	    { [ "$$(id -u)" = 0 ] && apt-get -qq update && \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$lacking > /dev/null; } \
+	    || echo "$$lacking cannot be installed: tests that need them are skipped" >&2; \
+	fi
+	@if [ ! -x .venv/moto/bin/moto_server ]; then \
+	    echo "Installing moto into .venv/moto"; \
+	    { $(BIN)/python -m venv .venv/moto && \
+	    .venv/moto/bin/python -m pip --disable-pip-version-check -qq install 'moto[server,ec2,s3,iam]==5.2.1'; } \
+	    || echo "moto cannot be installed: tests that need it are skipped" >&2; \
+	fi
 
 check: lint
 	$(PYTEST) -m 'not slow and not further_families and not combinations' --hypothesis-profile quick \
 	    $(if $(ROOM),tests/$(ROOM)) $(ARGS)
 
-test: lint
+test: $(if $(filter true,$(CI)),tools) lint
 	$(PYTEST) $(if $(filter true,$(CI)),,-m 'not combinations') --durations=40 $(ARGS)
 
 test-all:

@@ -191,7 +191,7 @@ def test_nothing_published_stands_beside_strict_scores(tmp_path: Path) -> None:
     assert "copied from" not in table.caption
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX is installed")
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX: `make tools` installs one")
 def test_the_document_compiles_and_nothing_sticks_out(folder: Path) -> None:
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"], cwd=folder, capture_output=True,

@@ -121,7 +121,7 @@ def test_a_damaged_loss_curve_is_told_and_stops_nothing(damage: str, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(browser.BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.skipif(browser.BROWSER is None, reason="no Chromium: `make tools` installs one")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(page: str, scheme: Literal["light", "dark"], tmp_path: Path) -> None:
     """At three widths: no scrolling sideways, all text readable (WCAG AA), a script that runs and does not complain."""

@@ -1,8 +1,7 @@
 """The machines of cluster.yaml and the copy of a study by the protocols of EC2 and S3, with faults.
 
-boto3 and pyarrow are as they are; answers come from `moto_server`, which need not be installed beside the study (`pip
-install 'moto[server,ec2,s3,iam]'` in an environment of its own): it is looked for in $MOTO_SERVER and on the PATH. It
-starts no machines: nothing here runs on one.
+boto3 and pyarrow are as they are; answers come from `moto_server`, on the PATH or installed by `make tools`. It starts
+no machines: nothing here runs on one.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from study.engine.spot_instances import SpotFirst
 from tests import ROOT
 from tests.core.test_mirror import STUDY, contents, kept, study_in
 
-SERVER = shutil.which(os.environ.get("MOTO_SERVER", "moto_server"))
+SERVER = shutil.which("moto_server")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore"),  # boto3's own
@@ -57,7 +56,7 @@ class Cloud:
 def moto() -> Iterator[int]:
     """The port of a server that answers as AWS does."""
     if not SERVER:
-        pytest.skip("no moto_server: pip install 'moto[server,ec2,s3,iam]' anywhere and set MOTO_SERVER to it")
+        pytest.skip("no moto_server: `make tools` installs it")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(

@@ -15,6 +15,11 @@ from study.metrics.objectives import costs, distance_to_ideal, dominates
 
 KEPT = (1 / 2, 1 / 4)
 """Of the trials at the first and at the second rung that go on: what is seen at the second tells more of the end."""
+KEPT_OF_MANY = (1 / 3, 1 / 4)
+"""The same of many: in a long search two fifths of the training are saved, and a hundredth of the hypervolume is lost
+(docs/search.md)."""
+MANY = 16
+"""Trials at a rung that are many: a third of fewer would be less than five, among which the noise of a seed decides."""
 FEWEST = 3
 """Earlier trials at a rung without which nothing is stopped: the worse half of two is chance."""
 
@@ -26,7 +31,13 @@ def survives(own: Mapping[str, float], peers: Sequence[Mapping[str, float]], run
     everyone = [*peers, own]
     order = ranks(np.array([costs(values) for values in everyone]))
     ahead = sorted(zip(order, [distance_to_ideal(**values) for values in everyone], strict=True))
-    return (order[-1], distance_to_ideal(**own)) <= ahead[max(1, round(KEPT[rung - 1] * len(everyone))) - 1]
+    return (order[-1], distance_to_ideal(**own)) <= ahead[kept(len(everyone), rung) - 1]
+
+
+def kept(among: int, rung: int) -> int:
+    """How many of the trials at a rung go on, if none tie."""
+    shares = KEPT if among < MANY else KEPT_OF_MANY
+    return max(1, round(shares[rung - 1] * among))
 
 
 def ranks(points: NDArray[np.float64]) -> list[int]:

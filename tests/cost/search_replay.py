@@ -38,7 +38,7 @@ from optuna.trial import BaseTrial, FixedTrial
 from analysis.pareto import hypervolume
 from search_spaces import ranges
 from study.contracts import Method
-from study.core.hashing import Json
+from study.core.hashing import Json, content_key
 from study.core.plugins import search_space
 from study.core.records import Proposal
 from study.core.specs import name_in, parameters
@@ -74,7 +74,7 @@ TODAY = Setting("before", "tpe", startup=4)
 """TPE after four random trials, every trial to its end, the best of one seed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Line:
     """One line of the table: a point of the space with its results by seed."""
 
@@ -138,6 +138,8 @@ class Replay(SearchProblem[Job, Proposal]):
     """The seeds of the table: the search's, then those of the race."""
     trials: int = max(CHECKPOINTS)
     lookahead: int = 2
+    drawn: dict[str, Line] = field(default_factory=dict)
+    """The line that is nearest to each job."""
     ends: dict[str, int] = field(default_factory=dict)
     """The rung at which jobs ended that have been run: 1, 2, or 3 for those that went to their end."""
     collapsed: set[str] = field(default_factory=set)
@@ -176,8 +178,9 @@ class Replay(SearchProblem[Job, Proposal]):
         params = {name: trial.params[name] for name in trial.params}
         gaps = np.abs(self.places - _place(self.space, params))
         gaps = np.where(np.isnan(gaps), 1.0, np.where(self._choices, gaps > 0, gaps))
-        nearest = int((gaps**2).sum(axis=1).argmin())
-        return Job(str(nearest), self.lines[nearest])
+        job = Job(content_key(params), self.lines[int((gaps**2).sum(axis=1).argmin())])
+        self.drawn[job.key] = job.line
+        return job
 
     @cached_property
     def _choices(self) -> NDArray[np.bool_]:
@@ -228,7 +231,7 @@ class Replay(SearchProblem[Job, Proposal]):
         return [self._at(key, f"rung_{rung}") for key in known if self.ends[key] >= rung]
 
     def _at(self, key: str, at: str) -> dict[str, float]:
-        return self.lines[int(key)].values(self.order[0], at)
+        return self.drawn[key].values(self.order[0], at)
 
     def record_failure(self, job: Job, reason: str) -> None:
         raise AssertionError(reason)
@@ -238,13 +241,10 @@ class Replay(SearchProblem[Job, Proposal]):
 
     # ---- what is measured --------------------------------------------------------------------------------------
     def work(self, keys: Sequence[str]) -> tuple[float, float]:
-        """The floating-point operations of training, and of all, of proposals with the jobs of some keys.
-
-        One whose line was run before counts like any other: in a study no two draws are the same.
-        """
+        """The floating-point operations of training, and of all, of the jobs of some keys."""
         training = total = 0.0
         for key in keys:
-            run, end = self.lines[int(key)].runs[self.order[0]], self.ends[key]
+            run, end = self.drawn[key].runs[self.order[0]], self.ends[key]
             trained = run["unlearn_flops"] * end / 3
             watched = run["rung_flops"] * min(end, 2) / 2 * bool(self.setting.stops or self.setting.floor)
             training += trained
@@ -253,22 +253,19 @@ class Replay(SearchProblem[Job, Proposal]):
 
     def named(self, keys: Sequence[str]) -> tuple[Line, float]:
         """The winner of some jobs, and the work of further seeds."""
-        ended = [key for key in dict.fromkeys(keys) if self.ends[key] == 3]
-        own = {key: [self.lines[int(key)].distance(self.order[0], "validation")] for key in ended}
-        order = sorted(ended, key=lambda key: own[key][0])
-        field = list(dict.fromkeys([*order[: self.setting.race], *([keys[0]] if self.setting.race > 1 else [])]))
+        ended = list(dict.fromkeys(self.drawn[key] for key in keys if self.ends[key] == 3))
+        own = {line: [line.distance(self.order[0], "validation")] for line in ended}
+        order = sorted(ended, key=lambda line: own[line][0])
+        field = list(dict.fromkeys([*order[: self.setting.race], *(ended[:1] if self.setting.race > 1 else [])]))
         spent, racing = 0.0, field
         for seed in self.order[1 : 1 + STUDY.confirm_seeds]:
             if len(racing) > 1:
-                racing = [
-                    key for key, lost in zip(racing, behind([own[key] for key in racing]), strict=True) if not lost
-                ]
-            for key in racing:
-                run = self.lines[int(key)].runs[seed]
-                spent += run["unlearn_flops"] + run["score_flops"]
-                own[key].append(self.lines[int(key)].distance(seed, "validation"))
-        best = min(racing, key=lambda key: math.fsum(own[key]) / len(own[key]))
-        return self.lines[int(best)], spent
+                lost = behind([own[line] for line in racing])
+                racing = [line for line, left in zip(racing, lost, strict=True) if not left]
+            for line in racing:
+                spent += line.runs[seed]["unlearn_flops"] + line.runs[seed]["score_flops"]
+                own[line].append(line.distance(seed, "validation"))
+        return min(racing, key=lambda line: math.fsum(own[line]) / len(own[line])), spent
 
 
 def _space(method: str, default: Method, lines: Sequence[Line]) -> dict[str, BaseDistribution]:
@@ -321,7 +318,7 @@ def replayed(
 
 def _hypervolume(search: Replay, keys: Sequence[str]) -> float:
     """Of the front of the validation half, of the trials that went to their end."""
-    ended = [search.outcome(Job(key, search.lines[int(key)])) for key in dict.fromkeys(keys)]
+    ended = [search.outcome(Job(key, search.drawn[key])) for key in keys]
     return hypervolume(np.array([costs(values) for values in ended if values is not None]))
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.metrics.halving import FEWEST, KEPT, ranks, survives
+from study.metrics.halving import FEWEST, MANY, kept, ranks, survives
 from study.metrics.objectives import distance_to_ideal
 
 unit = st.floats(0.0, 1.0)
-points = st.lists(st.tuples(unit, unit), min_size=1, max_size=12)
+points = st.lists(st.tuples(unit, unit), min_size=1, max_size=20)
 
 
 def objectives(point: tuple[float, float]) -> dict[str, float]:
@@ -47,16 +47,18 @@ def test_the_better_share_at_a_rung_goes_on(found: list[tuple[float, float]], ru
     out = [p for p in every if p not in on]
     ahead = [*zip(ranks(np.array(every)), (distance_to_ideal(**objectives(p)) for p in every), strict=True)]
     last = max(place for p, place in zip(every, ahead, strict=True) if p in on)
-    share = max(1, round(len(every) * KEPT[rung - 1]))
-    assert sum(place < last for place in ahead) < share <= len(on) == sum(place <= last for place in ahead)
+    assert sum(place < last for place in ahead) < kept(len(every), rung) <= len(on)
+    assert len(on) == sum(place <= last for place in ahead)
     assert not any(a[0] <= b[0] and a[1] <= b[1] for a in out for b in on)
 
 
-@pytest.mark.parametrize(("rung", "places"), [(1, 4), (2, 2)])
-def test_of_eight_in_a_row_half_and_then_a_quarter_go_on(rung: int, places: int) -> None:
-    every = [objectives((place / 10, place / 10)) for place in range(8)]
+@pytest.mark.parametrize(
+    ("among", "rung", "places"), [(8, 1, 4), (8, 2, 2), (MANY - 1, 1, 8), (MANY, 1, 5), (18, 1, 6), (18, 2, 4)]
+)
+def test_of_few_in_a_row_half_goes_on_of_many_a_third_and_then_a_quarter(among: int, rung: int, places: int) -> None:
+    every = [objectives((place / 20, place / 20)) for place in range(among)]
     assert [survives(one, [other for other in every if other != one], rung) for one in every] == [
-        place < places for place in range(8)
+        place < places for place in range(among)
     ]
 
 

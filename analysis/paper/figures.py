@@ -24,6 +24,8 @@ from study.core.files import written
 
 POINTS = 8
 """Size of all text, in points of the printed page."""
+TALLEST = 7.5
+"""Inches: a page has 9, and the caption stands below."""
 CROWD = 3
 """Winners that are a crowd, if they lie within a `NEAR` part of the axes."""
 NEAR = 0.3
@@ -52,7 +54,7 @@ class Drawn(NamedTuple):
 
 def sized(figure: Figure, width: float) -> None:
     """Bring a figure to the width it is printed in, and all of its text to the size of the page."""
-    figure.set_figwidth(width)
+    figure.set_size_inches(width, min(figure.get_figheight(), TALLEST))
     for text in figure.findobj(Text):
         text.set_fontsize(POINTS)
 
@@ -61,6 +63,8 @@ def figures(study: StudyResults) -> list[Drawn]:
     """All that have something to show."""
     both, wide = (COLUMN, TEXT), (TEXT,)
     some = both if len(study.ratios) == 1 else wide
+    curves = attacks.curve_data(study)
+    panel = len(curves[["settings", "held_out", "ratio"]].drop_duplicates()) <= 1
     drawn = [
         Drawn(Plot("trade_off", f"Forget gap and utility of the winner of each method on the test half, with "
                    f"{INTERVALS}; the ideal is the upper left corner. The reference lies at the noise floor, the "
@@ -74,7 +78,7 @@ def figures(study: StudyResults) -> list[Drawn]:
                    attacks.heat_data(study), attacks.draw_heat), wide),
         Drawn(Plot("relearning", "Accuracy on people and facts that the attacker was not given, after each step of the "
                    f"attack, test half. Grey: the references under the same attack, with {INTERVALS}.",
-                   attacks.curve_data(study), attacks.draw_curves), some),
+                   curves, attacks.draw_curves), both if panel else wide),
         Drawn(Plot("scores", f"Multiple-choice accuracy on the test half, with {INTERVALS}. Dashed: vanilla when all "
                    "pictures are grey.", scores.score_data(study), scores.draw_scores), wide),
         Drawn(Plot("people", "What each model still knows of every person to be forgotten, the mean over their "

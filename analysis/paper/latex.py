@@ -16,6 +16,10 @@ SPECIAL = {
 ARROWS = {"up": r" $\uparrow$", "down": r" $\downarrow$", "": ""}
 LOST = "--"
 """A number that is not there."""
+LONG = 48
+"""Characters of a cell of text above which it is broken into lines: beside numbers it would not fit the page."""
+BROKEN = "2.8in"
+"""The width of such a cell, near that of `LONG` characters."""
 
 
 def escaped(text: str) -> str:
@@ -113,7 +117,7 @@ class Floating(NamedTuple):
             printed: list[str] = []
             for column, cell in zip(self.columns, cells, strict=True):
                 if isinstance(cell, str):
-                    printed += [escaped(cell)] + [""] * column.bounds
+                    printed += [_text(cell)] + [""] * column.bounds
                 else:
                     number, bounds = cell.printed(column.digits)
                     printed += [number, rf"{{\scriptsize{bounds}}}" if bounds else ""] if column.bounds else [number]
@@ -127,3 +131,7 @@ def best(values: Sequence[float], better: Literal["up", "down", ""]) -> int | No
     if not better or len(known) < 2:
         return None
     return (max(known, key=lambda pair: pair[0]) if better == "up" else min(known))[1]
+
+
+def _text(cell: str) -> str:
+    return escaped(cell) if len(cell) <= LONG else rf"\parbox[t]{{{BROKEN}}}{{\raggedright {escaped(cell)}\strut}}"

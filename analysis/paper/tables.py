@@ -96,7 +96,7 @@ def _models(found: pd.DataFrame) -> list[Column]:
 
 
 def _told_apart(study: StudyResults, found: pd.DataFrame, name: comparison.Objective, better: Better) -> list[Number]:
-    """A column of the winners: in each ratio the best is marked, and what cannot be told from it."""
+    """A column of the winners: in each ratio the best are marked, and what cannot be told from it."""
     cells: dict[int, Number] = {}
     for ratio, mine in found.groupby("ratio"):
         usable = mine[~mine["broken"].astype(bool)]
@@ -104,10 +104,11 @@ def _told_apart(study: StudyResults, found: pd.DataFrame, name: comparison.Objec
         models = {place: _model(study, line["method"], int(str(ratio))) for place, line in usable.iterrows()}
         first = None if at is None else usable.index[at]
         for place, line in mine.iterrows():
-            tied = first is not None and place in models and place != first and _is_tied(
+            same = first is not None and place in models and line[name] == usable[name][first]
+            tied = first is not None and place in models and not same and _is_tied(
                 study, int(str(ratio)), models[first], models[place], name)  # fmt: skip
             low, high = (line.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
-            cells[int(str(place))] = Number(line[name], low, high, best=place == first, tied=bool(tied))
+            cells[int(str(place))] = Number(line[name], low, high, best=bool(same), tied=bool(tied))
     return [cells[place] for place in range(len(found))]
 
 
@@ -221,8 +222,9 @@ def _column(
     rivals = [label for label in runs if label not in (*YARDSTICKS, *broken) and not math.isnan(means[label])]
     at = best([means[label] for label in rivals], better)
     first = None if at is None else rivals[at]
+    firsts = [label for label in rivals if first is not None and means[label] == means[first]]
     numbers = [
-        Number(means[label], best=label == first, tied=first is not None and label in rivals and label != first
+        Number(means[label], best=label in firsts, tied=first is not None and label in rivals and label not in firsts
                and includes_0(_difference(scored[first], scored[label])))
         for label in runs
     ]  # fmt: skip

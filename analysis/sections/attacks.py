@@ -16,10 +16,12 @@ from analysis.plots import Plot
 from analysis.sections import Part, Section, _halfway, _recovery, _worst_attack
 from analysis.sections._recovery import NOTHING_TO_SEE
 from analysis.study_folder import StudyResults
-from analysis.style import GREY, INK, TEXT, YARDSTICKS, band, legend, line, look, mark, panels
+from analysis.style import GREY, INK, TEXT, YARDSTICKS, band, grid, legend, line, look, mark
 from analysis.tables import NOTHING, Table, number, two, with_interval
 
 WORST = "worst attack of suite and search"
+ABREAST = 104
+"""Characters of titles that fit beside each other."""
 CELL = "#d5d5d5"
 COLUMNS_WIDTH = 4.6
 """Inches that all columns of the heat map take, about."""
@@ -103,20 +105,22 @@ def curve_data(study: StudyResults) -> pd.DataFrame:
 
 
 def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """One row for each attack and held-out group, one column for each ratio; the control is a grey band."""
+    """A panel for each attack, held-out group and ratio: a row has all ratios, or two panels of the only one.
+
+    The control is a grey band.
+    """
     pairs = list(dict.fromkeys(zip(data["settings"], data["held_out"], strict=True)))
     groups = sorted(pairs, key=lambda pair: (pair[0], pair[1] != "person"))
     several = data["settings"].nunique() > 1
-    figure, axes = panels(data["ratio"], rows=len(groups), height=2.1 if several else 1.9, share="row")
-    for row, (settings, held_out) in zip(axes, groups, strict=True):
-        for axis, ratio in zip(row, sorted(data["ratio"].unique()), strict=True):
-            chosen = (data["settings"] == settings) & (data["held_out"] == held_out) & (data["ratio"] == ratio)
-            _curves(axis, data[chosen], methods)
-            what = naming.wrapped(settings, 52) if several else ""
-            axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {naming.NAMES[held_out]}", what])))
-        row[0].set_ylabel("accuracy")
-    for axis in axes[-1]:
-        axis.set_xlabel("attack steps")
+    ratios = sorted(data["ratio"].unique())
+    shown = [(*group, ratio) for group in groups for ratio in ratios]
+    columns = max(2, len(ratios))
+    figure, axes = grid(len(shown), 2.1 if several else 1.9, "attack steps", "accuracy", columns)
+    for axis, (settings, held_out, ratio) in zip(axes, shown, strict=True):
+        chosen = (data["settings"] == settings) & (data["held_out"] == held_out) & (data["ratio"] == ratio)
+        _curves(axis, data[chosen], methods)
+        what = naming.wrapped(settings, ABREAST // columns) if several else ""
+        axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {naming.NAMES[held_out]}", what])))
     control = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference (control)")
     legend(figure, data["method"], methods, [control, mark("vanilla (ceiling)", YARDSTICKS["vanilla"], line=True)])
     return figure

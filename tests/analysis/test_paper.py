@@ -15,8 +15,8 @@ from matplotlib.text import Text
 
 from analysis import style
 from analysis.paper import document, figures, tables
-from analysis.paper.latex import Column, Floating, Number, best, escaped
-from analysis.sections import metrics
+from analysis.paper.latex import LONG, Column, Floating, Number, best, escaped
+from analysis.sections import attacks, metrics
 from analysis.study_folder import StudyResults, read
 from analysis.trials import winners
 from study.core.files import write_json
@@ -45,8 +45,9 @@ def test_figures_have_their_final_width_and_fonts_that_printers_take(folder: Pat
     found = {path.stem: path.read_bytes() for path in (folder / "figures").glob("*.pdf")}
     assert {"trade_off_column", "trade_off_text", "scores_text", "attacks_text"} <= set(found)
     for name, content in found.items():
-        box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ", content)
+        box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) ", content)
         assert box is not None
+        assert float(box[2]) / 72 <= figures.TALLEST, name
         assert float(box[1]) / 72 == pytest.approx(WIDTHS[name.rpartition("_")[2]], abs=0.01), name
         assert b"/Type3" not in content
         assert b"/FontFile2" in content
@@ -109,6 +110,30 @@ def test_best_is_bold_and_what_cannot_be_told_from_it_underlined(study: StudyRes
                        for method, cell in marked.items())  # fmt: skip
 
 
+def test_what_is_as_good_as_the_best_is_bold_as_well(study: StudyResults) -> None:
+    several = 0
+    for table in tables.tables(study):
+        for column in table.columns:
+            cells = [cell for cell in column.cells if isinstance(cell, Number)]
+            bold = {cell.value for cell in cells if cell.best}
+            assert len(bold) <= 1
+            assert not any(cell.tied and cell.value in bold for cell in cells)
+            several += sum(cell.best for cell in cells) > 1
+    assert several
+
+
+def test_curves_of_several_attacks_fit_a_page(study: StudyResults) -> None:
+    """However many there are: two side by side, and no higher than the page allows."""
+    curves = attacks.curve_data(study)
+    many = pd.concat([curves.assign(settings=f"relearning, {number} steps") for number in range(9)])
+    with style.styled():
+        figure = attacks.draw_curves(many, study.methods)
+        figures.sized(figure, style.TEXT)
+    columns = {round(axis.get_subplotspec().colspan.start) for axis in figure.axes}  # type: ignore[union-attr]
+    assert columns == {0, 1}
+    assert figure.get_figheight() == figures.TALLEST
+
+
 def test_a_table_as_latex() -> None:
     """By hand: numbers with equal digits, bounds beside them, arrows, groups, and text that LaTeX prints."""
     table = Floating("t", "What it shows.", [
@@ -123,6 +148,9 @@ def test_a_table_as_latex() -> None:
     assert r"Method & \multicolumn{2}{c}{Gap $\downarrow$} & Cls. $\uparrow$ \\" in lines
     assert r"A \& B & \textbf{0.12} & {\scriptsize$[0.10, 0.20]$} & \underline{12.3} \\" in lines
     assert r"C\_1 & $-$1.00 &  & -- \\" in lines
+    long = Floating("t", "", [Column("Attack", ["a" * LONG, "50 % of " + "b" * LONG])]).tex()
+    assert f"{'a' * LONG} \\\\" in long
+    assert rf"\parbox[t]{{2.8in}}{{\raggedright 50 \% of {'b' * LONG}\strut}} \\" in long
     assert escaped("50 % of {x} \x1b") == r"50 \% of \{x\}  "
     assert best([0.3, float("nan"), 0.2], "down") == 2
     assert best([0.3], "down") is None

@@ -63,8 +63,7 @@ class Picture:
             raise ValueError(f"{self.where}: {error}; at most {MAX_PIXELS:,} pixels are read") from error
         except (OSError, SyntaxError, ValueError) as error:
             raise Damaged(
-                f"{self.where}: not an image in one of {', '.join(FORMATS)} ({self._instead(error)}); convert it, or "
-                "remove it"
+                f"{self.where}: not an image in one of {', '.join(FORMATS)}; {self._instead(error)}, or remove it"
             ) from error
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -75,12 +74,12 @@ class Picture:
         return image
 
     def _instead(self, error: Exception) -> str:
-        """What is there instead of a picture that can be read."""
+        """What is there instead of a picture that can be read, and what to do about it."""
         if not isinstance(error, UnidentifiedImageError):
-            return str(error)
+            return f"{error}: convert it"
         if self.data.startswith(POINTER):
-            return "the pointer of git-lfs; run `git lfs pull` there"
-        return f"it begins with {self.data[:12]!r}" if self.data else "it is empty"
+            return "it is the pointer of git-lfs: run `git lfs pull` there"
+        return f"it begins with {self.data[:12]!r}: convert it" if self.data else "it is empty: replace it"
 
 
 def _in_rgb(image: Image.Image) -> Image.Image:

@@ -385,3 +385,19 @@ def test_what_verify_says_of_a_study_without_a_list_of_its_files_brings_them_bac
         inventory.clear(folder)
         remove(remedy)
         comes_back(finished, root, [remedy.relative_to(root).as_posix()])
+
+
+@pytest.mark.combinations
+@pytest.mark.parametrize("name", ["data/base.json", "near.json", "race.json", "unknown.json", "winners.json"])
+def test_what_has_the_wrong_type_is_told_without_a_list_of_files_too(
+    finished: Finished, tmp_path: Path, name: str
+) -> None:
+    """By whoever reads it first, with the remedy that brings it back in a study that has a list."""
+    root = shutil.copytree(finished.root, tmp_path / "study")
+    inventory.clear(StudyFolder(root))
+    path = root / name
+    path.write_bytes(DAMAGE["type"](path.read_bytes()))
+    told = error_of(numbers, root) or error_of(run, root)
+    assert told is not None
+    assert f"{path} is damaged" in str(told)
+    assert to_remove(told, path) == path

@@ -1,6 +1,7 @@
 """The records of a study: a class for each kind, used to write and to read its JSON file.
 
-They are of what ends learning, trials, proposals, attacks, sequences and the meta-evaluation; the rest is plain JSON.
+They are of what ends learning, trials, proposals, attacks, sequences and the meta-evaluation, of a run's plan and its
+check of the base model; the rest is plain JSON.
 The fields of a class are the keys of its JSON. Records are read strictly: missing fields, unknown fields and values of
 another type are errors that name the file.
 """

@@ -16,7 +16,7 @@ import pandas as pd
 
 from study.core import inventory
 from study.core.errors import Damaged
-from study.core.files import read_json
+from study.core.files import read_json, read_object
 from study.core.layout import StudyFolder, rows_beside, search_name
 from study.core.records import (
     AttackProposal,
@@ -117,7 +117,7 @@ class StudyResults:
     def known(self) -> dict[int, Mapping[str, Any]]:
         """By ratio, of how many people and questions vanilla knows something, where only these count."""
         path = self.folder.unknown
-        return {int(ratio): found for ratio, found in (read_json(path) if path.exists() else {}).items()}
+        return {int(ratio): found for ratio, found in (read_object(path) if path.exists() else {}).items()}
 
     @property
     def attack_keeps(self) -> float:
@@ -154,7 +154,7 @@ class StudyResults:
     def winners(self) -> dict[tuple[str, int], tuple[str, ...]]:
         """The trials of each winner by (method, ratio): the one that was selected first, then its confirmations."""
         path = self.folder.winners
-        content = read_json(path) if path.exists() else {}
+        content = read_object(path) if path.exists() else {}
         return {
             (method, int(ratio)): tuple(chosen["trials"])
             for method, ratios in sorted(content.items())
@@ -166,7 +166,7 @@ class StudyResults:
     def near(self) -> dict[int, frozenset[str]]:
         """The retained people nearest to the forget people, by ratio; empty if the study did not note them."""
         path = self.folder.near
-        content = read_json(path) if path.exists() else {}
+        content = read_object(path) if path.exists() else {}
         return {int(ratio): frozenset(itertools.chain(*found.values())) for ratio, found in content.items()}
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from study.core import inventory
-from study.core.files import read_json, write_json, written_folder
+from study.core.files import read_json, read_object, write_json, written_folder
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record, read_study
@@ -43,7 +43,7 @@ def named(root: Path) -> dict[str, str]:
         for record in sorted(records, key=lambda r: (r.ratio, r.seed, r.key)):
             if record.kind == kind:
                 found.setdefault(kind if kind == "vanilla" else f"{kind}@{record.ratio}", record.key)
-    winners = read_json(folder.winners) if folder.winners.exists() else {}
+    winners = read_object(folder.winners) if folder.winners.exists() else {}
     for method, ratios in winners.items():
         found |= {f"{method}@{ratio}": won["trials"][0] for ratio, won in ratios.items() if won["trials"]}
     return found

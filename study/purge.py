@@ -9,7 +9,7 @@ from pathlib import Path
 
 from study.core.erasure import LINK, Holding, holdings, purge
 from study.core.errors import Refused
-from study.core.files import read_json
+from study.core.files import read_json, read_object
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.lock import locked
@@ -76,7 +76,7 @@ def _check_evidence(folder: StudyFolder) -> None:
         )
     if folder.purged.exists():
         return
-    winners = read_json(folder.winners)
+    winners = read_object(folder.winners)
     for one in evidence:
         keys, name = one["model"]["keys"], one["winner"]
         if winners.get(one["method"], {}).get(str(one["ratio"]), {}).get("trials") != keys:

@@ -11,7 +11,7 @@ from analysis import naming
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, number
-from study.core.files import read_json
+from study.core.files import read_object
 from study.metrics.racing import still_racing
 
 COLUMNS = ["method", "ratio", "key", "first", "distance", "seeds", "outcome"]
@@ -29,7 +29,7 @@ def race(study: StudyResults) -> pd.DataFrame:
     seeds, on the validation half."""
     path = study.folder.race
     lines: list[dict[str, Any]] = []
-    for one in read_json(path).values() if path.exists() else ():
+    for one in read_object(path).values() if path.exists() else ():
         # studies of earlier versions do not say who was left
         racing = one.get("racing") or still_racing({run["trial"]: run["distances"] for run in one["runs"]})
         for run in one["runs"]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from study.core.errors import Purged
-from study.core.files import read_json, write_json
+from study.core.files import read_json, read_object, write_json
 from study.core.hashing import Json, file_digest
 from study.core.layout import StudyFolder
 from study.core.records import LearnedRecord, read_record
@@ -127,7 +127,7 @@ def _is_of_benchmark(folder: StudyFolder, path: Path) -> bool:
     """Whether a file of the generated data is the benchmark's, and not the base model's, which was taught nobody."""
     if path == folder.base_model:
         return False
-    made = read_json(folder.base_model)["path"] if folder.base_model.exists() else ""
+    made = read_object(folder.base_model, "path")["path"] if folder.base_model.exists() else ""
     return not (made and path.is_relative_to(folder.root / made))
 
 

@@ -152,3 +152,12 @@ def read_json(path: Path) -> Json:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"{path} is damaged ({error})", REBUILT) from error
+
+
+def read_object(path: Path, *needed: str) -> dict[str, Json]:
+    """Read a JSON file that holds an object with these fields. Raises `Damaged` that names the file if it does not."""
+    content = read_json(path)
+    if not isinstance(content, dict) or not content.keys() >= {*needed}:
+        with_these = f" with {', '.join(needed)}" if needed else ""
+        raise Damaged(f"{path} is damaged (it holds no object{with_these} but {content!r:.40})", REBUILT)
+    return content

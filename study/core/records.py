@@ -1,6 +1,7 @@
 """The records of a study: a class for each kind, used to write and to read its JSON file.
 
-They are of what ends learning, trials, proposals, attacks, sequences and the meta-evaluation; the rest is plain JSON.
+They are of what ends learning, trials, proposals, attacks, sequences and the meta-evaluation, of a run's plan and its
+check of the base model; the rest is plain JSON.
 The fields of a class are the keys of its JSON. Records are read strictly: missing fields, unknown fields and values of
 another type are errors that name the file.
 """
@@ -287,6 +288,16 @@ class PlanRecord:
     """Jobs at once."""
 
 
+@dataclass(frozen=True)
+class BaseCheckRecord:
+    """What trying out the base model found."""
+
+    subject: str
+    """A digest of what was tried."""
+    checks: Mapping[str, tuple[str, ...]]
+    """Of each check by its name, how it ended and a note."""
+
+
 Record = TypeVar("Record")
 
 
@@ -334,7 +345,7 @@ def read_study(folder: StudyFolder) -> dict[str, Json]:
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise Damaged(
             f"{path} is not what a study writes, which has its settings",
-            "name a folder such as runs/tiny, or put the file back from a copy",
+            "name a folder such as runs/tiny, put it back from a copy, or remove it and run the same command again",
         )
     return content
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.contracts import Request, Source
-from study.core.files import read_json
+from study.core.files import read_object
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.data.benchmark import Benchmark
@@ -78,6 +78,6 @@ def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Ben
 
 @functools.lru_cache(maxsize=1)  # what counts is settled before the first trial
 def _known_benchmark(source: Source, folder: StudyFolder, attributes: tuple[str, ...]) -> Benchmark:
-    whole, unknown = _benchmark(source, folder.data, attributes), read_json(folder.unknown)
+    whole, unknown = _benchmark(source, folder.data, attributes), read_object(folder.unknown)
     return replace(whole, splits={r: s.without(unknown[str(r)]["dropped"]) for r, s in whole.splits.items()
                                   if str(r) in unknown})  # fmt: skip

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from study.core.console import Stage
 from study.core.errors import Failed
-from study.core.files import read_json, write_json
 from study.core.hashing import content_key, file_digest
+from study.core.records import BaseCheckRecord, read_record, write_record
 from study.engine.jobs import Job, run_all
 from study.experiment.context import StudyContext
 from study.experiment.smoke_test import group_of, of_nobody, tried
@@ -33,14 +33,15 @@ def check_base(plan: Plan, context: StudyContext) -> None:
     what failed.
     """
     note, subject = plan.folder.base_check, _subject(context)
-    if plan.study.sharded or (note.exists() and read_json(note)["subject"] == subject):
+    if plan.study.sharded or (note.exists() and read_record(BaseCheckRecord, note).subject == subject):
         return
     gpus = min(plan.study.gpus_per_trial, 1.0)
     with Stage("check", 1, "model") as stage:
         jobs = [Job(plan.study.model, _try, (context, _question(plan), note, subject))]
         failures = run_all(jobs, lambda job, failure: stage.advance(str(failure or "tried")), at_once=1, gpus=gpus)
     raise_first(noted(plan.folder, "check", failures))
-    if failed := {name: told for name, (state, told) in read_json(note)["checks"].items() if state == "failed"}:
+    checks = read_record(BaseCheckRecord, note).checks
+    if failed := {name: told for name, (state, told) in checks.items() if state == "failed"}:
         note.unlink()
         what = "; ".join(f"{name}: {told}" for name, told in failed.items())
         raise Failed(f"base model {plan.study.model}: {what} (`mus doctor {plan.study.model}` tells more)")
@@ -66,4 +67,4 @@ def _question(plan: Plan) -> Group:
 
 def _try(context: StudyContext, group: Group, note: Path, subject: str) -> None:
     checks = tried(load(context.base, context.device, context.loading.as_taught), group)
-    write_json(note, {"subject": subject, "checks": {check.name: [check.state, check.note] for check in checks}})
+    write_record(note, BaseCheckRecord(subject, {check.name: (check.state, check.note) for check in checks}))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from study.core.files import read_json
+from study.core.files import read_object
 from study.core.layout import StudyFolder, record_beside
 from study.core.records import AttackRecord, LearnedRecord, MethodProposal, TrialRecord, existing
 from study.data.official_protocol import VERSION
@@ -96,7 +96,7 @@ def scored_officially(folder: StudyFolder, key: str) -> bool:
     """Whether a trial has rows by the official protocol as this version has it. Raises `Damaged` as `ended_in`."""
     rows = folder.rows(key, "released")
     record = record_beside(rows)
-    return rows.exists() and record.exists() and read_json(record).get("protocol") == VERSION
+    return rows.exists() and record.exists() and read_object(record).get("protocol") == VERSION
 
 
 def _spent(trial: TrialRecord) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.core.files import read_json, write_json
+from study.core.files import read_object, write_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.rows import read_rows, write_rows
@@ -82,7 +82,7 @@ def _settled(plan: Plan, ratio: int) -> frozenset[str] | None:
     """The questions that do not count in a search that has begun with only what is known; None if it has not."""
     if not (plan.folder.unknown.exists() and has_begun(plan.folder)):
         return None
-    noted = read_json(plan.folder.unknown).get(str(ratio))
+    noted = read_object(plan.folder.unknown).get(str(ratio))
     return frozenset(noted["dropped"]) if noted else None
 
 

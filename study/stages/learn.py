@@ -12,7 +12,7 @@ import torch
 from study.contracts import Attack, BaseModel
 from study.core.console import Stage
 from study.core.errors import Failed
-from study.core.files import read_json, write_json
+from study.core.files import read_json, read_object, write_json
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
 from study.core.repeating import repeated
@@ -90,12 +90,12 @@ def _base(plan: Plan) -> Path:
     if plan.model.path is not None:
         return plan.model.path.absolute()  # found, and looked at, when the plan was made
     note = plan.folder.base_model
-    if not (note.exists() and (plan.root / str(read_json(note)["path"])).exists()):
+    if not (note.exists() and (plan.root / str(read_object(note, "path")["path"])).exists()):
         with Stage("base", 1, "model") as stage:
             jobs = [Job(plan.study.model, _make_base, (plan.model, plan.folder, note))]
             failures = run_all(jobs, lambda job, failure: stage.advance(str(failure or "ready")), at_once=1, gpus=0)
             raise_first(noted(plan.folder, "base", failures))
-    return plan.root / str(read_json(note)["path"])
+    return plan.root / str(read_object(note, "path")["path"])
 
 
 def _make_base(model: BaseModel, folder: StudyFolder, note: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.contracts import Method
 from study.core.errors import Damaged
-from study.core.files import read_json
+from study.core.files import read_json, read_object
 from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
@@ -132,7 +132,7 @@ def earlier_winners(root: Path, setting: str = "warm_start") -> dict[str, dict[i
         raise ValueError(f"{setting}={root}: {folder.winners} is missing; run that study until its search has ended")
     return {
         method: {int(ratio): _params(root, method, chosen["trials"][0], setting) for ratio, chosen in ratios.items()}
-        for method, ratios in read_json(folder.winners).items()
+        for method, ratios in read_object(folder.winners).items()
     }
 
 

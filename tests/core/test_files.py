@@ -17,8 +17,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from study.core.errors import DiskFull
-from study.core.files import read_json, silent, visible, write_json, written, written_folder
+from study.core.errors import Damaged, DiskFull
+from study.core.files import read_json, read_object, silent, visible, write_json, written, written_folder
 from study.core.hashing import before, canonical, content_key, file_digest
 from study.core.rows import ROW_COLUMNS, read_rows, rows_at, write_rows
 from study.model.tensor_files import save_tensors
@@ -156,6 +156,16 @@ def test_a_damaged_json_is_named(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"trial\.json is damaged .* remove it and run the study again"):
         read_json(path)
+
+
+@pytest.mark.parametrize("content", ["[]", "1", '"path"', "{}", '{"paths": 1}'])
+def test_a_json_without_what_is_read_from_it_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "base.json"
+    path.write_text(content)
+    with pytest.raises(Damaged, match=r"base\.json is damaged .* remove it and run the study again"):
+        read_object(path, "path")
+    write_json(path, {"path": "a", "more": 1})
+    assert read_object(path, "path") == read_object(path) == {"path": "a", "more": 1}
 
 
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:

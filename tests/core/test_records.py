@@ -12,6 +12,7 @@ from study.core.layout import StudyFolder, record_beside
 from study.core.records import (
     AttackProposal,
     AttackRecord,
+    BaseCheckRecord,
     LearnedRecord,
     MetaEvaluationRecord,
     MethodProposal,
@@ -77,6 +78,9 @@ OLD: dict[str, tuple[type[Any], dict[str, Any]]] = {
         MetaEvaluationRecord,
         {"attack": "quantization", "failed": "", "knows": False, "ratio": 10, "seconds": 1, "seed": 1,
          "settings": {"type": "Quantization"}, "state": "quantized", "short": ""},
+    ),
+    "base check": (
+        BaseCheckRecord, {"checks": {"batch": ["ok", ""], "answer": ["failed", "is empty"]}, "subject": "f5a1"}
     ),
 }  # fmt: skip
 """Files of studies that were made before there were records, as they lie on users' disks."""

@@ -1,21 +1,25 @@
-"""A real Ray cluster of two nodes on this machine: a node is lost in the middle of a search, and nothing with it."""
+"""Real Ray clusters on this machine: a node or the head is lost in the middle of a search, and nothing with it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 from ray.tune.search import Searcher
 
@@ -23,6 +27,7 @@ from study.core.files import read_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.engine.tune_runner import ProposalSearcher
+from study.engine.watching import SILENT, silent_there
 from study.experiment.context import StudyContext
 from study.presets import PRESETS
 from study.settings import Study
@@ -32,6 +37,8 @@ from study.stages.search import search_of
 from tests import ROOT
 from tests.helpers import studies
 from tests.helpers.studies import Whole
+from tests.stages import test_kills
+from tests.stages.test_pipeline import ASCENT, until_searched
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +88,10 @@ with started(sys.argv[1], 1, 1):
 """
 
 
+LATE = 30.0
+"""Seconds within which a run ends that has waited for its Ray for long enough, and all of its head with it."""
+
+
 @dataclass
 class Nodes:
     """Two nodes of one CPU each."""
@@ -122,6 +133,59 @@ def nodes(folder: Path, **settings: str) -> Iterator[Nodes]:
         process.communicate(timeout=60)
 
 
+@dataclass
+class Head:
+    """The head of a cluster that was started by hand."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    environment: dict[str, str]
+
+    def kill(self) -> None:
+        """SIGKILL to its control store and its raylet; whatever else runs there is left to notice."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        found = {one.name(): one for one in below if one.name() in ("gcs_server", "raylet")}
+        assert len(found) == 2
+        for one in found.values():
+            one.kill()
+
+
+@contextmanager
+def head(ports: Sequence[int], token: str) -> Iterator[Head]:
+    """`ray start --head` as docs/cluster.md has it, but for its two ports; all of it is gone afterwards."""
+    own = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, RAY_memory_monitor_refresh_ms="0")
+    below: list[psutil.Process] = []
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as place:  # as sockets want
+        command = [
+            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
+            *("--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"),
+            *("--include-dashboard=false", f"--temp-dir={place}"),
+        ]
+        process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        there = Head(process, f"127.0.0.1:{ports[0]}", own)
+        try:
+            until = time.monotonic() + 60
+            while "raylet" not in {one.name() for one in below} or silent_there(there.address):
+                assert time.monotonic() < until
+                assert process.poll() is None
+                time.sleep(0.1)
+                below = psutil.Process(process.pid).children(recursive=True)
+            yield there
+        finally:
+            process.terminate()
+            process.wait(60)
+            for one in psutil.wait_procs(below, timeout=10)[1]:
+                one.kill()
+
+
+def free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes that ask for a token."""
@@ -130,7 +194,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield there
 
 
-def command(there: Nodes, folder: Path, *settings: str) -> list[str]:
+def command(there: Nodes | Head, folder: Path, *settings: str) -> list[str]:
     return studies.command(folder, "--address", there.address, *settings)
 
 
@@ -210,6 +274,49 @@ def test_a_node_that_dies_in_the_middle_of_a_search_costs_no_trial(two: Nodes, w
     assert proposals(copy) == found
     for key, rows in search_rows(StudyFolder(copy), keys).items():
         pd.testing.assert_frame_equal(rows, mine[key])
+
+
+def begin(there: Head, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(there, folder, *ASCENT),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=folder.parent,
+        env=there.environment,
+    )
+
+
+def test_a_study_whose_head_is_killed_in_the_middle_of_a_search_continues_on_another(
+    whole: Whole, tmp_path: Path
+) -> None:
+    """It ends by itself, once the head has been away for longer than a network may be, and says how to go on."""
+    place, ports, token = whole.scored(tmp_path / "study"), free_ports(2), secrets.token_hex(32)
+    with head(ports, token) as there, begin(there, place.root) as running:
+        try:
+            until_searched(place.root, running)
+            there.kill()
+            killed = time.monotonic()
+            said, _ = running.communicate(timeout=120)
+        finally:
+            running.kill()
+    assert running.returncode == 1, said
+    assert re.fullmatch(  # under whichever of its addresses the head has told
+        rf"failed: the Ray at \S+:{ports[0]} does not answer any more \(.*\): run the same command again to continue "
+        "where it stopped",
+        said.splitlines()[-1],
+    )
+    assert time.monotonic() - killed < SILENT + LATE
+    test_kills.whole(place)
+    before = test_kills.ended(place)
+
+    with head(ports, token) as there, begin(there, place.root) as running:
+        said, _ = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    now = test_kills.ended(place)
+    assert before.items() < now.items()  # it was the middle, and what had ended is not done again
+    assert place.drafts() == []
+    whole.of("gradient_ascent").is_all_of(place.root)
 
 
 def test_a_private_ray_asks_for_a_token_has_no_dashboard_and_is_not_reached_from_elsewhere(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     """What stands out in the health of the search; nothing if all is well."""
 
 
+@pd.option_context("mode.string_storage", "python")  # Arrow takes longer to choose among so few rows
 def build(root: Path, cold: Path | None = None, *, checked: bool = True, paper: bool = False) -> Outcome:
     """Bring `report/` up to date with what is on disk; `cold` is the same study started without a warm start.
 

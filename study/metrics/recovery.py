@@ -61,12 +61,12 @@ def gains_above(own: Sequence[pd.Series[float]], controls: Sequence[pd.Series[fl
 
     A seed that broke before its first step was scored is out; one that broke later was a shorter attack.
     """
-    own, controls = ([one for one in some if len(one)] for some in (own, controls))
-    if not own or not controls:
+    mine, others = ([one.to_dict() for one in some if len(one)] for some in (own, controls))
+    if not mine or not others:
         return pd.Series(dtype=float)
-    steps = sorted(set.intersection(*(set(one.index) for one in (*own, *controls))))
-    mine, other = (np.mean([one.loc[steps] for one in some], axis=0) for some in (own, controls))
-    return pd.Series(np.round(mine - other, DIGITS), index=steps)
+    steps = [step for step in mine[0] if all(step in one for one in (*mine, *others))]
+    levels = (np.mean([[one[step] for step in steps] for one in some], axis=0) for some in (mine, others))
+    return pd.Series(np.round(np.subtract(*levels), DIGITS), index=steps)
 
 
 def stopping_step(above: pd.Series[float]) -> int | None:

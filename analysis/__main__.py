@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
 from pathlib import Path
 
 from analysis import report
 from study.core.layout import StudyFolder
-
-RARELY = 50_000
-"""New objects between two looks for garbage: with Python's 700 or so a report spends a tenth of its time on them."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--paper is for one study")
     if (asked.cold and asked.pool) or (asked.to and not asked.pool):
         parser.error("--cold is for one study, --to for a pool")
-    gc.set_threshold(RARELY)
     try:
         if asked.pool:
             from analysis.pool import page as pool  # with what one study does without

@@ -68,7 +68,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     if study.strict_code:
         check_code(plan.folder)
     check_disk(plan.study, plan.model, plan.benchmark, plan.space)
-    if not has_begun(plan.folder):  # else they were decoded before
+    if not (source.generated or has_begun(plan.folder)):  # else they were decoded before
         _check_pictures(benchmark)
     return plan
 

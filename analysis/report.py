@@ -15,6 +15,7 @@ from analysis.sections import Part, attacks, health, sections, winners
 from analysis.study_folder import StudyResults, read
 from analysis.tables import Table
 from analysis.trials import trials, with_keys
+from study.core.garbage import seldom_collected
 
 
 class Outcome(NamedTuple):
@@ -32,6 +33,8 @@ class Outcome(NamedTuple):
     """What stands out in the health of the search; nothing if all is well."""
 
 
+@seldom_collected()
+@pd.option_context("mode.string_storage", "python")  # Arrow takes longer to choose among so few rows
 def build(root: Path, cold: Path | None = None, *, checked: bool = True, paper: bool = False) -> Outcome:
     """Bring `report/` up to date with what is on disk; `cold` is the same study started without a warm start.
 

@@ -2,8 +2,8 @@
 
 Readable in black and white: markers and dashes differ beside the colours (seaborn's colour-blind palette, then the same
 colours darkened): 16 methods have 16 markers, 18 have 18 colours. Only `Figure`
-objects are used, so there is no display and no global state, and equal data give equal files. Seaborn, which takes a
-second to import, is there once something is drawn: figures of the same data by the same code are not.
+objects are used, so there is no display and no global state, and equal data give equal files, whatever a user's
+matplotlibrc says.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
+import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,6 +49,8 @@ RC: dict[Any, Any] = {
     "grid.linewidth": 0.4, "grid.color": LINE, "axes.axisbelow": True, "axes.edgecolor": "#555555",
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "xtick.bottom": True, "ytick.left": True, "legend.frameon": False, "pdf.fonttype": 42,
+    "text.color": ".15", "axes.labelcolor": ".15", "xtick.color": ".15", "ytick.color": ".15",
+    "lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True,
 }  # fmt: skip
 
 
@@ -94,10 +97,7 @@ def _places(methods: tuple[str, ...]) -> dict[str, int]:
 @contextmanager
 def styled() -> Iterator[None]:
     """The settings of all figures, for the time of a block."""
-    import seaborn as sns
-
-    base: dict[Any, Any] = sns.axes_style("whitegrid")
-    with mpl.rc_context({**base, **RC}):
+    with mpl.style.context(["default", RC]):
         yield
 
 

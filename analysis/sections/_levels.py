@@ -93,11 +93,15 @@ def gain(values: Sequence[Values]) -> float:
 
 def gain_of(values: Values, seed: str) -> Estimate:
     """The gain of one model, with its spread; `seed` names its seeds."""
-    return estimate(gain, [Block(values, ("people", seed, ""))], ["people"], [seed])
+    return estimate(lambda v: float(v[0].mean()), [_gains(values, seed)], ["people"], [seed])
 
 
 def above_control(own: Known, control: Known, seeds: Sequence[str]) -> Estimate:
     """The gain of a model less that of its control, paired by person; `seeds` names those of the two."""
-    pair = zip(paired(own, control), seeds, strict=True)
-    blocks = [Block(values, ("people", seed, "")) for values, seed in pair]
-    return estimate(lambda v: gain(v[:1]) - gain(v[1:]), blocks, ["people"], seeds)
+    blocks = [_gains(values, seed) for values, seed in zip(paired(own, control), seeds, strict=True)]
+    return estimate(lambda v: float(v[0].mean()) - float(v[1].mean()), blocks, ["people"], seeds)
+
+
+def _gains(values: Values, seed: str) -> Block:
+    """After less before of each person and seed, taken once and not anew for everybody who is left out."""
+    return Block(values[..., 1] - values[..., 0], ("people", seed))

@@ -35,9 +35,11 @@ def stages(study: StudyResults) -> pd.DataFrame:
 
 
 def _lines(study: StudyResults, case: Attacked) -> Iterator[dict[str, object]]:
+    if not (listed := changes(study, case)):
+        return
     rows = case.rows[case.rows["held_out"].isin(HELD_OUT)]
     level = rows.groupby(["step", "person"])["probability"].mean().groupby("step").mean()
-    for stage, change in enumerate(changes(study, case), 1):
+    for stage, change in enumerate(listed, 1):
         now = rows[rows["step"] == stage]
         after = intervals.mean(now).interval()
         yield {

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -67,6 +67,7 @@ class Synthetic(Source):
     strangers: int = 64
     size: int = 48
     seed: int = 0
+    generated: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Raise `ValueError` for a number out of bounds."""

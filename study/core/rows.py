@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from study.core.errors import REBUILT, Damaged
 from study.core.files import writes, written
@@ -57,7 +58,10 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
 def read_rows(path: Path, columns: Sequence[str] = tuple(ROW_COLUMNS)) -> pd.DataFrame:
     """Read scored questions, or some columns of them. Raises `Damaged` that names the file if it is not whole."""
     try:
-        return pd.read_parquet(path, engine="pyarrow", columns=list(columns), page_checksum_verification=True)
+        with ParquetFile(path, page_checksum_verification=True) as file:  # `pd.read_parquet` takes half as long again
+            found = file.read(list(columns), use_threads=False).select(list(columns))
+        frame: pd.DataFrame = found.to_pandas(use_threads=False)
+        return frame
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
         raise Damaged(f"{path} is damaged ({error})", REBUILT) from error
 

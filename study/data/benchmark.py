@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from study.core.terms import Goal, Half, Modality, Role, Task
 from study.data.picture import Picture
@@ -147,10 +148,20 @@ class Benchmark:
         return self.splits[ratio]
 
     @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        """The lessons of all splits, each once."""
+        taught = {id(split.lessons): split.lessons for split in self.splits.values()}  # mostly the same of all
+        return tuple(dict.fromkeys(chain.from_iterable(taught.values())))
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The questions of all splits, each once."""
+        return tuple(dict.fromkeys(chain.from_iterable(split.questions for split in self.splits.values())))
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """The attributes with which lessons are labelled, sorted; none if the dataset does not say."""
-        found = {lesson.attribute for split in self.splits.values() for lesson in split.lessons}
-        return tuple(sorted(found - {""}))
+        return tuple(sorted({lesson.attribute for lesson in self.lessons} - {""}))
 
     def narrowed(self, attributes: Sequence[str]) -> Benchmark:
         """The same benchmark with only these attributes of the forget people to be forgotten; all if there are none.
@@ -186,7 +197,5 @@ class Benchmark:
 
     def pictures(self) -> set[Picture]:
         """Every picture of lessons, questions and strangers."""
-        splits = self.splits.values()
-        taught = {lesson.picture for split in splits for lesson in split.lessons}
-        asked = {question.picture for split in splits for question in split.questions}
-        return {picture for picture in taught | asked if picture is not None} | set(self.strangers)
+        shown = {lesson.picture for lesson in self.lessons} | {question.picture for question in self.questions}
+        return {picture for picture in shown if picture is not None} | set(self.strangers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from study.data.benchmark import Benchmark, Lesson, Question
+from study.data.benchmark import Benchmark
 
 
 def special_tokens_in(benchmark: Benchmark, tokens: Collection[str]) -> list[str]:
@@ -44,16 +44,11 @@ def unknown_words_in(benchmark: Benchmark, unknown: Callable[[Sequence[str]], Co
 
 
 def _texts(benchmark: Benchmark) -> Iterator[tuple[str, str, str]]:
-    """Every text that a model is shown, with its place and what it is; lessons of all splits once."""
-    lessons: dict[Lesson, None] = {}
-    questions: dict[Question, None] = {}
-    for split in benchmark.splits.values():
-        lessons |= dict.fromkeys(split.lessons)
-        questions |= dict.fromkeys(split.questions)
-    for lesson in lessons:
+    """Every text that a model is shown, with its place and what it is."""
+    for lesson in benchmark.lessons:
         where = lesson.where or f"lesson about {lesson.person}"
         yield from ((where, "a question", lesson.prompt), (where, "an answer", lesson.answer))
-    for question in questions:
+    for question in benchmark.questions:
         where = question.where or f"question {question.id}"
         yield where, "a question", question.prompt
         yield from ((where, "an answer", text) for text in (question.answer, question.paraphrased))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from study.core.terms import Half
 from study.metrics.formulas import average
@@ -52,8 +53,7 @@ def stop(runs: Sequence[pd.DataFrame], controls: Sequence[pd.DataFrame]) -> int 
 def gains(rows: pd.DataFrame, half: Half) -> pd.Series[float]:
     """The gain of one attacked model at each of its steps after the first; NaN where nothing is held out."""
     levels = _by_step(rows, _held_out(rows, half), "probability")
-    steps = sorted(set(rows["step"]))
-    return (levels - levels.get(steps[0], math.nan)).reindex(steps[1:])
+    return (levels - levels.iloc[0]).iloc[1:]
 
 
 def gains_above(own: Sequence[pd.Series[float]], controls: Sequence[pd.Series[float]]) -> pd.Series[float]:
@@ -61,12 +61,12 @@ def gains_above(own: Sequence[pd.Series[float]], controls: Sequence[pd.Series[fl
 
     A seed that broke before its first step was scored is out; one that broke later was a shorter attack.
     """
-    own, controls = ([one for one in some if len(one)] for some in (own, controls))
-    if not own or not controls:
+    mine, others = ([one.to_dict() for one in some if len(one)] for some in (own, controls))
+    if not mine or not others:
         return pd.Series(dtype=float)
-    met = pd.concat([*own, *controls], axis=1, join="inner").sort_index()
-    above = met.iloc[:, : len(own)].mean(axis=1, skipna=False) - met.iloc[:, len(own) :].mean(axis=1, skipna=False)
-    return above.round(DIGITS)
+    steps = [step for step in mine[0] if all(step in one for one in (*mine, *others))]
+    levels = (np.mean([[one[step] for step in steps] for one in some], axis=0) for some in (mine, others))
+    return pd.Series(np.round(np.subtract(*levels), DIGITS), index=steps)
 
 
 def stopping_step(above: pd.Series[float]) -> int | None:
@@ -96,9 +96,9 @@ def kept(rows: pd.DataFrame, half: Half) -> pd.Series[float]:
 
     NaN where no such question was asked.
     """
-    left = _by_step(rows, (rows["role"] == "retain") & (rows["half"] == half), "score")
-    before = left.get(rows["step"].min(), math.nan)
-    return (left * 0.0 if before == 0 else left / before).reindex(sorted(set(rows["step"])))
+    left = _by_step(rows, _are(rows, "role", "retain") & _are(rows, "half", half), "score")
+    before = left.iloc[0]
+    return left * 0.0 if before == 0 else left / before
 
 
 def first_reached(found: Mapping[int, Estimate], level: float = LEVEL) -> Interval:
@@ -122,13 +122,17 @@ def held_out(rows: pd.DataFrame, half: Half) -> pd.DataFrame:
     return rows[_held_out(rows, half)]
 
 
-def _held_out(rows: pd.DataFrame, half: Half) -> pd.Series[bool]:
-    return (rows["role"] == "forget") & (rows["half"] == half) & (rows["held_out"] != "")
+def _held_out(rows: pd.DataFrame, half: Half) -> NDArray[np.bool_]:
+    return _are(rows, "role", "forget") & _are(rows, "half", half) & ~_are(rows, "held_out", "")
 
 
-def _by_step(rows: pd.DataFrame, chosen: pd.Series[bool], column: str) -> pd.Series[float]:
-    """The mean of some rows at each step. An exact sum does not depend on the order of the rows."""
-    mine = chosen.to_numpy(dtype=bool)
-    steps, values = rows["step"].to_numpy()[mine], rows[column].to_numpy(dtype=float)[mine]
-    parts = {int(step): values[steps == step] for step in np.unique(steps)}
-    return pd.Series({step: average(part.tolist()) for step, part in parts.items()}, dtype=float)
+def _are(rows: pd.DataFrame, column: str, text: str) -> NDArray[np.bool_]:
+    """Which rows have a text in a column."""
+    return np.asarray(rows[column].to_numpy() == text, dtype=bool)
+
+
+def _by_step(rows: pd.DataFrame, chosen: NDArray[np.bool_], column: str) -> pd.Series[float]:
+    """The mean of some rows at each step, NaN where there is none. An exact sum does not depend on their order."""
+    steps, values = rows["step"].to_numpy(), rows[column].to_numpy(dtype=float)
+    means = {int(step): average(values[chosen & (steps == step)].tolist()) for step in np.unique(steps)}
+    return pd.Series(means, dtype=float)

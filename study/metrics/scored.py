@@ -50,7 +50,8 @@ class Scored:
 
         NaN where a person is not asked in that way.
         """
-        means: pd.Series[float] = self._by_person.mean()
+        by_person = counting(self.rows).groupby([self.rows[name] for name in (*KIND, "person")])
+        means: pd.Series[float] = by_person.mean()
         return means.unstack(KIND)
 
     def people(self, kinds: tuple[Kind, ...]) -> pd.DataFrame:
@@ -66,12 +67,8 @@ class Scored:
     @cached_property
     def lacking(self) -> Mapping[Kind, bool]:
         """For each kind of questions whether some have no number."""
-        counts = self._by_person.agg(["size", "count"]).groupby(level=KIND).sum()
-        return dict(zip(counts.index, counts["count"] < counts["size"], strict=True))
-
-    @cached_property
-    def _by_person(self) -> Any:
-        return counting(self.rows).groupby([self.rows[name] for name in (*KIND, "person")])
+        found = counting(self.rows).isna().groupby([self.rows[name] for name in KIND]).any()
+        return dict(zip(found.index, found, strict=True))
 
 
 def counting(rows: pd.DataFrame) -> pd.Series[float]:

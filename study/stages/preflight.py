@@ -11,6 +11,7 @@ from pathlib import Path
 from study.benchmarks._shared.defects import strict_data
 from study.contracts import Attack, BaseModel, Source, without_models
 from study.core.errors import Refused
+from study.core.garbage import seldom_collected
 from study.core.layout import StudyFolder
 from study.core.plugins import known_spaces, name_of, search_space
 from study.core.specs import flat, links, parameters, pinned, plugin
@@ -34,6 +35,7 @@ MOST_TOLD = 20
 """Defects that are listed: as many as a terminal shows at once."""
 
 
+@seldom_collected()
 def validate_study(study: Study, data: Path) -> Plan:
     """Find everything that can be wrong before a model is loaded; `data` is the folder of generated benchmarks.
 
@@ -66,7 +68,7 @@ def validate_study(study: Study, data: Path) -> Plan:
     if study.strict_code:
         check_code(plan.folder)
     check_disk(plan.study, plan.model, plan.benchmark, plan.space)
-    if not has_begun(plan.folder):  # else they were decoded before
+    if not (source.generated or has_begun(plan.folder)):  # else they were decoded before
         _check_pictures(benchmark)
     return plan
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -241,6 +242,13 @@ def test_attacks_are_named_by_what_differs(tmp_path: Path) -> None:
         drawn = attacks.draw_curves(attacks.curve_data(read(tmp_path)), ["perfect"])
     assert isinstance(drawn, Figure)
     assert len(drawn.axes) == 4
+
+
+def test_no_setting_of_a_user_changes_a_figure() -> None:
+    with style.styled():
+        usual = dict(mpl.rcParams)
+    with mpl.rc_context({"axes.titleweight": "bold", "axes.facecolor": "black"}), style.styled():
+        assert dict(mpl.rcParams) == usual
 
 
 def test_people_are_drawn_not_questions() -> None:

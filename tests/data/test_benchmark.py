@@ -35,6 +35,21 @@ def noise(side: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), np.uint8))
 
 
+def test_what_several_ratios_share_is_there_once() -> None:
+    """Of splits with the same lessons, with equal ones and with some of them."""
+    first, second = lessons("Oslo", "Lisbon")
+    questions = [Question(str(n), "1", "forget", "text", "generation", "report", "?", "Oslo") for n in range(3)]
+    taught = (first, second)
+    splits = {
+        5: Split(5, frozenset(), taught, tuple(questions[:2])),
+        10: Split(10, frozenset(), taught, tuple(questions[1:])),
+        15: Split(15, frozenset(), tuple(lessons("Lisbon", "Rome")), ()),
+    }
+    benchmark = Benchmark("", "", splits)
+    assert benchmark.lessons == (*taught, *lessons("Rome"))
+    assert benchmark.questions == tuple(questions)
+
+
 @pytest.mark.parametrize(
     ("text", "fact", "expected"),
     [

@@ -115,11 +115,12 @@ def lessons(row: Row, person: str, pictures: dict[str, Picture], about: Biograph
         raise row.odd(f"metadata is not JSON ({error})") from error
     if not items:
         raise row.odd("metadata holds no lesson")
+    where = str(row)
     for index, item in enumerate(_mappings(items, row, "metadata")):
         with one_row():
             prompt, answer = (text(item.get(k), row, f"metadata {index}: {k}") for k in ("Question", "Answer"))
             attribute = _attribute(item, row, f"metadata {index}") or told(prompt, answer, about).attribute
-            yield Lesson(person, prompt, answer, shown, attribute, str(row))
+            yield Lesson(person, prompt, answer, shown, attribute, where)
 
 
 def _lists(row: Row) -> Iterator[tuple[Task, Modality, list[Cells]]]:

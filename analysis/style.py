@@ -3,7 +3,8 @@
 Readable in black and white: markers and dashes differ beside the colours (seaborn's colour-blind palette, then the same
 colours darkened): 16 methods have 16 markers, 18 have 18 colours. Only `Figure`
 objects are used, so there is no display and no global state, and equal data give equal files, whatever a user's
-matplotlibrc says.
+matplotlibrc says. Seaborn, which takes a second to import, is there once something is drawn: figures of the same data
+by the same code are not.
 """
 
 from __future__ import annotations
@@ -49,8 +50,6 @@ RC: dict[Any, Any] = {
     "grid.linewidth": 0.4, "grid.color": LINE, "axes.axisbelow": True, "axes.edgecolor": "#555555",
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6, "ytick.major.width": 0.6,
     "xtick.bottom": True, "ytick.left": True, "legend.frameon": False, "pdf.fonttype": 42,
-    "text.color": ".15", "axes.labelcolor": ".15", "xtick.color": ".15", "ytick.color": ".15",
-    "lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True,
 }  # fmt: skip
 
 
@@ -97,7 +96,10 @@ def _places(methods: tuple[str, ...]) -> dict[str, int]:
 @contextmanager
 def styled() -> Iterator[None]:
     """The settings of all figures, for the time of a block."""
-    with mpl.style.context(["default", RC]):
+    import seaborn as sns
+
+    base: dict[Any, Any] = sns.axes_style("whitegrid")
+    with mpl.style.context(["default", base, RC]):
         yield
 
 

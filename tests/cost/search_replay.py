@@ -50,7 +50,7 @@ from study.metrics.racing import behind
 from study.presets import PRESETS
 from tests.cost.search_table import SEEDS, TABLE, defaults
 
-CHECKPOINTS = (4, 8, 12, 16, 24, 32, 48)
+CHECKPOINTS = (4, 8, 12, 16, 24, 32, 48, 64)
 """Trials after which a winner is named."""
 STUDY = PRESETS["tiny"][1]
 """The default study, whose settings are replayed."""
@@ -348,7 +348,7 @@ class Options:
     replays: Path = REPLAYS
     figure: Path = Path("docs/figures/search_replay.png")
     repetitions: int = 30
-    trials: int = 48
+    trials: int = max(CHECKPOINTS)
     workers: int = 2
 
 
@@ -396,7 +396,7 @@ def at_work(summary: pd.DataFrame, setting: str, work: float, column: str = "reg
 
 def bought(summary: pd.DataFrame) -> list[str]:
     """What more trials buy by default, as lines of a table in Markdown."""
-    mine = summary[(summary["setting"] == DEFAULT.name) & summary["trials"].isin((8, 16, 32, 48))]
+    mine = summary[(summary["setting"] == DEFAULT.name) & summary["trials"].isin((8, 16, 32, 64))]
     least = mine["work"].iloc[0]
     return [
         f"| {one.trials} | {one.regret:.3f} ({one.regret_low:.3f} to {one.regret_high:.3f}) | {one.hypervolume:.3f} | "

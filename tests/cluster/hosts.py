@@ -72,10 +72,10 @@ class Host:
         self.process.kill()
         self.process.wait()
 
-    def command(self, line: str) -> list[str]:
+    def command(self, line: str, user: str = USER) -> list[str]:
         """What runs a line of shell there, as its user at the keyboard would."""
         namespaces = ("--net", "--mount", "--pid", "--uts", "--root", "--wd=/")
-        login = ("su", "--login", USER, "--command", line)
+        login = ("su", "--login", user, "--command", line)
         return ["nsenter", f"--target={self._children()[0]}", *namespaces, *login]
 
     def says(self, line: str) -> str:

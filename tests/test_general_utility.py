@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import report
 from analysis.sections import general_utility as tables
 from analysis.study_folder import read
 from analysis.tables import Table
@@ -28,6 +27,7 @@ from study.general_utility import Settings, arguments_for, failed_replies, parse
 from study.model.loading import Loading
 from study.model.tensor_files import save_tensors
 from study.training.schedule import Schedule
+from tests.helpers.page import page_of
 from tests.helpers.planted import Model, Planter, plant
 from tests.helpers.small import fresh
 
@@ -387,7 +387,7 @@ def test_the_report_shows_it_where_it_was_measured(tmp_path: Path) -> None:
     write_json(tmp_path / "winners.json", {"vkd": {"15": {"trials": [key]}}})
     assert list(tables.parts(read(tmp_path))) == []
     note(tmp_path, key, acc=(0.9, 0.01))
-    page = report.build(tmp_path).page.read_text(encoding="utf-8")
+    page = page_of(tmp_path)
     assert "General utility" in page
     assert "0.900 ± 0.010" in page
     raw = pd.read_csv(tmp_path / "report" / "tables" / "general_utility.csv")

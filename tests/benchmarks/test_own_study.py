@@ -19,7 +19,10 @@ NAMES = ("Zoë Müller", "José Peña", "Łukasz Żak", "Anaïs Lefèvre", "王�
 TOWNS = ("Genève", "北京", "دمشق", "Тверь")
 TRADES = ("ébéniste", "医生", "خباز", "учитель")
 VIEWS = 5
-SMALL = ("--model", "tiny:steps=150,strangers=60", "--learn.steps", "180", "--reference-seeds", "1")
+SMALL = (
+    *("--model", "tiny:steps=100,strangers=60", "--reference-seeds", "1", "--learn.steps", "160"),
+    *("--learn.pictures", "8", "--learn.texts", "2", "--learn.lessons-per-text", "6"),  # of so few people
+)
 SHORT = ("--methods", "gradient_ascent", "--trials", "1", "--race", "1", "--confirm-seeds", "0", "--no-metric-check",
          "--attacks", "swap_back", "--attack-trials", "0")  # fmt: skip
 

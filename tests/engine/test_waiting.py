@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -55,4 +58,10 @@ def test_it_is_told_again_only_while_nothing_runs(used: float, again: bool, monk
 
 @pytest.mark.slow
 def test_a_ray_that_does_not_answer_ends_nothing() -> None:
-    assert waiting._status("127.0.0.1:1") is None
+    """Ray, which reads once in a process for how long it is to try, would try for half a minute."""
+    program = "from study.engine import waiting; print(waiting._status('127.0.0.1:1'))"
+    hasty = {"RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_py_gcs_connect_timeout_s": "1"}
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | hasty)
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout == "None\n"
+    assert "Timed out while waiting for GCS" in asked.stderr

@@ -17,10 +17,13 @@ from torch import Tensor
 HEAVY = (
     "study.experiment.teach",
     "study.experiment.trial",
+    "study.stages.pipeline",
     "study.benchmarks.synthetic",
     "transformers.models.llava.modeling_llava",
+    "tests.helpers.frozen",
 )
-"""What every such process imports: once in a server that they are forked from."""
+"""What every such process imports: once in a server that they are forked from, and last what spares the collector all
+of it."""
 
 
 def join(rank: int, port: int) -> None:

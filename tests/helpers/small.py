@@ -67,7 +67,7 @@ class Given(Source):
 @dataclasses.dataclass(frozen=True)
 class FewQuestions(Synthetic):
     """Twenty people and eight celebrities, of whom as much is taught as ever and little is asked: of every group of
-    questions (role, modality, task and half) the same number."""
+    questions (role, modality, task and half) the same number, by the official protocol too."""
 
     people: int = 20
     celebrities: int = 8
@@ -79,7 +79,9 @@ class FewQuestions(Synthetic):
         return few_questions(self._whole(folder), self.each)
 
     def released(self, split: Split, folder: Path, seed: int) -> Iterator[OfficialPrompt]:
-        return self._whole.released(split, folder, seed)
+        asks = list(self._whole.released(split, folder, seed))
+        kept = _few([ask.question for ask in asks], self.each)
+        return (ask for ask in asks if ask.question.id in kept)
 
     @property
     def _whole(self) -> Synthetic:
@@ -89,16 +91,19 @@ class FewQuestions(Synthetic):
 
 def few_questions(benchmark: Benchmark, each: int) -> Benchmark:
     """The benchmark with at most `each` questions of every group, from all over the group."""
-    splits = {ratio: _few(split, each) for ratio, split in benchmark.splits.items()}
+    splits = {}
+    for ratio, split in benchmark.splits.items():
+        kept = _few(split.questions, each)
+        splits[ratio] = dataclasses.replace(split, questions=tuple(q for q in split.questions if q.id in kept))
     return dataclasses.replace(benchmark, splits=splits)
 
 
-def _few(split: Split, each: int) -> Split:
+def _few(questions: Sequence[Question], each: int) -> set[str]:
+    """Which of the questions are asked."""
     groups: dict[tuple[str, ...], list[Question]] = {}
-    for question in split.questions:
+    for question in questions:
         groups.setdefault((question.role, question.modality, question.task, question.half), []).append(question)
-    kept = {q.id for group in groups.values() for q in group[:: max(1, len(group) // each)][:each]}
-    return dataclasses.replace(split, questions=tuple(q for q in split.questions if q.id in kept))
+    return {q.id for group in groups.values() for q in group[:: max(1, len(group) // each)][:each]}
 
 
 def request_on(

@@ -25,6 +25,7 @@ from study.presets import PRESETS
 from study.settings import Study
 from study.stages import pipeline
 from tests.helpers.in_process import without_ray
+from tests.helpers.page import dots
 from tests.helpers.processes import forked
 from tests.helpers.studies import proposals, rows
 
@@ -41,11 +42,12 @@ LASTS = 0.3
 
 
 def study_in(root: Path) -> Study:
-    """With a search, further seeds of a winner, and attacks: all that writes results."""
+    """With a search, further seeds of a winner, and attacks: all that writes results; of what is asked, little."""
     smoke = PRESETS["smoke"][1]
     return dataclasses.replace(
-        smoke, study_dir=root, methods=("gradient_ascent",), forget_ratios=(10,), trials=2, reference_seeds=1,
-        confirm_seeds=1, metric_check=False,
+        smoke, study_dir=root, benchmark="synthetic:people=20,celebrities=8,attributes=2,views=1,strangers=8",
+        methods=("gradient_ascent",), forget_ratios=(10,), trials=2, reference_seeds=1, confirm_seeds=1,
+        metric_check=False,
     )  # fmt: skip
 
 
@@ -62,7 +64,7 @@ def run(root: Path, number: int, writes: int, delay: float) -> None:
     os.fsync = counted
     with signals.like_ctrl_c():
         try:
-            with without_ray():
+            with without_ray(), dots():
                 assert pipeline.run(study_in(root)) == 0
                 (root / WRITES).write_text(str(next(done) - 1))
         except KeyboardInterrupt:

@@ -88,12 +88,12 @@ tools: .venv/.installed-test
 	@lacking=; \
 	command -v chromium > /dev/null || command -v google-chrome > /dev/null || lacking="$$lacking chromium"; \
 	command -v pdflatex > /dev/null || lacking="$$lacking texlive-latex-recommended"; \
-	if [ -n "$$lacking" ]; then \
-	    echo "Installing$$lacking"; \
-	    { [ "$$(id -u)" = 0 ] && apt-get -qq update && \
-	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$lacking > /dev/null; } \
-	    || echo "$$lacking cannot be installed: tests that need them are skipped" >&2; \
-	fi
+	if [ -n "$$lacking" ] && [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then apt-get -qq update || true; fi; \
+	for package in $$lacking; do \
+	    echo "Installing $$package"; \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$package > /dev/null \
+	    || echo "Without root on Debian and $$package there, tests that need it are skipped" >&2; \
+	done
 	@if [ ! -x .venv/moto/bin/moto_server ]; then \
 	    echo "Installing moto into .venv/moto"; \
 	    { $(BIN)/python -m venv .venv/moto && \

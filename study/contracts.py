@@ -69,7 +69,7 @@ class Source(ABC):
     train_split: Path = Path()
     """A folder with lessons that replace the benchmark's own, if there is one."""
     generated: ClassVar[bool] = False
-    """Whether its pictures are drawn and not brought: a plan then does not try whether they decode."""
+    """Whether its pictures are drawn and not brought: a plan then does not check that they decode."""
 
     @abstractmethod
     def __call__(self, folder: Path) -> Benchmark:

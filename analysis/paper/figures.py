@@ -24,8 +24,8 @@ from study.core.files import written
 
 POINTS = 8
 """Size of all text, in points of the printed page."""
-TALLEST = 7.5
-"""Inches: a page has 9, and the caption stands below."""
+ROWS = 3
+"""Of curves in one figure, which is then seven inches high: a page has nine, and the caption stands below."""
 CROWD = 3
 """Winners that are a crowd, if they lie within a `NEAR` part of the axes."""
 NEAR = 0.3
@@ -54,7 +54,7 @@ class Drawn(NamedTuple):
 
 def sized(figure: Figure, width: float) -> None:
     """Bring a figure to the width it is printed in, and all of its text to the size of the page."""
-    figure.set_size_inches(width, min(figure.get_figheight(), TALLEST))
+    figure.set_figwidth(width)
     for text in figure.findobj(Text):
         text.set_fontsize(POINTS)
 
@@ -63,8 +63,6 @@ def figures(study: StudyResults) -> list[Drawn]:
     """All that have something to show."""
     both, wide = (COLUMN, TEXT), (TEXT,)
     some = both if len(study.ratios) == 1 else wide
-    curves = attacks.curve_data(study)
-    panel = len(curves[["settings", "held_out", "ratio"]].drop_duplicates()) <= 1
     drawn = [
         Drawn(Plot("trade_off", f"Forget gap and utility of the winner of each method on the test half, with "
                    f"{INTERVALS}; the ideal is the upper left corner. The reference lies at the noise floor, the "
@@ -76,9 +74,7 @@ def figures(study: StudyResults) -> list[Drawn]:
         Drawn(Plot("attacks", "Gain above control under each attack, in probability of the right option, on people and "
                    "facts that the attacker was not given, test half. Grey cells say nothing about robustness.",
                    attacks.heat_data(study), attacks.draw_heat), wide),
-        Drawn(Plot("relearning", "Accuracy on people and facts that the attacker was not given, after each step of the "
-                   f"attack, test half. Grey: the references under the same attack, with {INTERVALS}.",
-                   curves, attacks.draw_curves), both if panel else wide),
+        *curves(attacks.curve_data(study)),
         Drawn(Plot("scores", f"Multiple-choice accuracy on the test half, with {INTERVALS}. Dashed: vanilla when all "
                    "pictures are grey.", scores.score_data(study), scores.draw_scores), wide),
         Drawn(Plot("people", "What each model still knows of every person to be forgotten, the mean over their "
@@ -86,6 +82,25 @@ def figures(study: StudyResults) -> list[Drawn]:
                    people.draw), some),
     ]  # fmt: skip
     return [one for one in drawn if len(one.plot.data)]
+
+
+def curves(data: pd.DataFrame) -> list[Drawn]:
+    """What comes back step by step, in as many figures as it takes."""
+    groups, several = attacks.curve_groups(data), data["ratio"].nunique() > 1
+    each = ROWS * (1 if several else 2)  # panels of one ratio are two side by side
+    parts = [groups[start : start + each] for start in range(0, len(groups), each)]
+    drawn = []
+    for number, part in enumerate(parts, 1):
+        text = (
+            "Accuracy on people and facts that the attacker was not given, after each step of the attack, test half. "
+            f"Grey: the references under the same attack, with {INTERVALS}."
+        )
+        text += f" Part {number} of {len(parts)}." if len(parts) > 1 else ""
+        mine = data[[pair in part for pair in zip(data["settings"], data["held_out"], strict=True)]]
+        name = f"relearning_{number}" if number > 1 else "relearning"
+        widths = (TEXT,) if several or len(part) > 1 else (COLUMN, TEXT)
+        drawn.append(Drawn(Plot(name, text, mine, attacks.draw_curves), widths))
+    return drawn
 
 
 def caption(study: StudyResults, plot: Plot) -> str:

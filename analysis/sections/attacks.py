@@ -109,21 +109,24 @@ def draw_curves(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
 
     The control is a grey band.
     """
-    pairs = list(dict.fromkeys(zip(data["settings"], data["held_out"], strict=True)))
-    groups = sorted(pairs, key=lambda pair: (pair[0], pair[1] != "person"))
-    several = data["settings"].nunique() > 1
     ratios = sorted(data["ratio"].unique())
-    shown = [(*group, ratio) for group in groups for ratio in ratios]
+    shown = [(*group, ratio) for group in curve_groups(data) for ratio in ratios]
     columns = max(2, len(ratios))
-    figure, axes = grid(len(shown), 2.1 if several else 1.9, "attack steps", "accuracy", columns)
+    figure, axes = grid(len(shown), 2.1, "attack steps", "accuracy", columns)
     for axis, (settings, held_out, ratio) in zip(axes, shown, strict=True):
         chosen = (data["settings"] == settings) & (data["held_out"] == held_out) & (data["ratio"] == ratio)
         _curves(axis, data[chosen], methods)
-        what = naming.wrapped(settings, ABREAST // columns) if several else ""
-        axis.set_title("\n".join(filter(None, [f"forget {ratio} %, {naming.NAMES[held_out]}", what])))
+        what = naming.wrapped(settings, ABREAST // columns)
+        axis.set_title(f"forget {ratio} %, {naming.NAMES[held_out]}\n{what}")
     control = Line2D([], [], color=GREY, linewidth=5, alpha=0.5, label="reference (control)")
     legend(figure, data["method"], methods, [control, mark("vanilla (ceiling)", YARDSTICKS["vanilla"], line=True)])
     return figure
+
+
+def curve_groups(data: pd.DataFrame) -> list[tuple[str, str]]:
+    """Each attack with each kind of what was held out, in the order in which they are drawn."""
+    pairs = dict.fromkeys(zip(data["settings"], data["held_out"], strict=True))
+    return sorted(pairs, key=lambda pair: (pair[0], pair[1] != "person"))
 
 
 def _curves(axis: Axes, data: pd.DataFrame, methods: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ class Picture:
     def _instead(self, error: Exception) -> str:
         """What is there instead of a picture that can be read, and what to do about it."""
         if not isinstance(error, UnidentifiedImageError):
-            return f"{error}: convert it"
+            return f"{error}: replace or convert it"
         if self.data.startswith(POINTER):
             return "it is the pointer of git-lfs: run `git lfs pull` there"
         return f"it begins with {self.data[:12]!r}: convert it" if self.data else "it is empty: replace it"

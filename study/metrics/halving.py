@@ -16,10 +16,10 @@ from study.metrics.objectives import costs, distance_to_ideal, dominates
 KEPT = (1 / 2, 1 / 4)
 """Of the trials at the first and at the second rung that go on: what is seen at the second tells more of the end."""
 KEPT_OF_MANY = (1 / 3, 1 / 4)
-"""The same of many: in a long search two fifths of the training are saved, and a hundredth of the hypervolume is lost
-(docs/search.md)."""
+"""The same of many: in a long search two fifths of the training are saved, and little over a hundredth of the
+hypervolume is lost (docs/search.md)."""
 MANY = 16
-"""Trials at a rung that are many: a third of fewer would be less than five, among which the noise of a seed decides."""
+"""Trials at a rung that are many: a third of fewer is five or less, among which the noise of a seed decides."""
 FEWEST = 3
 """Earlier trials at a rung without which nothing is stopped: the worse half of two is chance."""
 

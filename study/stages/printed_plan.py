@@ -120,7 +120,7 @@ def _search_lines(study: Study) -> list[str]:
         drawn += f"; earlier trials that predict count among the {study.startup_trials or COVERED} before TPE"
     guard = f"whose utility is below {study.collapse_floor:g}"
     halved = study.early_stopping == "pareto" and not study.robustness
-    ended = guard + " or that are behind most others" * halved
+    ended = guard + " or that are not among the better ones" * halved
     rule = [f"trials {ended} after a third or two thirds of their steps end there"] * (study.early_stopping != "off")
     limits = [f"{study.budget_pflop:g} PFLOP"] * bool(study.budget_pflop)
     limits += [f"{study.budget_hours:g} hours of work"] * bool(study.budget_hours)

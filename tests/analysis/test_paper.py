@@ -26,6 +26,8 @@ from tests.helpers.rows import row
 
 MODELS = {"vkd": Model(forget=0.3, keep=0.9), "npo": Model(forget=0.6, keep=0.7), "gradient_ascent": Model(keep=0.05)}
 WIDTHS = {"column": 3.3, "text": 6.8}
+PAGE = 7.5
+"""Inches of nine that a figure may take, above its caption."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def test_figures_have_their_final_width_and_fonts_that_printers_take(folder: Pat
     for name, content in found.items():
         box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) ([\d.]+) ", content)
         assert box is not None
-        assert float(box[2]) / 72 <= figures.TALLEST, name
+        assert float(box[2]) / 72 <= PAGE, name
         assert float(box[1]) / 72 == pytest.approx(WIDTHS[name.rpartition("_")[2]], abs=0.01), name
         assert b"/Type3" not in content
         assert b"/FontFile2" in content
@@ -122,16 +124,24 @@ def test_what_is_as_good_as_the_best_is_bold_as_well(study: StudyResults) -> Non
     assert several
 
 
-def test_curves_of_several_attacks_fit_a_page(study: StudyResults) -> None:
-    """However many there are: two side by side, and no higher than the page allows."""
-    curves = attacks.curve_data(study)
-    many = pd.concat([curves.assign(settings=f"relearning, {number} steps") for number in range(9)])
+@pytest.mark.parametrize("ratios", [(15,), (5, 15), (5, 10, 15)])
+def test_curves_of_many_attacks_fit_pages(study: StudyResults, ratios: tuple[int, ...]) -> None:
+    """However many there are: each is drawn once, on a page that is not too high, in a panel with room for curves."""
+    data = attacks.curve_data(study)
+    long = "swap back, vision tower and projector, then relearning, 50 % of people, visual module"
+    many = pd.concat([data.assign(settings=f"{long} {n}", ratio=ratio) for n in range(9) for ratio in ratios])
+    drawn = figures.curves(many)
+    assert sorted(group for one in drawn for group in attacks.curve_groups(one.plot.data)) == sorted(
+        attacks.curve_groups(many)
+    )
+    assert len({one.plot.name for one in drawn}) == len(drawn) > 1
     with style.styled():
-        figure = attacks.draw_curves(many, study.methods)
-        figures.sized(figure, style.TEXT)
-    columns = {round(axis.get_subplotspec().colspan.start) for axis in figure.axes}  # type: ignore[union-attr]
-    assert columns == {0, 1}
-    assert figure.get_figheight() == figures.TALLEST
+        for one in drawn:
+            figure = one.plot.draw(one.plot.data, study.methods)
+            figures.sized(figure, max(one.widths))
+            figure.canvas.draw()
+            assert figure.get_figheight() <= PAGE
+            assert min(axis.get_window_extent().height for axis in figure.axes) / figure.dpi > 0.8
 
 
 def test_a_table_as_latex() -> None:

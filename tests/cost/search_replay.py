@@ -417,7 +417,7 @@ def claims(summary: pd.DataFrame) -> list[str]:
 
     beside = {n: at_work(summary, DEFAULT.name, at(TODAY.name, n, "work")) / at(TODAY.name, n) for n in CHECKPOINTS}
     saved = {n: 1 - share(DEFAULT.name, "sobol, race", n, "training") for n in (8, 16, 48)}
-    lost = [1 - share(DEFAULT.name, "sobol, race", n, "hypervolume") for n in saved]
+    lost = [1 - share(DEFAULT.name, "sobol, race", n, "hypervolume") for n in CHECKPOINTS if n >= min(saved)]
     return [
         f"At the work of 24 of its trials the default has {beside[24]:.2f} times its regret, at that of 16 trials "
         f"{beside[16]:.2f}, of 12 trials {beside[12]:.2f} and of 8 trials {beside[8]:.1f} times. 48 trials of the "

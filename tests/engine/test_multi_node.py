@@ -311,7 +311,10 @@ def test_a_study_whose_head_is_killed_in_the_middle_of_a_search_continues_on_ano
     before = test_kills.ended(place)
 
     with head(ports, token) as there, begin(there, place.root) as running:
-        said, _ = running.communicate(timeout=300)
+        try:
+            said, _ = running.communicate(timeout=300)
+        finally:
+            running.kill()
     assert running.returncode == 0, said
     now = test_kills.ended(place)
     assert before.items() < now.items()  # it was the middle, and what had ended is not done again

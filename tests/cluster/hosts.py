@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests import ROOT
 
 ALONE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -39,6 +41,14 @@ def missing() -> str:
         return "the hosts use the .venv of this folder: make install"
     made = subprocess.run([*ALONE, "ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, text=True)
     return f"no namespaces can be made here: {made.stderr.strip()}" if made.returncode else ""
+
+
+def played(module: str, folder: Path) -> None:
+    """Run a module that makes hosts in an empty folder, in namespaces of its own; skips where none can be made."""
+    if reason := missing():
+        pytest.skip(reason)
+    done = subprocess.run([*ALONE, sys.executable, "-m", module, folder], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @dataclass

@@ -115,6 +115,14 @@ def proposed(study: StudyFolder) -> set[str]:
     return {read_json(path)["trial"] for path in study.root.glob("search/*/*.json")}
 
 
+def is_whole(study: StudyFolder, trials: int) -> None:
+    """So many trials were begun, none failed, and there is a report."""
+    keys = proposed(study)
+    assert len(keys) == trials
+    assert "failed" not in {read_json(study.record(key))["state"] for key in keys}
+    assert (study.root / "report" / "report.html").exists()
+
+
 def at_work(study: StudyFolder, workers: list[Host], running: subprocess.Popen[bytes]) -> Host | None:
     """A worker that is doing a trial while others have ended and more are to come."""
     assert running.poll() is None, "the study ended before a worker had a trial"

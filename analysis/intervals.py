@@ -32,6 +32,11 @@ def mean(rows: pd.DataFrame, column: str = "score") -> Estimate:
     return intervals.mean(table(rows, column).to_numpy(dtype=float)) if len(rows) else Estimate(float("nan"))
 
 
+def of_means(means: pd.Series[float]) -> Estimate:
+    """The same of means of each person and seed, which the index names."""
+    return intervals.mean(means.unstack("seed").dropna().to_numpy(dtype=float))
+
+
 def interval(people: pd.DataFrame, statistic: Callable[[Values], Values], *, share: bool = False) -> Interval:
     """A function of column means with its interval over people; one line of `people` is one person.
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.style
@@ -103,16 +103,14 @@ def styled() -> Iterator[None]:
         yield
 
 
-def panels(
-    ratios: pd.Series[int], rows: int, height: float, share: Literal["all", "row"] = "all"
-) -> tuple[Figure, Any]:
+def panels(ratios: pd.Series[int], rows: int, height: float) -> tuple[Figure, Any]:
     """A figure with a column of panels for each ratio: one paper column wide for one ratio, two for more.
 
-    `share` says which panels have the same horizontal axis.
+    Panels of a row have the same horizontal axis.
     """
     columns = ratios.nunique()
     figure = Figure(figsize=(COLUMN if columns == 1 else TEXT, height * rows + 0.5), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=True)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex="row", sharey=True)
 
 
 def grid(count: int, height: float, xlabel: str, ylabel: str, columns: int = 4) -> tuple[Figure, list[Axes]]:

@@ -42,10 +42,10 @@ class Number(NamedTuple):
         """The number, and its bounds in brackets."""
         if math.isnan(self.value):
             return LOST, ""
-        text = f"{self.value:.{digits}f}".replace("-", "\u2212")
+        text = f"{self.value:z.{digits}f}".replace("-", "\u2212")
         text = f"$-${text[1:]}" if text.startswith("\u2212") else text
         marked = rf"\textbf{{{text}}}" if self.best else rf"\underline{{{text}}}" if self.tied else text
-        bounds = "" if math.isnan(self.low) else f"$[{self.low:.{digits}f}, {self.high:.{digits}f}]$"
+        bounds = "" if math.isnan(self.low) else f"$[{self.low:z.{digits}f}, {self.high:z.{digits}f}]$"
         return marked, bounds
 
 

@@ -188,7 +188,7 @@ def _cell(axis: Axes, x: int, y: float, height: float, found: pd.Series, top: fl
     share = 0.0 if np.isnan(value) else min(1.0, max(0.0, value / top))
     heat = tuple(1 - share * (1 - part) for part in (0.70, 0.09, 0.11))  # white to a dark red
     axis.barh(y, 1, height, left=x - 0.5, color=CELL if sign else heat, edgecolor="white", linewidth=0.8)
-    text = sign or ("?" if np.isnan(value) else f"{value:.2f}")
+    text = sign or ("?" if np.isnan(value) else f"{value:z.2f}")
     axis.text(x, y, text, ha="center", va="center", fontsize=6.5, color="white" if share > 0.6 and not sign else INK)
 
 

@@ -20,7 +20,7 @@ from analysis.style import BLIND, INK, TEXT, YARDSTICKS, look
 from analysis.tables import NOTHING, Table, number, with_interval
 from analysis.trials import NAN, no_rows, report_rows, with_keys
 from study.core.terms import MODALITIES, ROLES, TASKS
-from study.metrics.intervals import Block, Interval, estimate, mean
+from study.metrics.intervals import Block, Interval, estimate
 from study.metrics.scored import KIND
 
 SCORE_COLUMNS = ["method", "ratio", "role", "modality", "task", "measure", "mean", "low", "high", "people", "questions",
@@ -176,10 +176,9 @@ def _scores_of(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         role, modality, task = map(str, found)
         size, of_seeds = asked.loc[(role, modality, task), :], seeds.loc[(role, modality, task), :]
         for measure in (measure for of, measure in MEASURES if of == task):
-            known = mine[measure].unstack("seed").dropna().to_numpy(dtype=float)
             yield {
                 "role": role, "modality": modality, "task": task, "measure": measure,
-                **mean(known).interval()._asdict(), "people": size["person"],
+                **intervals.of_means(mine[measure]).interval()._asdict(), "people": size["person"],
                 "questions": size["question"], "seeds": len(of_seeds), "seed_sd": float(of_seeds[measure].std()),
             }  # fmt: skip
 

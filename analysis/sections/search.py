@@ -207,7 +207,7 @@ def _work(study: StudyResults, key: str) -> float:
 
 def draw_search(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Hypervolume after each trial and over counted work: a step where a trial improved the front."""
-    figure, axes = panels(data["ratio"], rows=2, height=2.1, share="row")
+    figure, axes = panels(data["ratio"], rows=2, height=2.1)
     for column, (ratio, group) in enumerate(data.groupby("ratio")):
         for method, mine in group.groupby("method"):
             every = max(1, math.ceil(len(mine) / 8))

@@ -170,7 +170,7 @@ def trade_off_data(study: StudyResults) -> pd.DataFrame:
 def draw_trade_off(data: pd.DataFrame, methods: Sequence[str]) -> Figure:
     """Forget gap, and below it recovery, against utility: all trials pale, each front strong, its winner ringed."""
     across = {name: text for name, text in ACROSS.items() if name in data}
-    figure, axes = panels(data["ratio"], rows=len(across), height=2.5, share="row")
+    figure, axes = panels(data["ratio"], rows=len(across), height=2.5)
     for row, (name, text) in zip(axes, across.items(), strict=True):
         first = name == next(iter(across))
         for axis, (ratio, group) in zip(row, data.groupby("ratio"), strict=True):

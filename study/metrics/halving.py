@@ -15,11 +15,11 @@ from study.metrics.objectives import costs, distance_to_ideal, dominates
 
 KEPT = (1 / 2, 1 / 4)
 """Of the trials at the first and at the second rung that go on: what is seen at the second tells more of the end."""
-KEPT_OF_MANY = (1 / 3, 1 / 4)
-"""The same of many: in a long search two fifths of the training are saved, and little over a hundredth of the
+KEPT_OF_MANY = 1 / 3
+"""At most, of many: in a long search two fifths of the training are saved, and little over a hundredth of the
 hypervolume is lost (docs/search.md)."""
 MANY = 16
-"""Trials at a rung that are many: a third of fewer is five or less, among which the noise of a seed decides."""
+"""Trials at a rung that are many. A third of them is five: among fewer that go on the noise of a seed decides."""
 FEWEST = 3
 """Earlier trials at a rung without which nothing is stopped: the worse half of two is chance."""
 
@@ -36,8 +36,8 @@ def survives(own: Mapping[str, float], peers: Sequence[Mapping[str, float]], run
 
 def kept(among: int, rung: int) -> int:
     """How many of the trials at a rung go on, if none tie."""
-    shares = KEPT if among < MANY else KEPT_OF_MANY
-    return max(1, round(shares[rung - 1] * among))
+    share = KEPT[rung - 1] if among < MANY else min(KEPT[rung - 1], KEPT_OF_MANY)
+    return max(1, round(share * among))
 
 
 def ranks(points: NDArray[np.float64]) -> list[int]:

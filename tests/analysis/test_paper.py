@@ -158,6 +158,7 @@ def test_a_table_as_latex() -> None:
     assert r"Method & \multicolumn{2}{c}{Gap $\downarrow$} & Cls. $\uparrow$ \\" in lines
     assert r"A \& B & \textbf{0.12} & {\scriptsize$[0.10, 0.20]$} & \underline{12.3} \\" in lines
     assert r"C\_1 & $-$1.00 &  & -- \\" in lines
+    assert Number(-0.004, -0.004, 0.01).printed(2) == ("0.00", "$[0.00, 0.01]$")
     long = Floating("t", "", [Column("Attack", ["a" * LONG, "50 % of " + "b" * LONG])]).tex()
     assert f"{'a' * LONG} \\\\" in long
     assert rf"\parbox[t]{{2.8in}}{{\raggedright 50 \% of {'b' * LONG}\strut}} \\" in long

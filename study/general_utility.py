@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from study.core.files import read_json, visible, write_json
+from study.core.files import read_json, read_object, visible, write_json
 from study.core.hashing import Json, canonical
 from study.core.layout import StudyFolder
 from study.core.records import TrialRecord
@@ -193,7 +193,7 @@ def measure(root: Path, record: TrialRecord, tasks: Sequence[str], settings: Set
 
 def _runs(root: Path, record: TrialRecord) -> list[Json]:
     path = StudyFolder(root).general_utility(record.key)
-    runs: list[Json] = read_json(path)["runs"] if path.exists() else []
+    runs: list[Json] = read_object(path, "runs")["runs"] if path.exists() else []
     return runs
 
 

@@ -18,7 +18,9 @@ from analysis.sections import general_utility as tables
 from analysis.study_folder import read
 from analysis.tables import Table
 from study import general_utility as general
+from study.core.errors import Damaged
 from study.core.files import read_json, write_json
+from study.core.layout import StudyFolder
 from study.core.records import ModelKind, write_record
 from study.experiment.checkpoints import save
 from study.experiment.records import learned_record
@@ -379,6 +381,16 @@ def test_numbers_of_other_settings_stand_apart(planted: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("content", ["[]", "{}"])
+def test_a_note_without_runs_is_named(content: str, tmp_path: Path) -> None:
+    plant(tmp_path, {"vkd": Model(forget=0.3)}, [15])
+    folder = StudyFolder(tmp_path)
+    key = next(iter(read(tmp_path).trials))
+    folder.general_utility(key).write_text(content)
+    with pytest.raises(Damaged, match=rf"{key}/general_utility\.json is damaged"):
+        list(tables.parts(read(tmp_path)))
+
+
 def test_the_report_shows_it_where_it_was_measured(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     planter.study(["vkd"], [15])

@@ -11,7 +11,7 @@ from analysis import naming
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import NOTHING, Table, number
-from study.core.files import read_json
+from study.core.files import read_object
 from study.core.records import TrialRecord
 
 SETTINGS = ["limit", "batch_size", "model", "model_args", "version"]
@@ -66,7 +66,7 @@ def _models(study: StudyResults) -> Iterator[tuple[str, TrialRecord]]:
 
 def _runs(study: StudyResults, trial: TrialRecord) -> list[Any]:
     path = study.folder.general_utility(trial.key)
-    return list(read_json(path)["runs"]) if path.exists() else []
+    return list(read_object(path, "runs")["runs"]) if path.exists() else []
 
 
 def _cell(value: float, stderr: float) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.contracts import Method
-from study.core.files import read_json
+from study.core.files import read_object
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.specs import adjusted, name_in, spelled
@@ -88,7 +88,7 @@ def winners_of(study: Study) -> EarlierWinners | None:
         return None
     folder, ratio = _parsed(study.methods_from)
     mine = StudyFolder(study.study_dir)
-    held = (read_json(mine.settings) if mine.settings.exists() else {}).get("methods_from")
+    held = (read_object(mine.settings) if mine.settings.exists() else {}).get("methods_from")
     if held and held["study"] == folder.name and (mine.proposals() or not StudyFolder(folder).winners.exists()):
         if held.get("asked", ratio) != ratio:  # a study begun by an earlier version does not say what was asked for
             kept = f"@{held['asked']}" if held["asked"] else " without a ratio"

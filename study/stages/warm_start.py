@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from study.contracts import Method
 from study.core.errors import Damaged
-from study.core.files import read_json, read_object
+from study.core.files import read_object
 from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
@@ -233,7 +233,7 @@ def _begin(
 
 def _held(settings: Path) -> WarmStart | None:
     """What a study that has begun took; nothing if it has not begun, or began cold."""
-    record = (read_json(settings) if settings.exists() else {}).get("warm_start")
+    record = (read_object(settings) if settings.exists() else {}).get("warm_start")
     if not record:
         return None
     found = {m: {int(ratio): _warm(**warm) for ratio, warm in there.items()} for m, there in record["found"].items()}

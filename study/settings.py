@@ -171,8 +171,7 @@ class Study:
     kept: 0.03 takes 278 questions a group, 0 all. Winners are asked the whole test half."""
     early_stopping: EarlyStopping = "pareto"
     """What ends a trial after a third or two thirds of its steps: `collapse`, a utility below the floor; `pareto`, also
-    when it is not in the better half of the trials at the first, of many the better third, or the better quarter at
-    the second (not with --robustness); `off`."""
+    being outside the best half (a third of many) or quarter of the trials there (not with --robustness); `off`."""
     collapse_floor: float = 0.5
     """Utility below which a trial has collapsed: half of what had to be kept is gone."""
     race: int = 2

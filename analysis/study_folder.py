@@ -16,19 +16,23 @@ import pandas as pd
 
 from study.core import inventory
 from study.core.errors import Damaged
-from study.core.files import read_json, read_object
+from study.core.files import read_json
 from study.core.layout import StudyFolder, rows_beside, search_name
 from study.core.records import (
     AttackProposal,
     AttackRecord,
     AttackState,
+    KnownRecord,
     LearnedRecord,
     MethodProposal,
     ModelKind,
     SequenceRecord,
     TrialRecord,
+    read_known,
+    read_near,
     read_record,
     read_study,
+    read_winners,
     state_of_attack,
 )
 from study.core.rows import read_rows
@@ -114,10 +118,9 @@ class StudyResults:
         return bool(self.settings.get("reference") == BASE_MODEL)
 
     @cached_property
-    def known(self) -> dict[int, Mapping[str, Any]]:
+    def known(self) -> dict[int, KnownRecord]:
         """By ratio, of how many people and questions vanilla knows something, where only these count."""
-        path = self.folder.unknown
-        return {int(ratio): found for ratio, found in (read_object(path) if path.exists() else {}).items()}
+        return read_known(self.folder)
 
     @property
     def attack_keeps(self) -> float:
@@ -153,21 +156,17 @@ class StudyResults:
     @cached_property
     def winners(self) -> dict[tuple[str, int], tuple[str, ...]]:
         """The trials of each winner by (method, ratio): the one that was selected first, then its confirmations."""
-        path = self.folder.winners
-        content = read_object(path) if path.exists() else {}
         return {
-            (method, int(ratio)): tuple(chosen["trials"])
-            for method, ratios in sorted(content.items())
-            for ratio, chosen in sorted(ratios.items(), key=lambda item: int(item[0]))
-            if chosen["trials"]
+            (method, ratio): trials
+            for method, ratios in sorted(read_winners(self.folder).items())
+            for ratio, trials in sorted(ratios.items())
+            if trials
         }
 
     @cached_property
     def near(self) -> dict[int, frozenset[str]]:
         """The retained people nearest to the forget people, by ratio; empty if the study did not note them."""
-        path = self.folder.near
-        content = read_object(path) if path.exists() else {}
-        return {int(ratio): frozenset(itertools.chain(*found.values())) for ratio, found in content.items()}
+        return {ratio: frozenset(itertools.chain(*found.values())) for ratio, found in read_near(self.folder).items()}
 
     @property
     def ratios(self) -> list[int]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import get_args
 
 from study.core import inventory
-from study.core.files import read_json, read_object, write_json, written_folder
+from study.core.files import read_json, write_json, written_folder
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
-from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record, read_study
+from study.core.records import LearnedRecord, ModelKind, TrialRecord, read_record, read_study, read_winners
 from study.experiment.checkpoints import load_learned, save, unlearned_model
 from study.model.vlm import VLM
 
@@ -43,9 +43,8 @@ def named(root: Path) -> dict[str, str]:
         for record in sorted(records, key=lambda r: (r.ratio, r.seed, r.key)):
             if record.kind == kind:
                 found.setdefault(kind if kind == "vanilla" else f"{kind}@{record.ratio}", record.key)
-    winners = read_object(folder.winners) if folder.winners.exists() else {}
-    for method, ratios in winners.items():
-        found |= {f"{method}@{ratio}": won["trials"][0] for ratio, won in ratios.items() if won["trials"]}
+    for method, ratios in read_winners(folder).items():
+        found |= {f"{method}@{ratio}": trials[0] for ratio, trials in ratios.items() if trials}
     return found
 
 

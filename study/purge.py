@@ -9,11 +9,11 @@ from pathlib import Path
 
 from study.core.erasure import LINK, Holding, holdings, purge
 from study.core.errors import Refused
-from study.core.files import read_json, read_object
+from study.core.files import read_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
 from study.core.lock import locked
-from study.core.records import read_study
+from study.core.records import read_study, read_winners
 
 MIRROR = "A copy of the study at a storage address, back-ups and exports elsewhere are not touched."
 
@@ -76,10 +76,10 @@ def _check_evidence(folder: StudyFolder) -> None:
         )
     if folder.purged.exists():
         return
-    winners = read_object(folder.winners)
+    winners = read_winners(folder)
     for one in evidence:
         keys, name = one["model"]["keys"], one["winner"]
-        if winners.get(one["method"], {}).get(str(one["ratio"]), {}).get("trials") != keys:
+        if winners.get(one["method"], {}).get(one["ratio"], ()) != tuple(keys):
             raise ValueError(
                 f"the evidence on {name} is out of date: another model has won since. Run `mus evidence "
                 f"{folder.root} {name}` again"

@@ -79,8 +79,8 @@ def not_claimed(study: StudyResults, ratio: int, people: int, attacks: int) -> l
         found.append(f"Only the {kept} of these people had to go; their other attributes stay.")
     if counted := study.known.get(ratio):
         found.append(
-            f"Only what vanilla knew counts: {counted['questions']} of {counted['of_questions']} questions, about "
-            f"{counted['people']} of {counted['of_people']} people. Nothing is said of the others."
+            f"Only what vanilla knew counts: {counted.questions} of {counted.of_questions} questions, about "
+            f"{counted.people} of {counted.of_people} people. Nothing is said of the others."
         )
     if study.by_base_model:
         found.append("Nothing was retrained: the base model stands for the references.")

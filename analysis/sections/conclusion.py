@@ -81,8 +81,8 @@ def _asked(study: StudyResults) -> list[str]:
 def _known(study: StudyResults) -> list[str]:
     """How much of what was to be forgotten counts, if only what vanilla knows does."""
     return [
-        f"At forget ratio {ratio} % only what vanilla knows and the references do not counts: {found['questions']} of "
-        f"{found['of_questions']} questions about what must go, {found['people']} of {found['of_people']} people."
+        f"At forget ratio {ratio} % only what vanilla knows and the references do not counts: {found.questions} of "
+        f"{found.of_questions} questions about what must go, {found.people} of {found.of_people} people."
         for ratio, found in sorted(study.known.items())
     ]
 

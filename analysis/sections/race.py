@@ -11,7 +11,7 @@ from analysis import naming
 from analysis.sections import Part, Section
 from analysis.study_folder import StudyResults
 from analysis.tables import Table, number
-from study.core.files import read_object
+from study.core.records import read_races
 from study.metrics.racing import still_racing
 
 COLUMNS = ["method", "ratio", "key", "first", "distance", "seeds", "outcome"]
@@ -27,18 +27,16 @@ def parts(study: StudyResults) -> Iterator[Part]:
 def race(study: StudyResults) -> pd.DataFrame:
     """One line for each contender: its distance to the ideal point for the first seed and as a mean over all of its
     seeds, on the validation half."""
-    path = study.folder.race
     lines: list[dict[str, Any]] = []
-    for one in read_object(path).values() if path.exists() else ():
-        # studies of earlier versions do not say who was left
-        racing = one.get("racing") or still_racing({run["trial"]: run["distances"] for run in one["runs"]})
-        for run in one["runs"]:
-            found = run["distances"]
-            lost = "behind" if run["trial"] in racing else "dropped"
+    for one in read_races(study.folder):
+        racing = one.racing or still_racing({run.trial: run.distances for run in one.runs})
+        for run in one.runs:
+            found = run.distances
+            lost = "behind" if run.trial in racing else "dropped"
             lines.append({
-                "method": one["method"], "ratio": one["ratio"], "key": run["trial"], "first": found[0],
+                "method": one.method, "ratio": one.ratio, "key": run.trial, "first": found[0],
                 "distance": sum(found) / len(found), "seeds": len(found),
-                "outcome": "winner" if run["trial"] == one["best"] else lost,
+                "outcome": "winner" if run.trial == one.best else lost,
             })  # fmt: skip
     return pd.DataFrame(lines, columns=COLUMNS)
 

@@ -1,7 +1,7 @@
 """The records of a study: a class for each kind, used to write and to read its JSON file.
 
 They are of what ends learning, trials, proposals, attacks, sequences and the meta-evaluation, of a run's plan and its
-check of the base model; the rest is plain JSON.
+check of the base model, of races, winners and what vanilla knows; the rest is plain JSON.
 The fields of a class are the keys of its JSON. Records are read strictly: missing fields, unknown fields and values of
 another type are errors that name the file.
 """
@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from study.core.errors import Damaged
 from study.core.failures import FailureKind, Refusal
-from study.core.files import read_json, write_json
+from study.core.files import read_json, read_object, write_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder, record_beside
 from study.core.provenance import Origin
@@ -298,6 +298,50 @@ class BaseCheckRecord:
     """Of each check by its name, how it ended and a note."""
 
 
+@dataclass(frozen=True)
+class WinnerRecord:
+    """The winner of a method at a ratio (an entry of winners.json)."""
+
+    trials: tuple[str, ...]
+    """The key of the trial that was selected, then those of its confirmations; empty if none could be."""
+
+
+@dataclass(frozen=True)
+class RaceRun:
+    """One contender of a race."""
+
+    trial: str
+    distances: tuple[float, ...]
+    """To the ideal point, on the validation half, for each seed."""
+
+
+@dataclass(frozen=True)
+class RaceRecord:
+    """A race of the best few trials of a method at a ratio (an entry of race.json)."""
+
+    method: str
+    ratio: int
+    runs: tuple[RaceRun, ...]
+    best: str
+    racing: tuple[str, ...] = field(default=(), metadata=SPARSE)
+    """Who was left at the end; empty where the record is from before this was written down."""
+
+
+@dataclass(frozen=True)
+class KnownRecord:
+    """What vanilla knows of what must go at a ratio (an entry of unknown.json)."""
+
+    dropped: tuple[str, ...]
+    """The questions that it does not know, which do not count."""
+    questions: int
+    of_questions: int
+    people: int
+    """Of whom a choice is known in each half of the questions."""
+    of_people: int
+    tellable: float | None
+    """The recovery that a verdict can tell from none; None where there are too few people for any."""
+
+
 Record = TypeVar("Record")
 
 
@@ -327,10 +371,47 @@ def read_record(kind: type[Record], path: Path, **from_path: str) -> Record:
     try:
         found: Record = _parsed(kind, read_json(path), from_path)
     except _Misfit as error:
-        raise Damaged(
-            f"{path} {error}: it is damaged or of another version; remove it and run the study again to rebuild it"
-        ) from error
+        raise _damaged(path, str(error)) from error
     return found
+
+
+def read_winners(folder: StudyFolder) -> dict[str, dict[int, tuple[str, ...]]]:
+    """The trials of each winner, by method and ratio in percent; empty before the search has ended."""
+    found: dict[str, dict[int, WinnerRecord]] = _read(Mapping[str, Mapping[int, WinnerRecord]], folder.winners)
+    return {method: {ratio: won.trials for ratio, won in ratios.items()} for method, ratios in found.items()}
+
+
+def read_near(folder: StudyFolder) -> dict[int, dict[str, tuple[str, ...]]]:
+    """The retained people nearest to the forget people, by ratio in percent and by what they are near in."""
+    found: dict[int, dict[str, tuple[str, ...]]] = _read(Mapping[int, Mapping[str, tuple[str, ...]]], folder.near)
+    return found
+
+
+def read_known(folder: StudyFolder) -> dict[int, KnownRecord]:
+    """What vanilla knows, by ratio in percent, where only that counts."""
+    found: dict[int, KnownRecord] = _read(Mapping[int, KnownRecord], folder.unknown)
+    return found
+
+
+def read_races(folder: StudyFolder) -> list[RaceRecord]:
+    """The race of each method at each ratio; none before they have ended."""
+    found: dict[str, RaceRecord] = _read(Mapping[str, RaceRecord], folder.race)
+    return list(found.values())
+
+
+def _read(wanted: Any, path: Path) -> Any:
+    """A JSON object as a mapping of a type; empty if there is no such file. Raises `Damaged` that names the file."""
+    content = read_object(path) if path.exists() else {}
+    try:
+        return _fitted(wanted, content)
+    except (_Misfit, TypeError) as error:
+        raise _damaged(path, str(error) or "is not what a study writes there") from error
+
+
+def _damaged(path: Path, misfit: str) -> Damaged:
+    return Damaged(
+        f"{path} {misfit}: it is damaged or of another version; remove it and run the study again to rebuild it"
+    )
 
 
 def read_study(folder: StudyFolder) -> dict[str, Json]:
@@ -405,12 +486,19 @@ def _fitted(wanted: Any, value: Json) -> Any:
     if origin in (Union, UnionType):
         return None if value is None else _fitted(next(one for one in inner if one is not NoneType), value)
     if origin is Mapping and isinstance(value, dict):
-        return {name: _fitted(inner[1], one) for name, one in value.items()}
+        return {_key(inner[0], name): _fitted(inner[1], one) for name, one in value.items()}
     if origin is tuple and isinstance(value, list):
         return tuple(_fitted(inner[0], one) for one in value)
     if wanted is Any or (value in inner if origin is Literal else origin is None and _is(wanted, value)):
         return value
     raise TypeError
+
+
+def _key(wanted: type, name: str) -> str | int:
+    """A name of JSON as a key, which may be a number. Raises `TypeError` if it is to be one and is not."""
+    if wanted is int and not name.isdecimal():
+        raise TypeError
+    return int(name) if wanted is int else name
 
 
 def _is(wanted: type, value: Json) -> bool:

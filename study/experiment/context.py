@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from study.contracts import Request, Source
-from study.core.files import read_object
 from study.core.hashing import content_key
 from study.core.layout import StudyFolder
+from study.core.records import read_known
 from study.data.benchmark import Benchmark
 from study.data.halves import prepared
 from study.engine.microbatches import MicroBatching
@@ -78,6 +78,5 @@ def _benchmark(source: Source, folder: Path, attributes: tuple[str, ...]) -> Ben
 
 @functools.lru_cache(maxsize=1)  # what counts is settled before the first trial
 def _known_benchmark(source: Source, folder: StudyFolder, attributes: tuple[str, ...]) -> Benchmark:
-    whole, unknown = _benchmark(source, folder.data, attributes), read_object(folder.unknown)
-    return replace(whole, splits={r: s.without(unknown[str(r)]["dropped"]) for r, s in whole.splits.items()
-                                  if str(r) in unknown})  # fmt: skip
+    whole, known = _benchmark(source, folder.data, attributes), read_known(folder)
+    return replace(whole, splits={r: s.without(known[r].dropped) for r, s in whole.splits.items() if r in known})

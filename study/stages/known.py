@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from study.core.files import read_object, write_json
+from study.core.files import write_json
 from study.core.hashing import Json
 from study.core.layout import StudyFolder
+from study.core.records import KnownRecord, read_known, to_json
 from study.core.rows import read_rows, write_rows
 from study.core.terms import HALVES, Group
 from study.experiment.context import StudyContext
@@ -54,7 +55,7 @@ class Told:
     def content(self) -> Json:
         """As it is written down."""
         tellable = None if math.isnan(self.tellable) else self.tellable
-        return {"dropped": sorted(self.dropped), **self.all._asdict(), "tellable": tellable}
+        return to_json(KnownRecord(tuple(sorted(self.dropped)), *self.all, tellable))
 
     @property
     def missing(self) -> list[str]:
@@ -82,8 +83,8 @@ def _settled(plan: Plan, ratio: int) -> frozenset[str] | None:
     """The questions that do not count in a search that has begun with only what is known; None if it has not."""
     if not (plan.folder.unknown.exists() and has_begun(plan.folder)):
         return None
-    noted = read_object(plan.folder.unknown).get(str(ratio))
-    return frozenset(noted["dropped"]) if noted else None
+    noted = read_known(plan.folder).get(ratio)
+    return frozenset(noted.dropped) if noted else None
 
 
 def asked_rows(folder: StudyFolder, key: str) -> pd.DataFrame:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from study.core.files import write_json
 from study.core.hashing import Json
+from study.core.records import RaceRecord, RaceRun, to_json
 from study.engine.jobs import Job
 from study.experiment.attack import too_small
 from study.experiment.trial_spec import Trial
@@ -101,7 +102,6 @@ def _field(plan: Plan, first: Trial, there: Mapping[Trial, Mapping[str, float]])
 
 def _record(fields: Mapping[tuple[str, int], Field]) -> Iterator[tuple[str, Json]]:
     for (method, ratio), field in fields.items():
-        runs: Sequence[Json] = [{"trial": t.key, "distances": field.distances[t]} for t in field.contenders]
-        racing = [t.key for t in field.racing]
-        told = {"method": method, "ratio": ratio, "runs": list(runs), "racing": racing, "best": field.best.key}
-        yield f"{method} {ratio}", told
+        runs = tuple(RaceRun(t.key, tuple(field.distances[t])) for t in field.contenders)
+        racing = tuple(t.key for t in field.racing)
+        yield f"{method} {ratio}", to_json(RaceRecord(method, ratio, runs, field.best.key, racing))

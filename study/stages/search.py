@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from study.core.files import write_json
 from study.core.hashing import Json
+from study.core.records import WinnerRecord, to_json
 from study.experiment.context import StudyContext
 from study.experiment.trial_spec import Trial
 from study.metrics.objectives import front
@@ -58,12 +59,12 @@ def choose_winners(plan: Plan, judged: Judged, races: Mapping[tuple[str, int], F
     """The winner of each method at each ratio with its further seeds, as the race left them, written to disk."""
     study = plan.study
     chosen: list[Trial] = []
-    keys: dict[str, dict[str, Json]] = {method: {} for method, _ in judged}
+    found: dict[str, dict[str, Json]] = {method: {} for method, _ in judged}
     for (method, ratio), field in races.items():
         seeds = [replace(field.best, seed=study.seed + i) for i in range(study.confirm_seeds + 1)]
         chosen += seeds
-        keys[method][str(ratio)] = {"trials": [t.key for t in seeds]}
-    write_json(plan.folder.winners, keys)
+        found[method][str(ratio)] = to_json(WinnerRecord(tuple(t.key for t in seeds)))
+    write_json(plan.folder.winners, found)
     return chosen
 
 

@@ -19,7 +19,7 @@ from study.core.files import read_object
 from study.core.hashing import Json, content_key
 from study.core.layout import StudyFolder
 from study.core.plugins import search_space
-from study.core.records import MethodProposal, Observation, read_record, read_study
+from study.core.records import MethodProposal, Observation, read_record, read_study, read_winners
 from study.core.specs import name_in, parameters
 from study.experiment.trial_spec import RATIO, Params
 from study.metrics.objectives import ROBUST_DIRECTIONS, as_collapsed
@@ -131,8 +131,8 @@ def earlier_winners(root: Path, setting: str = "warm_start") -> dict[str, dict[i
         _record(folder, setting)
         raise ValueError(f"{setting}={root}: {folder.winners} is missing; run that study until its search has ended")
     return {
-        method: {int(ratio): _params(root, method, chosen["trials"][0], setting) for ratio, chosen in ratios.items()}
-        for method, ratios in read_object(folder.winners).items()
+        method: {ratio: _params(root, method, trials[0], setting) for ratio, trials in ratios.items()}
+        for method, ratios in read_winners(folder).items()
     }
 
 

@@ -1,6 +1,8 @@
 """Records: what is written is read as it was, whoever reads it; files of studies from before are records still."""
 
 import json
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,20 @@ from study.core.records import (
     AttackProposal,
     AttackRecord,
     BaseCheckRecord,
+    KnownRecord,
     LearnedRecord,
     MetaEvaluationRecord,
     MethodProposal,
+    RaceRecord,
+    RaceRun,
     SequenceRecord,
     Start,
     TrialRecord,
+    read_known,
+    read_near,
+    read_races,
     read_record,
+    read_winners,
     state_of_attack,
     to_json,
     write_record,
@@ -47,6 +56,13 @@ LEARNED: dict[str, Any] = {
     "quantized": "", "ratio": None, "schedule": SCHEDULE, "seconds": 0.95, "seed": 0,
     "sha256": {"model.safetensors": "bd34"}, "type": "Learned",
 }  # fmt: skip
+RACE: dict[str, Any] = {
+    "best": "a0", "method": "npo", "racing": ["a0"], "ratio": 10,
+    "runs": [{"distances": [0.1, 0.2], "trial": "a0"}, {"distances": [0.1, float("inf")], "trial": "b1"}],
+}  # fmt: skip
+RUNS = (RaceRun("a0", (0.1, 0.2)), RaceRun("b1", (0.1, float("inf"))))
+KNOWN: dict[str, Any] = {"dropped": ["q1", "q7"], "of_people": 6, "of_questions": 80, "people": 5, "questions": 61,
+                         "tellable": 0.3}  # fmt: skip
 OLD: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "trial": (TrialRecord, TRIAL),
     "vanilla": (LearnedRecord, LEARNED),
@@ -82,6 +98,10 @@ OLD: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "base check": (
         BaseCheckRecord, {"checks": {"batch": ["ok", ""], "answer": ["failed", "is empty"]}, "subject": "f5a1"}
     ),
+    "race": (RaceRecord, RACE),
+    "race that does not say who was left": (RaceRecord, {k: v for k, v in RACE.items() if k != "racing"}),
+    "known": (KnownRecord, KNOWN),
+    "of which nothing can be told": (KnownRecord, {**KNOWN, "tellable": None}),
 }  # fmt: skip
 """Files of studies that were made before there were records, as they lie on users' disks."""
 
@@ -148,6 +168,56 @@ def test_what_is_no_record_is_damaged(content: Any, said: str, tmp_path: Path) -
         read_record(TrialRecord, path)
     assert str(caught.value).startswith(f"{path} {said}")
     assert "remove it and run the study again" in str(caught.value)
+
+
+READERS: dict[str, tuple[Callable[[StudyFolder], Any], Any, Any]] = {
+    "winners": (
+        read_winners,
+        {"npo": {"10": {"trials": ["a0", "b1"]}, "15": {"trials": []}}},
+        {"npo": {10: ("a0", "b1"), 15: ()}},
+    ),
+    "near": (read_near, {"10": {"look": ["006"], "name": []}}, {10: {"look": ("006",), "name": ()}}),
+    "unknown": (read_known, {"5": KNOWN}, {5: KnownRecord(("q1", "q7"), 61, 80, 5, 6, 0.3)}),
+    "race": (read_races, {"npo 10": RACE}, [RaceRecord("npo", 10, RUNS, "a0", ("a0",))]),
+}
+"""Files that hold a record for each of some methods or ratios: who reads them, what they hold and what that means."""
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_of_many_records_is_read_by_method_and_ratio(name: str, tmp_path: Path) -> None:
+    """Without the file there is nothing yet."""
+    read, content, wanted = READERS[name]
+    assert not read(StudyFolder(tmp_path))
+    write_json(tmp_path / f"{name}.json", content)
+    assert read(StudyFolder(tmp_path)) == wanted
+
+
+def inner(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a JSON value: the container and the key or index."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for place, one in items:
+        yield value, place
+        yield from inner(one)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_wrong_value_at_any_depth_is_damaged(name: str, tmp_path: Path) -> None:
+    """The error names the file and the remedy, whatever stands where something else should."""
+    read, content, _ = READERS[name]
+    path = tmp_path / f"{name}.json"
+    for number in range(len(list(inner(content)))):
+        changed = json.loads(json.dumps(content))
+        [container, place] = list(inner(changed))[number]
+        container[place] = {"": {}}
+        write_json(path, changed)
+        with pytest.raises(Damaged, match=rf"{re.escape(str(path))} .*remove it and run the study again"):
+            read(StudyFolder(tmp_path))
+    if name != "race":
+        ratios = content["npo"] if name == "winners" else content
+        ratios["ten"] = ratios.pop("10" if "10" in ratios else "5")
+        write_json(path, content)
+        with pytest.raises(Damaged, match="not what a study writes there"):
+            read(StudyFolder(tmp_path))
 
 
 def test_what_became_of_an_attack(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ import torch
 from transformers.utils import logging
 
 from study.core.console import console, table
+from study.core.errors import Refused
+from study.core.files import check_writable
 from study.core.plugins import known
 from study.core.specs import plugin
 from study.core.terms import PARTS, Quantized
@@ -55,9 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parse(sys.argv[1:] if arguments is None else arguments)
     logging.disable_progress_bar()
     try:
+        if asked.data:
+            check_writable(asked.data, "data folder", "--data")
         with tempfile.TemporaryDirectory() as made:
             return examine(asked, asked.data or Path(made))
-    except (ValueError, OSError) as error:
+    except (Refused, ValueError, OSError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
     except Exception as error:  # transformers fails in ways of its own, and each is a finding

@@ -317,6 +317,14 @@ def test_a_broken_folder_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     assert "the processor has no chat template" in told
 
 
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "notes.txt"
+    place.touch()
+    status, told = run(TINY, "--data", str(place))
+    assert status == 2
+    assert f"{place} is a file; choose another --data" in " ".join(told.split())
+
+
 def test_whatever_transformers_fails_with_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no kernel for this")

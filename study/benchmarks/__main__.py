@@ -20,6 +20,8 @@ from rich.markup import escape
 from study.benchmarks import _check as checking
 from study.benchmarks._shared.defects import collected, strict_data
 from study.core.console import console, table
+from study.core.errors import Refused
+from study.core.files import check_writable
 from study.core.specs import plugin
 from study.data.benchmark import Benchmark, Split
 from study.data.halves import prepared
@@ -32,9 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Check; returns the exit status: 0 sound, 1 there are defects, 2 it cannot be read at all."""
     asked = parse(sys.argv[1:] if arguments is None else arguments)
     try:
+        if asked.data:
+            check_writable(asked.data, "data folder", "--data")
         with tempfile.TemporaryDirectory() as made:
             return check(asked.dataset, asked.model, asked.data or Path(made), asked.strict_data)
-    except (ValueError, OSError) as error:
+    except (Refused, ValueError, OSError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
 

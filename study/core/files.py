@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from study.core.errors import REBUILT, Damaged, DiskFull
+from study.core.errors import REBUILT, Damaged, DiskFull, Refused
 from study.core.hashing import Json
 
 POINTER = b"version https://git-lfs"
@@ -136,6 +136,15 @@ def is_pointer(path: Path) -> bool:
     """Whether git left a file in the place of a large one, which `git lfs pull` brings."""
     with path.open("rb") as file:
         return file.read(len(POINTER)) == POINTER
+
+
+def check_writable(folder: Path, what: str, option: str) -> None:
+    """Raise `Refused` if files cannot be written to a folder, which need not be there; `option` chose it."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise Refused(f"{what} {folder}: {there} is a file; choose another {option}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"{what} {folder}: {there} cannot be written; choose another {option}")
 
 
 def write_json(path: Path, value: Json) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Set
 from dataclasses import replace
 from itertools import chain
@@ -11,6 +10,7 @@ from pathlib import Path
 from study.benchmarks._shared.defects import strict_data
 from study.contracts import Attack, BaseModel, Source, without_models
 from study.core.errors import Refused
+from study.core.files import check_writable
 from study.core.garbage import seldom_collected
 from study.core.layout import StudyFolder
 from study.core.plugins import known_spaces, name_of, search_space
@@ -226,11 +226,7 @@ def _may_lack(split: Split, role: Role, modality: Modality, there: Set[tuple[Rol
 def _check_folder(folder: StudyFolder) -> None:
     """Raise `Refused` for a folder that cannot be written, or in which a run would remove what is somebody else's."""
     root = folder.root
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    if not there.is_dir():
-        raise Refused(f"study folder {root}: {there} is a file; choose another --study-dir")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise Refused(f"study folder {root}: {there} cannot be written; choose another --study-dir")
+    check_writable(root, "study folder", "--study-dir")
     theirs = [path.name for path in (folder.failures, folder.ray) if path.exists()]
     if theirs and not (folder.settings.exists() or folder.lock.exists()):
         raise Refused(

@@ -195,6 +195,14 @@ def test_a_sound_dataset_passes(tmp_path: Path) -> None:
     assert run("check", f"own:{tmp_path}") == (status, told.replace("check ", ""))
 
 
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "notes.txt"
+    place.touch()
+    status, told = run("synthetic", "--data", str(place / "made"))
+    assert status == 2
+    assert f"{place} is a file; choose another --data" in " ".join(told.split())
+
+
 def test_questions_are_counted_in_the_halves_of_a_study(tmp_path: Path) -> None:
     read = Own(path=dataset(tmp_path))(tmp_path)
     told = run(f"own:{tmp_path}")[1]

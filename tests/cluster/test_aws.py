@@ -32,6 +32,7 @@ from study.core.mirror import Place, fetch, mirrored, place, push
 from study.engine.spot_instances import SpotFirst
 from tests import ROOT
 from tests.core.test_mirror import STUDY, contents, kept, study_in
+from tests.helpers.processes import free_ports
 
 SERVER = shutil.which("moto_server")
 pytestmark = [
@@ -57,8 +58,7 @@ def moto() -> Iterator[int]:
     """The port of a server that answers as AWS does."""
     if not SERVER:
         pytest.skip("no moto_server: `make tools` installs it")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     process = subprocess.Popen(
         [SERVER, "-H", "127.0.0.1", "-p", str(port)],
         env=os.environ | {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},  # those that Ray gives the head's role

@@ -7,13 +7,12 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from study.stages.preflight import validate_study
 from study.stages.search import search_of
 from tests import ROOT
 from tests.helpers import studies
+from tests.helpers.processes import free_ports
 from tests.helpers.studies import Whole
 from tests.stages import test_kills
 from tests.stages.test_pipeline import ASCENT, until_searched
@@ -176,14 +176,6 @@ def head(ports: Sequence[int], token: str) -> Iterator[Head]:
             process.wait(60)
             for one in psutil.wait_procs(below, timeout=10)[1]:
                 one.kill()
-
-
-def free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 @pytest.fixture(scope="module")

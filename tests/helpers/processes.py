@@ -1,9 +1,10 @@
-"""Two processes of one world, for tests of what several do together."""
+"""Processes of one world, for tests of what several do together."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
@@ -40,11 +41,18 @@ def forked() -> BaseContext:
     return context
 
 
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine that nobody listens to, for processes that cannot choose one themselves."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
 def spawn(work: Callable[..., None], root: Path, *arguments: Any) -> None:
     """Call `work(rank, root, port, *arguments)` in two processes; raises what one of them raises."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = int(listener.getsockname()[1])
+    [port] = free_ports(1)
     forked()  # from now on the server of this method imports `HEAVY`
     torch.multiprocessing.start_processes(  # type: ignore[attr-defined, no-untyped-call]
         work, (root, port, *arguments), nprocs=2, start_method="forkserver"

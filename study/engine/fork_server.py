@@ -4,7 +4,8 @@ Ray starts a process for every worker of Ray Train and for every actor of Ray Tu
 way to hand a warm one on: only tasks share processes. What costs is that each of them imports torch and transformers.
 Ray does let a runtime environment name the executable of its workers (`py_executable`), and on a private Ray that is
 this file: it asks the template, a process that has done the imports and nothing else, to fork, and lives as long as
-the fork does. So tasks, Ray Train and Ray Tune take their workers from one place, and to Ray they are processes like
+the fork does. Ray itself each fork still imports, for about a second: its core crashes in a fork of a process that has
+loaded it. So tasks, Ray Train and Ray Tune take their workers from one place, and to Ray they are processes like
 any other: each belongs to one actor, holds its own GPU and may die by itself. Only its exit status is not told, as it
 is nobody's child who asked; and where the template cannot fork, a worker starts as Ray would have started it.
 

@@ -131,7 +131,7 @@ def earlier_winners(root: Path, setting: str = "warm_start") -> dict[str, dict[i
         _record(folder, setting)
         raise ValueError(f"{setting}={root}: {folder.winners} is missing; run that study until its search has ended")
     return {
-        method: {ratio: _params(root, method, trials[0], setting) for ratio, trials in ratios.items()}
+        method: {ratio: _params(root, method, trials[0], setting) for ratio, trials in ratios.items() if trials}
         for method, ratios in read_winners(folder).items()
     }
 

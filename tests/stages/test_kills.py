@@ -115,7 +115,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.combinations)])
+@pytest.mark.parametrize("kills", [6, pytest.param(14, marks=pytest.mark.combinations)])
 def test_a_study_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     kills: int, undisturbed: Path, tmp_path: Path
 ) -> None:

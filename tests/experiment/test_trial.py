@@ -30,7 +30,7 @@ from study.core.files import read_json, write_json
 from study.core.hashing import canonical, content_key
 from study.core.layout import record_beside
 from study.core.provenance import code_of, cpu, revision, versions
-from study.core.records import AttackRecord, TrialRecord, read_record, to_json
+from study.core.records import AttackRecord, KnownRecord, TrialRecord, read_record, to_json
 from study.core.rows import ROW_COLUMNS, read_rows
 from study.core.terms import HALVES, Half
 from study.data.benchmark import Question
@@ -780,7 +780,7 @@ def test_text_that_all_trials_share_is_kept_by_what_was_asked(context: StudyCont
 
     run(context, VISUAL)
     of_all = kept()
-    (context.root / "unknown.json").write_text('{"10": {"dropped": []}}')
+    write_json(context.folder.unknown, {"10": to_json(KnownRecord((), 9, 9, 2, 2, None))})
     run(replace(context, only_known=True), VISUAL, seed=1)
     assert len(of_all) == 1
     assert len(kept() - of_all) == 1

@@ -213,9 +213,10 @@ def test_a_wrong_value_at_any_depth_is_damaged(name: str, tmp_path: Path) -> Non
         with pytest.raises(Damaged, match=rf"{re.escape(str(path))} .*remove it and run the study again"):
             read(StudyFolder(tmp_path))
     if name != "race":
-        ratios = content["npo"] if name == "winners" else content
+        changed = json.loads(json.dumps(content))
+        ratios = changed["npo"] if name == "winners" else changed
         ratios["ten"] = ratios.pop("10" if "10" in ratios else "5")
-        write_json(path, content)
+        write_json(path, changed)
         with pytest.raises(Damaged, match="not what a study writes there"):
             read(StudyFolder(tmp_path))
 

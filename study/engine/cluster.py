@@ -40,6 +40,9 @@ _SETTINGS = {
 }
 FOLDER_VARIABLE = "STUDY_FOLDER"
 """Environment variable of workers: the study's folder, if they may be on other machines than the driver."""
+_IDLE = 30
+"""Seconds after which a worker without a job ends and frees the models that it keeps. Ray's own second is shorter than
+the pause between two stages of a study, whose jobs would all meet workers that load everything anew."""
 _SEEN_WITHIN = 10.0
 """Seconds after which a file that was written on one machine must be visible on another; NFS takes up to a few."""
 
@@ -125,7 +128,13 @@ def started(
 
 def _private_settings() -> dict[str, str]:
     """Settings of a Ray that is for one study on this machine: its ports are on loopback, and have a token."""
-    return {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    return {
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_idle_worker_killing_time_threshold_ms": f"{_IDLE}000",
+        "RAY_enable_worker_prestart": "0",  # as many workers as jobs run at once are enough: each costs a second
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process that asks whether a cloud takes this machine back
+    }
 
 
 @contextmanager

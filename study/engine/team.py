@@ -15,7 +15,8 @@ import psutil
 import ray.train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.torch.config import _TorchBackend  # private, so the pin of Ray guards it
+from ray.train.torch.config import _TorchBackend  # private, so the pin of Ray guards these
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 
 from study.core import signals
 from study.core.failures import Failure
@@ -63,6 +64,14 @@ class ProcessGroup(TorchConfig):
     def backend_cls(self) -> type[_Backend]:
         """What connects the workers."""
         return _Backend
+
+
+class _Trainer(TorchTrainer):
+    """Ray's own without the process that hands out a dataset of Ray Data: there is none, and each run waits for it."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # mypy sees the trainer of Ray Train 1
+        return [each for each in callbacks if not isinstance(each, DatasetsCallback)]
 
 
 def _meet_where_ray_does() -> None:
@@ -132,7 +141,7 @@ def run_workers(
         chunks, failed = folder / "chunks.json", folder / "failed.json"
         while True:
             failed.unlink(missing_ok=True)  # of an attempt whose others asked for smaller micro-batches
-            trainer = TorchTrainer(
+            trainer = _Trainer(
                 _call,
                 train_loop_config={
                     "work": work,

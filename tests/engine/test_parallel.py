@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 
 from study.benchmarks.synthetic import Synthetic
 from study.core.errors import Failed
-from study.core.files import read_json
+from study.core.files import read_json, write_json
 from study.core.layout import StudyFolder
 from study.core.terms import PARTS
 from study.data.benchmark import Benchmark
 from study.engine import cluster
+from study.engine.jobs import Job, run_all
 from study.engine.sharded_tensors import full_tensor
 from study.engine.world import World, sharding, world
 from study.experiment import teach
@@ -301,6 +303,8 @@ class OnRay:
     sound: Path
     torn: Path
     failed: str
+    workers: tuple[int, int]
+    """The processes of a job before, and of one after it."""
 
 
 @pytest.fixture(scope="module")
@@ -310,22 +314,32 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> OnRay
     contexts = (StudyContext(root, source(people=20, celebrities=8, views=2, strangers=8), tiny_folder)
                for root, source in ((sound, Synthetic), (torn, Torn)))  # fmt: skip
     with ProcessPoolExecutor(1, mp_context=forked()) as pool:
-        return OnRay(sound, torn, pool.submit(_teach, *contexts).result())
+        return OnRay(sound, torn, *pool.submit(_teach, *contexts).result())
 
 
-def _teach(sound: StudyContext, torn: StudyContext) -> str:
+def _teach(sound: StudyContext, torn: StudyContext) -> tuple[str, tuple[int, int]]:
     with cluster.started("local", 2, 1, preloaded="study.stages.worker_template"):
         from study.stages.learn import learn_all
 
         def learned(context: StudyContext, models: Sequence[Learned]) -> None:
             learn_all(context, models, workers=2, cpus=1.0, gpus=0.0, on_progress=lambda *_: None, together=True)
 
+        first = _process_of_a_job(sound.folder)
         learned(sound, [CASES["adamw"], CASES["sgd"]])
         try:
             learned(torn, [VANILLA])
         except Failed as error:
-            return str(error)
-        return ""
+            return str(error), (first, _process_of_a_job(sound.folder))
+        return "", (first, first)
+
+
+def _process_of_a_job(folder: StudyFolder) -> int:
+    run_all([Job("", _note_process, (folder.root / "process.json",))], lambda *_: None, at_once=1, gpus=0)
+    return int(read_json(folder.root / "process.json"))
+
+
+def _note_process(place: Path) -> None:
+    write_json(place, os.getpid())
 
 
 @pytest.mark.slow
@@ -341,3 +355,11 @@ def test_two_workers_of_ray_teach_models_one_after_another(both: Both, on_ray: O
 def test_what_fails_in_one_worker_fails_the_run(on_ray: OnRay) -> None:
     assert re.match("learning: bug: ValueError: the second process cannot read this", on_ray.failed)
     assert not (StudyFolder(on_ray.torn).learned(VANILLA.key) / "learned.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_waits_for_the_next_stage(on_ray: OnRay) -> None:
+    """Although the workers that taught meanwhile were more than Ray keeps without a job."""
+    before, after = on_ray.workers
+    assert before == after

@@ -82,6 +82,7 @@ def run(*arguments: str | Path) -> int:
 
 
 # ---- the weights -----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "parts"), [
     ("vkd", {"vision", "projector"}), ("gradient_ascent:lora_rank=2", {"llm"}), ("vanilla", set()),
 ])  # fmt: skip

@@ -63,6 +63,7 @@ def test_every_trial_is_there_with_its_state(root: Path, tmp_path: Path) -> None
     assert [t.user_attrs.get("number") for t in trials] == [*range(9), None]
 
 
+@pytest.mark.slow
 def test_values_and_what_is_known_of_a_trial(root: Path, tmp_path: Path) -> None:
     trials = exported(root, tmp_path / "study.db")["npo 20 %"]
     assert trials[1].values == pytest.approx([0.2, 1.0])

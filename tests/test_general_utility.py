@@ -391,6 +391,7 @@ def test_a_note_without_runs_is_named(content: str, tmp_path: Path) -> None:
         list(tables.parts(read(tmp_path)))
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_where_it_was_measured(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     planter.study(["vkd"], [15])

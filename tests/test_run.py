@@ -103,8 +103,8 @@ def test_a_preset_without_a_model_asks_for_one() -> None:
         (["--attacks", "relearn"], "did you mean 'relearning'?"),
         (["--model", "tyni:seed=1"], "did you mean 'tiny'?"),
         (["--model", "hf"], "write hf:PATH"),
-        (["--model", "hf:/nowhere"], "/nowhere: no such folder"),
-        (["--base-model", "/nowhere"], "/nowhere: no such folder"),
+        (["smoke", "--model", "hf:/nowhere"], "/nowhere: no such folder"),
+        (["smoke", "--base-model", "/nowhere"], "/nowhere: no such folder"),
         (["--base-model", "llava-hf/llava-1.5-7b-hf"], "write llava-hf/llava-1.5-7b-hf@COMMIT"),
         (["--model", "hf:path=/x,dtype=float16"], "dtype='float16': use float32 or bfloat16"),
         (["--model", "hf:path=/x,attention=flash"], "attention='flash': use sdpa, or eager"),
@@ -178,6 +178,7 @@ def test_a_folder_of_somebody_else_is_not_emptied(name: str, tmp_path: Path) -> 
     validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as lock:
         lock.write("process 7 on elsewhere")

@@ -50,6 +50,7 @@ def typed(page: Path) -> Iterator[list[str]]:
 WITH_COMMANDS = [page for page in PAGES if any(typed(page))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_commands_are_what_mus_takes(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = argparse.ArgumentParser.parse_args

@@ -105,6 +105,7 @@ def test_what_tuning_bought(study: StudyResults) -> None:
     assert gain["destroyed"] < 0
 
 
+@pytest.mark.slow
 def test_scores_and_gate(study: StudyResults) -> None:
     """Planted levels come back, with people and questions counted once over seeds."""
     found = scores.scores(study).query("method == 'hiding' and ratio == 10 and role == 'forget'")

@@ -76,6 +76,7 @@ def brute_gap(rows: pd.DataFrame, references: Sequence[pd.DataFrame], goal: str)
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 def test_the_gap_is_that_of_scipy(study: StudyResults) -> None:
     references = runs_of(study, "reference")
     for label in MODELS:

@@ -225,6 +225,7 @@ def test_the_ranges_that_a_study_writes_down_are_used(folder: Path) -> None:
     assert one.told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "startup", "first"),
     [

@@ -180,6 +180,7 @@ def test_what_a_correlation_means(tau: float, p: float, told: str) -> None:
     assert (rankings.REMEDY in sentence) == (p > 0.05 or tau < 0)
 
 
+@pytest.mark.slow
 def test_methods_that_rank_otherwise_at_another_ratio(tmp_path: Path) -> None:
     planter = Planter(tmp_path)
     methods = [f"method_{n}" for n in range(5)]

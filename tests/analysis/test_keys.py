@@ -26,6 +26,7 @@ def tables(study: StudyResults) -> dict[str, pd.DataFrame]:
     return {name: table for name, table in found.items() if {"method", "ratio"} <= set(table)}
 
 
+@pytest.mark.slow
 def test_every_line_about_a_model_has_its_key(study: StudyResults) -> None:
     found = tables(study)
     assert {"winners", "classification_score", "metrics_kept", "figure_people", "tuning", "counts"} <= set(found)
@@ -34,6 +35,7 @@ def test_every_line_about_a_model_has_its_key(study: StudyResults) -> None:
         assert set(known["key"]) <= set(study.trials), name
 
 
+@pytest.mark.slow
 def test_keys_are_those_of_the_method_and_of_its_winner(study: StudyResults) -> None:
     for name, table in tables(study).items():
         lines = table[~table["method"].isin(["failing", "vanilla", "reference"])]
@@ -48,6 +50,7 @@ def test_keys_are_those_of_the_method_and_of_its_winner(study: StudyResults) -> 
         assert {study.trials[key].kind for key in gate[f"{kind}_key"]} == {kind}
 
 
+@pytest.mark.slow
 def test_keys_on_the_page_lead_to_trials_and_these_to_their_records(study: StudyResults) -> None:
     page = study.folder.page.read_text(encoding="utf-8")
     links = re.findall(r'<a href="#trial-(\w+)">(\w+)</a>', page)

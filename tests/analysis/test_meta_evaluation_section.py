@@ -100,6 +100,7 @@ def test_a_best_metric_that_is_weak_is_not_recommended(tmp_path: Path) -> None:
     assert "is weak (separates badly): AUC 0.50" in first
 
 
+@pytest.mark.slow
 def test_one_pair_of_models_and_missing_rows_are_said(tmp_path: Path) -> None:
     plant(tmp_path, {"vkd": MODELS["perfect"]}, [10])
     assert told.said(read(tmp_path)) == []
@@ -155,6 +156,7 @@ def test_table_and_figure_are_in_the_report(root: Path, study: StudyResults) -> 
     assert "0.50 [0.50, 0.50]" in html
 
 
+@pytest.mark.slow
 def test_the_figure_clips_what_is_far_and_leaves_out_what_is_nothing(study: StudyResults) -> None:
     data = told.trust(study).head(3).assign(quantized=[9.0, 0.25, np.nan], relearned=np.nan)
     [bars, points] = draw(data, []).axes

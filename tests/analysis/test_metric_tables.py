@@ -135,6 +135,7 @@ def test_a_study_that_has_only_begun_has_empty_tables(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_report_has_them_folded_away(root: Path) -> None:
     page = page_of(root)
     folded = [part.partition("</details>")[0] for part in page.split("<details>")[1:]]

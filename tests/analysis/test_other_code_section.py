@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from analysis.sections.other_code import codes, parts
 from analysis.study_folder import read
 from analysis.tables import Table
@@ -15,6 +17,7 @@ from tests.helpers.planted import plant
 ONE = Origin("a" * 40, {}, "Abacus", "", "float32", 1, "1" * 64)
 
 
+@pytest.mark.slow
 def test_only_what_has_several_codes_is_counted(tmp_path: Path) -> None:
     root = plant(tmp_path)
     paths = read(root).folder.trial_records()
@@ -36,6 +39,7 @@ def test_only_what_has_several_codes_is_counted(tmp_path: Path) -> None:
     assert isinstance(table, Table)
 
 
+@pytest.mark.slow
 def test_one_code_or_none_that_is_known_shows_nothing(tmp_path: Path) -> None:
     root = plant(tmp_path)
     assert list(parts(read(root))) == []

@@ -24,6 +24,8 @@ from study.core.rows import ROW_COLUMNS, write_rows
 from tests.helpers.planted import Model, Planter, plant
 from tests.helpers.rows import row
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"vkd": Model(forget=0.3, keep=0.9), "npo": Model(forget=0.6, keep=0.7), "gradient_ascent": Model(keep=0.05)}
 WIDTHS = {"column": 3.3, "text": 6.8}
 PAGE = 7.5

@@ -174,6 +174,7 @@ def test_a_mixture_is_behind_retraining_though_its_mean_is_the_same(tmp_path: Pa
     assert sorted(drawn["score"]) == pytest.approx([0.1] * 6 + [0.9] * 2)
 
 
+@pytest.mark.slow
 def test_whom_the_best_method_kept_is_said(tmp_path: Path) -> None:
     """Where nothing else was tried, the mixture is the closest, and its person is named; a retraining has none."""
     study = study_of(tmp_path / "mixture", {"npo": [MIXTURE] * 2}, [REFERENCE] * 3, people=EIGHT)
@@ -248,6 +249,7 @@ def test_all_speak_of_the_same_worst_attack(searched: StudyResults) -> None:
         assert curves.get_group(method)["mean"].iloc[-1] == pytest.approx(line["after"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["perfect", "shy", "hiding", "overshooting"])
 def test_the_headline_speaks_of_the_same_worst_attack(tmp_path: Path, method: str) -> None:
     """Of the method that is best where there is no other."""

@@ -19,6 +19,8 @@ from study.core.files import read_json, write_json
 from study.metrics.worlds import mean
 from tests.helpers.planted import REFERENCE, VANILLA, Model, Planter
 
+pytestmark = pytest.mark.slow
+
 RATIO = 15
 GAPS = (0.02, 0.05, 0.03, 0.06, 0.04)
 """How far the method `near` is from the references in each world; `twin` is the same model under another name."""
@@ -105,7 +107,6 @@ def pooled(roots: Sequence[Path], tmp_path: Path) -> Path:
     return page.build(roots, tmp_path / "out")
 
 
-@pytest.mark.slow
 def test_files_are_there_and_the_same_again(built: Path, five: list[Path]) -> None:
     files = {path.relative_to(built.parent).as_posix(): path.read_bytes() for path in built.parent.rglob("*.*")}
     ends = {f"tables/{name}.{end}" for name in TABLES for end in ("csv", "tex")}
@@ -143,7 +144,6 @@ def test_twins_tie_and_the_far_one_is_told_apart(built: Path) -> None:
     assert "2 of 3 differences between two methods survive" in said
 
 
-@pytest.mark.slow
 def test_a_single_nearest_method_is_named(five: list[Path], tmp_path: Path) -> None:
     roots = [world(tmp_path / f"{n}", n, {"near": missing(GAPS[n]), "far": missing(FAR[n])}) for n in range(3)]
     assert "near comes closest to the ideal point and is told apart from all others" in text(pooled(roots, tmp_path))
@@ -165,7 +165,6 @@ def test_the_noise_floor_and_the_keys_of_every_world_are_there(built: Path, five
         assert (built.parent / link).is_file()
 
 
-@pytest.mark.slow
 def test_two_worlds_give_numbers_without_interval_or_rank(five: list[Path], tmp_path: Path) -> None:
     out = pooled(five[:2], tmp_path)
     found = table(out)
@@ -176,7 +175,6 @@ def test_two_worlds_give_numbers_without_interval_or_rank(five: list[Path], tmp_
     assert table(out, "pool_worlds")[["agreed", "contradicted"]].isna().all(axis=None)
 
 
-@pytest.mark.slow
 def test_studies_of_one_world_count_once_and_tell_of_the_search(five: list[Path], tmp_path: Path) -> None:
     again = world(tmp_path / "again", 0, {**methods(0), "far": missing(0.61)}, seed=1)
     found = table(pooled([*five[:3], again], tmp_path)).set_index("method")
@@ -197,7 +195,6 @@ def test_where_each_world_was_searched_once_it_is_said_what_cannot_be_separated(
     assert "world and search" in text(built)
 
 
-@pytest.mark.slow
 def test_a_method_without_a_winner_in_some_world_is_not_ranked(five: list[Path], tmp_path: Path) -> None:
     lost = world(tmp_path / "lost", 7, {**methods(0), "far": None})
     out = pooled([*five[:3], lost], tmp_path)
@@ -226,7 +223,6 @@ def test_what_comes_back_is_pooled_over_worlds(attacked: Path) -> None:
     assert re.search(r"^\| 15 \| hiding \| .* \| 3 of 3 \|", shown, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_a_study_that_says_the_opposite_is_contradicted_by_the_others(five: list[Path], tmp_path: Path) -> None:
     wrong = world(tmp_path / "wrong", 9, {"near": missing(0.3), "twin": missing(0.3), "far": missing(0.02)})
     told = table(pooled([*five, wrong], tmp_path), "pool_worlds").set_index("study")

@@ -194,6 +194,7 @@ def test_one_ratio_one_point_no_attack(tmp_path: Path) -> None:
     assert not (tmp_path / "report" / "figures" / "relearning.png").exists()
 
 
+@pytest.mark.slow
 def test_missing_yardsticks_and_rows(tmp_path: Path) -> None:
     """Without vanilla and the reference nothing is scored, and every complete trial says why."""
     planter = Planter(tmp_path)

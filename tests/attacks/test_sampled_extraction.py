@@ -86,6 +86,7 @@ class SecondBest(nn.Module):
 
 
 # ---- what it estimates -----------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("q", [0.0, 0.02, 0.1, 0.5, 1.0])
 def test_the_estimate_is_that_of_a_model_of_known_honesty(
     q: float, vlm: VLM, request_: Request, monkeypatch: pytest.MonkeyPatch

@@ -94,6 +94,7 @@ def test_a_sample_has_the_tokens_it_is_said_to_have() -> None:
     assert PATCHES * (PACKED - 1) <= shared < (PATCHES + 8) * (PACKED - 1)
 
 
+@pytest.mark.slow
 def test_distillation_costs_what_can_be_counted_by_hand() -> None:
     """Forward, and twice as much backward: for weights and for what they read, which for the first is the picture."""
     step = 3 * (VISION + PROJECTOR) - CONVOLUTION
@@ -101,18 +102,21 @@ def test_distillation_costs_what_can_be_counted_by_hand() -> None:
     assert cost("recomputed").tflop * 1e12 == step + VISION + PROJECTOR
 
 
+@pytest.mark.slow
 def test_training_through_a_frozen_llm_has_no_gradient_of_its_weights() -> None:
     visual = 3 * (VISION + PROJECTOR) - CONVOLUTION
     assert cost("through").tflop * 1e12 == 2 * linear(TOKENS) + 3 * attention(TOKENS) + visual
     assert cost("full").tflop * 1e12 == 3 * linear(TOKENS) + 3 * attention(TOKENS) + visual
 
 
+@pytest.mark.slow
 def test_a_reference_model_costs_its_forward() -> None:
     forward = linear(TOKENS) + attention(TOKENS) + VISION + PROJECTOR
     assert (cost("reference").tflop - cost("full").tflop) * 1e12 == pytest.approx(forward, rel=1e-9)
 
 
 # ---- bounds --------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "most", "passes"),
     [("distilled", 1.2, 0), ("recomputed", 1.6, 0), ("through", 20, 1), ("lora", 19, 1), ("full", 28.5, 1),
@@ -129,6 +133,7 @@ def test_packed_questions_cost_a_quarter() -> None:
     assert cost("scored").tflop <= cost("released").tflop / 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("llm_forbidden")
 @pytest.mark.parametrize("key", ["distilled", "recomputed"])
 def test_distillation_never_calls_the_llm(key: str) -> None:
@@ -180,6 +185,7 @@ def test_a_layer_that_is_not_read_is_not_computed_and_no_bit_changes(
 
 
 # ---- the same steps with numbers ---------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "parts"),
     [("full", PARTS), ("through", ("vision", "projector")), ("packed", ("vision", "projector")),

@@ -103,6 +103,7 @@ def test_who_asks_for_nothing_leaves_the_template_alone(program: Path) -> None:
     assert error.strip() == "fine"
 
 
+@pytest.mark.slow
 def test_a_template_ends_with_its_driver(program: Path) -> None:
     """However that ends."""
     code = "from study.engine.fork_server import template\nwith template('toy_template', {}) as python:\n"

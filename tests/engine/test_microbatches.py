@@ -317,6 +317,7 @@ def test_a_trial_that_runs_out_of_memory_ends_as_it_would_have(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_trial_without_room_for_a_row_says_what_it_needs(
     study: StudyContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:

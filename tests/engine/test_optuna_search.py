@@ -503,7 +503,7 @@ def test_a_proposal_is_written_before_it_runs(tmp_path: Path) -> None:
 
 
 # ---- samplers, budgets, early endings ------------------------------------------------------------------------------
-@pytest.mark.parametrize("sampler", ["auto", "sobol", "gp", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["auto", "sobol", pytest.param("gp", marks=pytest.mark.slow), "nsga2", "random"])
 def test_whatever_draws_a_search_is_the_same(sampler: SamplerName, tmp_path: Path) -> None:
     """With one worker or three, in whatever order trials end, killed or not."""
     asked: dict[str, Any] = {"sampler": sampler, "startup_trials": 3, "trials": 7, "ratios": (10,)}

@@ -139,6 +139,7 @@ def alone(vlm: VLM, question: Question) -> str:
     return text.strip()
 
 
+@pytest.mark.slow
 def test_replies_do_not_depend_on_the_batch(
     taught: VLM, questions: list[Question], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,6 +223,7 @@ def test_the_worker_s_model_is_vanilla_again(context: StudyContext) -> None:
     assert same_bits(before, snapshot(model))
 
 
+@pytest.mark.slow
 def test_no_method_leaves_an_empty_delta(context: StudyContext) -> None:
     """Which is a file like any other: it is written, checked and applied."""
     asked, record = run(context, NoMethod())
@@ -354,6 +355,7 @@ def test_the_report_asks_what_the_search_never_saw(context: StudyContext, scored
     assert len(scored) == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [VISUAL, ASCENT, ADAPTER, Prompting(), NoMethod()])
 def test_the_unlearned_model_is_rebuilt_from_disk(method: Method, context: StudyContext) -> None:
     """In another process, from delta and instruction: weights bit for bit, prompts word for word."""

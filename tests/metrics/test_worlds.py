@@ -68,6 +68,7 @@ def equal(draw: np.random.Generator, worlds: int) -> pd.DataFrame:
     return frame(draw.permuted(drawn(draw, worlds, np.full(METHODS, -1.5)).to_numpy(), axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("worlds", WORLDS)
 def test_equal_methods_are_told_apart_in_at_most_5_percent_of_pools(worlds: int) -> None:
     draw, pools = np.random.default_rng(worlds), 400

@@ -292,11 +292,16 @@ def _text_model(folder: Path) -> None:
         (_text_template, r"the chat template fails on a question \(ValueError: The total number of <image> tokens"),
         (_blind_template, r"the chat template writes 16 image tokens for a picture and 1 for none"),
         *(
-            (
+            pytest.param(
                 template,
                 "the chat template does not end, or writes more than 100,000 characters for a question of 47: it",
+                marks=marks,
             )
-            for template in (_endless_template, _growing_template, _long_template)
+            for template, marks in (
+                (_endless_template, [pytest.mark.slow]),
+                (_growing_template, []),
+                (_long_template, []),
+            )
         ),
         (_million_layers, r"num_hidden_layers=1000000, and no model has more than 1000 layers: take config\.json from"),
         (_small_vocabulary, r"the image token's id 40000 is outside the vocabulary of \d+"),

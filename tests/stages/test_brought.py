@@ -73,6 +73,7 @@ def test_what_is_brought_is_vanilla_and_the_base_model_stands_for_the_references
     assert planned(dataclasses.replace(ONE, vanilla=str(elsewhere)), tiny_folder, tmp_path).vanilla == vanilla
 
 
+@pytest.mark.slow
 def test_references_are_taken_in_the_order_of_their_seeds(tiny_folder: Path, tmp_path: Path) -> None:
     models = [changed(tiny_folder, tmp_path / f"{i}", 0.01 * i) for i in (1, 2, 3)]
     asked = dataclasses.replace(ONE, vanilla=str(models[0]), reference=tuple(map(str, models[1:])))

@@ -40,6 +40,8 @@ from tests.helpers.rows import row
 from tests.helpers.small import FewQuestions, borrowed
 from tests.helpers.studies import searching
 
+pytestmark = pytest.mark.slow
+
 SMOKE = replace(PRESETS["smoke"][1], reference_seeds=1)
 SHORT = Schedule(steps=2, learning_rate=1e-3, pictures=2, lessons_per_picture=2)
 FIELDS: dict[str, Any] = {"people": 0.5, "facts": 1.0, "score_at": (2,), "schedule": SHORT}
@@ -183,7 +185,6 @@ def when(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in kept}
 
 
-@pytest.mark.slow
 def test_more_seeds_teach_and_ask_only_what_is_missing(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     plan, failures = stage(tmp_path, tiny_folder)
     every = {"plain", "quantized", "relearned"}
@@ -204,7 +205,6 @@ def test_more_seeds_teach_and_ask_only_what_is_missing(tmp_path: Path, tiny_fold
     assert not list(tmp_path.glob("trials/*/trial.json"))  # so nothing else of the study meets them
 
 
-@pytest.mark.slow
 def test_models_of_further_seeds_that_learned_nothing_are_left_out(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     """Those of the study's own seed are not: without them there would be no study."""
     stage(tmp_path, tiny_folder, metric_seeds=1, gate=Gate(known=0.9, test=0.0, blind=1.0))
@@ -218,7 +218,6 @@ def test_models_of_further_seeds_that_learned_nothing_are_left_out(tmp_path: Pat
     assert when(tmp_path) == before
 
 
-@pytest.mark.slow
 def test_another_attack_of_the_suite_asks_only_that_state_again(tmp_path: Path, tiny_folder: Path, ran: Ran) -> None:
     stage(tmp_path, tiny_folder)
     ran.clear()
@@ -226,7 +225,6 @@ def test_another_attack_of_the_suite_asks_only_that_state_again(tmp_path: Path, 
     assert ran.jobs == {f"{kind} on 10 % seed 0": {"quantized"} for kind in ("vanilla", "reference")}
 
 
-@pytest.mark.slow
 def test_a_model_that_cannot_be_taught_fails_alone(
     tmp_path: Path, tiny_folder: Path, ran: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,7 +257,6 @@ def test_the_pool_can_only_grow(tmp_path: Path) -> None:
         validate_study(replace(study, metric_seeds=1), tmp_path / "data")
 
 
-@pytest.mark.slow
 def test_the_plan_names_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = replace(PRESETS["tiny"][1], study_dir=tmp_path)
     minutes = []

@@ -187,6 +187,7 @@ def rows_of(search: MethodSearch, key: str) -> Path:
     return search.context.folder.attack(key, content_key(CHEAP))
 
 
+@pytest.mark.slow
 def test_every_trial_is_attacked_and_judged_by_three(search: MethodSearch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its recovery is above that of the reference under the same attack; on disk, nothing is run again."""
     found = jobs(search)
@@ -381,6 +382,7 @@ def test_an_attack_that_cannot_be_an_objective_is_refused(asked: str, said: str,
         validate_study(study.resolved(), tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_another_attack_is_another_study(tmp_path: Path) -> None:
     """In words, in what the preset's grid makes of them, and where there was none."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness="relearning")

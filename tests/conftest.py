@@ -92,6 +92,12 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
 
 
 @pytest.fixture(scope="session")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where plans of studies find the benchmarks that are generated: each is written by the first that needs it."""
+    return tmp_path_factory.mktemp("generated")
+
+
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """One undisturbed smoke study for all processes that share the tests among them."""
     place = tmp_path_factory.getbasetemp()

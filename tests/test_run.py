@@ -168,14 +168,14 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ray", "failures"])
-def test_a_folder_of_somebody_else_is_not_emptied(name: str, tmp_path: Path) -> None:
+def test_a_folder_of_somebody_else_is_not_emptied(name: str, tmp_path: Path, generated: Path) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(
         Refused, match=f"it holds no study, and a run would empty its {name}; choose another --study-dir"
     ):
-        validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data")
+        validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), generated)
     (tmp_path / ".lock").touch()  # of a run
-    validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data")
+    validate_study(dataclasses.replace(SMOKE, study_dir=tmp_path), generated)
 
 
 @pytest.mark.slow
@@ -189,17 +189,17 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp_path: Path) -> None:
+def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp_path: Path, generated: Path) -> None:
     """A run that was refused, or whose models did not pass the gate, is continued in the same folder."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
-    first = validate_study(study, tmp_path / "data")
+    first = validate_study(study, generated)
     assert settle(first) == []
     folder = first.folder
     kept = {t.start.key for ratio in study.forget_ratios for t in first.baselines(ratio)}
     for t in first.baselines(10):
         write_json(folder.learned_record(t.start.key), {})
         write_json(folder.record(t.key), {})
-    assert settle(validate_study(study, tmp_path / "data")) == []
+    assert settle(validate_study(study, generated)) == []
     longer = validate_study(dataclasses.replace(study, learn=dataclasses.replace(study.learn, steps=9)), tmp_path)
     gone = settle(longer)
     assert sorted(gone) == sorted(t.start.key for t in first.baselines(10))
@@ -211,18 +211,18 @@ def test_until_a_search_begins_settings_may_change_and_what_they_taught_goes(tmp
     assert folder.near.read_bytes() != near
 
 
-def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
-    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
+def test_changed_settings_are_refused_field_by_field(tmp_path: Path, generated: Path) -> None:
+    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), generated).study
     more = dataclasses.replace(study, trials=9, confirm_seeds=3, methods=("vkd", "gradient_ascent", "npo"), workers=5)
-    validate_study(more, tmp_path / "data")  # adds work or changes no result
+    validate_study(more, generated)  # adds work or changes no result
     less = dataclasses.replace(study, trials=2, methods=("vkd",))
     with pytest.raises(Refused, match="a study can only grow") as refused:
-        validate_study(less, tmp_path / "data")
+        validate_study(less, generated)
     assert "trials: 4 on disk, 2 requested" in str(refused.value)
     assert "methods: vkd gradient_ascent on disk, vkd requested" in str(refused.value)
     other = dataclasses.replace(study, goal="full", learn=dataclasses.replace(study.learn, steps=5), defaults={})
     with pytest.raises(Refused) as refused:
-        validate_study(other, tmp_path / "data")
+        validate_study(other, generated)
     said = str(refused.value)
     assert "goal: visual on disk, full requested" in said
     assert "learn.steps: 4 on disk, 5 requested" in said
@@ -230,8 +230,10 @@ def test_changed_settings_are_refused_field_by_field(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path, tiny_folder: Path) -> None:
-    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), tmp_path / "data").study
+def test_every_setting_is_compared_unless_it_is_known_to_be_free(
+    tmp_path: Path, tiny_folder: Path, generated: Path
+) -> None:
+    study = searching(dataclasses.replace(SMOKE, study_dir=tmp_path), generated).study
     changes = {
         "model": "tiny:steps=0,width=32,layers=2,seed=1",
         "vanilla": str(tiny_folder),
@@ -258,22 +260,22 @@ def test_every_setting_is_compared_unless_it_is_known_to_be_free(tmp_path: Path,
     for name, value in changes.items():
         changed: Any = {name: value}
         with pytest.raises(Refused, match=f"(?s)other settings.* {name}"):
-            validate_study(dataclasses.replace(study, **changed), tmp_path / "data")
+            validate_study(dataclasses.replace(study, **changed), generated)
 
 
 @pytest.mark.slow
-def test_a_study_of_another_version_is_refused_by_its_revision(tmp_path: Path) -> None:
+def test_a_study_of_another_version_is_refused_by_its_revision(tmp_path: Path, generated: Path) -> None:
     """Settings that one of the versions does not have cannot be used as they are on disk."""
     study = dataclasses.replace(PRESETS["smoke"][1], study_dir=tmp_path / "study")
-    path = searching(study, tmp_path / "data").folder.settings
+    path = searching(study, generated).folder.settings
     stored = read_json(path)
     stored["git"] = "abc123"
     del stored["settings"]["collapse_floor"]
     write_json(path, stored)
     with pytest.raises(Refused, match=r"(?s)collapse_floor: None on disk.*revision abc123; here .* continue it with"):
-        validate_study(study, tmp_path / "data")
+        validate_study(study, generated)
     with pytest.raises(Refused, match=r"seed: 0 on disk, 1 requested(?s:.*)use the settings on disk"):
-        validate_study(dataclasses.replace(study, seed=1), tmp_path / "data")
+        validate_study(dataclasses.replace(study, seed=1), generated)
 
 
 def test_a_benchmark_without_a_question_to_report_by_is_refused(tmp_path: Path, benchmark: Benchmark) -> None:
@@ -306,7 +308,7 @@ def test_a_base_model_is_known_by_its_content(tmp_path: Path, tiny_folder: Path)
 
 
 def test_the_files_of_a_base_model_are_read_once(
-    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, generated: Path
 ) -> None:
     looked: list[object] = []
 
@@ -316,7 +318,7 @@ def test_the_files_of_a_base_model_are_read_once(
 
     monkeypatch.setattr(plan, "identity_of", identity)
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, model=str(tiny_folder), metric_seeds=2)
-    planned = validate_study(study, tmp_path / "data")
+    planned = validate_study(study, generated)
     for ratio in study.forget_ratios:
         assert [t.start for t in planned.baselines(ratio)] == [planned.vanilla, *planned.references(ratio)]
         further = dataclasses.replace(planned, study=dataclasses.replace(study, seed=study.seed + 1))
@@ -325,15 +327,15 @@ def test_the_files_of_a_base_model_are_read_once(
     assert looked.count(planned.model) == 1 + len(study.forget_ratios)  # each of `further` is a plan of its own
 
 
-def test_a_damaged_settings_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_settings_file_is_named(tmp_path: Path, generated: Path) -> None:
     study = dataclasses.replace(SMOKE, study_dir=tmp_path)
     write_json(tmp_path / "study.json", {})
     (tmp_path / "study.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"study\.json is damaged"):
-        validate_study(study, tmp_path / "data")
+        validate_study(study, generated)
 
 
-def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: Path) -> None:
+def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: Path, generated: Path) -> None:
     Synthetic(people=20, celebrities=8, attributes=2, views=1, strangers=2, size=16)(tmp_path)
     (data,) = tmp_path.iterdir()
 
@@ -343,10 +345,10 @@ def test_a_picture_that_does_not_decode_is_named_before_any_training(tmp_path: P
     edit(data, "forget_15", truncate)
     study = dataclasses.replace(SMOKE, benchmark=f"mllmu:{data}", study_dir=tmp_path / "study")
     with pytest.raises(ValueError, match=r"forget_15/train-00000-of-00001\.parquet, row 1, .*the image is damaged"):
-        validate_study(study, tmp_path / "data")
+        validate_study(study, generated)
 
 
-def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path, generated: Path) -> None:
     """Under the goal visual no text is to be forgotten; a setting outside of its search space is refused too."""
     for methods, said in (
         (("npo:modality=text",), "npo:modality=text: modality='text': under the goal 'visual'"),
@@ -355,7 +357,7 @@ def test_a_method_without_lessons_is_refused_before_any_work(tmp_path: Path) -> 
     ):
         study = dataclasses.replace(SMOKE, study_dir=tmp_path, methods=methods).resolved()
         with pytest.raises(Refused) as refused:
-            validate_study(study, tmp_path / "data")
+            validate_study(study, generated)
         assert said in str(refused.value)
     validate_study(
         dataclasses.replace(SMOKE, study_dir=tmp_path, methods=("npo:modality=text",), goal="full"), tmp_path

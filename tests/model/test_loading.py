@@ -413,9 +413,11 @@ def test_a_setting_that_cannot_work_is_refused(fields: dict[str, Any], message: 
 
 
 @pytest.mark.slow
-def test_the_precision_reaches_every_job(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_precision_reaches_every_job(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: Path
+) -> None:
     fields: dict[str, Any] = {"model": f"hf:path={copied},dtype=bfloat16", "study_dir": tmp_path / "study"}
-    plan = validate_study(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
+    plan = validate_study(replace(PRESETS["smoke"][1], **fields), generated)
     monkeypatch.setattr(learn, "teach", lambda *_: None)
     monkeypatch.setattr(learn, "run_jobs", lambda *_: {})
     monkeypatch.delattr(Hf, "__call__")  # the model was looked at when the plan was made
@@ -572,7 +574,7 @@ def test_what_is_no_model_is_said(text: str, message: str) -> None:
 
 
 def test_the_hub_is_asked_once_for_a_commit_and_no_pickles(
-    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: Path
 ) -> None:
     asked: list[object] = []
 
@@ -582,7 +584,7 @@ def test_the_hub_is_asked_once_for_a_commit_and_no_pickles(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     fields: dict[str, Any] = {"model": f"{HUB}@{COMMIT}", "study_dir": tmp_path / "study"}
-    plan = validate_study(replace(PRESETS["smoke"][1], **fields), tmp_path / "data")
+    plan = validate_study(replace(PRESETS["smoke"][1], **fields), generated)
     assert plan.vanilla.base == content_key(identity_of(Hf(copied)))
     assert asked == [((HUB,), {"revision": COMMIT, "repo_type": "model", "allow_patterns": MODEL_FILES})]
     assert not {"*.bin", "*.pt", "*.py"} & set(MODEL_FILES)

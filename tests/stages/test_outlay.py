@@ -134,8 +134,8 @@ def test_the_patches_of_a_tower_with_sides_in_pairs_are_counted(plan: Plan, tmp_
 
 # ---- what is left --------------------------------------------------------------------------------------------------
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return validate_study(replace(PRESETS["smoke"][1], study_dir=tmp_path / "study"), tmp_path / "data")
+def plan(tmp_path: Path, generated: Path) -> Plan:
+    return validate_study(replace(PRESETS["smoke"][1], study_dir=tmp_path / "study"), generated)
 
 
 def ends(plan: Plan, key: str, *, seed: int, flops: float, seconds: float) -> None:

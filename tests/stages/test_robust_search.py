@@ -304,7 +304,7 @@ def of(steps: int) -> Trial:
     return Trial(VANILLA, GradientAscent(schedule=schedule), "visual", 10, 0, "gradient_ascent")
 
 
-def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: Path) -> None:
     """With robustness as an objective; without it the winner stands for its front."""
     hides, holds, worse = map(of, (1, 2, 3))
     ended: Any = Ended(dict(zip((hides, holds, worse), OUTCOMES.values(), strict=True)))
@@ -317,7 +317,7 @@ def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(attack_stage, "run_jobs", run_jobs)
     monkeypatch.setattr(attack_stage, "is_complete", lambda folder, trial: True)
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), confirm_seeds=0)
-    plan = validate_study(dataclasses.replace(study, robustness="relearning"), tmp_path / "data")
+    plan = validate_study(dataclasses.replace(study, robustness="relearning"), generated)
     context = StudyContext(tmp_path, plan.source, tmp_path)
     ended_well = search_stage.judge(ended)
     winners = search_stage.choose_winners(plan, ended_well, race(plan, ended, ended_well))
@@ -328,15 +328,15 @@ def test_the_suite_runs_on_whole_fronts(tmp_path: Path, monkeypatch: pytest.Monk
     assert [job.name.split(" on ")[1] for job in asked] == [
         "gradient_ascent 10 %", f"gradient_ascent 10 % {hides.key}", "vanilla 10 %", "reference 10 % seed 0",
     ]  # fmt: skip
-    assert search_stage.choose_fronts(validate_study(study, tmp_path / "data"), ended_well) == []
+    assert search_stage.choose_fronts(validate_study(study, generated), ended_well) == []
 
 
-def test_a_method_of_which_every_trial_failed_has_neither_winner_nor_front(tmp_path: Path) -> None:
+def test_a_method_of_which_every_trial_failed_has_neither_winner_nor_front(tmp_path: Path, generated: Path) -> None:
     nothing: Any = Ended({}, ratios=(10, 15))
     judged = search_stage.judge(nothing)
     assert judged == {("gradient_ascent", 10): {}, ("gradient_ascent", 15): {}}
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10, 15), robustness="relearning")
-    plan = validate_study(study, tmp_path / "data")
+    plan = validate_study(study, generated)
     races = race(plan, nothing, judged)
     assert races == {}
     assert (search_stage.choose_winners(plan, judged, races), search_stage.choose_fronts(plan, judged)) == ([], [])
@@ -344,10 +344,10 @@ def test_a_method_of_which_every_trial_failed_has_neither_winner_nor_front(tmp_p
 
 
 def test_an_attack_that_breaks_the_reference_at_once_ends_the_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: Path
 ) -> None:
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, forget_ratios=(10,), robustness="relearning")
-    plan = validate_study(study, tmp_path / "data")
+    plan = validate_study(study, generated)
     attacker = study.search_attack()
     rows = attack_rows(0.2, 0.2)
     _, reference = plan.baselines(10)
@@ -372,22 +372,24 @@ def test_an_attack_that_breaks_the_reference_at_once_ends_the_study(
         ("relearning:steps=1,people=0.5", ""),
     ],
 )
-def test_an_attack_that_cannot_be_an_objective_is_refused(asked: str, said: str, tmp_path: Path) -> None:
+def test_an_attack_that_cannot_be_an_objective_is_refused(
+    asked: str, said: str, tmp_path: Path, generated: Path
+) -> None:
     """Before any work, whether it is misspelt or leaves nothing to come back."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness=asked)
     if not said:
-        validate_study(study.resolved(), tmp_path / "data")
+        validate_study(study.resolved(), generated)
         return
     with pytest.raises((Refused, ValueError), match=re.escape(said)):
-        validate_study(study.resolved(), tmp_path / "data")
+        validate_study(study.resolved(), generated)
 
 
 @pytest.mark.slow
-def test_another_attack_is_another_study(tmp_path: Path) -> None:
+def test_another_attack_is_another_study(tmp_path: Path, generated: Path) -> None:
     """In words, in what the preset's grid makes of them, and where there was none."""
     study = dataclasses.replace(SMOKE, study_dir=tmp_path, robustness="relearning")
-    searching(study, tmp_path / "data")
-    validate_study(study, tmp_path / "data")
+    searching(study, generated)
+    validate_study(study, generated)
     grid = {"relearning": ({"score_at": (1,), "schedule": SHORT},)}
     for changes, said in (
         (
@@ -399,7 +401,7 @@ def test_another_attack_is_another_study(tmp_path: Path) -> None:
     ):
         changed: Any = changes
         with pytest.raises(Refused, match=re.escape(said)):
-            validate_study(dataclasses.replace(study, **changed), tmp_path / "data")
+            validate_study(dataclasses.replace(study, **changed), generated)
 
 
 def test_the_attack_is_the_presets_with_what_was_set() -> None:
@@ -414,7 +416,9 @@ def test_the_attack_is_the_presets_with_what_was_set() -> None:
 
 
 @pytest.mark.slow
-def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_says_that_every_trial_is_attacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generated: Path
+) -> None:
     """And counts it: 56 + 14 + 4 attacks and at most 49 more trials to be scored and attacked three times each."""
     whole = dataclasses.replace(PRESETS["tiny"][1], study_dir=tmp_path / "study")
     tiny = dataclasses.replace(whole, attacks=("relearning",), attack_trials=0)
@@ -422,7 +426,7 @@ def test_the_plan_says_that_every_trial_is_attacked(tmp_path: Path, monkeypatch:
     for asked in ("", "relearning:steps=10,people=0.5"):
         screen = io.StringIO()
         monkeypatch.setattr(plans, "console", Console(file=screen, width=300))
-        plans.print_plan(validate_study(dataclasses.replace(tiny, robustness=asked), tmp_path / "data"))
+        plans.print_plan(validate_study(dataclasses.replace(tiny, robustness=asked), generated))
         said[asked] = " ".join(screen.getvalue().split())
     plain, robust = said.values()
     assert "each attacked with relearning:steps=10,people=0.5 (third objective: recovery)" in robust

@@ -337,7 +337,7 @@ def started(source: Path, folder: Path, **changes: Any) -> Study:
     return study
 
 
-def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> None:
+def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path, generated: Path) -> None:
     """By content, never by path: the earlier study may change or go, and this one move."""
     folder = tmp_path / "warm"
     study = started(source, folder)
@@ -345,7 +345,7 @@ def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> 
     assert str(tmp_path) not in before
     taken = {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
     earlier(source, {"gradient_ascent": {10: {"learning_rate": 5e-5, "steps": 15}}}, trials=99)
-    plan = searching(study, folder / "data")
+    plan = searching(study, generated)
     assert plan.warm
     assert plan.warm.params == taken
     shutil.rmtree(source)
@@ -356,7 +356,7 @@ def test_what_was_taken_is_kept_with_the_study(source: Path, tmp_path: Path) -> 
     assert read_json(moved / "study.json")["warm_start"]["found"]["gradient_ascent"]["10"]["params"] == ASCENT
 
 
-def test_a_study_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
+def test_a_study_that_an_earlier_version_began_goes_on(tmp_path: Path, generated: Path) -> None:
     """It holds a key without what its source was measured by."""
     won = {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
     source, folder = earlier(tmp_path / "tiny", won, scored_error=0.03), tmp_path / "warm"
@@ -364,29 +364,29 @@ def test_a_study_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
     before, now = begun(earlier(tmp_path / "before" / "tiny", won)).key, begun(source).key
     record = folder / "study.json"
     record.write_text(record.read_text(encoding="utf-8").replace(now, before), encoding="utf-8")
-    warm = validate_study(study, folder / "data").warm
+    warm = validate_study(study, generated).warm
     assert warm
     assert warm.key == before
     assert warm.params == {"gradient_ascent": {10: ASCENT, 15: ASCENT}}
 
 
-def test_a_method_that_is_added_is_looked_up_then(source: Path, tmp_path: Path) -> None:
+def test_a_method_that_is_added_is_looked_up_then(source: Path, tmp_path: Path, generated: Path) -> None:
     """What was taken before stays; without the earlier study it cannot be, and that is said."""
     folder = tmp_path / "warm"
     study = started(source, folder)
     earlier(source, {"gradient_ascent": {10: {"steps": 15}}, "npo": {15: {"steps": 50}}})
     more = dataclasses.replace(study, methods=("gradient_ascent", "npo"))
-    plan = validate_study(more, folder / "data")
+    plan = validate_study(more, generated)
     assert plan.warm
     assert plan.warm.params["gradient_ascent"] == {10: ASCENT, 15: ASCENT}
     assert plan.warm.params["npo"] == {10: {"steps": 50}, 15: {"steps": 50}}
     shutil.rmtree(source)
     with pytest.raises(ValueError, match=r"is not a study"):
-        validate_study(more, folder / "data")
+        validate_study(more, generated)
 
 
 @pytest.mark.slow
-def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
+def test_another_start_is_another_study(source: Path, tmp_path: Path, generated: Path) -> None:
     """Another earlier study, none, or one where there was none; the same one under another name is the same."""
     folder = tmp_path / "warm"
     study = started(source, folder)
@@ -396,18 +396,18 @@ def test_another_start_is_another_study(source: Path, tmp_path: Path) -> None:
         (None, r"warm_start: tiny \(\w+\) on disk, None requested"),
     ):
         with pytest.raises(Refused, match=said):
-            validate_study(dataclasses.replace(study, warm_start=changed), folder / "data")
+            validate_study(dataclasses.replace(study, warm_start=changed), generated)
     namesake = earlier(tmp_path / "b" / "tiny", {"gradient_ascent": {10: ASCENT}}, seed=7)
     with pytest.raises(Refused, match=r"warm_start: tiny \(\w+\) on disk, tiny \(\w+\) requested"):
-        validate_study(dataclasses.replace(study, warm_start=namesake), folder / "data")
+        validate_study(dataclasses.replace(study, warm_start=namesake), generated)
     renamed = shutil.copytree(source, tmp_path / "renamed")
     write_json(renamed / "study.json", {**read_json(renamed / "study.json"), "name": "renamed"})
-    validate_study(dataclasses.replace(study, warm_start=renamed), folder / "data")
+    validate_study(dataclasses.replace(study, warm_start=renamed), generated)
     cold = asking(None, study_dir=tmp_path / "cold")
-    searching(cold, tmp_path / "data")
+    searching(cold, generated)
     assert "warm_start" not in read_json(tmp_path / "cold" / "study.json")
     with pytest.raises(Refused, match=r"warm_start: None on disk, tiny \(\w+\) requested"):
-        validate_study(dataclasses.replace(cold, warm_start=source), tmp_path / "data")
+        validate_study(dataclasses.replace(cold, warm_start=source), generated)
 
 
 def test_the_plan_says_where_each_method_begins(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -420,10 +420,10 @@ def test_the_plan_says_where_each_method_begins(source: Path, tmp_path: Path, mo
     assert "vkd 10 % starts cold (tiny has no winner of vkd)" in screen.getvalue()
 
 
-def test_from_one_search_to_the_next(tmp_path: Path) -> None:
+def test_from_one_search_to_the_next(tmp_path: Path, generated: Path) -> None:
     """What the pipeline writes of one study is what the next begins with."""
     first = asking(None, study_dir=tmp_path / "first", race=1)  # by one seed: nothing is run
-    plan = validate_study(first, tmp_path / "data")
+    plan = validate_study(first, generated)
     settle(plan)
     ended = Run(search_in(tmp_path / "first", first.method_defaults(), trials=6))().search
     judged = search_stage.judge(ended)
@@ -433,7 +433,7 @@ def test_from_one_search_to_the_next(tmp_path: Path) -> None:
         if trial.seed == first.seed
     }
     second = asking(tmp_path / "first", study_dir=tmp_path / "second", seed=1)
-    found = validate_study(second, tmp_path / "data").warm
+    found = validate_study(second, generated).warm
     assert found
     search = Run(search_in(tmp_path / "second", second.method_defaults(), seed=1, warm=found.params))().search
     proposed = [search.job("gradient_ascent", p.params) for p in search.proposals("gradient_ascent") if p.warm]

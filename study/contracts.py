@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Never, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Never, Self, TypeAlias, cast
 
 from study.core.errors import Refused
 from study.core.terms import Attention, Dtype, Goal, Held, Part, Quantized, Task
@@ -32,6 +32,8 @@ class BaseModel(ABC):
 
     path: Path | None = None
     """The folder of the model; None if it is generated."""
+    hub: str = ""
+    """The repository that it is downloaded from; empty if it is generated or on this disk."""
     dtype: Dtype | Literal[""] = "float32"
     """The type of its weights; empty if that is not known yet."""
     attention: Attention = "sdpa"
@@ -53,6 +55,11 @@ class BaseModel(ABC):
     def special_tokens(self) -> frozenset[str]:
         """The texts that its tokenizer reads as something else than text, such as the placeholder of a picture."""
         return frozenset()
+
+    def at(self, folder: Path) -> Self:
+        """The same, with `folder` for its path: where it was found."""
+        found: Any = self  # a dataclass, as all of them are
+        return cast("Self", replace(found, path=folder))
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that its tokenizer cannot write without its token for what it does not know."""

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,7 @@ def examine(asked: argparse.Namespace, data: Path) -> int:
     """Print everything; the exit status. Raises `ValueError` if the model or the benchmark cannot be read."""
     model = plugin("base_models", asked.model)
     folder = model(data)
-    loading = Loading.of(model if model.path is None else replace(model, path=folder, hub="", revision=""))
+    loading = Loading.of(model if model.path is None else model.at(folder))
     with _within(LAYOUT, folder):
         empty = without_weights(folder, loading)
     questions = _sample(asked.benchmark, data)

@@ -70,7 +70,7 @@ def test_what_says_nothing_has_the_defaults(request_: Request) -> None:
     assert (attack.in_chain, attack.trains, attack.parts, attack.changes) == ("anywhere", (), (), ())
     assert attack.given(request_) == ()
     assert attack.asks == ("classification",)
-    assert (model.path, model.dtype, model.attention, model.quantized) == (None, "float32", "sdpa", "")
+    assert (model.path, model.hub, model.dtype, model.attention, model.quantized) == (None, "", "float32", "sdpa", "")
     assert source.train_split == Path()
     for plain in (method, attack, model, source):
         assert canonical(plain) == {"type": type(plain).__name__}  # no default enters a key
@@ -82,6 +82,19 @@ def request_(benchmark: Benchmark, tmp_path: Path) -> Request:
         raise AssertionError("no model is needed")
 
     return Request(benchmark.split(10), "visual", (), 0, tmp_path, nobody, nobody, dict)
+
+
+@dataclass(frozen=True)
+class FoundModel(PlainModel):
+    """A model in a folder, of a plug-in that knows nothing of the hub."""
+
+    path: Path = Path("here")
+
+
+def test_a_model_can_be_had_elsewhere(tmp_path: Path) -> None:
+    commit = "0" * 40
+    assert FoundModel().at(tmp_path) == FoundModel(tmp_path)
+    assert Hf(hub="owner/model", revision=commit, dtype="float32").at(tmp_path) == Hf(tmp_path, dtype="float32")
 
 
 def test_what_trains_changes_it() -> None:

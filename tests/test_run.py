@@ -125,6 +125,21 @@ def test_a_wrong_value_is_named_with_the_remedy(
 
 
 @pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("hf:/no-model", "/no-model: no such folder"),
+        (f"hf:hub=owner/model,revision={'0' * 40}", "/no-data"),
+    ],
+    ids=["on this disk, before the benchmark", "on the hub, after it"],
+)
+def test_a_model_is_looked_at_when_that_is_cheapest(model: str, said: str, tmp_path: Path) -> None:
+    """Reading a benchmark takes longer than looking at a folder, and a download longer than that."""
+    study = dataclasses.replace(SMOKE, model=model, benchmark="mllmu:/no-data", study_dir=tmp_path)
+    with pytest.raises((Refused, ValueError), match=re.escape(said)):
+        validate_study(study, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"trials": 0},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from study.contracts import BaseModel
 from study.core import hub
@@ -60,6 +60,10 @@ class Hf(BaseModel):
     def special_tokens(self) -> frozenset[str]:
         """Those of the tokenizer in the folder, or in the hub's cache."""
         return special_tokens(self._processor)
+
+    def at(self, folder: Path) -> Self:
+        """The same, no longer on the hub."""
+        return replace(self, path=folder, hub="", revision="")
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """None for a tokenizer that falls back to bytes, as most do."""

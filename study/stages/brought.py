@@ -44,7 +44,7 @@ def _found(text: str, base: BaseModel, data: Path) -> BaseModel:
     if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
         raise Refused(f"{text}: an adapter without its model; merge it (peft: merge_and_unload) and save the whole")
     how = {"dtype": base.dtype, "attention": base.attention, "quantized": base.quantized}
-    known: BaseModel = replace(found, path=folder, hub="", revision="", **how)
+    known: BaseModel = replace(found.at(folder), **how)
     if base.path is None:  # it is yet to be made
         known(data)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -48,6 +47,8 @@ def validate_study(study: Study, data: Path) -> Plan:
     _check_released(study, source)
     _check_spaces(study)
     _check_quantized(study, model)
+    if model.path is not None and not model.hub:
+        model = model.at(model(data))  # before a benchmark is read, which takes longer
     with strict_data(study.strict_data):
         benchmark = prepared(source(data), study.forget_attributes)
     for ratio in study.forget_ratios:
@@ -56,8 +57,8 @@ def validate_study(study: Study, data: Path) -> Plan:
         _check_lessons(benchmark.split(ratio), study)
         check_attributes(benchmark.split(ratio), study)
         _check_search_attack(benchmark.split(ratio), study)
-    if model.path is not None:
-        model = replace(model, path=model(data), hub="", revision="")  # asked of the hub once
+    if model.hub:
+        model = model.at(model(data))  # downloaded once all else is right
     _check_texts(benchmark, model)
     defaults, changed = supported_defaults(study, benchmark)
     held = StudyFolder(study.study_dir.absolute()).settings

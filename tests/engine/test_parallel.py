@@ -41,6 +41,8 @@ from study.settings import Study
 from study.training.lesson_sampler import Lessons
 from study.training.loop import Diverged, train
 from study.training.schedule import Schedule
+from tests.conftest import TWO
+from tests.helpers.families import FAMILIES
 from tests.helpers.processes import apart, forked, join, spawn
 from tests.helpers.small import Given, same_bits, snapshot
 
@@ -62,6 +64,7 @@ SHARDED = {
     "sharded, checkpoint": replace(VANILLA, schedule=replace(UNEVEN, checkpoint=True), seed=7),
 }
 ALL = {**CASES, **SHARDED}
+FURTHER = tuple(name for name in FAMILIES if name not in TWO)
 DIVERGING = replace(VANILLA, schedule=replace(UNEVEN, worst_loss=1e-3))
 
 
@@ -190,11 +193,15 @@ def test_a_sharded_model_is_spread(both: Both, tiny: VLM) -> None:
 
 
 @pytest.mark.slow
-def test_every_family_can_be_sharded(tmp_path: Path, benchmark: Benchmark, family_folders: dict[str, Path]) -> None:
+@pytest.mark.parametrize("names", [TWO, pytest.param(FURTHER, marks=pytest.mark.combinations)], ids=["two", "further"])
+def test_every_family_can_be_sharded(
+    names: Sequence[str], tmp_path: Path, benchmark: Benchmark, family_folders: dict[str, Path]
+) -> None:
     """Qwen and Gemma read out with the weights of their embedding."""
     one, two = tmp_path / "one", tmp_path / "two"
-    spawn(shard, two, benchmark, family_folders)
-    for family, base in family_folders.items():
+    bases = {name: family_folders[name] for name in names}
+    spawn(shard, two, benchmark, bases)
+    for family, base in bases.items():
         learn(study_of(one / family, benchmark, base), EVERYTHING)
         assert curve(two / family, EVERYTHING) == pytest.approx(curve(one / family, EVERYTHING), rel=1e-5), family
         ours, theirs = (load_learned(root / family, EVERYTHING.key) for root in (one, two))

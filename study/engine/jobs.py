@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from study.core.failures import Failure, FailureKind, Streak
 from study.core.layout import StudyFolder
@@ -97,22 +97,24 @@ class Chances:
     threads ends at its next job, which is not to blame: so many deaths are not counted.
     """
 
+    _spared: ClassVar[int] = 0
+    """Workers that will end by themselves. Counted over all stages, as their next job may be one of the next stage."""
+
     def __init__(self) -> None:
         self._failed: set[tuple[str, bool]] = set()
         """Jobs that had their second chance, and whether it was for a full device."""
-        self._spared = 0
 
     def spare_one(self) -> None:
         """Expect a worker to end by itself."""
-        self._spared += 1
+        Chances._spared += 1
 
     def left(self, failure: Failure, job: str) -> bool:
         """Whether a job that has just failed so should be run again."""
         full = failure.kind == "out of memory (device)"
         if failure.kind not in PASSING:
             return False
-        if self._spared and not full:
-            self._spared -= 1
+        if Chances._spared and not full:
+            Chances._spared -= 1
             return True
         first = (job, full) not in self._failed
         self._failed.add((job, full))

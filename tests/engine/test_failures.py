@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -19,10 +19,12 @@ import torch
 
 from study.core.errors import Damaged, DiskFull, Refused
 from study.core.failures import LONGEST_TRACE, Failure, Streak
-from study.engine import failures, isolation, jobs
+from study.engine import cluster, failures, isolation, jobs
 from study.engine.failures import Reported, failure_of, killed_for_memory, lost_worker
 from study.engine.isolation import MOST_OUTPUT, PlugInExited, isolated
+from study.engine.jobs import Job, run_all
 from study.engine.microbatches import DoesNotFit
+from tests.helpers.processes import forked
 
 BUG = Failure("bug", "x")
 FULL = Failure("disk full", "x")
@@ -186,3 +188,30 @@ def test_a_worker_in_which_a_plug_in_left_a_thread_does_no_other_job(monkeypatch
         assert after(lambda: pool.submit(abs, 1).result()) == []
     assert after(stop.wait) == [1]
     stop.set()
+
+
+def _leaves_a_thread(together: Path, number: int) -> None:
+    """As a plug-in in a job, of which two are at work at once, so that each is in a process of its own."""
+    (together / f"{number}.there").touch()
+    while len([*together.glob("*.there")]) < 2:
+        time.sleep(0.02)
+    isolation.GRACE = 0.1
+    with isolated():
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+
+def _stages(together: Path) -> dict[str, Failure]:
+    """What failed of two stages of one study; the first leaves threads in both of its workers."""
+    with cluster.started("", 2, 1, preloaded="study.stages.worker_template"):
+        first = [Job(str(number), _leaves_a_thread, (together, number)) for number in range(2)]
+        failed = run_all(first, lambda job, failure: None, at_once=2, gpus=0)
+        time.sleep(2)  # as between stages
+        second = [Job(f"then {number}", (together / str(number)).touch, ()) for number in range(4)]
+        return failed | run_all(second, lambda job, failure: None, at_once=1, gpus=0)
+
+
+@pytest.mark.slow
+def test_workers_in_which_plug_ins_left_threads_fail_no_job_of_the_next_stage(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, mp_context=forked()) as pool:
+        assert pool.submit(_stages, tmp_path).result() == {}
+    assert all((tmp_path / str(number)).exists() for number in range(4))
